@@ -1,0 +1,151 @@
+//! What the two processes say to each other: one SOCK_SEQPACKET pair, one typed message a packet.
+//!
+//! Neither side ever blocks on it. A message that the other side does not take in time is lost, and
+//! everything is built so that a lost message shortens a command's life and never lengthens it.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::election::tenure::Tenure;
+
+/// Longer than any message: what a message carries from outside is cut to size before.
+const LARGEST_PACKET: usize = 64 * 1024;
+
+/// What the elector tells the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// The lease is won: run the command for as long as the tenure lasts.
+    Start { tenure: Tenure, environment: Vec<(String, String)> },
+    /// A renewal succeeded.
+    Extend(Tenure),
+    /// Somebody else holds the lease: kill at once.
+    Lose,
+    /// leaderrun was sent this signal.
+    Signal(i32),
+}
+
+/// What the supervisor tells the elector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// This is the tenure now enforced. Answers every `Start` and `Extend`.
+    Enforcing(Tenure),
+    /// The command was executed.
+    Started { pid: i32 },
+    /// Nothing of the command is left, or it was never started.
+    Gone(Gone),
+    /// A line for the log.
+    Log { warning: bool, text: String },
+}
+
+/// How the command's life ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    pub end: End,
+    /// It had to be stopped because the leadership was lost.
+    pub lost: bool,
+}
+
+/// How the command's main process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    NotStarted,
+    /// It could not be executed, with this `errno`.
+    NotExecuted(i32),
+    Exited(i32),
+    Signaled(i32),
+}
+
+/// One end of the pair: sends `S`, receives `R`.
+#[derive(Debug)]
+pub struct Channel<S, R> {
+    socket: OwnedFd,
+    messages: PhantomData<(S, R)>,
+}
+
+/// The elector's end.
+pub type ElectorEnd = Channel<Order, Report>;
+/// The supervisor's end.
+pub type SupervisorEnd = Channel<Report, Order>;
+
+/// Both ends, non-blocking and closed on exec.
+///
+/// # Errors
+/// When the kernel gives no sockets.
+pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (elector, supervisor) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    Ok((Channel { socket: elector, messages: PhantomData }, Channel { socket: supervisor, messages: PhantomData }))
+}
+
+impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    /// Sends a message, or loses it when the other side has stopped reading.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it was lost for that reason, others when the other side is gone.
+    pub fn send(&self, message: &S) -> io::Result<()> {
+        let packet = serde_json::to_vec(message)?;
+        send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Everything that has arrived, in order. Ends early when the other side is gone, which its pidfd
+    /// tells for certain.
+    pub fn receive(&self) -> Vec<R> {
+        let mut messages = Vec::new();
+        let mut packet = vec![0; LARGEST_PACKET];
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return messages,
+                Ok(length) => messages.extend(serde_json::from_slice::<R>(&packet[..length])),
+                Err(Errno::EINTR) => {}
+                Err(_) => return messages,
+            }
+        }
+    }
+}
+
+impl<S, R> AsFd for Channel<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_and_in_order() {
+        let (elector, supervisor) = pair().unwrap();
+        let orders = [Order::Signal(15), Order::Lose, Order::Signal(2)];
+        for order in &orders {
+            elector.send(order).unwrap();
+        }
+        assert_eq!(supervisor.receive(), orders);
+        assert_eq!(supervisor.receive(), []);
+        let report = Report::Gone(Gone { end: End::Exited(7), lost: false });
+        supervisor.send(&report).unwrap();
+        assert_eq!(elector.receive(), [report]);
+    }
+
+    #[test]
+    fn a_side_that_stopped_reading_does_not_block_the_other() {
+        let (elector, _supervisor) = pair().unwrap();
+        let blocked = (0..1_000_000).find_map(|_| elector.send(&Order::Lose).err());
+        assert_eq!(blocked.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_side_that_is_gone_is_an_error_and_no_signal() {
+        let (elector, supervisor) = pair().unwrap();
+        drop(supervisor);
+        assert!(elector.send(&Order::Lose).is_err());
+        assert_eq!(elector.receive(), []);
+    }
+}

@@ -1,0 +1,224 @@
+//! The command line: options as given, checked for what can be checked without touching anything.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use clap::builder::FalseyValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, CommandFactory, Parser};
+use tracing_subscriber::filter::LevelFilter;
+use uuid::Uuid;
+
+use crate::election::Campaign;
+use crate::election::record::RunId;
+use crate::election::timing::Timing;
+use crate::elector::Candidacy;
+use crate::lock::LockName;
+use crate::lock::kubernetes::ClusterOptions;
+use crate::process::signals;
+use crate::supervisor::Job;
+use crate::supervisor::policy::Manners;
+use crate::telemetry::log::Format;
+
+const LOCK: &str = "Lock";
+const TIMES: &str = "Times";
+const COMMAND: &str = "Command";
+const CLUSTER: &str = "Cluster";
+const LOG: &str = "Log";
+
+/// Longer than any name of a pod with a UUID behind it.
+const LONGEST_IDENTITY: usize = 1024;
+
+/// Runs a command only while it is the leader.
+///
+/// leaderrun waits until it holds the lock, runs the command while it holds it, forwards signals, and
+/// has every process of the command dead before anyone else may run it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "leaderrun",
+    version,
+    override_usage = "leaderrun --lock [KIND:][NAMESPACE/]NAME [OPTIONS] -- COMMAND [ARGUMENT]...",
+    after_help = "Every option can also be set in the environment, as LEADERRUN_LOCK for --lock; the command line wins.\n\
+        Exit status: the command's own; 128+N when signal N ended it; 75 not acquired within --wait; 76 leadership lost;\n\
+        125 leaderrun failed; 126 the command cannot be executed; 127 it was not found.",
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// The lock to hold: a Lease as [NAMESPACE/]NAME, or a local file as file:PATH
+    #[arg(long, env = "LEADERRUN_LOCK", value_name = "LOCK", help_heading = LOCK)]
+    lock: LockName,
+
+    /// The name to hold it by [default: host name, _, UUID]
+    #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = identity, help_heading = LOCK)]
+    identity: Option<String>,
+
+    /// Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder
+    #[arg(long, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
+    wait: Option<Duration>,
+
+    /// How long the lease holds without being renewed, in whole seconds
+    #[arg(long, env = "LEADERRUN_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration, help_heading = TIMES)]
+    lease_duration: Duration,
+
+    /// How long after the last renewal the command is told to stop
+    #[arg(long, env = "LEADERRUN_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = TIMES)]
+    renew_deadline: Duration,
+
+    /// How often the lease is renewed
+    #[arg(long, env = "LEADERRUN_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration, help_heading = TIMES)]
+    retry_period: Duration,
+
+    /// How long a command that was told to stop, because the lease was lost, may take before it is killed [default: half of what is left of the lease]
+    #[arg(long, env = "LEADERRUN_LOST_GRACE", value_name = "DURATION", value_parser = duration, help_heading = TIMES)]
+    lost_grace: Option<Duration>,
+
+    /// The signal, by name or number, that tells the command to stop because the lease was lost
+    #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = signals::parse, help_heading = COMMAND)]
+    stop_signal: i32,
+
+    /// Kill the command so long after a TERM or INT was forwarded to it [default: never]
+    #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = duration, help_heading = COMMAND)]
+    kill_after: Option<Duration>,
+
+    /// The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, env = "LEADERRUN_KUBECONFIG", value_name = "PATH", help_heading = CLUSTER)]
+    kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig to use
+    #[arg(long, env = "LEADERRUN_CONTEXT", value_name = "NAME", help_heading = CLUSTER)]
+    context: Option<String>,
+
+    /// The user to act as
+    #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER", help_heading = CLUSTER)]
+    impersonate: Option<String>,
+
+    /// How log lines on stderr look: text or json
+    #[arg(long, env = "LEADERRUN_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = LOG)]
+    log_format: Format,
+
+    /// Say more; twice: what the libraries say, too
+    #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, help_heading = LOG)]
+    verbose: u8,
+
+    /// Say only what goes wrong
+    #[arg(short, long, env = "LEADERRUN_QUIET", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), help_heading = LOG)]
+    quiet: bool,
+
+    /// The command to run and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// To run a command: what each of the two processes has to know.
+    Run(Box<Candidacy>, Job),
+    /// To print this: the help or the version.
+    Print(String),
+}
+
+/// Reads a command line and the environment.
+///
+/// # Errors
+/// One sentence that names the option, the value, the reason and a value that would do.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked> {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli.plan(),
+        Err(error) if !error.use_stderr() => Ok(Asked::Print(error.render().to_string())),
+        Err(error) => Err(anyhow!(explain(&error))),
+    }
+}
+
+/// The definition of the command line, for completions and the man page.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+impl Cli {
+    fn plan(self) -> Result<Asked> {
+        let timing = Timing::new(self.lease_duration, self.renew_deadline, self.retry_period, self.lost_grace)?;
+        if self.command.first().is_some_and(|name| name.is_empty()) {
+            bail!("the command is empty; a program's name or path after -- would do");
+        }
+        let run = Uuid::new_v4().to_string();
+        let identity = match self.identity {
+            Some(identity) => identity,
+            None => format!("{}_{run}", nix::unistd::gethostname()?.to_string_lossy()),
+        };
+        let log_level = match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::WARN,
+            (false, 0) => LevelFilter::INFO,
+            (false, 1) => LevelFilter::DEBUG,
+            (false, _) => LevelFilter::TRACE,
+        };
+        let own_variables = definition()
+            .get_arguments()
+            .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
+            .collect();
+        let manners =
+            Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
+        let candidacy = Candidacy {
+            lock: self.lock,
+            cluster: ClusterOptions {
+                kubeconfig: self.kubeconfig,
+                context: self.context,
+                impersonate: self.impersonate,
+            },
+            campaign: Campaign { identity, run: RunId::new(run), timing, wait: self.wait },
+            log_format: self.log_format,
+            log_level,
+        };
+        Ok(Asked::Run(Box::new(candidacy), Job { command: self.command, manners, own_variables }))
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|reason| format!("{reason}; 15s or 1m30s would do"))
+}
+
+fn identity(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("nobody holds a lease by an empty name; billing-1 would do"),
+        _ if text.chars().any(char::is_control) => Err("a name has no control characters; billing-1 would do"),
+        _ if text.len() > LONGEST_IDENTITY => Err("a name has at most 1024 bytes; billing-1 would do"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// One sentence for what clap found.
+fn explain(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
+        _ => None,
+    };
+    let option = context(ContextKind::InvalidArg).unwrap_or_default();
+    let name = option.split([' ', '=']).next().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let value = context(ContextKind::InvalidValue).unwrap_or_default();
+            let reason = error.source().map(ToString::to_string).unwrap_or_default();
+            format!("{name} {value:?}: {reason}")
+        }
+        ErrorKind::InvalidValue => format!("{name}: a value is missing; see leaderrun --help for one that would do"),
+        ErrorKind::MissingRequiredArgument if option.contains("COMMAND") => {
+            "the command is missing; it comes last, after --, as in: leaderrun --lock default/my-job -- ./job.sh".into()
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!("{name} is missing, as in: leaderrun --lock default/my-job -- ./job.sh")
+        }
+        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
+            Some(suggested) => format!("{name}: there is no such option; {suggested} would do"),
+            None if name.starts_with('-') => format!("{name}: there is no such option; see leaderrun --help"),
+            None => format!(
+                "{name:?}: options only before --; the command comes after it: leaderrun --lock default/my-job -- ./job.sh"
+            ),
+        },
+        ErrorKind::ArgumentConflict => format!("{name}: given more than once; once would do"),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    }
+}

@@ -1,0 +1,162 @@
+//! What a candidate does next, given what it knows.
+
+use super::protocol::{Action, News, Now, Request};
+use super::record::{Record, RunMark, RunState};
+use super::sighting::Sighting;
+use super::{Attempt, Election, Phase, Watching, Write};
+use crate::process::clock::Instant;
+
+impl Election {
+    /// Sends what is due.
+    pub(super) fn decide(&mut self, now: Now) {
+        match self.phase {
+            Phase::Waiting => self.decide_waiting(now),
+            Phase::Holding { lost: false, .. } => self.decide_holding(now),
+            Phase::Releasing { .. } => self.decide_releasing(now),
+            Phase::Holding { .. } | Phase::Finished => {}
+        }
+        let undecided =
+            self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some()) || !self.doubtful.is_empty();
+        if self.is_waiting() && self.claiming && !undecided {
+            self.claiming = false;
+            self.actions.push_back(Action::NotWon);
+        }
+    }
+
+    fn decide_waiting(&mut self, now: Now) {
+        if self.attempt.is_some() {
+            return;
+        }
+        if let Some(sighting) = &self.sighting
+            && let Watching::Closed { reopen_at } = self.watching
+            && (now.boot >= reopen_at && self.poll_at.is_none() && !self.must_read)
+            && now.boot < sighting.takeable_at()
+        {
+            let from = sighting.stored.as_ref().map(|stored| stored.version.clone());
+            self.watching = Watching::Open { since: now.boot };
+            self.actions.push_back(Action::Watch(from));
+        }
+        if now.boot < self.next_request() {
+            return;
+        }
+        let may_claim = |sighting: &Sighting| sighting.is_takeable() || self.is_mine_already(sighting);
+        if !self.must_read && self.sighting.as_ref().is_some_and(may_claim) {
+            self.claim(now);
+        } else {
+            self.read(now);
+        }
+    }
+
+    fn decide_holding(&mut self, now: Now) {
+        let Phase::Holding { record, .. } = &self.phase else { return };
+        if self.attempt.is_some() || now.boot < self.send_at {
+            return;
+        }
+        if self.must_read {
+            return self.read(now);
+        }
+        let renewal = self.written_by_me(record.clone(), RunState::Held, now);
+        self.write(now, renewal);
+    }
+
+    fn decide_releasing(&mut self, now: Now) {
+        let Phase::Releasing { until, done, late } = self.phase else { return };
+        if now.boot >= until {
+            return self.finish(late);
+        }
+        if self.attempt.is_some() || now.boot < self.send_at {
+            return;
+        }
+        if self.must_read {
+            return self.read(now);
+        }
+        match self.sighting.as_ref().and_then(Sighting::record).filter(|record| self.is_mine(record)) {
+            Some(mine) => {
+                let released = self.written_by_me(
+                    Record { holder_identity: String::new(), ..mine.clone() },
+                    RunState::Released,
+                    now,
+                );
+                self.write(now, released);
+            }
+            None => self.finish(done),
+        }
+    }
+
+    fn claim(&mut self, now: Now) {
+        let sighted = self.sighting.as_ref().and_then(Sighting::record);
+        if let Some(expired) = sighted.filter(|record| record.is_held() && !self.is_mine(record)) {
+            let holder = expired.holder_identity.clone();
+            self.actions.push_back(Action::Tell(News::Expired { holder }));
+        }
+        let lease_transitions = match sighted {
+            Some(mine) if self.is_mine(mine) => mine.lease_transitions,
+            Some(others) => others.lease_transitions.saturating_add(1).min(i32::MAX as u32),
+            None => 0,
+        };
+        let claim = Record {
+            holder_identity: self.campaign.identity.clone(),
+            lease_duration_seconds: u32::try_from(self.campaign.timing.lease_duration().as_secs()).ok(),
+            lease_transitions,
+            ..Record::default()
+        };
+        let mut claim = self.written_by_me(claim, RunState::Held, now);
+        claim.acquire_time = claim.renew_time;
+        if !self.claiming {
+            self.claiming = true;
+            self.actions.push_back(Action::Claiming);
+        }
+        self.write(now, claim);
+    }
+
+    /// The record as this run writes it next.
+    fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
+        let sighted = self.sighting.as_ref().and_then(Sighting::record).and_then(|record| record.renew_time);
+        let renew_time = Record::next_renew_time(sighted.max(self.last_renew_time), now.wall);
+        let run = Some(RunMark { run: self.campaign.run.clone(), state, renew_time });
+        Record { renew_time: Some(renew_time), run, ..record }
+    }
+
+    fn read(&mut self, now: Now) {
+        self.attempt = Some(Attempt { sent: now.boot, write: None });
+        self.actions.push_back(Action::Send(Request::Get));
+    }
+
+    fn write(&mut self, now: Now, record: Record) {
+        let base =
+            self.sighting.as_ref().and_then(|sighting| sighting.stored.as_ref()).map(|stored| stored.version.clone());
+        self.last_renew_time = record.renew_time;
+        let write = Write { base: base.clone(), renew_time: record.renew_time, sent: now.boot };
+        self.attempt = Some(Attempt { sent: now.boot, write: Some(write) });
+        self.actions.push_back(Action::Send(match base {
+            Some(version) => Request::Update(version, record),
+            None => Request::Create(record),
+        }));
+    }
+
+    /// When the next request is due, if nothing happens until then.
+    pub(super) fn next_request(&self) -> Instant {
+        match &self.sighting {
+            Some(sighting) if self.is_waiting() && !self.must_read && !self.is_mine_already(sighting) => {
+                let look_at = match self.watching {
+                    Watching::Open { .. } => None,
+                    Watching::Closed { reopen_at } => Some(self.poll_at.unwrap_or(reopen_at)),
+                };
+                let takeable_at = sighting.takeable_at();
+                look_at.map_or(takeable_at, |look_at| look_at.min(takeable_at)).max(self.send_at)
+            }
+            _ => self.send_at,
+        }
+    }
+
+    /// When a candidate gives up.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        let wait = self.campaign.wait?;
+        if !wait.is_zero() {
+            return Some(self.started + wait);
+        }
+        // A dead holder's time is waited out, an API server that does not answer is not.
+        let takeable_at = self.sighting.as_ref().map(Sighting::takeable_at);
+        Some(takeable_at.map_or(self.heard, |at| at.max(self.heard)) + self.campaign.timing.lease_duration())
+    }
+}

@@ -1,0 +1,438 @@
+//! The election: who may run, and until when.
+//!
+//! A state machine that is *given* everything — the time, replies, watch events, a seed — and
+//! *returns* what to do ([`Election::poll_action`]) and when it wants to be woken
+//! ([`Election::next_timeout`]). It has no clock, no socket, no task: the elector and the simulation
+//! drive the same code.
+//!
+//! The protocol is client-go's, with these rules on top:
+//!
+//! - T0 of a tenure is taken just *before* the renewal's request is sent.
+//! - Every write is a compare-and-swap on the uid and resourceVersion last read, the release too.
+//! - Every renewal differs from the one before.
+//! - "Mine" is what bears this run's mark, never what bears my name.
+//! - A write without an answer is settled by reading, and counts from its own T0.
+//! - Only the run that holds a lease can release it: emptied or deleted by anyone else, candidates
+//!   that knew it wait its duration.
+
+mod decide;
+mod protocol;
+pub mod record;
+mod sighting;
+pub mod tenure;
+pub mod timing;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use self::protocol::{Action, Campaign, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
+use self::record::{Record, RunId, Stored, Version};
+use self::sighting::Sighting;
+use self::tenure::Tenure;
+use crate::process::clock::Instant;
+
+/// Spread of the waits between polls, as a share of the retry period: client-go's `JitterFactor`.
+const JITTER: f64 = 1.2;
+
+/// How long a candidate that was told to stop tries to give back a lease it may just be winning.
+const GIVE_BACK: Duration = Duration::from_secs(1);
+
+/// How long a candidate that may not watch polls before it asks again; roles may arrive later.
+const FORBIDDEN_WATCH: Duration = Duration::from_secs(60);
+
+/// Writes whose fate is unknown that are remembered; forgetting one only costs another write.
+const DOUBTFUL_WRITES: usize = 16;
+
+#[derive(Debug)]
+struct Attempt {
+    sent: Instant,
+    write: Option<Write>,
+}
+
+/// A write that was sent: enough to recognise it when its reply is lost.
+#[derive(Debug)]
+struct Write {
+    base: Option<Version>,
+    renew_time: Option<Timestamp>,
+    sent: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Waiting,
+    /// The lease is ours, and a command may be alive.
+    Holding {
+        tenure: Tenure,
+        record: Record,
+        lost: bool,
+    },
+    /// No command is alive. What is ours is given back, until `until`.
+    Releasing {
+        until: Instant,
+        done: Outcome,
+        late: Outcome,
+    },
+    Finished,
+}
+
+#[derive(Debug)]
+enum Watching {
+    Closed { reopen_at: Instant },
+    Open { since: Instant },
+}
+
+/// One candidate in the election for one lease; see the [module](self).
+#[derive(Debug)]
+pub struct Election {
+    campaign: Campaign,
+    phase: Phase,
+    started: Instant,
+    sighting: Option<Sighting>,
+    /// What was sighted is known to be outdated: nothing is written before it is read again.
+    must_read: bool,
+    attempt: Option<Attempt>,
+    /// Writes without an answer that may have been, or may still be, carried out.
+    doubtful: VecDeque<Write>,
+    last_renew_time: Option<Timestamp>,
+    /// The next request is not sent before this.
+    send_at: Instant,
+    /// Without a watch, the next read.
+    poll_at: Option<Instant>,
+    /// When the last answer came that told something.
+    heard: Instant,
+    watching: Watching,
+    claiming: bool,
+    told_polling: bool,
+    random: fastrand::Rng,
+    actions: VecDeque<Action>,
+}
+
+impl Election {
+    /// A candidate that begins by reading the record. `seed` spreads the polls of many.
+    pub fn new(campaign: Campaign, now: Now, seed: u64) -> Self {
+        let mut election = Self {
+            campaign,
+            phase: Phase::Waiting,
+            started: now.boot,
+            sighting: None,
+            must_read: true,
+            attempt: None,
+            doubtful: VecDeque::new(),
+            last_renew_time: None,
+            send_at: now.boot,
+            poll_at: None,
+            heard: now.boot,
+            watching: Watching::Closed { reopen_at: now.boot },
+            claiming: false,
+            told_polling: false,
+            random: fastrand::Rng::with_seed(seed),
+            actions: VecDeque::new(),
+        };
+        election.decide(now);
+        election
+    }
+
+    /// What to do next, in order; nothing when all is said.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let bound = match &self.phase {
+            Phase::Finished | Phase::Holding { lost: true, .. } => return None,
+            Phase::Waiting => self.waits_until(),
+            Phase::Holding { .. } => None,
+            Phase::Releasing { until, .. } => Some(*until),
+        };
+        let next = match &self.attempt {
+            Some(attempt) => self.gives_up_at(attempt),
+            None => self.next_request(),
+        };
+        Some(bound.map_or(next, |bound| bound.min(next)))
+    }
+
+    /// Time has passed. Calling it early, or for nothing, does no harm.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.attempt.as_ref().is_some_and(|attempt| now.boot >= self.gives_up_at(attempt)) {
+            // Silence says that the connection is dead: the next one is tried at once.
+            self.settle(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
+        }
+        if self.is_waiting() && self.waits_until().is_some_and(|until| now.boot >= until) {
+            self.step_back(now, Outcome::NotAcquired);
+        }
+        self.decide(now);
+    }
+
+    /// The request under way was answered.
+    pub fn handle_reply(&mut self, now: Now, reply: Reply) {
+        self.settle(now, reply);
+        self.decide(now);
+    }
+
+    /// The watch said something.
+    pub fn handle_watch(&mut self, now: Now, event: WatchEvent) {
+        let Watching::Open { since } = self.watching else { return };
+        if !self.is_waiting() {
+            return;
+        }
+        // A server that ends every watch at once is not asked again at once.
+        let soon = now.boot.max(since + self.jittered_retry());
+        match event {
+            WatchEvent::Changed(stored) => {
+                self.observe(now, Some(stored));
+            }
+            WatchEvent::Deleted => {
+                self.observe(now, None);
+            }
+            WatchEvent::Ended => self.watching = Watching::Closed { reopen_at: soon },
+            WatchEvent::Broken => self.poll_until(soon, soon),
+            WatchEvent::Forbidden => self.poll_until(now.boot + FORBIDDEN_WATCH, soon),
+        }
+        self.decide(now);
+    }
+
+    /// The command's tree is gone, or was never started: nothing of it can be alive.
+    pub fn handle_tree_gone(&mut self, now: Now) {
+        match self.phase {
+            Phase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
+            Phase::Holding { .. } => {
+                let until = now.boot + self.campaign.timing.renew_deadline() / 2;
+                self.phase = Phase::Releasing { until, done: Outcome::Released, late: Outcome::NotReleased };
+                self.send_at = now.boot;
+                self.decide(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Come to an end. What may just have been won is given back; a leader goes on until its command
+    /// is gone.
+    pub fn handle_stop(&mut self, now: Now) {
+        match &mut self.phase {
+            Phase::Waiting => self.step_back(now, Outcome::Stopped),
+            Phase::Releasing { until, .. } => *until = (*until).min(now.boot + GIVE_BACK),
+            Phase::Holding { .. } | Phase::Finished => {}
+        }
+        self.decide(now);
+    }
+
+    /// What became of the request under way.
+    fn settle(&mut self, now: Now, reply: Reply) {
+        let Some(attempt) = self.attempt.take() else { return };
+        match reply {
+            Reply::Read(stored) => {
+                self.heard = now.boot;
+                self.must_read = false;
+                let changed = self.observe(now, stored);
+                if changed && matches!(self.watching, Watching::Open { .. }) {
+                    // The watch should have said so: it is dead, or begins in a future that never comes.
+                    self.watching = Watching::Closed { reopen_at: now.boot };
+                }
+                let reopens_later = matches!(self.watching, Watching::Closed { reopen_at } if reopen_at > now.boot);
+                self.poll_at = reopens_later.then(|| now.boot + self.jittered_retry());
+            }
+            Reply::Written(stored) => {
+                self.heard = now.boot;
+                let nothing_written =
+                    attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
+                if nothing_written {
+                    self.must_read = true;
+                    self.back_off(now.boot, None);
+                } else {
+                    self.doubtful.extend(attempt.write);
+                    self.observe(now, Some(stored));
+                }
+            }
+            Reply::Conflict => {
+                self.heard = now.boot;
+                self.must_read = true;
+                self.send_at = now.boot;
+            }
+            Reply::Refused { retry_after } => self.back_off(now.boot, retry_after),
+            Reply::Unknown { retry_after } => {
+                self.doubtful.extend(attempt.write);
+                if self.doubtful.len() > DOUBTFUL_WRITES {
+                    self.doubtful.pop_front();
+                }
+                self.back_off(now.boot, retry_after);
+            }
+        }
+    }
+
+    /// Takes in the present record, from whichever source. True when it changed.
+    fn observe(&mut self, now: Now, stored: Option<Stored>) -> bool {
+        let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
+        let mine_since = mine.and_then(|mine| self.sent_at(&mine.record));
+        let (is_mine, known) = (mine.is_some(), self.sighting.is_some());
+        let fallback = self.campaign.timing.lease_duration();
+        let before = self.sighting.as_ref().and_then(Sighting::record).cloned();
+        let changed = match &mut self.sighting {
+            Some(sighting) => sighting.update(now.boot, stored.clone()),
+            none => {
+                *none = Some(Sighting::first(now.boot, stored.clone(), fallback));
+                true
+            }
+        };
+        match &mut self.phase {
+            Phase::Waiting => match (mine_since, stored) {
+                // With half of the renew deadline gone, a fresh claim comes first.
+                (Some(sent), Some(stored)) if now.boot < sent + self.campaign.timing.renew_deadline() / 2 => {
+                    self.win(sent, stored);
+                }
+                (_, stored) if changed && !is_mine => {
+                    self.tell_change(before, stored.map(|stored| stored.record), known, now)
+                }
+                _ => {}
+            },
+            Phase::Holding { lost: true, .. } => {}
+            Phase::Holding { tenure, lost, .. } => {
+                self.send_at = now.boot;
+                match stored {
+                    Some(_) if is_mine => {
+                        if let Some(sent) = mine_since.filter(|sent| *sent > tenure.renewed) {
+                            *tenure = Tenure::of_renewal(sent, &self.campaign.timing);
+                            self.actions.push_back(Action::Extend(*tenure));
+                        }
+                        self.send_at = now.boot.max(tenure.renewed + self.campaign.timing.retry_period());
+                    }
+                    Some(Stored { record, .. }) if is_held_by_another(&record, &self.campaign.run) => {
+                        *lost = true;
+                        self.actions.push_back(Action::Lose { holder: record.holder_identity });
+                    }
+                    _ => self.actions.push_back(Action::Tell(News::Restoring)),
+                }
+            }
+            Phase::Releasing { .. } => self.send_at = now.boot,
+            Phase::Finished => {}
+        }
+        self.forget_settled_writes();
+        changed
+    }
+
+    fn win(&mut self, sent: Instant, stored: Stored) {
+        let tenure = Tenure::of_renewal(sent, &self.campaign.timing);
+        self.stop_watching();
+        // A read that began before this was known may tell of the time before it.
+        self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
+        self.claiming = false;
+        self.send_at = sent + self.campaign.timing.retry_period();
+        let (fencing_token, transitions) = (stored.version.resource_version, stored.record.lease_transitions);
+        self.actions.push_back(Action::Lead(Leadership { tenure, fencing_token, transitions }));
+        self.phase = Phase::Holding { tenure, record: stored.record, lost: false };
+    }
+
+    fn step_back(&mut self, now: Now, outcome: Outcome) {
+        let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
+        let mine = self.sighting.as_ref().is_some_and(|sighting| self.is_mine_already(sighting));
+        if !claimed && !mine && self.doubtful.is_empty() {
+            return self.finish(outcome);
+        }
+        self.stop_watching();
+        self.must_read |= !self.doubtful.is_empty();
+        self.send_at = now.boot;
+        self.phase = Phase::Releasing { until: now.boot + GIVE_BACK, done: outcome, late: outcome };
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.phase = Phase::Finished;
+        self.attempt = None;
+        self.actions.push_back(Action::Finish(outcome));
+    }
+
+    fn stop_watching(&mut self) {
+        if matches!(self.watching, Watching::Open { .. }) {
+            self.actions.push_back(Action::Unwatch);
+        }
+        self.watching = Watching::Closed { reopen_at: self.started };
+    }
+
+    fn poll_until(&mut self, reopen_at: Instant, poll_at: Instant) {
+        self.watching = Watching::Closed { reopen_at };
+        self.poll_at = Some(poll_at);
+        if !self.told_polling {
+            self.told_polling = true;
+            self.actions.push_back(Action::Tell(News::Polling));
+        }
+    }
+
+    fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
+        let timing = &self.campaign.timing;
+        let (least, most) = match self.phase {
+            Phase::Waiting => (self.jittered_retry(), FORBIDDEN_WATCH),
+            _ => (timing.retry_period() / 4, timing.attempt()),
+        };
+        self.send_at = match retry_after {
+            Some(Duration::ZERO) => now,
+            Some(after) => now + least.max(after.min(most)),
+            None => now + least,
+        };
+    }
+
+    fn jittered_retry(&mut self) -> Duration {
+        self.campaign.timing.retry_period().mul_f64(1.0 + JITTER * self.random.f64())
+    }
+
+    /// Drops the writes that can no longer be carried out: the version they replace has been replaced.
+    fn forget_settled_writes(&mut self) {
+        let present =
+            self.sighting.as_ref().and_then(|sighting| sighting.stored.as_ref()).map(|stored| &stored.version);
+        self.doubtful.retain(|write| write.base.as_ref() == present);
+    }
+
+    fn tell_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
+        match after {
+            Some(Record { holder_identity: holder, .. }) if !holder.is_empty() => {
+                if known && self.campaign.wait == Some(Duration::ZERO) {
+                    // Whoever renews, or just took it, is alive.
+                    return self.step_back(now, Outcome::NotAcquired);
+                }
+                if before.is_none_or(|before| before.holder_identity != holder) {
+                    let lease_duration = self
+                        .sighting
+                        .as_ref()
+                        .map(|sighting| sighting.takeable_at().since(now.boot))
+                        .unwrap_or_default();
+                    self.actions.push_back(Action::Tell(News::Waiting { holder, lease_duration }));
+                }
+            }
+            _ if self.sighting.as_ref().is_some_and(|sighting| sighting.takeable_at() > now.boot) => {
+                self.actions.push_back(Action::Tell(News::Displaced));
+            }
+            _ => {}
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting)
+    }
+
+    fn is_mine(&self, record: &Record) -> bool {
+        record.is_held_by_run(&self.campaign.run, &self.campaign.identity)
+    }
+
+    fn is_mine_already(&self, sighting: &Sighting) -> bool {
+        sighting.record().is_some_and(|record| self.is_mine(record))
+    }
+
+    /// T0 of the write of ours that made this record.
+    fn sent_at(&self, record: &Record) -> Option<Instant> {
+        let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
+        self.doubtful
+            .iter()
+            .chain(under_way)
+            .find(|write| write.renew_time == record.renew_time)
+            .map(|write| write.sent)
+    }
+
+    fn gives_up_at(&self, attempt: &Attempt) -> Instant {
+        attempt.sent + self.campaign.timing.attempt()
+    }
+}
+
+/// Whether a record that is not this run's names another holder, rather than none.
+fn is_held_by_another(record: &Record, run: &RunId) -> bool {
+    !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
+}

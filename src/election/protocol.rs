@@ -1,0 +1,128 @@
+//! What the election is given and what it returns.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::record::{Record, RunId, Stored, Version};
+use super::tenure::Tenure;
+use super::timing::Timing;
+use crate::process::clock::Instant;
+
+/// Who takes part, and how.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    pub identity: String,
+    pub run: RunId,
+    pub timing: Timing,
+    /// How long to wait for the lease; for ever without. Zero does not queue behind a living holder.
+    pub wait: Option<Duration>,
+}
+
+/// The present, on both clocks: one to decide by, one to show to people.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub boot: Instant,
+    pub wall: Timestamp,
+}
+
+/// A request for the record. One at a time; a new one replaces the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Get,
+    Create(Record),
+    Update(Version, Record),
+}
+
+/// How a [`Request`] was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To a read: the record, or that there is none.
+    Read(Option<Stored>),
+    /// To a write: carried out.
+    Written(Stored),
+    /// To a write: refused, because it is not based on the present state.
+    Conflict,
+    /// Certainly not carried out.
+    Refused { retry_after: Option<Duration> },
+    /// No telling whether it was carried out.
+    Unknown { retry_after: Option<Duration> },
+}
+
+/// What a watch of the record said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    Changed(Stored),
+    Deleted,
+    /// It ended in good order and can be taken up where it ended.
+    Ended,
+    /// It broke, could not be opened, or can no longer be taken up.
+    Broken,
+    /// This candidate may not watch.
+    Forbidden,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send this request, dropping the one before it with its connection if it is still under way.
+    Send(Request),
+    /// Watch the record from a version on, or from its present state; drop the watch before it.
+    Watch(Option<Version>),
+    Unwatch,
+    /// From here on a lease may be won that has to be given back. Comes before the write is sent.
+    Claiming,
+    /// It was not won: nothing has to be given back.
+    NotWon,
+    /// Run the command for as long as this tenure lasts.
+    Lead(Leadership),
+    /// A renewal succeeded.
+    Extend(Tenure),
+    /// Somebody else holds the lease: kill the command at once.
+    Lose {
+        holder: String,
+    },
+    /// Something worth telling.
+    Tell(News),
+    /// The election is over.
+    Finish(Outcome),
+}
+
+/// A lease that was just won.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    pub tenure: Tenure,
+    /// The resourceVersion of the write that won: greater than any winner's before.
+    pub fencing_token: String,
+    pub transitions: u32,
+}
+
+/// Why an election is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command is gone and the lease was given back.
+    Released,
+    /// The command is gone; the lease could not be given back in time and will run out.
+    NotReleased,
+    /// The command is gone; somebody else holds the lease.
+    Lost,
+    /// Told to stop before it led.
+    Stopped,
+    /// The time to wait ran out.
+    NotAcquired,
+}
+
+/// What people want to know of an election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Somebody else holds the lease.
+    Waiting { holder: String, lease_duration: Duration },
+    /// The record did not change for as long as it holds.
+    Expired { holder: String },
+    /// Somebody emptied or deleted the record while it was held here; it is written again.
+    Restoring,
+    /// Somebody emptied or deleted the record while another run held it; that run's time is awaited.
+    Displaced,
+    /// The watch is forbidden or broken: reading every retry period instead.
+    Polling,
+}

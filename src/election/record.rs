@@ -1,0 +1,250 @@
+//! The leader election record: what candidates read and write, wherever it is stored.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The annotation that says which run of leaderrun wrote the record: see [`RunMark`].
+pub const RUN_ANNOTATION: &str = "leaderrun/run";
+
+/// The least step between two renewals: a record's times have microseconds.
+const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
+
+/// One leader election record, as every implementation of the protocol has it, and leaderrun's mark.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Record {
+    /// The holder's identity; empty when nobody holds it.
+    pub holder_identity: String,
+    /// How long it holds without being renewed, as its holder chose; whole seconds.
+    pub lease_duration_seconds: Option<u32>,
+    /// The holder's wall clock when it acquired the lease. For people; never compared with a clock.
+    pub acquire_time: Option<Timestamp>,
+    /// The holder's wall clock at the last renewal. Only ever compared for being different.
+    pub renew_time: Option<Timestamp>,
+    /// How often the lease was acquired after somebody else had held it.
+    pub lease_transitions: u32,
+    /// The mark as it is stored, whether it counts or not; see [`Record::mark`].
+    pub run: Option<RunMark>,
+}
+
+impl Record {
+    /// The mark of the run that wrote this record, if one did: it counts only while its time is the
+    /// record's own, so that nobody else's write passes for that run's.
+    pub fn mark(&self) -> Option<&RunMark> {
+        self.run.as_ref().filter(|mark| Some(mark.renew_time) == self.renew_time)
+    }
+
+    /// Whether `run` wrote this record and holds the lease by it.
+    pub fn is_held_by_run(&self, run: &RunId, identity: &str) -> bool {
+        self.holder_identity == identity
+            && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
+    }
+
+    /// Whether somebody may be running a command on the strength of this record.
+    pub fn is_held(&self) -> bool {
+        match self.mark() {
+            Some(mark) => mark.state == RunState::Held,
+            None => !self.holder_identity.is_empty(),
+        }
+    }
+
+    /// How long it holds without being renewed; `fallback` where it does not say.
+    pub fn lease_duration(&self, fallback: Duration) -> Duration {
+        self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// The next renewal's time: the wall clock's, but always different from the one before, since the
+    /// API server drops a write that changes nothing and standbys would see a dead holder.
+    pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
+        let wall = to_microseconds(wall);
+        match previous {
+            Some(previous) if wall <= previous => previous.checked_add(TIME_STEP).unwrap_or(wall),
+            _ => wall,
+        }
+    }
+}
+
+/// Cuts off what a record's times cannot store.
+fn to_microseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+/// One run of leaderrun: every start of the program has another one, whatever its identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// A run id from text without white space, such as a UUID.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which run wrote a record, whether it held or released the lease by that, and the record's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunMark {
+    pub run: RunId,
+    pub state: RunState,
+    /// The `renewTime` written together with this mark.
+    pub renew_time: Timestamp,
+}
+
+/// What a run's write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    Held,
+    Released,
+}
+
+impl fmt::Display for RunMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            RunState::Held => "held",
+            RunState::Released => "released",
+        };
+        write!(f, "{} {state} {:.6}", self.run, self.renew_time)
+    }
+}
+
+/// A run annotation that is none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotAMark;
+
+impl fmt::Display for NotAMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected RUN held|released TIME")
+    }
+}
+
+impl FromStr for RunMark {
+    type Err = NotAMark;
+
+    fn from_str(text: &str) -> Result<Self, NotAMark> {
+        let mut words = text.split(' ');
+        let (Some(run), Some(state), Some(time), None) = (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(NotAMark);
+        };
+        if run.is_empty() {
+            return Err(NotAMark);
+        }
+        let state = match state {
+            "held" => RunState::Held,
+            "released" => RunState::Released,
+            _ => return Err(NotAMark),
+        };
+        let renew_time = time.parse().map_err(|_| NotAMark)?;
+        Ok(Self { run: RunId::new(run), state, renew_time })
+    }
+}
+
+impl Serialize for RunMark {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunMark {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which state of the stored object a record was read from; a write names the one it replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Tells an object from one that was deleted and made anew under the same name.
+    pub uid: String,
+    /// Grows with every write; the fencing token when the write won the lease.
+    pub resource_version: String,
+}
+
+/// A record and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub record: Record,
+    pub version: Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn held(run: &str) -> Record {
+        let renew_time = time("2026-01-02T03:04:05.678901Z");
+        Record {
+            holder_identity: "somebody".into(),
+            renew_time: Some(renew_time),
+            run: Some(RunMark { run: RunId::new(run), state: RunState::Held, renew_time }),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn a_mark_survives_its_annotation() {
+        let mark = held("r1").run.unwrap();
+        assert_eq!(mark.to_string(), "r1 held 2026-01-02T03:04:05.678901Z");
+        assert_eq!(mark.to_string().parse(), Ok(mark));
+    }
+
+    #[test]
+    fn garbage_is_no_mark() {
+        for text in [
+            "",
+            " ",
+            "r1",
+            "r1 held",
+            "r1 held yesterday",
+            "r1 kept 2026-01-02T03:04:05Z",
+            " held 2026-01-02T03:04:05Z",
+            "r1 held 2026-01-02T03:04:05Z x",
+        ] {
+            assert_eq!(text.parse::<RunMark>(), Err(NotAMark), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_counts_only_while_its_time_is_the_records() {
+        let mut record = held("r1");
+        assert!(record.is_held_by_run(&RunId::new("r1"), "somebody"));
+        assert!(!record.is_held_by_run(&RunId::new("r2"), "somebody"), "bearing a name is not enough");
+        record.renew_time = Some(time("2026-01-02T03:04:06Z"));
+        assert_eq!(record.mark(), None);
+        assert!(!record.is_held_by_run(&RunId::new("r1"), "somebody"));
+        assert!(record.is_held(), "somebody else's write holds by its holder");
+    }
+
+    #[test]
+    fn emptying_does_not_release_what_a_run_holds() {
+        let record = Record { holder_identity: String::new(), ..held("r1") };
+        assert!(record.is_held());
+    }
+
+    #[test]
+    fn renewals_always_differ() {
+        let previous = time("2026-01-02T03:04:05.000001Z");
+        let stands_still = Record::next_renew_time(Some(previous), previous);
+        assert_eq!(stands_still, time("2026-01-02T03:04:05.000002Z"));
+        let jumped_back = Record::next_renew_time(Some(previous), time("2026-01-02T02:04:05Z"));
+        assert_eq!(jumped_back, time("2026-01-02T03:04:05.000002Z"));
+        let jumped_ahead = Record::next_renew_time(Some(previous), time("2026-01-02T04:04:05.0000019Z"));
+        assert_eq!(jumped_ahead, time("2026-01-02T04:04:05.000001Z"));
+        assert_ne!(Record::next_renew_time(Some(Timestamp::MAX), previous), Timestamp::MAX);
+    }
+}

@@ -1,0 +1,332 @@
+//! The election on its own thread: carries out over a lock what the state machine returns.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+
+use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
+use jiff::Timestamp;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, info, warn};
+
+use crate::election::tenure::Tenure;
+use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
+use crate::lock::kubernetes::{Cluster, ClusterOptions};
+use crate::lock::{FileLock, LeaseLock, Lock, LockError, LockErrorKind, LockName};
+use crate::process::clock::{Instant, Timer};
+use crate::process::readable::Readable;
+use crate::telemetry::log::printable;
+
+/// What the election tells the guard.
+#[derive(Debug)]
+pub enum Event {
+    /// From here on a lease may be won that has to be given back.
+    Claiming,
+    /// It was not won.
+    NotWon,
+    /// The lease is won: here is what the command may know of it.
+    Lead {
+        tenure: Tenure,
+        environment: Vec<(String, String)>,
+    },
+    Extend(Tenure),
+    Lose,
+    Finished(Outcome),
+    /// There is no election: the lock cannot be reached in any way.
+    Failed(anyhow::Error),
+}
+
+/// What the guard tells the election.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice {
+    /// Nothing of the command is left.
+    TreeGone,
+    /// Come to an end.
+    Stop,
+}
+
+/// A running election, as the guard sees it.
+#[derive(Debug)]
+pub struct Race {
+    events: mpsc::Receiver<Event>,
+    arrived: Arc<EventFd>,
+    notices: UnboundedSender<Notice>,
+}
+
+impl Race {
+    /// Starts the election on a thread of its own.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor or no thread.
+    pub fn start(lock: LockName, cluster: ClusterOptions, campaign: Campaign) -> io::Result<Self> {
+        let arrived = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let (sender, events) = mpsc::channel();
+        let (notices, inbox) = unbounded_channel();
+        let guard = ToGuard { events: sender, arrived: Arc::clone(&arrived) };
+        thread::Builder::new().name("election".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let ended = match runtime {
+                Ok(runtime) => runtime.block_on(contend(lock, cluster, campaign, &guard, inbox)),
+                Err(failure) => Err(failure.into()),
+            };
+            guard.tell(ended.map_or_else(Event::Failed, Event::Finished));
+        })?;
+        Ok(Self { events, arrived, notices })
+    }
+
+    /// Everything the election has said since the last call.
+    pub fn events(&self) -> Vec<Event> {
+        let _ = self.arrived.read();
+        self.events.try_iter().collect()
+    }
+
+    /// Tells the election something; an election that is over does not mind.
+    pub fn notify(&self, notice: Notice) {
+        let _ = self.notices.send(notice);
+    }
+}
+
+impl AsFd for Race {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.arrived.as_fd()
+    }
+}
+
+struct ToGuard {
+    events: mpsc::Sender<Event>,
+    arrived: Arc<EventFd>,
+}
+
+impl ToGuard {
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+        let _ = self.arrived.write(1);
+    }
+}
+
+async fn contend(
+    name: LockName,
+    cluster: ClusterOptions,
+    campaign: Campaign,
+    guard: &ToGuard,
+    inbox: UnboundedReceiver<Notice>,
+) -> anyhow::Result<Outcome> {
+    let (lock, name) = open(name, cluster, &campaign).await?;
+    let environment = vec![
+        ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
+        ("LEADERRUN_HOLDER".to_owned(), campaign.identity.clone()),
+        ("LEADERRUN_RUN_ID".to_owned(), campaign.run.to_string()),
+    ];
+    let timer = Readable::new(Timer::new()?)?;
+    let election = Election::new(campaign, now(), fastrand::u64(..));
+    let contest =
+        Contest { lock: &*lock, name, election, request: None, watch: None, environment, complaint: None, news: None };
+    contest.run(guard, inbox, timer).await
+}
+
+/// The lock itself, and its name with what was left out filled in.
+async fn open(
+    name: LockName,
+    cluster: ClusterOptions,
+    campaign: &Campaign,
+) -> anyhow::Result<(Box<dyn Lock>, LockName)> {
+    let attempt = campaign.timing.attempt();
+    match name {
+        LockName::Lease { namespace, name } => {
+            let cluster = Cluster::from_options(cluster, attempt).await?;
+            let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
+            let lock = LeaseLock::new(cluster, namespace.clone(), name.clone());
+            Ok((Box::new(lock), LockName::Lease { namespace: Some(namespace), name }))
+        }
+        LockName::File(path) => {
+            let lock = FileLock::new(&path, attempt).map_err(|failure| {
+                anyhow::anyhow!(
+                    "--lock file:{}: its folder cannot be used ({failure}); a path in a folder that exists would do",
+                    path.display()
+                )
+            })?;
+            Ok((Box::new(lock), LockName::File(path)))
+        }
+    }
+}
+
+struct Contest<'a> {
+    lock: &'a dyn Lock,
+    name: LockName,
+    election: Election,
+    request: Option<BoxFuture<'a, Result<Reply, LockError>>>,
+    watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
+    environment: Vec<(String, String)>,
+    /// What was last complained about: nothing is repeated while it lasts.
+    complaint: Option<String>,
+    news: Option<News>,
+}
+
+impl<'a> Contest<'a> {
+    async fn run(
+        mut self,
+        guard: &ToGuard,
+        mut inbox: UnboundedReceiver<Notice>,
+        timer: Readable<Timer>,
+    ) -> anyhow::Result<Outcome> {
+        loop {
+            while let Some(action) = self.election.poll_action() {
+                if let Some(outcome) = self.act(action, guard) {
+                    return Ok(outcome);
+                }
+            }
+            timer.get().set(self.election.next_timeout())?;
+            tokio::select! {
+                biased;
+                Some(notice) = inbox.recv() => match notice {
+                    Notice::TreeGone => self.election.handle_tree_gone(now()),
+                    Notice::Stop => self.election.handle_stop(now()),
+                },
+                Some(answer) = OptionFuture::from(self.request.as_mut()) => {
+                    self.request = None;
+                    let reply = self.reply(answer);
+                    self.election.handle_reply(now(), reply);
+                }
+                Some(event) = OptionFuture::from(self.watch.as_mut().map(|watch| watch.next())) => {
+                    let event = self.watched(event);
+                    self.election.handle_watch(now(), event);
+                }
+                ready = timer.ready() => {
+                    ready?;
+                    self.election.handle_timeout(now());
+                }
+            }
+        }
+    }
+
+    /// Carries out an action; the outcome when it was the last one.
+    fn act(&mut self, action: Action, guard: &ToGuard) -> Option<Outcome> {
+        match action {
+            Action::Send(request) => {
+                if self.request.is_some() {
+                    self.complain("the lock does not answer; trying again on a new connection".to_owned());
+                }
+                debug!(?request, "sending");
+                self.request = Some(send(self.lock, request));
+            }
+            Action::Watch(from) => self.watch = Some(self.lock.watch(from)),
+            Action::Unwatch => self.watch = None,
+            Action::Claiming => guard.tell(Event::Claiming),
+            Action::NotWon => guard.tell(Event::NotWon),
+            Action::Lead(leadership) => guard.tell(self.lead(leadership)),
+            Action::Extend(tenure) => guard.tell(Event::Extend(tenure)),
+            Action::Lose { holder } => {
+                warn!("leadership of {} lost: it is held by {}", self.name, shown(&holder));
+                guard.tell(Event::Lose);
+            }
+            Action::Tell(news) => self.tell(news),
+            Action::Finish(outcome) => return Some(outcome),
+        }
+        None
+    }
+
+    fn lead(&self, leadership: Leadership) -> Event {
+        let Leadership { tenure, fencing_token, transitions } = leadership;
+        info!("leader of {}, fencing token {fencing_token}", self.name);
+        let mut environment = self.environment.clone();
+        environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
+        environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token));
+        Event::Lead { tenure, environment }
+    }
+
+    fn tell(&mut self, news: News) {
+        if self.news.as_ref() == Some(&news) {
+            return;
+        }
+        let name = &self.name;
+        match &news {
+            News::Waiting { holder, lease_duration } => {
+                info!(
+                    "{name} is held by {}, for {} after each renewal",
+                    shown(holder),
+                    humantime::format_duration(*lease_duration)
+                );
+            }
+            News::Expired { holder } => info!("the lease of {} has run out", shown(holder)),
+            News::Restoring => warn!("somebody emptied or deleted {name} while it was held here: writing it again"),
+            News::Displaced => {
+                warn!("somebody emptied or deleted {name} while it was held: waiting until that holder's time is over")
+            }
+            News::Polling => warn!("cannot watch {name}: reading it every retry period instead"),
+        }
+        self.news = Some(news);
+    }
+
+    /// What an answer means for the election. What is wrong is said, once for as long as it lasts.
+    fn reply(&mut self, answer: Result<Reply, LockError>) -> Reply {
+        let error = match answer {
+            Ok(reply) => {
+                if self.complaint.take().is_some() {
+                    info!("{} answers again", self.name);
+                }
+                return reply;
+            }
+            Err(error) => error,
+        };
+        let LockError { kind, retry_after, message } = error;
+        if kind != LockErrorKind::Conflict {
+            self.complain(message);
+        }
+        match kind {
+            LockErrorKind::Conflict => Reply::Conflict,
+            LockErrorKind::Forbidden | LockErrorKind::Refused => Reply::Refused { retry_after },
+            LockErrorKind::Unknown => Reply::Unknown { retry_after },
+        }
+    }
+
+    fn watched(&mut self, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
+        let event = match event {
+            Some(Ok(event)) => return event,
+            None => WatchEvent::Ended,
+            Some(Err(error)) => {
+                debug!("{error}");
+                match error.kind {
+                    LockErrorKind::Forbidden => {
+                        self.complain(error.message);
+                        WatchEvent::Forbidden
+                    }
+                    _ => WatchEvent::Broken,
+                }
+            }
+        };
+        self.watch = None;
+        event
+    }
+
+    fn complain(&mut self, complaint: String) {
+        if self.complaint.as_ref() != Some(&complaint) {
+            warn!("{complaint}");
+            self.complaint = Some(complaint);
+        }
+    }
+}
+
+fn send(lock: &dyn Lock, request: Request) -> BoxFuture<'_, Result<Reply, LockError>> {
+    match request {
+        Request::Get => lock.get().map_ok(Reply::Read).boxed(),
+        Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
+        Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
+    }
+}
+
+/// A holder's identity, which comes from outside.
+fn shown(holder: &str) -> String {
+    match holder {
+        "" => "nobody".to_owned(),
+        holder => printable(holder),
+    }
+}
+
+fn now() -> Now {
+    Now { boot: Instant::now(), wall: Timestamp::now() }
+}

@@ -1,0 +1,23 @@
+//! leaderrun runs a command only while it is the leader.
+//!
+//! > Among leaderrun candidates, at no instant are two commands of one lock alive, as long as clocks
+//! > *run* within the tolerated rate of each other; clocks may *read* anything.
+//!
+//! Two nested processes keep that promise. The [`elector`] campaigns for the lease, the
+//! [`supervisor`] owns the command; whichever of them dies or freezes, the other one still ends the
+//! command in time. Who may run and until when is decided by [`election`], a state machine without
+//! clock, socket or task; when the command must be stopped and killed by [`supervisor::policy`],
+//! another one.
+//!
+//! Imports run one way: `cli`, `elector` and `supervisor`, then `lock` and `channel`, then
+//! `election`, then `process` and `telemetry`.
+
+pub mod channel;
+pub mod cli;
+pub mod election;
+pub mod elector;
+pub mod exit;
+pub mod lock;
+pub mod process;
+pub mod supervisor;
+pub mod telemetry;

@@ -1,0 +1,185 @@
+//! The clients: how the API server is reached, and what its refusals mean.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Status;
+use kube::{Client, Config};
+use tokio::sync::OnceCell;
+
+use super::{LockError, LockErrorKind};
+
+/// What the command line says about the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterOptions {
+    pub kubeconfig: Option<PathBuf>,
+    pub context: Option<String>,
+    /// The user to act as.
+    pub impersonate: Option<String>,
+}
+
+/// A cluster, with one client for the record's requests and another for the watch: a request that was
+/// given up closes its connection, and the next one must not find another that is as dead.
+pub struct Cluster {
+    config: Config,
+    requests: Client,
+    watches: OnceCell<Client>,
+}
+
+impl Cluster {
+    /// Finds out how to reach the API server; connects when the first request is sent. `attempt` is
+    /// how long one request may take.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used, or there is none and this is no pod either.
+    pub async fn from_options(options: ClusterOptions, attempt: Duration) -> Result<Self> {
+        let mut config = find_config(&options).await?;
+        if let Some(user) = options.impersonate {
+            config.auth_info.impersonate = Some(user);
+        }
+        // The election decides when to try again.
+        config.default_retry = false;
+        config.connect_timeout = Some(attempt);
+        let requests = client(&config)?;
+        Ok(Self { config, requests, watches: OnceCell::new() })
+    }
+
+    /// The namespace where a lock names none.
+    pub fn default_namespace(&self) -> &str {
+        &self.config.default_namespace
+    }
+
+    pub(super) fn requests(&self) -> Client {
+        self.requests.clone()
+    }
+
+    /// Made when first needed: a credential plugin runs once more for it.
+    pub(super) async fn watches(&self) -> Result<Client, LockError> {
+        let made = self.watches.get_or_try_init(async || client(&self.config)).await;
+        made.cloned().map_err(|failure| error(format!("{failure:#}")))
+    }
+}
+
+async fn find_config(options: &ClusterOptions) -> Result<Config> {
+    let ClusterOptions { kubeconfig, context, .. } = options;
+    let select = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+    if kubeconfig.is_none() && context.is_none() {
+        return Config::infer().await.context(
+            "no way to the API server: neither a kubeconfig (--kubeconfig, KUBECONFIG, ~/.kube/config) nor a pod's service account is usable",
+        );
+    }
+    let from = match kubeconfig {
+        Some(path) => Kubeconfig::read_from(path).with_context(|| {
+            format!("--kubeconfig {}: cannot be used; the path of a readable kubeconfig would do", path.display())
+        })?,
+        None => Kubeconfig::read().context("--context needs a kubeconfig, and none can be read")?,
+    };
+    if let Some(context) = context
+        && !from.contexts.iter().any(|known| known.name == *context)
+    {
+        match &from.contexts[..] {
+            [] => bail!("--context {context:?}: the kubeconfig has no contexts; a kubeconfig with one would do"),
+            [first, ..] => {
+                bail!("--context {context:?}: the kubeconfig has no such context; {:?} would do", first.name)
+            }
+        }
+    }
+    Config::from_custom_kubeconfig(from, &select).await.context("the kubeconfig cannot be used")
+}
+
+fn client(config: &Config) -> Result<Client> {
+    Client::try_from(config.clone()).context("cannot prepare a connection to the API server")
+}
+
+/// What is asked of the API server, as RBAC calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// A failure without an answer of the API server: no telling what became of the request.
+pub(super) fn error(message: impl Into<String>) -> LockError {
+    LockError::new(LockErrorKind::Unknown, message)
+}
+
+/// What an `ERROR` event on a watch means: mostly that the version asked for is too old.
+pub(super) fn expired(status: &Status) -> LockError {
+    error(format!("the watch broke: {}", status.message))
+}
+
+/// What a failed request for a Lease means.
+pub(super) fn lease_error(verb: Verb, namespace: &str, name: &str, failure: kube::Error) -> LockError {
+    let kube::Error::Api(status) = failure else {
+        return error(format!("cannot {} the lease {namespace}/{name}: {}", verb.name(), innermost(&failure)));
+    };
+    let message = match status.code {
+        403 => forbidden(verb, namespace, name, &status.message),
+        _ => format!("cannot {} the lease {namespace}/{name}: {}", verb.name(), printable(&status)),
+    };
+    let kind = match (status.code, verb) {
+        (409, _) => LockErrorKind::Conflict,
+        // What the API server says to a PUT without a resourceVersion where the Lease exists by now.
+        (422, Verb::Update) if status.message.contains("must be specified for an update") => LockErrorKind::Conflict,
+        (403, _) => LockErrorKind::Forbidden,
+        (400..=499, _) => LockErrorKind::Refused,
+        _ => LockErrorKind::Unknown,
+    };
+    let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
+    LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())) }
+}
+
+fn printable(status: &Status) -> String {
+    match status.message.as_str() {
+        "" => format!("HTTP status {}", status.code),
+        message => message.escape_debug().to_string(),
+    }
+}
+
+/// The cause that says most: errors of the HTTP stack wrap each other without adding a word.
+fn innermost(failure: &kube::Error) -> String {
+    let mut cause: &dyn std::error::Error = failure;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+fn forbidden(verb: Verb, namespace: &str, name: &str, answer: &str) -> String {
+    // A PUT may lack `update`, or `create` where the Lease does not exist yet: the answer says which.
+    let refused = ["create", "update"].into_iter().find(|verb| answer.contains(&format!(" cannot {verb} ")));
+    let verb = refused.unwrap_or(verb.name());
+    format!(
+        "not allowed to {verb} leases.coordination.k8s.io {name:?} in namespace {namespace:?}; this Role, bound to the user or service account, would do:\n{}",
+        role(namespace, name)
+    )
+}
+
+/// The Role that a candidate for one Lease needs, as YAML.
+pub fn role(namespace: &str, name: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leaderrun-{name}
+  namespace: {namespace}
+rules:
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{name}]
+  verbs: [get, create, update, watch]"
+    )
+}

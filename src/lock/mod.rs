@@ -1,0 +1,73 @@
+//! Where the record lives: one small file a kind, all behind one trait.
+
+mod file;
+pub mod kubernetes;
+mod lease;
+mod name;
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+pub use self::file::FileLock;
+pub use self::lease::LeaseLock;
+pub use self::name::LockName;
+use crate::election::WatchEvent;
+use crate::election::record::{Record, Stored, Version};
+
+/// A place where a record is stored, with compare-and-swap and change notification.
+///
+/// One request at a time; dropping its future gives the request up, and the connection it was on.
+pub trait Lock: Send + Sync {
+    /// Reads the record, consistently: what was written before is seen.
+    fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
+
+    /// Writes the record where there is none.
+    fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
+
+    /// Replaces the record that has this version, and no other.
+    fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
+
+    /// Changes from a version on, or from the present state on. Ends when it can be taken up again
+    /// from what was seen last.
+    fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
+}
+
+/// Why a request failed.
+#[derive(Debug)]
+pub struct LockError {
+    pub kind: LockErrorKind,
+    /// For people.
+    pub message: String,
+    /// When the other side wants to be asked again.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a failed request means for the election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockErrorKind {
+    /// A write that is not based on the present state.
+    Conflict,
+    /// Not allowed; certainly not carried out.
+    Forbidden,
+    /// Certainly not carried out.
+    Refused,
+    /// No telling whether it was carried out.
+    Unknown,
+}
+
+impl LockError {
+    fn new(kind: LockErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None }
+    }
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for LockError {}

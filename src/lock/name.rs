@@ -1,0 +1,132 @@
+//! Which lock: `[KIND:][NAMESPACE/]NAME`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A lock as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockName {
+    /// A `coordination.k8s.io/v1` Lease. Without a namespace: the one of the kubeconfig's context, or of
+    /// the pod's service account.
+    Lease { namespace: Option<String>, name: String },
+    /// A JSON record in a local file.
+    File(PathBuf),
+}
+
+impl FromStr for LockName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, rest) = text.split_once(':').unwrap_or(("lease", text));
+        match kind {
+            "file" if rest.is_empty() => Err("the path is missing; file:/run/job.lease would do".into()),
+            "file" if rest.ends_with('/') => Err("it names a folder; file:/run/job.lease would do".into()),
+            "file" => Ok(Self::File(rest.into())),
+            "lease" => {
+                let (namespace, name) = match rest.split_once('/') {
+                    Some((namespace, name)) => (Some(namespace), name),
+                    None => (None, rest),
+                };
+                if let Some(namespace) = namespace {
+                    check_label(namespace)
+                        .map_err(|reason| format!("the namespace {reason}; default/my-job would do"))?;
+                }
+                check_subdomain(name).map_err(|reason| format!("the name {reason}; default/my-job would do"))?;
+                Ok(Self::Lease { namespace: namespace.map(str::to_owned), name: name.to_owned() })
+            }
+            _ => Err("the kind of a lock is lease or file; lease:default/my-job would do".into()),
+        }
+    }
+}
+
+impl fmt::Display for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease { namespace: Some(namespace), name } => write!(f, "{namespace}/{name}"),
+            Self::Lease { namespace: None, name } => f.write_str(name),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+/// A namespace is a DNS-1123 label.
+fn check_label(label: &str) -> Result<(), &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match label.as_bytes() {
+        [] => Err("is empty"),
+        bytes if bytes.len() > 63 => Err("has more than 63 characters"),
+        bytes if !bytes.iter().copied().all(allowed) => Err("may have lower-case letters, digits and - only"),
+        [b'-', ..] | [.., b'-'] => Err("must begin and end with a letter or digit"),
+        _ => Ok(()),
+    }
+}
+
+/// A Lease's name is a DNS-1123 subdomain: labels with dots between them, each of any length.
+fn check_subdomain(name: &str) -> Result<(), &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let ends_well = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+    match name {
+        "" => Err("is empty"),
+        _ if name.len() > 253 => Err("has more than 253 characters"),
+        _ if !name.bytes().all(allowed) => Err("may have lower-case letters, digits, - and . only"),
+        _ if !name.split('.').all(ends_well) => Err("must begin and end with a letter or digit, around each . too"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(namespace: Option<&str>, name: &str) -> LockName {
+        LockName::Lease { namespace: namespace.map(str::to_owned), name: name.to_owned() }
+    }
+
+    #[test]
+    fn names_are_read_and_shown() {
+        for (text, lock) in [
+            ("default/x", lease(Some("default"), "x")),
+            ("x", lease(None, "x")),
+            ("x.y-z.1", lease(None, "x.y-z.1")),
+            ("file:/run/x", LockName::File("/run/x".into())),
+            ("file:x", LockName::File("x".into())),
+        ] {
+            assert_eq!(text.parse().as_ref(), Ok(&lock));
+            assert_eq!(lock.to_string(), text);
+        }
+        assert_eq!("lease:default/x".parse(), Ok(lease(Some("default"), "x")));
+    }
+
+    #[test]
+    fn bad_names_are_refused_with_one_that_would_do() {
+        let long_label = format!("{}/x", "a".repeat(64));
+        let long_name = "a".repeat(254);
+        for text in [
+            "",
+            "/",
+            "/x",
+            "default/",
+            "Default/x",
+            "default/X",
+            "de.fault/x",
+            "-a/x",
+            "a-/x",
+            "a/-x",
+            "a/x-",
+            "a/.x",
+            "a/x..y",
+            "a/b/c",
+            "a/x y",
+            "lease:",
+            "file:",
+            "file:dir/",
+            "secret:default/x",
+            &long_label,
+            &long_name,
+        ] {
+            let refusal = text.parse::<LockName>().unwrap_err();
+            assert!(refusal.ends_with(" would do"), "{text}: {refusal}");
+        }
+    }
+}

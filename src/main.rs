@@ -1,0 +1,39 @@
+//! leaderrun: parse, part in two, elect or supervise, exit.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use leaderrun::cli::{self, Asked};
+use leaderrun::process::part::{Side, part};
+use leaderrun::process::signals::Inherited;
+use leaderrun::{channel, elector, exit, supervisor};
+
+fn main() -> ExitCode {
+    let status = run().unwrap_or_else(|failure| {
+        eprintln!("leaderrun: {failure:#}");
+        exit::FAILED
+    });
+    ExitCode::from(status)
+}
+
+fn run() -> Result<u8> {
+    let (candidacy, job) = match cli::parse(std::env::args_os())? {
+        Asked::Run(candidacy, job) => (candidacy, job),
+        Asked::Print(text) => {
+            print!("{text}");
+            return Ok(0);
+        }
+    };
+    let inherited = Inherited::take()?;
+    let (to_supervisor, to_elector) = channel::pair()?;
+    match part()? {
+        Side::Outer { inner } => {
+            drop(to_elector);
+            elector::run(*candidacy, to_supervisor, inner, inherited)
+        }
+        Side::Inner { outer } => {
+            drop(to_supervisor);
+            supervisor::run(job, to_elector, outer, inherited)
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Time on `CLOCK_BOOTTIME`, the one clock that deadlines are kept on: it also counts suspend, and
+//! nobody can set it.
+
+use std::ops::{Add, Sub};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::{ClockId as Clock, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// An instant on the boot clock of this machine, with nanoseconds.
+///
+/// Two processes of one machine can compare theirs; instants of two machines mean nothing to each
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Instant(Duration);
+
+impl Instant {
+    /// The present instant. Only calls that cannot fail and that a forked child may make.
+    pub fn now() -> Self {
+        let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
+        Self(Duration::from(time))
+    }
+
+    /// The instant `elapsed` after boot; for simulations and tests, which hand time in.
+    pub const fn after_boot(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+}
+
+/// A descriptor that becomes readable at an [`Instant`].
+#[derive(Debug)]
+pub struct Timer(TimerFd);
+
+impl Timer {
+    /// A timer that is not set.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor.
+    pub fn new() -> nix::Result<Self> {
+        TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map(Self)
+    }
+
+    /// Sets the timer to `instant`, or stops it. An instant that has passed fires at once. Setting it
+    /// takes back an expiry nobody has looked at, so a set timer needs no reading.
+    ///
+    /// # Errors
+    /// When the kernel refuses; it has no reason to.
+    pub fn set(&self, instant: Option<Instant>) -> nix::Result<()> {
+        match instant {
+            // An all-zero time would stop the timer.
+            Some(Instant(at)) => {
+                let at = at.clamp(Duration::from_nanos(1), FAR_AWAY);
+                self.0.set(Expiration::OneShot(TimeSpec::from(at)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+            }
+            None => self.0.unset(),
+        }
+    }
+}
+
+/// Beyond any uptime, within what the kernel takes.
+const FAR_AWAY: Duration = Duration::from_secs(u32::MAX as u64);
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    fn fires(timer: &Timer, timeout: PollTimeout) -> bool {
+        poll(&mut [PollFd::new(timer.as_fd(), PollFlags::POLLIN)], timeout).unwrap() == 1
+    }
+
+    #[test]
+    fn a_timer_set_to_the_past_fires_at_once_and_setting_it_again_takes_that_back() {
+        let timer = Timer::new().unwrap();
+        timer.set(Some(Instant::after_boot(Duration::ZERO))).unwrap();
+        assert!(fires(&timer, PollTimeout::NONE));
+        timer.set(Some(Instant::now() + Duration::from_secs(3600))).unwrap();
+        assert!(!fires(&timer, PollTimeout::ZERO));
+    }
+
+    #[test]
+    fn instants_saturate() {
+        let now = Instant::now();
+        assert!(now + Duration::MAX > now);
+        assert_eq!((now - Duration::MAX).since(now), Duration::ZERO);
+        Timer::new().unwrap().set(Some(now + Duration::MAX)).unwrap();
+    }
+}

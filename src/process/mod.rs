@@ -1,0 +1,9 @@
+//! What both processes need of Unix.
+
+pub mod clock;
+pub mod part;
+pub mod pidfd;
+pub mod readable;
+pub mod signals;
+pub mod terminal;
+pub mod tree;

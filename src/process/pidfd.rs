@@ -1,0 +1,52 @@
+//! Watching another process without the risk of its pid being used again.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// A process, as a descriptor that becomes readable when it is dead.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// The process that has this pid now. The caller must know that it cannot have been reaped.
+    ///
+    /// # Errors
+    /// When there is no such process, or no pidfd on this kernel (before Linux 5.3).
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: takes two integers and returns a new descriptor, close-on-exec, or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// Sends a signal to that process and to no other.
+    ///
+    /// # Errors
+    /// When it is dead and reaped, or may not be signalled.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: a null siginfo is allowed and makes this like kill(2).
+        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as i32, nothing, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Whether that process is dead; a zombie is.
+    pub fn is_dead(&self) -> bool {
+        matches!(poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1))
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,46 @@
+//! Awaiting that a descriptor becomes readable.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Something with a descriptor, registered with the tokio runtime of the present thread.
+#[derive(Debug)]
+pub struct Readable<T: AsFd>(AsyncFd<Owner<T>>);
+
+#[derive(Debug)]
+struct Owner<T>(T);
+
+impl<T: AsFd> AsRawFd for Owner<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl<T: AsFd> Readable<T> {
+    /// Registers `inner`.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be polled.
+    pub fn new(inner: T) -> io::Result<Self> {
+        // SAFETY: `inner` owns its descriptor, is never replaced, and closes it only when dropped.
+        let registered = unsafe { AsyncFd::register_with_interest(Owner(inner), Interest::READABLE) };
+        Ok(Self(registered?))
+    }
+
+    /// What was registered.
+    pub fn get(&self) -> &T {
+        &self.0.get_ref().0
+    }
+
+    /// Waits until the descriptor has become readable since the last call returned.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.0.readable().await?.clear_ready();
+        Ok(())
+    }
+}

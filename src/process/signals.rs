@@ -1,0 +1,167 @@
+//! Signals: what leaderrun was started with, what it takes, and how people name them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+
+/// Signals that a process only ever raises against itself: blocking them would hide a crash.
+const FAULTS: [Signal; 7] =
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
+
+/// The signal state that leaderrun was started with, for the command to start with.
+#[derive(Clone, Debug)]
+pub struct Inherited {
+    mask: SigSet,
+    ignored: SigSet,
+}
+
+impl Inherited {
+    /// Notes the state, then blocks every signal that [`Signals`] can take. To be called before
+    /// anything changes signals and before there are threads.
+    ///
+    /// # Errors
+    /// When the kernel refuses; it has no reason to.
+    pub fn take() -> io::Result<Self> {
+        let mut ignored = SigSet::empty();
+        for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+            if is_ignored(signal)? {
+                ignored.add(signal);
+            }
+        }
+        // Rust's runtime ignores SIGPIPE before main; what it was before is not to be known.
+        ignored.remove(Signal::SIGPIPE);
+        let mut mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&takeable()), Some(&mut mask))?;
+        // A parent that ignores SIGCHLD has its children reaped by the kernel: no exit status for us.
+        set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
+        Ok(Self { mask, ignored })
+    }
+
+    /// Gives a forked child the state back. Only calls that a forked child may make.
+    ///
+    /// # Errors
+    /// When the kernel refuses; it has no reason to.
+    pub fn restore(&self) -> nix::Result<()> {
+        set_disposition(Signal::SIGPIPE, SigHandler::SigDfl)?;
+        if self.ignored.contains(Signal::SIGCHLD) {
+            set_disposition(Signal::SIGCHLD, SigHandler::SigIgn)?;
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
+    }
+
+    /// Whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP and a shell with the
+    /// SIGINT of its background jobs.
+    pub fn ignores(&self, signal: i32) -> bool {
+        Signal::try_from(signal).is_ok_and(|signal| self.ignored.contains(signal))
+    }
+}
+
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    // SAFETY: an all-zero sigaction is a valid place for the kernel to write one to.
+    let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is installed; the kernel writes what is.
+    match unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut present) } {
+        0 => Ok(present.sa_sigaction == libc::SIG_IGN),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn set_disposition(signal: Signal, handler: SigHandler) -> nix::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler function is installed.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+fn takeable() -> SigSet {
+    let mut takeable = SigSet::all();
+    for fault in FAULTS {
+        takeable.remove(fault);
+    }
+    takeable
+}
+
+/// The blocked signals, as a descriptor.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Every signal that [`Inherited::take`] has blocked.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor.
+    pub fn all() -> io::Result<Self> {
+        Ok(Self(SignalFd::with_flags(&takeable(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// The signals that have arrived, by number.
+    pub fn receive(&self) -> Vec<i32> {
+        std::iter::from_fn(|| self.0.read_signal().ok().flatten()).map(|info: siginfo| info.ssi_signo as i32).collect()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether a signal sent to leaderrun is meant for the command. Not those about leaderrun's own
+/// children and its own use of the terminal.
+pub fn is_relayed(signal: i32) -> bool {
+    !matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE)
+}
+
+/// Whether a signal means that leaderrun shall end, as long as there is no command to relay it to.
+pub fn asks_for_an_end(signal: i32) -> bool {
+    matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
+}
+
+/// A signal's number from its name, with or without `SIG` and in any case, or from its number.
+///
+/// # Errors
+/// A sentence when it is neither, or when it cannot end a command in good order.
+pub fn parse(text: &str) -> Result<i32, String> {
+    let number = match text.parse() {
+        Ok(number) if (1..=libc::SIGRTMAX()).contains(&number) => number,
+        Ok(_) => return Err(format!("signals are numbered 1 to {}; TERM would do", libc::SIGRTMAX())),
+        Err(_) => {
+            let name = text.to_ascii_uppercase();
+            let name = name.strip_prefix("SIG").unwrap_or(&name);
+            let signal = format!("SIG{name}").parse::<Signal>();
+            signal.map_err(|_| "no signal is called so; TERM would do".to_owned())? as i32
+        }
+    };
+    match number {
+        libc::SIGSTOP => Err("it stops the command instead of ending it; TERM would do".into()),
+        number => Ok(number),
+    }
+}
+
+/// A signal's usual name, or its number where it has none.
+pub fn name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["TERM", "term", "SIGTERM", "sigterm", "15"] {
+            assert_eq!(parse(text), Ok(15), "{text}");
+        }
+        assert_eq!(parse("64"), Ok(64));
+        assert_eq!(name(15), "SIGTERM");
+        assert_eq!(name(40), "signal 40");
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused_with_one_that_would_do() {
+        for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19"] {
+            assert!(parse(text).unwrap_err().ends_with("TERM would do"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The inner process: it owns the command and everything the command forks.
+//!
+//! One thread, synchronous, without a network. It keeps the stop and kill instants by itself: an
+//! elector that hangs, dies or is stopped can only stop *extending* the time.
+
+pub mod policy;
+mod spawn;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::process;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, setpgid};
+
+use self::policy::{Action, Manners, Policy, Reason};
+use self::spawn::{Exec, Program, Spawned};
+use crate::channel::{End, Gone, Order, Report, SupervisorEnd};
+use crate::exit;
+use crate::process::clock::{Instant, Timer};
+use crate::process::pidfd::PidFd;
+use crate::process::signals::{Inherited, Signals};
+use crate::process::terminal::Terminal;
+use crate::process::tree::{self, Ended};
+
+/// Between two looks at a tree that does not die, when nothing changes; doubled up to the second.
+const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+/// What the supervisor has to know from the command line.
+#[derive(Debug)]
+pub struct Job {
+    pub command: Vec<OsString>,
+    pub manners: Manners,
+    /// Variables that set leaderrun's own options, which the command does not inherit.
+    pub own_variables: Vec<String>,
+}
+
+/// Runs the supervisor until the elector is dead or kills it. Never returns.
+pub fn run(job: Job, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> ! {
+    let failed = match Supervisor::new(job, channel, elector, inherited) {
+        Ok(mut supervisor) => supervisor.supervise(),
+        Err(error) => Err(error),
+    };
+    // The elector sees this process end and says so; with nothing below it there is nothing to lose.
+    process::exit(if failed.is_ok() { exit::LOST } else { exit::FAILED }.into())
+}
+
+struct Supervisor {
+    job: Job,
+    program: Program,
+    policy: Policy,
+    channel: SupervisorEnd,
+    elector: PidFd,
+    elector_gone: bool,
+    signals: Signals,
+    inherited: Inherited,
+    timer: Timer,
+    main: Option<Pid>,
+    exec: Option<Spawned>,
+    /// What became of an exec that did not take place.
+    not_executed: Option<End>,
+    terminal: Option<Terminal>,
+    elector_pid: Pid,
+    kill: Option<Kill>,
+    /// What the main process left running has got SIGTERM; what is orphaned later gets it too.
+    swept: Option<Vec<Pid>>,
+}
+
+/// A kill under way.
+struct Kill {
+    again_at: Instant,
+    pause: Duration,
+    killed: usize,
+    refused: bool,
+}
+
+impl Supervisor {
+    fn new(job: Job, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> io::Result<Self> {
+        let elector_fd = PidFd::open(elector)?;
+        if nix::unistd::getppid() != elector {
+            return Err(io::Error::other("the elector died before it could be watched"));
+        }
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        tree::adopt_orphans()?;
+        Ok(Self {
+            program: Program::new(&job.command).map_err(io::Error::other)?,
+            policy: Policy::new(job.manners.clone()),
+            job,
+            channel,
+            elector: elector_fd,
+            elector_gone: false,
+            signals: Signals::all()?,
+            inherited,
+            timer: Timer::new()?,
+            main: None,
+            exec: None,
+            not_executed: None,
+            terminal: None,
+            elector_pid: elector,
+            kill: None,
+            swept: None,
+        })
+    }
+
+    fn supervise(&mut self) -> io::Result<()> {
+        loop {
+            self.handle_orders();
+            self.policy.handle_timeout(Instant::now());
+            if !self.elector_gone && self.elector.is_dead() {
+                self.elector_gone = true;
+                self.policy.handle_elector_gone(Instant::now());
+            }
+            self.handle_exec();
+            self.handle_children();
+            while let Some(action) = self.policy.poll_action() {
+                self.act(action);
+            }
+            if self.elector_gone && self.main.is_none() {
+                return Ok(());
+            }
+            self.wait()?;
+        }
+    }
+
+    /// Queued renewals come first, then an overdue deadline, then everything else: T0 is absolute, and
+    /// a supervisor that was stopped for a while has both in its queue.
+    fn handle_orders(&mut self) {
+        let orders = self.channel.receive();
+        for order in &orders {
+            if let Order::Extend(tenure) = order {
+                self.policy.handle_extend(*tenure);
+            }
+        }
+        self.policy.handle_timeout(Instant::now());
+        let renewed = orders.iter().any(|order| matches!(order, Order::Extend(_) | Order::Start { .. }));
+        for order in orders {
+            match order {
+                Order::Start { tenure, environment } => {
+                    self.program.set_environment(&self.job.own_variables, &environment);
+                    self.policy.handle_start(tenure);
+                }
+                Order::Extend(tenure) => self.policy.handle_extend(tenure),
+                Order::Lose => self.policy.handle_lose(Instant::now()),
+                Order::Signal(signal) => self.policy.handle_signal(Instant::now(), signal),
+            }
+        }
+        if let Some(tenure) = self.policy.tenure().filter(|_| renewed) {
+            self.report(&Report::Enforcing(tenure));
+        }
+    }
+
+    fn handle_exec(&mut self) {
+        let Some(spawned) = &self.exec else { return };
+        match spawned.exec() {
+            Exec::Pending => return,
+            Exec::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
+            Exec::Failed(errno) => {
+                self.log(true, format!("cannot execute {:?}: {}", self.job.command[0], errno.desc()));
+                self.not_executed = Some(End::NotExecuted(errno as i32));
+            }
+            Exec::TooLate => self.not_executed = Some(End::NotStarted),
+        }
+        self.exec = None;
+    }
+
+    fn handle_children(&mut self) {
+        let reaped = tree::reap();
+        let now = Instant::now();
+        for (pid, ended) in reaped.ended {
+            if let Some(kill) = &mut self.kill {
+                kill.killed += 1;
+                kill.again_at = now;
+            }
+            if self.main == Some(pid) {
+                // Whatever it wrote into the exec pipe, it wrote before it died.
+                self.handle_exec();
+                let end = self.not_executed.take().unwrap_or(match ended {
+                    Ended::Exited(status) => End::Exited(status),
+                    Ended::Signaled(signal) => End::Signaled(signal),
+                });
+                self.policy.handle_main_ended(now, end);
+            }
+        }
+        for (pid, signal) in reaped.stopped {
+            self.handle_stopped(pid, signal);
+        }
+        if reaped.none_left {
+            self.policy.handle_tree_empty();
+        } else if self.swept.is_some() {
+            self.sweep();
+        }
+    }
+
+    /// Ctrl-Z stops the foreground group. A leader cannot be suspended, its lease would run out; and
+    /// with the group stopped the terminal would listen to nobody.
+    fn handle_stopped(&mut self, pid: Pid, signal: i32) {
+        let in_foreground = self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(pid));
+        if self.main == Some(pid) && signal == libc::SIGTSTP && in_foreground {
+            self.log(true, "a command that holds a lease cannot be suspended: it goes on".into());
+            spawn::signal_group(pid, libc::SIGCONT);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start => self.start(),
+            Action::Signal(signal) => {
+                if let Some(main) = self.main {
+                    spawn::signal_group(main, signal);
+                    if signal == self.job.manners.stop_signal || signal == libc::SIGTERM {
+                        // A stopped process takes no signal but SIGKILL until it is continued.
+                        spawn::signal_group(main, libc::SIGCONT);
+                    }
+                }
+            }
+            Action::Sweep => {
+                self.swept = Some(Vec::new());
+                self.sweep();
+            }
+            Action::Kill(reason) => self.begin_kill(reason),
+            Action::Report(gone) => self.report_gone(gone),
+        }
+    }
+
+    fn start(&mut self) {
+        let tenure = self.policy.tenure().filter(|_| self.policy.may_start(Instant::now()));
+        let Some(tenure) = tenure else { return self.policy.handle_not_started(Instant::now()) };
+        self.terminal = Terminal::of_foreground_job(self.elector_pid);
+        match spawn::spawn(&self.program, tenure, &self.inherited, self.terminal.as_ref()) {
+            Ok(spawned) => {
+                self.main = Some(spawned.pid);
+                self.exec = Some(spawned);
+                self.policy.handle_started();
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+                self.policy.handle_started();
+                self.policy.handle_main_ended(Instant::now(), End::NotExecuted(errno));
+                self.policy.handle_tree_empty();
+            }
+        }
+    }
+
+    /// SIGTERM, once, to everything that has become our child since the main process ended.
+    fn sweep(&mut self) {
+        let Some(swept) = &mut self.swept else { return };
+        for child in tree::children().unwrap_or_default() {
+            if !swept.contains(&child) {
+                swept.push(child);
+                let _ = nix::sys::signal::kill(child, Signal::SIGTERM);
+                let _ = nix::sys::signal::kill(child, Signal::SIGCONT);
+            }
+        }
+    }
+
+    fn begin_kill(&mut self, reason: Reason) {
+        self.log(
+            true,
+            match reason {
+                Reason::Lost => "leadership lost: killing what is left of the command".into(),
+                Reason::AskedToEnd => "the command did not end in time: killing it".into(),
+                Reason::LeftRunning => "killing what the command left running".into(),
+            },
+        );
+        self.swept = None;
+        let (pause, _) = KILL_PAUSES;
+        self.kill = Some(Kill { again_at: Instant::now(), pause, killed: 0, refused: false });
+        self.kill_children();
+    }
+
+    /// One round: SIGKILL to every child. Those that die leave us theirs, for the next round.
+    fn kill_children(&mut self) {
+        let Some(kill) = &mut self.kill else { return };
+        let refused = match tree::signal_children(Signal::SIGKILL) {
+            Ok(refused) if refused.is_empty() => None,
+            Ok(refused) => Some(format!("cannot kill process {}: {}", refused[0].0, refused[0].1.desc())),
+            Err(error) => Some(format!("cannot list child processes: {error}")),
+        };
+        let (shortest, longest) = KILL_PAUSES;
+        kill.pause = if kill.killed > 0 { shortest } else { (kill.pause * 2).min(longest) };
+        kill.killed = 0;
+        kill.again_at = Instant::now() + kill.pause;
+        if let Some(refused) = refused.filter(|_| !kill.refused) {
+            kill.refused = true;
+            self.log(true, format!("{refused}; the lease is kept until it is gone"));
+        }
+    }
+
+    fn report_gone(&mut self, gone: Gone) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.take_back();
+        }
+        self.main = None;
+        self.kill = None;
+        self.swept = None;
+        self.report(&Report::Gone(gone));
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let kill_again = self.kill.as_ref().map(|kill| kill.again_at);
+        self.timer.set(self.policy.next_timeout().into_iter().chain(kill_again).min())?;
+        let mut descriptors = vec![
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        if !self.elector_gone {
+            descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
+            descriptors.push(PollFd::new(self.elector.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(exec) = &self.exec {
+            descriptors.push(PollFd::new(exec.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Only SIGCHLD matters, and every round looks at the children; other signals are for the elector.
+        self.signals.receive();
+        if kill_again.is_some_and(|at| Instant::now() >= at) {
+            self.kill_children();
+        }
+        Ok(())
+    }
+
+    fn log(&self, warning: bool, text: String) {
+        self.report(&Report::Log { warning, text });
+    }
+
+    /// What cannot be said is lost: an elector that does not listen is dealt with by its pidfd, or
+    /// finds out from ours.
+    fn report(&self, report: &Report) {
+        let _ = self.channel.send(report);
+    }
+}

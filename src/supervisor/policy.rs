@@ -1,0 +1,253 @@
+//! When the command is started, stopped and killed.
+//!
+//! A state machine that is given the time, the elector's orders and what became of the command, and
+//! returns what to do. It has no clock and touches no process: the supervisor and the simulation drive
+//! the same code.
+//!
+//! The rules:
+//!
+//! - The stop signal is due when the tenure ends, SIGKILL for the whole tree `LostGrace` later.
+//! - Once a stop for loss has begun, its kill instant is frozen: later renewals keep the *lease*, not
+//!   the command.
+//! - A kill instant only ever moves towards the present.
+//! - When the main process has ended, what it left running is terminated, and killed after `LostGrace`.
+//! - After an end has been asked for, or when no time is left, nothing is started.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::channel::{End, Gone};
+use crate::election::tenure::Tenure;
+use crate::process::clock::Instant;
+use crate::process::signals::asks_for_an_end;
+
+/// What the command line says about ending the command.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    /// Sent when the leadership is lost.
+    pub stop_signal: i32,
+    /// From the end of the main process to the kill of what it left running.
+    pub lost_grace: Duration,
+    /// From a forwarded TERM or INT to the kill; none without.
+    pub kill_after: Option<Duration>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start the command, if [`Policy::may_start`] still says so at the last moment.
+    Start,
+    /// Send a signal to the command's process group.
+    Signal(i32),
+    /// Send SIGTERM to everything that the main process left running.
+    Sweep,
+    /// Send SIGKILL to every descendant, again and again, until none is left.
+    Kill(Reason),
+    /// Nothing is left.
+    Report(Gone),
+}
+
+/// Why the tree is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The leadership is lost and the grace is over.
+    Lost,
+    /// `--kill-after` has passed since the command was asked to end.
+    AskedToEnd,
+    /// The main process has ended and what it left running did not follow.
+    LeftRunning,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Main {
+    NotStarted,
+    Running,
+    Ended(End),
+}
+
+/// The life of one command; see the [module](self).
+#[derive(Debug)]
+pub struct Policy {
+    manners: Manners,
+    tenure: Option<Tenure>,
+    main: Main,
+    /// A stop for loss has begun.
+    lost: bool,
+    /// The main process ended before the leadership did, so its status counts.
+    ended_as_leader: bool,
+    end_asked_for: bool,
+    kill: Option<(Instant, Reason)>,
+    killing: bool,
+    reported: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Policy {
+    /// A command that has not been started.
+    pub fn new(manners: Manners) -> Self {
+        Self {
+            manners,
+            tenure: None,
+            main: Main::NotStarted,
+            lost: false,
+            ended_as_leader: false,
+            end_asked_for: false,
+            kill: None,
+            killing: false,
+            reported: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// What to do next, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let stop = self.tenure.filter(|_| !self.lost && !self.reported).map(|tenure| tenure.stop);
+        let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
+        stop.into_iter().chain(kill).min()
+    }
+
+    /// The tenure being enforced: the last one, or the one that was frozen.
+    pub fn tenure(&self) -> Option<Tenure> {
+        self.tenure
+    }
+
+    /// Whether the command may be started at this instant. To be asked last thing before it is.
+    pub fn may_start(&self, now: Instant) -> bool {
+        let in_time = self.tenure.is_some_and(|tenure| now < tenure.stop);
+        in_time && self.main == Main::NotStarted && !self.lost && !self.end_asked_for && !self.reported
+    }
+
+    /// The lease was won.
+    pub fn handle_start(&mut self, tenure: Tenure) {
+        if self.tenure.is_none() {
+            self.tenure = Some(tenure);
+            self.actions.push_back(Action::Start);
+        }
+    }
+
+    /// A renewal succeeded. To be applied before an overdue deadline: T0 is absolute.
+    pub fn handle_extend(&mut self, tenure: Tenure) {
+        if !self.lost && self.tenure.is_some_and(|present| present.renewed < tenure.renewed) {
+            self.tenure = Some(tenure);
+        }
+    }
+
+    /// Time has passed. Calling it early, or for nothing, does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(tenure) = self.tenure.filter(|tenure| now >= tenure.stop) {
+            self.begin_stop_for_loss(tenure.kill);
+        }
+        if let Some((at, reason)) = self.kill
+            && now >= at
+            && !self.killing
+        {
+            self.killing = true;
+            self.actions.push_back(Action::Kill(reason));
+        }
+    }
+
+    /// Somebody else is known to hold the lease: no grace.
+    pub fn handle_lose(&mut self, now: Instant) {
+        self.lose(now);
+        self.kill_by(now, Reason::Lost);
+        self.handle_timeout(now);
+    }
+
+    /// The elector is dead: nobody renews any more, and the time bought so far is what there is.
+    pub fn handle_elector_gone(&mut self, now: Instant) {
+        self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
+        self.handle_timeout(now);
+    }
+
+    /// leaderrun was sent a signal.
+    pub fn handle_signal(&mut self, now: Instant, signal: i32) {
+        match self.main {
+            Main::Running => {
+                self.actions.push_back(Action::Signal(signal));
+                if let Some(after) = self.manners.kill_after
+                    && matches!(signal, libc::SIGTERM | libc::SIGINT)
+                {
+                    self.kill_by(now + after, Reason::AskedToEnd);
+                }
+            }
+            Main::NotStarted if asks_for_an_end(signal) => {
+                self.end_asked_for = true;
+                self.report_not_started();
+            }
+            Main::NotStarted | Main::Ended(_) => {}
+        }
+    }
+
+    /// The command was forked.
+    pub fn handle_started(&mut self) {
+        self.main = Main::Running;
+    }
+
+    /// The command was not started after all: no time was left, or an end was asked for.
+    pub fn handle_not_started(&mut self, now: Instant) {
+        self.handle_timeout(now);
+        self.report_not_started();
+    }
+
+    /// The main process has ended. What is left of the tree is not known yet: see
+    /// [`handle_tree_empty`](Self::handle_tree_empty).
+    pub fn handle_main_ended(&mut self, now: Instant, end: End) {
+        self.main = Main::Ended(end);
+        self.ended_as_leader = !self.lost;
+        if !self.killing {
+            self.actions.push_back(Action::Sweep);
+            self.kill_by(now + self.manners.lost_grace, Reason::LeftRunning);
+        }
+    }
+
+    /// No descendant is alive.
+    pub fn handle_tree_empty(&mut self) {
+        if let Main::Ended(end) = &self.main {
+            let gone = Gone { end: end.clone(), lost: !self.ended_as_leader };
+            self.report(gone);
+        }
+    }
+
+    fn begin_stop_for_loss(&mut self, kill: Instant) {
+        if !self.lost {
+            self.lose(kill);
+            if self.main == Main::Running {
+                self.actions.push_back(Action::Signal(self.manners.stop_signal));
+            }
+        }
+    }
+
+    fn lose(&mut self, kill: Instant) {
+        self.lost = true;
+        if self.main == Main::NotStarted {
+            self.report_not_started();
+        } else if !self.reported {
+            self.kill_by(kill, Reason::Lost);
+        }
+    }
+
+    fn kill_by(&mut self, at: Instant, reason: Reason) {
+        if self.kill.is_none_or(|(present, _)| at < present) {
+            self.kill = Some((at, reason));
+        }
+    }
+
+    fn report_not_started(&mut self) {
+        if self.tenure.is_some() && self.main == Main::NotStarted {
+            self.report(Gone { end: End::NotStarted, lost: self.lost });
+        }
+    }
+
+    fn report(&mut self, gone: Gone) {
+        if !self.reported {
+            self.reported = true;
+            self.kill = None;
+            self.actions.push_back(Action::Report(gone));
+        }
+    }
+}

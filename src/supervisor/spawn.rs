@@ -1,0 +1,162 @@
+//! Starting the command: fork and exec by hand, so that an exec that hangs or fails is an event of the
+//! supervisor's loop and never blocks it.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, execvpe, fork, getpid, getppid, pipe2, read, setpgid, write};
+
+use crate::election::tenure::Tenure;
+use crate::process::clock::Instant;
+use crate::process::signals::Inherited;
+use crate::process::terminal::Terminal;
+
+/// What the child writes into the exec pipe when it found, at the last moment, that no time was left.
+const TOO_LATE: i32 = 0;
+
+/// Everything that an exec needs, made before the fork: a forked child should not allocate.
+#[derive(Debug)]
+pub struct Program {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Program {
+    /// A command with its arguments, as given.
+    ///
+    /// # Errors
+    /// When there is a NUL in it, which no command line can carry.
+    pub fn new(command: &[OsString]) -> Result<Self, std::ffi::NulError> {
+        let arguments = command.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
+        Ok(Self { arguments, environment: Vec::new() })
+    }
+
+    /// This process's environment without the variables in `removed`, and with `added`.
+    pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)]) {
+        let replaced = |name: &OsString| {
+            let is = |other: &String| name == other.as_str();
+            removed.iter().any(is) || added.iter().any(|(other, _)| is(other))
+        };
+        let kept = std::env::vars_os().filter(|(name, _)| !replaced(name));
+        let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        self.environment = kept
+            .chain(added)
+            .filter_map(|(name, value)| {
+                let variable = [name.into_vec(), b"=".to_vec(), value.into_vec()].concat();
+                CString::new(variable).ok()
+            })
+            .collect();
+    }
+}
+
+/// A child that has been forked; whether it could execute the command shows on the pipe.
+#[derive(Debug)]
+pub struct Spawned {
+    pub pid: Pid,
+    exec: OwnedFd,
+}
+
+/// What became of an exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exec {
+    Executed,
+    Failed(Errno),
+    /// The child found that no time was left, and ended without executing anything.
+    TooLate,
+    /// Still on its way.
+    Pending,
+}
+
+impl Spawned {
+    /// What became of the exec; to be asked when the descriptor is readable.
+    pub fn exec(&self) -> Exec {
+        let mut errno = [0; 4];
+        match read(&self.exec, &mut errno) {
+            Ok(4) => match i32::from_ne_bytes(errno) {
+                TOO_LATE => Exec::TooLate,
+                errno => Exec::Failed(Errno::from_raw(errno)),
+            },
+            Ok(_) => Exec::Executed,
+            Err(_) => Exec::Pending,
+        }
+    }
+}
+
+impl AsFd for Spawned {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exec.as_fd()
+    }
+}
+
+/// Forks, and executes the program in a process group of its own, unless the tenure is over by then.
+///
+/// The child dies with the supervisor and starts with the signal state that leaderrun was started
+/// with. With a terminal, its process group becomes the foreground group.
+///
+/// # Errors
+/// When the kernel gives no pipe or no process.
+pub fn spawn(
+    program: &Program,
+    tenure: Tenure,
+    signals: &Inherited,
+    terminal: Option<&Terminal>,
+) -> io::Result<Spawned> {
+    let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let supervisor = getpid();
+    // SAFETY: this process has one thread, so the child may do whatever this one may.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            // On both sides of the fork: whoever comes first, the group exists before a signal goes to it.
+            let _ = setpgid(child, child);
+            if let Some(terminal) = terminal {
+                terminal.give_to(child);
+            }
+            Ok(Spawned { pid: child, exec })
+        }
+        ForkResult::Child => {
+            let errno = execute(program, tenure, signals, terminal, supervisor);
+            let _ = write(&failure, &errno.to_ne_bytes());
+            // SAFETY: ends this process without running what belongs to the supervisor.
+            unsafe { libc::_exit(127) }
+        }
+    }
+}
+
+/// In the child. Returns only when it did not execute the program: with the reason.
+fn execute(
+    program: &Program,
+    tenure: Tenure,
+    signals: &Inherited,
+    terminal: Option<&Terminal>,
+    supervisor: Pid,
+) -> i32 {
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    if let Some(terminal) = terminal {
+        terminal.give_to(getpid());
+    }
+    let prepared = prctl::set_pdeathsig(Signal::SIGKILL).and_then(|()| signals.restore());
+    if let Err(errno) = prepared {
+        return errno as i32;
+    }
+    // The supervisor may have died before its death could have killed this child.
+    if getppid() != supervisor || Instant::now() >= tenure.stop {
+        return TOO_LATE;
+    }
+    let Some(name) = program.arguments.first() else { return Errno::ENOENT as i32 };
+    match execvpe(name, &program.arguments, &program.environment) {
+        Ok(never) => match never {},
+        Err(errno) => errno as i32,
+    }
+}
+
+/// Sends a signal to the process group that a spawned child leads. The child must not have been reaped.
+pub fn signal_group(leader: Pid, signal: i32) {
+    // SAFETY: kill takes two integers. Not nix's, which knows no real-time signals.
+    unsafe { libc::kill(-leader.as_raw(), signal) };
+}

@@ -1,0 +1,214 @@
+//! The log on stderr, which nothing ever waits for.
+//!
+//! stderr may be a pipe that nobody reads, or a terminal stopped with Ctrl-S: a thread of its own writes
+//! to it, and lines that it cannot write in time are dropped and counted.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Lines that may wait for stderr.
+const BACKLOG: usize = 1024;
+
+/// How long the program's end waits for stderr to take the last lines.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("the format of the log is text or json; text would do".into()),
+        }
+    }
+}
+
+/// Starts the log. To be called once, after the fork.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
+    let (lines, backlog) = sync_channel(BACKLOG);
+    let (done, written) = sync_channel(1);
+    let writer = Lines { lines: lines.clone(), dropped: Arc::default() };
+    thread::Builder::new().name("log".into()).spawn(move || write_lines(&backlog, &done))?;
+    // What libraries say is for whoever debugs: -v -v.
+    let others = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
+    let targets = Targets::new().with_target("leaderrun", level).with_default(others);
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        Format::Text => registry.with(layer.event_format(Text { colored: io::stderr().is_terminal() })).init(),
+        Format::Json => registry
+            .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
+            .init(),
+    }
+    Ok(Log { lines, written })
+}
+
+/// The running log; kept to its end for the last lines.
+#[derive(Debug)]
+pub struct Log {
+    lines: SyncSender<Line>,
+    written: Receiver<()>,
+}
+
+impl Log {
+    /// Waits for the last lines to be written, but not for a stderr that takes none.
+    pub fn finish(self) {
+        if self.lines.try_send(Line::Last).is_ok() {
+            let _ = self.written.recv_timeout(LAST_WORDS);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Line {
+    Text(Vec<u8>),
+    Last,
+}
+
+fn write_lines(backlog: &Receiver<Line>, done: &SyncSender<()>) {
+    for line in backlog {
+        match line {
+            Line::Text(text) => {
+                let _ = io::stderr().write_all(&text);
+            }
+            Line::Last => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Hands each line to the thread, or drops it.
+#[derive(Clone, Debug)]
+struct Lines {
+    lines: SyncSender<Line>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut text = line.to_vec();
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            text.splice(0..0, format!("leaderrun: {dropped} lines of log were dropped here\n").into_bytes());
+        }
+        if self.lines.try_send(Line::Text(text)).is_err() {
+            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// One line an event: `leaderrun: what happened name=value …`.
+struct Text {
+    colored: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (color, word) = match *event.metadata().level() {
+            Level::ERROR => ("\x1b[31m", "error: "),
+            Level::WARN => ("\x1b[33m", "warning: "),
+            _ => ("", ""),
+        };
+        write!(writer, "leaderrun: ")?;
+        match self.colored && !color.is_empty() {
+            true => write!(writer, "{color}{word}\x1b[0m")?,
+            false => write!(writer, "{word}")?,
+        }
+        let mut fields = Fields { message: String::new(), others: String::new() };
+        event.record(&mut fields);
+        writeln!(writer, "{}{}", fields.message, fields.others)
+    }
+}
+
+struct Fields {
+    message: String,
+    others: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.others.push_str(&format!(" {name}={value:?}")),
+        }
+    }
+}
+
+/// Text from outside, such as another holder's identity, as a log or terminal may safely show it.
+pub fn printable(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Ends the process on a panic, with a word to the log rather than to a stderr that might block.
+pub fn abort_on_panic() {
+    static HOOK: LazyLock<()> = LazyLock::new(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            tracing::error!("a defect in leaderrun: {panic}");
+            thread::sleep(LAST_WORDS);
+            std::process::abort();
+        }));
+    });
+    LazyLock::force(&HOOK);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_command_a_terminal() {
+        assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
+        assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
+    }
+}

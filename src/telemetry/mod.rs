@@ -1,0 +1,3 @@
+//! What leaderrun tells the outside.
+
+pub mod log;
