@@ -56,7 +56,7 @@ pub struct Cli {
     identity: Option<String>,
 
     /// Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder
-    #[arg(long, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
+    #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
     wait: Option<Duration>,
 
     /// How long the lease holds without being renewed, in whole seconds

@@ -1,0 +1,144 @@
+//! A bad network, an API server in trouble: what must not cost a leader its lease.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::candidate::{Candidate, Running, TestLock, eventually};
+use crate::support::{Cluster, Match, Proxy, Seen};
+use crate::witness::Witnesses;
+
+crate::trials![
+    silent_connections_while_new_ones_work,
+    connections_refused_for_half_the_renew_deadline,
+    a_lost_reply_to_the_winning_write,
+    a_lost_reply_to_a_renewal,
+    an_overloaded_api_server,
+    a_slow_api_server,
+    a_standby_whose_watch_died_silently,
+    an_api_server_that_restarts,
+];
+
+/// A leads behind a proxy.
+fn leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let a = Candidate::new("a", &lock).witnessed(witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    (lock, a)
+}
+
+/// Waits for so many renewals that arrive; the last of them says that nothing was lost before.
+fn renewals(lock: &TestLock, count: usize) {
+    let renewed = || Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"]["renewTime"].clone();
+    for _ in 0..count {
+        let before = renewed();
+        eventually("a renewal", || renewed() != before);
+    }
+}
+
+fn still_leads(mut a: Running, witnesses: &Witnesses) {
+    witnesses.assert_one_at_a_time(1);
+    assert_eq!(witnesses.of("a")[0].told, 0, "nobody told it to stop: {}", a.log());
+    a.signal(Signal::SIGTERM);
+    a.ends_with(0);
+}
+
+fn is_put(seen: &Seen) -> bool {
+    Match::put().covers(seen)
+}
+
+fn silent_connections_while_new_ones_work() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let (lock, a) = leader(&proxy, &witnesses);
+    for _ in 0..3 {
+        proxy.silence_existing();
+        renewals(&lock, 3);
+    }
+    still_leads(a, &witnesses);
+}
+
+fn connections_refused_for_half_the_renew_deadline() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let (lock, a) = leader(&proxy, &witnesses);
+    renewals(&lock, 1);
+    proxy.refuse();
+    std::thread::sleep(Duration::from_secs(2));
+    proxy.heal();
+    renewals(&lock, 3);
+    still_leads(a, &witnesses);
+}
+
+fn a_lost_reply_to_the_winning_write() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    proxy.lose_replies(Match::put().next(1));
+    let (lock, a) = leader(&proxy, &witnesses);
+    renewals(&lock, 2);
+    assert_eq!(
+        Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"]["leaseTransitions"],
+        0,
+        "it was won once"
+    );
+    still_leads(a, &witnesses);
+}
+
+fn a_lost_reply_to_a_renewal() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let (lock, a) = leader(&proxy, &witnesses);
+    proxy.lose_replies(Match::put().next(1));
+    renewals(&lock, 3);
+    still_leads(a, &witnesses);
+}
+
+fn an_overloaded_api_server() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let (lock, a) = leader(&proxy, &witnesses);
+    for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {
+        proxy.answer(Match::put().next(2), status, retry_after);
+        renewals(&lock, 2);
+    }
+    still_leads(a, &witnesses);
+}
+
+fn a_slow_api_server() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    proxy.delay(Duration::from_millis(400));
+    let (lock, a) = leader(&proxy, &witnesses);
+    renewals(&lock, 4);
+    still_leads(a, &witnesses);
+}
+
+fn a_standby_whose_watch_died_silently() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease();
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    let watch = proxy.wait_for_request(Seen::is_watch, crate::candidate::PATIENCE);
+    proxy.silence_existing();
+    // It finds out when the lease should have run out, and watches again.
+    proxy.wait_for_request(|seen| seen.is_watch() && seen.when > watch.when, crate::candidate::PATIENCE);
+    assert!(!proxy.requests().iter().any(is_put), "a living holder is left alone");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+fn an_api_server_that_restarts() {
+    let (cluster, witnesses) = (Cluster::start(), Witnesses::new());
+    let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) };
+    // A real one takes some seconds to come back.
+    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let mut a = Candidate::with_times("a", &lock, times).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::with_times("b", &lock, times).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    cluster.restart();
+    let renewed = || cluster.admin().get(&lock.path()).expect("the lease")["spec"]["renewTime"].clone();
+    let before = renewed();
+    eventually("a renewal", || renewed() != before);
+    a.stop();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}

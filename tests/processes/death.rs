@@ -1,0 +1,119 @@
+//! One of leaderrun's own processes dies or freezes.
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::candidate::{Candidate, Running, TestLock, is_alive};
+use crate::support::{Cluster, Match, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    the_supervisor_is_killed,
+    the_elector_is_killed,
+    the_supervisor_is_stopped,
+    the_supervisor_is_stopped_and_the_network_cut,
+    the_elector_is_stopped,
+    the_elector_is_stopped_and_goes_on_after_somebody_else_leads,
+    the_supervisor_is_stopped_between_winning_and_the_spawn,
+    the_supervisor_is_killed_while_waiting,
+];
+
+/// The worst command: deaf, and with a grandchild that nobody would find.
+const WORST: [&str; 2] = ["hidden", "ignore"];
+
+/// A leads behind a proxy with the worst command, B waits beside it. Then `fault` happens to A, and B
+/// leads.
+fn strike(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
+    let proxy = Proxy::start(Cluster::shared());
+    let witnesses = Witnesses::new();
+    let by_proxy = if lock.kubeconfig.is_some() { lock.by(proxy.kubeconfig()) } else { lock.clone() };
+    let a = Candidate::new("a", &by_proxy).witnessed(&witnesses, &WORST);
+    witnesses.wait_for("a", 2);
+    let mut b = Candidate::new("b", lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    fault(&a, &proxy);
+    witnesses.wait_for("b", 1);
+    assert!(witnesses.of("a").iter().all(|life| !is_alive(life.pid)));
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+    (witnesses, a)
+}
+
+fn send(process: nix::unistd::Pid, signal: Signal) {
+    kill(process, signal).expect("it is alive");
+}
+
+fn the_supervisor_is_killed() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let (_, mut a) = strike(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
+        a.ends_with(76);
+    }
+}
+
+fn the_elector_is_killed() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let mut supervisor = None;
+        strike(&lock, |a, _| {
+            supervisor = Some(a.supervisor());
+            send(a.elector(), Signal::SIGKILL);
+        });
+        crate::candidate::eventually("the supervisor ends", || !is_alive(supervisor.expect("one")));
+    }
+}
+
+/// Nobody else comes to lead while the elector renews; it is noticed all the same.
+fn the_supervisor_is_stopped() {
+    let (_, mut a) = strike(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
+    a.ends_with(76);
+}
+
+fn the_supervisor_is_stopped_and_the_network_cut() {
+    let (_, mut a) = strike(&TestLock::lease(), |a, proxy| {
+        send(a.supervisor(), Signal::SIGSTOP);
+        proxy.partition();
+    });
+    a.ends_with(76);
+}
+
+fn the_elector_is_stopped() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        strike(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
+    }
+}
+
+fn the_elector_is_stopped_and_goes_on_after_somebody_else_leads() {
+    let (witnesses, mut a) = strike(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
+    send(a.elector(), Signal::SIGCONT);
+    a.ends_with(76);
+    witnesses.assert_one_at_a_time(2);
+}
+
+fn the_supervisor_is_stopped_between_winning_and_the_spawn() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let held = proxy.hold_replies(Match::put().next(1));
+    let mut a = Candidate::new("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &WORST);
+    held.wait_until_held();
+    let supervisor = a.supervisor();
+    send(supervisor, Signal::SIGSTOP);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    held.release();
+    a.says("leader of");
+    proxy.partition();
+    witnesses.wait_for("b", 1);
+    let _ = kill(supervisor, Signal::SIGCONT);
+    a.ends_with(76);
+    b.stop();
+    assert_eq!(witnesses.of("a").len(), 0, "nothing was started late");
+    witnesses.assert_one_at_a_time(1);
+}
+
+fn the_supervisor_is_killed_while_waiting() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    send(b.supervisor(), Signal::SIGKILL);
+    b.ends_with(125);
+}

@@ -1,0 +1,80 @@
+//! leaderrun as people run it: real processes, real sockets, real signals.
+//!
+//! What must never happen, two commands at once, is judged by the commands themselves (see
+//! [`witness`]), never by leaderrun's log. The API server is ours, or a real one where
+//! `KUBEBUILDER_ASSETS` is set; faults are made by a proxy in front of either.
+//!
+//! This binary is a command, too: `--witness` makes it one. That is why it has a `main` of its own.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod candidate;
+mod command_line;
+mod connections;
+mod death;
+mod lifecycle;
+mod meddling;
+mod partition;
+mod permissions;
+mod pid_one;
+mod stderr;
+mod stop;
+mod terminal;
+mod waiting;
+mod witness;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Makes a test of each function, named after it and its module.
+#[macro_export]
+macro_rules! trials {
+    ($($test:ident),+ $(,)?) => {
+        pub fn trials() -> Vec<libtest_mimic::Trial> {
+            vec![$($crate::trial(concat!(module_path!(), "::", stringify!($test)), $test)),+]
+        }
+    };
+}
+
+fn trial(path: &str, test: fn()) -> Trial {
+    let name = path.trim_start_matches("processes::").to_owned();
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
+
+/// A test that needs a right or a tool which may be missing: then it says so and counts as skipped.
+fn trial_if(possible: Result<(), String>, path: &str, test: fn()) -> Trial {
+    match possible {
+        Ok(()) => trial(path, test),
+        Err(reason) => trial(&format!("{path} [skipped: {reason}]"), test).with_ignored_flag(true),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "--witness") {
+        return witness::run(arguments);
+    }
+    let trials = [
+        command_line::trials(),
+        connections::trials(),
+        death::trials(),
+        lifecycle::trials(),
+        meddling::trials(),
+        partition::trials(),
+        permissions::trials(),
+        pid_one::trials(),
+        stderr::trials(),
+        stop::trials(),
+        terminal::trials(),
+        waiting::trials(),
+    ];
+    let mut arguments = Arguments::from_args();
+    // Most of a test is waiting for a lease to run out.
+    arguments.test_threads.get_or_insert(8);
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,141 @@
+//! Somebody edits the lease by hand, as with kubectl, while a command runs.
+
+use serde_json::json;
+
+use crate::candidate::{Candidate, Running, TestLock, eventually};
+use crate::support::{Client, Cluster};
+use crate::witness::Witnesses;
+
+crate::trials![
+    the_lease_is_deleted,
+    the_lease_is_deleted_and_made_anew,
+    the_lease_is_emptied,
+    the_lease_is_overwritten_by_a_release_that_is_not_ours,
+    the_lease_is_given_to_somebody_who_is_not_there,
+    the_lease_is_given_to_the_one_who_waits,
+    a_label_is_put_on_the_lease,
+    the_file_is_deleted,
+];
+
+struct Scene {
+    lock: TestLock,
+    admin: Client,
+    witnesses: Witnesses,
+    a: Running,
+    b: Running,
+}
+
+/// A leads, B waits, and somebody does something to the lease.
+fn meddle(deed: impl FnOnce(&Client, &str)) -> Scene {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let a = Candidate::new("a", &lock).witnessed(&witnesses, &["ignore", "hidden"]);
+    witnesses.wait_for("a", 2);
+    let b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    deed(&admin, &lock.path());
+    Scene { lock, admin, witnesses, a, b }
+}
+
+impl Scene {
+    /// The holder writes the lease again and goes on; the other one waits for its regular turn.
+    fn a_goes_on(mut self) {
+        let spec = || self.admin.get(&self.lock.path()).map(|lease| lease["spec"].clone()).unwrap_or_default();
+        eventually("a holds the lease again", || spec()["holderIdentity"] == "a");
+        let renewed = spec()["renewTime"].clone();
+        eventually("and renews it", || spec()["renewTime"] != renewed && spec()["holderIdentity"] == "a");
+        self.witnesses.assert_one_at_a_time(1);
+        self.a.stop_hard(&self.witnesses);
+        self.witnesses.wait_for("b", 1);
+        self.b.stop();
+        self.witnesses.assert_one_at_a_time(2);
+    }
+
+    /// The holder loses at once, and the other one leads when the record's time is over.
+    fn a_loses(mut self) {
+        self.a.ends_with(76);
+        self.witnesses.wait_for("b", 1);
+        self.b.stop();
+        self.witnesses.assert_one_at_a_time(2);
+    }
+}
+
+impl Running {
+    /// Ends a candidate whose command is deaf.
+    fn stop_hard(&mut self, witnesses: &Witnesses) {
+        for life in witnesses.of("a") {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), nix::sys::signal::Signal::SIGKILL);
+        }
+        self.ends_with(137);
+    }
+}
+
+fn the_lease_is_deleted() {
+    meddle(|admin, lease| drop(admin.delete(lease).expect("deleted"))).a_goes_on();
+}
+
+fn the_lease_is_deleted_and_made_anew() {
+    let scene = meddle(|admin, lease| {
+        admin.delete(lease).expect("deleted");
+        let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1 });
+        // The holder may have been faster: then there is nothing to make.
+        let _ = admin.create(lease.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
+    });
+    scene.a_goes_on();
+}
+
+fn the_lease_is_emptied() {
+    meddle(|admin, lease| {
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("emptied"))
+    })
+    .a_goes_on();
+}
+
+/// As client-go's release does it, whoever holds the lease.
+fn the_lease_is_overwritten_by_a_release_that_is_not_ours() {
+    let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
+    meddle(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten"))).a_goes_on();
+}
+
+fn the_lease_is_given_to_somebody_who_is_not_there() {
+    meddle(|admin, lease| {
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given"))
+    })
+    .a_loses();
+}
+
+fn the_lease_is_given_to_the_one_who_waits() {
+    meddle(|admin, lease| {
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("given"))
+    })
+    .a_loses();
+}
+
+fn a_label_is_put_on_the_lease() {
+    let scene = meddle(|admin, lease| {
+        drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labelled"))
+    });
+    let (admin, path) = (Cluster::shared().admin(), scene.lock.path());
+    scene.a_goes_on();
+    assert_eq!(admin.get(&path).expect("the lease")["metadata"]["labels"]["a"], "b", "it stays");
+}
+
+fn the_file_is_deleted() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
+    std::fs::remove_file(path).expect("deleted");
+    eventually("it is written again", || path.exists());
+    b.says("somebody emptied or deleted");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    // The token is a counter that is lost with the file; what counts here is that they never met.
+    let lives = witnesses.lives();
+    assert_eq!(lives.len(), 2);
+    assert!(lives[0].last < lives[1].born);
+}

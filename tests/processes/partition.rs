@@ -1,0 +1,92 @@
+//! Cut off from the API server: everything is dead before anybody else may start.
+
+use crate::candidate::{Candidate, TestLock, is_alive};
+use crate::support::{Cluster, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    a_command_that_obeys,
+    a_command_that_ignores_sigterm,
+    a_command_whose_work_is_done_by_a_hidden_grandchild,
+    a_command_that_is_stopped,
+    a_partition_in_which_requests_arrive_and_replies_do_not,
+    a_standby_cut_off_does_not_take_a_lease_that_is_renewed,
+];
+
+/// A leads behind a proxy, B waits beside it; then A is cut off.
+fn cut_off(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, words);
+    witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    partition(&proxy);
+    a.ends_with(76);
+    assert!(witnesses.of("a").iter().all(|life| !is_alive(life.pid)));
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+    witnesses
+}
+
+fn a_command_that_obeys() {
+    let life = cut_off(&[], Proxy::partition).of("a").remove(0);
+    assert!(life.told > 0, "it was told to stop");
+    assert!(life.last.saturating_sub(life.told) < 900_000_000, "and did so before it was killed");
+}
+
+fn a_command_that_ignores_sigterm() {
+    let life = cut_off(&["ignore"], Proxy::partition).of("a").remove(0);
+    assert!(life.told > 0, "it was told to stop first");
+    assert!(life.last - life.told > 500_000_000, "and was given its grace");
+}
+
+fn a_command_whose_work_is_done_by_a_hidden_grandchild() {
+    cut_off(&["hidden"], Proxy::partition);
+}
+
+fn a_command_that_is_stopped() {
+    let witnesses = Witnesses::new();
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::lease();
+    let mut a = Candidate::new("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &["ignore", "hidden"]);
+    witnesses.wait_for("a", 2);
+    for life in witnesses.of("a") {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), nix::sys::signal::Signal::SIGSTOP)
+            .expect("it lives");
+    }
+    proxy.partition();
+    a.ends_with(76);
+    assert!(witnesses.of("a").iter().all(|life| !is_alive(life.pid)));
+}
+
+fn a_partition_in_which_requests_arrive_and_replies_do_not() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    proxy.partition_replies();
+    a.ends_with(76);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
+    b.ends_with(0);
+    witnesses.assert_one_at_a_time(2);
+}
+
+fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    proxy.partition();
+    b.says("does not answer");
+    proxy.heal();
+    b.says("answers again");
+    witnesses.assert_one_at_a_time(1);
+    a.stop();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}

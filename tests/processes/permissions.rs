@@ -1,0 +1,67 @@
+//! What a candidate may and may not do, by RBAC.
+
+use serde_json::{Value, json};
+
+use crate::candidate::{Candidate, TestLock};
+use crate::support::Cluster;
+use crate::witness::Witnesses;
+
+crate::trials![
+    the_printed_role_is_enough,
+    without_a_role_it_says_which_one_would_do_and_tries_again,
+    without_create_it_names_create,
+    without_watch_it_polls,
+];
+
+fn rules(verbs: &[&str]) -> Value {
+    json!([{ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["job"], "verbs": verbs }])
+}
+
+fn lock_for(user: &str) -> TestLock {
+    TestLock::lease_by(Cluster::shared().kubeconfig_for(user))
+}
+
+fn the_printed_role_is_enough() {
+    let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
+    Cluster::shared().grant(lock.namespace(), "candidate", rules(&["get", "create", "update", "watch"]));
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
+    b.says("is held by a");
+    a.stop();
+    b.ends_with(0);
+    assert!(!b.log().contains("warning"), "{}", b.log());
+    witnesses.assert_one_at_a_time(2);
+}
+
+fn without_a_role_it_says_which_one_would_do_and_tries_again() {
+    let (lock, witnesses) = (lock_for("stranger"), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
+    a.says("not allowed to get leases.coordination.k8s.io \"job\"");
+    a.says("verbs: [get, create, update, watch]");
+    Cluster::shared().grant(lock.namespace(), "stranger", rules(&["get", "create", "update", "watch"]));
+    a.ends_with(0);
+    assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
+}
+
+fn without_create_it_names_create() {
+    let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
+    Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
+    let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    a.says("not allowed to create leases.coordination.k8s.io \"job\"");
+    witnesses.assert_one_at_a_time(0);
+}
+
+fn without_watch_it_polls() {
+    let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
+    Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
+    b.says("not allowed to watch leases.coordination.k8s.io \"job\"");
+    b.says("reading it every retry period instead");
+    a.stop();
+    b.ends_with(0);
+    assert_eq!(b.log().matches("not allowed").count(), 1, "said once: {}", b.log());
+    witnesses.assert_one_at_a_time(2);
+}

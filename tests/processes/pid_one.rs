@@ -1,0 +1,56 @@
+//! leaderrun as PID 1, as in a container.
+
+use std::process::Command;
+use std::sync::LazyLock;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+
+use crate::candidate::{Candidate, Running, TestLock, children, eventually};
+
+pub fn trials() -> Vec<Trial> {
+    let test = |name: &str, test| crate::trial_if(NAMESPACES.clone(), &format!("pid_one::{name}"), test);
+    vec![
+        test("it_forwards_reaps_and_exits", it_forwards_reaps_and_exits),
+        test("it_kills_without_a_proc_of_its_own", it_kills_without_a_proc_of_its_own),
+    ]
+}
+
+/// Whether this user may make PID namespaces here.
+static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
+    let tried =
+        Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]).output();
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(failure) => Err(format!("unshare: {failure}")),
+    }
+});
+
+fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
+    let mut arguments = vec!["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+    arguments.extend(mount_proc);
+    let lock = TestLock::file();
+    let leaderrun = env!("CARGO_BIN_EXE_leaderrun");
+    arguments.extend([leaderrun, "--lock", &lock.name, "--lost-grace", "100ms", "--", "sh", "-c", script]);
+    Candidate::program("a", "unshare").args(arguments).start()
+}
+
+fn it_forwards_reaps_and_exits() {
+    // The grandchild's orphan ends while its parents are long gone; somebody must reap it.
+    let script = "(setsid sh -c 'sleep 0.2' &) ; trap 'echo zombies: $(grep -l \"^State:.Z\" /proc/[0-9]*/status | wc -l); exit 9' TERM; echo ready as $$; while :; do sleep 0.05; done";
+    let mut a = in_namespace(&["--mount-proc"], script);
+    eventually("the command is ready", || a.output().contains("ready as"));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    let leaderrun = children(a.elector())[0];
+    kill(leaderrun, Signal::SIGTERM).expect("it is alive");
+    a.ends_with(9);
+    assert!(a.output().contains("zombies: 0"), "{}", a.output());
+}
+
+/// `unshare` without `--mount-proc`, or a container with its host's /proc: pids there are others.
+fn it_kills_without_a_proc_of_its_own() {
+    let mut a =
+        in_namespace(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
+    a.ends_with(5);
+}

@@ -1,0 +1,105 @@
+//! The ordinary end: nobody else starts before everything of the command is gone.
+
+use nix::sys::signal::Signal;
+
+use crate::candidate::{Candidate, Running, TestLock, eventually, is_alive};
+use crate::support::Cluster;
+use crate::witness::Witnesses;
+
+crate::trials![
+    a_slow_end_keeps_the_lease,
+    what_the_command_leaves_behind_is_gone_before_the_release,
+    a_command_that_ends_by_itself_takes_its_children_along,
+    every_signal_is_relayed,
+    kill_after_ends_a_command_that_ignores_being_told,
+    a_second_request_does_not_lengthen_the_deadline,
+    a_tree_of_many_is_killed,
+];
+
+/// A leads with this witness, B waits; then A is told to end. Returns A's log.
+fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], told: Signal) -> (Witnesses, Running, Running) {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", lock).args(arguments).witnessed(&witnesses, words);
+    witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
+    let mut b = Candidate::new("b", lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    a.signal(told);
+    a.wait();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+    assert!(witnesses.lives().iter().all(|life| !is_alive(life.pid)));
+    (witnesses, a, b)
+}
+
+fn a_slow_end_keeps_the_lease() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let (witnesses, mut a, _) = handed_over(&lock, &["linger"], &[], Signal::SIGTERM);
+        a.ends_with(0);
+        let life = &witnesses.of("a")[0];
+        assert!(life.last - life.told > 2_900_000_000, "it took its three seconds");
+    }
+}
+
+fn what_the_command_leaves_behind_is_gone_before_the_release() {
+    let (_, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
+    a.ends_with(0);
+    assert!(a.log().contains("killing what the command left running"), "{}", a.log());
+}
+
+fn a_command_that_ends_by_itself_takes_its_children_along() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["hidden", "ends"]);
+    a.ends_with(0);
+    let spec = Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"].clone();
+    assert_eq!(spec["holderIdentity"], "");
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
+    b.ends_with(0);
+    witnesses.assert_one_at_a_time(2);
+}
+
+fn every_signal_is_relayed() {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+        Signal::SIGTERM,
+    ] {
+        let name = signal.as_str().trim_start_matches("SIG");
+        let script = format!("trap 'echo got {name}; exit 0' {name}; echo ready; while :; do sleep 0.01; done");
+        let mut a = Candidate::new("a", &TestLock::file()).script(&script);
+        eventually("the trap is set", || a.output().contains("ready"));
+        a.signal(signal);
+        a.ends_with(0);
+        assert!(a.output().contains(&format!("got {name}")));
+    }
+}
+
+fn kill_after_ends_a_command_that_ignores_being_told() {
+    let (_, mut a, _) =
+        handed_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
+    a.ends_with(137);
+}
+
+fn a_second_request_does_not_lengthen_the_deadline() {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).witnessed(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    while a.log().matches("killing").count() == 0 {
+        a.signal(Signal::SIGTERM);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    a.ends_with(137);
+}
+
+fn a_tree_of_many_is_killed() {
+    // Each shell has twenty children, three generations deep, all deaf to SIGTERM.
+    let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & echo grown; exit 3";
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]).script(script);
+    let supervisor = a.supervisor();
+    a.ends_with(3);
+    assert!(!is_alive(supervisor));
+}

@@ -1,0 +1,138 @@
+//! On a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is given back.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::pty::openpty;
+use nix::unistd::tcgetpgrp;
+
+use crate::candidate::{Candidate, Running, TestLock, eventually};
+
+crate::trials![
+    the_command_is_in_the_foreground_and_the_terminal_is_given_back,
+    ctrl_c_reaches_the_command,
+    ctrl_z_does_not_suspend_a_leader,
+    in_a_pipeline_the_terminal_is_left_alone,
+];
+
+/// A terminal with leaderrun, or something that starts it, as its session leader.
+struct Screen {
+    keyboard: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+    terminal: OwnedFd,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let pty = openpty(None, None).expect("a terminal");
+        let keyboard = File::from(pty.master);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut some) {
+                to.lock().expect("the screen").extend(&some[..length]);
+            }
+        });
+        Self { keyboard, shown, terminal: pty.slave }
+    }
+
+    /// Makes it the controlling terminal and the standard streams of a command.
+    fn attach(&self, command: &mut Command) {
+        let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        // SAFETY: between fork and exec, only system calls.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+    }
+
+    fn types(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("a keyboard");
+    }
+
+    #[track_caller]
+    fn shows(&self, text: &str) {
+        eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().expect("the screen")).into_owned()
+    }
+}
+
+fn on(screen: &Screen, script: &str) -> Running {
+    Candidate::new("a", &TestLock::file()).with(|command| screen.attach(command)).script(script)
+}
+
+fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
+    let mut screen = Screen::new();
+    let mut a = on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
+    screen.shows("started the command");
+    let elector = a.elector();
+    eventually("the command has the terminal", || tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != elector));
+    screen.types(b"typed\n");
+    screen.shows("read <typed>");
+    // The session goes with its leader: what is given back can only be seen from inside it.
+    screen.types(b"\n");
+    a.ends_with(4);
+    let mut screen = Screen::new();
+    let script = format!(
+        "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
+        env!("CARGO_BIN_EXE_leaderrun"),
+        TestLock::file().name
+    );
+    let mut shell =
+        Candidate::program("shell", "bash").args(["-i", "-c", &script]).with(|command| screen.attach(command)).start();
+    screen.types(b"again mine\n");
+    screen.shows("<again mine>");
+    shell.wait();
+}
+
+fn ctrl_c_reaches_the_command() {
+    let mut screen = Screen::new();
+    let mut a = on(&screen, "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done");
+    screen.shows("ready");
+    screen.types(b"\x03");
+    a.ends_with(6);
+    screen.shows("interrupted");
+    assert_eq!(screen.text().matches("interrupted").count(), 1, "once: {}", screen.text());
+}
+
+fn ctrl_z_does_not_suspend_a_leader() {
+    let mut screen = Screen::new();
+    let mut a = on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
+    screen.shows("ready");
+    screen.types(b"\x1a");
+    screen.shows("cannot be suspended");
+    screen.types(b"here\n");
+    screen.shows("still here");
+    screen.types(b"\x04");
+    a.ends_with(0);
+}
+
+fn in_a_pipeline_the_terminal_is_left_alone() {
+    let mut screen = Screen::new();
+    let script = format!(
+        "{} --lock {} -q -- sh -c 'echo from the command; sleep 0.2' | sh -c 'cat; read line < /dev/tty; echo \"<$line>\"'",
+        env!("CARGO_BIN_EXE_leaderrun"),
+        TestLock::file().name
+    );
+    let mut shell =
+        Candidate::program("shell", "bash").args(["-i", "-c", &script]).with(|command| screen.attach(command)).start();
+    screen.types(b"typed\n");
+    screen.shows("from the command");
+    screen.shows("<typed>");
+    shell.wait();
+}

@@ -1,0 +1,123 @@
+//! Candidates that do not lead: how they end, and when they give up.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::candidate::{Candidate, TestLock, eventually, is_alive};
+use crate::support::{Cluster, Match, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    signals_end_a_candidate_that_waits,
+    a_lease_that_is_just_being_won_is_given_back,
+    a_signal_that_was_ignored_at_the_start_stays_ignored,
+    waiting_has_an_end,
+    waiting_not_at_all_for_a_living_holder,
+    waiting_not_at_all_still_replaces_a_dead_holder,
+    waiting_not_at_all_for_an_api_server_that_does_not_answer,
+];
+
+fn signals_end_a_candidate_that_waits() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+            let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+            b.says("is held by a");
+            let supervisor = b.supervisor();
+            b.signal(signal);
+            b.ends_with(128 + signal as i32);
+            assert!(!is_alive(supervisor), "nothing is left");
+        }
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+fn a_lease_that_is_just_being_won_is_given_back() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let held = proxy.hold_replies(Match::put());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    held.wait_until_held();
+    a.signal(Signal::SIGTERM);
+    a.says("waiting no longer");
+    held.release();
+    a.ends_with(143);
+    let spec = Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"].clone();
+    assert_eq!(spec["holderIdentity"], "");
+    witnesses.assert_one_at_a_time(0);
+}
+
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let lock = TestLock::file();
+    let witnesses = Witnesses::new();
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let ignoring = |command: &mut std::process::Command| {
+        use std::os::unix::process::CommandExt;
+        // SAFETY: between fork and exec, only a system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                Ok(())
+            })
+        };
+    };
+    let mut b = Candidate::new("b", &lock).with(ignoring).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    b.signal(Signal::SIGHUP);
+    b.signal(Signal::SIGTERM);
+    b.ends_with(143);
+}
+
+fn waiting_has_an_end() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).args(["--wait", "300ms"]).witnessed(&witnesses, &[]);
+        b.ends_with(75);
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+fn waiting_not_at_all_for_a_living_holder() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).witnessed(&witnesses, &[]);
+    b.ends_with(75);
+    witnesses.assert_one_at_a_time(1);
+}
+
+fn waiting_not_at_all_still_replaces_a_dead_holder() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        // As when the machine dies: everything at once.
+        let _ = (
+            kill(a.supervisor(), Signal::SIGSTOP),
+            kill(a.elector(), Signal::SIGKILL),
+            kill(a.supervisor(), Signal::SIGKILL),
+        );
+        drop(a);
+        let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).witnessed(&witnesses, &["ends"]);
+        b.ends_with(0);
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    proxy.partition();
+    let start = Instant::now();
+    let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).witnessed(&witnesses, &[]);
+    a.ends_with(75);
+    assert!(start.elapsed() > Duration::from_secs(5), "it is given the time of one lease");
+    eventually("it told why", || a.log().contains("does not answer"));
+    witnesses.assert_one_at_a_time(0);
+}

@@ -1,0 +1,75 @@
+//! From the body of a request to an object of the right kind and types.
+
+use std::fmt::Display;
+
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use super::metadata::text;
+use super::resources::Resource;
+use super::status::{self, Result};
+
+/// Reads `body` as an object of that resource. Fields that it does not have are dropped without a word.
+pub fn decode(resource: &Resource, mut body: Value) -> Result<Value> {
+    let Some(fields) = body.as_object_mut() else {
+        let why = format!("the object provided is unrecognized (must be of type {})", resource.kind);
+        return Err(status::bad_request(why));
+    };
+    fields.entry("apiVersion").or_insert_with(|| resource.api_version().into());
+    fields.entry("kind").or_insert_with(|| resource.kind.into());
+    let (api_version, kind) = (text(&body["apiVersion"]), text(&body["kind"]));
+    if (api_version, kind) != (&resource.api_version(), resource.kind) {
+        let why = format!("no kind {kind:?} is registered for version {api_version:?}");
+        return Err(unreadable(resource, kind, why));
+    }
+    for path in micro_times(resource) {
+        if let Some(time) = body.pointer(path).and_then(Value::as_str) {
+            check_micro_time(time).map_err(|why| unreadable(resource, resource.kind, why))?;
+        }
+    }
+    let mut object = (resource.decode)(body).map_err(|why| unreadable(resource, resource.kind, why))?;
+    if resource.name == "leases" {
+        complete_lease(&mut object);
+    }
+    Ok(object)
+}
+
+fn complete_lease(lease: &mut Value) {
+    if !lease["spec"].is_object() {
+        lease["spec"] = json!({});
+    }
+    // Coordinated leader election is a beta feature, off by default.
+    if let Some(spec) = lease["spec"].as_object_mut() {
+        spec.remove("strategy");
+        spec.remove("preferredHolder");
+    }
+}
+
+/// Where objects of a resource hold times with microseconds.
+fn micro_times(resource: &Resource) -> &'static [&'static str] {
+    match resource.name {
+        "leases" => &["/spec/acquireTime", "/spec/renewTime"],
+        "events" => &["/eventTime", "/series/lastObservedTime"],
+        _ => &[],
+    }
+}
+
+/// Such a time must be written with exactly six digits of a second.
+fn check_micro_time(time: &str) -> std::result::Result<(), String> {
+    const DIGITS: usize = 6;
+    let fraction = time.find('.').map(|point| &time[point + 1..]);
+    let digits = fraction.map_or(0, |fraction| fraction.bytes().take_while(u8::is_ascii_digit).count());
+    let (rest, wanted) = match fraction {
+        _ if time.parse::<jiff::Timestamp>().is_err() => (time, "2006"),
+        Some(fraction) if digits > DIGITS => (&fraction[DIGITS..], "Z07:00"),
+        Some(_) if digits == DIGITS => return Ok(()),
+        Some(fraction) => (&time[time.len() - fraction.len() - 1..], ".000000"),
+        None => (&time[time.len().min("2006-01-02T15:04:05".len())..], ".000000"),
+    };
+    Err(format!("parsing time {time:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {rest:?} as {wanted:?}"))
+}
+
+fn unreadable(resource: &Resource, kind: &str, why: impl Display) -> Box<Status> {
+    let (version, expected) = (resource.version, resource.kind);
+    status::bad_request(format_args!("{kind} in version {version:?} cannot be handled as a {expected}: {why}"))
+}

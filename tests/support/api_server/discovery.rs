@@ -1,0 +1,92 @@
+//! What clients read to find out what a server can do, and whether it is well.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::handler::{Reply, json_reply, plain};
+use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
+
+/// The version that this server says it is: the one that its answers were compared with.
+const VERSION: &str = "v1.36.2";
+
+/// Answers a path that is no resource, if there is something at it.
+pub fn answer(path: &str) -> Option<Reply> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let document = match parts.as_slice() {
+        ["readyz" | "livez" | "healthz"] => return Some(plain(200, "ok")),
+        ["version"] => version(),
+        ["api"] => {
+            json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })
+        }
+        ["apis"] => {
+            let groups: Vec<Value> = groups().into_iter().map(group).collect();
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+        }
+        ["apis", name] if groups().contains(name) => {
+            let mut group = group(name);
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+            group
+        }
+        ["api", "v1"] => resource_list("", "v1"),
+        ["apis", name, "v1"] if groups().contains(name) => resource_list(name, &format!("{name}/v1")),
+        _ => return None,
+    };
+    Some(json_reply(200, &document))
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "36",
+        "gitVersion": VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "",
+        "platform": "linux/amd64",
+    })
+}
+
+fn groups() -> BTreeSet<&'static str> {
+    let groups = all().map(|resource| resource.group);
+    groups.filter(|group| !group.is_empty()).collect()
+}
+
+fn group(name: &str) -> Value {
+    let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
+    json!({ "name": name, "versions": [version], "preferredVersion": version })
+}
+
+fn resource_list(group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = all()
+        .filter(|resource| resource.group == group)
+        .map(|resource| {
+            let verbs = if resource.name == ACCESS_REVIEW.name {
+                json!(["create"])
+            } else {
+                json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
+            };
+            json!({
+                "name": resource.name,
+                "singularName": resource.singular,
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+                "verbs": verbs,
+                "shortNames": resource.short_names,
+            })
+        })
+        .collect();
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": version,
+        "resources": resources,
+    })
+}
+
+fn all() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().chain([&ACCESS_REVIEW])
+}

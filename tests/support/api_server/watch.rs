@@ -1,0 +1,191 @@
+//! Watches: a stream of changes, from a revision on or from the present state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
+use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, timeout_at};
+
+use super::decode::decode;
+use super::events;
+use super::handler::Body;
+use super::request::Query;
+use super::resources::Resource;
+use super::selector::Selector;
+use super::status::{self, FieldError, Result};
+use super::store::{Change, Store};
+
+/// How often a watch tells how far it has come, if the client cares.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+/// The last bookmark comes this long before the end.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// How long a watch runs that names no end.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// What a watch is about.
+pub struct Scope {
+    pub resource: &'static Resource,
+    /// All namespaces where there is none.
+    pub namespace: Option<String>,
+    pub selector: Selector,
+}
+
+/// Starts a watch; the body ends when its time is up.
+pub fn start(store: Arc<Store>, scope: Scope, query: &Query) -> Result<Body> {
+    let bookmarks = query.is_true("allowWatchBookmarks");
+    let from = match query.get("resourceVersion") {
+        None => 0,
+        Some(version) => version.parse().map_err(|_| {
+            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+            status::internal(format_args!("resourceVersion: Invalid value: {version:?}: {why}"))
+        })?,
+    };
+    let initial_events = query.get("sendInitialEvents").map(|value| value == "true");
+    if initial_events.is_some() && query.get("resourceVersionMatch") != Some("NotOlderThan") {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(status::invalid_list_options(FieldError::forbidden("resourceVersionMatch", why)));
+    }
+    let time = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
+    let time = time.filter(|seconds| *seconds > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+
+    let end = Instant::now() + time;
+    let mut watch = Watch {
+        revisions: store.subscribe(),
+        scope,
+        seen: if from == 0 { store.revision() } else { from },
+        store,
+        ready: VecDeque::new(),
+        bookmarks,
+        next_bookmark: next_bookmark(end).filter(|_| bookmarks),
+        end,
+        failed: false,
+    };
+    // A client that says neither yes nor no gets the present state, unless it names a version to go on from.
+    if initial_events.unwrap_or(from == 0) {
+        watch.send_present_state();
+    }
+    let frames = futures_util::stream::unfold(watch, |mut watch| async {
+        let event = watch.next().await?;
+        let line = Bytes::from(format!("{event}\n"));
+        Some((Ok(Frame::data(line)), watch))
+    });
+    Ok(Body::new(StreamBody::new(frames)))
+}
+
+struct Watch {
+    store: Arc<Store>,
+    scope: Scope,
+    revisions: Receiver<u64>,
+    /// The revision up to which the client has been told.
+    seen: u64,
+    ready: VecDeque<Value>,
+    bookmarks: bool,
+    next_bookmark: Option<Instant>,
+    end: Instant,
+    failed: bool,
+}
+
+impl Watch {
+    /// The next event for the client; `None` at the end.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.failed || Instant::now() >= self.end {
+                return None;
+            }
+            self.revisions.mark_unchanged();
+            self.read_changes();
+            if self.ready.is_empty() {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Waits for a new revision, the time of a bookmark, or the end.
+    async fn wait(&mut self) {
+        let alarm = self.next_bookmark.unwrap_or(self.end).min(self.end);
+        if timeout_at(alarm, self.revisions.changed()).await.is_ok() {
+            return;
+        }
+        if let Some(time) = self.next_bookmark
+            && time <= Instant::now()
+        {
+            self.ready.push_back(self.bookmark(Value::Null));
+            self.next_bookmark = next_bookmark(self.end);
+        }
+    }
+
+    fn send_present_state(&mut self) {
+        let namespace = self.scope.namespace.as_deref();
+        let (objects, revision) = self.store.list(self.scope.resource.name, namespace);
+        for object in objects {
+            if self.scope.selector.matches(&object) {
+                self.ready.push_back(self.event("ADDED", &object));
+            }
+        }
+        self.seen = revision;
+        if self.bookmarks {
+            let bookmark = self.bookmark(json!({ "k8s.io/initial-events-end": "true" }));
+            self.ready.push_back(bookmark);
+        }
+    }
+
+    fn read_changes(&mut self) {
+        match self.store.changes_after(self.seen) {
+            Ok((changes, revision)) => {
+                let events = changes.iter().filter_map(|change| self.event_of(change));
+                self.ready = events.collect();
+                // A watch from a version that is yet to come stays silent until then.
+                self.seen = self.seen.max(revision);
+            }
+            Err(status) => {
+                let error = json!({ "type": "ERROR", "object": status::to_json(&status) });
+                self.ready.push_back(error);
+                self.failed = true;
+            }
+        }
+    }
+
+    /// A change as this watch sees it: an object can also come into view, or leave it.
+    fn event_of(&self, change: &Change) -> Option<Value> {
+        let Scope { resource, namespace, selector } = &self.scope;
+        if change.key.collection != resource.name
+            || namespace.as_ref().is_some_and(|namespace| *namespace != change.key.namespace)
+        {
+            return None;
+        }
+        let was = change.before.as_ref().is_some_and(|before| selector.matches(before));
+        let is = !change.deleted && selector.matches(&change.object);
+        let kind = match (was, is) {
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+            (false, false) => return None,
+        };
+        Some(self.event(kind, &change.object))
+    }
+
+    fn event(&self, kind: &str, object: &Value) -> Value {
+        let object = events::from_stored(self.scope.resource, object.clone());
+        json!({ "type": kind, "object": object })
+    }
+
+    /// An empty object that bears the version up to which the client has been told.
+    fn bookmark(&self, annotations: Value) -> Value {
+        let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
+        let object = decode(self.scope.resource, json!({ "metadata": metadata }));
+        json!({ "type": "BOOKMARK", "object": object.unwrap_or_default() })
+    }
+}
+
+fn next_bookmark(end: Instant) -> Option<Instant> {
+    let now = Instant::now();
+    let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;
+    Some(last.min(now + BOOKMARK_PERIOD))
+}

@@ -1,0 +1,280 @@
+//! Blocking requests to an API server, the way `kubectl` would send them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use kube::core::Status;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use super::users::User;
+use super::{runtime, tls};
+
+/// How long anything may take before a test gives up on it. Long: test machines can be slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The content type of a JSON merge patch (RFC 7396).
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
+/// The content type of a JSON patch (RFC 6902).
+pub const JSON_PATCH: &str = "application/json-patch+json";
+
+/// A user's way to one API server. Every request takes a connection of its own.
+#[derive(Clone)]
+pub struct Client {
+    server: SocketAddr,
+    headers: Vec<(String, String)>,
+}
+
+/// What came back, whatever the status.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Client {
+    /// A client that shows the token of `user`.
+    pub fn new(server: SocketAddr, user: User) -> Client {
+        Client::anonymous(server).with_header(AUTHORIZATION.as_str(), &format!("Bearer {}", user.token))
+    }
+
+    /// A client that shows no token.
+    pub fn anonymous(server: SocketAddr) -> Client {
+        let headers = Vec::new();
+        Client { server, headers }
+    }
+
+    /// The same client, which sends one more header with every request.
+    pub fn with_header(mut self, name: &str, value: &str) -> Client {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Reads an object, a list, or any other path that answers with JSON.
+    pub fn get(&self, path: &str) -> Result<Value, Box<Status>> {
+        self.json(Method::GET, path, None)
+    }
+
+    /// Creates `object` in the collection at `path`.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value, Box<Status>> {
+        self.json(Method::POST, path, Some((JSON, object)))
+    }
+
+    /// Puts `object` at `path`.
+    pub fn replace(&self, path: &str, object: &Value) -> Result<Value, Box<Status>> {
+        self.json(Method::PUT, path, Some((JSON, object)))
+    }
+
+    /// Merges `patch` into the object at `path`; `null` removes.
+    pub fn merge_patch(&self, path: &str, patch: &Value) -> Result<Value, Box<Status>> {
+        self.json(Method::PATCH, path, Some((MERGE_PATCH, patch)))
+    }
+
+    /// Applies the operations of a JSON patch to the object at `path`.
+    pub fn json_patch(&self, path: &str, operations: &Value) -> Result<Value, Box<Status>> {
+        self.json(Method::PATCH, path, Some((JSON_PATCH, operations)))
+    }
+
+    /// Deletes the object at `path`.
+    pub fn delete(&self, path: &str) -> Result<Value, Box<Status>> {
+        self.json(Method::DELETE, path, None)
+    }
+
+    /// Deletes the object at `path`, with `DeleteOptions` (preconditions, say).
+    pub fn delete_with(&self, path: &str, options: &Value) -> Result<Value, Box<Status>> {
+        self.json(Method::DELETE, path, Some((JSON, options)))
+    }
+
+    /// Watches a collection. `path` carries the query, except `watch=true`.
+    pub fn watch(&self, path: &str) -> Result<Watch, Box<Status>> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{separator}watch=true");
+        let request = self.request(Method::GET, &path, None);
+        let server = self.server;
+        let response = runtime::wait(async move {
+            let mut connection = connect(server).await?;
+            let response = send(&mut connection, request).await?;
+            if response.status().is_success() {
+                return Ok(Ok((connection, response)));
+            }
+            io::Result::Ok(Err(read(response).await?))
+        });
+        match response.unwrap_or_else(|error| panic!("cannot watch {path}: {error}")) {
+            Ok((connection, response)) => Ok(Watch::new(connection, response.into_body())),
+            Err(reply) => Err(reply.into_status()),
+        }
+    }
+
+    /// Sends one request and gives up after `limit`; what HTTP makes of it is in the reply.
+    pub fn send(&self, method: Method, path: &str, body: Option<(&str, &Value)>, limit: Duration) -> io::Result<Reply> {
+        let request = self.request(method, path, body);
+        let server = self.server;
+        runtime::wait(async move {
+            let exchange = async {
+                let mut connection = connect(server).await?;
+                let response = send(&mut connection, request).await?;
+                read(response).await
+            };
+            tokio::time::timeout(limit, exchange).await?
+        })
+    }
+
+    fn json(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Value, Box<Status>> {
+        let reply =
+            self.send(method.clone(), path, body, PATIENCE).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        match reply.status {
+            200..300 => Ok(reply.json()),
+            _ => Err(reply.into_status()),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Request<Full<Bytes>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.server.to_string())
+            .header(USER_AGENT, "tests/1.0")
+            .header(ACCEPT, JSON);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let mut bytes = Bytes::new();
+        if let Some((content_type, body)) = body {
+            request = request.header(CONTENT_TYPE, content_type);
+            bytes = body.to_string().into();
+        }
+        request.body(Full::new(bytes)).expect("a request")
+    }
+}
+
+const JSON: &str = "application/json";
+
+impl Reply {
+    /// The body; panics where it is no JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in this body: {}", self.body))
+    }
+
+    fn into_status(self) -> Box<Status> {
+        // Not every error comes with a Status: unknown paths are answered in plain text.
+        Box::new(
+            serde_json::from_str(&self.body)
+                .unwrap_or_else(|_| Status::failure(self.body.trim_end(), "").with_code(self.status)),
+        )
+    }
+}
+
+/// The events of a watch, as they come. Dropping it closes the connection.
+pub struct Watch {
+    events: Receiver<io::Result<Value>>,
+    reader: JoinHandle<()>,
+}
+
+impl Watch {
+    fn new(connection: Connection, mut body: Incoming) -> Watch {
+        let (send, events) = mpsc::channel();
+        let reader = runtime::spawn(async move {
+            let _open = connection;
+            let mut unread = Vec::new();
+            while let Some(frame) = body.frame().await {
+                match frame {
+                    Ok(frame) => unread.extend(frame.into_data().unwrap_or_default()),
+                    Err(error) => {
+                        drop(send.send(Err(io::Error::other(error))));
+                        return;
+                    }
+                }
+                while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = unread.drain(..=end).collect();
+                    let event = serde_json::from_slice(&line).map_err(io::Error::from);
+                    if send.send(event).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Watch { events, reader }
+    }
+
+    /// The next event; `None` when the server has ended the watch in the orderly way.
+    pub fn next(&self) -> Option<Value> {
+        match self.events.recv_timeout(PATIENCE) {
+            Ok(event) => Some(event.unwrap_or_else(|error| panic!("the watch broke: {error}"))),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the watch has been silent for {PATIENCE:?}"),
+        }
+    }
+
+    /// The next event that is no bookmark.
+    pub fn next_change(&self) -> Option<Value> {
+        std::iter::from_fn(|| self.next()).find(|event| event["type"] != "BOOKMARK")
+    }
+
+    /// Whether nothing happens for `duration`: no event, no end, no error.
+    pub fn is_silent_for(&self, duration: Duration) -> bool {
+        self.events.recv_timeout(duration).is_err_and(|error| error == RecvTimeoutError::Timeout)
+    }
+
+    /// Waits until the connection breaks off in the middle of the watch.
+    pub fn wait_until_broken(&self) {
+        loop {
+            match self.events.recv_timeout(PATIENCE) {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return,
+                Err(error) => panic!("the watch should have broken: {error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// An open connection; the task that drives it ends with it.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn connect(server: SocketAddr) -> io::Result<Connection> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::from(server.ip());
+    let stream = TlsConnector::from(Arc::clone(&tls::client_config())).connect(name, stream).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    Ok(Connection { sender, driver })
+}
+
+async fn send(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
+    let sender = &mut connection.sender;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+async fn read(response: Response<Incoming>) -> io::Result<Reply> {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8_lossy(&body).into_owned() })
+}

@@ -1,0 +1,177 @@
+//! A running API server, ours or the real one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::api_server::ApiServer;
+use super::client::{Client, PATIENCE};
+use super::envtest::{self, Envtest};
+use super::kubeconfig::Kubeconfigs;
+use super::users::{self, ADMIN};
+
+/// A running API server: ours, or the real one that `KUBEBUILDER_ASSETS` names.
+pub struct Cluster {
+    server: Server,
+    kubeconfigs: Kubeconfigs,
+}
+
+enum Server {
+    Ours(ApiServer),
+    Real(Envtest),
+}
+
+impl Cluster {
+    /// One for each test process, started at first use.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Cluster::start)
+    }
+
+    /// One of its own, for tests that restart it or need to be alone with it.
+    pub fn start() -> Cluster {
+        let server = match envtest::assets() {
+            Some(assets) => Server::Real(Envtest::start(&assets)),
+            None => Server::Ours(ApiServer::start()),
+        };
+        let kubeconfigs = Kubeconfigs::new(server.address());
+        Cluster { server, kubeconfigs }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Whether this is the real kube-apiserver.
+    pub fn is_real(&self) -> bool {
+        matches!(self.server, Server::Real(_))
+    }
+
+    /// Stops it and starts it again at the same address with its data kept; every connection breaks.
+    pub fn restart(&self) {
+        match &self.server {
+            Server::Ours(server) => server.restart(),
+            Server::Real(server) => server.restart(),
+        }
+    }
+
+    /// A kubeconfig for the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfigs.file_for(ADMIN)
+    }
+
+    /// A kubeconfig for one of [`users::USERS`].
+    pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
+        self.kubeconfigs.file_for(users::named(user))
+    }
+
+    /// Requests as the administrator.
+    pub fn admin(&self) -> Client {
+        Client::new(self.address(), ADMIN)
+    }
+
+    /// Requests as one of [`users::USERS`].
+    pub fn client_for(&self, user: &str) -> Client {
+        Client::new(self.address(), users::named(user))
+    }
+
+    /// Makes a namespace that no other test knows of.
+    pub fn new_namespace(&self) -> String {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.admin().create("/api/v1/namespaces", &json!({ "metadata": { "name": name } })).expect("a new namespace");
+        name
+    }
+
+    /// Lets `user` do what `rules` (those of an RBAC Role) say in `namespace`, and nothing else there.
+    ///
+    /// Returns once that is in force; no rules at all takes every right away.
+    pub fn grant(&self, namespace: &str, user: &str, rules: Value) {
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+        let admin = self.admin();
+        let role = format!("{rbac}/roles/{user}");
+        let before = admin.get(&role).map(|role| role["rules"].clone());
+        let metadata = json!({ "name": user, "namespace": namespace });
+        admin.replace(&role, &json!({ "metadata": metadata, "rules": rules })).expect("a Role");
+        let binding = json!({
+            "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
+        });
+        admin.replace(&format!("{rbac}/rolebindings/{user}"), &binding).expect("a RoleBinding");
+
+        let granted = accesses(namespace, &rules);
+        let revoked =
+            accesses(namespace, &before.unwrap_or_default()).into_iter().filter(|access| !granted.contains(access));
+        let client = self.client_for(user);
+        for (access, wanted) in
+            (granted.iter().cloned().map(|access| (access, true))).chain(revoked.map(|access| (access, false)))
+        {
+            wait_until(&format!("{user} may {access}: {wanted}"), || may(&client, &access) == wanted);
+        }
+    }
+}
+
+impl Server {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Server::Ours(server) => server.address(),
+            Server::Real(server) => server.address(),
+        }
+    }
+}
+
+/// Waits for a condition that only looking again can show.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The single accesses that the rules of a Role add up to.
+fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
+    let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut accesses = Vec::new();
+    for rule in rules {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                for verb in texts(&rule["verbs"]) {
+                    let names = texts(&rule["resourceNames"]);
+                    for name in if names.is_empty() { vec![""] } else { names } {
+                        accesses.push(json!({
+                            "namespace": namespace,
+                            "group": group,
+                            "resource": resource,
+                            "subresource": subresource,
+                            "verb": verb,
+                            "name": name,
+                        }));
+                    }
+                }
+            }
+        }
+    }
+    accesses
+}
+
+fn texts(array: &Value) -> Vec<&str> {
+    let items = array.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().filter_map(Value::as_str).collect()
+}
+
+fn may(client: &Client, access: &Value) -> bool {
+    let review = json!({ "spec": { "resourceAttributes": access } });
+    let review = client
+        .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
+        .expect("a SelfSubjectAccessReview");
+    review["status"]["allowed"] == true
+}

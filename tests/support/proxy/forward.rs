@@ -1,0 +1,149 @@
+//! One connection through the proxy: requests in, requests out, and the faults on the way.
+
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1 as client;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::super::{tls, users};
+use super::Shared;
+use super::faults::Fault;
+use super::matching::Seen;
+use super::wire::{Wire, Wired};
+
+/// Serves a client's connection until one of the two ends closes it.
+pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+    let (number, wire) = shared.new_connection();
+    let _ = stream.set_nodelay(true);
+    let stream = Wired::new(stream, Arc::clone(&wire));
+    tokio::select! {
+        // That an end breaks off, or is not there, is what this proxy is for.
+        _ = relay(shared, stream, number, Arc::clone(&wire)) => {}
+        () = wire.closed() => {}
+    }
+}
+
+async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire>) -> io::Result<()> {
+    let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
+    let upstream = connect(shared.upstream).await?;
+    let (sender, upstream) = client::handshake(upstream).await.map_err(io::Error::other)?;
+    // HTTP/1.1 has one request under way at a time, so this is never contended.
+    let sender = Arc::new(Mutex::new(sender));
+    let service = service_fn(move |request| {
+        let passage = Passage {
+            shared: Arc::clone(&shared),
+            wire: Arc::clone(&wire),
+            sender: Arc::clone(&sender),
+            seen: seen(&request, number),
+        };
+        passage.forward(request)
+    });
+    let mut downstream = pin!(server::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let mut upstream = pin!(upstream);
+    tokio::select! {
+        ended = downstream.as_mut() => return ended.map_err(io::Error::other),
+        _ = upstream.as_mut() => {}
+    }
+    // The server has closed its side: what is under way is passed on, then this side closes too.
+    downstream.as_mut().graceful_shutdown();
+    downstream.await.map_err(io::Error::other)
+}
+
+async fn connect(server: SocketAddr) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::from(server.ip());
+    let connector = TlsConnector::from(tls::client_config());
+    Ok(TokioIo::new(connector.connect(name, stream).await?))
+}
+
+fn seen(request: &Request<Incoming>, connection: usize) -> Seen {
+    let token = request.headers().get(AUTHORIZATION);
+    let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    Seen {
+        method: request.method().clone(),
+        path: request.uri().to_string(),
+        when: Instant::now(),
+        user: token.and_then(users::by_token).map(|user| user.name),
+        connection,
+    }
+}
+
+/// A request on its way.
+struct Passage {
+    shared: Arc<Shared>,
+    wire: Arc<Wire>,
+    sender: Arc<Mutex<client::SendRequest<Incoming>>>,
+    seen: Seen,
+}
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+impl Passage {
+    async fn forward(self, request: Request<Incoming>) -> hyper::Result<Response<Body>> {
+        let (fault, delay) = self.shared.arrive(&self.seen);
+        if let Some(Fault::Answer { status, retry_after }) = fault {
+            return Ok(answer(status, retry_after));
+        }
+        tokio::time::sleep(delay).await;
+        if let Some(Fault::HoldRequest(gate)) = &fault {
+            gate.pass().await;
+        }
+        if self.wire.requests_vanish() {
+            // The network went bad while it was on its way.
+            return pending().await;
+        }
+        let reply = self.sender.lock().await.send_request(request).await?;
+        match fault {
+            Some(Fault::LoseReply) => return pending().await,
+            Some(Fault::HoldReply(gate)) => gate.pass().await,
+            _ => {}
+        }
+        tokio::time::sleep(self.shared.reply_delay()).await;
+        Ok(reply.map(BodyExt::boxed))
+    }
+}
+
+/// An error in the place of the server's reply, with a `Status` as the server would write it.
+fn answer(status: u16, retry_after: Option<u32>) -> Response<Body> {
+    let (reason, message) = match status {
+        429 => ("TooManyRequests", "Too many requests, please try again later."),
+        500 => ("InternalError", "Internal error occurred: made up by the fault proxy"),
+        503 => ("ServiceUnavailable", "apiserver not ready"),
+        504 => ("Timeout", "request did not complete within the allotted timeout"),
+        _ => ("", "made up by the fault proxy"),
+    };
+    let body = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "details": { "retryAfterSeconds": retry_after.unwrap_or_default() },
+        "code": status,
+    });
+    let body = Full::new(Bytes::from(body.to_string()));
+    let mut response = Response::builder().status(status).header(CONTENT_TYPE, "application/json");
+    if let Some(seconds) = retry_after {
+        response = response.header(RETRY_AFTER, seconds);
+    }
+    response.body(body.map_err(|never| match never {}).boxed()).expect("a reply of well-formed parts")
+}

@@ -1,0 +1,145 @@
+//! A client's connection whose bytes can be made to vanish, below TLS, as a bad network would.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::super::runtime;
+
+/// What becomes of the bytes of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub requests_vanish: bool,
+    pub replies_vanish: bool,
+}
+
+impl Traffic {
+    pub const SILENT: Traffic = Traffic { requests_vanish: true, replies_vanish: true };
+}
+
+/// The switch of one connection. Once bytes have vanished there is no way back: the TLS session is broken.
+pub struct Wire(watch::Sender<State>);
+
+#[derive(Clone, Copy)]
+enum State {
+    Open(Traffic),
+    Closed,
+}
+
+impl Wire {
+    pub fn new(traffic: Traffic) -> Arc<Wire> {
+        Arc::new(Wire(watch::Sender::new(State::Open(traffic))))
+    }
+
+    /// Lets more bytes vanish from now on.
+    pub fn worsen(&self, by: Traffic) {
+        self.0.send_modify(|state| {
+            if let State::Open(traffic) = state {
+                traffic.requests_vanish |= by.requests_vanish;
+                traffic.replies_vanish |= by.replies_vanish;
+            }
+        });
+    }
+
+    /// Makes the owner of the connection close it.
+    pub fn close(&self) {
+        self.0.send_replace(State::Closed);
+    }
+
+    /// Returns when [`Wire::close`] is called.
+    pub async fn closed(&self) {
+        let mut state = self.0.subscribe();
+        let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
+    }
+
+    pub fn requests_vanish(&self) -> bool {
+        self.traffic().requests_vanish
+    }
+
+    fn traffic(&self) -> Traffic {
+        match *self.0.borrow() {
+            State::Open(traffic) => traffic,
+            State::Closed => Traffic::default(),
+        }
+    }
+}
+
+/// The proxy's end of a connection, behind its wire.
+pub struct Wired {
+    stream: Option<TcpStream>,
+    wire: Arc<Wire>,
+}
+
+impl Wired {
+    pub fn new(stream: TcpStream, wire: Arc<Wire>) -> Wired {
+        let stream = Some(stream);
+        Wired { stream, wire }
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        Pin::new(self.stream.as_mut().expect("taken only when dropped"))
+    }
+}
+
+impl AsyncRead for Wired {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let before = buffer.filled().len();
+            ready!(self.stream().poll_read(context, buffer))?;
+            let at_end = buffer.filled().len() == before;
+            if at_end || !self.wire.requests_vanish() {
+                return Poll::Ready(Ok(()));
+            }
+            buffer.set_filled(before);
+        }
+    }
+}
+
+impl AsyncWrite for Wired {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.wire.traffic().replies_vanish {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.stream().poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.traffic().replies_vanish {
+            return Poll::Ready(Ok(()));
+        }
+        self.stream().poll_shutdown(context)
+    }
+}
+
+impl Drop for Wired {
+    fn drop(&mut self) {
+        if !self.wire.traffic().replies_vanish {
+            return;
+        }
+        // That the proxy is done with the connection must not show: it stays open until the client closes it.
+        let (Some(mut stream), wire) = (self.stream.take(), Arc::clone(&self.wire)) else {
+            return;
+        };
+        runtime::spawn(async move {
+            let mut ignored = [0; 1024];
+            let drained = async { while matches!(stream.read(&mut ignored).await, Ok(1..)) {} };
+            tokio::select! {
+                () = drained => {}
+                () = wire.closed() => {}
+            }
+        });
+    }
+}
