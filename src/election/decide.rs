@@ -30,7 +30,7 @@ impl Election {
         if let Some(sighting) = &self.sighting
             && let Watching::Closed { reopen_at } = self.watching
             && (now.boot >= reopen_at && self.poll_at.is_none() && !self.must_read)
-            && now.boot < sighting.takeable_at()
+            && (now.boot < sighting.takeable_at() && !self.is_mine_already(sighting))
         {
             let from = sighting.stored.as_ref().map(|stored| stored.version.clone());
             self.watching = Watching::Open { since: now.boot };

@@ -436,3 +436,6 @@ impl Election {
 fn is_held_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }
+
+#[cfg(test)]
+mod tests;

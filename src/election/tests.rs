@@ -1,0 +1,388 @@
+//! Single rules of the election, step by step. What they add up to is shown by the simulation.
+
+use super::record::{RunMark, RunState};
+use super::*;
+use crate::election::timing::Timing;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An election in which the test plays everything outside.
+struct Play {
+    election: Election,
+    now: Now,
+    version: u64,
+}
+
+impl Play {
+    fn start(wait: Option<Duration>) -> Self {
+        let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
+        let campaign = Campaign { identity: "me".into(), run: RunId::new("my-run"), timing, wait };
+        let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
+        Self { election: Election::new(campaign, now, 0), now, version: 10 }
+    }
+
+    /// A leader that won with its first write, sent at the present instant.
+    fn leading() -> Self {
+        let mut play = Self::start(None);
+        play.read(None);
+        let record = play.expect_write();
+        play.written(record);
+        assert!(matches!(play.actions()[..], [Action::Lead(_)]));
+        play
+    }
+
+    fn passes(&mut self, duration: Duration) {
+        self.now.boot = self.now.boot + duration;
+        self.now.wall += duration;
+        self.election.handle_timeout(self.now);
+    }
+
+    /// All actions but those that are only talk.
+    fn actions(&mut self) -> Vec<Action> {
+        let talk = |action: &Action| matches!(action, Action::Tell(_) | Action::Claiming | Action::NotWon);
+        std::iter::from_fn(|| self.election.poll_action()).filter(|action| !talk(action)).collect()
+    }
+
+    #[track_caller]
+    fn expect_write(&mut self) -> Record {
+        match &self.actions()[..] {
+            [.., Action::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
+            others => panic!("no write but {others:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_read(&mut self) {
+        let actions = self.actions();
+        assert!(matches!(actions[..], [.., Action::Send(Request::Get)]), "no read but {actions:?}");
+    }
+
+    fn read(&mut self, record: Option<Record>) {
+        assert!(matches!(self.actions()[..], [.., Action::Send(Request::Get)]));
+        let stored = record.map(|record| self.stored(record));
+        self.election.handle_reply(self.now, Reply::Read(stored));
+    }
+
+    fn written(&mut self, record: Record) {
+        self.version += 1;
+        let stored = self.stored(record);
+        self.election.handle_reply(self.now, Reply::Written(stored));
+    }
+
+    fn watched(&mut self, record: Record) {
+        self.version += 1;
+        let stored = self.stored(record);
+        self.election.handle_watch(self.now, WatchEvent::Changed(stored));
+    }
+
+    fn stored(&self, record: Record) -> Stored {
+        Stored { record, version: Version { uid: "uid".into(), resource_version: self.version.to_string() } }
+    }
+
+    /// When the next call for time is due, from now.
+    fn wakes_in(&self) -> Duration {
+        self.election.next_timeout().unwrap().since(self.now.boot)
+    }
+}
+
+fn others(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
+    let renew_time = renew_time.parse().unwrap();
+    Record {
+        holder_identity: if state == RunState::Held { "other".into() } else { String::new() },
+        lease_duration_seconds: Some(seconds),
+        renew_time: Some(renew_time),
+        run: Some(RunMark { run: RunId::new(run), state, renew_time }),
+        ..Record::default()
+    }
+}
+
+const T1: &str = "2020-01-01T00:00:01Z";
+const T2: &str = "2020-01-01T00:00:02Z";
+
+#[test]
+fn a_tenure_counts_from_before_the_request_was_sent() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let sent = play.now.boot;
+    let claim = play.expect_write();
+    play.passes(2 * SECOND);
+    play.written(claim);
+    let [Action::Lead(leadership), ..] = &play.actions()[..] else { panic!() };
+    assert_eq!(leadership.tenure.renewed, sent);
+    assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
+    assert_eq!(leadership.tenure.kill, sent + Duration::from_millis(12_500));
+    assert_eq!(leadership.fencing_token, "11");
+}
+
+#[test]
+fn a_leader_renews_by_one_update_every_retry_period() {
+    let mut play = Play::leading();
+    for _ in 0..5 {
+        assert_eq!(play.wakes_in(), 2 * SECOND);
+        play.passes(2 * SECOND);
+        let sent = play.now.boot;
+        let renewal = play.expect_write();
+        play.written(renewal);
+        assert!(matches!(play.actions()[..], [Action::Extend(tenure)] if tenure.renewed == sent));
+    }
+}
+
+#[test]
+fn wall_clocks_that_stand_still_or_jump_change_nothing() {
+    let mut play = Play::leading();
+    let mut before = None;
+    for offset in [0, 0, 3600, -7200, 3600, 0] {
+        play.now.boot = play.now.boot + 2 * SECOND;
+        play.now.wall += jiff::SignedDuration::from_secs(offset);
+        play.election.handle_timeout(play.now);
+        let renewal = play.expect_write();
+        assert!(renewal.renew_time > before, "renewals differ, always");
+        before = renewal.renew_time;
+        play.written(renewal);
+        assert!(matches!(play.actions()[..], [Action::Extend(_)]));
+    }
+}
+
+#[test]
+fn a_reply_with_the_version_that_was_there_renews_nothing() {
+    let mut play = Play::leading();
+    play.passes(2 * SECOND);
+    let renewal = play.expect_write();
+    play.version -= 1;
+    play.written(renewal);
+    assert_eq!(play.actions(), []);
+}
+
+#[test]
+fn silence_costs_a_request_and_at_least_three_fit_before_the_stop() {
+    let mut play = Play::leading();
+    let stop = play.now.boot + 10 * SECOND;
+    play.passes(2 * SECOND);
+    let mut renewals = vec![play.expect_write().renew_time];
+    while play.now.boot + play.wakes_in() < stop {
+        play.passes(play.wakes_in());
+        if let [.., Action::Send(Request::Update(_, record))] = &play.actions()[..] {
+            renewals.push(record.renew_time);
+        }
+    }
+    assert!(renewals.len() >= 3, "{renewals:?}");
+    assert!(renewals.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn a_renewal_whose_reply_was_lost_counts_from_its_own_sending() {
+    let mut play = Play::leading();
+    play.passes(2 * SECOND);
+    let (sent, lost) = (play.now.boot, play.expect_write());
+    play.passes(play.wakes_in());
+    play.expect_write();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.version += 1;
+    play.read(Some(lost));
+    let actions = play.actions();
+    let [Action::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(tenure.renewed, sent);
+}
+
+#[test]
+fn a_claim_whose_reply_was_lost_is_recognised_by_reading() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let (sent, claim) = (play.now.boot, play.expect_write());
+    play.passes(play.wakes_in());
+    play.expect_write();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.read(Some(claim));
+    let actions = play.actions();
+    assert!(matches!(&actions[..], [Action::Lead(leadership), ..] if leadership.tenure.renewed == sent), "{actions:?}");
+}
+
+#[test]
+fn a_claim_that_is_recognised_late_is_renewed_before_the_command_starts() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let claim = play.expect_write();
+    play.now.boot = play.now.boot + 9 * SECOND;
+    play.written(claim);
+    let sent = play.now.boot;
+    let again = play.expect_write();
+    play.written(again);
+    let actions = play.actions();
+    assert!(matches!(&actions[..], [Action::Lead(leadership), ..] if leadership.tenure.renewed == sent), "{actions:?}");
+}
+
+#[test]
+fn somebody_elses_lease_is_taken_after_its_own_duration_and_one_more_look() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 40)));
+    assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
+    play.passes(39 * SECOND);
+    assert_eq!(play.actions(), []);
+    play.passes(SECOND);
+    play.expect_read();
+    play.election.handle_reply(play.now, Reply::Read(Some(play.stored(others("r", RunState::Held, T1, 40)))));
+    let claim = play.expect_write();
+    assert_eq!(claim.holder_identity, "me");
+    assert_eq!(claim.lease_transitions, 1);
+}
+
+#[test]
+fn a_renewal_seen_by_the_watch_starts_the_duration_anew() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.passes(10 * SECOND);
+    play.watched(others("r", RunState::Held, T2, 15));
+    play.passes(14 * SECOND);
+    assert_eq!(play.actions(), []);
+}
+
+#[test]
+fn a_release_by_the_holder_is_taken_straight_away() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.passes(SECOND);
+    play.watched(others("r", RunState::Released, T2, 15));
+    assert_eq!(play.expect_write().holder_identity, "me");
+}
+
+#[test]
+fn a_lease_emptied_overwritten_or_deleted_by_others_is_awaited() {
+    let emptied = Record { holder_identity: String::new(), ..others("r", RunState::Held, T1, 15) };
+    let overwritten =
+        Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
+    for meddled in [Some(emptied), Some(overwritten), None] {
+        let mut play = Play::start(None);
+        play.read(Some(others("r", RunState::Held, T1, 15)));
+        play.actions();
+        play.passes(5 * SECOND);
+        match meddled {
+            Some(record) => play.watched(record),
+            None => play.election.handle_watch(play.now, WatchEvent::Deleted),
+        }
+        play.passes(14 * SECOND);
+        assert_eq!(play.actions(), []);
+        play.passes(SECOND);
+        play.expect_read();
+    }
+}
+
+#[test]
+fn bearing_my_name_is_not_being_me() {
+    let mut play = Play::start(None);
+    let namesake = Record { holder_identity: "me".into(), ..others("r", RunState::Held, T1, 15) };
+    play.read(Some(namesake));
+    assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
+}
+
+#[test]
+fn a_record_that_names_another_holder_is_a_loss_at_once() {
+    for holder in ["other", "me"] {
+        let mut play = Play::leading();
+        play.passes(2 * SECOND);
+        play.expect_write();
+        play.election.handle_reply(play.now, Reply::Conflict);
+        play.read(Some(Record { holder_identity: holder.into(), ..others("r", RunState::Held, T1, 15) }));
+        assert!(matches!(&play.actions()[..], [Action::Lose { holder: by }] if by == holder));
+        play.election.handle_tree_gone(play.now);
+        assert_eq!(play.actions(), [Action::Finish(Outcome::Lost)]);
+    }
+}
+
+#[test]
+fn a_holder_writes_an_emptied_or_deleted_record_again() {
+    for meddled in [Some(Record::default()), None] {
+        let mut play = Play::leading();
+        play.passes(2 * SECOND);
+        play.expect_write();
+        play.election.handle_reply(play.now, Reply::Conflict);
+        play.read(meddled);
+        let again = play.expect_write();
+        assert_eq!(again.holder_identity, "me");
+        play.written(again);
+        assert!(matches!(play.actions()[..], [Action::Extend(_)]));
+    }
+}
+
+#[test]
+fn the_lease_is_released_when_the_tree_is_gone_and_not_before() {
+    let mut play = Play::leading();
+    play.election.handle_stop(play.now);
+    assert_eq!(play.actions(), [], "a leader is told to end by its command's end");
+    play.election.handle_tree_gone(play.now);
+    let released = play.expect_write();
+    assert_eq!(released.holder_identity, "");
+    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    assert_eq!(released.lease_duration_seconds, Some(15));
+    play.written(released);
+    assert_eq!(play.actions(), [Action::Finish(Outcome::Released)]);
+}
+
+#[test]
+fn a_release_that_does_not_get_through_is_given_up() {
+    let mut play = Play::leading();
+    play.election.handle_tree_gone(play.now);
+    let end = play.now.boot + 5 * SECOND;
+    while play.now.boot < end {
+        play.actions();
+        play.passes(play.wakes_in());
+    }
+    assert_eq!(play.actions(), [Action::Finish(Outcome::NotReleased)]);
+}
+
+#[test]
+fn told_to_stop_a_candidate_gives_back_what_it_may_have_won() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let claim = play.expect_write();
+    play.election.handle_stop(play.now);
+    assert_eq!(play.actions(), []);
+    play.written(claim);
+    let released = play.expect_write();
+    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    play.written(released);
+    assert_eq!(play.actions(), [Action::Finish(Outcome::Stopped)]);
+}
+
+#[test]
+fn told_to_stop_a_candidate_with_nothing_to_give_back_stops() {
+    let mut play = Play::start(None);
+    play.election.handle_stop(play.now);
+    assert!(matches!(play.actions()[..], [_, Action::Finish(Outcome::Stopped)]));
+}
+
+#[test]
+fn waiting_ends_when_its_time_is_over() {
+    let mut play = Play::start(Some(3 * SECOND));
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    assert_eq!(play.wakes_in(), 3 * SECOND);
+    play.passes(3 * SECOND);
+    assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
+}
+
+#[test]
+fn not_waiting_at_all_ends_with_the_first_sign_of_life() {
+    let mut play = Play::start(Some(Duration::ZERO));
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    assert!(matches!(play.actions()[..], [Action::Watch(_)]));
+    play.passes(SECOND);
+    assert_eq!(play.actions(), [], "it may be dead");
+    play.watched(others("r", RunState::Held, T2, 15));
+    assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
+}
+
+#[test]
+fn without_a_watch_it_reads_every_retry_period_with_jitter() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.election.handle_watch(play.now, WatchEvent::Forbidden);
+    for _ in 0..3 {
+        let pause = play.wakes_in();
+        assert!(pause >= 2 * SECOND && pause <= Duration::from_millis(4400), "{pause:?}");
+        play.passes(pause);
+        play.read(Some(others("r", RunState::Held, T1, 15)));
+    }
+}
