@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser, ValueHint};
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
@@ -41,9 +41,17 @@ const LONGEST_IDENTITY: usize = 1024;
     name = "leaderrun",
     version,
     override_usage = "leaderrun --lock [KIND:][NAMESPACE/]NAME [OPTIONS] -- COMMAND [ARGUMENT]...",
-    after_help = "Every option can also be set in the environment, as LEADERRUN_LOCK for --lock; the command line wins.\n\
-        Exit status: the command's own; 128+N when signal N ended it; 75 not acquired within --wait; 76 leadership lost;\n\
-        125 leaderrun failed; 126 the command cannot be executed; 127 it was not found.",
+    after_help = "\
+Every option can also be set in the environment, as LEADERRUN_LOCK for --lock; the command line wins.
+
+Exit status:
+  the command's own, or
+  75     not acquired within --wait
+  76     leadership lost
+  125    leaderrun itself failed
+  126    the command cannot be executed
+  127    the command was not found
+  128+N  signal N ended the command, or leaderrun while it waited",
     max_term_width = 100
 )]
 pub struct Cli {
@@ -71,7 +79,7 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration, help_heading = TIMES)]
     retry_period: Duration,
 
-    /// How long a command that was told to stop, because the lease was lost, may take before it is killed [default: half of what is left of the lease]
+    /// How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]
     #[arg(long, env = "LEADERRUN_LOST_GRACE", value_name = "DURATION", value_parser = duration, help_heading = TIMES)]
     lost_grace: Option<Duration>,
 
@@ -100,7 +108,7 @@ pub struct Cli {
     log_format: Format,
 
     /// Say more; twice: what the libraries say, too
-    #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, help_heading = LOG)]
+    #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, value_parser = verbosity, help_heading = LOG)]
     verbose: u8,
 
     /// Say only what goes wrong
@@ -108,7 +116,7 @@ pub struct Cli {
     quiet: bool,
 
     /// The command to run and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
 }
 
@@ -176,8 +184,12 @@ impl Cli {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|reason| format!("{reason}; 15s or 1m30s would do"))
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "it is no duration; 15s or 1m30s would do")
+}
+
+fn verbosity(text: &str) -> Result<u8, &'static str> {
+    text.parse().map_err(|_| "it is no number of times; 1 would do")
 }
 
 fn identity(text: &str) -> Result<String, &'static str> {
@@ -197,7 +209,7 @@ fn explain(error: &clap::Error) -> String {
         _ => None,
     };
     let option = context(ContextKind::InvalidArg).unwrap_or_default();
-    let name = option.split([' ', '=']).next().unwrap_or_default();
+    let name = option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.');
     match error.kind() {
         ErrorKind::ValueValidation => {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();

@@ -6,11 +6,12 @@ use anyhow::Result;
 use leaderrun::cli::{self, Asked};
 use leaderrun::process::part::{Side, part};
 use leaderrun::process::signals::Inherited;
+use leaderrun::telemetry::log::printable_cause;
 use leaderrun::{channel, elector, exit, supervisor};
 
 fn main() -> ExitCode {
     let status = run().unwrap_or_else(|failure| {
-        eprintln!("leaderrun: {failure:#}");
+        eprintln!("leaderrun: {}", printable_cause(&failure));
         exit::FAILED
     });
     ExitCode::from(status)

@@ -42,6 +42,9 @@ const GIVE_BACK: Duration = Duration::from_secs(1);
 /// How long a candidate that may not watch polls before it asks again; roles may arrive later.
 const FORBIDDEN_WATCH: Duration = Duration::from_secs(60);
 
+/// After so many conflicts in a row the next request is put off: something is at odds with us.
+const CONFLICTS_IN_A_ROW: u32 = 3;
+
 /// Writes whose fate is unknown that are remembered; forgetting one only costs another write.
 const DOUBTFUL_WRITES: usize = 16;
 
@@ -104,6 +107,7 @@ pub struct Election {
     heard: Instant,
     watching: Watching,
     claiming: bool,
+    conflicts: u32,
     told_polling: bool,
     random: fastrand::Rng,
     actions: VecDeque<Action>,
@@ -126,6 +130,7 @@ impl Election {
             heard: now.boot,
             watching: Watching::Closed { reopen_at: now.boot },
             claiming: false,
+            conflicts: 0,
             told_polling: false,
             random: fastrand::Rng::with_seed(seed),
             actions: VecDeque::new(),
@@ -236,6 +241,7 @@ impl Election {
             }
             Reply::Written(stored) => {
                 self.heard = now.boot;
+                self.conflicts = 0;
                 let nothing_written =
                     attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
                 if nothing_written {
@@ -250,6 +256,10 @@ impl Election {
                 self.heard = now.boot;
                 self.must_read = true;
                 self.send_at = now.boot;
+                self.conflicts += 1;
+                if self.conflicts > CONFLICTS_IN_A_ROW {
+                    self.back_off(now.boot, None);
+                }
             }
             Reply::Refused { retry_after } => self.back_off(now.boot, retry_after),
             Reply::Unknown { retry_after } => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
+use anyhow::anyhow;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryFutureExt};
@@ -20,7 +21,7 @@ use crate::lock::kubernetes::{Cluster, ClusterOptions};
 use crate::lock::{FileLock, LeaseLock, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{Instant, Timer};
 use crate::process::readable::Readable;
-use crate::telemetry::log::printable;
+use crate::telemetry::log::{printable, printable_cause};
 
 /// What the election tells the guard.
 #[derive(Debug)]
@@ -117,6 +118,11 @@ async fn contend(
     inbox: UnboundedReceiver<Notice>,
 ) -> anyhow::Result<Outcome> {
     let (lock, name) = open(name, cluster, &campaign).await?;
+    info!(
+        "waiting for {name} as {}; clocks may run {:.2}x apart",
+        printable(&campaign.identity),
+        campaign.timing.tolerated_clock_rate()
+    );
     let environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
         ("LEADERRUN_HOLDER".to_owned(), campaign.identity.clone()),
@@ -124,8 +130,17 @@ async fn contend(
     ];
     let timer = Readable::new(Timer::new()?)?;
     let election = Election::new(campaign, now(), fastrand::u64(..));
-    let contest =
-        Contest { lock: &*lock, name, election, request: None, watch: None, environment, complaint: None, news: None };
+    let contest = Contest {
+        lock: &*lock,
+        name,
+        election,
+        request: None,
+        watch: None,
+        environment,
+        complaint: None,
+        watch_complaint: None,
+        news: None,
+    };
     contest.run(guard, inbox, timer).await
 }
 
@@ -144,11 +159,9 @@ async fn open(
             Ok((Box::new(lock), LockName::Lease { namespace: Some(namespace), name }))
         }
         LockName::File(path) => {
-            let lock = FileLock::new(&path, attempt).map_err(|failure| {
-                anyhow::anyhow!(
-                    "--lock file:{}: its folder cannot be used ({failure}); a path in a folder that exists would do",
-                    path.display()
-                )
+            let lock = FileLock::new(&path, attempt).map_err(|reason| {
+                let reason = printable_cause(&reason);
+                anyhow!("--lock file:{}: {reason}; file:/run/job.lease would do", path.display())
             })?;
             Ok((Box::new(lock), LockName::File(path)))
         }
@@ -164,6 +177,7 @@ struct Contest<'a> {
     environment: Vec<(String, String)>,
     /// What was last complained about: nothing is repeated while it lasts.
     complaint: Option<String>,
+    watch_complaint: Option<String>,
     news: Option<News>,
 }
 
@@ -209,7 +223,8 @@ impl<'a> Contest<'a> {
         match action {
             Action::Send(request) => {
                 if self.request.is_some() {
-                    self.complain("the lock does not answer; trying again on a new connection".to_owned());
+                    let silence = format!("{} does not answer; trying again", self.name);
+                    say_once(&mut self.complaint, silence);
                 }
                 debug!(?request, "sending");
                 self.request = Some(send(self.lock, request));
@@ -275,7 +290,7 @@ impl<'a> Contest<'a> {
         };
         let LockError { kind, retry_after, message } = error;
         if kind != LockErrorKind::Conflict {
-            self.complain(message);
+            say_once(&mut self.complaint, message);
         }
         match kind {
             LockErrorKind::Conflict => Reply::Conflict,
@@ -292,7 +307,7 @@ impl<'a> Contest<'a> {
                 debug!("{error}");
                 match error.kind {
                     LockErrorKind::Forbidden => {
-                        self.complain(error.message);
+                        say_once(&mut self.watch_complaint, error.message);
                         WatchEvent::Forbidden
                     }
                     _ => WatchEvent::Broken,
@@ -302,12 +317,13 @@ impl<'a> Contest<'a> {
         self.watch = None;
         event
     }
+}
 
-    fn complain(&mut self, complaint: String) {
-        if self.complaint.as_ref() != Some(&complaint) {
-            warn!("{complaint}");
-            self.complaint = Some(complaint);
-        }
+/// Warns of something, unless that was the last warning.
+fn say_once(last: &mut Option<String>, complaint: String) {
+    if last.as_ref() != Some(&complaint) {
+        warn!("{complaint}");
+        *last = Some(complaint);
     }
 }
 

@@ -8,7 +8,7 @@ mod guard;
 
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::error;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::campaign::Race;
@@ -21,7 +21,7 @@ use crate::lock::kubernetes::ClusterOptions;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
-use crate::telemetry::log::{self, Format, printable};
+use crate::telemetry::log::{self, Format, printable_cause};
 
 /// What the elector has to know from the command line.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     let status = match guarded(candidacy, channel, supervisor, inherited) {
         Ok(status) => status,
         Err(failure) => {
-            error!("{failure:#}");
+            error!("{}", printable_cause(&failure));
             exit::FAILED
         }
     };
@@ -54,15 +54,8 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
 
 fn guarded(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<u8> {
     tree::check().map_err(anyhow::Error::msg)?;
-    let timing = &candidacy.campaign.timing;
-    info!(
-        "waiting for {} as {}; clocks may run {:.2}x apart",
-        candidacy.lock,
-        printable(&candidacy.campaign.identity),
-        timing.tolerated_clock_rate()
-    );
     // What a release may take, and a little for a thread that has not noticed yet.
-    let longest_release = timing.renew_deadline() / 2 + Duration::from_millis(500);
+    let longest_release = candidacy.campaign.timing.renew_deadline() / 2 + Duration::from_millis(500);
     let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign)?;
     Guard::new(channel, supervisor, race, inherited, longest_release)?.stand()
 }

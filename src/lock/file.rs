@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -60,15 +61,17 @@ impl FileLock {
     /// The record in the file at `path`. `attempt` is how long one request may take.
     ///
     /// # Errors
-    /// When the folder cannot be found.
-    pub fn new(path: &Path, attempt: Duration) -> io::Result<Self> {
+    /// When the folder cannot be found, or the file is something else than a record.
+    pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = parent.canonicalize()?;
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let folder = parent.canonicalize().context("its folder cannot be used")?;
+        let name = path.file_name().context("it names no file")?;
         let mut lock_name = OsString::from(name);
         lock_name.push(".lock");
         let (path, lock_file) = (folder.join(name), folder.join(lock_name));
-        Ok(Self { place: Arc::new(Place { path, folder, lock_file, attempt }) })
+        let place = Place { path, folder, lock_file, attempt };
+        place.read()?;
+        Ok(Self { place: Arc::new(place) })
     }
 
     async fn on<T, F>(&self, request: F) -> Result<T, LockError>

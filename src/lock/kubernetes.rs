@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use tokio::sync::OnceCell;
 
 use super::{LockError, LockErrorKind};
+use crate::telemetry::log;
 
 /// What the command line says about the cluster.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +42,8 @@ impl Cluster {
         }
         // The election decides when to try again.
         config.default_retry = false;
-        config.connect_timeout = Some(attempt);
+        // Only the election's own patience counts: it closes a connection that it gives up.
+        config.connect_timeout = Some(attempt * 2);
         let requests = client(&config)?;
         Ok(Self { config, requests, watches: OnceCell::new() })
     }
@@ -128,7 +130,7 @@ pub(super) fn lease_error(verb: Verb, namespace: &str, name: &str, failure: kube
     };
     let message = match status.code {
         403 => forbidden(verb, namespace, name, &status.message),
-        _ => format!("cannot {} the lease {namespace}/{name}: {}", verb.name(), printable(&status)),
+        _ => format!("cannot {} the lease {namespace}/{name}: {}", verb.name(), answer(&status)),
     };
     let kind = match (status.code, verb) {
         (409, _) => LockErrorKind::Conflict,
@@ -142,10 +144,10 @@ pub(super) fn lease_error(verb: Verb, namespace: &str, name: &str, failure: kube
     LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())) }
 }
 
-fn printable(status: &Status) -> String {
+fn answer(status: &Status) -> String {
     match status.message.as_str() {
         "" => format!("HTTP status {}", status.code),
-        message => message.escape_debug().to_string(),
+        message => log::printable(message),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::channel::{End, Gone, Order, Report, SupervisorEnd};
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals};
+use crate::process::signals::{self, Inherited, Signals};
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
 
@@ -159,6 +159,7 @@ impl Supervisor {
             Exec::Pending => return,
             Exec::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
             Exec::Failed(errno) => {
+                let errno = self.program.failure(errno);
                 self.log(true, format!("cannot execute {:?}: {}", self.job.command[0], errno.desc()));
                 self.not_executed = Some(End::NotExecuted(errno as i32));
             }
@@ -208,14 +209,12 @@ impl Supervisor {
     fn act(&mut self, action: Action) {
         match action {
             Action::Start => self.start(),
-            Action::Signal(signal) => {
-                if let Some(main) = self.main {
-                    spawn::signal_group(main, signal);
-                    if signal == self.job.manners.stop_signal || signal == libc::SIGTERM {
-                        // A stopped process takes no signal but SIGKILL until it is continued.
-                        spawn::signal_group(main, libc::SIGCONT);
-                    }
-                }
+            Action::Signal(signal) => self.signal(signal),
+            Action::Stop => {
+                let signal = self.job.manners.stop_signal;
+                let text = format!("leadership lost: telling the command to stop with {}", signals::name(signal));
+                self.log(true, text);
+                self.signal(signal);
             }
             Action::Sweep => {
                 self.swept = Some(Vec::new());
@@ -223,6 +222,26 @@ impl Supervisor {
             }
             Action::Kill(reason) => self.begin_kill(reason),
             Action::Report(gone) => self.report_gone(gone),
+        }
+    }
+
+    fn signal(&mut self, signal: i32) {
+        let Some(main) = self.main else { return };
+        if signal == libc::SIGCONT {
+            self.take_foreground(main);
+        }
+        spawn::signal_group(main, signal);
+        if signal == self.job.manners.stop_signal || signal == libc::SIGTERM {
+            // A stopped process takes no signal but SIGKILL until it is continued.
+            spawn::signal_group(main, libc::SIGCONT);
+        }
+    }
+
+    /// leaderrun was continued, as `fg` and `bg` do it: by now it may be the foreground job.
+    fn take_foreground(&mut self, main: Pid) {
+        if let Some(terminal) = Terminal::of_foreground_job(self.elector_pid) {
+            terminal.give_to(main);
+            self.terminal = Some(terminal);
         }
     }
 
@@ -261,7 +280,7 @@ impl Supervisor {
         self.log(
             true,
             match reason {
-                Reason::Lost => "leadership lost: killing what is left of the command".into(),
+                Reason::Lost => "killing what is left of the command".into(),
                 Reason::AskedToEnd => "the command did not end in time: killing it".into(),
                 Reason::LeftRunning => "killing what the command left running".into(),
             },

@@ -37,8 +37,10 @@ pub struct Manners {
 pub enum Action {
     /// Start the command, if [`Policy::may_start`] still says so at the last moment.
     Start,
-    /// Send a signal to the command's process group.
+    /// Send a signal that leaderrun was sent to the command's process group.
     Signal(i32),
+    /// The leadership is lost: send the stop signal to the command's process group.
+    Stop,
     /// Send SIGTERM to everything that the main process left running.
     Sweep,
     /// Send SIGKILL to every descendant, again and again, until none is left.
@@ -217,7 +219,7 @@ impl Policy {
         if !self.lost {
             self.lose(kill);
             if self.main == Main::Running {
-                self.actions.push_back(Action::Signal(self.manners.stop_signal));
+                self.actions.push_back(Action::Stop);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Starting the command: fork and exec by hand, so that an exec that hangs or fails is an event of the
 //! supervisor's loop and never blocks it.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -35,6 +36,19 @@ impl Program {
     pub fn new(command: &[OsString]) -> Result<Self, std::ffi::NulError> {
         let arguments = command.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
         Ok(Self { arguments, environment: Vec::new() })
+    }
+
+    /// Why the program could not be executed. execvp(3) says "permission denied" when it could not look
+    /// into one folder of PATH and found nothing in the others; a shell says "not found" then.
+    pub fn failure(&self, errno: Errno) -> Errno {
+        let name = OsStr::from_bytes(self.arguments[0].as_bytes());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_there = |folder: PathBuf| folder.join(name).is_file();
+        let is_path = name.as_bytes().contains(&b'/');
+        match errno {
+            Errno::EACCES if !is_path && !std::env::split_paths(&path).any(is_there) => Errno::ENOENT,
+            errno => errno,
+        }
     }
 
     /// This process's environment without the variables in `removed`, and with `added`.

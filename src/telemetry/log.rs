@@ -58,12 +58,18 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let writer = Lines { lines: lines.clone(), dropped: Arc::default() };
     thread::Builder::new().name("log".into()).spawn(move || write_lines(&backlog, &done))?;
     // What libraries say is for whoever debugs: -v -v.
-    let others = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
+    let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
     let targets = Targets::new().with_target("leaderrun", level).with_default(others);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        Format::Text => registry.with(layer.event_format(Text { colored: io::stderr().is_terminal() })).init(),
+        Format::Text => {
+            registry
+                .with(layer.event_format(Text {
+                    colored: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+                }))
+                .init()
+        }
         Format::Json => registry
             .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
             .init(),
@@ -162,6 +168,10 @@ where
         }
         let mut fields = Fields { message: String::new(), others: String::new() };
         event.record(&mut fields);
+        let target = event.metadata().target();
+        if !target.starts_with("leaderrun") {
+            write!(writer, "{target}: ")?;
+        }
         writeln!(writer, "{}{}", fields.message, fields.others)
     }
 }
@@ -183,11 +193,28 @@ impl Visit for Fields {
 /// Text from outside, such as another holder's identity, as a log or terminal may safely show it.
 pub fn printable(text: &str) -> String {
     const LONGEST: usize = 200;
-    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    let harmless = |character: char| matches!(character, '"' | '\'' | '\\');
+    let mut shown = String::new();
+    for character in text.chars().take(LONGEST) {
+        match character {
+            character if harmless(character) => shown.push(character),
+            character => shown.extend(character.escape_debug()),
+        }
+    }
     if text.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// A failure in one line: what it is about and, if that says more, the innermost cause. What lies
+/// between mostly repeats one of them.
+pub fn printable_cause(failure: &anyhow::Error) -> String {
+    let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
+    match inner.lines().next() {
+        Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
+        _ => outer,
+    }
 }
 
 /// Ends the process on a panic, with a word to the log rather than to a stderr that might block.

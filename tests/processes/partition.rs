@@ -81,7 +81,7 @@ fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
     let mut b = Candidate::new("b", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
     b.says("is held by a");
     proxy.partition();
-    b.says("does not answer");
+    b.says("does not answer; trying again");
     proxy.heal();
     b.says("answers again");
     witnesses.assert_one_at_a_time(1);

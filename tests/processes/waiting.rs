@@ -98,11 +98,12 @@ fn waiting_not_at_all_still_replaces_a_dead_holder() {
         let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         // As when the machine dies: everything at once.
-        let _ = (
-            kill(a.supervisor(), Signal::SIGSTOP),
-            kill(a.elector(), Signal::SIGKILL),
-            kill(a.supervisor(), Signal::SIGKILL),
-        );
+        let (elector, supervisor) = (a.elector(), a.supervisor());
+        for (process, signal) in
+            [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
+        {
+            kill(process, signal).expect("it is alive");
+        }
         drop(a);
         let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).witnessed(&witnesses, &["ends"]);
         b.ends_with(0);

@@ -16,6 +16,7 @@ use kube::core::Status;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
@@ -25,6 +26,8 @@ use super::{runtime, tls};
 /// How long anything may take before a test gives up on it. Long: test machines can be slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The content type of an object.
+pub const JSON: &str = "application/json";
 /// The content type of a JSON merge patch (RFC 7396).
 pub const MERGE_PATCH: &str = "application/merge-patch+json";
 /// The content type of a JSON patch (RFC 6902).
@@ -36,6 +39,9 @@ pub struct Client {
     server: SocketAddr,
     headers: Vec<(String, String)>,
 }
+
+/// What a request carries: a content type and a document, or nothing.
+pub type Body<'a> = Option<(&'a str, &'a Value)>;
 
 /// What came back, whatever the status.
 #[derive(Debug)]
@@ -110,29 +116,33 @@ impl Client {
             if response.status().is_success() {
                 return Ok(Ok((connection, response)));
             }
-            io::Result::Ok(Err(read(response).await?))
+            io::Result::Ok(Err(read(response).await?.into_status()))
         });
         match response.unwrap_or_else(|error| panic!("cannot watch {path}: {error}")) {
             Ok((connection, response)) => Ok(Watch::new(connection, response.into_body())),
-            Err(reply) => Err(reply.into_status()),
+            Err(status) => Err(status),
         }
     }
 
     /// Sends one request and gives up after `limit`; what HTTP makes of it is in the reply.
-    pub fn send(&self, method: Method, path: &str, body: Option<(&str, &Value)>, limit: Duration) -> io::Result<Reply> {
+    pub fn send(&self, method: Method, path: &str, body: Body, limit: Duration) -> io::Result<Reply> {
         let request = self.request(method, path, body);
         let server = self.server;
         runtime::wait(async move {
-            let exchange = async {
-                let mut connection = connect(server).await?;
-                let response = send(&mut connection, request).await?;
-                read(response).await
-            };
+            let exchange = async { exchange(&mut connect(server).await?, request).await };
             tokio::time::timeout(limit, exchange).await?
         })
     }
 
-    fn json(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Value, Box<Status>> {
+    /// Opens a connection that stays open for several requests.
+    pub fn open(&self) -> io::Result<Session> {
+        let server = self.server;
+        let connect = async move { tokio::time::timeout(PATIENCE, connect(server)).await? };
+        let connection = Arc::new(Mutex::new(runtime::wait(connect)?));
+        Ok(Session { client: self.clone(), connection })
+    }
+
+    fn json(&self, method: Method, path: &str, body: Body) -> Result<Value, Box<Status>> {
         let reply =
             self.send(method.clone(), path, body, PATIENCE).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         match reply.status {
@@ -141,7 +151,7 @@ impl Client {
         }
     }
 
-    fn request(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Request<Full<Bytes>> {
+    fn request(&self, method: Method, path: &str, body: Body) -> Request<Full<Bytes>> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -160,7 +170,23 @@ impl Client {
     }
 }
 
-const JSON: &str = "application/json";
+/// One connection of a [`Client`], for requests one after the other.
+pub struct Session {
+    client: Client,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Session {
+    /// Sends one request by this connection and gives up after `limit`.
+    pub fn send(&self, method: Method, path: &str, body: Body, limit: Duration) -> io::Result<Reply> {
+        let request = self.client.request(method, path, body);
+        let connection = Arc::clone(&self.connection);
+        runtime::wait(async move {
+            let exchange = async { exchange(&mut *connection.lock().await, request).await };
+            tokio::time::timeout(limit, exchange).await?
+        })
+    }
+}
 
 impl Reply {
     /// The body; panics where it is no JSON.
@@ -228,13 +254,13 @@ impl Watch {
         self.events.recv_timeout(duration).is_err_and(|error| error == RecvTimeoutError::Timeout)
     }
 
-    /// Waits until the connection breaks off in the middle of the watch.
-    pub fn wait_until_broken(&self) {
+    /// Waits until it is over, in whichever way: at its end, or because the connection broke.
+    pub fn wait_until_over(&self) {
         loop {
             match self.events.recv_timeout(PATIENCE) {
                 Ok(Ok(_)) => {}
-                Ok(Err(_)) => return,
-                Err(error) => panic!("the watch should have broken: {error}"),
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => panic!("the watch should be over by now"),
             }
         }
     }
@@ -262,7 +288,7 @@ async fn connect(server: SocketAddr) -> io::Result<Connection> {
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::from(server.ip());
-    let stream = TlsConnector::from(Arc::clone(&tls::client_config())).connect(name, stream).await?;
+    let stream = TlsConnector::from(tls::client_config()).connect(name, stream).await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let driver = tokio::spawn(async move { drop(connection.await) });
     Ok(Connection { sender, driver })
@@ -271,6 +297,10 @@ async fn connect(server: SocketAddr) -> io::Result<Connection> {
 async fn send(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
     let sender = &mut connection.sender;
     sender.send_request(request).await.map_err(io::Error::other)
+}
+
+async fn exchange(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<Reply> {
+    read(send(connection, request).await?).await
 }
 
 async fn read(response: Response<Incoming>) -> io::Result<Reply> {

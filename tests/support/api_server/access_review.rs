@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::authentication::Identity;
-use super::decode::decode;
+use super::decode::{UnknownFields, decode};
 use super::metadata::text;
 use super::rbac;
 use super::request::{Access, Target};
@@ -13,7 +13,7 @@ use super::store::Store;
 
 /// Answers the question in `body`.
 pub fn review(store: &Store, who: &Identity, body: Value) -> Result<Value> {
-    let mut review = decode(&ACCESS_REVIEW, body)?;
+    let mut review = decode(&ACCESS_REVIEW, body, UnknownFields::Drop)?;
     let field = |attributes: &Value, name: &str| text(&attributes[name]).to_owned();
     let resource = &review["spec"]["resourceAttributes"];
     let path = &review["spec"]["nonResourceAttributes"];

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::decode::UnknownFields;
 use super::objects::Objects;
 use super::resources;
 use super::store::Store;
@@ -58,6 +59,7 @@ fn create(store: &Store, group: &str, resource: &str, object: &Value) {
         resource: resources::find(group, "v1", resource).expect("a resource of this server"),
         namespace: "",
         manager: "kube-apiserver",
+        unknown_fields: UnknownFields::Refuse,
         dry_run: false,
     };
     objects.create(object.clone()).expect("an object that a cluster starts with");

@@ -9,8 +9,17 @@ use super::metadata::text;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// Reads `body` as an object of that resource. Fields that it does not have are dropped without a word.
-pub fn decode(resource: &Resource, mut body: Value) -> Result<Value> {
+/// What becomes of fields that a resource does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// They are dropped without a word.
+    Drop,
+    /// They are an error.
+    Refuse,
+}
+
+/// Reads `body` as an object of that resource.
+pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> Result<Value> {
     let Some(fields) = body.as_object_mut() else {
         let why = format!("the object provided is unrecognized (must be of type {})", resource.kind);
         return Err(status::bad_request(why));
@@ -27,11 +36,41 @@ pub fn decode(resource: &Resource, mut body: Value) -> Result<Value> {
             check_micro_time(time).map_err(|why| unreadable(resource, resource.kind, why))?;
         }
     }
+    let given = (unknown == UnknownFields::Refuse).then(|| body.clone());
     let mut object = (resource.decode)(body).map_err(|why| unreadable(resource, resource.kind, why))?;
+    if let Some(given) = given {
+        let unknown = unknown_fields("", &given, &object);
+        if !unknown.is_empty() {
+            let why = format!("strict decoding error: {}", unknown.join(", "));
+            return Err(unreadable(resource, resource.kind, why));
+        }
+    }
     if resource.name == "leases" {
         complete_lease(&mut object);
     }
     Ok(object)
+}
+
+/// The fields that were given and are not there once the object has been read as its type.
+fn unknown_fields(place: &str, given: &Value, read: &Value) -> Vec<String> {
+    match (given, read) {
+        (Value::Object(given), Value::Object(read)) => {
+            let fields = given.iter().filter(|(_, value)| !value.is_null());
+            let unknown = fields.map(|(name, value)| match read.get(name) {
+                Some(read) => unknown_fields(&format!("{place}{name}."), value, read),
+                None => vec![format!("unknown field \"{place}{name}\"")],
+            });
+            unknown.flatten().collect()
+        }
+        (Value::Array(given), Value::Array(read)) => {
+            let items = given.iter().zip(read).enumerate();
+            let place = place.trim_end_matches('.');
+            items
+                .flat_map(|(index, (given, read))| unknown_fields(&format!("{place}[{index}]."), given, read))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn complete_lease(lease: &mut Value) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::handler::{Reply, json_reply, plain};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
@@ -31,6 +31,9 @@ pub fn answer(path: &str) -> Option<Reply> {
         }
         ["api", "v1"] => resource_list("", "v1"),
         ["apis", name, "v1"] if groups().contains(name) => resource_list(name, &format!("{name}/v1")),
+        ["openapi", "v3"] => openapi_index(),
+        ["openapi", "v3", "api", "v1"] => openapi(""),
+        ["openapi", "v3", "apis", name, "v1"] if groups().contains(name) => openapi(name),
         _ => return None,
     };
     Some(json_reply(200, &document))
@@ -84,6 +87,37 @@ fn resource_list(group: &str, version: &str) -> Value {
         "apiVersion": "v1",
         "groupVersion": version,
         "resources": resources,
+    })
+}
+
+/// Where the OpenAPI documents are, one for each group.
+fn openapi_index() -> Value {
+    let groups = groups().into_iter().map(|name| format!("apis/{name}/v1"));
+    let paths = groups.chain(["api/v1".to_owned()]).map(|path| {
+        let place = json!({ "serverRelativeURL": format!("/openapi/v3/{path}") });
+        (path, place)
+    });
+    json!({ "paths": Map::from_iter(paths) })
+}
+
+/// Just so much of OpenAPI that clients like `kubectl edit` leave the validation of fields to the server.
+fn openapi(group: &str) -> Value {
+    let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+    let field_validation = json!({ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } });
+    let paths = all().filter(|resource| resource.group == group).map(|resource| {
+        let namespace = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+        let patch = json!({
+            "parameters": [field_validation],
+            "responses": {},
+            "x-kubernetes-action": "patch",
+            "x-kubernetes-group-version-kind": { "group": group, "version": "v1", "kind": resource.kind },
+        });
+        (format!("{root}{namespace}/{}/{{name}}", resource.name), json!({ "patch": patch }))
+    });
+    json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": VERSION },
+        "paths": Map::from_iter(paths),
     })
 }
 

@@ -12,6 +12,7 @@ use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::authentication::{self, Identity};
+use super::decode::UnknownFields;
 use super::metadata::text;
 use super::objects::{Objects, Patch};
 use super::request::{Access, Query, Target};
@@ -86,6 +87,10 @@ impl Call {
             resource,
             namespace: if resource.namespaced { &access.namespace } else { "" },
             manager: &manager,
+            unknown_fields: match self.query.get("fieldValidation") {
+                Some("Strict") => UnknownFields::Refuse,
+                _ => UnknownFields::Drop,
+            },
             dry_run: self.query.get("dryRun") == Some("All"),
         };
         let everywhere = resource.namespaced && access.namespace.is_empty();
@@ -99,9 +104,9 @@ impl Call {
             }
             "create" if !everywhere && name.is_empty() => Ok(json_reply(201, &objects.create(self.json()?)?)),
             "update" if !everywhere && !name.is_empty() => {
-                let access = Access { verb: "create".to_owned(), ..access.clone() };
                 // Asked before the store is locked: the answer is in the store.
-                let may_create = rbac::authorize(&self.store, who, &Target::Resource(access));
+                let creation = self.target.with_verb(|_| "create".to_owned());
+                let may_create = rbac::authorize(&self.store, who, &creation);
                 let (object, created) = objects.update(name, self.json()?, may_create)?;
                 Ok(json_reply(if created { 201 } else { 200 }, &object))
             }

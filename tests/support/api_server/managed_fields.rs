@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::metadata::text;
 use super::resources::Resource;
 
 /// Metadata that the server writes itself, which nobody manages.
@@ -46,6 +47,8 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
         entry["fieldsType"] = "FieldsV1".into();
         join(fields_mut(entry), &changed);
         entries.retain_mut(|entry| !fields_mut(entry).is_empty());
+        let order = |entry: &Value| ["time", "manager"].map(|field| text(&entry[field]).to_owned());
+        entries.sort_by_key(order);
     }
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");

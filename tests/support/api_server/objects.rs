@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::decode::decode;
+use super::decode::{UnknownFields, decode};
 use super::resources::{self, Resource};
 use super::status::{self, Result};
 use super::store::{Key, Store, Write};
@@ -18,6 +18,7 @@ pub struct Objects<'a> {
     pub namespace: &'a str,
     /// Who is written down as the manager of changed fields.
     pub manager: &'a str,
+    pub unknown_fields: UnknownFields,
     /// Everything is checked, nothing written.
     pub dry_run: bool,
 }
@@ -37,7 +38,7 @@ impl Objects<'_> {
     }
 
     pub fn create(&self, body: Value) -> Result<Value> {
-        let mut object = decode(self.resource, body)?;
+        let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
         metadata::generate_name(&mut object);
         self.check_namespace_is_open()?;
@@ -58,7 +59,7 @@ impl Objects<'_> {
     ///
     /// Returns the object, and whether it is new.
     pub fn update(&self, name: &str, body: Value, may_create: Result<()>) -> Result<(Value, bool)> {
-        let mut object = decode(self.resource, body)?;
+        let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
         metadata::check_name(&object, name)?;
         // Looked at before the store is locked. A namespace that goes meanwhile is a race that real servers have too.
@@ -94,7 +95,7 @@ impl Objects<'_> {
                     object = patch::apply(object, operations).ok_or_else(status::unprocessable)?;
                 }
             }
-            let mut object = decode(self.resource, object)?;
+            let mut object = decode(self.resource, object, self.unknown_fields)?;
             metadata::enter_namespace(&mut object, self.namespace)?;
             metadata::check_name(&object, name)?;
             self.replacement(name, before, object)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, timeout_at};
 
-use super::decode::decode;
+use super::decode::{UnknownFields, decode};
 use super::events;
 use super::handler::Body;
 use super::request::Query;
@@ -162,13 +162,17 @@ impl Watch {
         }
         let was = change.before.as_ref().is_some_and(|before| selector.matches(before));
         let is = !change.deleted && selector.matches(&change.object);
-        let kind = match (was, is) {
-            (false, true) => "ADDED",
-            (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
-            (false, false) => return None,
-        };
-        Some(self.event(kind, &change.object))
+        match (was, is, &change.before) {
+            (false, true, _) => Some(self.event("ADDED", &change.object)),
+            (true, true, _) => Some(self.event("MODIFIED", &change.object)),
+            (true, false, _) if change.deleted => Some(self.event("DELETED", &change.object)),
+            (true, false, Some(before)) => {
+                let mut last_seen = Value::clone(before);
+                last_seen["metadata"]["resourceVersion"] = change.revision.to_string().into();
+                Some(self.event("DELETED", &last_seen))
+            }
+            _ => None,
+        }
     }
 
     fn event(&self, kind: &str, object: &Value) -> Value {
@@ -179,7 +183,7 @@ impl Watch {
     /// An empty object that bears the version up to which the client has been told.
     fn bookmark(&self, annotations: Value) -> Value {
         let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
-        let object = decode(self.scope.resource, json!({ "metadata": metadata }));
+        let object = decode(self.scope.resource, json!({ "metadata": metadata }), UnknownFields::Drop);
         json!({ "type": "BOOKMARK", "object": object.unwrap_or_default() })
     }
 }

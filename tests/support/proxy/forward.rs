@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -102,7 +102,7 @@ impl Passage {
         if let Some(Fault::Answer { status, retry_after }) = fault {
             return Ok(answer(status, retry_after));
         }
-        tokio::time::sleep(delay).await;
+        take_time(delay).await;
         if let Some(Fault::HoldRequest(gate)) = &fault {
             gate.pass().await;
         }
@@ -116,8 +116,15 @@ impl Passage {
             Some(Fault::HoldReply(gate)) => gate.pass().await,
             _ => {}
         }
-        tokio::time::sleep(self.shared.reply_delay()).await;
+        take_time(self.shared.reply_delay()).await;
         Ok(reply.map(BodyExt::boxed))
+    }
+}
+
+/// Sleeping for no time would still wait for the next tick of the timer.
+async fn take_time(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
     }
 }
 

@@ -113,11 +113,12 @@ impl Proxy {
     /// The present connections are closed, and new ones refused.
     pub fn refuse(&self) {
         let listening = self.listening.lock().expect("the listener").take();
-        self.break_existing();
         if let Some(Listening { stop, task }) = listening {
             let _ = stop.send(());
             let _ = runtime::wait(task);
         }
+        // Silent connections outlive the task that served them.
+        self.break_existing();
     }
 
     /// Every request takes so much longer to the server.

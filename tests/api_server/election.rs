@@ -1,0 +1,198 @@
+//! What elections are made of: creation by PUT, compare-and-swap, versions that grow.
+
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::thread;
+
+use serde_json::json;
+
+use super::support::{Client, Cluster};
+use super::{Place, held_by, put, version, without};
+
+#[test]
+fn a_put_to_a_free_name_creates_a_lease() {
+    let place = Place::new();
+    let reply = put(&place.admin, &place.lease("job"), &held_by("job", "a"));
+    assert_eq!(reply.status, 201);
+    let made = reply.json();
+    assert_eq!(made["kind"], "Lease");
+    assert_eq!(made["apiVersion"], "coordination.k8s.io/v1");
+    assert_eq!(made["metadata"]["namespace"], place.namespace.as_str());
+    assert!(made["metadata"]["uid"].is_string());
+    assert!(made["metadata"]["creationTimestamp"].is_string());
+    assert!(made["metadata"].get("generation").is_none());
+    assert_eq!(made, place.admin.get(&place.lease("job")).expect("the Lease"));
+}
+
+#[test]
+fn of_several_puts_at_once_exactly_one_creates() {
+    const RIVALS: usize = 6;
+    for round in 0..5 {
+        let place = Place::new();
+        let start = Barrier::new(RIVALS);
+        let rivals = |rival: usize| {
+            start.wait();
+            put(&place.admin, &place.lease("job"), &held_by("job", &format!("rival-{rival}")))
+        };
+        let replies = thread::scope(|scope| {
+            let rivals: Vec<_> = (0..RIVALS).map(|rival| scope.spawn(move || rivals(rival))).collect();
+            rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect::<Vec<_>>()
+        });
+        let created = replies.iter().filter(|reply| reply.status == 201).count();
+        assert_eq!(created, 1, "round {round}: {replies:#?}");
+        for refused in replies.iter().filter(|reply| reply.status != 201) {
+            assert_eq!(refused.status, 422);
+            let message = refused.json()["message"].to_string();
+            assert!(message.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"));
+        }
+    }
+}
+
+#[test]
+fn an_update_needs_the_version_last_read() {
+    let place = Place::new();
+    let old = place.put("job", "a");
+    place.give("job", "b");
+    let conflict = place.admin.replace(&place.lease("job"), &old).unwrap_err();
+    assert_eq!((conflict.code, conflict.reason.as_str()), (409, "Conflict"));
+    assert_eq!(
+        conflict.message,
+        "Operation cannot be fulfilled on leases.coordination.k8s.io \"job\": the object has been modified; \
+         please apply your changes to the latest version and try again"
+    );
+    let missing = place.admin.replace(&place.lease("job"), &without(&old, "resourceVersion")).unwrap_err();
+    assert_eq!((missing.code, missing.reason.as_str()), (422, "Invalid"));
+    let nonsense = place.admin.merge_patch(&place.lease("job"), &json!({ "metadata": { "resourceVersion": "x" } }));
+    assert_eq!(nonsense.unwrap_err().code, 500);
+}
+
+#[test]
+fn of_several_updates_from_one_version_exactly_one_succeeds() {
+    const RIVALS: usize = 6;
+    let place = Place::new();
+    let free = place.put("job", "");
+    let start = Barrier::new(RIVALS);
+    let statuses = thread::scope(|scope| {
+        let rivals: Vec<_> = (0..RIVALS)
+            .map(|rival| {
+                let (place, start, mut lease) = (&place, &start, free.clone());
+                scope.spawn(move || {
+                    lease["spec"]["holderIdentity"] = format!("rival-{rival}").into();
+                    start.wait();
+                    put(&place.admin, &place.lease("job"), &lease).status
+                })
+            })
+            .collect();
+        rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect::<Vec<_>>()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 409).count(), RIVALS - 1, "{statuses:?}");
+}
+
+#[test]
+fn a_put_without_uid_makes_a_deleted_lease_anew() {
+    let place = Place::new();
+    let old = place.put("job", "a");
+    place.admin.delete(&place.lease("job")).expect("a deletion");
+    let reply = put(&place.admin, &place.lease("job"), &without(&old, "uid"));
+    assert_eq!(reply.status, 201);
+    assert_ne!(reply.json()["metadata"]["uid"], old["metadata"]["uid"]);
+}
+
+#[test]
+fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
+    let place = Place::new();
+    let old = place.put("job", "a");
+    place.admin.delete(&place.lease("job")).expect("a deletion");
+    let uid = old["metadata"]["uid"].as_str().expect("a uid");
+
+    let gone = place.admin.replace(&place.lease("job"), &old).unwrap_err();
+    assert_eq!((gone.code, gone.reason.as_str()), (409, "Conflict"));
+    let expected = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+    assert!(gone.message.ends_with(&expected), "{}", gone.message);
+
+    let new = place.put("job", "b");
+    let other = place.admin.replace(&place.lease("job"), &old).unwrap_err();
+    assert_eq!(other.code, 409);
+    let expected = format!("{expected}{}", new["metadata"]["uid"].as_str().expect("a uid"));
+    assert!(other.message.ends_with(&expected), "{}", other.message);
+}
+
+#[test]
+fn a_lease_made_anew_has_a_greater_version() {
+    let place = Place::new();
+    let mut last = 0;
+    for _ in 0..15 {
+        let made = place.put("job", "a");
+        assert!(version(&made) > last);
+        last = version(&made);
+        let deleted = place.admin.delete(&place.lease("job")).expect("a deletion");
+        assert_eq!((&deleted["status"], &deleted["details"]["uid"]), (&json!("Success"), &made["metadata"]["uid"]));
+    }
+}
+
+#[test]
+fn versions_pass_powers_of_ten() {
+    // A fresh cluster: a real one starts near zero, ours just below ten thousand.
+    let cluster = Cluster::start();
+    let place = Place::on(&cluster);
+    let mut last = version(&place.put("job", "a"));
+    let digits = last.to_string().len();
+    for round in 0..2_000 {
+        let now = version(&place.give("job", &format!("holder-{round}")));
+        assert!(now > last);
+        last = now;
+        if last.to_string().len() > digits {
+            return;
+        }
+    }
+    panic!("the version is still {last}");
+}
+
+#[test]
+fn an_update_that_changes_nothing_is_no_write() {
+    let place = Place::new();
+    let lease = place.put("job", "a");
+    let watch = place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&lease))).expect("a watch");
+    let reply = put(&place.admin, &place.lease("job"), &lease);
+    assert_eq!((reply.status, version(&reply.json())), (200, version(&lease)));
+    let changed = place.give("job", "b");
+    let event = watch.next_change().expect("an event");
+    assert_eq!(version(&event["object"]), version(&changed), "the first event is of the first change");
+}
+
+#[test]
+fn a_put_keeps_the_managed_fields_it_leaves_out() {
+    let place = Place::new();
+    let lease = place.put("job", "a");
+    let managers = |lease: &serde_json::Value| {
+        let entries = lease["metadata"]["managedFields"].as_array().expect("managed fields");
+        entries.iter().map(|entry| entry["manager"].to_string()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(managers(&lease), BTreeSet::from(["\"tests\"".to_owned()]));
+    let mut bare = without(&lease, "managedFields");
+    bare["metadata"]["annotations"] = json!({ "leaderrun/run": "1" });
+    let path = format!("{}?fieldManager=other", place.lease("job"));
+    let both = place.admin.replace(&path, &bare).expect("an update");
+    assert_eq!(managers(&both), BTreeSet::from(["\"tests\"".to_owned(), "\"other\"".to_owned()]));
+}
+
+#[test]
+fn a_restart_keeps_the_data_and_breaks_connections() {
+    let cluster = Cluster::start();
+    let place = Place::on(&cluster);
+    let before = place.put("job", "a");
+    let watch = place.admin.watch(&place.leases()).expect("a watch");
+    cluster.restart();
+    watch.wait_until_over();
+    assert_eq!(place.admin.get(&place.lease("job")).expect("the Lease"), before);
+    assert!(version(&place.give("job", "b")) > version(&before));
+}
+
+#[test]
+fn clusters_are_apart() {
+    let (one, other) = (Place::new(), Cluster::start());
+    one.put("job", "a");
+    let elsewhere: Client = other.admin();
+    assert_eq!(elsewhere.get(&one.lease("job")).unwrap_err().code, 404);
+}

@@ -1,0 +1,74 @@
+//! Events: one store, two APIs.
+
+use serde_json::{Value, json};
+
+use super::Place;
+
+fn event(place: &Place) -> Value {
+    json!({
+        "metadata": { "name": "won" },
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "leaderrun",
+        "reportingInstance": "host-1",
+        "action": "Acquire",
+        "reason": "LeaderElection",
+        "type": "Normal",
+        "note": "host-1 became leader",
+        "regarding": { "kind": "Lease", "namespace": place.namespace, "name": "job" },
+    })
+}
+
+fn path(place: &Place, api: &str) -> String {
+    format!("/{api}/v1/namespaces/{}/events", place.namespace)
+}
+
+#[test]
+fn what_one_api_takes_the_other_shows() {
+    let place = Place::new();
+    place.admin.create(&path(&place, "apis/events.k8s.io"), &event(&place)).expect("an event");
+    let seen = place.admin.get(&format!("{}/won", path(&place, "api"))).expect("the same event");
+    assert_eq!((&seen["apiVersion"], &seen["message"]), (&json!("v1"), &json!("host-1 became leader")));
+    assert_eq!(seen["involvedObject"]["name"], "job");
+    assert_eq!(seen["reportingComponent"], "leaderrun");
+    let about = place.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&place, "api")));
+    assert_eq!(about.expect("a list")["items"].as_array().expect("items").len(), 1);
+}
+
+#[test]
+fn the_new_api_wants_events_complete() {
+    let place = Place::new();
+    let complete = event(&place);
+    for (field, value, complaint) in [
+        ("eventTime", Value::Null, "eventTime"),
+        ("reportingController", json!("two words"), "reportingController"),
+        ("reportingInstance", Value::Null, "reportingInstance"),
+        ("action", Value::Null, "action"),
+        ("reason", json!("r".repeat(129)), "reason"),
+        ("type", json!("Odd"), "type"),
+        ("note", json!("n".repeat(1025)), "message"),
+        ("series", json!({ "count": 1, "lastObservedTime": "2026-01-01T00:00:00.000000Z" }), "series.count"),
+        ("deprecatedCount", json!(1), "count"),
+        ("regarding", json!({ "kind": "Lease", "name": "job" }), "involvedObject.namespace"),
+    ] {
+        let mut event = complete.clone();
+        event[field] = value;
+        let refused = place.admin.create(&path(&place, "apis/events.k8s.io"), &event).unwrap_err();
+        assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
+        let causes = &refused.details.as_ref().expect("details").causes;
+        assert!(causes.iter().any(|cause| cause.field == complaint), "{field}: {causes:?}");
+    }
+}
+
+#[test]
+fn only_the_series_of_an_event_changes() {
+    let place = Place::new();
+    let events = path(&place, "apis/events.k8s.io");
+    let made = place.admin.create(&events, &event(&place)).expect("an event");
+    let mut other = made.clone();
+    other["note"] = "something else".into();
+    let refused = place.admin.replace(&format!("{events}/won"), &other).unwrap_err();
+    assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
+    let mut again = made;
+    again["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
+    place.admin.replace(&format!("{events}/won"), &again).expect("a series");
+}

@@ -1,0 +1,194 @@
+//! Who may do what.
+
+use serde_json::{Value, json};
+
+use super::support::users::ADMIN;
+use super::support::{Client, Cluster};
+use super::{Place, held_by, put};
+
+/// All that a candidate needs: four verbs on one name.
+fn on_one_name(verbs: &[&str]) -> Value {
+    json!([{
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["job"],
+        "verbs": verbs,
+    }])
+}
+
+fn place_with(rules: Value) -> (Place, Client) {
+    let place = Place::new();
+    let cluster = Cluster::shared();
+    cluster.grant(&place.namespace, "candidate", rules);
+    (place, cluster.client_for("candidate"))
+}
+
+#[test]
+fn who_is_not_known_is_unauthorized() {
+    let place = Place::new();
+    let server = Cluster::shared().address();
+    let nobody = Client::anonymous(server);
+    for client in [nobody.clone(), nobody.with_header("authorization", "Bearer nonsense")] {
+        let refused = client.get(&place.leases()).unwrap_err();
+        assert_eq!(
+            (refused.code, refused.reason.as_str(), refused.message.as_str()),
+            (401, "Unauthorized", "Unauthorized")
+        );
+    }
+    assert!(Client::new(server, ADMIN).get(&place.leases()).is_ok());
+}
+
+#[test]
+fn without_rights_the_server_says_what_is_forbidden() {
+    let place = Place::new();
+    let stranger = Cluster::shared().client_for("stranger");
+    let namespace = &place.namespace;
+    let cannot = |verb: &str| {
+        format!(
+            "User \"stranger\" cannot {verb} resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"{namespace}\""
+        )
+    };
+    let one = "leases.coordination.k8s.io \"job\" is forbidden: ";
+    let all = "leases.coordination.k8s.io is forbidden: ";
+    let job = place.lease("job");
+    let lease = held_by("job", "a");
+    for (refused, message) in [
+        (stranger.get(&job), format!("{one}{}", cannot("get"))),
+        (stranger.replace(&job, &lease), format!("{one}{}", cannot("update"))),
+        (stranger.merge_patch(&job, &lease), format!("{one}{}", cannot("patch"))),
+        (stranger.delete(&job), format!("{one}{}", cannot("delete"))),
+        (stranger.create(&place.leases(), &lease), format!("{all}{}", cannot("create"))),
+        (stranger.get(&place.leases()), format!("{all}{}", cannot("list"))),
+        (stranger.watch(&place.leases()).map(|_| Value::Null), format!("{all}{}", cannot("watch"))),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.code, refused.reason.as_str(), refused.message), (403, "Forbidden", message));
+    }
+    let nodes = stranger.get("/api/v1/namespaces").unwrap_err().message.clone();
+    assert_eq!(
+        nodes,
+        "namespaces is forbidden: User \"stranger\" cannot list resource \"namespaces\" in API group \"\" at the cluster scope"
+    );
+    let path = stranger.get("/metrics").unwrap_err().message.clone();
+    assert_eq!(path, "forbidden: User \"stranger\" cannot get path \"/metrics\"");
+}
+
+#[test]
+fn everyone_known_may_look_around() {
+    let stranger = Cluster::shared().client_for("stranger");
+    assert!(stranger.get("/version").expect("the version")["gitVersion"].is_string());
+    assert_eq!(stranger.get("/api").expect("versions")["versions"], json!(["v1"]));
+    let resources = stranger.get("/apis/coordination.k8s.io/v1").expect("resources");
+    let leases = resources["resources"].as_array().expect("resources").iter().find(|one| one["name"] == "leases");
+    assert_eq!(leases.expect("leases")["kind"], "Lease");
+}
+
+#[test]
+fn four_verbs_on_one_name_are_all_a_candidate_needs() {
+    let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch"]));
+    let one = format!("{}?fieldSelector=metadata.name%3Djob", place.leases());
+    let watch = candidate.watch(&one).expect("a watch before the object exists");
+    assert_eq!(candidate.get(&place.lease("job")).unwrap_err().code, 404);
+    assert_eq!(put(&candidate, &place.lease("job"), &held_by("job", "a")).status, 201);
+    assert_eq!(watch.next_change().expect("an event")["type"], "ADDED");
+    let mut lease = candidate.get(&place.lease("job")).expect("the Lease");
+    lease["spec"]["holderIdentity"] = "b".into();
+    candidate.replace(&place.lease("job"), &lease).expect("an update");
+}
+
+#[test]
+fn a_name_restricts_everything_but_what_has_no_name() {
+    let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch", "list"]));
+    let other = "fieldSelector=metadata.name%3Dother";
+    assert_eq!(candidate.get(&place.lease("other")).unwrap_err().code, 403);
+    assert_eq!(put(&candidate, &place.lease("other"), &held_by("other", "a")).status, 403);
+    assert_eq!(candidate.watch(&format!("{}?{other}", place.leases())).err().expect("a refusal").code, 403);
+    assert_eq!(candidate.watch(&place.leases()).err().expect("a refusal").code, 403);
+    assert_eq!(candidate.get(&place.leases()).unwrap_err().code, 403);
+    assert!(candidate.get(&format!("{}?fieldSelector=metadata.name%3Djob", place.leases())).is_ok());
+    let post = candidate.create(&place.leases(), &held_by("job", "a")).unwrap_err();
+    assert_eq!(post.code, 403, "a creation by POST has no name that a Role could allow");
+}
+
+#[test]
+fn creation_by_put_needs_update_and_create() {
+    let (place, candidate) = place_with(on_one_name(&["update"]));
+    let refused = candidate.replace(&place.lease("job"), &held_by("job", "a")).unwrap_err();
+    assert_eq!(refused.code, 403);
+    assert!(refused.message.contains("cannot create resource \"leases\""), "{}", refused.message);
+
+    let (place, candidate) = place_with(on_one_name(&["create"]));
+    let refused = candidate.replace(&place.lease("job"), &held_by("job", "a")).unwrap_err();
+    assert!(refused.message.contains("cannot update resource \"leases\""), "{}", refused.message);
+}
+
+#[test]
+fn what_is_granted_can_be_taken_away() {
+    let (place, candidate) = place_with(on_one_name(&["get", "update"]));
+    place.put("job", "a");
+    assert!(candidate.get(&place.lease("job")).is_ok());
+    Cluster::shared().grant(&place.namespace, "candidate", on_one_name(&["update"]));
+    assert_eq!(candidate.get(&place.lease("job")).unwrap_err().code, 403);
+    Cluster::shared().grant(&place.namespace, "candidate", json!([]));
+    assert_eq!(put(&candidate, &place.lease("job"), &held_by("job", "a")).status, 403);
+}
+
+#[test]
+fn a_user_may_ask_what_is_allowed() {
+    let (place, candidate) = place_with(on_one_name(&["get"]));
+    let ask = |verb: &str, name: &str| {
+        let access = json!({
+            "namespace": place.namespace,
+            "group": "coordination.k8s.io",
+            "resource": "leases",
+            "verb": verb,
+            "name": name,
+        });
+        let review = json!({ "spec": { "resourceAttributes": access } });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        candidate.create(path, &review).expect("a review")["status"].clone()
+    };
+    let allowed = ask("get", "job");
+    assert_eq!(allowed["allowed"], true);
+    let namespace = &place.namespace;
+    let why =
+        format!("RBAC: allowed by RoleBinding \"candidate/{namespace}\" of Role \"candidate\" to User \"candidate\"");
+    assert_eq!(allowed["reason"], why);
+    assert_eq!(ask("get", "")["allowed"], false);
+    assert_eq!(ask("update", "job")["allowed"], false);
+}
+
+#[test]
+fn another_can_be_impersonated_by_who_may() {
+    let (place, candidate) = place_with(on_one_name(&["get"]));
+    place.put("job", "a");
+    let cluster = Cluster::shared();
+    let as_candidate = |user: &str| cluster.client_for(user).with_header("impersonate-user", "candidate");
+    assert!(as_candidate("admin").get(&place.lease("job")).is_ok());
+    let refused = as_candidate("admin").delete(&place.lease("job")).unwrap_err();
+    assert!(refused.message.contains("User \"candidate\" cannot delete"), "{}", refused.message);
+
+    assert_eq!(as_candidate("deputy").get(&place.lease("job")).unwrap_err().code, 403);
+    allow_deputy(&place.admin);
+    super::support::cluster::wait_until("the deputy may impersonate", || {
+        as_candidate("deputy").get(&place.lease("job")).is_ok()
+    });
+    let masters = candidate.with_header("impersonate-user", "x").with_header("impersonate-group", "system:masters");
+    assert_eq!(masters.get(&place.lease("job")).unwrap_err().code, 403);
+}
+
+/// Lets the user `deputy` act as the user `candidate`.
+fn allow_deputy(admin: &Client) {
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rule =
+        json!({ "apiGroups": [""], "resources": ["users"], "resourceNames": ["candidate"], "verbs": ["impersonate"] });
+    let role = json!({ "metadata": { "name": "deputy" }, "rules": [rule] });
+    admin.replace(&format!("{rbac}/clusterroles/deputy"), &role).expect("a ClusterRole");
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({
+        "metadata": { "name": "deputy" },
+        "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": "deputy" },
+        "subjects": [{ "apiGroup": group, "kind": "User", "name": "deputy" }],
+    });
+    admin.replace(&format!("{rbac}/clusterrolebindings/deputy"), &binding).expect("a ClusterRoleBinding");
+}

@@ -1,0 +1,147 @@
+//! What an API server takes, what it refuses, and what it drops without a word.
+
+use serde_json::{Value, json};
+
+use super::{Place, put};
+
+/// Puts a new Lease with that spec.
+fn new_lease(spec: &Value) -> (u16, Value) {
+    let place = Place::new();
+    let reply = put(&place.admin, &place.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
+    (reply.status, reply.json())
+}
+
+#[test]
+fn durations_and_transitions_have_bounds() {
+    for (field, number, message) in [
+        ("leaseDurationSeconds", 0, "Invalid value: 0: must be greater than 0"),
+        ("leaseDurationSeconds", -5, "Invalid value: -5: must be greater than 0"),
+        ("leaseTransitions", -1, "Invalid value: -1: must be greater than or equal to 0"),
+    ] {
+        let (status, body) = new_lease(&json!({ field: number }));
+        assert_eq!((status, &body["reason"]), (422, &json!("Invalid")));
+        let cause = &body["details"]["causes"][0];
+        assert_eq!(cause["field"], format!("spec.{field}"));
+        assert_eq!((&cause["message"], &cause["reason"]), (&json!(message), &json!("FieldValueInvalid")));
+        assert_eq!(body["message"], format!("Lease.coordination.k8s.io \"job\" is invalid: spec.{field}: {message}"));
+    }
+    for spec in [json!({ "leaseDurationSeconds": 3_000_000_000_u32 }), json!({ "leaseDurationSeconds": 1.5 })] {
+        assert_eq!(new_lease(&spec).0, 400, "{spec}");
+    }
+}
+
+#[test]
+fn times_need_exactly_six_digits_of_a_second() {
+    for (time, complaint) in [
+        ("2026-01-01T00:00:00Z", r#"cannot parse "Z" as ".000000""#),
+        ("2026-01-01T00:00:00.001Z", r#"cannot parse ".001Z" as ".000000""#),
+        ("2026-01-01T00:00:00.000000001Z", r#"cannot parse "001Z" as "Z07:00""#),
+        ("yesterday", r#"cannot parse "yesterday" as "2006""#),
+        ("", r#"cannot parse "" as "2006""#),
+    ] {
+        for field in ["renewTime", "acquireTime"] {
+            let (status, body) = new_lease(&json!({ field: time }));
+            assert_eq!((status, &body["reason"]), (400, &json!("BadRequest")), "{time}");
+            let message = body["message"].as_str().expect("a message");
+            assert!(message.starts_with("Lease in version \"v1\" cannot be handled as a Lease: "), "{message}");
+            assert!(message.ends_with(complaint), "{message}");
+        }
+    }
+    let (status, lease) = new_lease(&json!({ "renewTime": "2026-01-01T02:00:00.000001+02:00" }));
+    assert_eq!((status, &lease["spec"]["renewTime"]), (201, &json!("2026-01-01T00:00:00.000001Z")));
+}
+
+#[test]
+fn an_empty_holder_is_kept_and_nothing_is_nothing() {
+    let (status, lease) = new_lease(&json!({ "holderIdentity": "", "renewTime": null }));
+    assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "" })));
+}
+
+#[test]
+fn what_is_unknown_or_not_enabled_is_dropped() {
+    let (status, lease) = new_lease(&json!({
+        "holderIdentity": "a",
+        "strategy": "OldestEmulationVersion",
+        "preferredHolder": "b",
+        "nonsense": { "deep": true },
+    }));
+    assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "a" })));
+}
+
+#[test]
+fn what_is_unknown_is_refused_where_that_is_wished() {
+    let place = Place::new();
+    let path = format!("{}?fieldValidation=Strict", place.lease("job"));
+    let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "a", "holder": "a" } });
+    let refused = place.admin.replace(&path, &lease).unwrap_err();
+    assert_eq!((refused.code, refused.reason.as_str()), (400, "BadRequest"));
+    assert!(refused.message.ends_with("strict decoding error: unknown field \"spec.holder\""), "{}", refused.message);
+    let lease = json!({ "metadata": { "name": "job", "labels": { "a": "b" } }, "spec": { "holderIdentity": "" } });
+    place.admin.replace(&path, &lease).expect("a new Lease");
+}
+
+#[test]
+fn wrong_types_and_kinds_are_refused() {
+    let place = Place::new();
+    for object in [
+        json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": 5 } }),
+        json!({ "metadata": { "name": "job" }, "spec": { "renewTime": 5 } }),
+        json!({ "metadata": { "name": "job", "annotations": { "a": 5 } } }),
+        json!({ "kind": "Pod", "metadata": { "name": "job" } }),
+        json!({ "apiVersion": "v1", "metadata": { "name": "job" } }),
+        json!([]),
+    ] {
+        let reply = put(&place.admin, &place.lease("job"), &object);
+        assert_eq!((reply.status, &reply.json()["reason"]), (400, &json!("BadRequest")), "{object}");
+    }
+}
+
+#[test]
+fn names_and_keys_have_a_form() {
+    let place = Place::new();
+    for (metadata, field) in [
+        (json!({ "name": "Upper" }), "metadata.name"),
+        (json!({ "name": "under_score" }), "metadata.name"),
+        (json!({ "name": "-dash" }), "metadata.name"),
+        (json!({ "name": "n".repeat(254) }), "metadata.name"),
+        (json!({ "generateName": "Upper-" }), "metadata.generateName"),
+        (json!({}), "metadata.name"),
+        (json!({ "name": "job", "annotations": { "two words": "" } }), "metadata.annotations"),
+        (json!({ "name": "job", "annotations": { "a/b/c": "" } }), "metadata.annotations"),
+        (json!({ "name": "job", "annotations": { "/a": "" } }), "metadata.annotations"),
+        (json!({ "name": "job", "annotations": { "a": "x".repeat(300_000) } }), "metadata.annotations"),
+        (json!({ "name": "job", "labels": { "a": "two words" } }), "metadata.labels"),
+        (json!({ "name": "job", "labels": { "-a": "b" } }), "metadata.labels"),
+        (
+            json!({ "name": "job", "ownerReferences": [{ "kind": "Pod", "name": "p" }] }),
+            "metadata.ownerReferences.apiVersion",
+        ),
+    ] {
+        let refused = place.admin.create(&place.leases(), &json!({ "metadata": metadata })).unwrap_err();
+        assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
+        let causes = &refused.details.as_ref().expect("details").causes;
+        assert_eq!(causes[0].field, field);
+    }
+    let fine = json!({ "metadata": { "name": "a.b-c.9", "annotations": { "Example.COM/Some_key": "any text: {}" } } });
+    place.admin.create(&place.leases(), &fine).expect("a new Lease");
+    let dotted = place.admin.create("/api/v1/namespaces", &json!({ "metadata": { "name": "a.b" } })).unwrap_err();
+    assert!(dotted.message.contains("must not contain dots"), "{}", dotted.message);
+}
+
+#[test]
+fn roles_are_checked_too() {
+    let place = Place::new();
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", place.namespace);
+    let role = json!({ "metadata": { "name": "r:1" }, "rules": [{ "apiGroups": [""], "resources": ["pods"] }] });
+    let without_verbs = place.admin.replace(&format!("{rbac}/roles/r:1"), &role).unwrap_err();
+    assert_eq!(without_verbs.details.as_ref().expect("details").causes[0].field, "rules[0].verbs");
+
+    let binding = |role: &str| {
+        let reference = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role });
+        json!({ "metadata": { "name": "b" }, "roleRef": reference, "subjects": [] })
+    };
+    let path = format!("{rbac}/rolebindings/b");
+    assert_eq!(put(&place.admin, &path, &binding("one")).status, 201);
+    let changed = place.admin.replace(&path, &binding("two")).unwrap_err();
+    assert!(changed.message.ends_with("cannot change roleRef"), "{}", changed.message);
+}

@@ -1,0 +1,153 @@
+//! Watches: where they start, what they say, how they end.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support::{Cluster, Watch};
+use super::{A_WHILE, Place, version};
+
+/// What an event says, in short: its type and the holder.
+fn gist(event: &Value) -> (&str, &str) {
+    let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned().leak() as &str;
+    (text(&event["type"]), text(&event["object"]["spec"]["holderIdentity"]))
+}
+
+fn next(watch: &Watch) -> Value {
+    watch.next_change().expect("the watch goes on")
+}
+
+#[test]
+fn without_a_version_it_starts_with_the_present_state() {
+    let place = Place::new();
+    place.put("job", "a");
+    for query in ["", "resourceVersion=", "resourceVersion=0"] {
+        let watch = place.admin.watch(&format!("{}?{query}", place.leases())).expect("a watch");
+        assert_eq!(gist(&next(&watch)).0, "ADDED", "{query}");
+    }
+}
+
+#[test]
+fn it_tells_of_every_change_in_order() {
+    let place = Place::new();
+    let watch = place.admin.watch(&place.leases()).expect("a watch");
+    let made = place.put("job", "a");
+    let given = place.give("job", "b");
+    place.admin.delete(&place.lease("job")).expect("a deletion");
+    let anew = place.put("job", "c");
+
+    let (added, modified) = (next(&watch), next(&watch));
+    let (deleted, added_again) = (next(&watch), next(&watch));
+    assert_eq!((gist(&added), &added["object"]), (("ADDED", "a"), &made));
+    assert_eq!((gist(&modified), &modified["object"]), (("MODIFIED", "b"), &given));
+    assert_eq!(gist(&deleted), ("DELETED", "b"));
+    assert!(version(&deleted["object"]) > version(&given), "a deletion has a version of its own");
+    assert_eq!((gist(&added_again), &added_again["object"]), (("ADDED", "c"), &anew));
+}
+
+#[test]
+fn it_tells_at_once() {
+    let place = Place::new();
+    let watch = place.admin.watch(&place.leases()).expect("a watch");
+    place.put("job", "a");
+    next(&watch);
+    // Generous for a busy machine, and yet far below what a buffer that is not flushed would take.
+    let start = Instant::now();
+    for round in 0..20 {
+        place.give("job", &format!("holder-{round}"));
+        next(&watch);
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?} for 20 changes", start.elapsed());
+}
+
+#[test]
+fn from_a_version_it_tells_of_what_came_after() {
+    let place = Place::new();
+    let made = place.put("job", "a");
+    place.give("job", "b");
+    let watch = place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&made))).expect("a watch");
+    assert_eq!(gist(&next(&watch)), ("MODIFIED", "b"));
+}
+
+#[test]
+fn from_a_version_to_come_it_is_silent() {
+    let place = Place::new();
+    let watch = place.admin.watch(&format!("{}?resourceVersion=999999999", place.leases())).expect("a watch");
+    place.put("job", "a");
+    assert!(watch.is_silent_for(A_WHILE));
+}
+
+#[test]
+fn of_one_name_it_tells_of_no_other() {
+    let place = Place::new();
+    place.put("other", "x");
+    let selector = "fieldSelector=metadata.name%3Djob";
+    let watch = place.admin.watch(&format!("{}?{selector}", place.leases())).expect("a watch");
+    place.give("other", "y");
+    place.put("job", "a");
+    assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
+}
+
+#[test]
+fn by_label_objects_come_into_view_and_leave_it() {
+    let place = Place::new();
+    let label = |value: Value| json!({ "metadata": { "labels": { "app": value } } });
+    let watch = place.admin.watch(&format!("{}?labelSelector=app%3Dweb", place.leases())).expect("a watch");
+    place.put("job", "a");
+    place.admin.merge_patch(&place.lease("job"), &label(json!("web"))).expect("a label");
+    place.give("job", "b");
+    place.admin.merge_patch(&place.lease("job"), &label(Value::Null)).expect("no label");
+    assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(gist(&next(&watch)), ("MODIFIED", "b"));
+    assert_eq!(gist(&next(&watch)), ("DELETED", "b"));
+}
+
+#[test]
+fn a_bookmark_ends_the_initial_events_and_says_absent() {
+    let place = Place::new();
+    let one = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
+    for how in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
+        let watch = place.admin.watch(&format!("{}?{one}{how}", place.leases())).expect("a watch");
+        let event = watch.next().expect("a bookmark");
+        assert_eq!(event["type"], "BOOKMARK");
+        let object = &event["object"];
+        assert_eq!((&object["kind"], &object["apiVersion"]), (&json!("Lease"), &json!("coordination.k8s.io/v1")));
+        assert_eq!(object["metadata"]["annotations"], json!({ "k8s.io/initial-events-end": "true" }));
+        assert!(version(object) > 0);
+    }
+    place.put("job", "a");
+    let watch = place.admin.watch(&format!("{}?{one}", place.leases())).expect("a watch");
+    assert_eq!(watch.next().expect("the Lease")["type"], "ADDED");
+    assert_eq!(watch.next().expect("a bookmark")["type"], "BOOKMARK");
+
+    let unclear = place.admin.watch(&format!("{}?sendInitialEvents=true", place.leases()));
+    assert_eq!(unclear.err().expect("a refusal").code, 422);
+}
+
+#[test]
+fn it_ends_in_order_when_its_time_is_up() {
+    let place = Place::new();
+    place.put("job", "a");
+    let start = Instant::now();
+    let watch = place.admin.watch(&format!("{}?timeoutSeconds=1", place.leases())).expect("a watch");
+    assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(watch.next(), None);
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_version_too_old_is_an_event() {
+    let cluster = Cluster::start();
+    let place = Place::on(&cluster);
+    let made = place.put("job", "a");
+    place.give("job", "b");
+    // A server remembers changes since its start only.
+    cluster.restart();
+    let watch =
+        place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&made) - 1)).expect("a watch");
+    let event = watch.next().expect("an event");
+    assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ERROR"), &json!("Status")));
+    assert_eq!((&event["object"]["code"], &event["object"]["reason"]), (&json!(410), &json!("Expired")));
+    assert!(event["object"]["message"].as_str().expect("a message").starts_with("too old resource version: "));
+    assert_eq!(watch.next(), None);
+}
