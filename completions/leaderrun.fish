@@ -1,4 +1,4 @@
-complete -c leaderrun -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, or a local file as file:PATH' -r
+complete -c leaderrun -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
 complete -c leaderrun -l identity -d 'The name to hold it by [default: host name, _, UUID]' -r
 complete -c leaderrun -l wait -d 'Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder' -r
 complete -c leaderrun -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r

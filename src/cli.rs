@@ -55,7 +55,7 @@ Exit status:
     max_term_width = 100
 )]
 pub struct Cli {
-    /// The lock to hold: a Lease as [NAMESPACE/]NAME, or a local file as file:PATH
+    /// The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME
     #[arg(long, env = "LEADERRUN_LOCK", value_name = "LOCK", help_heading = LOCK)]
     lock: LockName,
 

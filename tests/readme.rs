@@ -1,7 +1,7 @@
 //! The README's tables are those of the program.
 
 use clap::ArgAction;
-use leaderrun::lock::kubernetes::role;
+use leaderrun::lock::{Kind, ObjectName};
 use leaderrun::{cli, exit};
 
 const README: &str = include_str!("../README.md");
@@ -46,6 +46,7 @@ fn every_exit_status_has_its_row() {
 
 #[test]
 fn the_role_is_the_one_that_leaderrun_prints() {
-    let role = role("default", "my-job");
+    let object = ObjectName { resource: Kind::Lease.resources().0, namespace: "default".into(), name: "my-job".into() };
+    let role = object.role();
     assert!(README.contains(&role), "README.md: the Role must be\n{role}");
 }

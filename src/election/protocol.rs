@@ -92,8 +92,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leadership {
     pub tenure: Tenure,
-    /// The resourceVersion of the write that won: greater than any winner's before.
-    pub fencing_token: String,
+    /// Of the write that won: the fencing token, or what it is made of.
+    pub resource_version: String,
     pub transitions: u32,
 }
 

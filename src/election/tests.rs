@@ -111,7 +111,7 @@ fn a_tenure_counts_from_before_the_request_was_sent() {
     assert_eq!(leadership.tenure.renewed, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
     assert_eq!(leadership.tenure.kill, sent + Duration::from_millis(12_500));
-    assert_eq!(leadership.fencing_token, "11");
+    assert_eq!(leadership.resource_version, "11");
 }
 
 #[test]

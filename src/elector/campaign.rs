@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::election::tenure::Tenure;
 use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use crate::lock::kubernetes::{Cluster, ClusterOptions};
-use crate::lock::{FileLock, LeaseLock, Lock, LockError, LockErrorKind, LockName};
+use crate::lock::{BothLocks, FileLock, Lock, LockError, LockErrorKind, LockName, ObjectLock, ObjectName};
 use crate::process::clock::{Instant, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::{printable, printable_cause};
@@ -152,11 +152,19 @@ async fn open(
 ) -> anyhow::Result<(Box<dyn Lock>, LockName)> {
     let attempt = campaign.timing.attempt();
     match name {
-        LockName::Lease { namespace, name } => {
+        LockName::Objects { kind, namespace, name } => {
             let cluster = Cluster::from_options(cluster, attempt).await?;
             let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-            let lock = LeaseLock::new(cluster, namespace.clone(), name.clone());
-            Ok((Box::new(lock), LockName::Lease { namespace: Some(namespace), name }))
+            let object = |resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() };
+            let lock: Box<dyn Lock> = match kind.resources() {
+                (only, None) => Box::new(ObjectLock::new(cluster, object(only))),
+                (first, Some(second)) => {
+                    let first = ObjectLock::new(cluster.clone(), object(first));
+                    let second = ObjectLock::new(cluster, object(second));
+                    Box::new(BothLocks::new(first, second, campaign.run.clone()))
+                }
+            };
+            Ok((lock, LockName::Objects { kind, namespace: Some(namespace), name }))
         }
         LockName::File(path) => {
             let lock = FileLock::new(&path, attempt).map_err(|reason| {
@@ -246,7 +254,8 @@ impl<'a> Contest<'a> {
     }
 
     fn lead(&self, leadership: Leadership) -> Event {
-        let Leadership { tenure, fencing_token, transitions } = leadership;
+        let Leadership { tenure, resource_version, transitions } = leadership;
+        let fencing_token = self.lock.fencing_token(&resource_version);
         info!("leader of {}, fencing token {fencing_token}", self.name);
         let mut environment = self.environment.clone();
         environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));

@@ -1,6 +1,8 @@
 //! The clients: how the API server is reached, and what its refusals mean.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +11,7 @@ use kube::core::Status;
 use kube::{Client, Config};
 use tokio::sync::OnceCell;
 
+use super::object::{ObjectName, Resource};
 use super::{LockError, LockErrorKind};
 use crate::telemetry::log;
 
@@ -23,10 +26,11 @@ pub struct ClusterOptions {
 
 /// A cluster, with one client for the record's requests and another for the watch: a request that was
 /// given up closes its connection, and the next one must not find another that is as dead.
+#[derive(Clone)]
 pub struct Cluster {
     config: Config,
     requests: Client,
-    watches: OnceCell<Client>,
+    watches: Arc<OnceCell<Client>>,
 }
 
 impl Cluster {
@@ -45,7 +49,7 @@ impl Cluster {
         // Only the election's own patience counts: it closes a connection that it gives up.
         config.connect_timeout = Some(attempt * 2);
         let requests = client(&config)?;
-        Ok(Self { config, requests, watches: OnceCell::new() })
+        Ok(Self { config, requests, watches: Arc::default() })
     }
 
     /// The namespace where a lock names none.
@@ -99,6 +103,7 @@ fn client(config: &Config) -> Result<Client> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
+    Create,
     Update,
     Watch,
 }
@@ -107,6 +112,7 @@ impl Verb {
     fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
+            Self::Create => "create",
             Self::Update => "update",
             Self::Watch => "watch",
         }
@@ -120,28 +126,84 @@ pub(super) fn error(message: impl Into<String>) -> LockError {
 
 /// What an `ERROR` event on a watch means: mostly that the version asked for is too old.
 pub(super) fn expired(status: &Status) -> LockError {
-    error(format!("the watch broke: {}", status.message))
+    error(format!("the watch broke: {}", answer(status)))
 }
 
-/// What a failed request for a Lease means.
-pub(super) fn lease_error(verb: Verb, namespace: &str, name: &str, failure: kube::Error) -> LockError {
-    let kube::Error::Api(status) = failure else {
-        return error(format!("cannot {} the lease {namespace}/{name}: {}", verb.name(), innermost(&failure)));
-    };
-    let message = match status.code {
-        403 => forbidden(verb, namespace, name, &status.message),
-        _ => format!("cannot {} the lease {namespace}/{name}: {}", verb.name(), answer(&status)),
-    };
-    let kind = match (status.code, verb) {
-        (409, _) => LockErrorKind::Conflict,
-        // What the API server says to a PUT without a resourceVersion where the Lease exists by now.
-        (422, Verb::Update) if status.message.contains("must be specified for an update") => LockErrorKind::Conflict,
-        (403, _) => LockErrorKind::Forbidden,
-        (400..=499, _) => LockErrorKind::Refused,
-        _ => LockErrorKind::Unknown,
-    };
-    let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
-    LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())) }
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} {}/{}", self.resource.kind, self.namespace, self.name)
+    }
+}
+
+impl ObjectName {
+    /// What a failed request for this object means.
+    pub(super) fn error(&self, verb: Verb, failure: kube::Error) -> LockError {
+        let kube::Error::Api(status) = failure else {
+            return error(format!("cannot {} {self}: {}", verb.name(), log::printable(&innermost(&failure))));
+        };
+        let message = match status.code {
+            403 => self.forbidden(verb, &status.message),
+            _ => format!("cannot {} {self}: {}", verb.name(), answer(&status)),
+        };
+        let kind = match (status.code, verb) {
+            (409, _) => LockErrorKind::Conflict,
+            // What the API server says to a PUT without a resourceVersion where the object exists by now.
+            (422, Verb::Update) if status.message.contains("must be specified for an update") => {
+                LockErrorKind::Conflict
+            }
+            // Deleted since it was read, where a PUT does not create.
+            (404, Verb::Update) => LockErrorKind::Conflict,
+            (403, _) => LockErrorKind::Forbidden,
+            (400..=499, _) => LockErrorKind::Refused,
+            _ => LockErrorKind::Unknown,
+        };
+        let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
+        let retry_after = retry_after.filter(|seconds| *seconds > 0);
+        LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())) }
+    }
+
+    /// That this object cannot be used as it is.
+    pub(super) fn refusal(&self, reason: &str) -> LockError {
+        LockError::new(LockErrorKind::Refused, format!("cannot use {self}: {}", log::printable(reason)))
+    }
+
+    fn forbidden(&self, verb: Verb, answer: &str) -> String {
+        // A PUT may lack `update`, or `create` where the object does not exist yet: the answer says which.
+        let refused = ["create", "update"].into_iter().find(|verb| answer.contains(&format!(" cannot {verb} ")));
+        let Self { resource, namespace, name } = self;
+        let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
+        format!(
+            "not allowed to {} {}{group} {name:?} in namespace {namespace:?}; this Role, bound to the user or service account, would do:\n{}",
+            refused.unwrap_or(verb.name()),
+            resource.plural,
+            self.role()
+        )
+    }
+
+    /// The Role that a candidate for this lock needs, as YAML.
+    pub fn role(&self) -> String {
+        let Self { resource, namespace, name } = self;
+        let Resource { group, plural, created_by_put, .. } = resource;
+        let group = if group.is_empty() { "\"\"" } else { group };
+        let verbs = if *created_by_put { "get, create, update, watch" } else { "get, update, watch" };
+        let mut role = format!(
+            "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leaderrun-{name}
+  namespace: {namespace}
+rules:
+- apiGroups: [{group}]
+  resources: [{plural}]
+  resourceNames: [{name}]
+  verbs: [{verbs}]"
+        );
+        if !created_by_put {
+            // RBAC cannot restrict a POST by name. Not needed where the object was made beforehand.
+            role.push_str(&format!("\n- apiGroups: [{group}]\n  resources: [{plural}]\n  verbs: [create]"));
+        }
+        role
+    }
 }
 
 fn answer(status: &Status) -> String {
@@ -158,30 +220,4 @@ fn innermost(failure: &kube::Error) -> String {
         cause = next;
     }
     cause.to_string()
-}
-
-fn forbidden(verb: Verb, namespace: &str, name: &str, answer: &str) -> String {
-    // A PUT may lack `update`, or `create` where the Lease does not exist yet: the answer says which.
-    let refused = ["create", "update"].into_iter().find(|verb| answer.contains(&format!(" cannot {verb} ")));
-    let verb = refused.unwrap_or(verb.name());
-    format!(
-        "not allowed to {verb} leases.coordination.k8s.io {name:?} in namespace {namespace:?}; this Role, bound to the user or service account, would do:\n{}",
-        role(namespace, name)
-    )
-}
-
-/// The Role that a candidate for one Lease needs, as YAML.
-pub fn role(namespace: &str, name: &str) -> String {
-    format!(
-        "apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: leaderrun-{name}
-  namespace: {namespace}
-rules:
-- apiGroups: [coordination.k8s.io]
-  resources: [leases]
-  resourceNames: [{name}]
-  verbs: [get, create, update, watch]"
-    )
 }

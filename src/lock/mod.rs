@@ -1,9 +1,12 @@
 //! Where the record lives: one small file a kind, all behind one trait.
 
+mod annotation;
+mod both;
 mod file;
 pub mod kubernetes;
 mod lease;
 mod name;
+mod object;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,9 +14,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+pub use self::both::BothLocks;
 pub use self::file::FileLock;
-pub use self::lease::LeaseLock;
-pub use self::name::LockName;
+pub use self::name::{Kind, LockName};
+pub use self::object::{ObjectLock, ObjectName};
 use crate::election::WatchEvent;
 use crate::election::record::{Record, Stored, Version};
 
@@ -33,6 +37,11 @@ pub trait Lock: Send + Sync {
     /// Changes from a version on, or from the present state on. Ends when it can be taken up again
     /// from what was seen last.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
+
+    /// The fencing token of the write that made this resourceVersion.
+    fn fencing_token(&self, resource_version: &str) -> String {
+        resource_version.to_owned()
+    }
 }
 
 /// Why a request failed.

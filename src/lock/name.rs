@@ -4,47 +4,98 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::annotation::{CONFIGMAP, ENDPOINTS};
+use super::lease::LEASE;
+use super::object::Resource;
+
 /// A lock as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockName {
-    /// A `coordination.k8s.io/v1` Lease. Without a namespace: the one of the kubeconfig's context, or of
-    /// the pod's service account.
-    Lease { namespace: Option<String>, name: String },
+    /// A record in one or two Kubernetes objects. Without a namespace: the one of the kubeconfig's
+    /// context, or of the pod's service account.
+    Objects { kind: Kind, namespace: Option<String>, name: String },
     /// A JSON record in a local file.
     File(PathBuf),
+}
+
+/// Which kind of object, or which two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Lease,
+    Endpoints,
+    ConfigMap,
+    EndpointsAndLease,
+    ConfigMapAndLease,
+}
+
+impl Kind {
+    const ALL: [Self; 5] =
+        [Self::Lease, Self::Endpoints, Self::ConfigMap, Self::EndpointsAndLease, Self::ConfigMapAndLease];
+
+    /// As `--lock` has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Endpoints => "endpoints",
+            Self::ConfigMap => "configmap",
+            Self::EndpointsAndLease => "endpoints+lease",
+            Self::ConfigMapAndLease => "configmap+lease",
+        }
+    }
+
+    /// Where the record is, and where else.
+    pub fn resources(self) -> (&'static Resource, Option<&'static Resource>) {
+        match self {
+            Self::Lease => (&LEASE, None),
+            Self::Endpoints => (&ENDPOINTS, None),
+            Self::ConfigMap => (&CONFIGMAP, None),
+            Self::EndpointsAndLease => (&ENDPOINTS, Some(&LEASE)),
+            Self::ConfigMapAndLease => (&CONFIGMAP, Some(&LEASE)),
+        }
+    }
 }
 
 impl FromStr for LockName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, rest) = text.split_once(':').unwrap_or(("lease", text));
-        match kind {
-            "file" if rest.is_empty() => Err("the path is missing; file:/run/job.lease would do".into()),
-            "file" if rest.ends_with('/') => Err("it names a folder; file:/run/job.lease would do".into()),
-            "file" => Ok(Self::File(rest.into())),
-            "lease" => {
-                let (namespace, name) = match rest.split_once('/') {
-                    Some((namespace, name)) => (Some(namespace), name),
-                    None => (None, rest),
-                };
-                if let Some(namespace) = namespace {
-                    check_label(namespace)
-                        .map_err(|reason| format!("the namespace {reason}; default/my-job would do"))?;
-                }
-                check_subdomain(name).map_err(|reason| format!("the name {reason}; default/my-job would do"))?;
-                Ok(Self::Lease { namespace: namespace.map(str::to_owned), name: name.to_owned() })
-            }
-            _ => Err("the kind of a lock is lease or file; lease:default/my-job would do".into()),
+        let (word, rest) = text.split_once(':').unwrap_or((Kind::Lease.word(), text));
+        if word == "file" {
+            return match rest {
+                "" => Err("the path is missing; file:/run/job.lease would do".into()),
+                _ if rest.ends_with('/') => Err("it names a folder; file:/run/job.lease would do".into()),
+                path => Ok(Self::File(path.into())),
+            };
         }
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.word() == word) else {
+            return Err(
+                "the kind of a lock is lease, endpoints, configmap, endpoints+lease, configmap+lease or file; lease:default/my-job would do".into()
+            );
+        };
+        let (namespace, name) = match rest.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, rest),
+        };
+        if let Some(namespace) = namespace {
+            check_label(namespace).map_err(|reason| format!("the namespace {reason}; default/my-job would do"))?;
+        }
+        check_subdomain(name).map_err(|reason| format!("the name {reason}; default/my-job would do"))?;
+        Ok(Self::Objects { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
 }
 
 impl fmt::Display for LockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lease { namespace: Some(namespace), name } => write!(f, "{namespace}/{name}"),
-            Self::Lease { namespace: None, name } => f.write_str(name),
+            Self::Objects { kind, namespace, name } => {
+                if *kind != Kind::Lease {
+                    write!(f, "{}:", kind.word())?;
+                }
+                if let Some(namespace) = namespace {
+                    write!(f, "{namespace}/")?;
+                }
+                f.write_str(name)
+            }
             Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
@@ -80,7 +131,7 @@ mod tests {
     use super::*;
 
     fn lease(namespace: Option<&str>, name: &str) -> LockName {
-        LockName::Lease { namespace: namespace.map(str::to_owned), name: name.to_owned() }
+        LockName::Objects { kind: Kind::Lease, namespace: namespace.map(str::to_owned), name: name.to_owned() }
     }
 
     #[test]
@@ -91,6 +142,11 @@ mod tests {
             ("x.y-z.1", lease(None, "x.y-z.1")),
             ("file:/run/x", LockName::File("/run/x".into())),
             ("file:x", LockName::File("x".into())),
+            (
+                "endpoints+lease:a/x",
+                LockName::Objects { kind: Kind::EndpointsAndLease, namespace: Some("a".into()), name: "x".into() },
+            ),
+            ("configmap:x", LockName::Objects { kind: Kind::ConfigMap, namespace: None, name: "x".into() }),
         ] {
             assert_eq!(text.parse().as_ref(), Ok(&lock));
             assert_eq!(lock.to_string(), text);

@@ -47,6 +47,12 @@ impl TestLock {
         Self::lease_by(Cluster::shared().kubeconfig())
     }
 
+    /// A lock of another kind on the shared API server.
+    pub fn of_kind(kind: &str) -> Self {
+        let lease = Self::lease();
+        Self { name: format!("{kind}:{}", lease.name), ..lease }
+    }
+
     /// A Lease, by way of another kubeconfig.
     pub fn lease_by(kubeconfig: PathBuf) -> Self {
         Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
@@ -65,12 +71,17 @@ impl TestLock {
 
     /// Where the API server has the Lease.
     pub fn path(&self) -> String {
-        let (namespace, name) = self.name.split_once('/').expect("a namespace");
-        format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/job", self.namespace())
+    }
+
+    /// Where the API server has the object of that name of a core kind.
+    pub fn core_path(&self, plural: &str) -> String {
+        format!("/api/v1/namespaces/{}/{plural}/job", self.namespace())
     }
 
     pub fn namespace(&self) -> &str {
-        self.name.split('/').next().expect("a namespace")
+        let (_, name) = self.name.split_once(':').unwrap_or(("", &self.name));
+        name.split('/').next().expect("a namespace")
     }
 }
 

@@ -13,6 +13,8 @@ mod candidate;
 mod command_line;
 mod connections;
 mod death;
+mod foreign;
+mod kinds;
 mod lifecycle;
 mod meddling;
 mod partition;
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
         command_line::trials(),
         connections::trials(),
         death::trials(),
+        foreign::trials(),
+        kinds::trials(),
         lifecycle::trials(),
         meddling::trials(),
         partition::trials(),

@@ -110,18 +110,18 @@ impl Client {
         let path = format!("{path}{separator}watch=true");
         let request = self.request(Method::GET, &path, None);
         let server = self.server;
-        let response = runtime::wait(async move {
-            let mut connection = connect(server).await?;
-            let response = send(&mut connection, request).await?;
-            if response.status().is_success() {
-                return Ok(Ok((connection, response)));
-            }
-            io::Result::Ok(Err(read(response).await?.into_status()))
+        let answer = runtime::wait(async move {
+            let answer = async {
+                let mut connection = connect(server).await?;
+                let response = send(&mut connection, request).await?;
+                if response.status().is_success() {
+                    return Ok(Ok(Watch::new(connection, response.into_body())));
+                }
+                io::Result::Ok(Err(read(response).await?.into_status()))
+            };
+            tokio::time::timeout(PATIENCE, answer).await?
         });
-        match response.unwrap_or_else(|error| panic!("cannot watch {path}: {error}")) {
-            Ok((connection, response)) => Ok(Watch::new(connection, response.into_body())),
-            Err(status) => Err(status),
-        }
+        answer.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
 
     /// Sends one request and gives up after `limit`; what HTTP makes of it is in the reply.

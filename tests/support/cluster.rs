@@ -107,13 +107,13 @@ impl Cluster {
         admin.replace(&format!("{rbac}/rolebindings/{user}"), &binding).expect("a RoleBinding");
 
         let granted = accesses(namespace, &rules);
-        let revoked =
-            accesses(namespace, &before.unwrap_or_default()).into_iter().filter(|access| !granted.contains(access));
+        let mut revoked = accesses(namespace, &before.unwrap_or_default());
+        revoked.retain(|access| !granted.contains(access));
         let client = self.client_for(user);
-        for (access, wanted) in
-            (granted.iter().cloned().map(|access| (access, true))).chain(revoked.map(|access| (access, false)))
-        {
-            wait_until(&format!("{user} may {access}: {wanted}"), || may(&client, &access) == wanted);
+        for (accesses, wanted) in [(granted, true), (revoked, false)] {
+            for access in accesses {
+                wait_until(&format!("{user} may {access}: {wanted}"), || may(&client, &access) == wanted);
+            }
         }
     }
 }

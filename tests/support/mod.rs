@@ -8,7 +8,7 @@
 //! Everything here blocks: tests are plain functions, the servers live on threads of their own.
 
 // Each test binary includes this module and uses another part of it.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code)]
 
 pub mod api_server;
 pub mod children;
@@ -23,7 +23,9 @@ pub mod scratch;
 pub mod tls;
 pub mod users;
 
-pub use client::{Client, Watch};
-pub use cluster::Cluster;
-pub use kube::core::Status;
-pub use proxy::{Match, Proxy, Seen};
+#[allow(unused_imports)]
+pub use self::{
+    client::{Client, Watch},
+    cluster::Cluster,
+    proxy::{Match, Proxy, Seen},
+};

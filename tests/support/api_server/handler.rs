@@ -38,7 +38,6 @@ pub async fn handle(store: Arc<Store>, request: Request<Incoming>) -> Reply {
     let call = Call {
         target: Target::parse(&head.method, head.uri.path(), &query),
         store,
-        path: head.uri.path().to_owned(),
         method: head.method,
         query,
         headers: head.headers,
@@ -50,7 +49,6 @@ pub async fn handle(store: Arc<Store>, request: Request<Incoming>) -> Reply {
 struct Call {
     store: Arc<Store>,
     method: Method,
-    path: String,
     query: Query,
     headers: HeaderMap,
     body: Bytes,
@@ -68,8 +66,8 @@ impl Call {
             }
             Target::Resource(access) => access,
         };
-        let group = (access.group.as_str(), access.resource.as_str());
-        if group == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
+        let place = (access.group.as_str(), access.resource.as_str());
+        if place == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
             let review = access_review::review(&self.store, &who, self.json()?)?;
             return Ok(json_reply(201, &review));
         }

@@ -144,7 +144,7 @@ fn answer(status: u16, retry_after: Option<u32>) -> Response<Body> {
         "status": "Failure",
         "message": message,
         "reason": reason,
-        "details": { "retryAfterSeconds": retry_after.unwrap_or_default() },
+        "details": retry_after.map(|seconds| json!({ "retryAfterSeconds": seconds })),
         "code": status,
     });
     let body = Full::new(Bytes::from(body.to_string()));

@@ -23,8 +23,8 @@ use super::client::{Client, PATIENCE};
 use super::cluster::Cluster;
 use super::kubeconfig::Kubeconfigs;
 use super::port::Port;
+use super::runtime;
 use super::users::{self, ADMIN};
-use super::{runtime, tls};
 
 pub use self::matching::{Match, Seen};
 

@@ -1,0 +1,159 @@
+//! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and
+//! fabric8's kubernetes-client keep it.
+//!
+//! Both have it as JSON, and differ: client-go says `leaseDurationSeconds`, a number, and reads times
+//! with any fraction of a second; fabric8 says `leaseDuration`, an ISO 8601 duration, insists on it and
+//! on six digits of fraction, and leaves an empty holder out. Both spellings are read and written, so
+//! either of them may share the lock.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::api::DynamicObject;
+use serde::{Deserialize, Serialize};
+
+use super::object::Resource;
+use crate::election::record::Record;
+
+/// Where client-go and fabric8 keep the record.
+const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
+
+/// An Endpoints object.
+pub static ENDPOINTS: Resource =
+    Resource { group: "", kind: "Endpoints", plural: "endpoints", created_by_put: true, read, write };
+
+/// A ConfigMap, which cannot be created by PUT.
+pub static CONFIGMAP: Resource =
+    Resource { group: "", kind: "ConfigMap", plural: "configmaps", created_by_put: false, read, write };
+
+/// The record as the annotation has it.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Annotation {
+    holder_identity: Option<String>,
+    lease_duration_seconds: Option<i64>,
+    lease_duration: Option<SignedDuration>,
+    acquire_time: Option<String>,
+    renew_time: Option<String>,
+    leader_transitions: i64,
+}
+
+fn read(object: &DynamicObject) -> Result<Record, String> {
+    let annotations = object.metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|annotations| annotations.get(LEADER_ANNOTATION)) else {
+        return Ok(Record::default());
+    };
+    let annotation: Annotation = serde_json::from_str(text)
+        .map_err(|failure| format!("its annotation {LEADER_ANNOTATION} has no leader election record: {failure}"))?;
+    let seconds = annotation.lease_duration_seconds.filter(|seconds| *seconds > 0);
+    // Rounded up: a record never holds for less than its holder believes.
+    let spelled = annotation.lease_duration.and_then(|duration| Duration::try_from(duration).ok());
+    let spelled = spelled.map(|duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0));
+    Ok(Record {
+        holder_identity: annotation.holder_identity.unwrap_or_default(),
+        lease_duration_seconds: seconds
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .max(spelled.and_then(|seconds| u32::try_from(seconds).ok())),
+        acquire_time: annotation.acquire_time.and_then(|time| time.parse().ok()),
+        renew_time: annotation.renew_time.and_then(|time| time.parse().ok()),
+        lease_transitions: annotation.leader_transitions.clamp(0, i32::MAX.into()) as u32,
+        run: None,
+    })
+}
+
+fn write(object: &mut DynamicObject, record: &Record) {
+    let time = |time: Option<Timestamp>| time.map(|time| format!("{time:.6}"));
+    let seconds = record.lease_duration_seconds.map(i64::from);
+    let annotation = Annotation {
+        holder_identity: Some(record.holder_identity.clone()),
+        lease_duration_seconds: seconds,
+        lease_duration: seconds.map(SignedDuration::from_secs),
+        acquire_time: time(record.acquire_time),
+        renew_time: time(record.renew_time),
+        leader_transitions: record.lease_transitions.into(),
+    };
+    let text = serde_json::to_string(&annotation).unwrap_or_default();
+    object.metadata.annotations.get_or_insert_default().insert(LEADER_ANNOTATION.to_owned(), text);
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ApiResource;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(annotation: Option<&str>) -> DynamicObject {
+        let resource = ApiResource {
+            group: String::new(),
+            version: "v1".into(),
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            plural: "configmaps".into(),
+        };
+        let mut object = DynamicObject::new("x", &resource);
+        object.metadata.annotations = annotation.map(|text| [(LEADER_ANNOTATION.to_owned(), text.to_owned())].into());
+        object
+    }
+
+    fn written(record: &Record) -> Value {
+        let mut object = object(None);
+        write(&mut object, record);
+        serde_json::from_str(&object.metadata.annotations.unwrap()[LEADER_ANNOTATION]).unwrap()
+    }
+
+    #[test]
+    fn an_object_without_the_annotation_is_free() {
+        assert!(!read(&object(None)).unwrap().is_held());
+    }
+
+    #[test]
+    fn client_go_is_read() {
+        let text = r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-01-02T03:04:05Z","renewTime":"2026-01-02T03:04:06Z","leaderTransitions":3}"#;
+        let record = read(&object(Some(text))).unwrap();
+        assert_eq!((record.holder_identity.as_str(), record.lease_duration_seconds), ("a", Some(15)));
+        assert_eq!(record.renew_time, Some("2026-01-02T03:04:06Z".parse().unwrap()));
+        assert_eq!(record.lease_transitions, 3);
+    }
+
+    #[test]
+    fn fabric8_is_read() {
+        let text = r#"{"holderIdentity":"a","leaseDuration":"PT15.5S","acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z","leaderTransitions":3}"#;
+        let record = read(&object(Some(text))).unwrap();
+        assert_eq!(record.lease_duration_seconds, Some(16));
+        assert_eq!(record.renew_time, Some("2026-01-02T03:04:06.000002Z".parse().unwrap()));
+        let released = r#"{"leaseDuration":"PT1S","acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z","leaderTransitions":3}"#;
+        assert!(!read(&object(Some(released))).unwrap().is_held());
+    }
+
+    #[test]
+    fn both_can_read_what_is_written() {
+        let time = Some("2026-01-02T03:04:05Z".parse().unwrap());
+        let record = Record {
+            holder_identity: "a".into(),
+            lease_duration_seconds: Some(15),
+            acquire_time: time,
+            renew_time: time,
+            lease_transitions: 3,
+            run: None,
+        };
+        assert_eq!(
+            written(&record),
+            json!({
+                "holderIdentity": "a",
+                "leaseDurationSeconds": 15,
+                "leaseDuration": "PT15S",
+                "acquireTime": "2026-01-02T03:04:05.000000Z",
+                "renewTime": "2026-01-02T03:04:05.000000Z",
+                "leaderTransitions": 3,
+            })
+        );
+    }
+
+    #[test]
+    fn garbage_is_never_free() {
+        for text in ["", "null,", "[1]", "{", r#"{"holderIdentity":7}"#, r#"{"leaseDurationSeconds":"soon"}"#] {
+            assert!(read(&object(Some(text))).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A record in a Kubernetes object, whichever kind of object that is.
+
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::{FutureExt, TryStreamExt};
+use kube::api::{Api, ApiResource, DynamicObject, PostParams, WatchEvent as KubeEvent, WatchParams};
+
+use super::kubernetes::{Cluster, Verb, error, expired};
+use super::{Lock, LockError, LockErrorKind};
+use crate::election::WatchEvent;
+use crate::election::record::{RUN_ANNOTATION, Record, Stored, Version};
+
+/// How long the server keeps a watch open: the longest that kube allows.
+const WATCH_SECONDS: u32 = 290;
+
+/// A kind of object, and where in it the record is.
+#[derive(Debug)]
+pub struct Resource {
+    pub group: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    /// Whether a PUT to its name creates it, so that a Role for that one name is all a candidate needs.
+    pub created_by_put: bool,
+    /// The record in an object, without leaderrun's mark. A free one where there is none.
+    pub read: fn(&DynamicObject) -> Result<Record, String>,
+    /// Puts a record into an object and leaves everything else there as it is.
+    pub write: fn(&mut DynamicObject, &Record),
+}
+
+/// An object by its name.
+#[derive(Clone, Debug)]
+pub struct ObjectName {
+    pub resource: &'static Resource,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// The record in one object.
+pub struct ObjectLock {
+    cluster: Cluster,
+    object: ObjectName,
+    /// The object last seen: a write keeps what is not ours in it.
+    seen: Mutex<Option<DynamicObject>>,
+}
+
+impl ObjectLock {
+    /// The record in that object. Nothing is asked of the API server yet.
+    pub fn new(cluster: Cluster, object: ObjectName) -> Self {
+        Self { cluster, object, seen: Mutex::new(None) }
+    }
+
+    fn api(&self, client: kube::Client) -> Api<DynamicObject> {
+        let ObjectName { resource, namespace, .. } = &self.object;
+        Api::namespaced_with(client, namespace, &api_resource(resource))
+    }
+
+    async fn read(&self) -> Result<Option<Stored>, LockError> {
+        let found = self.api(self.cluster.requests()).get_opt(&self.object.name).await;
+        let found = found.map_err(|failure| self.object.error(Verb::Get, failure))?;
+        found.map(|object| self.note(object)).transpose()
+    }
+
+    async fn make(&self, record: Record) -> Result<Stored, LockError> {
+        let ObjectName { resource, namespace, name } = &self.object;
+        let object = DynamicObject::new(name, &api_resource(resource)).within(namespace);
+        let object = filled(resource, object, &record);
+        let api = self.api(self.cluster.requests());
+        let (made, verb) = match resource.created_by_put {
+            // A PUT without a resourceVersion creates, and is refused where the object exists.
+            true => (api.replace(name, &PostParams::default(), &object).await, Verb::Update),
+            false => (api.create(&PostParams::default(), &object).await, Verb::Create),
+        };
+        self.note(made.map_err(|failure| self.object.error(verb, failure))?)
+    }
+
+    async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
+        // What was seen since has another version, and the server would say the same.
+        let Some(seen) = self.seen_with(&version) else {
+            return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
+        };
+        let object = filled(self.object.resource, seen, &record);
+        let api = self.api(self.cluster.requests());
+        let written = api.replace(&self.object.name, &PostParams::default(), &object).await;
+        self.note(written.map_err(|failure| self.object.error(Verb::Update, failure))?)
+    }
+
+    fn note(&self, mut object: DynamicObject) -> Result<Stored, LockError> {
+        // Only the API server's own bookkeeping; left out of a write it is kept.
+        object.metadata.managed_fields = None;
+        let stored = self.stored(&object)?;
+        *self.seen.lock().expect("nothing panics while it is held") = Some(object);
+        Ok(stored)
+    }
+
+    fn stored(&self, object: &DynamicObject) -> Result<Stored, LockError> {
+        let version = version(object).ok_or_else(|| error(format!("{} came without uid or version", self.object)))?;
+        let record = (self.object.resource.read)(object);
+        let mut record = record.map_err(|reason| self.object.refusal(&reason))?;
+        let annotations = object.metadata.annotations.as_ref();
+        record.run = annotations.and_then(|all| all.get(RUN_ANNOTATION)).and_then(|text| text.parse().ok());
+        Ok(Stored { record, version })
+    }
+
+    /// The object last seen, if it is the one that has this version.
+    fn seen_with(&self, version_wanted: &Version) -> Option<DynamicObject> {
+        let seen = self.seen.lock().expect("nothing panics while it is held").clone();
+        seen.filter(|object| version(object).as_ref() == Some(version_wanted))
+    }
+
+    fn watched(&self, event: kube::Result<KubeEvent<DynamicObject>>) -> Result<Option<WatchEvent>, LockError> {
+        match event.map_err(|failure| self.object.error(Verb::Watch, failure))? {
+            KubeEvent::Added(object) | KubeEvent::Modified(object) => Ok(Some(WatchEvent::Changed(self.note(object)?))),
+            KubeEvent::Deleted(_) => Ok(Some(WatchEvent::Deleted)),
+            KubeEvent::Bookmark(_) => Ok(None),
+            KubeEvent::Error(status) => Err(expired(&status)),
+        }
+    }
+}
+
+impl Lock for ObjectLock {
+    fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>> {
+        self.read().boxed()
+    }
+
+    fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
+        self.make(record).boxed()
+    }
+
+    fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
+        self.replace(version, record).boxed()
+    }
+
+    fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
+        let version = from.map(|from| from.resource_version).unwrap_or_default();
+        async move {
+            let api = self.api(self.cluster.watches().await?);
+            let only_this = format!("metadata.name={}", self.object.name);
+            let only_this = WatchParams::default().fields(&only_this).timeout(WATCH_SECONDS);
+            let events = api.watch(&only_this, &version).await;
+            let events = events.map_err(|failure| self.object.error(Verb::Watch, failure))?;
+            Ok(events.map(|event| self.watched(event)).filter_map(async |event| event.transpose()))
+        }
+        .into_stream()
+        .try_flatten()
+        .boxed()
+    }
+}
+
+fn api_resource(resource: &Resource) -> ApiResource {
+    let Resource { group, kind, plural, .. } = *resource;
+    let api_version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+    ApiResource {
+        group: group.to_owned(),
+        version: "v1".to_owned(),
+        api_version,
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+fn version(object: &DynamicObject) -> Option<Version> {
+    let (uid, resource_version) = (object.metadata.uid.clone()?, object.metadata.resource_version.clone()?);
+    Some(Version { uid, resource_version })
+}
+
+/// The object with the record in place of its own; everything else is kept.
+fn filled(resource: &Resource, mut object: DynamicObject, record: &Record) -> DynamicObject {
+    (resource.write)(&mut object, record);
+    let annotations = object.metadata.annotations.get_or_insert_default();
+    match &record.run {
+        Some(run) => annotations.insert(RUN_ANNOTATION.to_owned(), run.to_string()),
+        None => annotations.remove(RUN_ANNOTATION),
+    };
+    object
+}
