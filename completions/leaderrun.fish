@@ -1,6 +1,8 @@
 complete -c leaderrun -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
 complete -c leaderrun -l identity -d 'The name to hold it by [default: host name, _, UUID]' -r
 complete -c leaderrun -l wait -d 'Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder' -r
+complete -c leaderrun -l min-hold -d 'When the command has ended well, nobody runs it until so long after the lock was acquired' -r
+complete -c leaderrun -l on-lost -d 'What to do when the leadership was lost and the command is gone: exit or rejoin, which waits for the lock again' -r
 complete -c leaderrun -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
 complete -c leaderrun -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
 complete -c leaderrun -l retry-period -d 'How often the lease is renewed' -r

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use crate::election::Campaign;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
-use crate::elector::Candidacy;
+use crate::elector::rejoin::LOSSES_VARIABLE;
+use crate::elector::{Candidacy, OnLost};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::signals;
@@ -66,6 +67,14 @@ pub struct Cli {
     /// Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder
     #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
     wait: Option<Duration>,
+
+    /// When the command has ended well, nobody runs it until so long after the lock was acquired
+    #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
+    min_hold: Option<Duration>,
+
+    /// What to do when the leadership was lost and the command is gone: exit or rejoin, which waits for the lock again
+    #[arg(long, env = "LEADERRUN_ON_LOST", value_name = "ACTION", default_value = "exit", help_heading = LOCK)]
+    on_lost: OnLost,
 
     /// How long the lease holds without being renewed, in whole seconds
     #[arg(long, env = "LEADERRUN_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration, help_heading = TIMES)]
@@ -163,10 +172,9 @@ impl Cli {
             (false, 1) => LevelFilter::DEBUG,
             (false, _) => LevelFilter::TRACE,
         };
-        let own_variables = definition()
-            .get_arguments()
-            .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
-            .collect();
+        let command_line = definition();
+        let ours = command_line.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+        let own_variables = ours.chain([LOSSES_VARIABLE]).map(str::to_owned).collect();
         let manners =
             Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
         let candidacy = Candidacy {
@@ -176,7 +184,8 @@ impl Cli {
                 context: self.context,
                 impersonate: self.impersonate,
             },
-            campaign: Campaign { identity, run: RunId::new(run), timing, wait: self.wait },
+            campaign: Campaign { identity, run: RunId::new(run), timing, wait: self.wait, min_hold: self.min_hold },
+            on_lost: self.on_lost,
             log_format: self.log_format,
             log_level,
         };

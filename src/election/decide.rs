@@ -60,7 +60,7 @@ impl Election {
     }
 
     fn decide_releasing(&mut self, now: Now) {
-        let Phase::Releasing { until, done, late } = self.phase else { return };
+        let Phase::Releasing { until, done, late, not_before } = self.phase else { return };
         if now.boot >= until {
             return self.finish(late);
         }
@@ -72,11 +72,8 @@ impl Election {
         }
         match self.sighting.as_ref().and_then(Sighting::record).filter(|record| self.is_mine(record)) {
             Some(mine) => {
-                let released = self.written_by_me(
-                    Record { holder_identity: String::new(), ..mine.clone() },
-                    RunState::Released,
-                    now,
-                );
+                let released = Record { holder_identity: String::new(), not_before, ..mine.clone() };
+                let released = self.written_by_me(released, RunState::Released, now);
                 self.write(now, released);
             }
             None => self.finish(done),

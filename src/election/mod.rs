@@ -25,7 +25,7 @@ pub mod timing;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::protocol::{Action, Campaign, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use self::record::{Record, RunId, Stored, Version};
@@ -76,6 +76,8 @@ enum Phase {
         until: Instant,
         done: Outcome,
         late: Outcome,
+        /// What the release says about when the command is due again.
+        not_before: Option<Timestamp>,
     },
     Finished,
 }
@@ -199,13 +201,18 @@ impl Election {
         self.decide(now);
     }
 
-    /// The command's tree is gone, or was never started: nothing of it can be alive.
-    pub fn handle_tree_gone(&mut self, now: Now) {
-        match self.phase {
+    /// The command's tree is gone, or was never started: nothing of it can be alive. `well` says that the
+    /// command did what it had to do.
+    pub fn handle_tree_gone(&mut self, now: Now, well: bool) {
+        match &self.phase {
             Phase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
-            Phase::Holding { .. } => {
+            Phase::Holding { record, .. } => {
+                let acquired = record.acquire_time.filter(|_| well);
+                let hold = self.campaign.min_hold.and_then(|hold| SignedDuration::try_from(hold).ok());
+                let not_before = acquired.zip(hold).and_then(|(acquired, hold)| acquired.checked_add(hold).ok());
                 let until = now.boot + self.campaign.timing.renew_deadline() / 2;
-                self.phase = Phase::Releasing { until, done: Outcome::Released, late: Outcome::NotReleased };
+                self.phase =
+                    Phase::Releasing { until, done: Outcome::Released, late: Outcome::NotReleased, not_before };
                 self.send_at = now.boot;
                 self.decide(now);
             }
@@ -280,9 +287,9 @@ impl Election {
         let fallback = self.campaign.timing.lease_duration();
         let before = self.sighting.as_ref().and_then(Sighting::record).cloned();
         let changed = match &mut self.sighting {
-            Some(sighting) => sighting.update(now.boot, stored.clone()),
+            Some(sighting) => sighting.update(now, stored.clone()),
             none => {
-                *none = Some(Sighting::first(now.boot, stored.clone(), fallback));
+                *none = Some(Sighting::first(now, stored.clone(), fallback));
                 true
             }
         };
@@ -343,7 +350,8 @@ impl Election {
         self.stop_watching();
         self.must_read |= !self.doubtful.is_empty();
         self.send_at = now.boot;
-        self.phase = Phase::Releasing { until: now.boot + GIVE_BACK, done: outcome, late: outcome };
+        let until = now.boot + GIVE_BACK;
+        self.phase = Phase::Releasing { until, done: outcome, late: outcome, not_before: None };
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -406,6 +414,13 @@ impl Election {
                         .map(|sighting| sighting.takeable_at().since(now.boot))
                         .unwrap_or_default();
                     self.actions.push_back(Action::Tell(News::Waiting { holder, lease_duration }));
+                }
+            }
+            Some(record) if record.due().is_some_and(|due| due > now.wall) => {
+                let not_before = record.due().unwrap_or_default();
+                self.actions.push_back(Action::Tell(News::NotDue { not_before }));
+                if self.campaign.wait == Some(Duration::ZERO) {
+                    self.step_back(now, Outcome::NotAcquired);
                 }
             }
             _ if self.sighting.as_ref().is_some_and(|sighting| sighting.takeable_at() > now.boot) => {

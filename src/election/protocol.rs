@@ -17,6 +17,8 @@ pub struct Campaign {
     pub timing: Timing,
     /// How long to wait for the lease; for ever without. Zero does not queue behind a living holder.
     pub wait: Option<Duration>,
+    /// From the acquisition to when anybody may run the command again, once it has ended well.
+    pub min_hold: Option<Duration>,
 }
 
 /// The present, on both clocks: one to decide by, one to show to people.
@@ -123,6 +125,8 @@ pub enum News {
     Restoring,
     /// Somebody emptied or deleted the record while another run held it; that run's time is awaited.
     Displaced,
+    /// It is free, but the command ended well and is not due again before then.
+    NotDue { not_before: Timestamp },
     /// The watch is forbidden or broken: reading every retry period instead.
     Polling,
 }

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 /// The annotation that says which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
+/// The annotation that says when the command is due again, after it has ended well: see
+/// [`Record::not_before`].
+pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
+
 /// The least step between two renewals: a record's times have microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
@@ -29,9 +33,18 @@ pub struct Record {
     pub lease_transitions: u32,
     /// The mark as it is stored, whether it counts or not; see [`Record::mark`].
     pub run: Option<RunMark>,
+    /// When the command is due again, whether that counts or not; see [`Record::due`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
 }
 
 impl Record {
+    /// Before when, by anybody's wall clock, the lease is not to be taken although it was released. No
+    /// command is alive then, so a wrong clock costs a tick and never an overlap.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.not_before.filter(|_| self.mark().is_some_and(|mark| mark.state == RunState::Released))
+    }
+
     /// The mark of the run that wrote this record, if one did: it counts only while its time is the
     /// record's own, so that nobody else's write passes for that run's.
     pub fn mark(&self) -> Option<&RunMark> {

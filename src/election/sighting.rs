@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::protocol::Now;
 use super::record::{Record, Stored};
 use crate::process::clock::Instant;
 
@@ -18,18 +19,21 @@ pub struct Sighting {
     /// A run may live until then although the record no longer says so: somebody else emptied,
     /// overwrote or deleted what that run held.
     displaced_until: Option<Instant>,
+    /// It was released, and the command is not due before.
+    due: Option<Instant>,
     fallback: Duration,
 }
 
 impl Sighting {
     /// The first sight; `fallback` is how long a record holds that does not say.
-    pub fn first(now: Instant, stored: Option<Stored>, fallback: Duration) -> Self {
-        Self { stored, changed: now, confirmed: now, displaced_until: None, fallback }
+    pub fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
+        let due = due(now, &stored);
+        Self { stored, changed: now.boot, confirmed: now.boot, displaced_until: None, due, fallback }
     }
 
     /// Takes in what was just seen. True when the record changed.
-    pub fn update(&mut self, now: Instant, stored: Option<Stored>) -> bool {
-        self.confirmed = now;
+    pub fn update(&mut self, now: Now, stored: Option<Stored>) -> bool {
+        self.confirmed = now.boot;
         let before = self.stored.as_ref();
         let changed = match (before, &stored) {
             (Some(before), Some(after)) => before.record != after.record || before.version.uid != after.version.uid,
@@ -37,10 +41,10 @@ impl Sighting {
             _ => true,
         };
         if changed {
-            self.changed = now;
+            self.changed = now.boot;
             let displaced = before.map(|before| &before.record).filter(|before| displaced(before, record(&stored)));
             if let Some(run) = displaced {
-                let until = now + run.lease_duration(self.fallback);
+                let until = now.boot + run.lease_duration(self.fallback);
                 self.displaced_until = self.displaced_until.max(Some(until));
             }
         }
@@ -48,6 +52,7 @@ impl Sighting {
             // The run that wrote this waited for whoever held the lease before it, or is that one.
             self.displaced_until = None;
         }
+        self.due = due(now, &stored);
         self.stored = stored;
         changed
     }
@@ -63,7 +68,7 @@ impl Sighting {
             Some(record) if record.is_held() => self.changed + record.lease_duration(self.fallback),
             _ => self.changed,
         };
-        self.displaced_until.map_or(holds_until, |until| holds_until.max(until))
+        holds_until.max(self.displaced_until.unwrap_or(holds_until)).max(self.due.unwrap_or(holds_until))
     }
 
     /// Whether the record was seen like this when it might already be taken: a free one at once, an
@@ -75,6 +80,13 @@ impl Sighting {
 
 fn record(stored: &Option<Stored>) -> Option<&Record> {
     stored.as_ref().map(|stored| &stored.record)
+}
+
+/// When a released record's command is due, on the boot clock as the wall clock has it now.
+fn due(now: Now, stored: &Option<Stored>) -> Option<Instant> {
+    let due = record(stored)?.due()?;
+    let ahead = Duration::try_from(due.duration_since(now.wall)).ok()?;
+    Some(now.boot + ahead)
 }
 
 /// Whether the change from `before` to `after` took the lease from a holder that neither released it

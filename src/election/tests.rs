@@ -16,7 +16,8 @@ struct Play {
 impl Play {
     fn start(wait: Option<Duration>) -> Self {
         let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
-        let campaign = Campaign { identity: "me".into(), run: RunId::new("my-run"), timing, wait };
+        let campaign =
+            Campaign { identity: "me".into(), run: RunId::new("my-run"), timing, wait, min_hold: Some(60 * SECOND) };
         let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
         Self { election: Election::new(campaign, now, 0), now, version: 10 }
     }
@@ -285,7 +286,7 @@ fn a_record_that_names_another_holder_is_a_loss_at_once() {
         play.election.handle_reply(play.now, Reply::Conflict);
         play.read(Some(Record { holder_identity: holder.into(), ..others("r", RunState::Held, T1, 15) }));
         assert!(matches!(&play.actions()[..], [Action::Lose { holder: by }] if by == holder));
-        play.election.handle_tree_gone(play.now);
+        play.election.handle_tree_gone(play.now, true);
         assert_eq!(play.actions(), [Action::Finish(Outcome::Lost)]);
     }
 }
@@ -310,7 +311,7 @@ fn the_lease_is_released_when_the_tree_is_gone_and_not_before() {
     let mut play = Play::leading();
     play.election.handle_stop(play.now);
     assert_eq!(play.actions(), [], "a leader is told to end by its command's end");
-    play.election.handle_tree_gone(play.now);
+    play.election.handle_tree_gone(play.now, true);
     let released = play.expect_write();
     assert_eq!(released.holder_identity, "");
     assert_eq!(released.mark().unwrap().state, RunState::Released);
@@ -322,7 +323,7 @@ fn the_lease_is_released_when_the_tree_is_gone_and_not_before() {
 #[test]
 fn a_release_that_does_not_get_through_is_given_up() {
     let mut play = Play::leading();
-    play.election.handle_tree_gone(play.now);
+    play.election.handle_tree_gone(play.now, true);
     let end = play.now.boot + 5 * SECOND;
     while play.now.boot < end {
         play.actions();
@@ -385,4 +386,33 @@ fn without_a_watch_it_reads_every_retry_period_with_jitter() {
         play.passes(pause);
         play.read(Some(others("r", RunState::Held, T1, 15)));
     }
+}
+
+#[test]
+fn a_command_that_ended_well_is_not_due_before_its_time() {
+    for well in [true, false] {
+        let mut play = Play::leading();
+        let acquired = play.now.wall;
+        play.passes(SECOND);
+        play.election.handle_tree_gone(play.now, well);
+        let released = play.expect_write();
+        assert_eq!(released.due(), well.then(|| acquired + 60 * SECOND));
+        // Another candidate, whose clock reads ten seconds less.
+        let mut other = Play::start(None);
+        other.now.wall = acquired - 10 * SECOND;
+        other.read(Some(released));
+        if well {
+            assert_eq!(other.wakes_in(), 70 * SECOND);
+        } else {
+            other.expect_write();
+        }
+    }
+}
+
+#[test]
+fn not_waiting_at_all_ends_when_the_command_is_not_due() {
+    let mut play = Play::start(Some(Duration::ZERO));
+    let not_before = Some(play.now.wall + SECOND);
+    play.read(Some(Record { not_before, ..others("r", RunState::Released, T1, 15) }));
+    assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
 }

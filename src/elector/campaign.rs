@@ -45,8 +45,8 @@ pub enum Event {
 /// What the guard tells the election.
 #[derive(Clone, Copy, Debug)]
 pub enum Notice {
-    /// Nothing of the command is left.
-    TreeGone,
+    /// Nothing of the command is left; it may have ended well, with status 0.
+    TreeGone { well: bool },
     /// Come to an end.
     Stop,
 }
@@ -206,7 +206,7 @@ impl<'a> Contest<'a> {
             tokio::select! {
                 biased;
                 Some(notice) = inbox.recv() => match notice {
-                    Notice::TreeGone => self.election.handle_tree_gone(now()),
+                    Notice::TreeGone { well } => self.election.handle_tree_gone(now(), well),
                     Notice::Stop => self.election.handle_stop(now()),
                 },
                 Some(answer) = OptionFuture::from(self.request.as_mut()) => {
@@ -281,6 +281,7 @@ impl<'a> Contest<'a> {
             News::Displaced => {
                 warn!("somebody emptied or deleted {name} while it was held: waiting until that holder's time is over")
             }
+            News::NotDue { not_before } => info!("{name} is free, and its command not due before {not_before:.0}"),
             News::Polling => warn!("cannot watch {name}: reading it every retry period instead"),
         }
         self.news = Some(news);

@@ -135,7 +135,8 @@ impl Guard {
             Report::Started { pid } => info!("started the command, process {pid}"),
             Report::Gone(gone) => {
                 if matches!(self.phase, Phase::Leading { .. }) {
-                    self.end(self.exit_status(&gone));
+                    let well = gone.end == End::Exited(0) && !gone.lost;
+                    self.end(self.exit_status(&gone), well);
                 }
             }
             Report::Log { warning: true, text } => warn!("{text}"),
@@ -162,7 +163,7 @@ impl Guard {
                     self.order(&Order::Start { tenure, environment });
                 }
                 // Won after all, when the end had begun.
-                _ => self.race.notify(Notice::TreeGone),
+                _ => self.race.notify(Notice::TreeGone { well: false }),
             },
             Event::Extend(tenure) => self.order(&Order::Extend(tenure)),
             Event::Lose => {
@@ -270,7 +271,7 @@ impl Guard {
                 if let Some(terminal) = self.terminal.take() {
                     terminal.take_back();
                 }
-                return self.end(exit::LOST);
+                return self.end(exit::LOST, false);
             }
             if !reaped.ended.is_empty() {
                 *again_at = Instant::now();
@@ -279,8 +280,8 @@ impl Guard {
     }
 
     /// Nothing of the command is left: the lease is given back.
-    fn end(&mut self, status: u8) {
-        self.race.notify(Notice::TreeGone);
+    fn end(&mut self, status: u8, well: bool) {
+        self.race.notify(Notice::TreeGone { well });
         self.phase = Phase::Ending { status, until: Instant::now() + self.longest_release };
     }
 

@@ -5,19 +5,24 @@
 
 mod campaign;
 mod guard;
+pub mod rejoin;
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use tracing::error;
+use anyhow::Context;
+use tracing::{error, info};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::campaign::Race;
 use self::guard::Guard;
+use self::rejoin::NotRejoined;
 use crate::channel::ElectorEnd;
 use crate::election::Campaign;
 use crate::exit;
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
+use crate::process::clock::Instant;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
@@ -29,8 +34,30 @@ pub struct Candidacy {
     pub lock: LockName,
     pub cluster: ClusterOptions,
     pub campaign: Campaign,
+    pub on_lost: OnLost,
     pub log_format: Format,
     pub log_level: LevelFilter,
+}
+
+/// What to do when the leadership was lost and the command is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLost {
+    #[default]
+    Exit,
+    /// Campaign again.
+    Rejoin,
+}
+
+impl FromStr for OnLost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "exit" => Ok(Self::Exit),
+            "rejoin" => Ok(Self::Rejoin),
+            _ => Err("after a loss leaderrun can exit or rejoin; exit would do".into()),
+        }
+    }
 }
 
 /// Runs the elector to the end of the command, and returns leaderrun's exit status.
@@ -41,7 +68,17 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     tree::adopt_orphans()?;
     let log = log::start(candidacy.log_format, candidacy.log_level)?;
     log::abort_on_panic();
-    let status = match guarded(candidacy, channel, supervisor, inherited) {
+    let (on_lost, since) = (candidacy.on_lost, Instant::now());
+    let status = match guarded(candidacy, channel, supervisor, inherited.clone()) {
+        Ok(exit::LOST) if on_lost == OnLost::Rejoin => {
+            info!("waiting for the lock again");
+            log.finish();
+            return match rejoin::rejoin(&inherited, since) {
+                Ok(never) => match never {},
+                Err(NotRejoined::Signaled(signal)) => Ok(exit::SIGNALED + signal as u8),
+                Err(NotRejoined::Failed(failure)) => Err(failure).context("cannot wait for the lock again"),
+            };
+        }
         Ok(status) => status,
         Err(failure) => {
             error!("{}", printable_cause(&failure));

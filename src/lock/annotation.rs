@@ -57,7 +57,7 @@ fn read(object: &DynamicObject) -> Result<Record, String> {
         acquire_time: annotation.acquire_time.and_then(|time| time.parse().ok()),
         renew_time: annotation.renew_time.and_then(|time| time.parse().ok()),
         lease_transitions: annotation.leader_transitions.clamp(0, i32::MAX.into()) as u32,
-        run: None,
+        ..Record::default()
     })
 }
 
@@ -135,7 +135,7 @@ mod tests {
             acquire_time: time,
             renew_time: time,
             lease_transitions: 3,
-            run: None,
+            ..Record::default()
         };
         assert_eq!(
             written(&record),

@@ -140,7 +140,7 @@ impl Seen {
                 acquire_time: second.renew_time,
                 renew_time: first.renew_time,
                 lease_transitions: first.lease_transitions.max(second.lease_transitions),
-                run: None,
+                ..Record::default()
             },
         }
     }

@@ -27,7 +27,7 @@ fn read(object: &DynamicObject) -> Result<Record, String> {
         acquire_time: spec.acquire_time.map(|MicroTime(time)| time),
         renew_time: spec.renew_time.map(|MicroTime(time)| time),
         lease_transitions: spec.lease_transitions.and_then(|transitions| transitions.try_into().ok()).unwrap_or(0),
-        run: None,
+        ..Record::default()
     })
 }
 

@@ -10,7 +10,7 @@ use kube::api::{Api, ApiResource, DynamicObject, PostParams, WatchEvent as KubeE
 use super::kubernetes::{Cluster, Verb, error, expired};
 use super::{Lock, LockError, LockErrorKind};
 use crate::election::WatchEvent;
-use crate::election::record::{RUN_ANNOTATION, Record, Stored, Version};
+use crate::election::record::{NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, Stored, Version};
 
 /// How long the server keeps a watch open: the longest that kube allows.
 const WATCH_SECONDS: u32 = 290;
@@ -99,7 +99,9 @@ impl ObjectLock {
         let record = (self.object.resource.read)(object);
         let mut record = record.map_err(|reason| self.object.refusal(&reason))?;
         let annotations = object.metadata.annotations.as_ref();
-        record.run = annotations.and_then(|all| all.get(RUN_ANNOTATION)).and_then(|text| text.parse().ok());
+        let annotation = |name| annotations.and_then(|all| all.get(name));
+        record.run = annotation(RUN_ANNOTATION).and_then(|text| text.parse().ok());
+        record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
         Ok(Stored { record, version })
     }
 
@@ -169,9 +171,13 @@ fn version(object: &DynamicObject) -> Option<Version> {
 fn filled(resource: &Resource, mut object: DynamicObject, record: &Record) -> DynamicObject {
     (resource.write)(&mut object, record);
     let annotations = object.metadata.annotations.get_or_insert_default();
-    match &record.run {
-        Some(run) => annotations.insert(RUN_ANNOTATION.to_owned(), run.to_string()),
-        None => annotations.remove(RUN_ANNOTATION),
-    };
+    let run = record.run.as_ref().map(ToString::to_string);
+    let not_before = record.not_before.as_ref().map(ToString::to_string);
+    for (name, text) in [(RUN_ANNOTATION, run), (NOT_BEFORE_ANNOTATION, not_before)] {
+        match text {
+            Some(text) => annotations.insert(name.to_owned(), text),
+            None => annotations.remove(name),
+        };
+    }
     object
 }

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod again;
 mod candidate;
 mod command_line;
 mod connections;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         return witness::run(arguments);
     }
     let trials = [
+        again::trials(),
         command_line::trials(),
         connections::trials(),
         death::trials(),

@@ -1,0 +1,95 @@
+//! After a loss, back to the start: `--on-lost rejoin`.
+//!
+//! The program executes itself: the process stays (as PID 1 it must), and nothing of the lost leadership
+//! is left in it to be wrong about.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::execve;
+
+use crate::process::clock::{Instant, Timer};
+use crate::process::signals::{Inherited, Signals, asks_for_an_end};
+
+/// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
+pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
+
+/// A leadership that lasted so long was no failure at once.
+const LASTED: Duration = Duration::from_secs(60);
+
+/// The pause after the first quick loss; doubled after each further one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Why it did not come to rejoining.
+#[derive(Debug)]
+pub enum NotRejoined {
+    /// This signal came in the pause.
+    Signaled(i32),
+    Failed(io::Error),
+}
+
+/// Executes this program anew, after a pause that grows with the losses in a row. `since` is when this
+/// process began to campaign.
+pub fn rejoin(inherited: &Inherited, since: Instant) -> Result<Infallible, NotRejoined> {
+    let before = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
+    let losses: u32 = if Instant::now().since(since) < LASTED { before + 1 } else { 0 };
+    if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
+        return Err(NotRejoined::Signaled(signal));
+    }
+    execute_again(losses, inherited).map_err(NotRejoined::Failed)
+}
+
+/// Not std's `exec`, which empties the signal mask: it has to come through to the command.
+fn execute_again(losses: u32, inherited: &Inherited) -> io::Result<Infallible> {
+    let c_string = |text: OsString| CString::new(text.into_vec());
+    let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>, _>>()?;
+    let environment = std::env::vars_os()
+        .filter(|(name, _)| name != LOSSES_VARIABLE)
+        .chain([(LOSSES_VARIABLE.into(), losses.to_string().into())])
+        .map(|(name, value)| c_string([name, "=".into(), value].into_iter().collect()))
+        .collect::<Result<Vec<_>, _>>()?;
+    inherited.restore()?;
+    Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
+}
+
+fn pause_after(losses: u32) -> Duration {
+    let (shortest, longest) = PAUSES;
+    match losses {
+        0 => Duration::ZERO,
+        losses => shortest.saturating_mul(2_u32.saturating_pow(losses - 1)).min(longest),
+    }
+}
+
+/// Waits, but not when somebody wants an end: then returns the signal.
+fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
+    let (signals, timer) = (Signals::all()?, Timer::new()?);
+    let end = Instant::now() + duration;
+    timer.set(Some(end))?;
+    while Instant::now() < end {
+        let mut either = [timer.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let _ = poll(&mut either, PollTimeout::NONE);
+        let wanted =
+            signals.receive().into_iter().find(|signal| asks_for_an_end(*signal) && !inherited.ignores(*signal));
+        if wanted.is_some() {
+            return Ok(wanted);
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_a_minute() {
+        let seconds = |losses| pause_after(losses).as_secs_f64();
+        assert_eq!([0, 1, 2, 3].map(seconds), [0.0, 0.5, 1.0, 2.0]);
+        assert_eq!(seconds(100), 60.0);
+    }
+}

@@ -1,0 +1,79 @@
+//! When the command may run again: `--min-hold` and `--on-lost rejoin`.
+
+use nix::sys::signal::Signal;
+
+use crate::candidate::{Candidate, TestLock, eventually, is_alive};
+use crate::support::{Cluster, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    a_command_that_ended_well_is_run_once_a_tick,
+    a_command_that_failed_is_run_again_at_once,
+    after_a_loss_it_waits_and_leads_again,
+    a_pause_before_rejoining_can_be_ended,
+];
+
+fn a_command_that_ended_well_is_run_once_a_tick() {
+    for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
+        let witnesses = Witnesses::new();
+        let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
+        tick("a").args(["--wait", "0s"]).witnessed(&witnesses, &["ends"]).ends_with(0);
+        let mut late = tick("b").args(["--wait", "0s"]).witnessed(&witnesses, &["ends"]);
+        late.ends_with(75);
+        assert!(late.log().contains("not due before"), "{}", late.log());
+        tick("c").witnessed(&witnesses, &["ends"]).ends_with(0);
+        witnesses.assert_one_at_a_time(2);
+        let between = witnesses.of("c")[0].born - witnesses.of("a")[0].born;
+        assert!(between > 4_000_000_000, "five seconds from the acquisition, which came first: {between} ns");
+    }
+}
+
+fn a_command_that_failed_is_run_again_at_once() {
+    let lock = TestLock::lease();
+    let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
+    tick("a").script("exit 1").ends_with(1);
+    tick("b").script("kill -TERM $$").ends_with(143);
+    tick("c").script("exit 0").ends_with(0);
+    tick("d").script("exit 0").ends_with(75);
+}
+
+fn after_a_loss_it_waits_and_leads_again() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock.by(proxy.kubeconfig()))
+        .args(["--on-lost", "rejoin"])
+        .witnessed(&witnesses, &["hidden", "ignore"]);
+    witnesses.wait_for("a", 2);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    for round in 1..=2 {
+        let first = witnesses.of("a").len() - 2;
+        let lives = witnesses.of("a").split_off(first);
+        proxy.partition();
+        eventually("the command is dead", || lives.iter().all(|life| !is_alive(life.pid)));
+        proxy.heal();
+        if round == 1 {
+            witnesses.wait_for("b", 1);
+            b.stop();
+        }
+        witnesses.wait_for("a", 2 * round + 2);
+    }
+    witnesses.assert_one_at_a_time(4);
+    for life in witnesses.of("a") {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), Signal::SIGKILL);
+    }
+    a.ends_with(137);
+}
+
+fn a_pause_before_rejoining_can_be_ended() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock)
+        .args(["--on-lost", "rejoin"])
+        .env("LEADERRUN_LOSSES_IN_A_ROW", "9")
+        .witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
+    a.says("waiting for the lock again");
+    a.signal(Signal::SIGTERM);
+    a.ends_with(143);
+}
