@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::protocol::Now;
-use super::record::{Record, Stored};
+use super::record::{Record, RunId, Stored};
 use crate::process::clock::Instant;
 
 /// The record as last seen, and since when it has looked like that on our own clock.
@@ -16,42 +16,60 @@ pub struct Sighting {
     pub stored: Option<Stored>,
     changed: Instant,
     confirmed: Instant,
-    /// A run may live until then although the record no longer says so: somebody else emptied,
-    /// overwrote or deleted what that run held.
-    displaced_until: Option<Instant>,
+    /// How long the record holds: the longest that its run has ever said.
+    holds_for: Duration,
+    displaced: Option<Displaced>,
     /// It was released, and the command is not due before.
     due: Option<Instant>,
     fallback: Duration,
 }
 
+/// A holder that may be alive although the record no longer says so: somebody else emptied, overwrote or
+/// deleted what it held.
+#[derive(Debug)]
+struct Displaced {
+    run: Option<RunId>,
+    until: Instant,
+}
+
 impl Sighting {
     /// The first sight; `fallback` is how long a record holds that does not say.
     pub fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
-        let due = due(now, &stored);
-        Self { stored, changed: now.boot, confirmed: now.boot, displaced_until: None, due, fallback }
+        Self {
+            changed: now.boot,
+            confirmed: now.boot,
+            holds_for: lease_duration(&stored, fallback),
+            displaced: None,
+            due: due(now, &stored),
+            stored,
+            fallback,
+        }
     }
 
     /// Takes in what was just seen. True when the record changed.
     pub fn update(&mut self, now: Now, stored: Option<Stored>) -> bool {
         self.confirmed = now.boot;
-        let before = self.stored.as_ref();
-        let changed = match (before, &stored) {
+        let changed = match (&self.stored, &stored) {
             (Some(before), Some(after)) => before.record != after.record || before.version.uid != after.version.uid,
             (None, None) => false,
             _ => true,
         };
         if changed {
             self.changed = now.boot;
-            let displaced = before.map(|before| &before.record).filter(|before| displaced(before, record(&stored)));
-            if let Some(run) = displaced {
-                let until = now.boot + run.lease_duration(self.fallback);
-                self.displaced_until = self.displaced_until.max(Some(until));
+            let (before, after) = (self.record(), record(&stored));
+            if before.is_some_and(|before| is_displaced(before, after)) {
+                let until = now.boot + self.holds_for;
+                let run = run(before).cloned();
+                self.displaced = self.displaced.take().filter(|earlier| earlier.until > until);
+                self.displaced.get_or_insert(Displaced { run, until });
             }
+            let same_run = run(self.record()).is_some() && run(self.record()) == run(record(&stored));
+            let said = lease_duration(&stored, self.fallback);
+            self.holds_for = if same_run { self.holds_for.max(said) } else { said };
         }
-        if record(&stored).is_some_and(|record| record.mark().is_some()) {
-            // The run that wrote this waited for whoever held the lease before it, or is that one.
-            self.displaced_until = None;
-        }
+        let back =
+            |displaced: &mut Displaced| displaced.run.is_some() && displaced.run.as_ref() == run(record(&stored));
+        self.displaced.take_if(back);
         self.due = due(now, &stored);
         self.stored = stored;
         changed
@@ -64,11 +82,10 @@ impl Sighting {
 
     /// When the lease may be taken, if nothing changes until then.
     pub fn takeable_at(&self) -> Instant {
-        let holds_until = match self.record() {
-            Some(record) if record.is_held() => self.changed + record.lease_duration(self.fallback),
-            _ => self.changed,
-        };
-        holds_until.max(self.displaced_until.unwrap_or(holds_until)).max(self.due.unwrap_or(holds_until))
+        let is_held = self.record().is_some_and(Record::is_held);
+        let holds_until = if is_held { self.changed + self.holds_for } else { self.changed };
+        let displaced_until = self.displaced.as_ref().map(|displaced| displaced.until);
+        [displaced_until, self.due].into_iter().flatten().fold(holds_until, Instant::max)
     }
 
     /// Whether the record was seen like this when it might already be taken: a free one at once, an
@@ -89,11 +106,18 @@ fn due(now: Now, stored: &Option<Stored>) -> Option<Instant> {
     Some(now.boot + ahead)
 }
 
+fn lease_duration(stored: &Option<Stored>, fallback: Duration) -> Duration {
+    record(stored).map_or(fallback, |record| record.lease_duration(fallback))
+}
+
+fn run(record: Option<&Record>) -> Option<&RunId> {
+    Some(&record?.mark()?.run)
+}
+
 /// Whether the change from `before` to `after` took the lease from a holder that neither released it
 /// nor ran out of time, as far as one can see. An empty holder is how other implementations release.
-fn displaced(before: &Record, after: Option<&Record>) -> bool {
-    match after {
-        None => before.is_held(),
-        Some(after) => before.is_held() && before.mark().is_some() && after.mark().is_none(),
-    }
+fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
+    let Some(after) = after else { return before.is_held() };
+    let released_by_another = !after.is_held() && run(Some(after)) != run(Some(before));
+    before.is_held() && before.mark().is_some() && (after.mark().is_none() || released_by_another)
 }

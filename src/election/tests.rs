@@ -270,6 +270,31 @@ fn a_lease_emptied_overwritten_or_deleted_by_others_is_awaited() {
 }
 
 #[test]
+fn only_the_holder_can_release_or_shorten_its_lease() {
+    let others_release = others("another", RunState::Released, T1, 15);
+    let shortened = others("r", RunState::Held, T1, 1);
+    for meddled in [others_release, shortened] {
+        let mut play = Play::start(None);
+        play.read(Some(others("r", RunState::Held, T1, 15)));
+        play.actions();
+        play.watched(meddled);
+        assert_eq!(play.wakes_in(), 15 * SECOND);
+    }
+}
+
+#[test]
+fn a_holder_that_is_back_releases_for_good() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.election.handle_watch(play.now, WatchEvent::Deleted);
+    assert_eq!(play.wakes_in(), 15 * SECOND);
+    play.watched(others("r", RunState::Held, T2, 15));
+    play.watched(others("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
+    play.expect_write();
+}
+
+#[test]
 fn bearing_my_name_is_not_being_me() {
     let mut play = Play::start(None);
     let namesake = Record { holder_identity: "me".into(), ..others("r", RunState::Held, T1, 15) };
