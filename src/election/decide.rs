@@ -91,12 +91,7 @@ impl Election {
             Some(others) => others.lease_transitions.saturating_add(1).min(i32::MAX as u32),
             None => 0,
         };
-        let claim = Record {
-            holder_identity: self.campaign.identity.clone(),
-            lease_duration_seconds: u32::try_from(self.campaign.timing.lease_duration().as_secs()).ok(),
-            lease_transitions,
-            ..Record::default()
-        };
+        let claim = Record { holder_identity: self.campaign.identity.clone(), lease_transitions, ..Record::default() };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
         claim.acquire_time = claim.renew_time;
         if !self.claiming {
@@ -106,12 +101,13 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// The record as this run writes it next.
+    /// The record as this run writes it next: with its own duration, whatever somebody made of it.
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
         let sighted = self.sighting.as_ref().and_then(Sighting::record).and_then(|record| record.renew_time);
         let renew_time = Record::next_renew_time(sighted.max(self.last_renew_time), now.wall);
         let run = Some(RunMark { run: self.campaign.run.clone(), state, renew_time });
-        Record { renew_time: Some(renew_time), run, ..record }
+        let lease_duration_seconds = u32::try_from(self.campaign.timing.lease_duration().as_secs()).ok();
+        Record { lease_duration_seconds, renew_time: Some(renew_time), run, ..record }
     }
 
     fn read(&mut self, now: Now) {

@@ -53,6 +53,7 @@ pub enum Reply {
 
 /// What a watch of the record said.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and none is kept")]
 pub enum WatchEvent {
     Changed(Stored),
     Deleted,

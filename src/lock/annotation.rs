@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 
-use super::object::Resource;
+use super::resource::Resource;
 use crate::election::record::Record;
 
 /// Where client-go and fabric8 keep the record.

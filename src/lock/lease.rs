@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use super::object::Resource;
+use super::resource::Resource;
 use crate::election::record::Record;
 
 /// A Lease: what leader election is meant to use.

@@ -7,6 +7,7 @@ pub mod kubernetes;
 mod lease;
 mod name;
 mod object;
+mod resource;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use futures_util::stream::BoxStream;
 pub use self::both::BothLocks;
 pub use self::file::FileLock;
 pub use self::name::{Kind, LockName};
-pub use self::object::{ObjectLock, ObjectName};
+pub use self::object::ObjectLock;
+pub use self::resource::ObjectName;
 use crate::election::WatchEvent;
 use crate::election::record::{Record, Stored, Version};
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::annotation::{CONFIGMAP, ENDPOINTS};
 use super::lease::LEASE;
-use super::object::Resource;
+use super::resource::Resource;
 
 /// A lock as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,35 +7,14 @@ use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{FutureExt, TryStreamExt};
 use kube::api::{Api, ApiResource, DynamicObject, PostParams, WatchEvent as KubeEvent, WatchParams};
 
-use super::kubernetes::{Cluster, Verb, error, expired};
+use super::kubernetes::Cluster;
+use super::resource::{ObjectName, Resource, Verb, error, expired};
 use super::{Lock, LockError, LockErrorKind};
 use crate::election::WatchEvent;
 use crate::election::record::{NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, Stored, Version};
 
 /// How long the server keeps a watch open: the longest that kube allows.
 const WATCH_SECONDS: u32 = 290;
-
-/// A kind of object, and where in it the record is.
-#[derive(Debug)]
-pub struct Resource {
-    pub group: &'static str,
-    pub kind: &'static str,
-    pub plural: &'static str,
-    /// Whether a PUT to its name creates it, so that a Role for that one name is all a candidate needs.
-    pub created_by_put: bool,
-    /// The record in an object, without leaderrun's mark. A free one where there is none.
-    pub read: fn(&DynamicObject) -> Result<Record, String>,
-    /// Puts a record into an object and leaves everything else there as it is.
-    pub write: fn(&mut DynamicObject, &Record),
-}
-
-/// An object by its name.
-#[derive(Clone, Debug)]
-pub struct ObjectName {
-    pub resource: &'static Resource,
-    pub namespace: String,
-    pub name: String,
-}
 
 /// The record in one object.
 pub struct ObjectLock {

@@ -1,0 +1,156 @@
+//! Kinds of Kubernetes objects that a record can live in, and what the API server's refusals mean.
+
+use std::fmt;
+use std::time::Duration;
+
+use kube::api::DynamicObject;
+use kube::core::Status;
+
+use super::{LockError, LockErrorKind};
+use crate::election::record::Record;
+use crate::telemetry::log;
+
+/// A kind of object, and where in it the record is.
+#[derive(Debug)]
+pub struct Resource {
+    pub group: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    /// Whether a PUT to its name creates it, so that a Role for that one name is all a candidate needs.
+    pub created_by_put: bool,
+    /// The record in an object, without leaderrun's mark. A free one where there is none.
+    pub read: fn(&DynamicObject) -> Result<Record, String>,
+    /// Puts a record into an object and leaves everything else there as it is.
+    pub write: fn(&mut DynamicObject, &Record),
+}
+
+/// An object by its name.
+#[derive(Clone, Debug)]
+pub struct ObjectName {
+    pub resource: &'static Resource,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What is asked of the API server, as RBAC calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Create,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// A failure without an answer of the API server: no telling what became of the request.
+pub(super) fn error(message: impl Into<String>) -> LockError {
+    LockError::new(LockErrorKind::Unknown, message)
+}
+
+/// What an `ERROR` event on a watch means: mostly that the version asked for is too old.
+pub(super) fn expired(status: &Status) -> LockError {
+    error(format!("the watch broke: {}", answer(status)))
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} {}/{}", self.resource.kind, self.namespace, self.name)
+    }
+}
+
+impl ObjectName {
+    /// What a failed request for this object means.
+    pub(super) fn error(&self, verb: Verb, failure: kube::Error) -> LockError {
+        let kube::Error::Api(status) = failure else {
+            return error(format!("cannot {} {self}: {}", verb.name(), log::printable(&innermost(&failure))));
+        };
+        let message = match status.code {
+            403 => self.forbidden(verb, &status.message),
+            _ => format!("cannot {} {self}: {}", verb.name(), answer(&status)),
+        };
+        let kind = match (status.code, verb) {
+            (409, _) => LockErrorKind::Conflict,
+            // What the API server says to a PUT without a resourceVersion where the object exists by now.
+            (422, Verb::Update) if status.message.contains("must be specified for an update") => {
+                LockErrorKind::Conflict
+            }
+            // Deleted since it was read, where a PUT does not create.
+            (404, Verb::Update) => LockErrorKind::Conflict,
+            (403, _) => LockErrorKind::Forbidden,
+            (400..=499, _) => LockErrorKind::Refused,
+            _ => LockErrorKind::Unknown,
+        };
+        let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
+        let retry_after = retry_after.filter(|seconds| *seconds > 0);
+        LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())) }
+    }
+
+    /// That this object cannot be used as it is.
+    pub(super) fn refusal(&self, reason: &str) -> LockError {
+        LockError::new(LockErrorKind::Refused, format!("cannot use {self}: {}", log::printable(reason)))
+    }
+
+    fn forbidden(&self, verb: Verb, answer: &str) -> String {
+        // A PUT may lack `update`, or `create` where the object does not exist yet: the answer says which.
+        let refused = ["create", "update"].into_iter().find(|verb| answer.contains(&format!(" cannot {verb} ")));
+        let Self { resource, namespace, name } = self;
+        let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
+        format!(
+            "not allowed to {} {}{group} {name:?} in namespace {namespace:?}; this Role, bound to the user or service account, would do:\n{}",
+            refused.unwrap_or(verb.name()),
+            resource.plural,
+            self.role()
+        )
+    }
+
+    /// The Role that a candidate for this lock needs, as YAML.
+    pub fn role(&self) -> String {
+        let Self { resource, namespace, name } = self;
+        let Resource { group, plural, created_by_put, .. } = resource;
+        let group = if group.is_empty() { "\"\"" } else { group };
+        let verbs = if *created_by_put { "get, create, update, watch" } else { "get, update, watch" };
+        let mut role = format!(
+            "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leaderrun-{name}
+  namespace: {namespace}
+rules:
+- apiGroups: [{group}]
+  resources: [{plural}]
+  resourceNames: [{name}]
+  verbs: [{verbs}]"
+        );
+        if !created_by_put {
+            // RBAC cannot restrict a POST by name. Not needed where the object was made beforehand.
+            role.push_str(&format!("\n- apiGroups: [{group}]\n  resources: [{plural}]\n  verbs: [create]"));
+        }
+        role
+    }
+}
+
+fn answer(status: &Status) -> String {
+    match status.message.as_str() {
+        "" => format!("HTTP status {}", status.code),
+        message => log::printable(message),
+    }
+}
+
+/// The cause that says most: errors of the HTTP stack wrap each other without adding a word.
+fn innermost(failure: &kube::Error) -> String {
+    let mut cause: &dyn std::error::Error = failure;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
