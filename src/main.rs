@@ -25,6 +25,8 @@ fn run() -> Result<u8> {
             return Ok(0);
         }
     };
+    // Executed again after a loss, the process would be called after /proc/self/exe.
+    nix::sys::prctl::set_name(c"leaderrun")?;
     let inherited = Inherited::take()?;
     let (to_supervisor, to_elector) = channel::pair()?;
     match part()? {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use futures_util::future::{BoxFuture, OptionFuture};
@@ -13,6 +14,8 @@ use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use jiff::Timestamp;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::election::tenure::Tenure;
@@ -22,6 +25,12 @@ use crate::lock::{BothLocks, FileLock, Lock, LockError, LockErrorKind, LockName,
 use crate::process::clock::{Instant, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::{printable, printable_cause};
+
+/// How long a file system may take to show a file before it counts as gone.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// A thread for blocking calls, once there, stays: later there may be none to be had.
+const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the election tells the guard.
 #[derive(Debug)]
@@ -70,9 +79,15 @@ impl Race {
         let (notices, inbox) = unbounded_channel();
         let guard = ToGuard { events: sender, arrived: Arc::clone(&arrived) };
         thread::Builder::new().name("election".into()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
             let ended = match runtime {
-                Ok(runtime) => runtime.block_on(contend(lock, cluster, campaign, &guard, inbox)),
+                Ok(runtime) => {
+                    let ended = runtime.block_on(contend(lock, cluster, campaign, &guard, inbox));
+                    // Dropping it would wait for a file or a name lookup that may never come back.
+                    runtime.shutdown_background();
+                    ended
+                }
                 Err(failure) => Err(failure.into()),
             };
             guard.tell(ended.map_or_else(Event::Failed, Event::Finished));
@@ -167,7 +182,12 @@ async fn open(
             Ok((lock, LockName::Objects { kind, namespace: Some(namespace), name }))
         }
         LockName::File(path) => {
-            let lock = FileLock::new(&path, attempt).map_err(|reason| {
+            let opened = spawn_blocking({
+                let path = path.clone();
+                move || FileLock::new(&path, attempt)
+            });
+            let opened = timeout(OPEN, opened).await.map_err(|_| anyhow!("{} does not answer", path.display()))?;
+            let lock = opened?.map_err(|reason| {
                 let reason = printable_cause(&reason);
                 anyhow!("--lock file:{}: {reason}; file:/run/job.lease would do", path.display())
             })?;

@@ -28,8 +28,8 @@ const GIVE_BACK: Duration = Duration::from_millis(1100);
 /// How long the end is put off for an election thread that has nothing to give back.
 const GOOD_BYE: Duration = Duration::from_millis(50);
 
-/// Between two looks at a tree that the guard kills itself.
-const KILL_PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at a tree that the guard kills itself: the first pause, and the longest.
+const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// How long the end waits for the supervisor's death, milliseconds.
 const LAST_LOOK: u16 = 1000;
@@ -60,7 +60,7 @@ enum Phase {
         lost: bool,
     },
     /// The supervisor failed: the guard kills the tree itself.
-    Killing { again_at: Instant },
+    Killing { again_at: Instant, pause: Duration, told: bool },
     /// No command is alive; the lease is being given back.
     Ending { status: u8, until: Instant },
 }
@@ -242,7 +242,7 @@ impl Guard {
                 self.take_over("the supervisor did not have the command dead in time");
                 None
             }
-            Phase::Killing { again_at } if now >= *again_at => {
+            Phase::Killing { again_at, .. } if now >= *again_at => {
                 self.kill();
                 None
             }
@@ -254,19 +254,30 @@ impl Guard {
     fn take_over(&mut self, reason: &str) {
         error!("{reason}: killing the command");
         let _ = self.supervisor.signal(Signal::SIGKILL);
+        let (pause, _) = KILL_PAUSES;
+        self.phase = Phase::Killing { again_at: Instant::now(), pause, told: false };
         self.kill();
     }
 
+    /// One round: SIGKILL to every child, and a longer pause than before.
     fn kill(&mut self) {
-        if let Err(failure) = tree::signal_children(Signal::SIGKILL) {
-            error!("cannot list child processes: {failure}");
+        let Phase::Killing { again_at, pause, told } = &mut self.phase else { return };
+        let (_, longest) = KILL_PAUSES;
+        *again_at = Instant::now() + *pause;
+        *pause = (*pause * 2).min(longest);
+        let unkillable = match tree::signal_children(Signal::SIGKILL) {
+            Ok(refused) => refused.first().map(|(process, errno)| format!("process {process}: {}", errno.desc())),
+            Err(failure) => Some(format!("what /proc does not list: {failure}")),
+        };
+        if let Some(unkillable) = unkillable.filter(|_| !*told) {
+            *told = true;
+            error!("cannot kill {unkillable}; the lease is kept until it is gone");
         }
-        self.phase = Phase::Killing { again_at: Instant::now() + KILL_PAUSE };
     }
 
     fn handle_children(&mut self) {
         let reaped = tree::reap();
-        if let Phase::Killing { again_at } = &mut self.phase {
+        if let Phase::Killing { again_at, pause, .. } = &mut self.phase {
             if reaped.none_left {
                 if let Some(terminal) = self.terminal.take() {
                     terminal.take_back();
@@ -274,7 +285,7 @@ impl Guard {
                 return self.end(exit::LOST, false);
             }
             if !reaped.ended.is_empty() {
-                *again_at = Instant::now();
+                (*again_at, *pause) = (Instant::now(), KILL_PAUSES.0);
             }
         }
     }
@@ -289,7 +300,7 @@ impl Guard {
         self.timer.set(match &self.phase {
             Phase::Waiting { .. } => None,
             Phase::Leading { enforced, .. } => Some(enforced.last_resort()),
-            Phase::Killing { again_at } => Some(*again_at),
+            Phase::Killing { again_at, .. } => Some(*again_at),
             Phase::Ending { until, .. } => Some(*until),
         })?;
         let mut descriptors = vec![
@@ -320,6 +331,8 @@ impl Guard {
             End::Exited(status) => status as u8,
             End::Signaled(signal) => exit::SIGNALED + signal as u8,
             End::NotExecuted(libc::ENOENT) => exit::NOT_FOUND,
+            // For want of processes or memory, which says nothing about the command.
+            End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => exit::FAILED,
             End::NotExecuted(_) => exit::NOT_EXECUTABLE,
             End::NotStarted => self.asked_to_end.map_or(exit::LOST, |signal| exit::SIGNALED + signal as u8),
         }

@@ -70,16 +70,17 @@ fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::all()?, Timer::new()?);
     let end = Instant::now() + duration;
     timer.set(Some(end))?;
-    while Instant::now() < end {
+    loop {
+        let ends = |signal: &i32| asks_for_an_end(*signal) && !inherited.ignores(*signal);
+        if let Some(signal) = signals.receive().into_iter().find(ends) {
+            return Ok(Some(signal));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
         let mut either = [timer.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let _ = poll(&mut either, PollTimeout::NONE);
-        let wanted =
-            signals.receive().into_iter().find(|signal| asks_for_an_end(*signal) && !inherited.ignores(*signal));
-        if wanted.is_some() {
-            return Ok(wanted);
-        }
     }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,9 @@ impl FileLock {
         lock_name.push(".lock");
         let (path, lock_file) = (folder.join(name), folder.join(lock_name));
         let place = Place { path, folder, lock_file, attempt };
+        if fs::symlink_metadata(&place.path).is_ok_and(|found| !found.is_file()) {
+            anyhow::bail!("it is a link, a folder or a device, not a file of its own");
+        }
         place.read()?;
         Ok(Self { place: Arc::new(place) })
     }
@@ -118,7 +122,11 @@ impl Lock for FileLock {
 impl Place {
     fn read(&self) -> Result<Option<Contents>, LockError> {
         let mut text = Vec::new();
-        match File::open(&self.path) {
+        // A FIFO that somebody put here must not hold us up.
+        match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&self.path) {
+            Ok(file) if !file.metadata().is_ok_and(|found| found.is_file()) => {
+                return Err(self.refusal("it is no file"));
+            }
             Ok(file) => {
                 file.take(LARGEST_RECORD + 1).read_to_end(&mut text).map_err(|failure| self.error("read", &failure))?
             }
@@ -161,17 +169,25 @@ impl Place {
     }
 
     fn lock(&self) -> Result<File, LockError> {
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.lock_file);
-        let file = open.map_err(|failure| self.error("lock", &failure))?;
         let give_up = Instant::now() + self.attempt;
         loop {
+            let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.lock_file);
+            let file = open.map_err(|failure| self.error("lock", &failure))?;
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                // Unless somebody deleted it meanwhile: then others lock another one.
+                Ok(()) if self.is_lock_file(&file) => return Ok(file),
+                Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::WouldBlock) => return Err(self.refusal("another process keeps its lock file locked")),
                 Err(TryLockError::Error(failure)) => return Err(self.error("lock", &failure)),
             }
         }
+    }
+
+    fn is_lock_file(&self, file: &File) -> bool {
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let (Ok(opened), Ok(there)) = (file.metadata(), fs::metadata(&self.lock_file)) else { return false };
+        place(opened) == place(there)
     }
 
     fn error(&self, verb: &str, failure: &io::Error) -> LockError {
@@ -222,6 +238,56 @@ impl FolderWatch {
                 Err(Errno::EAGAIN) => self.inotify.ready().await?,
                 Err(errno) => return Err(errno.into()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, Place) {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = FileLock::new(&folder.path().join("job"), Duration::from_millis(50)).unwrap();
+        (folder, Arc::into_inner(lock.place).unwrap())
+    }
+
+    #[test]
+    fn a_write_needs_the_version_that_is_there() {
+        let (_folder, place) = place();
+        let first = place.replace(None, Record::default()).unwrap();
+        assert_eq!(place.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
+        let second = place.replace(Some(first.version.clone()), Record::default()).unwrap();
+        assert_eq!(second.version.resource_version, "2");
+        assert_eq!(place.replace(Some(first.version), Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
+    }
+
+    #[test]
+    fn a_file_made_anew_is_another_one() {
+        let (_folder, place) = place();
+        let before = place.replace(None, Record::default()).unwrap();
+        fs::remove_file(&place.path).unwrap();
+        place.replace(None, Record::default()).unwrap();
+        assert_eq!(place.replace(Some(before.version), Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
+    }
+
+    #[test]
+    fn nobody_writes_while_another_process_has_the_lock_file() {
+        let (_folder, place) = place();
+        let exclusive = place.lock().unwrap();
+        assert_eq!(place.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Refused);
+        drop(exclusive);
+        place.replace(None, Record::default()).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let (folder, place) = place();
+        place.replace(None, Record::default()).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&place.path, &link).unwrap();
+        for not_a_file in [link.as_path(), folder.path()] {
+            assert!(FileLock::new(not_a_file, Duration::from_millis(50)).is_err());
         }
     }
 }

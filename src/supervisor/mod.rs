@@ -23,12 +23,15 @@ use crate::channel::{End, Gone, Order, Report, SupervisorEnd};
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{self, Inherited, Signals};
+use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
 
 /// Between two looks at a tree that does not die, when nothing changes; doubled up to the second.
 const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+/// Between two looks whether a command that waits for the terminal may have it.
+const TERMINAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the supervisor has to know from the command line.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ struct Supervisor {
     /// What became of an exec that did not take place.
     not_executed: Option<End>,
     terminal: Option<Terminal>,
+    /// The command is stopped for want of the terminal; when to look again.
+    awaits_terminal: Option<Instant>,
     elector_pid: Pid,
     kill: Option<Kill>,
     /// What the main process left running has got SIGTERM; what is orphaned later gets it too.
@@ -100,6 +105,7 @@ impl Supervisor {
             exec: None,
             not_executed: None,
             terminal: None,
+            awaits_terminal: None,
             elector_pid: elector,
             kill: None,
             swept: None,
@@ -199,11 +205,32 @@ impl Supervisor {
     /// Ctrl-Z stops the foreground group. A leader cannot be suspended, its lease would run out; and
     /// with the group stopped the terminal would listen to nobody.
     fn handle_stopped(&mut self, pid: Pid, signal: i32) {
+        if self.main == Some(pid) && matches!(signal, libc::SIGTTIN | libc::SIGTTOU) {
+            return self.handle_awaited_terminal(pid);
+        }
         let in_foreground = self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(pid));
         if self.main == Some(pid) && signal == libc::SIGTSTP && in_foreground {
             self.log(true, "a command that holds a lease cannot be suspended: it goes on".into());
             spawn::signal_group(pid, libc::SIGCONT);
         }
+    }
+
+    /// The command was stopped because it wants a terminal that is not its own. A shell's `fg` of a
+    /// job that runs sends no SIGCONT: by now leaderrun may be the foreground job.
+    fn handle_awaited_terminal(&mut self, main: Pid) {
+        self.take_foreground(main);
+        if self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(main)) {
+            self.awaits_terminal = None;
+            spawn::signal_group(main, libc::SIGCONT);
+            return;
+        }
+        if self.awaits_terminal.is_none() {
+            self.log(
+                true,
+                "the command is stopped: it waits for the terminal, of which it is not the foreground job".into(),
+            );
+        }
+        self.awaits_terminal = Some(Instant::now() + TERMINAL_PAUSE);
     }
 
     fn act(&mut self, action: Action) {
@@ -231,7 +258,7 @@ impl Supervisor {
             self.take_foreground(main);
         }
         spawn::signal_group(main, signal);
-        if signal == self.job.manners.stop_signal || signal == libc::SIGTERM {
+        if signal == self.job.manners.stop_signal || asks_for_an_end(signal) {
             // A stopped process takes no signal but SIGKILL until it is continued.
             spawn::signal_group(main, libc::SIGCONT);
         }
@@ -257,6 +284,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+                self.log(true, format!("cannot start {:?}: {error}", self.job.command[0]));
                 self.policy.handle_started();
                 self.policy.handle_main_ended(Instant::now(), End::NotExecuted(errno));
                 self.policy.handle_tree_empty();
@@ -314,6 +342,7 @@ impl Supervisor {
             terminal.take_back();
         }
         self.main = None;
+        self.awaits_terminal = None;
         self.kill = None;
         self.swept = None;
         self.report(&Report::Gone(gone));
@@ -321,7 +350,7 @@ impl Supervisor {
 
     fn wait(&mut self) -> io::Result<()> {
         let kill_again = self.kill.as_ref().map(|kill| kill.again_at);
-        self.timer.set(self.policy.next_timeout().into_iter().chain(kill_again).min())?;
+        self.timer.set(self.policy.next_timeout().into_iter().chain(kill_again).chain(self.awaits_terminal).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -339,6 +368,9 @@ impl Supervisor {
         }
         // Only SIGCHLD matters, and every round looks at the children; other signals are for the elector.
         self.signals.receive();
+        if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| Instant::now() >= at)) {
+            self.handle_awaited_terminal(main);
+        }
         if kill_again.is_some_and(|at| Instant::now() >= at) {
             self.kill_children();
         }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,18 +88,18 @@ impl TestLock {
 
 /// A leaderrun that is being put together.
 pub struct Candidate {
-    pub name: &'static str,
+    pub name: String,
     command: Command,
 }
 
 impl Candidate {
     /// A candidate for a lock, with short times, known by `name`.
-    pub fn new(name: &'static str, lock: &TestLock) -> Self {
+    pub fn new(name: &str, lock: &TestLock) -> Self {
         Self::with_times(name, lock, TIMES)
     }
 
     /// A candidate with other times.
-    pub fn with_times(name: &'static str, lock: &TestLock, times: [&str; 6]) -> Self {
+    pub fn with_times(name: &str, lock: &TestLock, times: [&str; 6]) -> Self {
         let mut candidate = Self::bare(name);
         candidate.command.args(["--lock", &lock.name, "--identity", name]).args(times);
         if let Some(kubeconfig) = &lock.kubeconfig {
@@ -108,19 +109,19 @@ impl Candidate {
     }
 
     /// leaderrun without any option.
-    pub fn bare(name: &'static str) -> Self {
+    pub fn bare(name: &str) -> Self {
         Self::program(name, env!("CARGO_BIN_EXE_leaderrun"))
     }
 
     /// Another program, which starts leaderrun.
-    pub fn program(name: &'static str, program: &str) -> Self {
+    pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LEADERRUN_")) {
             command.env_remove(variable);
         }
         command.env_remove("KUBECONFIG");
-        Self { name, command }
+        Self { name: name.to_owned(), command }
     }
 
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
@@ -158,8 +159,9 @@ impl Candidate {
     /// Starts it.
     pub fn start(mut self) -> Running {
         let mut child = self.command.spawn().expect("leaderrun");
-        let (stdout, stderr) = (gather(child.stdout.take()), gather(child.stderr.take()));
-        Running { name: self.name, child, stdout, stderr }
+        let clogged = Arc::<AtomicBool>::default();
+        let (stdout, stderr) = (gather(child.stdout.take(), &clogged), gather(child.stderr.take(), &clogged));
+        Running { name: self.name, child, stdout, stderr, clogged }
     }
 }
 
@@ -175,13 +177,16 @@ impl Output {
     }
 }
 
-fn gather(from: Option<impl Read + Send + 'static>) -> Output {
+fn gather(from: Option<impl Read + Send + 'static>, clogged: &Arc<AtomicBool>) -> Output {
     let gathered = Arc::<Mutex<Vec<u8>>>::default();
-    let output = Arc::clone(&gathered);
+    let (output, clogged) = (Arc::clone(&gathered), Arc::clone(clogged));
     let reader = thread::spawn(move || {
         let (Some(mut from), mut some) = (from, [0; 4096]) else { return };
         while let Ok(length @ 1..) = from.read(&mut some) {
             Mutex::lock(&output).expect("output").extend(&some[..length]);
+            while clogged.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
     });
     Output { gathered, reader }
@@ -189,10 +194,11 @@ fn gather(from: Option<impl Read + Send + 'static>) -> Output {
 
 /// A leaderrun that was started. Killed with all that it runs when dropped.
 pub struct Running {
-    name: &'static str,
+    name: String,
     child: Child,
     stdout: Output,
     stderr: Output,
+    clogged: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -210,6 +216,21 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         kill(self.elector(), signal).expect("leaderrun is alive");
+    }
+
+    /// Whether it is still to be reaped: until then its pid is its own.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
+    /// Whether nothing is left that it started, as far as the ends of its pipes tell.
+    pub fn is_over(&mut self) -> bool {
+        !self.is_running() && self.stdout.reader.is_finished() && self.stderr.reader.is_finished()
+    }
+
+    /// Stops reading what it writes, or goes on with it.
+    pub fn clog(&self, clogged: bool) {
+        self.clogged.store(clogged, Ordering::Relaxed);
     }
 
     /// Waits for the end of it.
@@ -264,6 +285,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.clog(false);
         // The tree first: what is orphaned here would end up with nobody.
         let mut doomed = vec![self.elector()];
         let mut next = 0;

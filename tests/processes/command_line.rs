@@ -16,6 +16,7 @@ crate::trials![
     the_command_sees_its_leadership_and_none_of_our_options,
     the_environment_sets_options_and_the_command_line_wins,
     signal_state_and_descriptors_are_as_without_leaderrun,
+    a_parent_that_ignores_sigchld_costs_no_exit_status,
     help_and_version_are_no_failures,
 ];
 
@@ -170,4 +171,21 @@ fn help_and_version_are_no_failures() {
         assert!(asked.output().contains(shows), "{}", asked.output());
         assert_eq!(asked.log(), "");
     }
+}
+
+fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
+    let ignoring = |command: &mut Command| {
+        // SAFETY: between fork and exec, only a system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+                Ok(())
+            })
+        };
+    };
+    let lock = TestLock::file();
+    Candidate::new("a", &lock).with(ignoring).script("exit 4").ends_with(4);
+    let mut a = Candidate::new("a", &lock).with(ignoring).runs(["grep", "SigIgn", "/proc/self/status"]);
+    a.ends_with(0);
+    assert!(a.output().contains("0000000000010000"), "it is handed on: {}", a.output());
 }

@@ -1,6 +1,10 @@
 //! One of leaderrun's own processes dies or freezes.
 
-use nix::sys::signal::{Signal, kill};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use serde_json::json;
 
 use crate::candidate::{Candidate, Running, TestLock, is_alive};
 use crate::support::{Cluster, Match, Proxy};
@@ -15,7 +19,15 @@ crate::trials![
     the_elector_is_stopped_and_goes_on_after_somebody_else_leads,
     the_supervisor_is_stopped_between_winning_and_the_spawn,
     the_supervisor_is_killed_while_waiting,
+    the_whole_process_group_is_killed,
+    the_supervisor_is_stopped_for_less_than_the_grace,
+    the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_grace,
+    the_supervisor_is_stopped_between_winning_and_a_signal,
+    the_supervisor_is_stopped_when_somebody_else_takes_the_lease,
 ];
+
+/// Four seconds from the stop to the kill, so that things can happen in between.
+const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
 /// The worst command: deaf, and with a grandchild that nobody would find.
 const WORST: [&str; 2] = ["hidden", "ignore"];
@@ -116,4 +128,83 @@ fn the_supervisor_is_killed_while_waiting() {
     b.says("is held by a");
     send(b.supervisor(), Signal::SIGKILL);
     b.ends_with(125);
+}
+
+/// As with `kill -9 -- -PGID`: the supervisor is in a group of its own and does not go along.
+fn the_whole_process_group_is_killed() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let in_a_group = |command: &mut std::process::Command| {
+        command.process_group(0);
+    };
+    let a = Candidate::new("a", &lock).with(in_a_group).witnessed(&witnesses, &WORST);
+    witnesses.wait_for("a", 2);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    killpg(a.elector(), Signal::SIGKILL).expect("a group");
+    witnesses.wait_for("b", 1);
+    assert!(witnesses.of("a").iter().all(|life| !is_alive(life.pid)));
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+/// When it goes on, an overdue stop and the renewals that came meanwhile are both in its queue.
+fn the_supervisor_is_stopped_for_less_than_the_grace() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::with_times("a", &lock, LONG_GRACE).witnessed(&witnesses, &["linger"]);
+    witnesses.wait_for("a", 1);
+    let supervisor = a.supervisor();
+    send(supervisor, Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(5));
+    send(supervisor, Signal::SIGCONT);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(witnesses.of("a")[0].told, 0, "the lease was renewed all the time: {}", a.log());
+    a.stop();
+    witnesses.assert_one_at_a_time(1);
+}
+
+fn the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_grace() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let held = proxy.hold_replies(Match::put().next(1));
+    let mut a = Candidate::with_times("a", &lock, LONG_GRACE).witnessed(&witnesses, &WORST);
+    held.wait_until_held();
+    let supervisor = a.supervisor();
+    send(supervisor, Signal::SIGSTOP);
+    held.release();
+    a.says("leader of");
+    proxy.partition();
+    std::thread::sleep(Duration::from_secs(5));
+    let _ = kill(supervisor, Signal::SIGCONT);
+    a.ends_with(76);
+    assert_eq!(witnesses.of("a").len(), 0, "nothing was started after the stop instant");
+}
+
+fn the_supervisor_is_stopped_between_winning_and_a_signal() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let held = proxy.hold_replies(Match::put().next(1));
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &WORST);
+    held.wait_until_held();
+    let supervisor = a.supervisor();
+    send(supervisor, Signal::SIGSTOP);
+    held.release();
+    a.says("leader of");
+    a.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(500));
+    send(supervisor, Signal::SIGCONT);
+    a.ends_with(143);
+    assert_eq!(witnesses.of("a").len(), 0, "nothing is started once an end was asked for");
+}
+
+/// The guard does not wait for the time that the supervisor once said it enforces.
+fn the_supervisor_is_stopped_when_somebody_else_takes_the_lease() {
+    let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
+    let mut a = Candidate::with_times("a", &lock, LONG_GRACE).witnessed(&witnesses, &WORST);
+    witnesses.wait_for("a", 2);
+    send(a.supervisor(), Signal::SIGSTOP);
+    admin.merge_patch(&lock.path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given");
+    let given = crate::witness::boot_time();
+    a.ends_with(76);
+    let last = witnesses.of("a").iter().map(|life| life.last).max().expect("lives");
+    assert!(last < given + 4_000_000_000, "killed {} ns after it was known to be lost", last - given);
 }

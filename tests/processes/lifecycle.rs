@@ -13,6 +13,7 @@ crate::trials![
     a_second_candidate_takes_over_a_file,
     a_waiting_candidate_asks_next_to_nothing,
     one_identity_one_leader,
+    many_race_for_one_file,
     a_wrong_clock_does_not_cost_a_renewing_holder_its_lease,
 ];
 
@@ -131,4 +132,17 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
     assert!(taken_after > 1_900_000_000, "its time is waited out: {taken_after} ns");
     b.signal(Signal::SIGTERM);
     b.ends_with(0);
+}
+
+/// All of them find it free at the same time, again and again.
+fn many_race_for_one_file() {
+    for _ in 0..5 {
+        let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let racers = names.map(|name| Candidate::new(name, &lock).witnessed(&witnesses, &["linger"]));
+        eventually("one of them leads", || !witnesses.lives().is_empty());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(witnesses.lives().len(), 1, "{:?}", witnesses.lives());
+        drop(racers);
+    }
 }

@@ -10,6 +10,7 @@
 mod support;
 
 mod again;
+#[allow(dead_code)] // The torture uses more of it.
 mod candidate;
 mod command_line;
 mod connections;
@@ -25,6 +26,7 @@ mod stderr;
 mod stop;
 mod terminal;
 mod waiting;
+#[allow(dead_code)] // The torture uses more of it.
 mod witness;
 
 use std::process::ExitCode;

@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use crate::candidate::{Candidate, Running, TestLock, eventually};
-use crate::support::{Client, Cluster};
+use crate::support::{Client, Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
 crate::trials![
+    a_renewal_of_a_deleted_lease_is_refused_and_does_not_make_another,
     the_lease_is_deleted,
     the_lease_is_deleted_and_made_anew,
     the_lease_is_emptied,
@@ -23,6 +24,8 @@ struct Scene {
     witnesses: Witnesses,
     a: Running,
     b: Running,
+    /// When the deed was done, nanoseconds since boot.
+    done: u64,
 }
 
 /// A leads, B waits, and somebody does something to the lease.
@@ -34,7 +37,8 @@ fn meddle(deed: impl FnOnce(&Client, &str)) -> Scene {
     let b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
     b.says("is held by a");
     deed(&admin, &lock.path());
-    Scene { lock, admin, witnesses, a, b }
+    let done = crate::witness::boot_time();
+    Scene { lock, admin, witnesses, a, b, done }
 }
 
 impl Scene {
@@ -54,6 +58,11 @@ impl Scene {
     /// The holder loses at once, and the other one leads when the record's time is over.
     fn a_loses(mut self) {
         self.a.ends_with(76);
+        for life in self.witnesses.of("a") {
+            // It hears of it within a retry period; the stop would come after four seconds, the kill after five.
+            assert!(life.last < self.done + 3_500_000_000, "alive {} ns after the loss", life.last - self.done);
+            assert_eq!(life.told, 0, "no grace: {}", self.a.log());
+        }
         self.witnesses.wait_for("b", 1);
         self.b.stop();
         self.witnesses.assert_one_at_a_time(2);
@@ -138,4 +147,19 @@ fn the_file_is_deleted() {
     let lives = witnesses.lives();
     assert_eq!(lives.len(), 2);
     assert!(lives[0].last < lives[1].born);
+}
+
+/// A PUT with a resourceVersion and no uid would silently make a new Lease.
+fn a_renewal_of_a_deleted_lease_is_refused_and_does_not_make_another() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let deleted = std::time::Instant::now();
+    Cluster::shared().admin().delete(&lock.path()).expect("deleted");
+    let since =
+        |method: &Match| proxy.requests().into_iter().filter(|seen| seen.when > deleted && method.covers(seen)).count();
+    eventually("it is written again", || since(&Match::put()) >= 2);
+    assert_eq!(since(&Match::get()), 1, "it had to look first");
+    a.stop();
 }

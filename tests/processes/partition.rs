@@ -10,6 +10,7 @@ crate::trials![
     a_command_whose_work_is_done_by_a_hidden_grandchild,
     a_command_that_is_stopped,
     a_partition_in_which_requests_arrive_and_replies_do_not,
+    renewals_during_the_stop_do_not_put_off_the_kill,
     a_standby_cut_off_does_not_take_a_lease_that_is_renewed,
 ];
 
@@ -89,4 +90,21 @@ fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
     witnesses.wait_for("b", 1);
     b.stop();
     witnesses.assert_one_at_a_time(2);
+}
+
+fn renewals_during_the_stop_do_not_put_off_the_kill() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    // Four seconds of grace: time enough for many renewals.
+    let times = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
+    let mut a = Candidate::with_times("a", &lock, times).witnessed(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    proxy.partition();
+    a.says("telling the command to stop");
+    proxy.heal();
+    a.ends_with(76);
+    let life = witnesses.of("a").remove(0);
+    assert!(life.last - life.told < 5_000_000_000, "killed {} ns after the stop", life.last - life.told);
+    let spec = Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"].clone();
+    assert_eq!(spec["holderIdentity"], "", "the lease was kept meanwhile, and given back");
 }

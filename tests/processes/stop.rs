@@ -14,6 +14,7 @@ crate::trials![
     kill_after_ends_a_command_that_ignores_being_told,
     a_second_request_does_not_lengthen_the_deadline,
     a_tree_of_many_is_killed,
+    a_command_that_is_stopped_hears_that_it_is_told_to_end,
 ];
 
 /// A leads with this witness, B waits; then A is told to end. Returns A's log.
@@ -42,8 +43,9 @@ fn a_slow_end_keeps_the_lease() {
 }
 
 fn what_the_command_leaves_behind_is_gone_before_the_release() {
-    let (_, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
+    let (witnesses, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.ends_with(0);
+    assert!(witnesses.of("a").iter().all(|life| life.told > 0), "it was told to end before it was killed");
     assert!(a.log().contains("killing what the command left running"), "{}", a.log());
 }
 
@@ -88,10 +90,11 @@ fn a_second_request_does_not_lengthen_the_deadline() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).witnessed(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
-    while a.log().matches("killing").count() == 0 {
+    eventually("the deadline passes all the same", || {
         a.signal(Signal::SIGTERM);
         std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+        a.log().contains("killing")
+    });
     a.ends_with(137);
 }
 
@@ -102,4 +105,15 @@ fn a_tree_of_many_is_killed() {
     let supervisor = a.supervisor();
     a.ends_with(3);
     assert!(!is_alive(supervisor));
+}
+
+fn a_command_that_is_stopped_hears_that_it_is_told_to_end() {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", &TestLock::file()).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let command = nix::unistd::Pid::from_raw(witnesses.of("a")[0].pid as i32);
+    nix::sys::signal::kill(command, Signal::SIGSTOP).expect("it lives");
+    a.signal(Signal::SIGTERM);
+    a.ends_with(0);
+    assert!(witnesses.of("a")[0].told > 0);
 }

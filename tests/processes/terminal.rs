@@ -18,6 +18,8 @@ crate::trials![
     ctrl_c_reaches_the_command,
     ctrl_z_does_not_suspend_a_leader,
     in_a_pipeline_the_terminal_is_left_alone,
+    ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have,
+    fg_gives_the_terminal_to_a_command_that_waits_for_it,
 ];
 
 /// A terminal with leaderrun, or something that starts it, as its session leader.
@@ -134,5 +136,34 @@ fn in_a_pipeline_the_terminal_is_left_alone() {
     screen.types(b"typed\n");
     screen.shows("from the command");
     screen.shows("<typed>");
+    shell.wait();
+}
+
+fn shell(screen: &Screen, arguments: &[&str]) -> Running {
+    Candidate::program("shell", "bash").args(arguments).with(|command| screen.attach(command)).start()
+}
+
+fn leaderrun(script: &str) -> String {
+    format!("{} --lock {} -- sh -c '{script}'", env!("CARGO_BIN_EXE_leaderrun"), TestLock::file().name)
+}
+
+fn ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have() {
+    let mut screen = Screen::new();
+    let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", leaderrun("read line"))]);
+    screen.shows("waits for the terminal");
+    screen.types(b"\x03");
+    shell.wait();
+}
+
+fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
+    let mut screen = Screen::new();
+    let mut shell = shell(&screen, &["--norc", "-i"]);
+    screen.types(format!("{} &\n", leaderrun("read line; echo \"<$line>\"")).as_bytes());
+    screen.shows("waits for the terminal");
+    screen.types(b"fg\n");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    screen.types(b"typed\n");
+    screen.shows("<typed>");
+    screen.types(b"exit 0\n");
     shell.wait();
 }

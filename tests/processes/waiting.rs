@@ -13,6 +13,7 @@ crate::trials![
     a_lease_that_is_just_being_won_is_given_back,
     a_signal_that_was_ignored_at_the_start_stays_ignored,
     waiting_has_an_end,
+    waiting_for_a_file_that_was_replaced_by_a_pipe_has_an_end,
     waiting_not_at_all_for_a_living_holder,
     waiting_not_at_all_still_replaces_a_dead_holder,
     waiting_not_at_all_for_an_api_server_that_does_not_answer,
@@ -121,4 +122,18 @@ fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
     assert!(start.elapsed() > Duration::from_secs(5), "it is given the time of one lease");
     eventually("it told why", || a.log().contains("does not answer"));
     witnesses.assert_one_at_a_time(0);
+}
+
+/// Whoever opens a pipe that nobody writes to hangs, as on a file system that has gone.
+fn waiting_for_a_file_that_was_replaced_by_a_pipe_has_an_end() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).args(["--wait", "3s"]).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
+    let pipe = path.with_extension("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::rename(&pipe, path).expect("replaced");
+    b.ends_with(75);
 }

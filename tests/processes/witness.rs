@@ -26,25 +26,25 @@ use crate::support::scratch;
 /// - `linger`: takes three seconds to end after SIGTERM.
 /// - `hidden`: has a grandchild in a session of its own, with an empty environment, that ignores SIGTERM.
 /// - `ends`: ends by itself, at once, whatever it started goes on.
+/// - `life=MILLISECONDS`: ends by itself after so long.
 pub fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(words.next().expect("the folder"));
     let words: Vec<String> = words.map(|word| word.into_string().expect("words")).collect();
     let is = |word: &str| words.iter().any(|other| other == word);
-    let run = words.iter().find_map(|word| Some(word.strip_prefix("run=")?.to_owned())).unwrap_or_else(|| {
-        let variable = |name| std::env::var(name).expect("run by leaderrun");
-        format!("{}.{}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
-    });
+    let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
+    let run = value("run=").unwrap_or_else(run_in_environment);
+    let end = value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
     let mut life = Life { run: run.clone(), pid: std::process::id(), born: boot_time(), last: boot_time(), told: 0 };
     if is("hidden") {
         hide(&folder, &run);
     }
+    let told = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    told.thread_block().expect("to block signals");
     let file = File::create(folder.join(format!("{}.{}", life.pid, life.born))).expect("a file to write to");
     life.write(&file);
     if is("ends") {
         return ExitCode::SUCCESS;
     }
-    let told = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    told.thread_block().expect("to block signals");
     loop {
         life.last = boot_time();
         life.write(&file);
@@ -53,10 +53,17 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
             life.write(&file);
         }
         let patience = if is("linger") { Duration::from_secs(3) } else { Duration::ZERO };
-        if life.told > 0 && !is("ignore") && boot_time() - life.told >= patience.as_nanos() as u64 {
+        let obeys = life.told > 0 && !is("ignore") && life.last.saturating_sub(life.told) >= patience.as_nanos() as u64;
+        if obeys || life.last >= end {
             return ExitCode::SUCCESS;
         }
     }
+}
+
+/// What a witness is called that leaderrun runs: by the fencing token and the holder.
+pub fn run_in_environment() -> String {
+    let variable = |name| std::env::var(name).expect("run by leaderrun");
+    format!("{}.{}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
 }
 
 /// Starts a witness that nobody would find by process group, session, parent or environment.
@@ -102,7 +109,7 @@ pub struct Life {
 }
 
 impl Life {
-    fn write(&self, file: &File) {
+    pub fn write(&self, file: &File) {
         let Life { run, pid, born, last, told } = self;
         let line = format!("{born:020} {last:020} {told:020} {pid} {run}\n");
         file.write_all_at(line.as_bytes(), 0).expect("to write");
@@ -119,7 +126,7 @@ impl Life {
         self.run.split('.').next().and_then(|token| token.parse().ok()).expect("a decimal fencing token")
     }
 
-    fn holder(&self) -> &str {
+    pub fn holder(&self) -> &str {
         self.run.split_once('.').expect("a holder").1
     }
 }
@@ -130,6 +137,11 @@ pub struct Witnesses(PathBuf);
 impl Witnesses {
     pub fn new() -> Self {
         Self(scratch::folder("witnesses"))
+    }
+
+    /// Where they write to. It is on the command line of each of them, and of each leaderrun that runs one.
+    pub fn folder(&self) -> &Path {
+        &self.0
     }
 
     /// The command line of a witness that behaves as `words` say.
