@@ -270,6 +270,8 @@ impl Election {
             }
             Reply::Refused { retry_after } => self.back_off(now.boot, retry_after),
             Reply::Unknown { retry_after } => {
+                // What may have been won, or given back, is looked at before it is left.
+                self.must_read |= attempt.write.is_some() && matches!(self.phase, Phase::Releasing { .. });
                 self.doubtful.extend(attempt.write);
                 if self.doubtful.len() > DOUBTFUL_WRITES {
                     self.doubtful.pop_front();
@@ -287,14 +289,15 @@ impl Election {
         let fallback = self.campaign.timing.lease_duration();
         let before = self.sighting.as_ref().and_then(Sighting::record).cloned();
         let changed = match &mut self.sighting {
-            Some(sighting) => sighting.update(now, stored.clone()),
+            Some(sighting) => sighting.update(now, stored.clone(), is_mine),
             none => {
                 *none = Some(Sighting::first(now, stored.clone(), fallback));
                 true
             }
         };
+        let displaced = self.sighting.as_ref().is_some_and(Sighting::is_displaced);
         match &mut self.phase {
-            Phase::Waiting => match (mine_since, stored) {
+            Phase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
                 // With half of the renew deadline gone, a fresh claim comes first.
                 (Some(sent), Some(stored)) if now.boot < sent + self.campaign.timing.renew_deadline() / 2 => {
                     self.win(sent, stored);
@@ -343,7 +346,7 @@ impl Election {
 
     fn step_back(&mut self, now: Now, outcome: Outcome) {
         let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
-        let mine = self.sighting.as_ref().is_some_and(|sighting| self.is_mine_already(sighting));
+        let mine = self.sighting.as_ref().is_some_and(|sighting| self.bears_my_mark(sighting));
         if !claimed && !mine && self.doubtful.is_empty() {
             return self.finish(outcome);
         }
@@ -439,6 +442,10 @@ impl Election {
     }
 
     fn is_mine_already(&self, sighting: &Sighting) -> bool {
+        !sighting.is_displaced() && self.bears_my_mark(sighting)
+    }
+
+    fn bears_my_mark(&self, sighting: &Sighting) -> bool {
         sighting.record().is_some_and(|record| self.is_mine(record))
     }
 

@@ -18,11 +18,14 @@ pub struct Sighting {
     confirmed: Instant,
     /// How long the record holds: the longest that its run has ever said.
     holds_for: Duration,
-    displaced: Option<Displaced>,
+    displaced: Vec<Displaced>,
     /// It was released, and the command is not due before.
     due: Option<Instant>,
     fallback: Duration,
 }
+
+/// Displaced holders that are remembered besides the last one, whose time is the longest as a rule.
+const MOST_DISPLACED: usize = 16;
 
 /// A holder that may be alive although the record no longer says so: somebody else emptied, overwrote or
 /// deleted what it held.
@@ -39,15 +42,17 @@ impl Sighting {
             changed: now.boot,
             confirmed: now.boot,
             holds_for: lease_duration(&stored, fallback),
-            displaced: None,
+            displaced: Vec::new(),
             due: due(now, &stored),
             stored,
             fallback,
         }
     }
 
-    /// Takes in what was just seen. True when the record changed.
-    pub fn update(&mut self, now: Now, stored: Option<Stored>) -> bool {
+    /// Takes in what was just seen; `mine` says that it bears our own mark. True when the record changed.
+    pub fn update(&mut self, now: Now, stored: Option<Stored>, mine: bool) -> bool {
+        // A create may be carried out late, when what others have created meanwhile was deleted.
+        let out_of_turn = mine && now.boot < self.takeable_at();
         self.confirmed = now.boot;
         let changed = match (&self.stored, &stored) {
             (Some(before), Some(after)) => before.record != after.record || before.version.uid != after.version.uid,
@@ -57,19 +62,19 @@ impl Sighting {
         if changed {
             self.changed = now.boot;
             let (before, after) = (self.record(), record(&stored));
-            if before.is_some_and(|before| is_displaced(before, after)) {
-                let until = now.boot + self.holds_for;
-                let run = run(before).cloned();
-                self.displaced = self.displaced.take().filter(|earlier| earlier.until > until);
-                self.displaced.get_or_insert(Displaced { run, until });
+            if before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
+                let displaced = Displaced { run: run(before).cloned(), until: now.boot + self.holds_for };
+                self.displaced.truncate(MOST_DISPLACED);
+                self.displaced.push(displaced);
             }
             let same_run = run(self.record()).is_some() && run(self.record()) == run(record(&stored));
             let said = lease_duration(&stored, self.fallback);
             self.holds_for = if same_run { self.holds_for.max(said) } else { said };
         }
-        let back =
-            |displaced: &mut Displaced| displaced.run.is_some() && displaced.run.as_ref() == run(record(&stored));
-        self.displaced.take_if(back);
+        // Only such a run itself can say how it goes on with it: whoever else writes may not know of it.
+        let writer = run(record(&stored));
+        let is_back = |displaced: &Displaced| displaced.run.is_some() && displaced.run.as_ref() == writer;
+        self.displaced.retain(|displaced| now.boot < displaced.until && !is_back(displaced));
         self.due = due(now, &stored);
         self.stored = stored;
         changed
@@ -84,8 +89,13 @@ impl Sighting {
     pub fn takeable_at(&self) -> Instant {
         let is_held = self.record().is_some_and(Record::is_held);
         let holds_until = if is_held { self.changed + self.holds_for } else { self.changed };
-        let displaced_until = self.displaced.as_ref().map(|displaced| displaced.until);
-        [displaced_until, self.due].into_iter().flatten().fold(holds_until, Instant::max)
+        let displaced_until = self.displaced.iter().map(|displaced| displaced.until);
+        displaced_until.chain(self.due).fold(holds_until, Instant::max)
+    }
+
+    /// Whether a run may live that the record no longer names.
+    pub fn is_displaced(&self) -> bool {
+        self.displaced.iter().any(|displaced| self.confirmed < displaced.until)
     }
 
     /// Whether the record was seen like this when it might already be taken: a free one at once, an
@@ -116,8 +126,8 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
 
 /// Whether the change from `before` to `after` took the lease from a holder that neither released it
 /// nor ran out of time, as far as one can see. An empty holder is how other implementations release.
-fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
+fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
-    let released_by_another = !after.is_held() && run(Some(after)) != run(Some(before));
-    before.is_held() && before.mark().is_some() && (after.mark().is_none() || released_by_another)
+    let by_another = (!after.is_held() || out_of_turn) && run(Some(after)) != run(Some(before));
+    before.is_held() && before.mark().is_some() && (after.mark().is_none() || by_another)
 }

@@ -295,6 +295,28 @@ fn a_holder_that_is_back_releases_for_good() {
 }
 
 #[test]
+fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let claim = play.expect_write();
+    play.passes(play.wakes_in());
+    play.expect_write();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.election.handle_watch(play.now, WatchEvent::Deleted);
+    play.watched(claim.clone());
+    assert_eq!(play.actions(), []);
+    play.passes(14 * SECOND);
+    assert_eq!(play.actions(), []);
+    play.passes(SECOND);
+    play.read(Some(claim));
+    let again = play.expect_write();
+    play.written(again);
+    assert!(matches!(play.actions()[..], [.., Action::Lead(_)]));
+}
+
+#[test]
 fn bearing_my_name_is_not_being_me() {
     let mut play = Play::start(None);
     let namesake = Record { holder_identity: "me".into(), ..others("r", RunState::Held, T1, 15) };
@@ -369,6 +391,17 @@ fn told_to_stop_a_candidate_gives_back_what_it_may_have_won() {
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     play.written(released);
     assert_eq!(play.actions(), [Action::Finish(Outcome::Stopped)]);
+}
+
+#[test]
+fn told_to_stop_a_candidate_looks_what_became_of_a_claim_without_an_answer() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let claim = play.expect_write();
+    play.election.handle_stop(play.now);
+    play.election.handle_reply(play.now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
+    play.read(Some(claim));
+    assert_eq!(play.expect_write().mark().unwrap().state, RunState::Released);
 }
 
 #[test]

@@ -1,0 +1,348 @@
+//! The elector's network thread: the production election, driven like the production loop drives it.
+
+use std::collections::VecDeque;
+
+use leaderrun::channel::Report;
+use leaderrun::election::record::{RunId, Stored, Version};
+use leaderrun::election::tenure::Tenure;
+use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Outcome, Reply, Request, WatchEvent};
+use leaderrun::process::clock::Instant;
+
+use crate::clock::{MILLISECOND, Time};
+use crate::guard::{News, Phase};
+use crate::mutation::Mutation;
+use crate::plan::HostPlan;
+use crate::tell;
+use crate::world::{Event, Seen, Thread, World};
+
+/// What the guard tells the election.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice {
+    TreeGone,
+    Stop,
+}
+
+/// The outer process.
+#[derive(Debug)]
+pub struct Elector {
+    pub alive: bool,
+    pub frozen_until: Time,
+    pub network_frozen_until: Time,
+    pub election: Election,
+    pub over: bool,
+    pub requests: u32,
+    /// The request under way.
+    pub awaited: Option<u32>,
+    pub reply: Option<Reply>,
+    pub watches: u32,
+    pub watch: Option<u32>,
+    pub watch_events: VecDeque<WatchEvent>,
+    pub notices: VecDeque<Notice>,
+    pub news: VecDeque<News>,
+    pub reports: VecDeque<Report>,
+    pub signals: VecDeque<i32>,
+    pub phase: Phase,
+    /// The answer that is being handled is a read's.
+    handling_read: bool,
+    /// The revision last shown to the election; 0 when there was no lease.
+    shown: u64,
+    heeds_watch: bool,
+    heeds_reply: bool,
+    /// When the election gives the request under way up, and no longer heeds what becomes of it.
+    gives_up_at: Instant,
+}
+
+impl Elector {
+    pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64) -> Self {
+        let campaign = Campaign {
+            identity: plan.identity.clone(),
+            run,
+            timing: plan.timing.clone(),
+            wait: plan.wait,
+            min_hold: None,
+        };
+        Self {
+            alive: true,
+            frozen_until: 0,
+            network_frozen_until: 0,
+            election: Election::new(campaign, now, seed),
+            over: false,
+            requests: 0,
+            awaited: None,
+            reply: None,
+            watches: 0,
+            watch: None,
+            watch_events: VecDeque::new(),
+            notices: VecDeque::new(),
+            news: VecDeque::new(),
+            reports: VecDeque::new(),
+            signals: VecDeque::new(),
+            phase: Phase::Waiting { claiming: false },
+            handling_read: false,
+            shown: 0,
+            heeds_watch: false,
+            heeds_reply: false,
+            gives_up_at: now.boot,
+        }
+    }
+}
+
+impl World {
+    /// Everything that has come for the election, notices first, then the reply, then the watch, then
+    /// the time.
+    pub fn run_campaign(&mut self, run: usize) {
+        if !self.runs[run].elector.alive || self.runs[run].elector.over {
+            return;
+        }
+        let now = self.clock(run).now(self.now);
+        self.carry_out_all(run, now);
+        loop {
+            let elector = &mut self.runs[run].elector;
+            if let Some(notice) = elector.notices.pop_front() {
+                match notice {
+                    Notice::TreeGone => elector.election.handle_tree_gone(now, false),
+                    Notice::Stop => elector.election.handle_stop(now),
+                }
+            } else if let Some(reply) = elector.reply.take() {
+                elector.awaited = None;
+                elector.heeds_reply = now.boot < elector.gives_up_at;
+                let reply = self.as_read(run, reply);
+                let elector = &mut self.runs[run].elector;
+                elector.handling_read = matches!(reply, Reply::Read(_));
+                elector.election.handle_reply(now, reply);
+            } else if let Some(event) = elector.watch_events.pop_front() {
+                if matches!(event, WatchEvent::Ended | WatchEvent::Broken | WatchEvent::Forbidden) {
+                    elector.watch = None;
+                    self.close_watch(run);
+                }
+                let event = self.as_watched(run, event);
+                let elector = &mut self.runs[run].elector;
+                elector.handling_read = true;
+                elector.election.handle_watch(now, event);
+            } else if elector.election.next_timeout().is_some_and(|at| now.boot >= at) {
+                elector.election.handle_timeout(now);
+            } else {
+                break;
+            }
+            self.carry_out_all(run, now);
+            self.runs[run].elector.handling_read = false;
+            if self.runs[run].elector.over {
+                return;
+            }
+            if self.runs[run].elector.election.next_timeout().is_some_and(|at| now.boot >= at) && self.is_idle(run) {
+                // A timer that has expired fires in the next round.
+                return self.rouse(run, Thread::Campaign);
+            }
+        }
+        if let Some(at) = self.runs[run].elector.election.next_timeout() {
+            let at = self.clock(run).time_of(at) + self.rng.u64(0..MILLISECOND);
+            self.wake(run, Thread::Campaign, at);
+        }
+    }
+
+    fn is_idle(&self, run: usize) -> bool {
+        let elector = &self.runs[run].elector;
+        elector.notices.is_empty() && elector.reply.is_none() && elector.watch_events.is_empty()
+    }
+
+    fn carry_out_all(&mut self, run: usize, now: Now) {
+        while let Some(action) = self.runs[run].elector.election.poll_action() {
+            self.carry_out(run, action, now);
+        }
+    }
+
+    fn carry_out(&mut self, run: usize, action: Action, now: Now) {
+        match action {
+            Action::Send(request) => {
+                let attempt = self.hosts[self.runs[run].host].plan.timing.attempt();
+                self.runs[run].elector.gives_up_at = now.boot + attempt;
+                self.send(run, request);
+            }
+            Action::Watch(from) => {
+                let elector = &mut self.runs[run].elector;
+                elector.watches += 1;
+                elector.watch = Some(elector.watches);
+                elector.watch_events.clear();
+                elector.heeds_watch = true;
+                let number = elector.watches;
+                self.soon(10 * MILLISECOND, Event::OpenWatch { run, number, from: from.map(Box::new) });
+            }
+            Action::Unwatch => {
+                let elector = &mut self.runs[run].elector;
+                elector.watch = None;
+                elector.watch_events.clear();
+                self.close_watch(run);
+            }
+            Action::Claiming => self.inform(run, News::Claiming),
+            Action::NotWon => self.inform(run, News::NotWon),
+            Action::Lead(Leadership { tenure, resource_version, .. }) => {
+                let tenure = self.believed(run, tenure, now);
+                tell!(self, "{} has won the lease, token {resource_version}", self.name(run));
+                self.led_at = self.now;
+                self.runs[run].led_since = Some(self.now);
+                self.runs[run].fencing_token = resource_version.parse().unwrap_or_default();
+                self.inform(run, News::Lead(tenure));
+            }
+            Action::Extend(tenure) => {
+                let tenure = self.believed(run, tenure, now);
+                self.led_at = self.now;
+                self.inform(run, News::Extend(tenure));
+            }
+            Action::Lose { holder } => {
+                tell!(self, "{} sees that {holder:?} holds the lease", self.name(run));
+                self.inform(run, News::Lose);
+            }
+            Action::Tell(news) => tell!(self, "{} says {news:?}", self.name(run)),
+            Action::Finish(outcome) => {
+                self.runs[run].elector.over = true;
+                self.runs[run].elector.awaited = None;
+                self.close_watch(run);
+                self.inform(run, News::Finished(outcome));
+            }
+        }
+    }
+
+    fn inform(&mut self, run: usize, news: News) {
+        self.runs[run].elector.news.push_back(news);
+        self.rouse(run, Thread::Guard);
+    }
+
+    fn send(&mut self, run: usize, request: Request) {
+        let elector = &mut self.runs[run].elector;
+        elector.requests += 1;
+        elector.awaited = Some(elector.requests);
+        elector.reply = None;
+        let number = elector.requests;
+        // T0 was just before: a process that is stopped in between sends it later.
+        self.soon(MILLISECOND, Event::Transmit { run, number, request: Box::new(request) });
+    }
+
+    /// A tenure as a mutation has it.
+    fn believed(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
+        let timing = &self.hosts[self.runs[run].host].plan.timing;
+        let by_read = self.runs[run].elector.handling_read;
+        match self.mutation {
+            Mutation::SentAfterReply if !by_read => Tenure::of_renewal(now.boot, timing),
+            Mutation::SettledByReadCountsFromRead if by_read => Tenure::of_renewal(now.boot, timing),
+            Mutation::GraceBeyondLease => {
+                Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()) * 2, ..tenure }
+            }
+            _ => tenure,
+        }
+    }
+
+    fn as_read(&mut self, run: usize, reply: Reply) -> Reply {
+        match reply {
+            Reply::Read(stored) => {
+                let revision = stored.as_ref().map_or(0, revision);
+                let elector = &mut self.runs[run].elector;
+                if elector.heeds_reply {
+                    // An election that reads what its watch should have said listens to it no more.
+                    elector.heeds_watch &= elector.shown == revision;
+                    self.note_seen(run, stored.as_ref());
+                }
+                Reply::Read(stored.map(|stored| self.shown_to(run, stored)))
+            }
+            Reply::Written(stored) => {
+                if self.runs[run].elector.heeds_reply {
+                    self.note_seen(run, Some(&stored));
+                }
+                Reply::Written(self.shown_to(run, stored))
+            }
+            reply => reply,
+        }
+    }
+
+    fn as_watched(&mut self, run: usize, event: WatchEvent) -> WatchEvent {
+        let heeded = self.runs[run].elector.heeds_watch;
+        match event {
+            WatchEvent::Changed(stored) => {
+                if heeded {
+                    self.note_seen(run, Some(&stored));
+                }
+                WatchEvent::Changed(self.shown_to(run, stored))
+            }
+            event => {
+                if heeded && event == WatchEvent::Deleted {
+                    self.note_seen(run, None);
+                }
+                event
+            }
+        }
+    }
+
+    /// A record as this run gets to see it.
+    fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
+        let timing = &self.hosts[self.runs[run].host].plan.timing;
+        let id = &self.runs[run].id;
+        match (self.mutation, &mut stored.record.run) {
+            (Mutation::OwnDuration, _) => {
+                stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
+            }
+            (Mutation::MineByName, Some(mark))
+                if stored.record.holder_identity == self.hosts[self.runs[run].host].plan.identity =>
+            {
+                mark.run = id.clone();
+            }
+            (Mutation::NoWaitAfterEmptying, Some(mark)) if mark.run != *id => stored.record.run = None,
+            _ => {}
+        }
+        stored
+    }
+
+    /// Notes whose marks a run knows.
+    fn note_seen(&mut self, run: usize, stored: Option<&Stored>) {
+        let mark = stored.and_then(|stored| Some((stored.record.mark()?, &stored.version)));
+        self.runs[run].elector.shown = stored.map_or(0, revision);
+        let seen = &mut self.runs[run].seen;
+        match (mark, seen.last_mut()) {
+            (Some((mark, version)), last) => {
+                let writer = mark.run.to_string().parse().unwrap_or(run);
+                let revision = parse(version);
+                match last {
+                    Some(last) if last.run == writer => {
+                        (last.revision, last.missed) = (revision.max(last.revision), false);
+                    }
+                    _ => seen.push(Seen { run: writer, revision, missed: false }),
+                }
+            }
+            (None, Some(last)) => last.missed = true,
+            (None, None) => {}
+        }
+    }
+
+    /// A request as a mutation has it.
+    pub fn as_sent(&self, request: Request) -> Request {
+        match (request, self.store.record()) {
+            (Request::Update(version, mut record), Some(present))
+                if self.mutation == Mutation::EqualRenewals && present.run.is_some() =>
+            {
+                let run = |mark: &leaderrun::election::record::RunMark| (mark.run.clone(), mark.state);
+                if present.run.as_ref().map(run) == record.run.as_ref().map(run) {
+                    record = present.clone();
+                }
+                Request::Update(version, record)
+            }
+            (request, _) => request,
+        }
+    }
+
+    /// What the election is told when it ended, for the story.
+    pub fn outcome(outcome: Outcome) -> &'static str {
+        match outcome {
+            Outcome::Released => "the lease was given back",
+            Outcome::NotReleased => "the lease could not be given back",
+            Outcome::Lost => "the lease was lost",
+            Outcome::Stopped => "stopped before it led",
+            Outcome::NotAcquired => "not acquired in time",
+        }
+    }
+}
+
+fn revision(stored: &Stored) -> u64 {
+    parse(&stored.version)
+}
+
+fn parse(version: &Version) -> u64 {
+    version.resource_version.parse().unwrap_or_default()
+}

@@ -1,0 +1,127 @@
+//! Another implementation of the protocol: client-go's rules, with client-go's liberties.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+use leaderrun::election::record::Record;
+
+use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::tell;
+use crate::world::{Event, World};
+
+const NAME: &str = "foreigner";
+const RETRY: Time = 2 * SECOND;
+
+/// It polls, reads before it writes, knows no marks, and its release empties the lease of whoever holds
+/// it. Its own command is not looked after: its rules promise less.
+#[derive(Debug)]
+pub struct Foreigner {
+    observed: Option<Record>,
+    observed_at: Time,
+    leading_until: Option<Time>,
+    releases: bool,
+    lease: Duration,
+}
+
+impl Foreigner {
+    pub fn draw(rng: &mut Rng, longest_lease: Duration) -> Self {
+        let lease = Duration::from_secs(rng.u64(1..=longest_lease.as_secs()));
+        Self { observed: None, observed_at: 0, leading_until: None, releases: rng.bool(), lease }
+    }
+}
+
+impl World {
+    pub fn run_foreigner(&mut self) {
+        let Some(mut foreigner) = self.foreigner.take() else { return };
+        if self.is_healthy() {
+            return;
+        }
+        self.step_foreigner(&mut foreigner);
+        self.foreigner = Some(foreigner);
+        let pause = RETRY + self.rng.u64(0..RETRY);
+        self.at(self.now + pause, Event::Foreigner);
+    }
+
+    fn step_foreigner(&mut self, foreigner: &mut Foreigner) {
+        if self.server_down_until > self.now {
+            return;
+        }
+        let present = self.store.record().cloned();
+        if present != foreigner.observed {
+            foreigner.observed = present.clone();
+            foreigner.observed_at = self.now;
+        }
+        let wall = Timestamp::constant(1_700_000_000, 0) + SignedDuration::from_nanos(self.now as i64);
+        let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
+        let held = Record {
+            holder_identity: NAME.to_owned(),
+            lease_duration_seconds: Some(foreigner.lease.as_secs() as u32),
+            acquire_time: Some(wall),
+            renew_time: Some(wall),
+            ..present.clone().unwrap_or_default()
+        };
+        let holds = present.as_ref().is_some_and(|record| record.holder_identity == NAME);
+        match foreigner.leading_until {
+            Some(until) if self.now >= until => {
+                foreigner.leading_until = None;
+                if foreigner.releases {
+                    // Whoever holds it by now.
+                    let empty = Record { holder_identity: String::new(), lease_duration_seconds: Some(1), ..held };
+                    self.meddle("releases as others do", |_| Some(empty));
+                }
+            }
+            Some(_) if holds => self.meddle("renews", |_| Some(held)),
+            Some(_) => foreigner.leading_until = None,
+            None => self.contend(foreigner, present, held),
+        }
+    }
+
+    fn contend(&mut self, foreigner: &mut Foreigner, present: Option<Record>, held: Record) {
+        let holder = present.as_ref().filter(|record| !record.holder_identity.is_empty());
+        let expires = holder.map(|record| {
+            let duration = record.lease_duration(foreigner.lease);
+            foreigner.observed_at + duration.as_nanos() as Time
+        });
+        if expires.is_none_or(|at| self.now > at) {
+            foreigner.leading_until = Some(self.now + self.rng.u64(500 * MILLISECOND..20 * SECOND));
+            if expires.is_some() {
+                self.check_foreign_takeover();
+            }
+            self.meddle("takes the lease", |_| Some(held));
+        }
+    }
+
+    /// Whoever plays by the rules so far, and waits for the record's duration, finds no command alive.
+    fn check_foreign_takeover(&mut self) {
+        for index in 0..self.living.len() {
+            let run = self.living[index];
+            let holds =
+                self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
+            if holds && self.runs[run].tree.runs() && !self.is_excused_alone(run) {
+                let story = format!("{} is alive when its lease has run out for others", self.name(run));
+                self.violate(crate::invariants::Broken::Overlap, story);
+            }
+        }
+    }
+
+    /// Writes what somebody else wants to see there.
+    pub fn meddle(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
+        let present = self.store.record().cloned();
+        let holder = present.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
+        let held_by = |run: &usize| Some(&self.runs[*run].id) == holder.as_ref();
+        if let Some(run) = self.living.iter().copied().find(held_by) {
+            self.runs[run].displaced = true;
+        }
+        if let Some(present) = &present {
+            self.archive.push(present.clone());
+        }
+        match change(present) {
+            Some(record) => drop(self.store.write(record)),
+            None if self.store.object().is_some() => self.store.delete(),
+            None => return,
+        }
+        tell!(self, "somebody else {how}: {}", self.shown());
+        self.publish();
+    }
+}

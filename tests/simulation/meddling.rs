@@ -1,0 +1,52 @@
+//! Third parties that do more to a lease than empty or delete it.
+
+use crate::mutation::Mutation;
+use crate::plan::{Fault, Wishes};
+use crate::runner::{play_all, retell};
+
+fn holds_through(wishes: &Wishes, seeds: u64) {
+    if let (Some((seed, violation)), _) = play_all(0..seeds, wishes, Mutation::None) {
+        retell(seed, wishes, Mutation::None);
+        panic!("seed {seed}: {violation}");
+    }
+}
+
+const BY: Wishes = Wishes {
+    hosts: None,
+    faults: None,
+    timing: None,
+    clock_rates: None,
+    calm_network: true,
+    one_identity: false,
+    no_foreigner: true,
+    stubborn_commands: false,
+    long_commands: true,
+};
+
+/// A candidate that comes new believes the shortened record, though its holder goes by its own duration.
+/// Whoever knew the record before waits the longer time.
+#[test]
+#[ignore = "not covered: a newcomer cannot know that leaseDurationSeconds was edited"]
+fn a_shortened_record_does_not_shorten_what_its_run_was_promised() {
+    holds_through(&Wishes { faults: Some(&[Fault::Shorten]), ..BY }, 300);
+}
+
+/// A released state of an earlier run is no release of the present one.
+#[test]
+fn an_old_state_that_is_put_back_releases_nothing() {
+    holds_through(&Wishes { faults: Some(&[Fault::PutBack]), ..BY }, 300);
+}
+
+/// Who waits for a displaced holder forgets it when a second one is displaced and comes back.
+#[test]
+fn one_displaced_holder_does_not_make_others_forgotten() {
+    let faults = &[Fault::Delete, Fault::Empty, Fault::CutOff];
+    holds_through(&Wishes { faults: Some(faults), hosts: Some(5), long_commands: false, ..BY }, 1_000);
+}
+
+/// A create that arrives late, when the lease that others have created meanwhile is deleted, is no victory.
+#[test]
+fn a_create_that_arrives_late_wins_nothing() {
+    let faults = &[Fault::Delete];
+    holds_through(&Wishes { faults: Some(faults), hosts: Some(5), calm_network: false, ..BY }, 1_000);
+}

@@ -1,0 +1,227 @@
+//! Between the candidates and the store: what is late, lost, doubled or refused.
+
+use std::time::Duration;
+
+use leaderrun::election::record::{RunState, Version};
+use leaderrun::election::{Reply, Request, WatchEvent};
+
+use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::tell;
+use crate::world::{Event, Thread, World};
+
+/// A watch as the server sees it.
+#[derive(Debug)]
+pub struct ServerWatch {
+    run: usize,
+    number: u32,
+    /// Its events arrive in order.
+    last_delivery: Time,
+    /// Nothing arrives any more, and nobody is told.
+    dead: bool,
+}
+
+impl World {
+    /// A request leaves its machine.
+    pub fn transmit(&mut self, run: usize, number: u32, request: Box<Request>) {
+        let elector = &self.runs[run].elector;
+        if !elector.alive || elector.awaited != Some(number) {
+            return;
+        }
+        self.tally.requests += 1;
+        let host = self.runs[run].host;
+        if self.hosts[host].out_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
+            tell!(self, "{} sends {}, which is lost", self.name(run), Told(&request));
+            return;
+        }
+        tell!(self, "{} sends {}", self.name(run), Told(&request));
+        if !self.is_healthy() && self.chance(self.plan.network.duplicated) {
+            let at = self.arrival();
+            self.at(at, Event::Arrive { run, number, request: request.clone() });
+        }
+        let at = self.arrival();
+        self.at(at, Event::Arrive { run, number, request });
+    }
+
+    /// A request reaches the API server.
+    pub fn arrive(&mut self, run: usize, number: u32, request: Request) {
+        if self.server_down_until > self.now {
+            return self.reply(run, number, Reply::Unknown { retry_after: None });
+        }
+        if !self.is_healthy() && self.chance(self.plan.network.too_many) {
+            let retry_after = self.rng.bool().then(|| Duration::from_secs(self.rng.u64(1..4)));
+            return self.reply(run, number, Reply::Refused { retry_after });
+        }
+        let failing = !self.is_healthy() && self.chance(self.plan.network.server_error);
+        if failing && self.rng.bool() {
+            return self.reply(run, number, Reply::Unknown { retry_after: None });
+        }
+        let released = matches!(&request, Request::Update(_, record) if record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released));
+        let before = self.store.revision();
+        let request = self.as_sent(request);
+        let reply = self.store.answer(request, self.mutation);
+        if self.store.revision() != before {
+            tell!(self, "           {}'s write is carried out: {}", self.name(run), self.shown());
+            if self.runs[run].displaced {
+                (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
+                self.runs[run].restored_at = self.store.revision();
+            }
+            for index in 0..self.living.len() {
+                let other = self.living[index];
+                if other != run && self.came_new(run, other) {
+                    (self.runs[other].overtaken, self.runs[other].tainted) = (true, true);
+                }
+            }
+            if let Some(present) = self.store.record().cloned().filter(|_| released) {
+                self.archive.push(present);
+            }
+            self.check_release(run, released);
+            self.publish();
+        }
+        self.reply(run, number, if failing { Reply::Unknown { retry_after: None } } else { reply });
+    }
+
+    fn reply(&mut self, run: usize, number: u32, reply: Reply) {
+        let host = self.runs[run].host;
+        if self.hosts[host].in_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
+            tell!(self, "           the reply to {} is lost", self.name(run));
+            return;
+        }
+        let at = self.arrival();
+        self.at(at, Event::Answer { run, number, reply: Box::new(reply) });
+    }
+
+    /// A reply reaches its machine.
+    pub fn answered(&mut self, run: usize, number: u32, reply: Reply) {
+        let elector = &mut self.runs[run].elector;
+        if elector.alive && elector.awaited == Some(number) && elector.reply.is_none() {
+            elector.reply = Some(reply);
+            self.rouse(run, Thread::Campaign);
+        }
+    }
+
+    pub fn open_watch(&mut self, run: usize, number: u32, from: Option<Box<Version>>) {
+        if !self.runs[run].elector.alive {
+            return;
+        }
+        let host = &self.hosts[self.runs[run].host];
+        if !host.plan.may_watch {
+            return self.soon_watched(run, number, WatchEvent::Forbidden);
+        }
+        let cut = host.out_cut_until.max(host.in_cut_until);
+        if cut > self.now || self.server_down_until > self.now {
+            // A connection that does not come about fails after its time limit.
+            let at = self.now + 2 * SECOND;
+            return self.at(at, Event::Watched { run, number, event: Box::new(WatchEvent::Broken) });
+        }
+        match self.store.events_since(from.as_deref()) {
+            None => self.soon_watched(run, number, WatchEvent::Broken),
+            Some(events) => {
+                self.watches.retain(|watch| watch.run != run);
+                self.watches.push(ServerWatch { run, number, last_delivery: self.now, dead: false });
+                let index = self.watches.len() - 1;
+                for event in events {
+                    self.deliver(index, event);
+                }
+            }
+        }
+    }
+
+    /// What a watch said reaches its machine.
+    pub fn watched(&mut self, run: usize, number: u32, event: WatchEvent) {
+        let elector = &mut self.runs[run].elector;
+        if elector.alive && elector.watch == Some(number) {
+            elector.watch_events.push_back(event);
+            self.rouse(run, Thread::Campaign);
+        }
+    }
+
+    pub fn close_watch(&mut self, run: usize) {
+        self.watches.retain(|watch| watch.run != run);
+    }
+
+    /// Tells all watches of the last change.
+    pub fn publish(&mut self) {
+        for index in 0..self.watches.len() {
+            let event = self.store.last_event();
+            self.deliver(index, event);
+        }
+    }
+
+    /// Ends all watches; or lets them die in silence.
+    pub fn end_watches(&mut self, event: Option<WatchEvent>) {
+        for index in 0..self.watches.len() {
+            match &event {
+                Some(event) => self.deliver(index, event.clone()),
+                None => self.watches[index].dead = true,
+            }
+        }
+        if event.is_some() {
+            self.watches.clear();
+        }
+    }
+
+    fn deliver(&mut self, index: usize, event: WatchEvent) {
+        let lost = self.is_lost(self.plan.network.watch_event_lost);
+        let ServerWatch { run, number, dead, .. } = self.watches[index];
+        if lost || dead {
+            return;
+        }
+        let cut_until = self.hosts[self.runs[run].host].in_cut_until;
+        if cut_until > self.now && self.rng.bool() {
+            self.watches[index].dead = true;
+            return;
+        }
+        let at = self.arrival().max(self.watches[index].last_delivery + 1).max(cut_until);
+        self.watches[index].last_delivery = at;
+        self.at(at, Event::Watched { run, number, event: Box::new(event) });
+    }
+
+    fn soon_watched(&mut self, run: usize, number: u32, event: WatchEvent) {
+        let at = self.arrival();
+        self.at(at, Event::Watched { run, number, event: Box::new(event) });
+    }
+
+    fn is_lost(&mut self, share: f64) -> bool {
+        !self.is_healthy() && self.chance(share)
+    }
+
+    /// When something sent now arrives. Nothing from before is under way once everything is healthy.
+    fn arrival(&mut self) -> Time {
+        let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
+        if self.is_healthy() || !self.chance(self.plan.network.slow) {
+            return typical;
+        }
+        let slow = typical + self.rng.u64(..self.plan.network.slowest);
+        slow.min(self.plan.healthy_from.max(typical))
+    }
+
+    pub fn shown(&self) -> String {
+        match self.store.object() {
+            None => "there is no lease".to_owned(),
+            Some(stored) => {
+                let mark = match stored.record.mark() {
+                    Some(mark) => format!("run {} {:?}", mark.run, mark.state),
+                    None => "no valid mark".to_owned(),
+                };
+                let holder = &stored.record.holder_identity;
+                let seconds = stored.record.lease_duration_seconds.unwrap_or_default();
+                format!("version {}, holder {holder:?}, {mark}, {seconds} s", stored.version.resource_version)
+            }
+        }
+    }
+}
+
+struct Told<'a>(&'a Request);
+
+impl std::fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Request::Get => f.write_str("a read"),
+            Request::Create(_) => f.write_str("a create"),
+            Request::Update(version, record) => {
+                let state = record.run.as_ref().map(|mark| mark.state);
+                write!(f, "an update of version {} ({state:?})", version.resource_version)
+            }
+        }
+    }
+}

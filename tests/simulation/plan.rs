@@ -1,0 +1,254 @@
+//! What a seed decides before a schedule begins: who takes part, on what clocks, and what may go wrong.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::SignedDuration;
+use leaderrun::election::timing::Timing;
+
+use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
+
+/// What leaderrun may take from the kill instant to the death of the last process: its last resort, and
+/// a tree that dies layer by layer.
+pub const KILLING: Duration = Duration::from_millis(150);
+
+/// Lease duration, renew deadline, retry period and lost grace, in milliseconds.
+const TIMINGS: [(u64, u64, u64, Option<u64>); 7] = [
+    (15_000, 10_000, 2_000, None),
+    (6_000, 4_000, 1_000, None),
+    (4_000, 2_500, 500, Some(0)),
+    (4_000, 2_400, 400, Some(500)),
+    (10_000, 5_000, 1_000, None),
+    (8_000, 7_000, 1_000, Some(0)),
+    (3_000, 1_500, 300, Some(500)),
+];
+
+/// Something that goes wrong, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    CutOff,
+    CutOffOutward,
+    CutOffInward,
+    ServerRestart,
+    WatchesCut,
+    WatchesDie,
+    HistoryCompacted,
+    FreezeElector,
+    FreezeSupervisor,
+    FreezeNetworkThread,
+    CrashElector,
+    CrashSupervisor,
+    Suspend,
+    WallClockJumps,
+    AskToEnd,
+    Touch,
+    Delete,
+    Recreate,
+    EditHolder,
+    Empty,
+    EmptyWithMark,
+    /// The record's duration becomes a second, the rest stays.
+    Shorten,
+    /// An older state is put back, mark and all.
+    PutBack,
+}
+
+impl Fault {
+    /// What the promise covers.
+    pub const COVERED: [Self; 21] = [
+        Self::CutOff,
+        Self::CutOffOutward,
+        Self::CutOffInward,
+        Self::ServerRestart,
+        Self::WatchesCut,
+        Self::WatchesDie,
+        Self::HistoryCompacted,
+        Self::FreezeElector,
+        Self::FreezeSupervisor,
+        Self::FreezeNetworkThread,
+        Self::CrashElector,
+        Self::CrashSupervisor,
+        Self::Suspend,
+        Self::WallClockJumps,
+        Self::AskToEnd,
+        Self::Touch,
+        Self::Delete,
+        Self::Recreate,
+        Self::EditHolder,
+        Self::Empty,
+        Self::EmptyWithMark,
+    ];
+}
+
+/// How the network treats requests and replies, each a share of one.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    pub request_lost: f64,
+    pub reply_lost: f64,
+    pub duplicated: f64,
+    pub slow: f64,
+    pub too_many: f64,
+    pub server_error: f64,
+    pub watch_event_lost: f64,
+    /// The longest that something slow takes.
+    pub slowest: Time,
+}
+
+/// One machine and what is configured on it.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    pub clock: Clock,
+    pub identity: String,
+    pub timing: Timing,
+    pub wait: Option<Duration>,
+    pub kill_after: Option<Duration>,
+    pub may_watch: bool,
+}
+
+/// What a command is like; which one is drawn anew at each start.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    pub longest: Time,
+    pub endless: f64,
+    pub ignores_term: f64,
+    pub descendants: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub hosts: Vec<HostPlan>,
+    pub network: Network,
+    pub faults: Vec<Fault>,
+    /// Mean time between two faults.
+    pub between_faults: Time,
+    /// An implementation with looser rules takes part.
+    pub foreigner: bool,
+    pub commands: Commands,
+    /// From here on everything is healthy.
+    pub healthy_from: Time,
+    /// Somebody leads within this time of health.
+    pub leader_within: Time,
+    pub ends: Time,
+}
+
+/// What a test wants of its schedules; the seed decides the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    pub hosts: Option<usize>,
+    /// Only these faults happen, and often.
+    pub faults: Option<&'static [Fault]>,
+    /// Everybody has this timing, an index into the table.
+    pub timing: Option<usize>,
+    /// Machines' clocks run apart by this share of what is tolerated.
+    pub clock_rates: Option<f64>,
+    pub calm_network: bool,
+    pub one_identity: bool,
+    pub no_foreigner: bool,
+    pub stubborn_commands: bool,
+    pub long_commands: bool,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng, wishes: &Wishes) -> Self {
+        let hosts = draw_hosts(rng, wishes);
+        let longest_lease = hosts.iter().map(|host| host.clock.true_time(host.timing.lease_duration())).max();
+        let longest_lease = longest_lease.unwrap_or_default();
+        let longest_retry = hosts.iter().map(|host| host.clock.true_time(host.timing.retry_period())).max();
+        let healthy_from = longest_lease * rng.u64(3..8);
+        // A holder's and a displaced holder's time, the polls in between, the restarts, and a retry-after.
+        let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
+        let faults = match wishes.faults {
+            Some(faults) => faults.to_vec(),
+            // A few kinds at a time go deeper than all of them at once.
+            None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
+        };
+        Self {
+            network: draw_network(rng, wishes, longest_lease),
+            faults,
+            between_faults: longest_lease / rng.u64(1..6),
+            foreigner: rng.f64() < 0.25 && !wishes.no_foreigner,
+            commands: Commands {
+                longest: if wishes.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
+                endless: if wishes.long_commands { 0.8 } else { rng.f64() * 0.8 },
+                ignores_term: if wishes.stubborn_commands { 1.0 } else { rng.f64() },
+                descendants: rng.usize(0..5),
+            },
+            hosts,
+            healthy_from,
+            leader_within,
+            ends: healthy_from + leader_within + longest_lease,
+        }
+    }
+}
+
+fn draw_hosts(rng: &mut Rng, wishes: &Wishes) -> Vec<HostPlan> {
+    let count = wishes.hosts.unwrap_or_else(|| rng.usize(2..6));
+    let alike = rng.f64() < 0.7;
+    let common = wishes.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
+    let one_identity = wishes.one_identity || rng.f64() < 0.15;
+    let timings: Vec<Timing> = (0..count)
+        .map(|_| timing(if alike || wishes.timing.is_some() { common } else { rng.usize(..TIMINGS.len()) }))
+        .collect();
+    let tolerated = timings.iter().map(tolerated_rate).fold(f64::MAX, f64::min);
+    let apart = match wishes.clock_rates {
+        Some(share) => 1.0 + (tolerated - 1.0) * share,
+        None => 1.0 + (tolerated - 1.0) * [0.0, rng.f64(), 1.0][rng.usize(..3)],
+    };
+    timings
+        .into_iter()
+        .enumerate()
+        .map(|(index, timing)| HostPlan {
+            clock: Clock {
+                // At most the true rate, so that what killing takes is not less on any clock.
+                rate: (TRUE_RATE as f64 / [1.0, 1.0 + (apart - 1.0) * rng.f64(), apart][rng.usize(..3)]) as u64,
+                booted: rng.u64(1..1_000_000) * SECOND,
+                wall: SignedDuration::from_secs(rng.i64(-100_000..100_000)),
+            },
+            identity: if one_identity { "same".to_owned() } else { host_name(index).to_string() },
+            wait: match rng.usize(..8) {
+                // Somebody has to have the patience to succeed a holder that died.
+                _ if index == 0 => None,
+                0 => Some(Duration::ZERO),
+                1 => Some(timing.lease_duration() / 2),
+                _ => None,
+            },
+            kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
+            may_watch: rng.f64() < 0.8,
+            timing,
+        })
+        .collect()
+}
+
+/// What the machines with these numbers are called.
+pub fn host_name(index: usize) -> char {
+    (b'A' + index as u8) as char
+}
+
+fn timing(index: usize) -> Timing {
+    let millis = Duration::from_millis;
+    let (lease, renew, retry, grace) = TIMINGS[index];
+    Timing::new(millis(lease), millis(renew), millis(retry), grace.map(millis)).expect("the table's timings fit")
+}
+
+/// The tolerated ratio of clock rates, less what killing takes.
+fn tolerated_rate(timing: &Timing) -> f64 {
+    let dead_by = timing.renew_deadline() + timing.lost_grace() + KILLING;
+    timing.lease_duration().as_secs_f64() / dead_by.as_secs_f64()
+}
+
+fn draw_network(rng: &mut Rng, wishes: &Wishes, longest_lease: Time) -> Network {
+    if wishes.calm_network {
+        return Network::default();
+    }
+    let mut sometimes = |most: f64| if rng.bool() { rng.f64() * most } else { 0.0 };
+    Network {
+        request_lost: sometimes(0.15),
+        reply_lost: sometimes(0.25),
+        duplicated: sometimes(0.1),
+        slow: sometimes(0.3),
+        too_many: sometimes(0.1),
+        server_error: sometimes(0.15),
+        watch_event_lost: sometimes(0.1),
+        slowest: (longest_lease / 100) * rng.u64(5..120),
+    }
+}

@@ -1,0 +1,78 @@
+//! What becomes of the command's processes.
+
+use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::command::Parent;
+use crate::tell;
+use crate::world::{Event, Run, Thread, World};
+
+impl World {
+    /// The child executes the command: from here on it is alive.
+    pub fn exec(&mut self, run: usize) {
+        if !self.runs[run].tree.is_alive(0) {
+            return;
+        }
+        self.runs[run].tree.processes[0].executed = true;
+        self.tally.commands += 1;
+        tell!(self, "{} STARTS ITS COMMAND", self.name(run));
+        self.check_start(run);
+        if !self.chance(self.plan.commands.endless) {
+            let at = self.now + self.rng.u64(MILLISECOND..self.plan.commands.longest);
+            self.at(at, Event::Die { run, process: 0 });
+        }
+        for _ in 0..self.rng.usize(..=self.plan.commands.descendants) {
+            let at = self.now + self.rng.u64(0..SECOND);
+            let process = self.rng.usize(0..4);
+            self.at(at, Event::ForkMore { run, process });
+        }
+        // Some fork while they are being killed.
+        if self.plan.commands.descendants > 2 {
+            let at = self.now + self.rng.u64(0..self.plan.commands.longest);
+            for step in 0..4 {
+                self.at(at + step * MILLISECOND, Event::ForkMore { run, process: step as usize });
+            }
+        }
+    }
+
+    /// A process of the command forks another one.
+    pub fn fork_more(&mut self, run: usize, process: usize) {
+        let process = if self.runs[run].tree.is_alive(process) { process } else { 0 };
+        if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].executed {
+            return;
+        }
+        let (hidden, ends_on_term) = (self.rng.bool(), self.draw_end_on_term());
+        let child = self.runs[run].tree.add(Parent::Process(process), hidden, true, ends_on_term);
+        if self.rng.bool() {
+            let at = self.now + self.rng.u64(0..2 * self.plan.commands.longest);
+            self.at(at, Event::Die { run, process: child });
+        }
+    }
+
+    pub fn process_dies(&mut self, run: usize, process: usize) {
+        let Run { supervisor, elector, tree, .. } = &mut self.runs[run];
+        if !tree.is_alive(process) {
+            return;
+        }
+        let (heir, reaper) = match (supervisor.alive, elector.alive) {
+            (true, _) => (Parent::Supervisor, Some(Thread::Supervisor)),
+            (false, true) => (Parent::Elector, Some(Thread::Guard)),
+            (false, false) => (Parent::Init, None),
+        };
+        tree.die(process, heir);
+        if !tree.is_left() {
+            tell!(self, "{}'s command is dead", self.name(run));
+        }
+        if let Some(reaper) = reaper {
+            self.rouse(run, reaper);
+        }
+        self.bury(run);
+    }
+
+    /// How long a process takes to end on SIGTERM, if it ever does.
+    pub fn draw_end_on_term(&mut self) -> Option<Time> {
+        if self.chance(self.plan.commands.ignores_term) {
+            return None;
+        }
+        let longest = [20 * MILLISECOND, 4 * SECOND][self.rng.usize(..2)];
+        Some(self.rng.u64(MILLISECOND..longest))
+    }
+}

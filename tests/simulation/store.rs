@@ -1,0 +1,151 @@
+//! The API server's store, with one object in it: compare-and-swap, history, and what a PUT may do.
+
+use std::collections::VecDeque;
+
+use leaderrun::election::record::{Record, RunState, Stored, Version};
+use leaderrun::election::{Reply, Request, WatchEvent};
+
+use crate::mutation::Mutation;
+
+/// How many changes a watch can be taken up from.
+const HISTORY: usize = 16;
+
+#[derive(Debug, Default)]
+pub struct Store {
+    object: Option<Stored>,
+    revision: u64,
+    uids: u64,
+    history: VecDeque<(u64, Option<Stored>)>,
+    compacted: u64,
+}
+
+impl Store {
+    pub fn new() -> Self {
+        // Other objects have been written before.
+        Self { revision: 100, ..Self::default() }
+    }
+
+    pub fn object(&self) -> Option<&Stored> {
+        self.object.as_ref()
+    }
+
+    pub fn record(&self) -> Option<&Record> {
+        self.object.as_ref().map(|stored| &stored.record)
+    }
+
+    /// Carries out a request.
+    pub fn answer(&mut self, request: Request, mutation: Mutation) -> Reply {
+        match request {
+            Request::Get => Reply::Read(self.object.clone()),
+            Request::Create(_) if self.object.is_some() => Reply::Conflict,
+            Request::Create(record) => Reply::Written(self.write(record)),
+            Request::Update(version, record) => self.update(&version, record, mutation),
+        }
+    }
+
+    fn update(&mut self, version: &Version, record: Record, mutation: Mutation) -> Reply {
+        let Some(present) = &self.object else {
+            // Without a uid, a PUT to a Lease that was deleted creates it anew.
+            return match mutation {
+                Mutation::NoUid => Reply::Written(self.write(record)),
+                _ => Reply::Conflict,
+            };
+        };
+        let released = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
+        let unchecked = match mutation {
+            Mutation::NoCompareAndSwap => true,
+            Mutation::ReleaseWhoever => released,
+            Mutation::RenewalsChangeNothing => {
+                let run = |record: &Record| record.run.as_ref().map(|mark| mark.run.clone());
+                if run(&present.record) == run(&record) && !released {
+                    // Says what a server that drops unchanged writes says, to a candidate that does not notice.
+                    let resource_version = format!("{}0", present.version.resource_version);
+                    return Reply::Written(Stored { record, version: Version { resource_version, ..version.clone() } });
+                }
+                run(&present.record) == run(&record)
+            }
+            _ => false,
+        };
+        if present.version != *version && !unchecked {
+            return Reply::Conflict;
+        }
+        Reply::Written(self.write(record))
+    }
+
+    /// Writes the record, whoever wants it; creates the object where there is none.
+    pub fn write(&mut self, record: Record) -> Stored {
+        if let Some(present) = self.object.as_ref().filter(|present| present.record == record) {
+            return present.clone();
+        }
+        let uid = match &self.object {
+            Some(present) => present.version.uid.clone(),
+            None => {
+                self.uids += 1;
+                self.uids.to_string()
+            }
+        };
+        self.revision += 1;
+        let stored = Stored { record, version: Version { uid, resource_version: self.revision.to_string() } };
+        self.put(Some(stored.clone()));
+        stored
+    }
+
+    /// A write that changes nothing of the record, such as a label's.
+    pub fn touch(&mut self) {
+        if let Some(mut touched) = self.object.clone() {
+            self.revision += 1;
+            touched.version.resource_version = self.revision.to_string();
+            self.put(Some(touched));
+        }
+    }
+
+    pub fn delete(&mut self) {
+        self.revision += 1;
+        self.put(None);
+    }
+
+    fn put(&mut self, object: Option<Stored>) {
+        self.history.push_back((self.revision, object.clone()));
+        if self.history.len() > HISTORY {
+            self.compact(1);
+        }
+        self.object = object;
+    }
+
+    /// Forgets all changes but the last.
+    pub fn compact_all(&mut self) {
+        self.compact(self.history.len().saturating_sub(1));
+    }
+
+    fn compact(&mut self, forgotten: usize) {
+        for (revision, _) in self.history.drain(..forgotten) {
+            self.compacted = revision;
+        }
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What a watch from this version on says first; nothing when the version is too old.
+    pub fn events_since(&self, from: Option<&Version>) -> Option<Vec<WatchEvent>> {
+        let Some(from) = from else {
+            return Some(self.object.iter().cloned().map(WatchEvent::Changed).collect());
+        };
+        let from: u64 = from.resource_version.parse().unwrap_or_default();
+        if from < self.compacted {
+            return None;
+        }
+        let later = self.history.iter().filter(|(revision, _)| *revision > from);
+        Some(later.map(|(_, object)| event(object.as_ref())).collect())
+    }
+
+    /// What the last change looks like to a watch.
+    pub fn last_event(&self) -> WatchEvent {
+        event(self.object.as_ref())
+    }
+}
+
+fn event(object: Option<&Stored>) -> WatchEvent {
+    object.cloned().map_or(WatchEvent::Deleted, WatchEvent::Changed)
+}

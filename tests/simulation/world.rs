@@ -1,0 +1,402 @@
+//! The world: machines, runs of leaderrun on them, the API server, and one queue of what happens next.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use fastrand::Rng;
+use leaderrun::election::record::{Record, RunId, Version};
+use leaderrun::election::{Reply, Request, WatchEvent};
+
+use crate::clock::{Clock, MILLISECOND, SECOND, Time};
+use crate::command::Tree;
+use crate::elector::Elector;
+use crate::foreigner::Foreigner;
+use crate::invariants::Violation;
+use crate::mutation::Mutation;
+use crate::network::ServerWatch;
+use crate::plan::{HostPlan, Plan, Wishes, host_name};
+use crate::store::Store;
+use crate::supervisor::Supervisor;
+
+/// After a suspended machine has come back, its processes take this long to be back in order.
+pub const RESUMING: Time = 100 * MILLISECOND;
+
+/// What a thread of leaderrun is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    Campaign,
+    Guard,
+    Supervisor,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Wake(usize, Thread),
+    Transmit { run: usize, number: u32, request: Box<Request> },
+    Arrive { run: usize, number: u32, request: Box<Request> },
+    Answer { run: usize, number: u32, reply: Box<Reply> },
+    OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
+    Watched { run: usize, number: u32, event: Box<WatchEvent> },
+    Fork { run: usize },
+    CheckInChild { run: usize },
+    Exec { run: usize },
+    ForkMore { run: usize, process: usize },
+    Die { run: usize, process: usize },
+    SupervisorDies { run: usize },
+    DeadBy { run: usize },
+    Recheck { run: usize, other: usize },
+    Begin { host: usize },
+    Fault,
+    Restore(Box<Record>),
+    Foreigner,
+    Healthy,
+    LeaderDue,
+}
+
+#[derive(Debug)]
+struct Due {
+    at: Time,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+#[derive(Debug)]
+pub struct Host {
+    pub plan: HostPlan,
+    pub run: Option<usize>,
+    pub out_cut_until: Time,
+    pub in_cut_until: Time,
+    pub suspended_until: Time,
+}
+
+/// One run of leaderrun: two processes and a command.
+#[derive(Debug)]
+pub struct Run {
+    pub host: usize,
+    pub id: RunId,
+    pub elector: Elector,
+    pub supervisor: Supervisor,
+    pub tree: Tree,
+    pub wakes: [Option<Time>; 3],
+    pub led_since: Option<Time>,
+    pub fencing_token: u64,
+    pub seen: Vec<Seen>,
+    /// A third party has written over what this run held.
+    pub displaced: bool,
+    /// And somebody who did not know took the lease.
+    pub overtaken: bool,
+    /// The revision in which this run last wrote over what a third party wrote.
+    pub restored_at: u64,
+    /// Overlaps that the promise does not cover have happened to it: what follows from them is not either.
+    pub tainted: bool,
+    /// By when, at the latest, the command has to be dead.
+    pub dead_by: Option<Time>,
+}
+
+/// A run whose mark another run was shown, in which revision at the latest, and whether it was then
+/// shown that the mark had gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub run: usize,
+    pub revision: u64,
+    pub missed: bool,
+}
+
+/// What a schedule amounted to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub simulated: Time,
+    pub events: u64,
+    pub commands: u64,
+    pub faults: u64,
+    pub requests: u64,
+    pub excused: u64,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub now: Time,
+    pub plan: Plan,
+    pub mutation: Mutation,
+    pub hosts: Vec<Host>,
+    pub runs: Vec<Run>,
+    /// Runs that have a process.
+    pub living: Vec<usize>,
+    pub store: Store,
+    pub server_down_until: Time,
+    pub watches: Vec<ServerWatch>,
+    pub foreigner: Option<Foreigner>,
+    pub archive: Vec<Record>,
+    pub greatest_token: u64,
+    pub led_at: Time,
+    pub violation: Option<Violation>,
+    pub story: Option<Vec<String>>,
+    pub tally: Tally,
+    queue: BinaryHeap<Reverse<Due>>,
+    order: u64,
+}
+
+/// Adds a line to the story, if anybody wants to read it.
+#[macro_export]
+macro_rules! tell {
+    ($world:expr, $($line:tt)*) => {
+        if $world.story.is_some() {
+            let line = format!($($line)*);
+            $world.note(line);
+        }
+    };
+}
+
+impl World {
+    pub fn new(seed: u64, wishes: &Wishes, mutation: Mutation, with_story: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::draw(&mut rng, wishes);
+        let hosts = plan.hosts.iter().map(|plan| Host {
+            plan: plan.clone(),
+            run: None,
+            out_cut_until: 0,
+            in_cut_until: 0,
+            suspended_until: 0,
+        });
+        let mut world = Self {
+            hosts: hosts.collect(),
+            rng,
+            now: 0,
+            mutation,
+            runs: Vec::new(),
+            living: Vec::new(),
+            store: Store::new(),
+            server_down_until: 0,
+            watches: Vec::new(),
+            foreigner: None,
+            archive: Vec::new(),
+            greatest_token: 0,
+            led_at: 0,
+            violation: None,
+            story: with_story.then(Vec::new),
+            tally: Tally::default(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            plan,
+        };
+        world.describe();
+        for host in 0..world.hosts.len() {
+            let at = world.rng.u64(0..2 * SECOND);
+            world.at(at, Event::Begin { host });
+        }
+        if world.plan.foreigner {
+            let longest = world.plan.hosts.iter().map(|host| host.timing.lease_duration()).max().unwrap_or_default();
+            world.foreigner = Some(Foreigner::draw(&mut world.rng, longest));
+            world.at(SECOND, Event::Foreigner);
+        }
+        if !world.plan.faults.is_empty() {
+            world.next_fault();
+        }
+        let (healthy_from, leader_within) = (world.plan.healthy_from, world.plan.leader_within);
+        world.at(healthy_from, Event::Healthy);
+        world.at(healthy_from + leader_within, Event::LeaderDue);
+        world
+    }
+
+    /// Runs the schedule to its end, or to the first violation.
+    pub fn play(&mut self) {
+        while let Some(Reverse(due)) = self.queue.pop() {
+            if due.at > self.plan.ends || self.violation.is_some() {
+                break;
+            }
+            self.now = due.at;
+            self.tally.events += 1;
+            self.happen(due.event);
+        }
+        self.tally.simulated = self.now;
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(resumes) = self.put_off_until(&event) {
+            let jitter = self.rng.u64(0..2 * MILLISECOND);
+            if let Event::Wake(run, thread) = event {
+                self.runs[run].wakes[thread as usize] = None;
+                return self.wake(run, thread, resumes + jitter);
+            }
+            return self.at(resumes + jitter, event);
+        }
+        match event {
+            Event::Wake(run, thread) => {
+                if self.runs[run].wakes[thread as usize] != Some(self.now) {
+                    return;
+                }
+                self.runs[run].wakes[thread as usize] = None;
+                match thread {
+                    Thread::Campaign => self.run_campaign(run),
+                    Thread::Guard => self.run_guard(run),
+                    Thread::Supervisor => self.run_supervisor(run),
+                }
+            }
+            Event::Transmit { run, number, request } => self.transmit(run, number, request),
+            Event::Arrive { run, number, request } => self.arrive(run, number, *request),
+            Event::Answer { run, number, reply } => self.answered(run, number, *reply),
+            Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
+            Event::Watched { run, number, event } => self.watched(run, number, *event),
+            Event::Fork { run } => self.fork_command(run),
+            Event::CheckInChild { run } => self.check_in_child(run),
+            Event::Exec { run } => self.exec(run),
+            Event::ForkMore { run, process } => self.fork_more(run, process),
+            Event::Die { run, process } => self.process_dies(run, process),
+            Event::SupervisorDies { run } => self.supervisor_dies(run),
+            Event::DeadBy { run } => self.check_dead_by(run),
+            Event::Recheck { run, other } => self.check_overlap(run, other),
+            Event::Begin { host } => self.begin(host),
+            Event::Fault => self.inflict(),
+            Event::Restore(record) => self.meddle("recreates the lease", |_| Some(*record)),
+            Event::Foreigner => self.run_foreigner(),
+            Event::Healthy => tell!(self, "           -- from here on everything is healthy --"),
+            Event::LeaderDue => self.check_leader(),
+        }
+    }
+
+    /// Nothing happens on a suspended machine, nor in a stopped process.
+    fn put_off_until(&self, event: &Event) -> Option<Time> {
+        let (run, stopped_until) = match *event {
+            Event::Wake(run, Thread::Campaign) | Event::Transmit { run, .. } => {
+                let elector = &self.runs[run].elector;
+                (run, elector.frozen_until.max(elector.network_frozen_until))
+            }
+            Event::Wake(run, Thread::Guard) => (run, self.runs[run].elector.frozen_until),
+            Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
+            Event::CheckInChild { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
+            Event::Die { run, .. } | Event::ForkMore { run, .. } => (run, 0),
+            _ => return None,
+        };
+        let until = self.hosts[self.runs[run].host].suspended_until.max(stopped_until);
+        (until > self.now).then_some(until)
+    }
+
+    pub fn at(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.queue.push(Reverse(Due { at, order: self.order, event }));
+    }
+
+    pub fn soon(&mut self, most: Time, event: Event) {
+        let at = self.now + self.rng.u64(1..=most);
+        self.at(at, event);
+    }
+
+    /// Something has come for a thread: it looks after it as soon as the machine lets it.
+    pub fn rouse(&mut self, run: usize, thread: Thread) {
+        let at = self.now + self.rng.u64(1..2 * MILLISECOND);
+        self.wake(run, thread, at);
+    }
+
+    pub fn wake(&mut self, run: usize, thread: Thread, at: Time) {
+        let at = at.max(self.now + 1);
+        let wake = &mut self.runs[run].wakes[thread as usize];
+        if wake.is_none_or(|present| at < present) {
+            *wake = Some(at);
+            self.at(at, Event::Wake(run, thread));
+        }
+    }
+
+    pub fn clock(&self, run: usize) -> &Clock {
+        &self.hosts[self.runs[run].host].plan.clock
+    }
+
+    pub fn chance(&mut self, share: f64) -> bool {
+        share > 0.0 && self.rng.f64() < share
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.now >= self.plan.healthy_from
+    }
+
+    fn begin(&mut self, host: usize) {
+        let run = self.runs.len();
+        let now = self.hosts[host].plan.clock.now(self.now);
+        let id = RunId::new(run.to_string());
+        let elector = Elector::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..));
+        let supervisor = Supervisor::new(&self.hosts[host].plan);
+        self.runs.push(Run {
+            host,
+            id,
+            elector,
+            supervisor,
+            tree: Tree::default(),
+            wakes: [None; 3],
+            led_since: None,
+            fencing_token: 0,
+            seen: Vec::new(),
+            displaced: false,
+            overtaken: false,
+            restored_at: 0,
+            tainted: false,
+            dead_by: None,
+        });
+        self.living.push(run);
+        self.hosts[host].run = Some(run);
+        tell!(self, "{} begins", self.name(run));
+        self.rouse(run, Thread::Campaign);
+    }
+
+    /// An elector has come to its end: the machine starts leaderrun again after a while.
+    pub fn begin_again(&mut self, host: usize) {
+        self.hosts[host].run = None;
+        let pause = self.rng.u64(SECOND / 20..3 * SECOND);
+        self.at(self.now + pause, Event::Begin { host });
+    }
+
+    /// Forgets runs that have no process any more.
+    pub fn bury(&mut self, run: usize) {
+        let Run { elector, supervisor, tree, .. } = &self.runs[run];
+        if !elector.alive && !supervisor.alive && !tree.is_left() {
+            self.living.retain(|living| *living != run);
+        }
+    }
+
+    pub fn name(&self, run: usize) -> String {
+        format!("{}/{run}", host_name(self.runs[run].host))
+    }
+
+    pub fn note(&mut self, line: String) {
+        let now = self.now as f64 / SECOND as f64;
+        if let Some(story) = &mut self.story {
+            story.push(format!("{now:>10.4}  {line}"));
+        }
+    }
+
+    fn describe(&mut self) {
+        for index in 0..self.hosts.len() {
+            let HostPlan { clock, identity, timing, wait, may_watch, .. } = self.hosts[index].plan.clone();
+            tell!(
+                self,
+                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}{}",
+                host_name(index),
+                clock.rate as f64 / 1e6,
+                timing.lease_duration(),
+                timing.renew_deadline(),
+                timing.retry_period(),
+                timing.lost_grace(),
+                if may_watch { "" } else { ", may not watch" }
+            );
+        }
+        tell!(self, "network {:?}", self.plan.network);
+    }
+}
