@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::OnceCell;
+use tower::util::MapResponseLayer;
 
-use super::LockError;
 use super::resource::error;
+use super::{LockError, bounded};
 
 /// What the command line says about the cluster.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +47,7 @@ impl Cluster {
         config.default_retry = false;
         // Only the election's own patience counts: it closes a connection that it gives up.
         config.connect_timeout = Some(attempt * 2);
-        let requests = client(&config)?;
+        let requests = client(&config, Limit::Whole)?;
         Ok(Self { config, requests, watches: Arc::default() })
     }
 
@@ -60,7 +62,7 @@ impl Cluster {
 
     /// Made when first needed: a credential plugin runs once more for it.
     pub(super) async fn watches(&self) -> Result<Client, LockError> {
-        let made = self.watches.get_or_try_init(async || client(&self.config)).await;
+        let made = self.watches.get_or_try_init(async || client(&self.config, Limit::Lines)).await;
         made.cloned().map_err(|failure| error(format!("{failure:#}")))
     }
 }
@@ -92,6 +94,17 @@ async fn find_config(options: &ClusterOptions) -> Result<Config> {
     Config::from_custom_kubeconfig(from, &select).await.context("the kubeconfig cannot be used")
 }
 
-fn client(config: &Config) -> Result<Client> {
-    Client::try_from(config.clone()).context("cannot prepare a connection to the API server")
+/// What of an answer is limited; see [`bounded`].
+#[derive(Clone, Copy)]
+enum Limit {
+    Whole,
+    Lines,
+}
+
+fn client(config: &Config, limit: Limit) -> Result<Client> {
+    let client = ClientBuilder::try_from(config.clone()).context("cannot prepare a connection to the API server")?;
+    Ok(match limit {
+        Limit::Whole => client.with_layer(&MapResponseLayer::new(bounded::whole)).build(),
+        Limit::Lines => client.with_layer(&MapResponseLayer::new(bounded::lines)).build(),
+    })
 }

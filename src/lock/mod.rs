@@ -2,6 +2,7 @@
 
 mod annotation;
 mod both;
+mod bounded;
 mod file;
 pub mod kubernetes;
 mod lease;

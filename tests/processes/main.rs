@@ -24,6 +24,7 @@ mod permissions;
 mod pid_one;
 mod stderr;
 mod stop;
+mod suspend;
 mod terminal;
 mod waiting;
 #[allow(dead_code)] // The torture uses more of it.
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         pid_one::trials(),
         stderr::trials(),
         stop::trials(),
+        suspend::trials(),
         terminal::trials(),
         waiting::trials(),
     ];

@@ -115,8 +115,9 @@ impl Life {
         file.write_all_at(line.as_bytes(), 0).expect("to write");
     }
 
-    fn parse(line: &str) -> Option<Life> {
-        let mut words = line.trim_end().splitn(5, ' ');
+    fn parse(text: &str) -> Option<Life> {
+        // Behind a line that became shorter is the rest of the one before.
+        let mut words = text.lines().next()?.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (born, last, told, pid) = (number()?, number()?, number()?, number()? as u32);
         Some(Life { born, last, told, pid, run: words.next()?.to_owned() })

@@ -1,0 +1,60 @@
+//! An answer of the API server that has an end, whatever the server sends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited};
+use hyper::Response;
+use hyper::body::{Body, Bytes, Frame};
+
+/// More than an object can have, and more than a line of a watch: etcd takes 1.5 MiB.
+const LARGEST: usize = 4 * 1024 * 1024;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type AnyBody = UnsyncBoxBody<Bytes, Failure>;
+
+/// Limits the whole of an answer.
+pub fn whole<B>(response: Response<B>) -> Response<AnyBody>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
+{
+    response.map(|body| Limited::new(body, LARGEST).boxed_unsync())
+}
+
+/// Limits each line of a watch, which goes on for ever; the whole of an answer that is none.
+pub fn lines<B>(response: Response<B>) -> Response<AnyBody>
+where
+    B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
+{
+    if !response.status().is_success() {
+        return whole(response);
+    }
+    response.map(|body| Lines { body, length: 0 }.boxed_unsync())
+}
+
+/// A body whose lines are limited.
+struct Lines<B> {
+    body: B,
+    /// Of the line that has begun.
+    length: usize,
+}
+
+impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context)).transpose().map_err(Into::into)?;
+        if let Some(bytes) = frame.as_ref().and_then(Frame::data_ref) {
+            self.length = match bytes.iter().rposition(|byte| *byte == b'\n') {
+                Some(end) => bytes.len() - end - 1,
+                None => self.length + bytes.len(),
+            };
+        }
+        Poll::Ready(match self.length > LARGEST {
+            true => Some(Err("the API server sends a line without an end".into())),
+            false => frame.map(Ok),
+        })
+    }
+}

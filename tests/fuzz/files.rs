@@ -1,0 +1,91 @@
+//! A record in a file that somebody else wrote to: whatever is in it, it is refused in good order, and
+//! is neither free nor ours by that.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use fastrand::Rng;
+use leaderrun::election::record::{Record, Version};
+use leaderrun::lock::{FileLock, Lock, LockError};
+use serde_json::json;
+
+use crate::parsers::is_dangerous;
+use crate::support::scratch;
+use crate::{chaos, fuzz};
+
+const ATTEMPT: Duration = Duration::from_millis(200);
+
+#[test]
+fn garbage_in_the_file() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let folder = scratch::folder("files");
+    fuzz("files", 400, |mut random| {
+        let path = folder.join("job.lease");
+        clear(&path);
+        let lock = FileLock::new(&path, ATTEMPT).expect("no file is no trouble");
+        let sought = runtime.block_on(lock.create(chaos::record(&mut random))).expect("a new record");
+        let is_free = put_something(&mut random, &path);
+        let outcome = tokio_timeout(&runtime, async {
+            let read = lock.get().await;
+            let written = lock.create(Record::default()).await;
+            assert!(is_free || written.is_err(), "it was taken for no record at all");
+            let version = Version { uid: chaos::text(&mut random), ..sought.version };
+            let replaced = lock.update(version, Record::default()).await;
+            assert!(replaced.is_err(), "a record of another uid was replaced");
+            [read.err(), written.err(), replaced.err()]
+        });
+        outcome.iter().flatten().for_each(assert_harmless);
+        if let Err(refusal) = FileLock::new(&path, ATTEMPT) {
+            let text = format!("{refusal:#}");
+            assert!(!text.chars().any(is_dangerous), "{text:?}");
+        }
+        clear(&path);
+    });
+}
+
+fn tokio_timeout<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    let limited = async { tokio::time::timeout(Duration::from_secs(20), work).await };
+    runtime.block_on(limited).expect("a file that blocks whoever reads it")
+}
+
+fn assert_harmless(error: &LockError) {
+    assert!(!error.message.chars().any(is_dangerous), "{:?}", error.message);
+}
+
+/// Puts something at the record's place. True when that means that there is no record.
+fn put_something(random: &mut Rng, path: &Path) -> bool {
+    let contents = fs::read(path).expect("the record");
+    fs::remove_file(path).expect("to make room");
+    match random.u8(..12) {
+        0 => return true,
+        1 => {
+            fs::write(path, "").expect("an empty file");
+            return true;
+        }
+        2 => fs::create_dir(path).expect("a folder"),
+        3 => nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe"),
+        4 => std::os::unix::fs::symlink("/dev/zero", path).expect("a link"),
+        5 => std::os::unix::fs::symlink(path, path).expect("a link to itself"),
+        6 => fs::write(path, vec![b'['; 100_000]).expect("a long file"),
+        7 => fs::write(path, "[".repeat(60_000)).expect("a deep file"),
+        8 => fs::write(path, json!({ "uid": "x", "version": u64::MAX, "record": {} }).to_string()).expect("a file"),
+        9 => {
+            let mut bytes = contents;
+            chaos::garble(random, &mut bytes);
+            fs::write(path, &bytes).expect("a file");
+            return bytes.is_empty();
+        }
+        _ => {
+            let mut document = serde_json::from_slice(&contents).expect("JSON");
+            chaos::mutate(random, &mut document);
+            fs::write(path, document.to_string()).expect("a file");
+        }
+    }
+    false
+}
+
+fn clear(path: &Path) {
+    let _ = fs::remove_dir(path);
+    let _ = fs::remove_file(path);
+}

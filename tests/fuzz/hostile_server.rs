@@ -1,0 +1,270 @@
+//! leaderrun itself against an API server that answers with anything: it must not fall, must not grow,
+//! must not run the command, and nothing that the server says may reach a terminal as it is.
+
+use std::fs;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::parsers::is_dangerous;
+use crate::support::port::Port;
+use crate::support::users::ADMIN;
+use crate::support::{kubeconfig, runtime, scratch, tls};
+use crate::{chaos, fuzz};
+
+/// How long each leaderrun has to bear it.
+const ENDURANCE: Duration = Duration::from_secs(4);
+
+/// What it may take of memory, KiB. Untroubled it takes some ten thousand.
+const MEMORY: u64 = 64 * 1024;
+
+/// More than any answer may be.
+const ENDLESS: usize = 1 << 30;
+
+#[test]
+fn an_api_server_that_says_anything() {
+    fuzz("hostile API servers", 3, |mut random| {
+        // One of each sort at a time, each with its own server.
+        thread::scope(|scope| {
+            let servers = SORTS.map(|sort| {
+                let random = random.fork();
+                scope.spawn(move || endure(sort, random))
+            });
+            let failures: Vec<_> = servers.into_iter().filter_map(|server| server.join().err()).collect();
+            if let Some(panic) = failures.into_iter().next() {
+                std::panic::resume_unwind(panic);
+            }
+        });
+    });
+}
+
+/// What a server answers with.
+#[derive(Clone, Copy, Debug)]
+enum Sort {
+    /// A Lease, or something like it.
+    Leases,
+    /// Errors with hostile text in them.
+    Errors,
+    /// Bodies and lines without an end.
+    Endless,
+    /// What is hardly HTTP.
+    Noise,
+}
+
+const SORTS: [Sort; 4] = [Sort::Leases, Sort::Errors, Sort::Endless, Sort::Noise];
+
+fn endure(sort: Sort, mut random: Rng) {
+    let port = Port::reserve();
+    let folder = scratch::folder("hostile");
+    let (config, witness) = (folder.join("kubeconfig"), folder.join("it-ran"));
+    kubeconfig::write(&config, port.address(), ADMIN);
+    let listener = runtime::enter(|| port.listen()).expect("a port");
+    let served = random.fork();
+    let server = runtime::spawn(async move {
+        let (acceptor, mut random) = (TlsAcceptor::from(tls::server_config()), served);
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, random) = (acceptor.clone(), random.fork());
+            tokio::spawn(serve(acceptor, stream, sort, random));
+        }
+    });
+    let format = ["text", "json"][random.usize(..2)];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_leaderrun"))
+        .args(["--lock", "default/job", "--log-format", format, "-v", "--kubeconfig"])
+        .arg(&config)
+        .args(["--lease-duration", "3s", "--renew-deadline", "1s500ms", "--retry-period", "100ms", "--", "touch"])
+        .arg(&witness)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("leaderrun");
+    let log = gather(&mut child);
+    let start = Instant::now();
+    let mut most = 0;
+    while start.elapsed() < ENDURANCE {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        most = most.max(memory.unwrap_or_default());
+        if most > 4 * MEMORY {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let lives = child.try_wait().expect("a child").is_none();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("not reaped yet");
+    let status = child.wait().expect("a child");
+    server.abort();
+    let log = log.join().expect("the log");
+    let text = String::from_utf8(log).expect("a log in UTF-8");
+    assert!(lives && status.code() == Some(143), "{sort:?}: it ended with {status}:\n{text}");
+    assert!(!witness.exists(), "{sort:?}: it ran the command:\n{text}");
+    assert!(most < MEMORY, "{sort:?}: it took {most} KiB");
+    let dangerous = text.lines().find(|line| line.chars().any(is_dangerous));
+    assert!(dangerous.is_none(), "{sort:?}: printed {dangerous:?}");
+    for line in text.lines() {
+        match format {
+            "json" => {
+                assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"].is_string()), "{line}")
+            }
+            _ => assert!(line.starts_with("leaderrun: ") || is_of_the_role(line), "forged: {line:?}"),
+        }
+    }
+}
+
+/// The Role that is printed where a right is missing has several lines.
+fn is_of_the_role(line: &str) -> bool {
+    const FIRST: [&str; 5] = ["apiVersion:", "kind:", "metadata:", "rules:", "- apiGroups:"];
+    line.starts_with("  ") || FIRST.iter().any(|first| line.starts_with(first))
+}
+
+fn gather(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
+    let mut stderr = child.stderr.take().expect("stderr");
+    thread::spawn(move || {
+        let mut log = Vec::new();
+        let _ = stderr.read_to_end(&mut log);
+        log
+    })
+}
+
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sort: Sort, mut random: Rng) {
+    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+    let mut request = Vec::new();
+    let mut some = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut some).await {
+        request.extend(&some[..length]);
+        let Some(end) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
+        let is_watch = String::from_utf8_lossy(&request[..end]).contains("watch=");
+        request.clear();
+        if answer(&mut stream, sort, is_watch, &mut random).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// One answer; nothing when the connection is of no more use.
+async fn answer(stream: &mut TlsStream<TcpStream>, sort: Sort, is_watch: bool, random: &mut Rng) -> Option<()> {
+    match sort {
+        // Now and then something to wait for, so that it comes to a watch.
+        Sort::Endless | Sort::Errors if !is_watch && random.bool() => {
+            plain(stream, 200, &free_of_hostility(random)).await
+        }
+        Sort::Leases => {
+            let mut lease = lease(random);
+            for _ in 0..random.usize(..4) {
+                chaos::mutate(random, &mut lease);
+            }
+            let body = match is_watch {
+                true => format!("{}\n", json!({ "type": watch_type(random), "object": lease })),
+                false => lease.to_string(),
+            };
+            plain(stream, 200, &body).await
+        }
+        Sort::Errors => {
+            let code = [400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504][random.usize(..11)];
+            let mut status = json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                "message": chaos::text(random), "reason": chaos::text(random),
+                "details": { "name": chaos::text(random), "retryAfterSeconds": random.i32(..) },
+            });
+            if random.u8(..3) == 0 {
+                chaos::mutate(random, &mut status);
+            }
+            if is_watch && random.bool() {
+                return plain(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status }))).await;
+            }
+            // What does not exist is created; that is not what is tried here.
+            let code = if code == 404 && !is_watch { 403 } else { code };
+            let body = if random.u8(..4) == 0 { chaos::text(random) } else { status.to_string() };
+            plain(stream, code, &body).await
+        }
+        Sort::Endless => {
+            let filler = ["[", "\"a\",", "\n", "{}\n", " "][random.usize(..5)].repeat(8192);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.ok()?;
+            for _ in 0..ENDLESS / filler.len() {
+                let chunk = format!("{:x}\r\n{filler}\r\n", filler.len());
+                stream.write_all(chunk.as_bytes()).await.ok()?;
+            }
+            None
+        }
+        Sort::Noise => noise(stream, random).await,
+    }
+}
+
+async fn noise(stream: &mut TlsStream<TcpStream>, random: &mut Rng) -> Option<()> {
+    let hostile = chaos::text(random).replace(['\r', '\n', '\0'], "~");
+    match random.u8(..6) {
+        0 => stream.write_all(chaos::text(random).as_bytes()).await.ok()?,
+        1 => {
+            let head =
+                format!("HTTP/1.1 200 {hostile}\r\nx-hostile: {hostile}\r\n{}\r\n", "x-long: y\r\n".repeat(100_000));
+            stream.write_all(head.as_bytes()).await.ok()?;
+        }
+        2 => {
+            let head = format!("HTTP/1.1 302 Found\r\nlocation: https://{hostile}/\r\ncontent-length: 0\r\n\r\n");
+            return stream.write_all(head.as_bytes()).await.ok();
+        }
+        3 => {
+            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nnogzi";
+            return stream.write_all(head.as_bytes()).await.ok();
+        }
+        4 => {
+            for byte in b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n{" {
+                stream.write_all(&[*byte]).await.ok()?;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        }
+        _ => stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?,
+    }
+    None
+}
+
+async fn plain(stream: &mut TlsStream<TcpStream>, code: u16, body: &str) -> Option<()> {
+    let head = format!(
+        "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.ok()?;
+    stream.write_all(body.as_bytes()).await.ok()
+}
+
+fn watch_type(random: &mut Rng) -> String {
+    let types = ["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"];
+    if random.u8(..6) == 0 { chaos::text(random) } else { types[random.usize(..5)].to_owned() }
+}
+
+/// A Lease that can be read.
+fn free_of_hostility(random: &mut Rng) -> String {
+    let mut lease = lease(random);
+    lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
+    lease["spec"]["acquireTime"] = Value::Null;
+    lease.to_string()
+}
+
+/// A Lease that somebody holds, for longer than this takes.
+fn lease(random: &mut Rng) -> Value {
+    let long = if random.u8(..5) == 0 { 1_000_000 } else { 1 };
+    json!({
+        "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
+        "metadata": {
+            "name": "job", "namespace": "default", "uid": chaos::text(random), "resourceVersion": chaos::text(random),
+            "annotations": { "leaderrun/run": chaos::text(random), "note": "x".repeat(long) },
+        },
+        "spec": {
+            "holderIdentity": format!("somebody{}", chaos::text(random)),
+            "leaseDurationSeconds": 3600,
+            "leaseTransitions": random.i32(..),
+            "acquireTime": chaos::time(random).to_string(),
+            "renewTime": format!("{:.6}", chaos::time(random)),
+        },
+    })
+}

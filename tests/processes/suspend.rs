@@ -1,0 +1,84 @@
+//! Pauses, from a stalled process to a machine that slept: what is overdue comes first.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::candidate::{Candidate, Running, TestLock, eventually};
+use crate::support::{Cluster, Proxy};
+use crate::witness::{Life, Witnesses, boot_time};
+
+crate::trials![
+    renewals_that_waited_are_applied_before_the_deadline,
+    a_stop_that_is_overdue_comes_before_a_signal_that_waited,
+    all_of_it_wakes_up_after_its_lease_was_taken,
+];
+
+const SECOND: u64 = 1_000_000_000;
+
+fn life(witnesses: &Witnesses) -> Life {
+    witnesses.wait_for("a", 1);
+    witnesses.of("a").remove(0)
+}
+
+fn send(process: Pid, signal: Signal) {
+    kill(process, signal).expect("it is alive");
+}
+
+fn wait_until(time: u64) {
+    std::thread::sleep(Duration::from_nanos(time.saturating_sub(boot_time())));
+}
+
+/// The command would have been told to stop 4 s after the renewal that its supervisor knows of.
+fn renewals_that_waited_are_applied_before_the_deadline() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    let born = life(&witnesses).born;
+    send(a.supervisor(), Signal::SIGSTOP);
+    wait_until(born + 45 * SECOND / 10);
+    send(a.supervisor(), Signal::SIGCONT);
+    wait_until(born + 7 * SECOND);
+    let life = life(&witnesses);
+    assert!(life.told == 0 && life.last > born + 6 * SECOND, "{}", a.log());
+    a.stop();
+}
+
+/// A leads behind a proxy; then its supervisor stops, the network is cut, and leaderrun is sent a
+/// signal. When the supervisor goes on, at some time after the last renewal, all that waits for it.
+fn pause(words: &[&str], stopped: impl Fn(&Running, &Life), wakes_at: u64) -> (Witnesses, Running, u64) {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let mut a = Candidate::new("a", &TestLock::lease_by(proxy.kubeconfig())).witnessed(&witnesses, words);
+    let life = life(&witnesses);
+    proxy.partition();
+    let last_renewal = boot_time();
+    stopped(&a, &life);
+    a.signal(Signal::SIGUSR1);
+    wait_until(last_renewal + wakes_at);
+    let woken = boot_time();
+    send(Pid::from_raw(life.pid as i32), Signal::SIGCONT);
+    let _ = kill(a.supervisor(), Signal::SIGCONT);
+    send(a.elector(), Signal::SIGCONT);
+    a.ends_with(76);
+    (witnesses, a, woken)
+}
+
+fn a_stop_that_is_overdue_comes_before_a_signal_that_waited() {
+    // SIGUSR1 ends the witness. Had it come first, that would have been a regular end.
+    let stopped = |a: &Running, _: &Life| send(a.supervisor(), Signal::SIGSTOP);
+    let (witnesses, ..) = pause(&["ignore"], stopped, 45 * SECOND / 10);
+    assert!(life(&witnesses).told > 0, "it was told to stop");
+}
+
+/// Command, supervisor and elector sleep, and wake up when it is too late, as those of a machine do.
+fn all_of_it_wakes_up_after_its_lease_was_taken() {
+    let stopped = |a: &Running, life: &Life| {
+        for process in [Pid::from_raw(life.pid as i32), a.supervisor(), a.elector()] {
+            send(process, Signal::SIGSTOP);
+        }
+    };
+    let (witnesses, _, woken) = pause(&["ignore"], stopped, 8 * SECOND);
+    eventually("the command is dead", || !crate::candidate::is_alive(life(&witnesses).pid));
+    let lived_on = life(&witnesses).last.saturating_sub(woken);
+    assert!(lived_on < SECOND / 4, "it lived for {lived_on} ns after it woke up");
+}

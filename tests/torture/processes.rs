@@ -1,0 +1,76 @@
+//! The processes of one arena, as /proc shows them.
+
+use std::fs;
+use std::path::Path;
+
+use crate::witness::boot_time;
+
+/// A process that works for an arena: a leaderrun, or something that one of them runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: i32,
+    /// Ticks since boot; with the pid it names one process and no other.
+    pub started: u64,
+    /// Whose command it is part of; nothing for a leaderrun.
+    pub holder: Option<String>,
+    /// When it was surely alive.
+    pub seen: u64,
+}
+
+impl Process {
+    /// Whether it is alive by now: not dead, and no other process by the same pid.
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.alive && stat.started == self.started)
+    }
+}
+
+/// All living processes with `folder` on their command line, which is how an arena marks its own.
+pub fn in_folder(folder: &Path) -> Vec<Process> {
+    let mark = folder.as_os_str().as_encoded_bytes();
+    let pids =
+        fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let seen = boot_time();
+        let started = stat(pid).filter(|stat| stat.alive)?.started;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        if !words.contains(&mark) {
+            return None;
+        }
+        let is_witness = words.get(1) == Some(&&b"--witness"[..]);
+        let process = Process { pid, started, holder: is_witness.then(|| holder(&words)), seen };
+        process.is_alive().then_some(process)
+    })
+    .collect()
+}
+
+/// The parent of a process.
+pub fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|stat| stat.parent)
+}
+
+/// Whose command a witness is part of: `as=HOLDER`, or `run=TOKEN.HOLDER`.
+fn holder(words: &[&[u8]]) -> String {
+    let text = words.iter().filter_map(|word| std::str::from_utf8(word).ok());
+    let holder = text
+        .filter_map(|word| {
+            let run = word.strip_prefix("run=").and_then(|run| run.split_once('.'));
+            word.strip_prefix("as=").or(run.map(|(_, holder)| holder))
+        })
+        .next();
+    holder.unwrap_or("?").to_owned()
+}
+
+struct Stat {
+    alive: bool,
+    parent: i32,
+    started: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in parentheses, may contain anything.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let alive = !matches!(*fields.first()?, "Z" | "X");
+    Some(Stat { alive, parent: fields.get(1)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
+}
