@@ -287,6 +287,9 @@ impl Arena {
         let now = Instant::now();
         if takes_knowledge {
             self.closed_until = rules::closed_until(now, LEASE);
+        }
+        // A file's counter is lost with it, an API server's is not.
+        if self.kind == Kind::File && matches!(deed, Meddling::Delete | Meddling::Replace | Meddling::Garbage) {
             self.deletions.push(boot_time());
         }
         if deed == Meddling::Garbage {

@@ -11,14 +11,16 @@
 //!   late, refused or answered wrongly can only keep a tenure from being *extended*, and what kills
 //!   the tree at its end needs no request. A write that arrives late is a compare-and-swap.
 //! - **Signals, to leaderrun and to the command: any time.** Nothing counts on the command.
-//! - **Giving the lease away, marking it, making it last longer: any time.** Whoever comes to such a record
-//!   waits for its duration, and the holder's tree is dead before that: its last renewal is older
-//!   than the edit.
-//! - **Deleting, emptying, shortening: only where every living candidate has seen this holder hold it,
-//!   and no other one comes before the lease's time is over.** A candidate knows that a run may be
+//! - **Giving the lease away, labelling it, making it last longer: any time.** Whoever comes to such a
+//!   record waits for its duration, and the holder's tree is dead before that: its last renewal is
+//!   older than the edit.
+//! - **Deleting, emptying, shortening, making leaderrun's mark invalid: only where every living
+//!   candidate has seen this holder hold it, and no other one comes before the lease's time is over.** A candidate knows that a run may be
 //!   alive because it saw its record; one that comes new to a lease without that record cannot, nor
-//!   can one that was cut off before this holder won. Not covered. Those who knew may be cut off,
-//!   frozen or struck all the same, and so may the holder.
+//!   can one that was cut off before this holder won. Not covered. Without its mark a record looks
+//!   like another implementation's, which is released by emptying it: a candidate that came to it
+//!   like that, and saw it emptied then, took it at once while an orphaned command had seconds left.
+//!   Those who knew may be cut off, frozen or struck all the same, and so may the holder.
 
 use std::time::{Duration, Instant};
 
@@ -35,8 +37,8 @@ pub fn takes_knowledge(deed: Meddling) -> bool {
     match deed {
         Meddling::Delete | Meddling::Replace | Meddling::Empty | Meddling::Wipe => true,
         Meddling::ReleaseForeign | Meddling::Shorten | Meddling::Garbage => true,
-        Meddling::GiveAway | Meddling::GiveToOther | Meddling::Label => false,
-        Meddling::Lengthen | Meddling::Unmark | Meddling::Backdate => false,
+        Meddling::Unmark | Meddling::Backdate => true,
+        Meddling::GiveAway | Meddling::GiveToOther | Meddling::Label | Meddling::Lengthen => false,
     }
 }
 
