@@ -17,6 +17,7 @@ use crate::election::Outcome;
 use crate::election::tenure::Tenure;
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
+use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
 use crate::process::terminal::Terminal;
@@ -27,9 +28,6 @@ const GIVE_BACK: Duration = Duration::from_millis(1100);
 
 /// How long the end is put off for an election thread that has nothing to give back.
 const GOOD_BYE: Duration = Duration::from_millis(50);
-
-/// Between two looks at a tree that the guard kills itself: the first pause, and the longest.
-const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// How long the end waits for the supervisor's death, milliseconds.
 const LAST_LOOK: u16 = 1000;
@@ -60,7 +58,7 @@ enum Phase {
         lost: bool,
     },
     /// The supervisor failed: the guard kills the tree itself.
-    Killing { again_at: Instant, pause: Duration, told: bool },
+    Killing(Kill),
     /// No command is alive; the lease is being given back.
     Ending { status: u8, until: Instant },
 }
@@ -242,8 +240,8 @@ impl Guard {
                 self.take_over("the supervisor did not have the command dead in time");
                 None
             }
-            Phase::Killing { again_at, .. } if now >= *again_at => {
-                self.kill();
+            Phase::Killing(kill) if now >= kill.next_round() => {
+                self.kill_children();
                 None
             }
             Phase::Ending { status, until } if now >= *until => Some(*status),
@@ -254,30 +252,20 @@ impl Guard {
     fn take_over(&mut self, reason: &str) {
         error!("{reason}: killing the command");
         let _ = self.supervisor.signal(Signal::SIGKILL);
-        let (pause, _) = KILL_PAUSES;
-        self.phase = Phase::Killing { again_at: Instant::now(), pause, told: false };
-        self.kill();
+        self.phase = Phase::Killing(Kill::begin(Instant::now()));
+        self.kill_children();
     }
 
-    /// One round: SIGKILL to every child, and a longer pause than before.
-    fn kill(&mut self) {
-        let Phase::Killing { again_at, pause, told } = &mut self.phase else { return };
-        let (_, longest) = KILL_PAUSES;
-        *again_at = Instant::now() + *pause;
-        *pause = (*pause * 2).min(longest);
-        let unkillable = match tree::signal_children(Signal::SIGKILL) {
-            Ok(refused) => refused.first().map(|(process, errno)| format!("process {process}: {}", errno.desc())),
-            Err(failure) => Some(format!("what /proc does not list: {failure}")),
-        };
-        if let Some(unkillable) = unkillable.filter(|_| !*told) {
-            *told = true;
-            error!("cannot kill {unkillable}; the lease is kept until it is gone");
+    fn kill_children(&mut self) {
+        let Phase::Killing(kill) = &mut self.phase else { return };
+        if let Some(refused) = kill.kill_children(Instant::now()) {
+            error!("{refused}");
         }
     }
 
     fn handle_children(&mut self) {
         let reaped = tree::reap();
-        if let Phase::Killing { again_at, pause, .. } = &mut self.phase {
+        if let Phase::Killing(kill) = &mut self.phase {
             if reaped.none_left {
                 if let Some(terminal) = self.terminal.take() {
                     terminal.take_back();
@@ -285,7 +273,7 @@ impl Guard {
                 return self.end(exit::LOST, false);
             }
             if !reaped.ended.is_empty() {
-                (*again_at, *pause) = (Instant::now(), KILL_PAUSES.0);
+                kill.handle_ended(Instant::now());
             }
         }
     }
@@ -300,7 +288,7 @@ impl Guard {
         self.timer.set(match &self.phase {
             Phase::Waiting { .. } => None,
             Phase::Leading { enforced, .. } => Some(enforced.last_resort()),
-            Phase::Killing { again_at, .. } => Some(*again_at),
+            Phase::Killing(kill) => Some(kill.next_round()),
             Phase::Ending { until, .. } => Some(*until),
         })?;
         let mut descriptors = vec![

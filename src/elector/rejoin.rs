@@ -4,7 +4,7 @@
 //! is left in it to be wrong about.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::execve;
 
 use crate::process::clock::{Instant, Timer};
+use crate::process::environment;
 use crate::process::signals::{Inherited, Signals, asks_for_an_end};
 
 /// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
@@ -36,8 +37,8 @@ pub enum NotRejoined {
 /// Executes this program anew, after a pause that grows with the losses in a row. `since` is when this
 /// process began to campaign.
 pub fn rejoin(inherited: &Inherited, since: Instant) -> Result<Infallible, NotRejoined> {
-    let before = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
-    let losses: u32 = if Instant::now().since(since) < LASTED { before + 1 } else { 0 };
+    let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
+    let losses = if Instant::now().since(since) < LASTED { before.saturating_add(1) } else { 0 };
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }
@@ -46,13 +47,8 @@ pub fn rejoin(inherited: &Inherited, since: Instant) -> Result<Infallible, NotRe
 
 /// Not std's `exec`, which empties the signal mask: it has to come through to the command.
 fn execute_again(losses: u32, inherited: &Inherited) -> io::Result<Infallible> {
-    let c_string = |text: OsString| CString::new(text.into_vec());
-    let arguments = std::env::args_os().map(c_string).collect::<Result<Vec<_>, _>>()?;
-    let environment = std::env::vars_os()
-        .filter(|(name, _)| name != LOSSES_VARIABLE)
-        .chain([(LOSSES_VARIABLE.into(), losses.to_string().into())])
-        .map(|(name, value)| c_string([name, "=".into(), value].into_iter().collect()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let arguments = std::env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<Vec<_>, _>>()?;
+    let environment = environment::with(|_| false, &[(LOSSES_VARIABLE.into(), losses.to_string())]);
     inherited.restore()?;
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
 }

@@ -1,6 +1,8 @@
 //! What both processes need of Unix.
 
 pub mod clock;
+pub mod environment;
+pub mod kill;
 pub mod part;
 pub mod pidfd;
 pub mod readable;

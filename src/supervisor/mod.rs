@@ -22,13 +22,11 @@ use self::spawn::{Exec, Program, Spawned};
 use crate::channel::{End, Gone, Order, Report, SupervisorEnd};
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
+use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
-
-/// Between two looks at a tree that does not die, when nothing changes; doubled up to the second.
-const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// Between two looks whether a command that waits for the terminal may have it.
 const TERMINAL_PAUSE: Duration = Duration::from_millis(500);
@@ -73,14 +71,6 @@ struct Supervisor {
     kill: Option<Kill>,
     /// What the main process left running has got SIGTERM; what is orphaned later gets it too.
     swept: Option<Vec<Pid>>,
-}
-
-/// A kill under way.
-struct Kill {
-    again_at: Instant,
-    pause: Duration,
-    killed: usize,
-    refused: bool,
 }
 
 impl Supervisor {
@@ -132,8 +122,8 @@ impl Supervisor {
         }
     }
 
-    /// Queued renewals come first, then an overdue deadline, then everything else: T0 is absolute, and
-    /// a supervisor that was stopped for a while has both in its queue.
+    /// Queued renewals come first, before an overdue deadline and everything else: T0 is absolute, and a
+    /// supervisor that was stopped for a while has both in its queue.
     fn handle_orders(&mut self) {
         let orders = self.channel.receive();
         for order in &orders {
@@ -141,7 +131,6 @@ impl Supervisor {
                 self.policy.handle_extend(*tenure);
             }
         }
-        self.policy.handle_timeout(Instant::now());
         let renewed = orders.iter().any(|order| matches!(order, Order::Extend(_) | Order::Start { .. }));
         for order in orders {
             match order {
@@ -179,8 +168,7 @@ impl Supervisor {
         let now = Instant::now();
         for (pid, ended) in reaped.ended {
             if let Some(kill) = &mut self.kill {
-                kill.killed += 1;
-                kill.again_at = now;
+                kill.handle_ended(now);
             }
             if self.main == Some(pid) {
                 // Whatever it wrote into the exec pipe, it wrote before it died.
@@ -314,26 +302,14 @@ impl Supervisor {
             },
         );
         self.swept = None;
-        let (pause, _) = KILL_PAUSES;
-        self.kill = Some(Kill { again_at: Instant::now(), pause, killed: 0, refused: false });
+        self.kill = Some(Kill::begin(Instant::now()));
         self.kill_children();
     }
 
-    /// One round: SIGKILL to every child. Those that die leave us theirs, for the next round.
     fn kill_children(&mut self) {
-        let Some(kill) = &mut self.kill else { return };
-        let refused = match tree::signal_children(Signal::SIGKILL) {
-            Ok(refused) if refused.is_empty() => None,
-            Ok(refused) => Some(format!("cannot kill process {}: {}", refused[0].0, refused[0].1.desc())),
-            Err(error) => Some(format!("cannot list child processes: {error}")),
-        };
-        let (shortest, longest) = KILL_PAUSES;
-        kill.pause = if kill.killed > 0 { shortest } else { (kill.pause * 2).min(longest) };
-        kill.killed = 0;
-        kill.again_at = Instant::now() + kill.pause;
-        if let Some(refused) = refused.filter(|_| !kill.refused) {
-            kill.refused = true;
-            self.log(true, format!("{refused}; the lease is kept until it is gone"));
+        let refused = self.kill.as_mut().and_then(|kill| kill.kill_children(Instant::now()));
+        if let Some(refused) = refused {
+            self.log(true, refused);
         }
     }
 
@@ -349,8 +325,8 @@ impl Supervisor {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let kill_again = self.kill.as_ref().map(|kill| kill.again_at);
-        self.timer.set(self.policy.next_timeout().into_iter().chain(kill_again).chain(self.awaits_terminal).min())?;
+        let next_round = self.kill.as_ref().map(Kill::next_round);
+        self.timer.set(self.policy.next_timeout().into_iter().chain(next_round).chain(self.awaits_terminal).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -371,7 +347,7 @@ impl Supervisor {
         if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| Instant::now() >= at)) {
             self.handle_awaited_terminal(main);
         }
-        if kill_again.is_some_and(|at| Instant::now() >= at) {
+        if next_round.is_some_and(|at| Instant::now() >= at) {
             self.kill_children();
         }
         Ok(())

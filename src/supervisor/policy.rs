@@ -166,8 +166,9 @@ impl Policy {
         self.handle_timeout(now);
     }
 
-    /// leaderrun was sent a signal.
+    /// leaderrun was sent a signal. A stop that is overdue comes before it.
     pub fn handle_signal(&mut self, now: Instant, signal: i32) {
+        self.handle_timeout(now);
         match self.main {
             Main::Running => {
                 self.actions.push_back(Action::Signal(signal));
@@ -251,5 +252,23 @@ impl Policy {
             self.kill = None;
             self.actions.push_back(Action::Report(gone));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_that_is_overdue_comes_before_a_signal_that_waited() {
+        let now = Instant::now();
+        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
+        let mut policy = Policy::new(manners);
+        let stop = now + Duration::from_secs(4);
+        policy.handle_start(Tenure { renewed: now, stop, kill: stop + Duration::from_secs(1) });
+        policy.handle_started();
+        policy.handle_signal(stop, libc::SIGUSR1);
+        let actions: Vec<_> = std::iter::from_fn(|| policy.poll_action()).collect();
+        assert_eq!(actions, [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
     }
 }

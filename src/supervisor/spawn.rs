@@ -1,10 +1,10 @@
 //! Starting the command: fork and exec by hand, so that an exec that hangs or fails is an event of the
 //! supervisor's loop and never blocks it.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, Pid, execvpe, fork, getpid, getppid, pipe2, read, 
 
 use crate::election::tenure::Tenure;
 use crate::process::clock::Instant;
+use crate::process::environment;
 use crate::process::signals::Inherited;
 use crate::process::terminal::Terminal;
 
@@ -33,7 +34,7 @@ impl Program {
     ///
     /// # Errors
     /// When there is a NUL in it, which no command line can carry.
-    pub fn new(command: &[OsString]) -> Result<Self, std::ffi::NulError> {
+    pub fn new(command: &[OsString]) -> Result<Self, NulError> {
         let arguments = command.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
         Ok(Self { arguments, environment: Vec::new() })
     }
@@ -53,19 +54,7 @@ impl Program {
 
     /// This process's environment without the variables in `removed`, and with `added`.
     pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)]) {
-        let replaced = |name: &OsString| {
-            let is = |other: &String| name == other.as_str();
-            removed.iter().any(is) || added.iter().any(|(other, _)| is(other))
-        };
-        let kept = std::env::vars_os().filter(|(name, _)| !replaced(name));
-        let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        self.environment = kept
-            .chain(added)
-            .filter_map(|(name, value)| {
-                let variable = [name.into_vec(), b"=".to_vec(), value.into_vec()].concat();
-                CString::new(variable).ok()
-            })
-            .collect();
+        self.environment = environment::with(|name| removed.iter().any(|other| name == other.as_str()), added);
     }
 }
 

@@ -39,6 +39,7 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> ExitCode {
         hide(&folder, &run);
     }
     let told = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    SigSet::from(Signal::SIGUSR1).thread_block().expect("to block a signal");
     told.thread_block().expect("to block signals");
     let file = File::create(folder.join(format!("{}.{}", life.pid, life.born))).expect("a file to write to");
     life.write(&file);

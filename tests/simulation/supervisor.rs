@@ -144,7 +144,6 @@ impl World {
                 supervisor.policy.handle_extend(*tenure);
             }
         }
-        supervisor.policy.handle_timeout(now);
         let mut renewed = false;
         while let Some(order) = self.runs[run].supervisor.orders.pop_front() {
             let policy = &mut self.runs[run].supervisor.policy;
