@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill, killpg};
 use serde_json::json;
 
-use crate::candidate::{Candidate, Running, TestLock, is_alive};
+use crate::candidate::{Candidate, Running, TestLock, eventually, is_alive};
 use crate::support::{Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
@@ -68,7 +68,7 @@ fn the_elector_is_killed() {
             supervisor = Some(a.supervisor());
             send(a.elector(), Signal::SIGKILL);
         });
-        crate::candidate::eventually("the supervisor ends", || !is_alive(supervisor.expect("one")));
+        eventually("the supervisor ends", || !is_alive(supervisor.expect("one")));
     }
 }
 
@@ -188,12 +188,20 @@ fn the_supervisor_is_stopped_between_winning_and_a_signal() {
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
     held.release();
-    a.says("leader of");
+    let written = proxy.requests().len();
+    eventually("it has renewed, so the order to start is out", || proxy.requests().len() > written);
     a.signal(Signal::SIGTERM);
+    eventually("the guard has the signal", || !is_pending(a.elector(), Signal::SIGTERM));
     std::thread::sleep(Duration::from_millis(500));
-    send(supervisor, Signal::SIGCONT);
+    let _ = kill(supervisor, Signal::SIGCONT);
     a.ends_with(143);
     assert_eq!(witnesses.of("a").len(), 0, "nothing is started once an end was asked for");
+}
+
+fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it is alive");
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("pending signals");
+    u64::from_str_radix(pending.trim(), 16).expect("a mask") & 1 << (signal as i32 - 1) != 0
 }
 
 /// The guard does not wait for the time that the supervisor once said it enforces.
