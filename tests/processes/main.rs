@@ -22,6 +22,7 @@ mod meddling;
 mod partition;
 mod permissions;
 mod pid_one;
+mod stall;
 mod stderr;
 mod stop;
 mod suspend;
@@ -46,8 +47,8 @@ macro_rules! trials {
 
 fn trial(path: &str, test: fn()) -> Trial {
     let name = path.trim_start_matches("processes::").to_owned();
-    Trial::test(name, move || {
-        test();
+    Trial::test(name.clone(), move || {
+        stall::play(&name, test);
         Ok(())
     })
 }
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         terminal::trials(),
         waiting::trials(),
     ];
+    stall::watch();
     let mut arguments = Arguments::from_args();
     // Most of a test is waiting for a lease to run out.
     arguments.test_threads.get_or_insert(8);

@@ -20,6 +20,9 @@ use nix::unistd::{ForkResult, fork, setsid};
 use crate::candidate::eventually;
 use crate::support::scratch;
 
+/// How the verdict begins that leaderrun has failed.
+pub const TWO_AT_ONCE: &str = "two commands at once";
+
 /// How a witness behaves: words on its command line.
 ///
 /// - `ignore`: ignores SIGTERM and SIGINT; otherwise it ends at once with status 0.
@@ -184,7 +187,7 @@ impl Witnesses {
         assert_eq!(in_order_of_tokens.len(), runs, "{in_order_of_tokens:?}");
         for pair in in_order_of_tokens.windows(2) {
             let [((_, before), (_, last)), ((_, after), (born, _))] = pair else { unreachable!() };
-            assert!(last < born, "{before} was alive {} ns after {after} was born", last - born);
+            assert!(last < born, "{TWO_AT_ONCE}: {before} was alive {} ns after {after} was born", last - born);
         }
     }
 }
