@@ -3,7 +3,7 @@
 use super::protocol::{Action, News, Now, Request};
 use super::record::{Record, RunMark, RunState};
 use super::sighting::Sighting;
-use super::{Attempt, Election, Phase, Watching, Write};
+use super::{Attempt, Election, Phase, Watching, Write, herd};
 use crate::process::clock::Instant;
 
 impl Election {
@@ -30,7 +30,7 @@ impl Election {
         if let Some(sighting) = &self.sighting
             && let Watching::Closed { reopen_at } = self.watching
             && (now.boot >= reopen_at && self.poll_at.is_none() && !self.must_read)
-            && (now.boot < sighting.takeable_at() && !self.is_mine_already(sighting))
+            && (now.boot < self.claim_at(sighting) && !self.is_mine_already(sighting))
         {
             let from = sighting.stored.as_ref().map(|stored| stored.version.clone());
             self.watching = Watching::Open { since: now.boot };
@@ -39,7 +39,9 @@ impl Election {
         if now.boot < self.next_request() {
             return;
         }
-        let may_claim = |sighting: &Sighting| sighting.is_takeable() || self.is_mine_already(sighting);
+        let may_claim = |sighting: &Sighting| {
+            self.is_mine_already(sighting) || (sighting.is_takeable() && now.boot >= self.claim_at(sighting))
+        };
         if !self.must_read && self.sighting.as_ref().is_some_and(may_claim) {
             self.claim(now);
         } else {
@@ -86,12 +88,17 @@ impl Election {
             let holder = expired.holder_identity.clone();
             self.actions.push_back(Action::Tell(News::Expired { holder }));
         }
-        let lease_transitions = match sighted {
-            Some(mine) if self.is_mine(mine) => mine.lease_transitions,
-            Some(others) => others.lease_transitions.saturating_add(1).min(i32::MAX as u32),
-            None => 0,
+        let (lease_transitions, fraction) = match sighted {
+            Some(mine) if self.is_mine(mine) => (mine.lease_transitions, None),
+            Some(others) => (others.lease_transitions.saturating_add(1).min(i32::MAX as u32), self.fraction),
+            None => (0, self.fraction),
         };
-        let claim = Record { holder_identity: self.campaign.identity.clone(), lease_transitions, ..Record::default() };
+        let claim = Record {
+            holder_identity: self.campaign.identity.clone(),
+            lease_transitions,
+            contenders: Some(herd::corrected(self.contenders, fraction, lease_transitions)),
+            ..Record::default()
+        };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
         claim.acquire_time = claim.renew_time;
         if !self.claiming {
@@ -127,6 +134,12 @@ impl Election {
         }));
     }
 
+    /// When this candidate takes what it may take: many do not do so at the same instant.
+    fn claim_at(&self, sighting: &Sighting) -> Instant {
+        let longest = self.campaign.timing.lease_duration() / 2;
+        sighting.takeable_at() + herd::spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default())
+    }
+
     /// When the next request is due, if nothing happens until then.
     pub(super) fn next_request(&self) -> Instant {
         match &self.sighting {
@@ -135,8 +148,8 @@ impl Election {
                     Watching::Open { .. } => None,
                     Watching::Closed { reopen_at } => Some(self.poll_at.unwrap_or(reopen_at)),
                 };
-                let takeable_at = sighting.takeable_at();
-                look_at.map_or(takeable_at, |look_at| look_at.min(takeable_at)).max(self.send_at)
+                let claim_at = self.claim_at(sighting);
+                look_at.map_or(claim_at, |look_at| look_at.min(claim_at)).max(self.send_at)
             }
             _ => self.send_at,
         }

@@ -12,10 +12,12 @@
 //! - Every renewal differs from the one before.
 //! - "Mine" is what bears this run's mark, never what bears my name.
 //! - A write without an answer is settled by reading, and counts from its own T0.
+//! - Many candidates do not claim at the same instant: see [`herd`].
 //! - Only the run that holds a lease can release it: emptied or deleted by anyone else, candidates
 //!   that knew it wait its duration.
 
 mod decide;
+mod herd;
 mod protocol;
 pub mod record;
 mod sighting;
@@ -101,6 +103,10 @@ pub struct Election {
     /// Writes without an answer that may have been, or may still be, carried out.
     doubtful: VecDeque<Write>,
     last_renew_time: Option<Timestamp>,
+    /// How many candidates the next release wakes, by the last record that said so.
+    contenders: u32,
+    /// Which share of their spread this candidate waits; none for what was free when it came.
+    fraction: Option<f64>,
     /// The next request is not sent before this.
     send_at: Instant,
     /// Without a watch, the next read.
@@ -127,6 +133,8 @@ impl Election {
             attempt: None,
             doubtful: VecDeque::new(),
             last_renew_time: None,
+            contenders: 1,
+            fraction: None,
             send_at: now.boot,
             poll_at: None,
             heard: now.boot,
@@ -295,6 +303,11 @@ impl Election {
                 true
             }
         };
+        if changed {
+            self.contenders = stored.as_ref().and_then(|stored| stored.record.contenders).unwrap_or(self.contenders);
+            let came_to_a_free_one = !known && self.sighting.as_ref().is_some_and(Sighting::is_takeable);
+            self.fraction = (!came_to_a_free_one).then(|| self.random.f64());
+        }
         let displaced = self.sighting.as_ref().is_some_and(Sighting::is_displaced);
         match &mut self.phase {
             Phase::Waiting => match (mine_since.filter(|_| !displaced), stored) {

@@ -14,6 +14,9 @@ pub const RUN_ANNOTATION: &str = "leaderrun/run";
 /// [`Record::not_before`].
 pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 
+/// The annotation that says how many candidates a release wakes: see [`Record::contenders`].
+pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
+
 /// The least step between two renewals: a record's times have microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
@@ -36,6 +39,10 @@ pub struct Record {
     /// When the command is due again, whether that counts or not; see [`Record::due`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
+    /// About how many candidates a release wakes, as the last winner estimated it. It only ever delays
+    /// a claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contenders: Option<u32>,
 }
 
 impl Record {

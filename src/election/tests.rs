@@ -310,6 +310,7 @@ fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
     play.passes(14 * SECOND);
     assert_eq!(play.actions(), []);
     play.passes(SECOND);
+    play.passes(play.wakes_in());
     play.read(Some(claim));
     let again = play.expect_write();
     play.written(again);
@@ -460,7 +461,7 @@ fn a_command_that_ended_well_is_not_due_before_its_time() {
         other.now.wall = acquired - 10 * SECOND;
         other.read(Some(released));
         if well {
-            assert_eq!(other.wakes_in(), 70 * SECOND);
+            assert_eq!(other.wakes_in().as_secs(), 70);
         } else {
             other.expect_write();
         }
@@ -473,4 +474,61 @@ fn not_waiting_at_all_ends_when_the_command_is_not_due() {
     let not_before = Some(play.now.wall + SECOND);
     play.read(Some(Record { not_before, ..others("r", RunState::Released, T1, 15) }));
     assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
+}
+
+fn released(contenders: u32) -> Record {
+    Record { contenders: Some(contenders), ..others("r", RunState::Released, T2, 15) }
+}
+
+/// It knows of so many contenders, waits, and sees a release.
+fn woken(contenders: u32) -> Play {
+    let mut play = Play::start(None);
+    play.read(Some(Record { contenders: Some(contenders), ..others("r", RunState::Held, T1, 15) }));
+    play.actions();
+    play.watched(released(contenders));
+    play
+}
+
+#[test]
+fn few_that_are_woken_claim_at_once() {
+    woken(5).expect_write();
+}
+
+#[test]
+fn many_that_are_woken_claim_one_after_another() {
+    let mut play = woken(1000);
+    assert_eq!(play.actions(), []);
+    let wait = play.wakes_in();
+    assert!(wait < 5 * SECOND, "{wait:?}");
+    play.passes(wait);
+    let claim = play.expect_write();
+    assert_ne!(claim.contenders, Some(1000), "corrected");
+}
+
+#[test]
+fn whoever_is_too_late_among_many_writes_nothing() {
+    let mut play = woken(1000);
+    play.watched(Record { contenders: Some(1000), ..others("s", RunState::Held, T1, 15) });
+    play.passes(5 * SECOND);
+    assert_eq!(play.actions(), []);
+}
+
+#[test]
+fn whoever_comes_to_a_free_lease_takes_it_at_once() {
+    let mut play = Play::start(None);
+    play.read(Some(released(1000)));
+    assert_eq!(play.expect_write().contenders, Some(1000));
+}
+
+#[test]
+fn many_do_not_take_an_expired_lease_at_the_same_instant() {
+    let mut play = Play::start(None);
+    let held = Record { contenders: Some(1000), ..others("r", RunState::Held, T1, 15) };
+    play.read(Some(held.clone()));
+    play.actions();
+    play.passes(15 * SECOND);
+    assert_eq!(play.actions(), []);
+    play.passes(play.wakes_in());
+    play.read(Some(held));
+    play.expect_write();
 }

@@ -14,7 +14,7 @@ use hyper::client::conn::http1 as client;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::json;
@@ -111,6 +111,9 @@ impl Passage {
             return pending().await;
         }
         let reply = self.sender.lock().await.send_request(request).await?;
+        if reply.status() == StatusCode::CONFLICT {
+            self.shared.note_conflict();
+        }
         match fault {
             Some(Fault::LoseReply) => return pending().await,
             Some(Fault::HoldReply(gate)) => gate.pass().await,

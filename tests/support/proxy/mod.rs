@@ -10,6 +10,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -157,6 +158,11 @@ impl Proxy {
         self.shared.requests.lock().expect("the requests").clone()
     }
 
+    /// How many requests the server has refused because of a conflict.
+    pub fn conflicts(&self) -> usize {
+        self.shared.conflicts.load(Ordering::Relaxed)
+    }
+
     /// When the connections so far were opened, in their order.
     pub fn connections(&self) -> Vec<Instant> {
         let connections = self.shared.connections.lock().expect("the connections");
@@ -245,6 +251,7 @@ struct Shared {
     connections: Mutex<Vec<Connection>>,
     requests: Mutex<Vec<Seen>>,
     request_came: Condvar,
+    conflicts: AtomicUsize,
 }
 
 struct Connection {
@@ -260,6 +267,7 @@ impl Shared {
             connections: Mutex::default(),
             requests: Mutex::default(),
             request_came: Condvar::new(),
+            conflicts: AtomicUsize::new(0),
         }
     }
 
@@ -279,6 +287,10 @@ impl Shared {
         self.requests.lock().expect("the requests").push(request.clone());
         self.request_came.notify_all();
         fate
+    }
+
+    fn note_conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
     fn reply_delay(&self) -> Duration {

@@ -1,0 +1,88 @@
+//! How many candidates a release wakes, and how they spread their claims.
+//!
+//! All that wait see a release at the same instant. If all of a thousand claimed then, all but one of
+//! their writes would be refused. So each draws a fraction of a spread that grows with their number, and
+//! waits for so long; the first one's claim shows in the watches of the others before theirs is due.
+//!
+//! Nobody counts them. The record carries an estimate, so that newcomers have it too, and each winner
+//! corrects it: the least of n fractions is about 1/n.
+
+use std::f64::consts::LN_2;
+use std::time::Duration;
+
+/// Up to so many claim at once.
+const FEW: u32 = 5;
+
+/// Those that claim at once do not learn how many they are: at every eighth acquisition an estimate of
+/// few is replaced by the least one that makes them spread.
+const PROBED_EVERY: u32 = 8;
+
+/// How far apart the claims of many are on average: long enough for a claim to reach the watches of
+/// the others.
+const APART: Duration = Duration::from_millis(5);
+
+/// The claims of not so many are closer: so much for each of them.
+const APART_PER_CONTENDER: Duration = Duration::from_micros(250);
+
+/// One fraction tells little: it makes an estimate grow at most so many times.
+const LARGEST_STEP: f64 = 16.0;
+
+/// Over how long so many contenders spread their claims, at most `longest`.
+pub fn spread(contenders: u32, longest: Duration) -> Duration {
+    if contenders <= FEW {
+        return Duration::ZERO;
+    }
+    let apart = APART.min(APART_PER_CONTENDER * contenders);
+    apart.saturating_mul(contenders).min(longest)
+}
+
+/// The estimate that a winner leaves, from the one it found, the fraction that it drew if it did, and
+/// the acquisition's number.
+pub fn corrected(contenders: u32, fraction: Option<f64>, transitions: u32) -> u32 {
+    if contenders > FEW {
+        let Some(fraction) = fraction else { return contenders };
+        let found = f64::from(contenders);
+        // Half of all winners among n draw less than this share of 1/n.
+        let drawn = (LN_2 / fraction).clamp(1.0, found * LARGEST_STEP);
+        return (found * drawn).sqrt().round() as u32;
+    }
+    if transitions.is_multiple_of(PROBED_EVERY) { FEW + 1 } else { contenders }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn few_do_not_wait_for_each_other() {
+        assert_eq!([0, 1, FEW].map(|few| spread(few, LONG)), [Duration::ZERO; 3]);
+    }
+
+    #[test]
+    fn many_spread_over_a_bounded_time() {
+        assert_eq!(spread(1000, LONG), Duration::from_secs(5));
+        assert_eq!(spread(u32::MAX, LONG), LONG);
+        assert!(spread(FEW + 1, LONG) < Duration::from_millis(10));
+    }
+
+    #[test]
+    fn an_estimate_follows_the_number_up_and_down() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut estimate = 1;
+        for contenders in [1000, 2, 10_000, 1] {
+            let mut estimates = Vec::new();
+            for transitions in 0..200 {
+                let least = (0..contenders).map(|_| random.f64()).fold(1.0, f64::min);
+                estimate = corrected(estimate, Some(least), transitions);
+                estimates.push(estimate);
+            }
+            estimates.drain(..30);
+            estimates.sort();
+            let median = f64::from(estimates[estimates.len() / 2]);
+            let truth = f64::from(contenders);
+            assert!(median > truth / 3.0 && median < (truth * 3.0).max(f64::from(FEW)), "{median} for {contenders}");
+        }
+    }
+}
