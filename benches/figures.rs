@@ -24,22 +24,26 @@ use candidate::{Candidate, Running, TestLock, children, eventually};
 use support::{Cluster, Proxy};
 use witness::{Life, Witnesses, boot_time};
 
+/// The default times.
+const DEFAULTS: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "--witness") {
         return witness::run(arguments);
     }
-    let runs = std::env::var("LEADERRUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(30);
+    let runs = std::env::var("LEADERRUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     println!("{:<44} {:>12} {:>12} {:>12}", "figure", "median", "99 %", "worst");
     for (kind, lock) in [("lease", TestLock::lease as fn() -> TestLock), ("file", TestLock::file)] {
         show(&format!("start to exec, {kind}"), "ms", start_to_exec(lock, runs));
         show(&format!("hand-over, {kind}"), "ms", hand_over(&lock(), runs));
-        show(&format!("take-over after the lease's end, {kind}"), "ms", take_over(lock, runs.div_ceil(10)));
+        show(&format!("take-over after the lease's end, {kind}"), "ms", take_over(lock, runs.div_ceil(20)));
         show(&format!("end of a waiting candidate, {kind}"), "ms", end_of_waiting(&lock(), runs));
         memory(kind, &lock());
     }
-    show("kill of 1000 processes, 20 deep", "ms", kill_of_many(runs.div_ceil(6)));
-    requests();
+    show("kill of 1000 processes, 20 deep", "ms", kill_of_many(runs.div_ceil(10)));
+    a_minute();
+    herd(200);
     let size = fs::metadata(env!("CARGO_BIN_EXE_leaderrun")).expect("the program").len();
     println!("{:<44} {:>9.2} MB", "binary (bench profile)", size as f64 / 1e6);
     ExitCode::SUCCESS
@@ -152,18 +156,20 @@ fn memory(kind: &str, lock: &TestLock) {
     waiting.says("is held by");
     last_renewal(lock);
     let rows = |running: &Running| {
-        let (elector, supervisor) = (running.elector(), running.supervisor());
-        [("elector", elector), ("supervisor", supervisor)].map(|(name, process)| {
-            format!(
-                "{name} RSS {} kB, private {} kB",
-                kilobytes(process, &["Rss:"]),
-                kilobytes(process, &["Private_Clean:", "Private_Dirty:"])
-            )
-        })
+        [("elector", running.elector()), ("supervisor", running.supervisor())]
+            .map(|(name, process)| format!("{name} RSS {} kB, private {} kB", resident(process), private(process)))
     };
     for (role, running) in [("leading", &leader), ("waiting", &waiting)] {
         println!("{:<44} {}", format!("memory {role}, {kind}"), rows(running).join("; "));
     }
+}
+
+fn resident(process: Pid) -> u64 {
+    kilobytes(process, &["Rss:"])
+}
+
+fn private(process: Pid) -> u64 {
+    kilobytes(process, &["Private_Clean:", "Private_Dirty:"])
 }
 
 fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
@@ -194,24 +200,70 @@ fn descendants(process: Pid) -> usize {
     children(process).into_iter().map(|child| 1 + descendants(child)).sum()
 }
 
-/// Requests a minute with the default times, over one minute.
-fn requests() {
+/// What leading and waiting cost with the default times, over one minute.
+fn a_minute() {
     let minute = Duration::from_secs(60);
     let (witnesses, lock) = (Witnesses::new(), TestLock::lease());
-    let by_proxy = |name, witnesses: &Witnesses| {
+    let by_proxy = |name| {
         let proxy = Proxy::start(Cluster::shared());
-        let defaults = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
-        let running = Candidate::with_times(name, &lock.by(proxy.kubeconfig()), defaults).witnessed(witnesses, &[]);
-        (proxy, running)
+        let candidate = Candidate::with_times(name, &lock.by(proxy.kubeconfig()), DEFAULTS);
+        (proxy, candidate.witnessed(&witnesses, &[]))
     };
-    let (leading, _a) = by_proxy("a", &witnesses);
+    let (leads, a) = by_proxy("a");
     witnesses.wait_for("a", 1);
-    let (waiting, b) = by_proxy("b", &witnesses);
+    let (waits, b) = by_proxy("b");
     b.says("is held by");
     thread::sleep(Duration::from_millis(500));
-    let before = (leading.requests().len(), waiting.requests().len());
+    let cost = |proxy: &Proxy, running: &Running| {
+        let cpu = [running.elector(), running.supervisor()].map(cpu_time).iter().sum::<Duration>();
+        (proxy.requests().len(), cpu)
+    };
+    let before = [cost(&leads, &a), cost(&waits, &b)];
     thread::sleep(minute);
-    let after = (leading.requests().len(), waiting.requests().len());
-    println!("{:<44} {:>12}", "requests a minute, leading", after.0 - before.0);
-    println!("{:<44} {:>12}", "requests a minute, waiting", after.1 - before.1);
+    let after = [cost(&leads, &a), cost(&waits, &b)];
+    for (role, (before, after)) in ["leading", "waiting"].iter().zip(before.iter().zip(after)) {
+        println!("{:<44} {:>12}", format!("requests a minute, {role}"), after.0 - before.0);
+        let cpu = (after.1 - before.1).as_secs_f64();
+        println!("{:<44} {:>10.2} s {:>10.4} %", format!("CPU an hour, {role}"), cpu * 60.0, cpu / 0.6);
+    }
+}
+
+/// Of all threads of a process.
+fn cpu_time(process: Pid) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("a process").flatten();
+    let spent = |schedstat: String| schedstat.split(' ').next()?.parse::<u64>().ok();
+    let spent = tasks.filter_map(|task| spent(fs::read_to_string(task.path().join("schedstat")).ok()?));
+    Duration::from_nanos(spent.sum())
+}
+
+/// Of so many candidates that wait for one lease: memory, and what its hand-overs cost the API server.
+fn herd(size: usize) {
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let witnesses = Witnesses::new();
+    let mut candidates: Vec<Running> = Vec::new();
+    for number in 0..size {
+        let candidate = Candidate::with_times(&number.to_string(), &lock, DEFAULTS).witnessed(&witnesses, &[]);
+        candidate.says(if number == 0 { "started the command" } else { "is held by" });
+        candidates.push(candidate);
+    }
+    let waiting = &candidates[1..];
+    let kilobytes: u64 = waiting.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
+    println!("{:<44} {:>9} kB", format!("private memory, each of {size} candidates"), kilobytes / waiting.len() as u64);
+    let hand_overs = |count: usize| {
+        let before = (proxy.conflicts(), witnesses.lives().len());
+        for nth in before.1..before.1 + count {
+            let leader: usize = witnesses.lives().last().expect("a leader").holder().parse().expect("a number");
+            candidates[leader].says("started the command");
+            candidates[leader].signal(Signal::SIGTERM);
+            eventually("the next one leads", || witnesses.lives().len() > nth);
+        }
+        proxy.conflicts() - before.0
+    };
+    let (learning, refused) = (hand_overs(20), hand_overs(40));
+    println!("{:<44} {:>12.1}", "refused writes a hand-over, at first", learning as f64 / 20.0);
+    println!("{:<44} {:>12.1}", "refused writes a hand-over, later", refused as f64 / 40.0);
+    let lives = witnesses.lives();
+    let took = lives.windows(2).skip(20).map(|pair| milliseconds(ended(&pair[0]), pair[1].born));
+    show(&format!("hand-over, {size} candidates"), "ms", took.collect());
 }

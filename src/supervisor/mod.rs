@@ -302,6 +302,10 @@ impl Supervisor {
             },
         );
         self.swept = None;
+        // At one stroke, while the unreaped main process keeps its group's number from being used again.
+        if let Some(main) = self.main.filter(|_| self.policy.main_runs()) {
+            spawn::signal_group(main, libc::SIGKILL);
+        }
         self.kill = Some(Kill::begin(Instant::now()));
         self.kill_children();
     }

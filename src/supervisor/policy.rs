@@ -118,6 +118,11 @@ impl Policy {
         self.tenure
     }
 
+    /// Whether the main process was started and has not been seen to end.
+    pub fn main_runs(&self) -> bool {
+        self.main == Main::Running
+    }
+
     /// Whether the command may be started at this instant. To be asked last thing before it is.
     pub fn may_start(&self, now: Instant) -> bool {
         let in_time = self.tenure.is_some_and(|tenure| now < tenure.stop);
