@@ -3,7 +3,7 @@
 use super::protocol::{Action, News, Now, Request};
 use super::record::{Record, RunMark, RunState};
 use super::sighting::Sighting;
-use super::{Attempt, Election, Phase, Watching, Write, herd};
+use super::{Attempt, Election, Phase, Watching, Write, herd, next_transitions};
 use crate::process::clock::Instant;
 
 impl Election {
@@ -90,13 +90,14 @@ impl Election {
         }
         let (lease_transitions, fraction) = match sighted {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, None),
-            Some(others) => (others.lease_transitions.saturating_add(1).min(i32::MAX as u32), self.fraction),
+            Some(others) => (next_transitions(others), self.fraction),
             None => (0, self.fraction),
         };
+        let was_refused = self.refused.is_some() && self.refused == sighted.map(|record| record.lease_transitions);
         let claim = Record {
             holder_identity: self.campaign.identity.clone(),
             lease_transitions,
-            contenders: Some(herd::corrected(self.contenders, fraction, lease_transitions)),
+            contenders: Some(herd::corrected(self.contenders, fraction, was_refused, lease_transitions)),
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);

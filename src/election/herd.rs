@@ -11,7 +11,7 @@ use std::f64::consts::LN_2;
 use std::time::Duration;
 
 /// Up to so many claim at once.
-const FEW: u32 = 5;
+pub const FEW: u32 = 5;
 
 /// Those that claim at once do not learn how many they are: at every eighth acquisition an estimate of
 /// few is replaced by the least one that makes them spread.
@@ -19,13 +19,16 @@ const PROBED_EVERY: u32 = 8;
 
 /// How far apart the claims of many are on average: long enough for a claim to reach the watches of
 /// the others.
-const APART: Duration = Duration::from_millis(5);
+const APART: Duration = Duration::from_millis(20);
 
 /// The claims of not so many are closer: so much for each of them.
 const APART_PER_CONTENDER: Duration = Duration::from_micros(250);
 
 /// One fraction tells little: it makes an estimate grow at most so many times.
 const LARGEST_STEP: f64 = 16.0;
+
+/// What a refused claim says at least of the number, as a multiple of the estimate.
+const CROWDED_STEP: f64 = 4.0;
 
 /// Over how long so many contenders spread their claims, at most `longest`.
 pub fn spread(contenders: u32, longest: Duration) -> Duration {
@@ -36,15 +39,17 @@ pub fn spread(contenders: u32, longest: Duration) -> Duration {
     apart.saturating_mul(contenders).min(longest)
 }
 
-/// The estimate that a winner leaves, from the one it found, the fraction that it drew if it did, and
-/// the acquisition's number.
-pub fn corrected(contenders: u32, fraction: Option<f64>, transitions: u32) -> u32 {
+/// The estimate that a winner leaves, from the one it found, the fraction that it drew if it did,
+/// whether it was refused at the release before, and the acquisition's number.
+pub fn corrected(contenders: u32, fraction: Option<f64>, was_refused: bool, transitions: u32) -> u32 {
     if contenders > FEW {
         let Some(fraction) = fraction else { return contenders };
         let found = f64::from(contenders);
         // Half of all winners among n draw less than this share of 1/n.
         let drawn = (LN_2 / fraction).clamp(1.0, found * LARGEST_STEP);
-        return (found * drawn).sqrt().round() as u32;
+        // Where claims are refused so often that a winner was refused before, fractions say little.
+        let least = if was_refused { found * CROWDED_STEP } else { 1.0 };
+        return (found * drawn.max(least)).sqrt().round() as u32;
     }
     if transitions.is_multiple_of(PROBED_EVERY) { FEW + 1 } else { contenders }
 }
@@ -62,7 +67,7 @@ mod tests {
 
     #[test]
     fn many_spread_over_a_bounded_time() {
-        assert_eq!(spread(1000, LONG), Duration::from_secs(5));
+        assert_eq!(spread(100, LONG), Duration::from_secs(2));
         assert_eq!(spread(u32::MAX, LONG), LONG);
         assert!(spread(FEW + 1, LONG) < Duration::from_millis(10));
     }
@@ -75,7 +80,7 @@ mod tests {
             let mut estimates = Vec::new();
             for transitions in 0..200 {
                 let least = (0..contenders).map(|_| random.f64()).fold(1.0, f64::min);
-                estimate = corrected(estimate, Some(least), transitions);
+                estimate = corrected(estimate, Some(least), false, transitions);
                 estimates.push(estimate);
             }
             estimates.drain(..30);

@@ -107,6 +107,8 @@ pub struct Election {
     contenders: u32,
     /// Which share of their spread this candidate waits; none for what was free when it came.
     fraction: Option<f64>,
+    /// The number of the acquisition that this candidate last tried for in vain.
+    refused: Option<u32>,
     /// The next request is not sent before this.
     send_at: Instant,
     /// Without a watch, the next read.
@@ -135,6 +137,7 @@ impl Election {
             last_renew_time: None,
             contenders: 1,
             fraction: None,
+            refused: None,
             send_at: now.boot,
             poll_at: None,
             heard: now.boot,
@@ -271,6 +274,9 @@ impl Election {
                 self.heard = now.boot;
                 self.must_read = true;
                 self.send_at = now.boot;
+                if self.is_waiting() && self.contenders > herd::FEW {
+                    self.refused = self.sighting.as_ref().and_then(Sighting::record).map(next_transitions);
+                }
                 self.conflicts += 1;
                 if self.conflicts > CONFLICTS_IN_A_ROW {
                     self.back_off(now.boot, None);
@@ -480,6 +486,11 @@ impl Election {
 /// Whether a record that is not this run's names another holder, rather than none.
 fn is_held_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
+}
+
+/// How often the lease will have been acquired when the next one takes it after this record's holder.
+fn next_transitions(record: &Record) -> u32 {
+    record.lease_transitions.saturating_add(1).min(i32::MAX as u32)
 }
 
 #[cfg(test)]

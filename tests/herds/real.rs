@@ -54,6 +54,6 @@ fn a_release_costs_few_refused_writes() {
     (0..10).for_each(|_| herd.hand_over());
     let refused = proxy.conflicts() - before;
     println!("{SIZE} candidates: {before} refused in the first twelve hand-overs, {refused} in ten more");
-    // Without spreading it is a hundred each. How many it is with it depends on how busy this machine is.
-    assert!(refused < 300, "{refused} refused in ten hand-overs");
+    // Without spreading it is some eighty each, with it very few, or thirty on a machine that is overloaded.
+    assert!(refused < 500, "{refused} refused in ten hand-overs");
 }
