@@ -385,7 +385,7 @@ impl Arena {
         self.demand(verdict.overlaps.is_empty(), &format!("overlaps: {:#?}", verdict.overlaps));
         // Nobody happened to come in time, perhaps; it is as bad.
         let dead_in_time = verdict.worst_margin.is_none_or(|margin| margin > 0);
-        self.demand(dead_in_time, "a tree outlived its lease");
+        self.demand(dead_in_time, &format!("a tree outlived its lease: {}", verdict.worst));
         verdict
     }
 

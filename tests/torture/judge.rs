@@ -40,6 +40,8 @@ pub struct Verdict {
     pub witnesses: usize,
     pub hand_overs: usize,
     pub worst_margin: Option<i64>,
+    /// The run that had it.
+    pub worst: String,
 }
 
 /// One run of a command, all its processes together.
@@ -100,7 +102,11 @@ impl Judge {
                 verdict.overlaps.push(format!("{after:?} came after {before:?}, by a token that is not greater"));
             }
         }
-        verdict.worst_margin = runs.iter().filter_map(|run| margin(run, renewals)).min();
+        let margins = runs.iter().filter_map(|run| Some((margin(run, renewals)?, run)));
+        if let Some((worst, run)) = margins.min_by_key(|(margin, _)| *margin) {
+            verdict.worst_margin = Some(worst);
+            verdict.worst = format!("{run:?}, renewed {:?}", renewals.get(&run.holder));
+        }
         verdict
     }
 }

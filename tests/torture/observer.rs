@@ -1,6 +1,6 @@
 //! Somebody who only watches: what the record said, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -34,10 +34,15 @@ impl Observer {
         let (book, end) = (Arc::clone(&seen), Arc::clone(&over));
         let thread = thread::spawn(move || {
             let mut last = None;
+            let mut holders = HashMap::new();
             while !end.load(Ordering::Relaxed) {
                 let sight = place.read();
-                // A duration that somebody else wrote is not what the holder goes by.
-                let is_its_own = |sight: &Sight| !sight.holder.is_empty() && sight.seconds == LEASE.as_secs();
+                // What somebody else wrote is not what the holder goes by: another duration, or another's mark.
+                let mut is_its_own = |sight: &Sight| {
+                    let Some(run) = sight.run.as_ref().filter(|_| !sight.holder.is_empty()) else { return false };
+                    let holder = holders.entry(run.clone()).or_insert_with(|| sight.holder.clone());
+                    sight.holder == *holder && sight.seconds == LEASE.as_secs()
+                };
                 if let Some(sight) = sight.filter(|sight| is_its_own(sight) && Some(sight) != last.as_ref()) {
                     let renewed = renewed_at(&sight);
                     let until = renewed + sight.seconds * 1_000_000_000;

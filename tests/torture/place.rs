@@ -37,6 +37,8 @@ pub struct Sight {
     pub holder: String,
     pub renewed: Option<Timestamp>,
     pub seconds: u64,
+    /// The run whose mark it bears.
+    pub run: Option<String>,
     /// The whole object, to replace it and no other.
     version: String,
 }
@@ -69,11 +71,13 @@ impl Place {
                     return None;
                 };
                 let lease: Value = serde_json::from_str(&reply.body).ok()?;
-                Some(sight(&lease["spec"], lease["metadata"]["resourceVersion"].as_str()?))
+                let mark = &lease["metadata"]["annotations"][RUN_ANNOTATION];
+                Some(sight(&lease["spec"], mark, lease["metadata"]["resourceVersion"].as_str()?))
             }
             Self::File(path) => {
                 let contents: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-                Some(sight(&contents["record"], &contents["version"].to_string()))
+                let record = &contents["record"];
+                Some(sight(record, &record["run"], &contents["version"].to_string()))
             }
         }
     }
@@ -99,11 +103,12 @@ pub fn lock_beside(path: &Path) -> Option<File> {
     lock.try_lock().ok().map(|()| lock)
 }
 
-fn sight(record: &Value, version: &str) -> Sight {
+fn sight(record: &Value, mark: &Value, version: &str) -> Sight {
     Sight {
         holder: record["holderIdentity"].as_str().unwrap_or_default().to_owned(),
         renewed: record["renewTime"].as_str().and_then(|time| time.parse().ok()),
         seconds: record["leaseDurationSeconds"].as_u64().unwrap_or_default(),
+        run: mark.as_str().and_then(|mark| mark.split(' ').next()).map(str::to_owned),
         version: version.to_owned(),
     }
 }
