@@ -12,6 +12,8 @@ complete -c leaderrun -l kill-after -d 'Kill the command so long after a TERM or
 complete -c leaderrun -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
 complete -c leaderrun -l context -d 'The context of the kubeconfig to use' -r
 complete -c leaderrun -l as -d 'The user to act as' -r
+complete -c leaderrun -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
+complete -c leaderrun -l ready-when -d 'When /readyz says yes: waiting, which includes leading, or only leading' -r
 complete -c leaderrun -l log-format -d 'How log lines on stderr look: text or json' -r
 complete -c leaderrun -s v -l verbose -d 'Say more; twice: what the libraries say, too'
 complete -c leaderrun -s q -l quiet -d 'Say only what goes wrong'

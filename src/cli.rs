@@ -15,19 +15,22 @@ use uuid::Uuid;
 use crate::election::Campaign;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
-use crate::elector::rejoin::LOSSES_VARIABLE;
+use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
 use crate::elector::{Candidacy, OnLost};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::signals;
 use crate::supervisor::Job;
 use crate::supervisor::policy::Manners;
+use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::Format;
+use crate::telemetry::state::ReadyWhen;
 
 const LOCK: &str = "Lock";
 const TIMES: &str = "Times";
 const COMMAND: &str = "Command";
 const CLUSTER: &str = "Cluster";
+const MONITORING: &str = "Monitoring";
 const LOG: &str = "Log";
 
 /// Longer than any name of a pod with a UUID behind it.
@@ -112,6 +115,14 @@ pub struct Cli {
     #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER", help_heading = CLUSTER)]
     impersonate: Option<String>,
 
+    /// Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]
+    #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDR", help_heading = MONITORING)]
+    http: Option<HttpAddress>,
+
+    /// When /readyz says yes: waiting, which includes leading, or only leading
+    #[arg(long, env = "LEADERRUN_READY_WHEN", value_name = "STATE", default_value = "waiting", help_heading = MONITORING)]
+    ready_when: ReadyWhen,
+
     /// How log lines on stderr look: text or json
     #[arg(long, env = "LEADERRUN_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = LOG)]
     log_format: Format,
@@ -174,7 +185,7 @@ impl Cli {
         };
         let command_line = definition();
         let ours = command_line.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
-        let own_variables = ours.chain([LOSSES_VARIABLE]).map(str::to_owned).collect();
+        let own_variables = ours.chain([LOSSES_VARIABLE, COUNTED_VARIABLE]).map(str::to_owned).collect();
         let manners =
             Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
         let candidacy = Candidacy {
@@ -186,6 +197,8 @@ impl Cli {
             },
             campaign: Campaign { identity, run: RunId::new(run), timing, wait: self.wait, min_hold: self.min_hold },
             on_lost: self.on_lost,
+            http: self.http,
+            ready_when: self.ready_when,
             log_format: self.log_format,
             log_level,
         };

@@ -172,6 +172,12 @@ impl Election {
         Some(bound.map_or(next, |bound| bound.min(next)))
     }
 
+    /// The record as last seen, nothing where there was none, and when it may be taken if it does not
+    /// change until then; nothing at all before it was seen.
+    pub fn sighted(&self) -> Option<(Option<&Record>, Instant)> {
+        self.sighting.as_ref().map(|sighting| (sighting.record(), sighting.takeable_at()))
+    }
+
     /// Time has passed. Calling it early, or for nothing, does no harm.
     pub fn handle_timeout(&mut self, now: Now) {
         if self.attempt.as_ref().is_some_and(|attempt| now.boot >= self.gives_up_at(attempt)) {

@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::observations::Observations;
 use crate::election::tenure::Tenure;
 use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use crate::lock::kubernetes::{Cluster, ClusterOptions};
@@ -25,6 +26,7 @@ use crate::lock::{BothLocks, FileLock, Lock, LockError, LockErrorKind, LockName,
 use crate::process::clock::{Instant, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::{printable, printable_cause};
+use crate::telemetry::state::{Observer, Update};
 
 /// How long a file system may take to show a file before it counts as gone.
 const OPEN: Duration = Duration::from_secs(10);
@@ -73,7 +75,7 @@ impl Race {
     ///
     /// # Errors
     /// When the kernel gives no descriptor or no thread.
-    pub fn start(lock: LockName, cluster: ClusterOptions, campaign: Campaign) -> io::Result<Self> {
+    pub fn start(lock: LockName, cluster: ClusterOptions, campaign: Campaign, observer: Observer) -> io::Result<Self> {
         let arrived = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (sender, events) = mpsc::channel();
         let (notices, inbox) = unbounded_channel();
@@ -83,13 +85,14 @@ impl Race {
                 tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
             let ended = match runtime {
                 Ok(runtime) => {
-                    let ended = runtime.block_on(contend(lock, cluster, campaign, &guard, inbox));
+                    let ended = runtime.block_on(contend(lock, cluster, campaign, &guard, inbox, &observer));
                     // Dropping it would wait for a file or a name lookup that may never come back.
                     runtime.shutdown_background();
                     ended
                 }
                 Err(failure) => Err(failure.into()),
             };
+            observer.tell(Update::ActsBy(None));
             guard.tell(ended.map_or_else(Event::Failed, Event::Finished));
         })?;
         Ok(Self { events, arrived, notices })
@@ -131,8 +134,11 @@ async fn contend(
     campaign: Campaign,
     guard: &ToGuard,
     inbox: UnboundedReceiver<Notice>,
+    observer: &Observer,
 ) -> anyhow::Result<Outcome> {
+    observer.tell(Update::ActsBy(Some(Instant::now() + OPEN)));
     let (lock, name) = open(name, cluster, &campaign).await?;
+    observer.tell(Update::Lock(name.to_string()));
     info!(
         "waiting for {name} as {}; clocks may run {:.2}x apart",
         printable(&campaign.identity),
@@ -151,6 +157,7 @@ async fn contend(
         election,
         request: None,
         watch: None,
+        observations: Observations::new(observer.clone()),
         environment,
         complaint: None,
         watch_complaint: None,
@@ -202,6 +209,7 @@ struct Contest<'a> {
     election: Election,
     request: Option<BoxFuture<'a, Result<Reply, LockError>>>,
     watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
+    observations: Observations,
     environment: Vec<(String, String)>,
     /// What was last complained about: nothing is repeated while it lasts.
     complaint: Option<String>,
@@ -222,15 +230,20 @@ impl<'a> Contest<'a> {
                     return Ok(outcome);
                 }
             }
+            self.observations.acted(&self.election);
             timer.get().set(self.election.next_timeout())?;
             tokio::select! {
                 biased;
                 Some(notice) = inbox.recv() => match notice {
-                    Notice::TreeGone { well } => self.election.handle_tree_gone(now(), well),
+                    Notice::TreeGone { well } => {
+                        self.observations.given_up();
+                        self.election.handle_tree_gone(now(), well);
+                    }
                     Notice::Stop => self.election.handle_stop(now()),
                 },
                 Some(answer) = OptionFuture::from(self.request.as_mut()) => {
                     self.request = None;
+                    self.observations.answered(&answer);
                     let reply = self.reply(answer);
                     self.election.handle_reply(now(), reply);
                 }
@@ -255,14 +268,24 @@ impl<'a> Contest<'a> {
                     say_once(&mut self.complaint, silence);
                 }
                 debug!(?request, "sending");
+                self.observations.sending(&request);
                 self.request = Some(send(self.lock, request));
             }
-            Action::Watch(from) => self.watch = Some(self.lock.watch(from)),
+            Action::Watch(from) => {
+                self.observations.watching();
+                self.watch = Some(self.lock.watch(from));
+            }
             Action::Unwatch => self.watch = None,
             Action::Claiming => guard.tell(Event::Claiming),
             Action::NotWon => guard.tell(Event::NotWon),
-            Action::Lead(leadership) => guard.tell(self.lead(leadership)),
-            Action::Extend(tenure) => guard.tell(Event::Extend(tenure)),
+            Action::Lead(leadership) => {
+                self.observations.held(leadership.tenure);
+                guard.tell(self.lead(leadership));
+            }
+            Action::Extend(tenure) => {
+                self.observations.held(tenure);
+                guard.tell(Event::Extend(tenure));
+            }
             Action::Lose { holder } => {
                 warn!("leadership of {} lost: it is held by {}", self.name, shown(&holder));
                 guard.tell(Event::Lose);

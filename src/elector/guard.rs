@@ -22,6 +22,8 @@ use crate::process::pidfd::PidFd;
 use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
 use crate::process::terminal::Terminal;
 use crate::process::tree;
+use crate::telemetry::metrics::Loss;
+use crate::telemetry::state::{Observer, Update};
 
 /// How long the end is put off for a lease that may just have been won; the election takes a second.
 const GIVE_BACK: Duration = Duration::from_millis(1100);
@@ -42,6 +44,7 @@ pub struct Guard {
     timer: Timer,
     phase: Phase,
     longest_release: Duration,
+    observer: Observer,
     terminal: Option<Terminal>,
     /// The signal that asked leaderrun to end, if one was relayed.
     asked_to_end: Option<i32>,
@@ -74,6 +77,7 @@ impl Guard {
         race: Race,
         inherited: Inherited,
         longest_release: Duration,
+        observer: Observer,
     ) -> io::Result<Self> {
         let (signals, timer) = (Signals::all()?, Timer::new()?);
         let phase = Phase::Waiting { claiming: false };
@@ -86,6 +90,7 @@ impl Guard {
             timer,
             phase,
             longest_release,
+            observer,
             terminal: None,
             asked_to_end: None,
         })
@@ -128,11 +133,16 @@ impl Guard {
             Report::Enforcing(tenure) => {
                 if let Phase::Leading { enforced, lost: false } = &mut self.phase {
                     *enforced = tenure;
+                    self.tell_leading();
                 }
             }
-            Report::Started { pid } => info!("started the command, process {pid}"),
+            Report::Started { pid } => {
+                info!("started the command, process {pid}");
+                self.observer.tell(Update::CommandStarted);
+            }
             Report::Gone(gone) => {
-                if matches!(self.phase, Phase::Leading { .. }) {
+                if let Phase::Leading { lost, .. } = self.phase {
+                    self.tell_gone(&gone, lost);
                     let well = gone.end == End::Exited(0) && !gone.lost;
                     self.end(self.exit_status(&gone), well);
                 }
@@ -158,6 +168,7 @@ impl Guard {
                 Phase::Waiting { .. } => {
                     self.terminal = Terminal::of_foreground_job(getpid());
                     self.phase = Phase::Leading { enforced: tenure, lost: false };
+                    self.tell_leading();
                     self.order(&Order::Start { tenure, environment });
                 }
                 // Won after all, when the end had begun.
@@ -167,6 +178,8 @@ impl Guard {
             Event::Lose => {
                 if let Phase::Leading { enforced, lost } = &mut self.phase {
                     (*enforced, *lost) = (Tenure::over(Instant::now()), true);
+                    self.tell_leading();
+                    self.observer.tell(Update::Lost(Loss::Taken));
                 }
                 self.order(&Order::Lose);
             }
@@ -226,7 +239,7 @@ impl Guard {
                     self.handle_report(report);
                 }
                 match self.phase {
-                    Phase::Leading { .. } => self.take_over("the supervisor died"),
+                    Phase::Leading { .. } => self.take_over("the supervisor died", Loss::SupervisorDied),
                     Phase::Waiting { .. } => {
                         error!("the supervisor died");
                         self.race.notify(Notice::Stop);
@@ -237,7 +250,7 @@ impl Guard {
                 None
             }
             Phase::Leading { enforced, .. } if now >= enforced.last_resort() => {
-                self.take_over("the supervisor did not have the command dead in time");
+                self.take_over("the supervisor did not have the command dead in time", Loss::SupervisorLate);
                 None
             }
             Phase::Killing(kill) if now >= kill.next_round() => {
@@ -249,7 +262,10 @@ impl Guard {
         }
     }
 
-    fn take_over(&mut self, reason: &str) {
+    fn take_over(&mut self, reason: &str, loss: Loss) {
+        if matches!(self.phase, Phase::Leading { lost: false, .. }) {
+            self.observer.tell(Update::Lost(loss));
+        }
         error!("{reason}: killing the command");
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.phase = Phase::Killing(Kill::begin(Instant::now()));
@@ -280,6 +296,7 @@ impl Guard {
 
     /// Nothing of the command is left: the lease is given back.
     fn end(&mut self, status: u8, well: bool) {
+        self.observer.tell(Update::Gone);
         self.race.notify(Notice::TreeGone { well });
         self.phase = Phase::Ending { status, until: Instant::now() + self.longest_release };
     }
@@ -303,6 +320,25 @@ impl Guard {
         match poll(&mut descriptors, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn tell_leading(&self) {
+        if let Phase::Leading { enforced, .. } = self.phase {
+            self.observer.tell(Update::Leading { stop: enforced.stop, gone: enforced.last_resort() });
+        }
+    }
+
+    fn tell_gone(&self, gone: &Gone, known_lost: bool) {
+        if gone.lost && !known_lost {
+            self.observer.tell(Update::Lost(Loss::NotRenewed));
+        }
+        match gone.end {
+            End::Exited(status) => self.observer.tell(Update::CommandEnded(status.to_string())),
+            End::Signaled(signal) => {
+                self.observer.tell(Update::CommandEnded((i32::from(exit::SIGNALED) + signal).to_string()))
+            }
+            End::NotStarted | End::NotExecuted(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod campaign;
 mod guard;
+mod observations;
 pub mod rejoin;
 
 use std::str::FromStr;
@@ -16,7 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::campaign::Race;
 use self::guard::Guard;
-use self::rejoin::NotRejoined;
+use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
 use crate::channel::ElectorEnd;
 use crate::election::Campaign;
 use crate::exit;
@@ -26,7 +27,9 @@ use crate::process::clock::Instant;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
+use crate::telemetry::http::{self, HttpAddress};
 use crate::telemetry::log::{self, Format, printable_cause};
+use crate::telemetry::state::{self, Observer, ReadyWhen, State};
 
 /// What the elector has to know from the command line.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Candidacy {
     pub cluster: ClusterOptions,
     pub campaign: Campaign,
     pub on_lost: OnLost,
+    pub http: Option<HttpAddress>,
+    pub ready_when: ReadyWhen,
     pub log_format: Format,
     pub log_level: LevelFilter,
 }
@@ -69,17 +74,21 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     let log = log::start(candidacy.log_format, candidacy.log_level)?;
     log::abort_on_panic();
     let (on_lost, since) = (candidacy.on_lost, Instant::now());
-    let status = match guarded(candidacy, channel, supervisor, inherited.clone()) {
-        Ok(exit::LOST) if on_lost == OnLost::Rejoin => {
+    let observed = observer(&candidacy).and_then(|observer| {
+        let status = guarded(candidacy, channel, supervisor, inherited.clone(), observer.clone())?;
+        Ok((status, observer))
+    });
+    let status = match observed {
+        Ok((exit::LOST, observer)) if on_lost == OnLost::Rejoin => {
             info!("waiting for the lock again");
             log.finish();
-            return match rejoin::rejoin(&inherited, since) {
+            return match rejoin::rejoin(&inherited, since, observer.counted()) {
                 Ok(never) => match never {},
                 Err(NotRejoined::Signaled(signal)) => Ok(exit::SIGNALED + signal as u8),
                 Err(NotRejoined::Failed(failure)) => Err(failure).context("cannot wait for the lock again"),
             };
         }
-        Ok(status) => status,
+        Ok((status, _)) => status,
         Err(failure) => {
             error!("{}", printable_cause(&failure));
             exit::FAILED
@@ -89,10 +98,31 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     Ok(status)
 }
 
-fn guarded(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<u8> {
+fn guarded(
+    candidacy: Candidacy,
+    channel: ElectorEnd,
+    supervisor: PidFd,
+    inherited: Inherited,
+    observer: Observer,
+) -> anyhow::Result<u8> {
     tree::check().map_err(anyhow::Error::msg)?;
     // What a release may take, and a little for a thread that has not noticed yet.
     let longest_release = candidacy.campaign.timing.renew_deadline() / 2 + Duration::from_millis(500);
-    let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign)?;
-    Guard::new(channel, supervisor, race, inherited, longest_release)?.stand()
+    let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign, observer.clone())?;
+    Guard::new(channel, supervisor, race, inherited, longest_release, observer)?.stand()
+}
+
+/// Whoever asks over HTTP, if anybody may.
+fn observer(candidacy: &Candidacy) -> anyhow::Result<Observer> {
+    let Some(address) = candidacy.http else { return Ok(Observer::default()) };
+    let Campaign { identity, timing, .. } = &candidacy.campaign;
+    let candidate = state::Candidate {
+        lock: candidacy.lock.to_string(),
+        identity: identity.clone(),
+        renew_deadline: timing.renew_deadline(),
+        retry_period: timing.retry_period(),
+        ready_when: candidacy.ready_when,
+    };
+    let counted = std::env::var(COUNTED_VARIABLE).ok();
+    http::start(address, State::new(candidate, counted.as_deref()))
 }

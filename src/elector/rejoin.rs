@@ -20,6 +20,9 @@ use crate::process::signals::{Inherited, Signals, asks_for_an_end};
 /// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
+/// What was counted until the loss. Not for users, either.
+pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
+
 /// A leadership that lasted so long was no failure at once.
 const LASTED: Duration = Duration::from_secs(60);
 
@@ -35,20 +38,22 @@ pub enum NotRejoined {
 }
 
 /// Executes this program anew, after a pause that grows with the losses in a row. `since` is when this
-/// process began to campaign.
-pub fn rejoin(inherited: &Inherited, since: Instant) -> Result<Infallible, NotRejoined> {
+/// process began to campaign; `counted` is what goes on being counted.
+pub fn rejoin(inherited: &Inherited, since: Instant, counted: Option<String>) -> Result<Infallible, NotRejoined> {
     let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
     let losses = if Instant::now().since(since) < LASTED { before.saturating_add(1) } else { 0 };
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }
-    execute_again(losses, inherited).map_err(NotRejoined::Failed)
+    execute_again(losses, counted, inherited).map_err(NotRejoined::Failed)
 }
 
 /// Not std's `exec`, which empties the signal mask: it has to come through to the command.
-fn execute_again(losses: u32, inherited: &Inherited) -> io::Result<Infallible> {
+fn execute_again(losses: u32, counted: Option<String>, inherited: &Inherited) -> io::Result<Infallible> {
     let arguments = std::env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<Vec<_>, _>>()?;
-    let environment = environment::with(|_| false, &[(LOSSES_VARIABLE.into(), losses.to_string())]);
+    let counted = counted.map(|counted| (COUNTED_VARIABLE.into(), counted));
+    let added: Vec<_> = [(LOSSES_VARIABLE.into(), losses.to_string())].into_iter().chain(counted).collect();
+    let environment = environment::with(|_| false, &added);
     inherited.restore()?;
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
 }

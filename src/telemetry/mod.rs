@@ -1,3 +1,7 @@
 //! What leaderrun tells the outside.
 
+pub mod exposition;
+pub mod http;
 pub mod log;
+pub mod metrics;
+pub mod state;

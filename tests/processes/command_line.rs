@@ -68,6 +68,10 @@ fn bad_input_gets_one_sentence() {
         (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal \"BYE\": no signal is called so"),
         (&["--lock", f, "--wait", "-1s", "--", "true"], "--wait \"-1s\": "),
         (&["--lock", f, "--log-format", "xml", "--", "true"], "--log-format \"xml\": "),
+        (&["--lock", f, "--http", "8080", "--", "true"], "--http \"8080\": it is no IP address with a port; "),
+        (&["--lock", f, "--http", ":http", "--", "true"], "--http \":http\": it is no IP address with a port; "),
+        (&["--lock", f, "--http", "localhost:80", "--", "true"], "--http \"localhost:80\": it is no IP address "),
+        (&["--lock", f, "--ready-when", "always", "--", "true"], "--ready-when \"always\": a candidate is ready "),
         (&["--lock", f, "--lokc", "x", "--", "true"], "--lokc: there is no such option; --lock would do"),
         (&["--lock", f, "--", ""], "the command is empty"),
         (

@@ -16,15 +16,19 @@ mod command_line;
 mod connections;
 mod death;
 mod foreign;
+mod http;
 mod kinds;
 mod lifecycle;
 mod meddling;
 mod partition;
 mod permissions;
 mod pid_one;
+mod scrape;
 mod stall;
 mod stderr;
 mod stop;
+mod stopped_thread;
+mod stuck;
 mod suspend;
 mod terminal;
 mod waiting;
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         connections::trials(),
         death::trials(),
         foreign::trials(),
+        http::trials(),
         kinds::trials(),
         lifecycle::trials(),
         meddling::trials(),
@@ -80,6 +85,7 @@ fn main() -> ExitCode {
         pid_one::trials(),
         stderr::trials(),
         stop::trials(),
+        stuck::trials(),
         suspend::trials(),
         terminal::trials(),
         waiting::trials(),

@@ -1,0 +1,85 @@
+//! What of an election is told to whoever observes it.
+
+use std::mem;
+
+use crate::election::tenure::Tenure;
+use crate::election::{Election, Reply, Request};
+use crate::lock::{LockError, LockErrorKind};
+use crate::process::clock::Instant;
+use crate::telemetry::metrics::RenewalResult;
+use crate::telemetry::state::{Observer, Sighted, Update};
+
+/// Follows an election from outside.
+#[derive(Debug)]
+pub struct Observations {
+    observer: Observer,
+    /// The stop instant of the tenure that is held.
+    held_until: Option<Instant>,
+    /// When the renewal under way was sent.
+    renewal: Option<Instant>,
+    watched: bool,
+}
+
+impl Observations {
+    /// Of an election that has not begun.
+    pub fn new(observer: Observer) -> Self {
+        Self { observer, held_until: None, renewal: None, watched: false }
+    }
+
+    /// The election has done what there was to do for now.
+    pub fn acted(&self, election: &Election) {
+        self.observer.tell(Update::ActsBy(election.next_timeout()));
+        if let Some((record, free)) = election.sighted() {
+            self.observer.tell(Update::Sighted(Sighted {
+                holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
+                since: record.and_then(|record| record.acquire_time),
+                transitions: record.map(|record| record.lease_transitions),
+                free,
+            }));
+        }
+    }
+
+    /// A request is sent; the one before it is given up if it is still under way.
+    pub fn sending(&mut self, request: &Request) {
+        self.end_renewal(RenewalResult::Timeout);
+        let is_renewal = self.held_until.is_some() && *request != Request::Get;
+        self.renewal = is_renewal.then(Instant::now);
+    }
+
+    /// The request under way was answered.
+    pub fn answered(&mut self, answer: &Result<Reply, LockError>) {
+        self.end_renewal(match answer {
+            Ok(_) => RenewalResult::Success,
+            Err(error) => match error.kind {
+                LockErrorKind::Conflict => RenewalResult::Conflict,
+                LockErrorKind::Forbidden | LockErrorKind::Refused => RenewalResult::Refused,
+                LockErrorKind::Unknown => RenewalResult::Error,
+            },
+        });
+    }
+
+    fn end_renewal(&mut self, result: RenewalResult) {
+        if let Some(sent) = self.renewal.take() {
+            self.observer.tell(Update::Renewal { result, took: Instant::now().since(sent) });
+        }
+    }
+
+    /// A tenure is held from here on, the first one or a longer one.
+    pub fn held(&mut self, tenure: Tenure) {
+        if let Some(before) = self.held_until.replace(tenure.stop) {
+            self.observer.tell(Update::Renewed { margin: before.since(Instant::now()) });
+        }
+    }
+
+    /// None is held any more; what is written now gives the lock back.
+    pub fn given_up(&mut self) {
+        self.held_until = None;
+    }
+
+    /// A watch is opened.
+    pub fn watching(&mut self) {
+        if mem::replace(&mut self.watched, true) {
+            self.observer.tell(Update::WatchRestarted);
+        }
+    }
+}

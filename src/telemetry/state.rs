@@ -1,0 +1,343 @@
+//! What is known of this candidate: told by the elector's threads, asked for over HTTP.
+
+use std::str::FromStr;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use humantime::format_duration;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::metrics::{Loss, Metrics, RenewalResult};
+use crate::process::clock::Instant;
+
+/// How late the election may be on a busy machine before it counts as stuck.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How long the program's end waits for what was counted.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Takes what is to be told. Telling never waits for whoever listens, and nobody may listen.
+#[derive(Clone, Debug, Default)]
+pub struct Observer(Option<UnboundedSender<Update>>);
+
+impl Observer {
+    pub(super) fn new(updates: UnboundedSender<Update>) -> Self {
+        Self(Some(updates))
+    }
+
+    /// Tells something.
+    pub fn tell(&self, update: Update) {
+        if let Some(updates) = &self.0 {
+            let _ = updates.send(update);
+        }
+    }
+
+    /// Everything that was counted, for when the program begins again; nothing if nobody listens.
+    pub fn counted(&self) -> Option<String> {
+        let (by, answer) = sync_channel(1);
+        self.tell(Update::Asked(by));
+        answer.recv_timeout(LAST_WORDS).ok()
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// The lock's name, with what was left out filled in.
+    Lock(String),
+    /// The election acts by then, whatever happens; without an instant it waits for something.
+    ActsBy(Option<Instant>),
+    Sighted(Sighted),
+    WatchRestarted,
+    Renewal {
+        result: RenewalResult,
+        took: Duration,
+    },
+    /// A renewal was known to have succeeded when so much time was left.
+    Renewed {
+        margin: Duration,
+    },
+    Leading {
+        /// The command is told to stop.
+        stop: Instant,
+        /// Nothing of it can be left.
+        gone: Instant,
+    },
+    CommandStarted,
+    /// With a status as a shell shows it.
+    CommandEnded(String),
+    Lost(Loss),
+    /// Nothing of the command is left.
+    Gone,
+    /// Somebody wants everything that was counted, for a later [`State::new`].
+    Asked(SyncSender<String>),
+}
+
+/// The record as it was last seen.
+#[derive(Clone, Debug)]
+pub struct Sighted {
+    /// Empty when nobody holds it.
+    pub holder: String,
+    pub since: Option<Timestamp>,
+    /// None where there is no record.
+    pub transitions: Option<u32>,
+    /// When it may be taken, if it does not change until then.
+    pub free: Instant,
+}
+
+/// What does not change, or only once.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub lock: String,
+    pub identity: String,
+    pub renew_deadline: Duration,
+    pub retry_period: Duration,
+    pub ready_when: ReadyWhen,
+}
+
+/// When a candidate is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// While it waits, too, so that a rolling update goes on.
+    #[default]
+    Waiting,
+    /// Only while it leads, so that a Service leads to the leader.
+    Leading,
+}
+
+impl FromStr for ReadyWhen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "waiting" => Ok(Self::Waiting),
+            "leading" => Ok(Self::Leading),
+            _ => Err("a candidate is ready when it is waiting or when it is leading; waiting would do".into()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Leading {
+    stop: Instant,
+    gone: Instant,
+    started: bool,
+    lost: bool,
+}
+
+/// What is known of this candidate.
+#[derive(Debug)]
+pub struct State {
+    candidate: Candidate,
+    metrics: Metrics,
+    acts_by: Option<Instant>,
+    sighted: Option<Sighted>,
+    transitions: Option<u32>,
+    leading: Option<Leading>,
+}
+
+/// Who leads, for programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Leader<'a> {
+    lock: &'a str,
+    identity: &'a str,
+    leading: bool,
+    leader: Option<&'a str>,
+    since: Option<Timestamp>,
+    remaining_seconds: Option<f64>,
+    transitions: Option<u32>,
+}
+
+impl State {
+    /// Nothing is known but what the command line says, and what the program counted before it began
+    /// again.
+    pub fn new(candidate: Candidate, counted: Option<&str>) -> Self {
+        let metrics = counted
+            .and_then(|counted| serde_json::from_str(counted).ok())
+            .unwrap_or_else(|| Metrics::new(candidate.renew_deadline, candidate.retry_period));
+        Self { candidate, metrics, acts_by: None, sighted: None, transitions: None, leading: None }
+    }
+
+    /// Takes in what happened.
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::Lock(name) => self.candidate.lock = name,
+            Update::ActsBy(instant) => self.acts_by = instant,
+            Update::Sighted(sighted) => {
+                self.transitions = sighted.transitions.or(self.transitions);
+                self.sighted = Some(sighted);
+            }
+            Update::WatchRestarted => self.metrics.watch_restarted(),
+            Update::Renewal { result, took } => self.metrics.renewal(result, took),
+            Update::Renewed { margin } => self.metrics.renewed(margin),
+            Update::Leading { stop, gone } => match &mut self.leading {
+                Some(leading) => (leading.stop, leading.gone) = (stop, gone),
+                None => self.leading = Some(Leading { stop, gone, started: false, lost: false }),
+            },
+            Update::CommandStarted => {
+                self.metrics.command_started();
+                if let Some(leading) = &mut self.leading {
+                    leading.started = true;
+                }
+            }
+            Update::CommandEnded(status) => self.metrics.command_ended(status),
+            Update::Lost(loss) => {
+                self.metrics.lost(loss);
+                if let Some(leading) = &mut self.leading {
+                    leading.lost = true;
+                }
+            }
+            Update::Gone => self.leading = None,
+            Update::Asked(by) => {
+                let _ = by.try_send(serde_json::to_string(&self.metrics).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Whether the program does what it should, or what is wrong.
+    pub fn health(&self, now: Instant) -> Result<(), String> {
+        let ago = |instant| format_duration(Duration::from_millis(now.since(instant).as_millis() as u64));
+        if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
+            return Err(format!("leadership should have ended {} ago, and has not", ago(leading.gone)));
+        }
+        match self.acts_by {
+            Some(due) if now >= due + LATE => Err(format!("the election is stuck: it was due {} ago", ago(due))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is ready in the sense that was chosen, or what is missing.
+    pub fn readiness(&self, now: Instant) -> Result<(), String> {
+        self.health(now)?;
+        match (&self.leading, self.candidate.ready_when) {
+            (Some(leading), _) if leading.lost || now >= leading.stop => Err("leadership is lost".into()),
+            (Some(Leading { started: true, .. }), _) => Ok(()),
+            (_, ReadyWhen::Leading) => Err("not leading".into()),
+            (_, ReadyWhen::Waiting) if self.sighted.is_some() => Ok(()),
+            (_, ReadyWhen::Waiting) => Err("the lock was not read yet".into()),
+        }
+    }
+
+    /// Who leads, as JSON.
+    pub fn leader(&self, now: Instant) -> String {
+        let sighted = self.sighted.as_ref().filter(|sighted| !sighted.holder.is_empty());
+        let remaining = match &self.leading {
+            Some(leading) => Some(leading.stop.since(now)),
+            None => sighted.map(|sighted| sighted.free.since(now)),
+        };
+        let leader = Leader {
+            lock: &self.candidate.lock,
+            identity: &self.candidate.identity,
+            leading: self.leading.is_some(),
+            leader: sighted.map(|sighted| sighted.holder.as_str()),
+            since: sighted.and_then(|sighted| sighted.since),
+            remaining_seconds: remaining.map(|remaining| remaining.as_millis() as f64 / 1000.0),
+            transitions: self.transitions,
+        };
+        serde_json::to_string(&leader).unwrap_or_default() + "\n"
+    }
+
+    /// Everything that is counted and measured, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
+        self.metrics.text(&self.candidate.lock, self.leading.is_some(), self.transitions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::after_boot(Duration::from_secs(seconds))
+    }
+
+    fn state(ready_when: ReadyWhen, updates: impl IntoIterator<Item = Update>) -> State {
+        let mut state = State::new(
+            Candidate {
+                lock: "default/job".into(),
+                identity: "a".into(),
+                renew_deadline: Duration::from_secs(10),
+                retry_period: Duration::from_secs(2),
+                ready_when,
+            },
+            None,
+        );
+        updates.into_iter().for_each(|update| state.apply(update));
+        state
+    }
+
+    fn leading() -> [Update; 2] {
+        [Update::Leading { stop: at(10), gone: at(13) }, Update::CommandStarted]
+    }
+
+    fn sighted(holder: &str, transitions: Option<u32>) -> Update {
+        Update::Sighted(Sighted { holder: holder.into(), since: None, transitions, free: at(15) })
+    }
+
+    #[test]
+    fn the_election_is_stuck_when_it_does_not_act_in_time() {
+        let state = state(ReadyWhen::Waiting, [Update::ActsBy(Some(at(5)))]);
+        assert_eq!(state.health(at(5)), Ok(()));
+        assert_eq!(state.health(at(8)), Err("the election is stuck: it was due 3s ago".into()));
+    }
+
+    #[test]
+    fn an_election_that_waits_for_nothing_in_particular_is_not_stuck() {
+        let state = state(ReadyWhen::Waiting, [Update::ActsBy(Some(at(5))), Update::ActsBy(None)]);
+        assert_eq!(state.health(at(1000)), Ok(()));
+    }
+
+    #[test]
+    fn leadership_ends_at_the_kill_instant_or_is_ill() {
+        let mut state = state(ReadyWhen::Waiting, leading());
+        assert_eq!(state.health(at(12)), Ok(()));
+        assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, and has not".into()));
+        state.apply(Update::Gone);
+        assert_eq!(state.health(at(14)), Ok(()));
+    }
+
+    #[test]
+    fn a_leader_is_ready_from_its_commands_start_to_its_stop() {
+        for ready_when in [ReadyWhen::Waiting, ReadyWhen::Leading] {
+            let mut state = state(ready_when, leading());
+            assert_eq!(state.readiness(at(9)), Ok(()));
+            assert_eq!(state.readiness(at(10)), Err("leadership is lost".into()));
+            state.apply(Update::Lost(Loss::Taken));
+            assert_eq!(state.readiness(at(9)), Err("leadership is lost".into()));
+        }
+        let [won, _] = leading();
+        assert!(state(ReadyWhen::Leading, [won]).readiness(at(1)).is_err());
+    }
+
+    #[test]
+    fn a_waiting_candidate_is_ready_when_it_has_read_the_lock_if_that_is_wanted() {
+        assert!(state(ReadyWhen::Waiting, []).readiness(at(1)).is_err());
+        assert_eq!(state(ReadyWhen::Waiting, [sighted("b", Some(3))]).readiness(at(1)), Ok(()));
+        assert!(state(ReadyWhen::Leading, [sighted("b", Some(3))]).readiness(at(1)).is_err());
+    }
+
+    #[test]
+    fn nothing_is_said_of_transitions_before_they_are_known_nor_forgotten_with_the_record() {
+        let mut state = state(ReadyWhen::Waiting, []);
+        assert!(!state.metrics().contains("leaderrun_transitions_total"));
+        for update in [sighted("b", Some(3)), sighted("", None)] {
+            state.apply(update);
+            assert!(state.metrics().contains("leaderrun_transitions_total{name=\"default/job\"} 3\n"));
+        }
+    }
+
+    #[test]
+    fn what_was_counted_goes_on() {
+        let mut before = state(ReadyWhen::Waiting, leading());
+        before.apply(Update::Renewed { margin: Duration::from_secs(7) });
+        before.apply(Update::Lost(Loss::Taken));
+        before.apply(Update::Gone);
+        let (by, counted) = sync_channel(1);
+        before.apply(Update::Asked(by));
+        let after = State::new(before.candidate.clone(), counted.recv().ok().as_deref());
+        assert_eq!(after.metrics(), before.metrics());
+    }
+}

@@ -1,0 +1,58 @@
+//! One thread of a process stopped, while the others run on: what a wedged thread looks like.
+
+use std::fs;
+use std::io;
+use std::process::Command;
+use std::ptr::null_mut;
+
+use nix::unistd::Pid;
+
+/// A thread that stands still until this is dropped. Only the thread that stopped it can let it go.
+pub struct StoppedThread(Pid);
+
+impl StoppedThread {
+    /// Stops the thread of that name; a program's main thread bears the program's name.
+    pub fn stop(process: Pid, name: &str) -> io::Result<Self> {
+        let threads = fs::read_dir(format!("/proc/{process}/task"))?.flatten();
+        let bears_it = |thread: &fs::DirEntry| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let thread = threads.into_iter().find(bears_it).ok_or(io::ErrorKind::NotFound)?;
+        let thread = thread.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
+        ptrace(libc::PTRACE_SEIZE, thread)?;
+        ptrace(libc::PTRACE_INTERRUPT, thread)?;
+        // SAFETY: no status is asked for.
+        match unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(Self(Pid::from_raw(thread))),
+        }
+    }
+
+    /// Whether this machine allows it.
+    pub fn is_possible() -> Result<(), String> {
+        let mut child = Command::new("sleep").arg("60").spawn().map_err(|failure| failure.to_string())?;
+        let stopped = Self::stop(Pid::from_raw(child.id() as i32), "sleep").map(drop);
+        let _ = child.kill();
+        let _ = child.wait();
+        stopped.map_err(|failure| format!("no ptrace: {failure}"))
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        let thread = self.0.as_raw();
+        if ptrace(libc::PTRACE_DETACH, thread).is_err() {
+            // It is dead, and its process is not to be waited for before it is.
+            // SAFETY: no status is asked for.
+            unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) };
+        }
+    }
+}
+
+fn ptrace(request: libc::c_uint, thread: i32) -> io::Result<()> {
+    // SAFETY: these requests take no addresses.
+    match unsafe { libc::ptrace(request, thread, null_mut::<libc::c_void>(), null_mut::<libc::c_void>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

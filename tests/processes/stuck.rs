@@ -1,0 +1,121 @@
+//! What `/healthz` says of an elector that is stuck.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+use crate::candidate::{Candidate, Running, TestLock};
+use crate::scrape::{becomes, get, leader, samples, status};
+use crate::stopped_thread::StoppedThread;
+use crate::support::{Cluster, Match, Proxy, scratch};
+use crate::witness::Witnesses;
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+pub fn trials() -> Vec<Trial> {
+    static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::is_possible);
+    let test = |name: &str, test| crate::trial(&format!("stuck::{name}"), test);
+    let with_ptrace = |name: &str, test| crate::trial_if(PTRACE.clone(), &format!("stuck::{name}"), test);
+    vec![
+        test("in_a_credential_plugin_at_the_start", in_a_credential_plugin_at_the_start),
+        test("in_a_credential_plugin_while_it_waits", in_a_credential_plugin_while_it_waits),
+        with_ptrace("an_election_thread_is_seen_before_it_costs_the_lease", {
+            an_election_thread_is_seen_before_it_costs_the_lease
+        }),
+        with_ptrace("a_leadership_that_should_have_ended", a_leadership_that_should_have_ended),
+    ]
+}
+
+/// The same kubeconfig, with credentials from a program that hangs while there is a file `hang` beside it.
+fn with_plugin(kubeconfig: &Path) -> PathBuf {
+    let folder = scratch::folder("plugin");
+    let (plugin, hang) = (folder.join("plugin"), folder.join("hang"));
+    let given = fs::read_to_string(kubeconfig).expect("a kubeconfig");
+    let mut config: Value = serde_json::from_str(&given).expect("which is JSON");
+    let api_version = "client.authentication.k8s.io/v1";
+    let token = &config["users"][0]["user"]["token"];
+    let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
+    let script = format!("#!/bin/sh\n[ -e {} ] && exec sleep 1000\necho '{credential}'\n", hang.display());
+    fs::write(&plugin, script).expect("a program");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("which can be executed");
+    let exec = json!({ "apiVersion": api_version, "command": plugin, "interactiveMode": "Never" });
+    config["users"][0]["user"] = json!({ "exec": exec });
+    let kubeconfig = folder.join("kubeconfig");
+    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    kubeconfig
+}
+
+/// From now on that plugin hangs.
+fn let_plugin_hang(kubeconfig: &Path) {
+    fs::write(kubeconfig.with_file_name("hang"), "").expect("a file");
+}
+
+fn says_that_it_is_stuck(running: &Running) {
+    becomes(running, "/healthz", 503);
+    let says = get(running, "/healthz").body;
+    assert!(says.starts_with("the election is stuck: it was due "), "{says}");
+    assert_eq!(status(running, "/readyz"), 503);
+}
+
+fn in_a_credential_plugin_at_the_start() {
+    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let_plugin_hang(&kubeconfig);
+    let a = Candidate::new("a", &TestLock::lease().by(kubeconfig)).args(HTTP).script("true");
+    assert_eq!(status(&a, "/healthz"), 200, "it may take its time");
+    says_that_it_is_stuck(&a);
+}
+
+fn in_a_credential_plugin_while_it_waits() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let proxy = Proxy::start(Cluster::shared());
+    let kubeconfig = with_plugin(&proxy.kubeconfig());
+    let read = proxy.hold_replies(Match::get());
+    let b = Candidate::new("b", &lock.by(kubeconfig.clone())).args(HTTP).witnessed(&witnesses, &[]);
+    read.wait_until_held();
+    // The watch has a client of its own, which needs credentials, too.
+    let_plugin_hang(&kubeconfig);
+    read.release();
+    b.says("is held by a");
+    says_that_it_is_stuck(&b);
+    assert_eq!(leader(&b)["leader"], "a", "what it knows it still tells");
+}
+
+fn an_election_thread_is_seen_before_it_costs_the_lease() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let mut a = Candidate::with_times("a", &lock, times).args(HTTP).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
+    says_that_it_is_stuck(&a);
+    assert_eq!(samples(&a).of("leader_election_master_status"), 1.0, "it has time left");
+    drop(stopped);
+    becomes(&a, "/healthz", 200);
+    assert_eq!(witnesses.of("a")[0].told, 0, "nobody told it to stop: {}", a.log());
+    a.signal(Signal::SIGTERM);
+    a.ends_with(0);
+}
+
+/// Neither the supervisor nor the guard does what it should.
+fn a_leadership_that_should_have_ended() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let mut a = Candidate::new("a", &lock).args(HTTP).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    becomes(&a, "/readyz", 200);
+    kill(a.supervisor(), Signal::SIGSTOP).expect("it lives");
+    let guard = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
+    proxy.partition();
+    becomes(&a, "/healthz", 503);
+    let says = get(&a, "/healthz").body;
+    assert!(says.starts_with("leadership should have ended "), "{says}");
+    assert_eq!(samples(&a).of("leader_election_master_status"), 1.0, "the command is alive");
+    drop(guard);
+    a.ends_with(76);
+}
