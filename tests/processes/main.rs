@@ -20,6 +20,7 @@ mod http;
 mod kinds;
 mod lifecycle;
 mod meddling;
+mod metrics;
 mod partition;
 mod permissions;
 mod pid_one;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         kinds::trials(),
         lifecycle::trials(),
         meddling::trials(),
+        metrics::trials(),
         partition::trials(),
         permissions::trials(),
         pid_one::trials(),

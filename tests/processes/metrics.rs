@@ -1,0 +1,238 @@
+//! `/metrics`: what an alert is made of is seen in it, and what it prints is as it should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::candidate::{Candidate, Running, TestLock, eventually};
+use crate::scrape::{get, samples, samples_become};
+use crate::support::{Cluster, Match, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost,
+    renewals_are_counted_by_their_results,
+    losses_are_counted_across_rejoining,
+    failures_of_the_supervisor_are_counted,
+    restarts_of_a_watch_are_counted,
+    the_names_keep_the_rules_of_promlint,
+    the_alerts_are_about_metrics_that_exist,
+];
+
+const README: &str = include_str!("../../README.md");
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let times = ["--lease-duration", "40s", "--renew-deadline", "20s", "--retry-period", "1s"];
+    let a = Candidate::with_times("a", &lock, times).args(HTTP).witnessed(&witnesses, &[]);
+    let minimum = "leaderrun_renewal_margin_minimum_seconds";
+    let late = "leaderrun_renewal_margin_seconds_bucket{le=\"16\"}";
+    let slow = |samples: &crate::scrape::Samples| {
+        samples.of("leaderrun_renewal_duration_seconds_count")
+            - samples.of("leaderrun_renewal_duration_seconds_bucket{le=\"2.5\"}")
+    };
+    let before = samples_become(&a, "a renewal", |samples| samples.of(minimum) < 20.0);
+    proxy.delay(Duration::from_secs(3));
+    let after = samples_become(&a, "two late renewals", |samples| samples.of(late) >= before.of(late) + 2.0);
+    assert!(after.of(minimum) <= 16.0, "{}", after.of(minimum));
+    assert!(slow(&after) >= slow(&before) + 2.0);
+    assert_eq!(after.of("leader_election_master_status"), 1.0);
+    assert_eq!(after.of("leaderrun_losses_total{reason=\"not_renewed\"}"), 0.0);
+    assert_eq!(witnesses.of("a")[0].told, 0, "nobody told it to stop: {}", a.log());
+}
+
+fn renewals_are_counted_by_their_results() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let a = Candidate::new("a", &lock).args(HTTP).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let next = || Match::put().next(1);
+    let counted = |result: &str| {
+        let series = format!("leaderrun_renewals_total{{result=\"{result}\"}}");
+        samples_become(&a, &format!("a renewal with {result}"), |samples| samples.of(&series) >= 1.0);
+    };
+    counted("success");
+    for (status, result) in [(409, "conflict"), (429, "refused"), (500, "error")] {
+        proxy.answer(next(), status, None);
+        counted(result);
+    }
+    proxy.lose_replies(next());
+    counted("timeout");
+}
+
+/// Waits until it has begun again so often.
+fn has_rejoined(running: &Running, times: usize) {
+    eventually("it has rejoined", || running.log().matches("answering at").count() == times + 1);
+}
+
+fn losses_are_counted_across_rejoining() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    proxy.partition();
+    a.says("waiting for the lock again");
+    proxy.heal();
+    has_rejoined(&a, 1);
+    witnesses.wait_for("a", 2);
+    let taken = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
+    Cluster::shared().admin().merge_patch(&lock.path(), &taken).expect("given away");
+    has_rejoined(&a, 2);
+    witnesses.wait_for("a", 3);
+    let counted = samples_become(&a, "three starts", |samples| samples.of("leaderrun_command_starts_total") == 3.0);
+    assert_eq!(counted.of("leaderrun_losses_total{reason=\"not_renewed\"}"), 1.0);
+    assert_eq!(counted.of("leaderrun_losses_total{reason=\"taken\"}"), 1.0);
+    assert_eq!(counted.of("leaderrun_command_ends_total{status=\"0\"}"), 1.0, "it obeyed the stop");
+    assert_eq!(counted.of("leaderrun_command_ends_total{status=\"137\"}"), 1.0, "and then was killed at once");
+    // It took the lock from itself, as another run, and from somebody.
+    assert_eq!(counted.of("leaderrun_transitions_total"), 2.0);
+}
+
+fn failures_of_the_supervisor_are_counted() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);
+    for (count, (signal, reason)) in
+        [(Signal::SIGKILL, "supervisor_died"), (Signal::SIGSTOP, "supervisor_late")].into_iter().enumerate()
+    {
+        witnesses.wait_for("a", count + 1);
+        kill(a.supervisor(), signal).expect("it lives");
+        has_rejoined(&a, count + 1);
+        assert_eq!(samples(&a).of(&format!("leaderrun_losses_total{{reason=\"{reason}\"}}")), 1.0);
+    }
+}
+
+fn restarts_of_a_watch_are_counted() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease();
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock.by(proxy.kubeconfig())).args(HTTP).witnessed(&witnesses, &[]);
+    proxy.wait_for_request(crate::support::Seen::is_watch, crate::candidate::PATIENCE);
+    assert_eq!(samples(&b).of("leaderrun_watch_restarts_total"), 0.0);
+    proxy.break_existing();
+    samples_become(&b, "another watch", |samples| samples.of("leaderrun_watch_restarts_total") >= 1.0);
+}
+
+/// What `/metrics` prints of a leader that has renewed.
+fn exposition() -> String {
+    let a = Candidate::new("a", &TestLock::file()).args(HTTP).script("sleep 1000");
+    samples_become(&a, "a renewal", |samples| samples.of("leaderrun_renewal_margin_seconds_count") >= 1.0);
+    get(&a, "/metrics").body
+}
+
+/// A metric as its HELP and TYPE lines have it, and the names of its samples.
+#[derive(Debug, Default)]
+struct Family {
+    help: String,
+    kind: String,
+    samples: BTreeSet<String>,
+    labels: BTreeSet<String>,
+}
+
+/// Takes the text apart; each family's lines must stand together, HELP and TYPE first.
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut present = String::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            let family = Family { help: help.to_owned(), ..Family::default() };
+            assert!(families.insert(name.to_owned(), family).is_none(), "{name} twice");
+            present = name.to_owned();
+            continue;
+        }
+        let family = families.get_mut(&present).expect("HELP comes first");
+        if let Some(kind) = line.strip_prefix(&format!("# TYPE {present} ")) {
+            assert!(family.kind.is_empty() && family.samples.is_empty(), "{line}");
+            family.kind = kind.to_owned();
+            continue;
+        }
+        let (name, rest) = line.split_once('{').expect("a sample with labels");
+        let (labels, value) = rest.rsplit_once("} ").expect("a value");
+        let _: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        let labels = labels.split(',').map(|label| label.split('=').next().expect("a label").to_owned());
+        family.labels.extend(labels);
+        family.samples.insert(name.to_owned());
+    }
+    families
+}
+
+/// The rules of client_golang's promlint, in its order.
+fn the_names_keep_the_rules_of_promlint() {
+    let families = families(&exposition());
+    assert!(families.len() > 10, "{families:#?}");
+    for (name, Family { help, kind, samples, labels }) in &families {
+        assert!(README.contains(&format!("`{name}`")), "README.md says nothing of {name}");
+        assert!(!help.trim().is_empty(), "{name}: no help text");
+        let words: Vec<&str> = name.split('_').collect();
+        for unit in ["milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "weeks", "percent"] {
+            assert!(!words.contains(&unit), "{name}: use base units");
+        }
+        for short in ["s", "ms", "us", "ns", "sec", "b", "kb", "mb", "m", "h", "d"] {
+            assert!(!words.contains(&short), "{name}: abbreviated unit");
+        }
+        if words.contains(&"seconds") {
+            assert_eq!(words.last(), Some(&"seconds"), "{name}: the unit comes last");
+        }
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name}: counters, and only they, end in _total");
+        if kind == "histogram" {
+            let expected = ["bucket", "sum", "count"].map(|suffix| format!("{name}_{suffix}"));
+            assert_eq!(*samples, BTreeSet::from(expected));
+            assert!(labels.contains("le"));
+        } else {
+            assert_eq!(*samples, BTreeSet::from([name.clone()]));
+            assert!(!["_bucket", "_sum", "_count"].iter().any(|suffix| name.ends_with(suffix)), "{name}");
+            assert!(!labels.contains("le") && !labels.contains("quantile"), "{name}: {labels:?}");
+        }
+        assert!(["counter", "gauge", "histogram"].contains(&kind.as_str()), "{name}: {kind}");
+        for kind in ["counter", "gauge", "histogram", "summary", "untyped", "metric"] {
+            assert!(!words.contains(&kind), "{name}: no type in names");
+        }
+        let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        assert!(plain(name) && labels.iter().all(|label| plain(label)), "{name}, {labels:?}: snake_case, no colons");
+        assert!(labels.contains("name"), "{name}: whose lock is it?");
+    }
+}
+
+#[derive(Deserialize)]
+struct PrometheusRule {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    alert: String,
+    expr: String,
+}
+
+fn the_alerts_are_about_metrics_that_exist() {
+    let rules: PrometheusRule =
+        serde_saphyr::from_str(include_str!("../../examples/alerts.yaml")).expect("a PrometheusRule");
+    let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
+    let samples: BTreeSet<String> = families(&exposition()).into_values().flat_map(|family| family.samples).collect();
+    assert!(rules.len() >= 4);
+    for Rule { alert, expr } in rules {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = expr.split(|c: char| !is_part(c));
+        let metrics: Vec<&str> = words.filter(|word| word.starts_with("leader")).collect();
+        assert!(!metrics.is_empty(), "{alert}: {expr}");
+        for metric in metrics {
+            assert!(samples.contains(metric), "{alert}: nothing prints {metric}; there are {samples:#?}");
+        }
+    }
+}
