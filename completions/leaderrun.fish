@@ -1,21 +1,52 @@
-complete -c leaderrun -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
-complete -c leaderrun -l identity -d 'The name to hold it by [default: host name, _, UUID]' -r
-complete -c leaderrun -l wait -d 'Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder' -r
-complete -c leaderrun -l min-hold -d 'When the command has ended well, nobody runs it until so long after the lock was acquired' -r
-complete -c leaderrun -l on-lost -d 'What to do when the leadership was lost and the command is gone: exit or rejoin, which waits for the lock again' -r
-complete -c leaderrun -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
-complete -c leaderrun -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
-complete -c leaderrun -l retry-period -d 'How often the lease is renewed' -r
-complete -c leaderrun -l lost-grace -d 'How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]' -r
-complete -c leaderrun -l stop-signal -d 'The signal, by name or number, that tells the command to stop because the lease was lost' -r
-complete -c leaderrun -l kill-after -d 'Kill the command so long after a TERM or INT was forwarded to it [default: never]' -r
-complete -c leaderrun -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
-complete -c leaderrun -l context -d 'The context of the kubeconfig to use' -r
-complete -c leaderrun -l as -d 'The user to act as' -r
-complete -c leaderrun -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
-complete -c leaderrun -l ready-when -d 'When /readyz says yes: waiting, which includes leading, or only leading' -r
-complete -c leaderrun -l log-format -d 'How log lines on stderr look: text or json' -r
-complete -c leaderrun -s v -l verbose -d 'Say more; twice: what the libraries say, too'
-complete -c leaderrun -s q -l quiet -d 'Say only what goes wrong'
-complete -c leaderrun -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c leaderrun -s V -l version -d 'Print version'
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_leaderrun_global_optspecs
+    string join \n lock= identity= wait= min-hold= on-lost= lease-duration= renew-deadline= retry-period= lost-grace= stop-signal= kill-after= kubeconfig= context= as= log-format= v/verbose q/quiet h/help V/version
+end
+
+function __fish_leaderrun_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_leaderrun_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_leaderrun_using_subcommand
+    set -l cmd (__fish_leaderrun_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l identity -d 'The name to hold it by [default: host name, _, UUID]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l wait -d 'Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l min-hold -d 'When the command has ended well, nobody runs it until so long after the lock was acquired' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l on-lost -d 'What to do when the leadership was lost and the command is gone: exit or rejoin, which waits for the lock again' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l retry-period -d 'How often the lease is renewed' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lost-grace -d 'How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l stop-signal -d 'The signal, by name or number, that tells the command to stop because the lease was lost' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill the command so long after a TERM or INT was forwarded to it [default: never]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l context -d 'The context of the kubeconfig to use' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to act as' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l log-format -d 'How log lines on stderr look: text or json' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -s v -l verbose -d 'Say more; twice: what the libraries say, too'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -s q -l quiet -d 'Say only what goes wrong'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -s V -l version -d 'Print version'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "status" -d 'Show who holds a lock, since when and for how long'
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l context -d 'The context of the kubeconfig to use' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l as -d 'The user to act as' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s o -l output -d 'How it is shown: text or json' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s h -l help -d 'Print help'

@@ -55,6 +55,7 @@ fn man_page() -> io::Result<String> {
     let mut options = Vec::new();
     man.render_options_section(&mut options)?;
     page.extend(options_in_one_section(&options));
+    subcommands().to_writer(&mut page)?;
     environment().to_writer(&mut page)?;
     exit_status().to_writer(&mut page)?;
     signals().to_writer(&mut page)?;
@@ -70,6 +71,35 @@ fn options_in_one_section(rendered: &[u8]) -> Vec<u8> {
         Some(group) => format!(".SS {}{}", &group[..1], group[1..].to_lowercase()),
     });
     lines.flat_map(|line| (line + "\n").into_bytes()).collect()
+}
+
+fn subcommands() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SUBCOMMANDS"]);
+    roff.text([roman(
+        "A subcommand is the first argument. The lock and the cluster are chosen as above, by variables too.",
+    )]);
+    for mut subcommand in cli::definition().get_subcommands().cloned() {
+        let text = |styled: Option<&clap::builder::StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
+        let usage = subcommand.render_usage().to_string();
+        roff.control("SS", [usage.trim_start_matches("Usage: ")]);
+        roff.text([roman(format!("{}.", text(subcommand.get_about())))]);
+        let repeated = ["lock", "kubeconfig", "context", "impersonate", "help"];
+        for option in subcommand.get_arguments().filter(|option| !repeated.contains(&option.get_id().as_str())) {
+            roff.control("TP", []);
+            roff.text([bold(option.to_string())]);
+            roff.text([roman(text(option.get_help()))]);
+        }
+        for line in text(subcommand.get_after_help()).lines() {
+            let is_row = line.starts_with(' ');
+            roff.control(if is_row { "nf" } else { "PP" }, []);
+            roff.text([roman(line)]);
+            if is_row {
+                roff.control("fi", []);
+            }
+        }
+    }
+    roff
 }
 
 fn environment() -> Roff {

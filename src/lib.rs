@@ -9,7 +9,9 @@
 //! clock, socket or task; when the command must be stopped and killed by [`supervisor::policy`],
 //! another one.
 //!
-//! Imports run one way: `cli`, `elector` and `supervisor`, then `lock` and `channel`, then
+//! What else it does with a lock is in [`tools`].
+//!
+//! Imports run one way: `cli`, `elector`, `supervisor` and `tools`, then `lock` and `channel`, then
 //! `election`, then `process` and `telemetry`.
 
 pub mod channel;
@@ -21,3 +23,4 @@ pub mod lock;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tools;

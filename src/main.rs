@@ -1,5 +1,6 @@
 //! leaderrun: parse, part in two, elect or supervise, exit.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use leaderrun::cli::{self, Asked};
 use leaderrun::process::part::{Side, part};
 use leaderrun::process::signals::Inherited;
 use leaderrun::telemetry::log::printable_cause;
+use leaderrun::tools::{self, Answer};
 use leaderrun::{channel, elector, exit, supervisor};
 
 fn main() -> ExitCode {
@@ -20,8 +22,13 @@ fn main() -> ExitCode {
 fn run() -> Result<u8> {
     let (candidacy, job) = match cli::parse(std::env::args_os())? {
         Asked::Run(candidacy, job) => (candidacy, job),
+        Asked::Use(tool) => {
+            let Answer { text, status } = tools::run(tool)?;
+            print(&text);
+            return Ok(status);
+        }
         Asked::Print(text) => {
-            print!("{text}");
+            print(&text);
             return Ok(0);
         }
     };
@@ -39,4 +46,9 @@ fn run() -> Result<u8> {
             supervisor::run(job, to_elector, outer, inherited)
         }
     }
+}
+
+/// Writes to stdout; whoever has stopped reading it does not mind.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }

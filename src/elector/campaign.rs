@@ -7,29 +7,23 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use jiff::Timestamp;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::observations::Observations;
 use crate::election::tenure::Tenure;
 use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
-use crate::lock::kubernetes::{Cluster, ClusterOptions};
-use crate::lock::{BothLocks, FileLock, Lock, LockError, LockErrorKind, LockName, ObjectLock, ObjectName};
+use crate::lock::kubernetes::ClusterOptions;
+use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{Instant, Timer};
 use crate::process::readable::Readable;
-use crate::telemetry::log::{printable, printable_cause};
+use crate::telemetry::log::printable;
 use crate::telemetry::state::{Observer, Update};
-
-/// How long a file system may take to show a file before it counts as gone.
-const OPEN: Duration = Duration::from_secs(10);
 
 /// A thread for blocking calls, once there, stays: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -136,8 +130,8 @@ async fn contend(
     inbox: UnboundedReceiver<Notice>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
-    observer.tell(Update::ActsBy(Some(Instant::now() + OPEN)));
-    let (lock, name) = open(name, cluster, &campaign).await?;
+    observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
+    let (lock, name) = lock::open(name, cluster, campaign.timing.attempt(), &campaign.run).await?;
     observer.tell(Update::Lock(name.to_string()));
     info!(
         "waiting for {name} as {}; clocks may run {:.2}x apart",
@@ -164,43 +158,6 @@ async fn contend(
         news: None,
     };
     contest.run(guard, inbox, timer).await
-}
-
-/// The lock itself, and its name with what was left out filled in.
-async fn open(
-    name: LockName,
-    cluster: ClusterOptions,
-    campaign: &Campaign,
-) -> anyhow::Result<(Box<dyn Lock>, LockName)> {
-    let attempt = campaign.timing.attempt();
-    match name {
-        LockName::Objects { kind, namespace, name } => {
-            let cluster = Cluster::from_options(cluster, attempt).await?;
-            let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-            let object = |resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() };
-            let lock: Box<dyn Lock> = match kind.resources() {
-                (only, None) => Box::new(ObjectLock::new(cluster, object(only))),
-                (first, Some(second)) => {
-                    let first = ObjectLock::new(cluster.clone(), object(first));
-                    let second = ObjectLock::new(cluster, object(second));
-                    Box::new(BothLocks::new(first, second, campaign.run.clone()))
-                }
-            };
-            Ok((lock, LockName::Objects { kind, namespace: Some(namespace), name }))
-        }
-        LockName::File(path) => {
-            let opened = spawn_blocking({
-                let path = path.clone();
-                move || FileLock::new(&path, attempt)
-            });
-            let opened = timeout(OPEN, opened).await.map_err(|_| anyhow!("{} does not answer", path.display()))?;
-            let lock = opened?.map_err(|reason| {
-                let reason = printable_cause(&reason);
-                anyhow!("--lock file:{}: {reason}; file:/run/job.lease would do", path.display())
-            })?;
-            Ok((Box::new(lock), LockName::File(path)))
-        }
-    }
 }
 
 struct Contest<'a> {

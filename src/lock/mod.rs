@@ -8,6 +8,7 @@ pub mod kubernetes;
 mod lease;
 mod name;
 mod object;
+mod open;
 mod resource;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use self::both::BothLocks;
 pub use self::file::FileLock;
 pub use self::name::{Kind, LockName};
 pub use self::object::ObjectLock;
+pub use self::open::{OPEN, open};
 pub use self::resource::ObjectName;
 use crate::election::WatchEvent;
 use crate::election::record::{Record, Stored, Version};

@@ -108,6 +108,16 @@ impl Candidate {
         candidate
     }
 
+    /// A subcommand, about a lock.
+    pub fn tool(name: &str, lock: &TestLock) -> Self {
+        let mut tool = Self::bare(name);
+        tool.command.args([name, "--lock", &lock.name]);
+        if let Some(kubeconfig) = &lock.kubeconfig {
+            tool.command.arg("--kubeconfig").arg(kubeconfig);
+        }
+        tool
+    }
+
     /// leaderrun without any option.
     pub fn bare(name: &str) -> Self {
         Self::program(name, env!("CARGO_BIN_EXE_leaderrun"))

@@ -1,6 +1,7 @@
 //! What is asked for, what the command sees, and how it all ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -18,6 +19,7 @@ crate::trials![
     signal_state_and_descriptors_are_as_without_leaderrun,
     a_parent_that_ignores_sigchld_costs_no_exit_status,
     help_and_version_are_no_failures,
+    subcommands_are_not_in_the_way,
 ];
 
 fn exit_statuses() {
@@ -74,6 +76,10 @@ fn bad_input_gets_one_sentence() {
         (&["--lock", f, "--ready-when", "always", "--", "true"], "--ready-when \"always\": a candidate is ready "),
         (&["--lock", f, "--lokc", "x", "--", "true"], "--lokc: there is no such option; --lock would do"),
         (&["--lock", f, "--", ""], "the command is empty"),
+        (&["--lock", f, "status"], "\"status\": a subcommand comes first, and a command after --"),
+        (&["status", "--lock", f, "--", "true"], "\"true\": only options here, as in: leaderrun status --lock"),
+        (&["status"], "--lock is missing, as in: leaderrun status --lock default/my-job"),
+        (&["status", "--lock", f, "-o", "xml"], "--output \"xml\": "),
         (
             &["--lock", "file:/no/such/folder/x", "--", "true"],
             "--lock file:/no/such/folder/x: its folder cannot be used",
@@ -170,9 +176,13 @@ fn signal_state_and_descriptors_are_as_without_leaderrun() {
 }
 
 fn help_and_version_are_no_failures() {
-    for (option, shows) in [("--help", "--renew-deadline"), ("-h", "--lock"), ("--version", env!("CARGO_PKG_VERSION"))]
-    {
-        let mut asked = Candidate::bare("a").args([option]).start();
+    for (options, shows) in [
+        (&["--help"][..], "--renew-deadline"),
+        (&["-h"], "--lock"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+        (&["status", "--help"], "Exit status:"),
+    ] {
+        let mut asked = Candidate::bare("a").args(options).start();
         asked.ends_with(0);
         assert!(asked.output().contains(shows), "{}", asked.output());
         assert_eq!(asked.log(), "");
@@ -195,4 +205,27 @@ fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
     a.ends_with(0);
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
     assert!(ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0), "it is handed on: {}", a.output());
+}
+
+fn subcommands_are_not_in_the_way() {
+    let lock = TestLock::file();
+    let folder = scratch::folder("programs");
+    let program = folder.join("status");
+    fs::write(&program, "#!/bin/sh\necho \"$@\"\n").expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program that can be executed");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let mut a = Candidate::new("a", &lock).env("PATH", &path).runs(["status", "--lock", "x"]);
+    a.ends_with(0);
+    assert_eq!(a.output(), "--lock x\n", "a command of that name");
+    let mut a = Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).runs(["status", "status"]);
+    a.ends_with(0);
+    assert_eq!(a.output(), "status\n", "also as the first word behind the options' end");
+    let mut named =
+        Candidate::bare("a").args(["--lock", &lock.name, "--identity", "status"]).script("echo $LEADERRUN_HOLDER");
+    named.ends_with(0);
+    assert_eq!(named.output(), "status\n", "a value of that name");
+    let mut asked =
+        Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_WAIT", "soon").args(["status"]).start();
+    asked.ends_with(1);
+    assert_eq!(asked.log(), "", "variables that are for running a command do not matter");
 }

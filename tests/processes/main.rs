@@ -26,6 +26,7 @@ mod permissions;
 mod pid_one;
 mod scrape;
 mod stall;
+mod status;
 mod stderr;
 mod stop;
 mod stopped_thread;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         partition::trials(),
         permissions::trials(),
         pid_one::trials(),
+        status::trials(),
         stderr::trials(),
         stop::trials(),
         stuck::trials(),

@@ -1,17 +1,19 @@
 //! The command line: options as given, checked for what can be checked without touching anything.
 
-use std::error::Error as _;
+mod explain;
+mod tools;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::builder::FalseyValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser, ValueHint};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueHint};
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
+use self::explain::explain;
 use crate::election::Campaign;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
@@ -25,6 +27,7 @@ use crate::supervisor::policy::Manners;
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::Format;
 use crate::telemetry::state::ReadyWhen;
+use crate::tools::Tool;
 
 const LOCK: &str = "Lock";
 const TIMES: &str = "Times";
@@ -44,7 +47,9 @@ const LONGEST_IDENTITY: usize = 1024;
 #[command(
     name = "leaderrun",
     version,
-    override_usage = "leaderrun --lock [KIND:][NAMESPACE/]NAME [OPTIONS] -- COMMAND [ARGUMENT]...",
+    override_usage = "\
+leaderrun --lock [KIND:][NAMESPACE/]NAME [OPTIONS] -- COMMAND [ARGUMENT]...
+       leaderrun SUBCOMMAND --help",
     after_help = "\
 Every option can also be set in the environment, as LEADERRUN_LOCK for --lock; the command line wins.
 
@@ -103,17 +108,8 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = duration, help_heading = COMMAND)]
     kill_after: Option<Duration>,
 
-    /// The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
-    #[arg(long, env = "LEADERRUN_KUBECONFIG", value_name = "PATH", help_heading = CLUSTER)]
-    kubeconfig: Option<PathBuf>,
-
-    /// The context of the kubeconfig to use
-    #[arg(long, env = "LEADERRUN_CONTEXT", value_name = "NAME", help_heading = CLUSTER)]
-    context: Option<String>,
-
-    /// The user to act as
-    #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER", help_heading = CLUSTER)]
-    impersonate: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
 
     /// Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDR", help_heading = MONITORING)]
@@ -140,11 +136,35 @@ pub struct Cli {
     command: Vec<OsString>,
 }
 
+/// Which API server, and as whom.
+#[derive(Debug, clap::Args)]
+struct ClusterArguments {
+    /// The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, env = "LEADERRUN_KUBECONFIG", value_name = "PATH", help_heading = CLUSTER)]
+    kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig to use
+    #[arg(long, env = "LEADERRUN_CONTEXT", value_name = "NAME", help_heading = CLUSTER)]
+    context: Option<String>,
+
+    /// The user to act as
+    #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER", help_heading = CLUSTER)]
+    impersonate: Option<String>,
+}
+
+impl From<ClusterArguments> for ClusterOptions {
+    fn from(ClusterArguments { kubeconfig, context, impersonate }: ClusterArguments) -> Self {
+        Self { kubeconfig, context, impersonate }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Asked {
     /// To run a command: what each of the two processes has to know.
     Run(Box<Candidacy>, Job),
+    /// To do something else about a lock.
+    Use(Tool),
     /// To print this: the help or the version.
     Print(String),
 }
@@ -154,16 +174,29 @@ pub enum Asked {
 /// # Errors
 /// One sentence that names the option, the value, the reason and a value that would do.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked> {
-    match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli.plan(),
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // A subcommand is one as the first argument only: everywhere else the word may mean something else.
+    let subcommand = arguments.get(1).and_then(|first| first.to_str()).filter(|first| tools::is_subcommand(first));
+    let subcommand = subcommand.map(str::to_owned);
+    let asked = match subcommand {
+        Some(_) => tools::parse(arguments).map(|tool| Ok(Asked::Use(tool))),
+        None => parse_run(arguments),
+    };
+    match asked {
+        Ok(asked) => asked,
         Err(error) if !error.use_stderr() => Ok(Asked::Print(error.render().to_string())),
-        Err(error) => Err(anyhow!(explain(&error))),
+        Err(error) => Err(anyhow!(explain(&error, subcommand.as_deref()))),
     }
+}
+
+fn parse_run(arguments: Vec<OsString>) -> Result<Result<Asked>, clap::Error> {
+    let mut matches = definition().try_get_matches_from(arguments)?;
+    Ok(Cli::from_arg_matches_mut(&mut matches)?.plan())
 }
 
 /// The definition of the command line, for completions and the man page.
 pub fn definition() -> clap::Command {
-    Cli::command()
+    tools::augment(Cli::command())
 }
 
 impl Cli {
@@ -190,11 +223,7 @@ impl Cli {
             Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
         let candidacy = Candidacy {
             lock: self.lock,
-            cluster: ClusterOptions {
-                kubeconfig: self.kubeconfig,
-                context: self.context,
-                impersonate: self.impersonate,
-            },
+            cluster: self.cluster.into(),
             campaign: Campaign { identity, run: RunId::new(run), timing, wait: self.wait, min_hold: self.min_hold },
             on_lost: self.on_lost,
             http: self.http,
@@ -220,39 +249,5 @@ fn identity(text: &str) -> Result<String, &'static str> {
         _ if text.chars().any(char::is_control) => Err("a name has no control characters; billing-1 would do"),
         _ if text.len() > LONGEST_IDENTITY => Err("a name has at most 1024 bytes; billing-1 would do"),
         _ => Ok(text.to_owned()),
-    }
-}
-
-/// One sentence for what clap found.
-fn explain(error: &clap::Error) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
-        _ => None,
-    };
-    let option = context(ContextKind::InvalidArg).unwrap_or_default();
-    let name = option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.');
-    match error.kind() {
-        ErrorKind::ValueValidation => {
-            let value = context(ContextKind::InvalidValue).unwrap_or_default();
-            let reason = error.source().map(ToString::to_string).unwrap_or_default();
-            format!("{name} {value:?}: {reason}")
-        }
-        ErrorKind::InvalidValue => format!("{name}: a value is missing; see leaderrun --help for one that would do"),
-        ErrorKind::MissingRequiredArgument if option.contains("COMMAND") => {
-            "the command is missing; it comes last, after --, as in: leaderrun --lock default/my-job -- ./job.sh".into()
-        }
-        ErrorKind::MissingRequiredArgument => {
-            format!("{name} is missing, as in: leaderrun --lock default/my-job -- ./job.sh")
-        }
-        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
-            Some(suggested) => format!("{name}: there is no such option; {suggested} would do"),
-            None if name.starts_with('-') => format!("{name}: there is no such option; see leaderrun --help"),
-            None => format!(
-                "{name:?}: options only before --; the command comes after it: leaderrun --lock default/my-job -- ./job.sh"
-            ),
-        },
-        ErrorKind::ArgumentConflict => format!("{name}: given more than once; once would do"),
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     }
 }

@@ -1,0 +1,79 @@
+//! The subcommands: what else leaderrun does with a lock.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{ClusterArguments, LOCK};
+use crate::lock::LockName;
+use crate::tools::{Output, Place, Tool};
+
+/// leaderrun without a command to run.
+#[derive(Debug, Parser)]
+#[command(name = "leaderrun", max_term_width = 100, disable_help_subcommand = true)]
+struct Tools {
+    #[command(subcommand)]
+    tool: Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Arguments {
+    /// Show who holds a lock, since when and for how long
+    #[command(
+        override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+Times are those that the holder's clock wrote into the record, seen by this machine's clock: they are as wrong as the \
+two clocks differ. Candidates go by none of them, but by how long they themselves saw no change.
+
+Exit status:
+  0    held
+  1    free: released, or never held
+  2    run out, by this machine's clock: held by somebody who did not renew it in time
+  125  not found out"
+    )]
+    Status {
+        #[command(flatten)]
+        place: PlaceArguments,
+
+        /// How it is shown: text or json
+        #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PlaceArguments {
+    /// The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME
+    #[arg(long, env = "LEADERRUN_LOCK", value_name = "LOCK", help_heading = LOCK)]
+    lock: LockName,
+
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+impl From<PlaceArguments> for Place {
+    fn from(PlaceArguments { lock, cluster }: PlaceArguments) -> Self {
+        Self { lock, cluster: cluster.into() }
+    }
+}
+
+/// Whether there is a subcommand of that name.
+pub fn is_subcommand(name: &str) -> bool {
+    Arguments::has_subcommand(name)
+}
+
+/// Reads a command line that begins with a subcommand.
+pub fn parse(arguments: Vec<OsString>) -> Result<Tool, clap::Error> {
+    Ok(match Tools::try_parse_from(arguments)?.tool {
+        Arguments::Status { place, output } => Tool::Status(place.into(), output),
+    })
+}
+
+/// Adds the subcommands to a definition, for its help and what is generated from it.
+pub fn augment(definition: clap::Command) -> clap::Command {
+    Arguments::augment_subcommands(definition)
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .disable_help_subcommand(true)
+        .subcommand_help_heading("Subcommands")
+}

@@ -1,0 +1,74 @@
+//! What leaderrun does with a lock besides running a command.
+
+mod status;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::lock::LockName;
+use crate::lock::kubernetes::ClusterOptions;
+
+/// How long the API server, or a file, may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What to do.
+#[derive(Debug)]
+pub enum Tool {
+    /// Show who holds the lock.
+    Status(Place, Output),
+}
+
+/// A lock, and how to get there.
+#[derive(Debug)]
+pub struct Place {
+    pub lock: LockName,
+    pub cluster: ClusterOptions,
+}
+
+/// How an answer looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("it is shown as text or json; json would do".into()),
+        }
+    }
+}
+
+/// What is said on stdout, and the exit status.
+#[derive(Debug)]
+pub struct Answer {
+    pub text: String,
+    pub status: u8,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When it cannot be done.
+pub fn run(tool: Tool) -> Result<Answer> {
+    match tool {
+        Tool::Status(place, output) => wait_for(status::status(place, output)),
+    }
+}
+
+fn wait_for<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot prepare for requests")?;
+    let answer = runtime.block_on(answer);
+    // Dropping it would wait for a file or a name lookup that may never come back.
+    runtime.shutdown_background();
+    answer
+}
