@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand};
 
 use super::{ClusterArguments, LOCK};
-use crate::lock::LockName;
+use crate::lock::{LockName, check_name};
 use crate::tools::{Output, Place, Tool};
 
 /// leaderrun without a command to run.
@@ -39,6 +39,18 @@ Exit status:
         #[arg(short, long, value_name = "FORMAT", default_value = "text")]
         output: Output,
     },
+
+    /// Print the service account, its rights and its priority for a lock, to be piped into kubectl apply -f -
+    #[command(override_usage = "leaderrun manifest --lock [KIND:]NAMESPACE/NAME [OPTIONS]")]
+    Manifest {
+        /// The lock: a Lease as NAMESPACE/NAME, or another kind as KIND:NAMESPACE/NAME
+        #[arg(long, env = "LEADERRUN_LOCK", value_name = "LOCK", help_heading = LOCK)]
+        lock: LockName,
+
+        /// The service account that the pods have [default: the name of the lock]
+        #[arg(long, value_name = "NAME", value_parser = service_account)]
+        service_account: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +78,7 @@ pub fn is_subcommand(name: &str) -> bool {
 pub fn parse(arguments: Vec<OsString>) -> Result<Tool, clap::Error> {
     Ok(match Tools::try_parse_from(arguments)?.tool {
         Arguments::Status { place, output } => Tool::Status(place.into(), output),
+        Arguments::Manifest { lock, service_account } => Tool::Manifest(lock, service_account),
     })
 }
 
@@ -76,4 +89,9 @@ pub fn augment(definition: clap::Command) -> clap::Command {
         .subcommand_negates_reqs(true)
         .disable_help_subcommand(true)
         .subcommand_help_heading("Subcommands")
+}
+
+fn service_account(name: &str) -> Result<String, String> {
+    check_name(name).map_err(|reason| format!("it {reason}; my-job would do"))?;
+    Ok(name.to_owned())
 }

@@ -9,7 +9,7 @@ mod lease;
 mod name;
 mod object;
 mod open;
-mod resource;
+pub mod resource;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use futures_util::stream::BoxStream;
 
 pub use self::both::BothLocks;
 pub use self::file::FileLock;
-pub use self::name::{Kind, LockName};
+pub use self::name::{Kind, LockName, check_name};
 pub use self::object::ObjectLock;
 pub use self::open::{OPEN, open};
 pub use self::resource::ObjectName;

@@ -79,7 +79,7 @@ impl FromStr for LockName {
         if let Some(namespace) = namespace {
             check_label(namespace).map_err(|reason| format!("the namespace {reason}; default/my-job would do"))?;
         }
-        check_subdomain(name).map_err(|reason| format!("the name {reason}; default/my-job would do"))?;
+        check_name(name).map_err(|reason| format!("the name {reason}; default/my-job would do"))?;
         Ok(Self::Objects { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
 }
@@ -113,8 +113,11 @@ fn check_label(label: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A Lease's name is a DNS-1123 subdomain: labels with dots between them, each of any length.
-fn check_subdomain(name: &str) -> Result<(), &'static str> {
+/// The names of most objects are DNS-1123 subdomains: labels with dots between them, each of any length.
+///
+/// # Errors
+/// What is wrong with it, for a sentence that begins with what it is the name of.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let ends_well = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
     match name {

@@ -115,27 +115,49 @@ impl ObjectName {
 
     /// The Role that a candidate for this lock needs, as YAML.
     pub fn role(&self) -> String {
-        let Self { resource, namespace, name } = self;
-        let Resource { group, plural, created_by_put, .. } = resource;
+        role(&self.namespace, &self.name, &self.rules())
+    }
+
+    /// What that Role allows.
+    pub fn rules(&self) -> String {
+        let Resource { group, plural, created_by_put, .. } = self.resource;
         let group = if group.is_empty() { "\"\"" } else { group };
+        let name = yaml(&self.name);
         let verbs = if *created_by_put { "get, create, update, watch" } else { "get, update, watch" };
-        let mut role = format!(
-            "apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: leaderrun-{name}
-  namespace: {namespace}
-rules:
-- apiGroups: [{group}]
+        let mut rules = format!(
+            "- apiGroups: [{group}]
   resources: [{plural}]
   resourceNames: [{name}]
   verbs: [{verbs}]"
         );
         if !created_by_put {
             // RBAC cannot restrict a POST by name. Not needed where the object was made beforehand.
-            role.push_str(&format!("\n- apiGroups: [{group}]\n  resources: [{plural}]\n  verbs: [create]"));
+            rules.push_str(&format!("\n- apiGroups: [{group}]\n  resources: [{plural}]\n  verbs: [create]"));
         }
-        role
+        rules
+    }
+}
+
+/// A Role for the lock of that name, as YAML.
+pub fn role(namespace: &str, name: &str, rules: &str) -> String {
+    let namespace = yaml(namespace);
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leaderrun-{name}
+  namespace: {namespace}
+rules:
+{rules}"
+    )
+}
+
+/// A name as YAML has it: quoted where it would be read as a number or a truth value.
+pub fn yaml(name: &str) -> String {
+    let is_word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
+    match name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_word {
+        true => name.to_owned(),
+        false => format!("{name:?}"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What leaderrun does with a lock besides running a command.
 
+mod manifest;
 mod status;
 
 use std::str::FromStr;
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Tool {
     /// Show who holds the lock.
     Status(Place, Output),
+    /// Print what a cluster has to know before a candidate may run in it, for this service account.
+    Manifest(LockName, Option<String>),
 }
 
 /// A lock, and how to get there.
@@ -61,6 +64,7 @@ pub struct Answer {
 pub fn run(tool: Tool) -> Result<Answer> {
     match tool {
         Tool::Status(place, output) => wait_for(status::status(place, output)),
+        Tool::Manifest(lock, service_account) => manifest::manifest(&lock, service_account.as_deref()),
     }
 }
 

@@ -19,6 +19,7 @@ mod foreign;
 mod http;
 mod kinds;
 mod lifecycle;
+mod manifest;
 mod meddling;
 mod metrics;
 mod partition;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         http::trials(),
         kinds::trials(),
         lifecycle::trials(),
+        manifest::trials(),
         meddling::trials(),
         metrics::trials(),
         partition::trials(),

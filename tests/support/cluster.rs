@@ -110,11 +110,17 @@ impl Cluster {
         let mut revoked = accesses(namespace, &before.unwrap_or_default());
         revoked.retain(|access| !granted.contains(access));
         let client = self.client_for(user);
-        for (accesses, wanted) in [(granted, true), (revoked, false)] {
-            for access in accesses {
-                wait_until(&format!("{user} may {access}: {wanted}"), || may(&client, &access) == wanted);
-            }
+        wait_until_allowed(&client, namespace, &rules);
+        for access in revoked {
+            wait_until(&format!("{user} may no longer {access}"), || !may(&client, &access));
         }
+    }
+}
+
+/// Waits until the rules of a Role in `namespace` are in force for a client.
+pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
+    for access in accesses(namespace, rules) {
+        wait_until(&format!("it may {access}"), || may(client, &access));
     }
 }
 

@@ -1,0 +1,100 @@
+//! `leaderrun manifest`: what a cluster has to know before a candidate may run in it.
+
+use anyhow::{Result, bail};
+
+use super::Answer;
+use crate::lock::resource::{ObjectName, role, yaml};
+use crate::lock::{LockName, check_name};
+
+/// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
+pub fn manifest(lock: &LockName, service_account: Option<&str>) -> Result<Answer> {
+    let (kind, namespace, name) = match lock {
+        LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
+        LockName::Objects { namespace: None, .. } => {
+            bail!("--lock {lock}: the manifest has to say in which namespace; {} would do", in_default(lock))
+        }
+        LockName::File(_) => bail!("--lock {lock}: a file needs no rights in a cluster; default/my-job would do"),
+    };
+    let flow_schema = format!("leaderrun.{namespace}.{name}");
+    if let Err(reason) = check_name(&flow_schema) {
+        bail!("--lock {lock}: the name of its FlowSchema, {flow_schema:?}, {reason}; default/my-job would do");
+    }
+    let (first, second) = kind.resources();
+    let resources = [Some(first), second].into_iter().flatten();
+    let objects = resources.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
+    let objects: Vec<ObjectName> = objects.collect();
+    let rules: Vec<String> = objects.iter().map(ObjectName::rules).collect();
+    let role = role(namespace, name, &rules.join("\n"));
+    let requests: Vec<String> = objects.iter().map(requests).collect();
+    let requests = requests.join("\n");
+    let service_account = yaml(service_account.unwrap_or(name));
+    let namespace = yaml(namespace);
+    let text = format!(
+        "# For pods with serviceAccountName: {service_account}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {service_account}
+  namespace: {namespace}
+---
+{role}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: leaderrun-{name}
+  namespace: {namespace}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: leaderrun-{name}
+subjects:
+- kind: ServiceAccount
+  name: {service_account}
+  namespace: {namespace}
+---
+# The lock can do without, and it takes the rights of a cluster administrator: a busy API server then serves renewals
+# before the requests of other service accounts.
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata:
+  name: {flow_schema}
+spec:
+  matchingPrecedence: 1000
+  priorityLevelConfiguration:
+    name: leader-election
+  distinguisherMethod:
+    type: ByUser
+  rules:
+  - subjects:
+    - kind: ServiceAccount
+      serviceAccount:
+        name: {service_account}
+        namespace: {namespace}
+    resourceRules:
+{requests}
+"
+    );
+    Ok(Answer { text, status: 0 })
+}
+
+/// Which requests the FlowSchema is for; it cannot tell objects of one kind apart.
+fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
+    let group = if resource.group.is_empty() { "\"\"" } else { resource.group };
+    format!(
+        "    - apiGroups: [{group}]
+      resources: [{}]
+      namespaces: [{}]
+      verbs: [get, create, update, watch]",
+        resource.plural,
+        yaml(namespace)
+    )
+}
+
+fn in_default(lock: &LockName) -> LockName {
+    let mut lock = lock.clone();
+    if let LockName::Objects { namespace, .. } = &mut lock {
+        *namespace = Some("default".to_owned());
+    }
+    lock
+}

@@ -1,0 +1,126 @@
+//! `leaderrun manifest`.
+
+use serde_json::Value;
+
+use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::{Client, Cluster};
+use crate::witness::Witnesses;
+
+crate::trials![
+    it_is_all_that_a_candidate_needs,
+    names_that_look_like_numbers_stay_names,
+    a_service_account_can_be_chosen,
+    what_needs_no_rights_has_no_manifest,
+];
+
+fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
+    let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", name]).args(arguments).start();
+    printed.ends_with(0);
+    assert_eq!(printed.log(), "");
+    serde_saphyr::from_multiple(&printed.output()).expect("YAML")
+}
+
+/// Does with each document what `kubectl apply` does, as far as the server knows its kind.
+fn apply(documents: &[Value]) {
+    let cluster = Cluster::shared();
+    for document in documents {
+        let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default();
+        let kind = document["kind"].as_str().expect("a kind");
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+        let path = match kind {
+            "Role" => format!("{rbac}/roles"),
+            "RoleBinding" => format!("{rbac}/rolebindings"),
+            // Ours has neither of these.
+            "ServiceAccount" | "FlowSchema" if !cluster.is_real() => continue,
+            "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+            "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
+            other => panic!("what is a {other}?"),
+        };
+        let made = cluster.admin().create(&format!("{path}?fieldValidation=Strict"), document);
+        made.unwrap_or_else(|refusal| panic!("{kind}: {}", refusal.message));
+    }
+}
+
+/// The administrator, acting as a service account.
+fn client_for(namespace: &str, account: &str) -> Client {
+    Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
+}
+
+fn it_is_all_that_a_candidate_needs() {
+    for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let account = format!("system:serviceaccount:{}:job", lock.namespace());
+        let early = Candidate::new("early", &lock).args(["--as", &account, "--wait", "0s"]).script("true");
+        early.says("not allowed to get");
+        drop(early);
+
+        let documents = documents(&lock.name, &[]);
+        apply(&documents);
+        let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
+        crate::support::cluster::wait_until_allowed(&client_for(lock.namespace(), "job"), lock.namespace(), &rules);
+        let mut a = Candidate::new("a", &lock).args(["--as", &account]).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).args(["--as", &account]).witnessed(&witnesses, &["ends"]);
+        b.says("is held by a");
+        a.stop();
+        b.ends_with(0);
+        for candidate in [&a, &b] {
+            assert!(!candidate.log().contains("warning"), "{kind}: {}", candidate.log());
+        }
+        if Cluster::shared().is_real() {
+            requests_have_their_priority(&lock, kind, &documents);
+        }
+    }
+}
+
+fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
+    let admin = Cluster::shared().admin();
+    let schema = documents.iter().find(|document| document["kind"] == "FlowSchema").expect("a FlowSchema");
+    let name = schema["metadata"]["name"].as_str().expect("a name");
+    let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}");
+    let uid = admin.get(&path).expect("the FlowSchema")["metadata"]["uid"].clone();
+    let path = match kind.split('+').next() {
+        Some("endpoints") => lock.core_path("endpoints"),
+        Some("configmap") => lock.core_path("configmaps"),
+        _ => lock.path(),
+    };
+    let client = client_for(lock.namespace(), "job");
+    eventually("the API server goes by the FlowSchema", || {
+        let reply = client.send(hyper::Method::GET, &path, None, crate::candidate::PATIENCE).expect("a reply");
+        reply.headers.get("x-kubernetes-pf-flowschema-uid").is_some_and(|by| *by == *uid.as_str().expect("a uid"))
+    });
+}
+
+fn names_that_look_like_numbers_stay_names() {
+    for (namespace, name) in [("123", "1e3"), ("0x1f", "true"), ("null", "no"), ("y", "on.1")] {
+        let documents = documents(&format!("{namespace}/{name}"), &[]);
+        let [account, role, binding, schema] = &documents[..] else { panic!("{documents:?}") };
+        assert_eq!(
+            (&account["metadata"]["namespace"], &account["metadata"]["name"]),
+            (&namespace.into(), &name.into())
+        );
+        assert_eq!(role["metadata"]["namespace"], namespace);
+        assert_eq!(role["rules"][0]["resourceNames"][0], name);
+        assert_eq!(
+            (&binding["metadata"]["namespace"], &binding["subjects"][0]["name"]),
+            (&namespace.into(), &name.into())
+        );
+        assert_eq!(schema["spec"]["rules"][0]["subjects"][0]["serviceAccount"]["namespace"], namespace);
+    }
+}
+
+fn a_service_account_can_be_chosen() {
+    let documents = documents("default/job", &["--service-account", "worker"]);
+    assert_eq!(documents[0]["metadata"]["name"], "worker");
+    assert_eq!(documents[1]["metadata"]["name"], "leaderrun-job");
+    assert_eq!(documents[2]["subjects"][0]["name"], "worker");
+    assert_eq!(documents[3]["spec"]["rules"][0]["subjects"][0]["serviceAccount"]["name"], "worker");
+}
+
+fn what_needs_no_rights_has_no_manifest() {
+    for (lock, says) in [("file:/run/x", "a file needs no rights in a cluster"), ("x", "default/x would do")] {
+        let mut refused = Candidate::bare("manifest").args(["manifest", "--lock", lock]).start();
+        refused.ends_with(125);
+        assert!(refused.log().contains(says), "{}", refused.log());
+    }
+}
