@@ -122,6 +122,7 @@ fn environment() -> Roff {
             "A decimal integer of any length that grows with every acquisition. A store that refuses a smaller \
              token than the greatest it has seen is safe even from a command that should be dead.",
         ),
+        ("LEADERRUN_TENURE_FD", "The number of the descriptor that leaderrun check reads."),
     ] {
         roff.control("TP", []);
         roff.text([bold(variable)]);

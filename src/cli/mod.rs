@@ -21,6 +21,7 @@ use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
 use crate::elector::{Candidacy, OnLost};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
+use crate::process::deadline::FD_VARIABLE;
 use crate::process::signals;
 use crate::supervisor::Job;
 use crate::supervisor::policy::Manners;
@@ -205,7 +206,7 @@ impl Cli {
         if self.command.first().is_some_and(|name| name.is_empty()) {
             bail!("the command is empty; a program's name or path after -- would do");
         }
-        let run = Uuid::new_v4().to_string();
+        let run = RunId::new(Uuid::new_v4().to_string());
         let identity = match self.identity {
             Some(identity) => identity,
             None => format!("{}_{run}", nix::unistd::gethostname()?.to_string_lossy()),
@@ -218,20 +219,20 @@ impl Cli {
         };
         let command_line = definition();
         let ours = command_line.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
-        let own_variables = ours.chain([LOSSES_VARIABLE, COUNTED_VARIABLE]).map(str::to_owned).collect();
+        let own_variables = ours.chain([LOSSES_VARIABLE, COUNTED_VARIABLE, FD_VARIABLE]).map(str::to_owned).collect();
         let manners =
             Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
         let candidacy = Candidacy {
             lock: self.lock,
             cluster: self.cluster.into(),
-            campaign: Campaign { identity, run: RunId::new(run), timing, wait: self.wait, min_hold: self.min_hold },
+            campaign: Campaign { identity, run: run.clone(), timing, wait: self.wait, min_hold: self.min_hold },
             on_lost: self.on_lost,
             http: self.http,
             ready_when: self.ready_when,
             log_format: self.log_format,
             log_level,
         };
-        Ok(Asked::Run(Box::new(candidacy), Job { command: self.command, manners, own_variables }))
+        Ok(Asked::Run(Box::new(candidacy), Job { command: self.command, manners, own_variables, run }))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The subcommands: what else leaderrun does with a lock.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{ClusterArguments, LOCK};
+use super::{ClusterArguments, LOCK, duration};
 use crate::lock::{LockName, check_name};
 use crate::tools::{Output, Place, Tool};
 
@@ -51,6 +52,24 @@ Exit status:
         #[arg(long, value_name = "NAME", value_parser = service_account)]
         service_account: Option<String>,
     },
+
+    /// Run by the command: is the lock still held?
+    #[command(
+        override_usage = "leaderrun check [--min-remaining DURATION]",
+        after_help = "\
+It sends nothing and says nothing. It knows by a file descriptor that everything inherits which the command starts: \
+LEADERRUN_TENURE_FD is its number.
+
+Exit status:
+  0    held for at least so long
+  1    lost, or not known to be held for so long
+  125  not found out: the descriptor or the variables are missing"
+    )]
+    Check {
+        /// How long it must still be held, whatever happens
+        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+        min_remaining: Duration,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +98,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Tool, clap::Error> {
     Ok(match Tools::try_parse_from(arguments)?.tool {
         Arguments::Status { place, output } => Tool::Status(place.into(), output),
         Arguments::Manifest { lock, service_account } => Tool::Manifest(lock, service_account),
+        Arguments::Check { min_remaining } => Tool::Check(min_remaining),
     })
 }
 

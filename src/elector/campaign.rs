@@ -21,6 +21,7 @@ use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{Instant, Timer};
+use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::state::{Observer, Update};
@@ -141,7 +142,7 @@ async fn contend(
     let environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
         ("LEADERRUN_HOLDER".to_owned(), campaign.identity.clone()),
-        ("LEADERRUN_RUN_ID".to_owned(), campaign.run.to_string()),
+        (RUN_VARIABLE.to_owned(), campaign.run.to_string()),
     ];
     let timer = Readable::new(Timer::new()?)?;
     let election = Election::new(campaign, now(), fastrand::u64(..));

@@ -8,7 +8,7 @@ mod spawn;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process;
 use std::time::Duration;
 
@@ -20,8 +20,10 @@ use nix::unistd::{Pid, setpgid};
 use self::policy::{Action, Manners, Policy, Reason};
 use self::spawn::{Exec, Program, Spawned};
 use crate::channel::{End, Gone, Order, Report, SupervisorEnd};
+use crate::election::record::RunId;
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
+use crate::process::deadline::{self, Deadline};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
@@ -38,6 +40,7 @@ pub struct Job {
     pub manners: Manners,
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
+    pub run: RunId,
 }
 
 /// Runs the supervisor until the elector is dead or kills it. Never returns.
@@ -69,6 +72,8 @@ struct Supervisor {
     awaits_terminal: Option<Instant>,
     elector_pid: Pid,
     kill: Option<Kill>,
+    /// For `leaderrun check`; none where the kernel gives none.
+    deadline: Option<Deadline>,
     /// What the main process left running has got SIGTERM; what is orphaned later gets it too.
     swept: Option<Vec<Pid>>,
 }
@@ -81,6 +86,11 @@ impl Supervisor {
         }
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         tree::adopt_orphans()?;
+        let deadline = Deadline::new(&job.run.to_string());
+        if let Err(reason) = &deadline {
+            let text = format!("the command cannot use leaderrun check: {reason}");
+            let _ = channel.send(&Report::Log { warning: true, text });
+        }
         Ok(Self {
             program: Program::new(&job.command).map_err(io::Error::other)?,
             policy: Policy::new(job.manners.clone()),
@@ -98,6 +108,7 @@ impl Supervisor {
             awaits_terminal: None,
             elector_pid: elector,
             kill: None,
+            deadline: deadline.ok(),
             swept: None,
         })
     }
@@ -112,6 +123,10 @@ impl Supervisor {
             }
             self.handle_exec();
             self.handle_children();
+            // Before anything is done: the command must not count on a lease when it is told to stop.
+            if let Some(deadline) = &self.deadline {
+                deadline.set(self.policy.held_until());
+            }
             while let Some(action) = self.policy.poll_action() {
                 self.act(action);
             }
@@ -134,7 +149,11 @@ impl Supervisor {
         let renewed = orders.iter().any(|order| matches!(order, Order::Extend(_) | Order::Start { .. }));
         for order in orders {
             match order {
-                Order::Start { tenure, environment } => {
+                Order::Start { tenure, mut environment } => {
+                    if let Some(deadline) = &self.deadline {
+                        let number = deadline.as_fd().as_raw_fd();
+                        environment.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
+                    }
                     self.program.set_environment(&self.job.own_variables, &environment);
                     self.policy.handle_start(tenure);
                 }
@@ -264,7 +283,8 @@ impl Supervisor {
         let tenure = self.policy.tenure().filter(|_| self.policy.may_start(Instant::now()));
         let Some(tenure) = tenure else { return self.policy.handle_not_started(Instant::now()) };
         self.terminal = Terminal::of_foreground_job(self.elector_pid);
-        match spawn::spawn(&self.program, tenure, &self.inherited, self.terminal.as_ref()) {
+        let deadline = self.deadline.as_ref().map(AsFd::as_fd);
+        match spawn::spawn(&self.program, tenure, &self.inherited, self.terminal.as_ref(), deadline) {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
                 self.exec = Some(spawned);

@@ -123,6 +123,12 @@ impl Policy {
         self.main == Main::Running
     }
 
+    /// Until when the command may count on holding the lease, as far as is known now; not at all once it was
+    /// told to stop because the lease was lost.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.tenure.filter(|_| !self.lost && !self.reported).map(|tenure| tenure.stop)
+    }
+
     /// Whether the command may be started at this instant. To be asked last thing before it is.
     pub fn may_start(&self, now: Instant) -> bool {
         let in_time = self.tenure.is_some_and(|tenure| now < tenure.stop);
@@ -275,5 +281,35 @@ mod tests {
         policy.handle_signal(stop, libc::SIGUSR1);
         let actions: Vec<_> = std::iter::from_fn(|| policy.poll_action()).collect();
         assert_eq!(actions, [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
+    }
+    #[test]
+    fn a_command_counts_on_nothing_once_it_is_told_to_stop() {
+        let now = Instant::now();
+        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
+        let tenure = |renewed: Instant| Tenure {
+            renewed,
+            stop: renewed + Duration::from_secs(4),
+            kill: renewed + Duration::from_secs(5),
+        };
+        let leading = || {
+            let mut policy = Policy::new(manners.clone());
+            assert_eq!(policy.held_until(), None);
+            policy.handle_start(tenure(now));
+            policy.handle_started();
+            policy.handle_extend(tenure(now + Duration::from_secs(1)));
+            assert_eq!(policy.held_until(), Some(now + Duration::from_secs(5)));
+            policy
+        };
+        for lose in [
+            |policy: &mut Policy, now: Instant| policy.handle_timeout(now + Duration::from_secs(5)),
+            |policy: &mut Policy, now: Instant| policy.handle_lose(now),
+            |policy: &mut Policy, now: Instant| policy.handle_elector_gone(now),
+        ] {
+            let mut policy = leading();
+            lose(&mut policy, now);
+            assert_eq!(policy.held_until(), None);
+            policy.handle_extend(tenure(now + Duration::from_secs(6)));
+            assert_eq!(policy.held_until(), None, "a renewal keeps the lease, not the command");
+        }
     }
 }

@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, Pid, execvpe, fork, getpid, getppid, pipe2, read, 
 
 use crate::election::tenure::Tenure;
 use crate::process::clock::Instant;
+use crate::process::deadline;
 use crate::process::environment;
 use crate::process::signals::Inherited;
 use crate::process::terminal::Terminal;
@@ -100,7 +101,7 @@ impl AsFd for Spawned {
 /// Forks, and executes the program in a process group of its own, unless the tenure is over by then.
 ///
 /// The child dies with the supervisor and starts with the signal state that leaderrun was started
-/// with. With a terminal, its process group becomes the foreground group.
+/// with. With a terminal, its process group becomes the foreground group. It inherits `deadline`.
 ///
 /// # Errors
 /// When the kernel gives no pipe or no process.
@@ -109,6 +110,7 @@ pub fn spawn(
     tenure: Tenure,
     signals: &Inherited,
     terminal: Option<&Terminal>,
+    deadline: Option<BorrowedFd<'_>>,
 ) -> io::Result<Spawned> {
     let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let supervisor = getpid();
@@ -123,7 +125,7 @@ pub fn spawn(
             Ok(Spawned { pid: child, exec })
         }
         ForkResult::Child => {
-            let errno = execute(program, tenure, signals, terminal, supervisor);
+            let errno = execute(program, tenure, signals, terminal, deadline, supervisor);
             let _ = write(&failure, &errno.to_ne_bytes());
             // SAFETY: ends this process without running what belongs to the supervisor.
             unsafe { libc::_exit(127) }
@@ -137,13 +139,16 @@ fn execute(
     tenure: Tenure,
     signals: &Inherited,
     terminal: Option<&Terminal>,
+    deadline: Option<BorrowedFd<'_>>,
     supervisor: Pid,
 ) -> i32 {
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     if let Some(terminal) = terminal {
         terminal.give_to(getpid());
     }
-    let prepared = prctl::set_pdeathsig(Signal::SIGKILL).and_then(|()| signals.restore());
+    let prepared = prctl::set_pdeathsig(Signal::SIGKILL)
+        .and_then(|()| signals.restore())
+        .and_then(|()| deadline.map_or(Ok(()), deadline::hand_on));
     if let Err(errno) = prepared {
         return errno as i32;
     }

@@ -1,5 +1,6 @@
 //! What leaderrun does with a lock besides running a command.
 
+mod check;
 mod manifest;
 mod status;
 
@@ -21,6 +22,8 @@ pub enum Tool {
     Status(Place, Output),
     /// Print what a cluster has to know before a candidate may run in it, for this service account.
     Manifest(LockName, Option<String>),
+    /// Say by the status whether the run that this process belongs to holds the lock for at least so long.
+    Check(Duration),
 }
 
 /// A lock, and how to get there.
@@ -65,6 +68,7 @@ pub fn run(tool: Tool) -> Result<Answer> {
     match tool {
         Tool::Status(place, output) => wait_for(status::status(place, output)),
         Tool::Manifest(lock, service_account) => manifest::manifest(&lock, service_account.as_deref()),
+        Tool::Check(min_remaining) => check::check(min_remaining),
     }
 }
 

@@ -12,9 +12,11 @@ mod support;
 mod again;
 #[allow(dead_code)] // The torture uses more of it.
 mod candidate;
+mod check;
 mod command_line;
 mod connections;
 mod death;
+mod fencing;
 mod foreign;
 mod http;
 mod kinds;
@@ -75,9 +77,11 @@ fn main() -> ExitCode {
     }
     let trials = [
         again::trials(),
+        check::trials(),
         command_line::trials(),
         connections::trials(),
         death::trials(),
+        fencing::trials(),
         foreign::trials(),
         http::trials(),
         kinds::trials(),

@@ -1,0 +1,199 @@
+//! An instant that the command and whatever it starts can read, and only the supervisor can change.
+//!
+//! It is in a sealed memory file. Its descriptor is inherited, so there is no process to find and no pid
+//! that could have been used again; the run's id beside it tells it from that of another leaderrun.
+
+use std::env;
+use std::fs::File;
+use std::io;
+use std::mem::offset_of;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::fstat;
+
+use super::clock::Instant;
+
+/// The number of the descriptor, for the command.
+pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
+
+/// Which run the command belongs to.
+pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
+
+/// Shells use the descriptors below for themselves.
+const LOWEST: RawFd = 10;
+
+/// More than a UUID has.
+const LONGEST_RUN: usize = 56;
+
+const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<Contents>()).expect("it has a length");
+
+/// The existing mapping stays writable; a new one, or a write by any descriptor, is refused.
+const SEALS: SealFlag = SealFlag::F_SEAL_GROW
+    .union(SealFlag::F_SEAL_SHRINK)
+    .union(SealFlag::F_SEAL_FUTURE_WRITE)
+    .union(SealFlag::F_SEAL_SEAL);
+
+/// The writing side.
+#[derive(Debug)]
+pub struct Deadline {
+    memory: OwnedFd,
+    mapping: Mapping,
+}
+
+impl Deadline {
+    /// One that has passed. `run` is whose it is.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory file, or no way to protect it.
+    pub fn new(run: &str) -> io::Result<Self> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = File::from(memfd_create("leaderrun-tenure", flags)?);
+        file.set_len(LENGTH.get() as u64)?;
+        file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
+        let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
+        let number = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
+        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        Ok(Self { memory: unsafe { OwnedFd::from_raw_fd(number) }, mapping })
+    }
+
+    /// Changes it; nothing means that it has passed.
+    pub fn set(&self, deadline: Option<Instant>) {
+        self.mapping.contents().deadline.store(deadline.map_or(0, Instant::as_nanos), Ordering::SeqCst);
+    }
+}
+
+impl AsFd for Deadline {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
+/// Lets a forked child hand a descriptor on to what it executes. Only a system call.
+pub fn hand_on(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+}
+
+/// The deadline of the run that this process belongs to.
+///
+/// # Errors
+/// When it belongs to none, or the descriptor was not inherited.
+pub fn read() -> Result<Instant> {
+    let variable = |name: &str| {
+        env::var(name).with_context(|| format!("{name} is not set: only what leaderrun runs can ask this"))
+    };
+    let (number, run) = (variable(FD_VARIABLE)?, variable(RUN_VARIABLE)?);
+    let number: RawFd = number
+        .parse()
+        .ok()
+        .filter(|number| *number >= 0)
+        .with_context(|| format!("{FD_VARIABLE} {number:?} is no descriptor"))?;
+    // SAFETY: not closed while it is borrowed: nothing here closes what it did not open.
+    let memory = unsafe { BorrowedFd::borrow_raw(number) };
+    let seals = match fcntl(memory, FcntlArg::F_GET_SEALS) {
+        Err(Errno::EBADF) => {
+            bail!("descriptor {number} is closed: whatever starts leaderrun check has to leave it open")
+        }
+        Err(_) => SealFlag::empty(),
+        Ok(seals) => SealFlag::from_bits_truncate(seals),
+    };
+    // Sealed, it cannot shrink below what is read here.
+    let fits = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
+    let mapping = match seals.contains(SEALS) && fits() {
+        true => Mapping::new(memory, ProtFlags::PROT_READ)?,
+        false => bail!("descriptor {number} has been put to another use: leaderrun needs it"),
+    };
+    let contents = mapping.contents();
+    if contents.run != padded(&run) {
+        bail!("descriptor {number} belongs to another run than {RUN_VARIABLE} says");
+    }
+    Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst)))
+}
+
+fn padded(run: &str) -> [u8; LONGEST_RUN] {
+    let mut bytes = [0; LONGEST_RUN];
+    bytes.iter_mut().zip(run.bytes()).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+/// What the memory file contains.
+#[repr(C)]
+struct Contents {
+    /// Nanoseconds on the boot clock.
+    deadline: AtomicU64,
+    run: [u8; LONGEST_RUN],
+}
+
+/// The memory file, mapped.
+#[derive(Debug)]
+struct Mapping(NonNull<Contents>);
+
+impl Mapping {
+    /// `memory` must be as long as the contents, and sealed against shrinking before others can have it.
+    fn new(memory: BorrowedFd<'_>, protection: ProtFlags) -> nix::Result<Self> {
+        // SAFETY: a new mapping, anywhere; nothing of this process is replaced.
+        let address = unsafe { mmap(None, LENGTH, protection, MapFlags::MAP_SHARED, memory, 0) };
+        Ok(Self(address?.cast()))
+    }
+
+    fn contents(&self) -> &Contents {
+        // SAFETY: mapped for as long as this lives, page-aligned, long enough; any bytes are valid. Others
+        // change nothing but the atomic.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and every reference into it borrows from this.
+        let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn seen(memory: BorrowedFd<'_>) -> Instant {
+        let mapping = Mapping::new(memory, ProtFlags::PROT_READ).unwrap();
+        Instant::from_nanos(mapping.contents().deadline.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn it_is_seen_as_it_was_set() {
+        let deadline = Deadline::new("run").unwrap();
+        assert_eq!(seen(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
+        let at = Instant::now();
+        deadline.set(Some(at));
+        assert_eq!(seen(deadline.as_fd()), at);
+        deadline.set(None);
+        assert_eq!(seen(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
+    }
+
+    #[test]
+    fn only_its_owner_can_change_it() {
+        let deadline = Deadline::new("run").unwrap();
+        let by_another_way = format!("/proc/self/fd/{}", deadline.as_fd().as_raw_fd());
+        let reopened = File::options().read(true).write(true).open(by_another_way).unwrap();
+        for memory in [deadline.as_fd(), reopened.as_fd()] {
+            let file = File::from(memory.try_clone_to_owned().unwrap());
+            assert!(file.write_all_at(&[255; 8], 0).is_err());
+            assert!(file.set_len(0).is_err());
+            assert!(Mapping::new(memory, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_err());
+        }
+        deadline.set(Some(Instant::now()));
+        assert_ne!(seen(reopened.as_fd()), Instant::after_boot(Duration::ZERO));
+    }
+}

@@ -1,0 +1,16 @@
+//! `leaderrun check`: whether the run that this process belongs to still holds the lock.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::Answer;
+use crate::process::clock::Instant;
+use crate::process::deadline;
+
+/// Without any request: the supervisor keeps the instant in memory that it shares.
+pub fn check(min_remaining: Duration) -> Result<Answer> {
+    let held_until = deadline::read()?;
+    let holds = Instant::now() + min_remaining < held_until;
+    Ok(Answer { text: String::new(), status: if holds { 0 } else { 1 } })
+}
