@@ -85,21 +85,8 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_ON_LOST", value_name = "ACTION", default_value = "exit", help_heading = LOCK)]
     on_lost: OnLost,
 
-    /// How long the lease holds without being renewed, in whole seconds
-    #[arg(long, env = "LEADERRUN_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration, help_heading = TIMES)]
-    lease_duration: Duration,
-
-    /// How long after the last renewal the command is told to stop
-    #[arg(long, env = "LEADERRUN_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = TIMES)]
-    renew_deadline: Duration,
-
-    /// How often the lease is renewed
-    #[arg(long, env = "LEADERRUN_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration, help_heading = TIMES)]
-    retry_period: Duration,
-
-    /// How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]
-    #[arg(long, env = "LEADERRUN_LOST_GRACE", value_name = "DURATION", value_parser = duration, help_heading = TIMES)]
-    lost_grace: Option<Duration>,
+    #[command(flatten)]
+    times: TimeArguments,
 
     /// The signal, by name or number, that tells the command to stop because the lease was lost
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = signals::parse, help_heading = COMMAND)]
@@ -135,6 +122,33 @@ pub struct Cli {
     /// The command to run and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
+}
+
+/// How long what may take.
+#[derive(Debug, clap::Args)]
+struct TimeArguments {
+    /// How long the lease holds without being renewed, in whole seconds
+    #[arg(long, env = "LEADERRUN_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration, help_heading = TIMES)]
+    lease_duration: Duration,
+
+    /// How long after the last renewal the command is told to stop
+    #[arg(long, env = "LEADERRUN_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = TIMES)]
+    renew_deadline: Duration,
+
+    /// How often the lease is renewed
+    #[arg(long, env = "LEADERRUN_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration, help_heading = TIMES)]
+    retry_period: Duration,
+
+    /// How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]
+    #[arg(long, env = "LEADERRUN_LOST_GRACE", value_name = "DURATION", value_parser = duration, help_heading = TIMES)]
+    lost_grace: Option<Duration>,
+}
+
+impl TimeArguments {
+    fn timing(&self) -> Result<Timing> {
+        let Self { lease_duration, renew_deadline, retry_period, lost_grace } = *self;
+        Ok(Timing::new(lease_duration, renew_deadline, retry_period, lost_grace)?)
+    }
 }
 
 /// Which API server, and as whom.
@@ -180,7 +194,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked> {
     let subcommand = arguments.get(1).and_then(|first| first.to_str()).filter(|first| tools::is_subcommand(first));
     let subcommand = subcommand.map(str::to_owned);
     let asked = match subcommand {
-        Some(_) => tools::parse(arguments).map(|tool| Ok(Asked::Use(tool))),
+        Some(_) => tools::parse(arguments).map(|tool| tool.map(Asked::Use)),
         None => parse_run(arguments),
     };
     match asked {
@@ -202,7 +216,7 @@ pub fn definition() -> clap::Command {
 
 impl Cli {
     fn plan(self) -> Result<Asked> {
-        let timing = Timing::new(self.lease_duration, self.renew_deadline, self.retry_period, self.lost_grace)?;
+        let timing = self.times.timing()?;
         if self.command.first().is_some_and(|name| name.is_empty()) {
             bail!("the command is empty; a program's name or path after -- would do");
         }

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::{ClusterArguments, LOCK, duration};
+use super::{ClusterArguments, LOCK, TimeArguments, duration};
 use crate::lock::{LockName, check_name};
 use crate::tools::{Output, Place, Tool};
 
@@ -53,6 +54,25 @@ Exit status:
         service_account: Option<String>,
     },
 
+    /// Check what running a command under a lock will need, and say what to do about what is missing
+    #[command(
+        override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+Nothing is written. A line begins with ok, with note for what could be better, or with FAILED.
+
+Exit status:
+  0    nothing failed
+  1    something failed
+  125  wrong usage"
+    )]
+    Doctor {
+        #[command(flatten)]
+        place: PlaceArguments,
+
+        #[command(flatten)]
+        times: TimeArguments,
+    },
+
     /// Run by the command: is the lock still held?
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
@@ -94,12 +114,18 @@ pub fn is_subcommand(name: &str) -> bool {
 }
 
 /// Reads a command line that begins with a subcommand.
-pub fn parse(arguments: Vec<OsString>) -> Result<Tool, clap::Error> {
-    Ok(match Tools::try_parse_from(arguments)?.tool {
+///
+/// # Errors
+/// What clap found; what it cannot know is in the result.
+pub fn parse(arguments: Vec<OsString>) -> Result<Result<Tool>, clap::Error> {
+    Ok(Ok(match Tools::try_parse_from(arguments)?.tool {
         Arguments::Status { place, output } => Tool::Status(place.into(), output),
         Arguments::Manifest { lock, service_account } => Tool::Manifest(lock, service_account),
+        Arguments::Doctor { place, times } => {
+            return Ok(times.timing().map(|timing| Tool::Doctor(place.into(), timing)));
+        }
         Arguments::Check { min_remaining } => Tool::Check(min_remaining),
-    })
+    }))
 }
 
 /// Adds the subcommands to a definition, for its help and what is generated from it.

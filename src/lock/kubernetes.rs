@@ -56,7 +56,13 @@ impl Cluster {
         &self.config.default_namespace
     }
 
-    pub(super) fn requests(&self) -> Client {
+    /// Where the API server is.
+    pub fn address(&self) -> String {
+        self.config.cluster_url.to_string()
+    }
+
+    /// The client for single requests.
+    pub fn requests(&self) -> Client {
         self.requests.clone()
     }
 

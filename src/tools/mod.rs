@@ -1,6 +1,7 @@
 //! What leaderrun does with a lock besides running a command.
 
 mod check;
+mod doctor;
 mod manifest;
 mod status;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::election::timing::Timing;
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 
@@ -22,6 +24,8 @@ pub enum Tool {
     Status(Place, Output),
     /// Print what a cluster has to know before a candidate may run in it, for this service account.
     Manifest(LockName, Option<String>),
+    /// Check what running a command under the lock will need.
+    Doctor(Place, Timing),
     /// Say by the status whether the run that this process belongs to holds the lock for at least so long.
     Check(Duration),
 }
@@ -68,6 +72,7 @@ pub fn run(tool: Tool) -> Result<Answer> {
     match tool {
         Tool::Status(place, output) => wait_for(status::status(place, output)),
         Tool::Manifest(lock, service_account) => manifest::manifest(&lock, service_account.as_deref()),
+        Tool::Doctor(place, timing) => wait_for(doctor::doctor(place, &timing)),
         Tool::Check(min_remaining) => check::check(min_remaining),
     }
 }

@@ -80,6 +80,7 @@ fn bad_input_gets_one_sentence() {
         (&["status", "--lock", f, "--", "true"], "\"true\": only options here, as in: leaderrun status --lock"),
         (&["status"], "--lock is missing, as in: leaderrun status --lock default/my-job"),
         (&["status", "--lock", f, "-o", "xml"], "--output \"xml\": "),
+        (&["doctor", "--lock", f, "--renew-deadline", "15s"], "--renew-deadline 15s: it must be above zero"),
         (&["check", "--min-remaining", "soon"], "--min-remaining \"soon\": it is no duration; 15s or 1m30s would do"),
         (&["check", "--lock", f], "--lock: there is no such option; see leaderrun check --help"),
         (&["check", "now"], "\"now\": only options here, as in: leaderrun check --min-remaining 3s"),
@@ -189,6 +190,7 @@ fn help_and_version_are_no_failures() {
         (&["status", "--help"], "Exit status:"),
         (&["manifest", "--help"], "--service-account"),
         (&["check", "--help"], "--min-remaining"),
+        (&["doctor", "--help"], "--renew-deadline"),
     ] {
         let mut asked = Candidate::bare("a").args(options).start();
         asked.ends_with(0);

@@ -16,6 +16,7 @@ mod check;
 mod command_line;
 mod connections;
 mod death;
+mod doctor;
 mod fencing;
 mod foreign;
 mod http;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         command_line::trials(),
         connections::trials(),
         death::trials(),
+        doctor::trials(),
         fencing::trials(),
         foreign::trials(),
         http::trials(),

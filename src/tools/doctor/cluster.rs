@@ -1,0 +1,203 @@
+//! What only the API server can say.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::rounded;
+use super::table::{Row, Table};
+use crate::election::timing::{ATTEMPTS, Timing};
+use crate::lock::kubernetes::{Cluster, ClusterOptions};
+use crate::lock::resource::{ObjectName, Resource};
+use crate::lock::{Kind, LockName};
+use crate::process::clock::Instant;
+use crate::telemetry::log::{printable, printable_cause};
+use crate::tools::PATIENCE;
+
+/// Requests whose slowest one counts; the first has to connect.
+const SAMPLES: usize = 5;
+
+/// The priority level that exists for requests like these.
+const PRIORITY_LEVEL: &str = "leader-election";
+
+const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+/// Looks at the way to the API server, what it allows, and how it treats these requests.
+pub async fn examine(
+    table: &mut Table,
+    kind: Kind,
+    namespace: Option<String>,
+    name: String,
+    options: ClusterOptions,
+    timing: &Timing,
+) {
+    let cluster = match Cluster::from_options(options, timing.attempt()).await {
+        Ok(cluster) => cluster,
+        Err(reason) => {
+            let remedy = "a kubeconfig by --kubeconfig or KUBECONFIG, or a pod with a service account";
+            return table.add(Row::failed("API server", printable_cause(&reason), remedy));
+        }
+    };
+    let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
+    let (first, second) = kind.resources();
+    let objects = [Some(first), second].into_iter().flatten();
+    let objects = objects.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
+    let objects: Vec<ObjectName> = objects.collect();
+    let lock = LockName::Objects { kind, namespace: Some(namespace), name };
+    let client = cluster.requests();
+    let Some(headers) = reach(table, &cluster.address(), &client, &path(&objects[0]), timing).await else { return };
+    for object in &objects {
+        for verb in ["get", "create", "update", "watch"] {
+            table.add(permission(&client, object, verb, &lock).await);
+        }
+    }
+    table.add(priority(&client, &headers, &lock).await);
+}
+
+/// Whether the API server answers, and in time. The headers of an answer if it does.
+async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, timing: &Timing) -> Option<HeaderMap> {
+    let mut slowest = Duration::ZERO;
+    let mut headers = None;
+    for _ in 0..SAMPLES {
+        let sent = Instant::now();
+        match ask(client, path, None).await {
+            Ok(answer) if answer.status() == 401 => {
+                let finding = format!("{address} does not know who is asking");
+                table.add(Row::failed("API server", finding, "new credentials in the kubeconfig, or a valid token"));
+                return None;
+            }
+            Ok(answer) => headers = Some(answer.into_parts().0.headers),
+            Err(reason) => {
+                let finding = format!("{address} cannot be reached: {}", innermost(&reason));
+                let remedy = "check the address, the network on the way there, and its certificate authority";
+                table.add(Row::failed("API server", finding, remedy));
+                return None;
+            }
+        }
+        slowest = slowest.max(Instant::now().since(sent));
+    }
+    table.add(Row::ok("API server", format!("{address} answers")));
+    let limit = timing.attempt();
+    let finding = format!(
+        "the slowest of {SAMPLES} answers took {}; of the {} before the renew deadline each may take {}",
+        rounded(slowest),
+        ATTEMPTS,
+        rounded(limit)
+    );
+    let remedy = "a longer --renew-deadline and --lease-duration, or find out why the API server is slow";
+    table.add(match slowest {
+        slowest if slowest >= limit => Row::failed("latency", finding, remedy),
+        slowest if slowest >= limit / 2 => Row::note("latency", finding, remedy),
+        _ => Row::ok("latency", finding),
+    });
+    headers
+}
+
+async fn permission(client: &Client, object: &ObjectName, verb: &'static str, lock: &LockName) -> Row {
+    let ObjectName { resource: Resource { group, plural, created_by_put, .. }, namespace, name } = object;
+    // RBAC knows no name of what is created by POST.
+    let name = if verb == "create" && !created_by_put { "" } else { name };
+    let attributes = json!({ "namespace": namespace, "verb": verb, "group": group, "resource": plural, "name": name });
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": attributes },
+    });
+    let remedy = format!("leaderrun manifest --lock {lock} prints a Role that allows it");
+    let what = match name {
+        "" => format!("{plural} in namespace {namespace:?}"),
+        name => format!("{plural} {name:?} in namespace {namespace:?}"),
+    };
+    let answer = ask(client, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
+    match answer.map(|review| review["status"]["allowed"] == true) {
+        Ok(true) => Row::ok(verb, format!("{what}: allowed")),
+        Ok(false) => Row::failed(verb, format!("{what}: not allowed{}", without(verb)), remedy),
+        Err(reason) => Row::failed(
+            verb,
+            format!("{what}: the API server does not say whether it is allowed: {}", innermost(&reason)),
+            remedy,
+        ),
+    }
+}
+
+/// What becomes of a candidate that may not do this.
+fn without(verb: &str) -> &'static str {
+    match verb {
+        "create" => "; the lock cannot be held before somebody else has made its object",
+        "watch" => "; a waiting candidate reads it every --retry-period instead",
+        _ => "; the lock cannot be held",
+    }
+}
+
+/// How the API server orders these requests among others when it is busy.
+async fn priority(client: &Client, headers: &HeaderMap, lock: &LockName) -> Row {
+    let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
+    let Some(level) = said("x-kubernetes-pf-prioritylevel-uid") else {
+        return Row::ok("priority", "the API server does not say, or has none");
+    };
+    let schema = said("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
+    let uid = |answer: Response<Bytes>| Some(json_of(&answer).ok()?["metadata"]["uid"].as_str()?.to_owned());
+    let answer = ask(client, &format!("{PRIORITY_LEVELS}/{PRIORITY_LEVEL}"), None).await;
+    let remedy = format!(
+        "leaderrun manifest --lock {lock} prints a FlowSchema, by which a busy API server does not keep renewals waiting"
+    );
+    match answer.ok().and_then(uid) {
+        Some(uid) if uid == level => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
+        Some(_) => Row::note(
+            "priority",
+            format!("level {level}, flow schema {schema}, and not level {PRIORITY_LEVEL}"),
+            remedy,
+        ),
+        None => Row::note(
+            "priority",
+            format!("level {level}, flow schema {schema}; who asks here may not know their names"),
+            format!(
+                "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} says the same: {remedy}"
+            ),
+        ),
+    }
+}
+
+fn path(ObjectName { resource, namespace, name }: &ObjectName) -> String {
+    let root = if resource.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", resource.group) };
+    format!("{root}/namespaces/{namespace}/{}/{name}", resource.plural)
+}
+
+/// Asks the API server, and returns whatever it answers.
+async fn ask(client: &Client, path: &str, body: Option<Value>) -> Result<Response<Bytes>> {
+    let request = match body {
+        None => Request::get(path).body(Body::empty())?,
+        Some(body) => {
+            let body = serde_json::to_vec(&body)?;
+            Request::post(path).header(CONTENT_TYPE, "application/json").body(Body::from(body))?
+        }
+    };
+    let answer = async {
+        let (head, body) = client.send(request).await?.into_parts();
+        anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    };
+    timeout(PATIENCE, answer).await.map_err(|_| anyhow!("no answer within 10s"))?
+}
+
+/// The cause that says most: errors of the HTTP stack wrap each other without adding a word.
+fn innermost(failure: &anyhow::Error) -> String {
+    printable(&failure.root_cause().to_string())
+}
+
+fn json_of(answer: &Response<Bytes>) -> Result<Value> {
+    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    match answer.status().is_success() {
+        true => Ok(body),
+        false => Err(anyhow!("{}", body["message"].as_str().unwrap_or(answer.status().as_str()))),
+    }
+}

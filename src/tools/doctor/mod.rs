@@ -1,0 +1,69 @@
+//! `leaderrun doctor`: will it run, and what is missing?
+
+mod cluster;
+mod table;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use humantime::format_duration;
+use nix::unistd::{AccessFlags, access};
+
+use self::table::{Row, Table};
+use super::{Answer, PATIENCE, Place};
+use crate::election::timing::Timing;
+use crate::lock::{FileLock, LockName};
+use crate::telemetry::log::printable_cause;
+
+/// Clocks that run further apart are broken; machines whose clock is being corrected stay well below.
+const WELL_TOLERATED: f64 = 1.05;
+
+/// Looks at everything, and says what it found.
+pub async fn doctor(Place { lock, cluster }: Place, timing: &Timing) -> Result<Answer> {
+    let mut table = Table::default();
+    match lock {
+        LockName::Objects { kind, namespace, name } => {
+            cluster::examine(&mut table, kind, namespace, name, cluster, timing).await;
+        }
+        LockName::File(path) => examine_file(&mut table, &path),
+    }
+    table.add(clocks(timing));
+    Ok(Answer { text: table.to_string(), status: u8::from(table.has_failed()) })
+}
+
+fn examine_file(table: &mut Table, path: &Path) {
+    let elsewhere = "choose a file in a folder that is there, on this machine: --lock file:/run/job.lease";
+    table.add(match FileLock::new(path, PATIENCE) {
+        Ok(_) => Row::ok("record", format!("{} can be read, or made", path.display())),
+        Err(reason) => Row::failed("record", format!("{}: {}", path.display(), printable_cause(&reason)), elsewhere),
+    });
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    table.add(match access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => Row::ok("folder", format!("{} can be written to", folder.display())),
+        Err(errno) => {
+            let finding = format!("{} cannot be written to: {}", folder.display(), errno.desc());
+            Row::failed("folder", finding, "let this user write there, or choose another folder")
+        }
+    });
+}
+
+fn clocks(timing: &Timing) -> Row {
+    let rate = timing.tolerated_clock_rate();
+    let margin = timing.lease_duration() - timing.renew_deadline() - timing.lost_grace();
+    let finding = format!(
+        "may run {rate:.2}x apart: the command is dead {} before anybody else may start it",
+        format_duration(margin)
+    );
+    match rate < WELL_TOLERATED {
+        true => {
+            Row::note("clocks", finding, "a longer --lease-duration, or a shorter --renew-deadline or --lost-grace")
+        }
+        false => Row::ok("clocks", finding),
+    }
+}
+
+/// Rounded to what people want to know of a time that something took.
+fn rounded(duration: Duration) -> String {
+    format_duration(Duration::from_millis(duration.as_millis().try_into().unwrap_or(u64::MAX))).to_string()
+}

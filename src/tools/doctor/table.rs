@@ -1,0 +1,68 @@
+//! What was found, a line each, and below it what to do about it.
+
+use std::fmt;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Table(Vec<Row>);
+
+/// One thing that was looked at.
+#[derive(Debug)]
+pub struct Row {
+    grade: Grade,
+    what: &'static str,
+    finding: String,
+    remedy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grade {
+    Ok,
+    /// It will run, and could be better.
+    Note,
+    Failed,
+}
+
+impl Row {
+    /// As it should be.
+    pub fn ok(what: &'static str, finding: impl Into<String>) -> Self {
+        Self { grade: Grade::Ok, what, finding: finding.into(), remedy: None }
+    }
+
+    /// It could be better.
+    pub fn note(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Note, what, finding: finding.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// It will not work like this.
+    pub fn failed(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Failed, what, finding: finding.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+impl Table {
+    pub fn add(&mut self, row: Row) {
+        self.0.push(row);
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.0.iter().any(|row| row.grade == Grade::Failed)
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Row { grade, what, finding, remedy } in &self.0 {
+            let grade = match grade {
+                Grade::Ok => "ok",
+                Grade::Note => "note",
+                Grade::Failed => "FAILED",
+            };
+            writeln!(f, "{grade:<7} {what:<11} {finding}")?;
+            if let Some(remedy) = remedy {
+                writeln!(f, "{:<7} {:<11} remedy: {remedy}", "", "")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! `leaderrun doctor`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::candidate::{Candidate, Running, TestLock};
+use crate::support::{Cluster, Proxy, scratch};
+
+crate::trials![
+    where_nothing_is_missing_it_says_so,
+    it_names_each_missing_verb,
+    a_configmap_needs_an_open_create,
+    both_objects_are_looked_at,
+    a_slow_api_server_is_a_failure,
+    what_cannot_be_reached_has_a_remedy,
+    a_file_needs_a_folder_that_can_be_written_to,
+    the_priority_of_its_requests,
+];
+
+const VERBS: [&str; 4] = ["get", "create", "update", "watch"];
+
+fn rule(plural: &str, names: &[&str], verbs: &[&str]) -> Value {
+    let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
+    json!({ "apiGroups": [group], "resources": [plural], "resourceNames": names, "verbs": verbs })
+}
+
+fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
+    let mut doctor = Candidate::tool("doctor", lock).args(arguments).start();
+    doctor.ends_with(status);
+    assert_eq!(doctor.log(), "");
+    doctor
+}
+
+fn lines(doctor: &Running, grade: &str) -> Vec<String> {
+    let output = doctor.output();
+    let lines = output.lines().filter_map(|line| line.strip_prefix(grade));
+    lines.map(|line| line.split_whitespace().next().expect("what it is about").to_owned()).collect()
+}
+
+fn where_nothing_is_missing_it_says_so() {
+    let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rule("leases", &["job"], &VERBS)]));
+    let doctor = doctor(&lock, &["--lease-duration", "60s", "--renew-deadline", "30s", "--retry-period", "2s"], 0);
+    let ok = lines(&doctor, "ok ");
+    for what in ["API", "latency", "get", "create", "update", "watch", "clocks"] {
+        assert!(ok.iter().any(|line| line == what), "{what}: {}", doctor.output());
+    }
+    assert!(doctor.output().contains("clocks      may run 1.33x apart"), "{}", doctor.output());
+    let nothing = Cluster::shared().admin().get(&lock.path()).unwrap_err();
+    assert_eq!(nothing.code, 404, "nothing is written");
+}
+
+fn it_names_each_missing_verb() {
+    for missing in VERBS {
+        let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("standby"));
+        let rest: Vec<&str> = VERBS.into_iter().filter(|verb| *verb != missing).collect();
+        Cluster::shared().grant(lock.namespace(), "standby", json!([rule("leases", &["job"], &rest)]));
+        let doctor = doctor(&lock, &[], 1);
+        assert_eq!(lines(&doctor, "FAILED "), [missing], "{}", doctor.output());
+        let remedy = format!("remedy: leaderrun manifest --lock {} prints a Role", lock.name);
+        assert!(doctor.output().contains(&remedy), "{}", doctor.output());
+    }
+    let elsewhere = TestLock::lease_by(Cluster::shared().kubeconfig_for("standby"));
+    Cluster::shared().grant(elsewhere.namespace(), "standby", json!([rule("leases", &["other"], &VERBS)]));
+    assert_eq!(lines(&doctor(&elsewhere, &[], 1), "FAILED "), VERBS, "rights for another name do not count");
+}
+
+fn a_configmap_needs_an_open_create() {
+    let lock = TestLock::of_kind("configmap").by(Cluster::shared().kubeconfig_for("deputy"));
+    let named = rule("configmaps", &["job"], &VERBS);
+    Cluster::shared().grant(lock.namespace(), "deputy", json!([named]));
+    assert_eq!(lines(&doctor(&lock, &[], 1), "FAILED "), ["create"]);
+    Cluster::shared().grant(lock.namespace(), "deputy", json!([named, rule("configmaps", &[], &["create"])]));
+    doctor(&lock, &[], 0);
+}
+
+fn both_objects_are_looked_at() {
+    let lock = TestLock::of_kind("endpoints+lease").by(Cluster::shared().kubeconfig_for("operator"));
+    let endpoints = rule("endpoints", &["job"], &VERBS);
+    Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
+    let without = doctor(&lock, &[], 1);
+    assert_eq!(lines(&without, "FAILED "), VERBS, "{}", without.output());
+    assert!(without.output().contains("leases \"job\" in namespace"), "{}", without.output());
+    Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints, rule("leases", &["job"], &VERBS)]));
+    doctor(&lock, &[], 0);
+}
+
+fn a_slow_api_server_is_a_failure() {
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    proxy.delay_replies(Duration::from_millis(600));
+    let short = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "500ms"];
+    assert_eq!(lines(&doctor(&lock, &short, 1), "FAILED "), ["latency"]);
+}
+
+fn what_cannot_be_reached_has_a_remedy() {
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::lease_by(proxy.kubeconfig());
+    proxy.partition();
+    let silent = doctor(&lock, &[], 1);
+    assert!(silent.output().contains("cannot be reached: deadline has elapsed\n"), "{}", silent.output());
+
+    let text = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    let wrong = scratch::folder("kubeconfig").join("wrong");
+    fs::write(&wrong, text.replace("token-of-admin", "nonsense")).expect("a kubeconfig");
+    let unknown = doctor(&lock.by(wrong.clone()), &[], 1);
+    assert!(unknown.output().contains("does not know who is asking"), "{}", unknown.output());
+
+    let none = doctor(&lock.by(wrong.with_file_name("none")), &[], 1);
+    assert!(none.output().contains("FAILED  API server  --kubeconfig"), "{}", none.output());
+    for doctor in [silent, unknown, none] {
+        assert!(doctor.output().contains("remedy: "), "{}", doctor.output());
+    }
+}
+
+fn a_file_needs_a_folder_that_can_be_written_to() {
+    doctor(&TestLock::file(), &[], 0);
+    let missing = TestLock { name: "file:/no/such/folder/x".into(), kubeconfig: None };
+    assert_eq!(lines(&doctor(&missing, &[], 1), "FAILED "), ["record", "folder"]);
+    let folder = scratch::folder("read-only");
+    let inside = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
+    doctor(&inside, &[], 0);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
+    // Nobody keeps root from writing.
+    if !nix::unistd::geteuid().is_root() {
+        assert_eq!(lines(&doctor(&inside, &[], 1), "FAILED "), ["folder"]);
+    }
+}
+
+fn the_priority_of_its_requests() {
+    let lock = TestLock::lease();
+    let shown = doctor(&lock, &[], 0);
+    if !Cluster::shared().is_real() {
+        // Ours has no priorities.
+        assert!(shown.output().contains("priority    the API server does not say"), "{}", shown.output());
+        return;
+    }
+    let level = |name: &str| {
+        let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/{name}");
+        Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
+    };
+    assert!(shown.output().contains(&format!("level {}", level("exempt"))), "{}", shown.output());
+    // Neither may do anything; the API server orders their requests all the same.
+    for (account, of) in
+        [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
+    {
+        let account = format!("system:serviceaccount:{account}");
+        let mut doctor = Candidate::tool("doctor", &lock).args(["--as", &account]).start();
+        doctor.ends_with(1);
+        assert!(doctor.output().contains(&format!("level {}", level(of))), "{account}: {}", doctor.output());
+    }
+}
