@@ -28,6 +28,9 @@ _leaderrun() {
             leaderrun,status)
                 cmd="leaderrun__subcmd__status"
                 ;;
+            leaderrun,step-down)
+                cmd="leaderrun__subcmd__step__subcmd__down"
+                ;;
             *)
                 ;;
         esac
@@ -35,7 +38,7 @@ _leaderrun() {
 
     case "${cmd}" in
         leaderrun)
-            opts="-v -q -h -V --lock --identity --wait --min-hold --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --log-format --verbose --quiet --help --version status manifest doctor check"
+            opts="-v -q -h -V --lock --identity --wait --min-hold --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --log-format --verbose --quiet --help --version status manifest step-down doctor check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -222,6 +225,36 @@ _leaderrun() {
                     return 0
                     ;;
                 -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        leaderrun__subcmd__step__subcmd__down)
+            opts="-h --lock --kubeconfig --context --as --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --lock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --as)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -45,6 +45,7 @@ complete -c leaderrun -n "__fish_leaderrun_needs_command" -s h -l help -d 'Print
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -s V -l version -d 'Print version'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "status" -d 'Show who holds a lock, since when and for how long'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "manifest" -d 'Print the service account, its rights and its priority for a lock, to be piped into kubectl apply -f -'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "step-down" -d 'Ask whoever holds a lock to stop its command and to hand over'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "doctor" -d 'Check what running a command under a lock will need, and say what to do about what is missing'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "check" -d 'Run by the command: is the lock still held?'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
@@ -56,6 +57,11 @@ complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s h -l help
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l lock -d 'The lock: a Lease as NAMESPACE/NAME, or another kind as KIND:NAMESPACE/NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service-account -d 'The service account that the pods have [default: the name of the lock]' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -s h -l help -d 'Print help'
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l context -d 'The context of the kubeconfig to use' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l as -d 'The user to act as' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -s h -l help -d 'Print help'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l context -d 'The context of the kubeconfig to use' -r

@@ -54,6 +54,23 @@ Exit status:
         service_account: Option<String>,
     },
 
+    /// Ask whoever holds a lock to stop its command and to hand over
+    #[command(
+        override_usage = "leaderrun step-down --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+It asks once and does not wait. The holder finds the request at its next renewal and then does as on SIGTERM: its command \
+gets SIGTERM and, with --kill-after, SIGKILL; when nothing is left of it the lock is given back, and that leaderrun ends.
+
+Exit status:
+  0    asked
+  1    nobody holds it
+  125  not asked: held by another program than leaderrun, or not reached"
+    )]
+    StepDown {
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+
     /// Check what running a command under a lock will need, and say what to do about what is missing
     #[command(
         override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
@@ -121,6 +138,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Result<Tool>, clap::Error> {
     Ok(Ok(match Tools::try_parse_from(arguments)?.tool {
         Arguments::Status { place, output } => Tool::Status(place.into(), output),
         Arguments::Manifest { lock, service_account } => Tool::Manifest(lock, service_account),
+        Arguments::StepDown { place } => Tool::StepDown(place.into()),
         Arguments::Doctor { place, times } => {
             return Ok(times.timing().map(|timing| Tool::Doctor(place.into(), timing)));
         }

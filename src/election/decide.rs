@@ -115,7 +115,7 @@ impl Election {
         let renew_time = Record::next_renew_time(sighted.max(self.last_renew_time), now.wall);
         let run = Some(RunMark { run: self.campaign.run.clone(), state, renew_time });
         let lease_duration_seconds = u32::try_from(self.campaign.timing.lease_duration().as_secs()).ok();
-        Record { lease_duration_seconds, renew_time: Some(renew_time), run, ..record }
+        Record { lease_duration_seconds, renew_time: Some(renew_time), run, step_down: None, ..record }
     }
 
     fn read(&mut self, now: Now) {

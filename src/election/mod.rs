@@ -119,6 +119,7 @@ pub struct Election {
     claiming: bool,
     conflicts: u32,
     told_polling: bool,
+    asked_to_step_down: bool,
     random: fastrand::Rng,
     actions: VecDeque<Action>,
 }
@@ -145,6 +146,7 @@ impl Election {
             claiming: false,
             conflicts: 0,
             told_polling: false,
+            asked_to_step_down: false,
             random: fastrand::Rng::with_seed(seed),
             actions: VecDeque::new(),
         };
@@ -354,7 +356,18 @@ impl Election {
             Phase::Finished => {}
         }
         self.forget_settled_writes();
+        self.heed_request_to_step_down();
         changed
+    }
+
+    /// Only in a record that is this run's own: what anybody else made of it is dealt with first.
+    fn heed_request_to_step_down(&mut self) {
+        let record = self.sighting.as_ref().and_then(Sighting::record);
+        let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.campaign.run));
+        if asked && matches!(self.phase, Phase::Holding { lost: false, .. }) && !self.asked_to_step_down {
+            self.asked_to_step_down = true;
+            self.actions.push_back(Action::StepDown);
+        }
     }
 
     fn win(&mut self, sent: Instant, stored: Stored) {

@@ -81,6 +81,8 @@ pub enum Action {
     Lead(Leadership),
     /// A renewal succeeded.
     Extend(Tenure),
+    /// This run is asked to end its command in good order. The lease stays its own until then.
+    StepDown,
     /// Somebody else holds the lease: kill the command at once.
     Lose {
         holder: String,

@@ -17,6 +17,10 @@ pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 /// The annotation that says how many candidates a release wakes: see [`Record::contenders`].
 pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 
+/// The annotation by which the run that holds the lease is asked to give it up: see
+/// [`Record::asks_to_step_down`].
+pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
+
 /// The least step between two renewals: a record's times have microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
@@ -43,6 +47,9 @@ pub struct Record {
     /// a claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contenders: Option<u32>,
+    /// The run that is asked to step down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_down: Option<RunId>,
 }
 
 impl Record {
@@ -62,6 +69,12 @@ impl Record {
     pub fn is_held_by_run(&self, run: &RunId, identity: &str) -> bool {
         self.holder_identity == identity
             && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
+    }
+
+    /// Whether this run is asked to end its command and to release the lease. Its next write takes the request
+    /// back: a request is for one run, once.
+    pub fn asks_to_step_down(&self, run: &RunId) -> bool {
+        self.step_down.as_ref() == Some(run)
     }
 
     /// Whether somebody may be running a command on the strength of this record.

@@ -532,3 +532,41 @@ fn many_do_not_take_an_expired_lease_at_the_same_instant() {
     play.read(Some(held));
     play.expect_write();
 }
+
+#[test]
+fn who_is_asked_to_step_down_says_so_once_and_takes_the_request_back() {
+    let asked = |record: &Record, run: &str| Record { step_down: Some(RunId::new(run)), ..record.clone() };
+    let mut play = Play::leading();
+    play.passes(2 * SECOND);
+    play.expect_write();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    let mine = play.election.sighting.as_ref().and_then(Sighting::record).cloned().unwrap();
+    play.read(Some(asked(&mine, "another-run")));
+    assert!(!play.actions().contains(&Action::StepDown), "it is another run that is asked");
+
+    play.passes(2 * SECOND);
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.read(Some(asked(&mine, "my-run")));
+    let actions = play.actions();
+    assert_eq!(actions.iter().filter(|action| **action == Action::StepDown).count(), 1);
+    let renewal = actions.into_iter().rev().find_map(|action| match action {
+        Action::Send(Request::Update(_, record)) => Some(record),
+        _ => None,
+    });
+    let renewal = renewal.expect("it keeps the lease meanwhile");
+    assert_eq!((renewal.step_down.clone(), renewal.is_held()), (None, true));
+    play.written(renewal);
+    play.passes(2 * SECOND);
+    assert!(!play.actions().contains(&Action::StepDown));
+}
+
+#[test]
+fn a_request_in_a_record_that_others_wrote_does_not_count() {
+    let mut play = Play::leading();
+    play.passes(2 * SECOND);
+    play.expect_write();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    let others = Record { step_down: Some(RunId::new("my-run")), ..others("r", RunState::Held, T1, 15) };
+    play.read(Some(others));
+    assert!(matches!(play.actions()[..], [Action::Lose { .. }]), "it is lost, as ever");
+}

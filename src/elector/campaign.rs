@@ -42,6 +42,8 @@ pub enum Event {
         environment: Vec<(String, String)>,
     },
     Extend(Tenure),
+    /// End the command as if leaderrun were told to end.
+    StepDown,
     Lose,
     Finished(Outcome),
     /// There is no election: the lock cannot be reached in any way.
@@ -243,6 +245,10 @@ impl<'a> Contest<'a> {
             Action::Extend(tenure) => {
                 self.observations.held(tenure);
                 guard.tell(Event::Extend(tenure));
+            }
+            Action::StepDown => {
+                info!("asked to step down from {}", self.name);
+                guard.tell(Event::StepDown);
             }
             Action::Lose { holder } => {
                 warn!("leadership of {} lost: it is held by {}", self.name, shown(&holder));

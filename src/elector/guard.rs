@@ -175,6 +175,7 @@ impl Guard {
                 _ => self.race.notify(Notice::TreeGone { well: false }),
             },
             Event::Extend(tenure) => self.order(&Order::Extend(tenure)),
+            Event::StepDown => self.relay(libc::SIGTERM),
             Event::Lose => {
                 if let Phase::Leading { enforced, lost } = &mut self.phase {
                     (*enforced, *lost) = (Tenure::over(Instant::now()), true);
@@ -211,10 +212,7 @@ impl Guard {
             return;
         }
         match &mut self.phase {
-            Phase::Leading { .. } => {
-                self.asked_to_end = self.asked_to_end.or(asks_for_an_end(signal).then_some(signal));
-                self.order(&Order::Signal(signal));
-            }
+            Phase::Leading { .. } => self.relay(signal),
             Phase::Waiting { claiming } if asks_for_an_end(signal) => {
                 let patience = if *claiming { GIVE_BACK } else { GOOD_BYE };
                 info!("{}: waiting no longer", signals::name(signal));
@@ -227,6 +225,13 @@ impl Guard {
                 *until = (*until).min(Instant::now() + GIVE_BACK);
             }
             _ => {}
+        }
+    }
+
+    fn relay(&mut self, signal: i32) {
+        if let Phase::Leading { .. } = self.phase {
+            self.asked_to_end = self.asked_to_end.or(asks_for_an_end(signal).then_some(signal));
+            self.order(&Order::Signal(signal));
         }
     }
 

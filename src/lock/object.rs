@@ -11,7 +11,9 @@ use super::kubernetes::Cluster;
 use super::resource::{ObjectName, Resource, Verb, error, expired};
 use super::{Lock, LockError, LockErrorKind};
 use crate::election::WatchEvent;
-use crate::election::record::{CONTENDERS_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, Stored, Version};
+use crate::election::record::{
+    CONTENDERS_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
+};
 
 /// How long the server keeps a watch open: the longest that kube allows.
 const WATCH_SECONDS: u32 = 290;
@@ -81,6 +83,7 @@ impl ObjectLock {
         let annotation = |name| annotations.and_then(|all| all.get(name));
         record.run = annotation(RUN_ANNOTATION).and_then(|text| text.parse().ok());
         record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
+        record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
         record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
         Ok(Stored { record, version })
     }
@@ -154,9 +157,13 @@ fn filled(resource: &Resource, mut object: DynamicObject, record: &Record) -> Dy
     let run = record.run.as_ref().map(ToString::to_string);
     let not_before = record.not_before.as_ref().map(ToString::to_string);
     let contenders = record.contenders.map(|contenders| contenders.to_string());
-    for (name, text) in
-        [(RUN_ANNOTATION, run), (NOT_BEFORE_ANNOTATION, not_before), (CONTENDERS_ANNOTATION, contenders)]
-    {
+    let step_down = record.step_down.as_ref().map(ToString::to_string);
+    for (name, text) in [
+        (RUN_ANNOTATION, run),
+        (NOT_BEFORE_ANNOTATION, not_before),
+        (CONTENDERS_ANNOTATION, contenders),
+        (STEP_DOWN_ANNOTATION, step_down),
+    ] {
         match text {
             Some(text) => annotations.insert(name.to_owned(), text),
             None => annotations.remove(name),

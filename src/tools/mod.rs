@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod manifest;
 mod status;
+mod step_down;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub enum Tool {
     Status(Place, Output),
     /// Print what a cluster has to know before a candidate may run in it, for this service account.
     Manifest(LockName, Option<String>),
+    /// Ask the holder of the lock to hand it over.
+    StepDown(Place),
     /// Check what running a command under the lock will need.
     Doctor(Place, Timing),
     /// Say by the status whether the run that this process belongs to holds the lock for at least so long.
@@ -72,6 +75,7 @@ pub fn run(tool: Tool) -> Result<Answer> {
     match tool {
         Tool::Status(place, output) => wait_for(status::status(place, output)),
         Tool::Manifest(lock, service_account) => manifest::manifest(&lock, service_account.as_deref()),
+        Tool::StepDown(place) => wait_for(step_down::step_down(place)),
         Tool::Doctor(place, timing) => wait_for(doctor::doctor(place, &timing)),
         Tool::Check(min_remaining) => check::check(min_remaining),
     }

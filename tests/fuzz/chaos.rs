@@ -73,6 +73,7 @@ pub fn record(random: &mut Rng) -> Record {
         lease_transitions: [0, 1, i32::MAX as u32, u32::MAX][random.usize(..4)],
         run: (random.u8(..4) > 0).then_some(mark),
         not_before: (random.u8(..6) == 0).then(|| time(random)),
+        step_down: (random.u8(..6) == 0).then(|| RunId::new(["run-a", "my-run", ""][random.usize(..3)])),
         contenders: [None, None, Some(0), Some(1000), Some(u32::MAX)][random.usize(..5)],
     }
 }

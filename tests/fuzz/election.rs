@@ -213,6 +213,10 @@ impl Play {
                     assert!(self.leads && self.sent.iter().any(|(_, sent)| *sent == renewed));
                     assert!(!self.knowledge.is_anothers());
                 }
+                Action::StepDown => {
+                    let last = self.knowledge.last().expect("what asks for it");
+                    assert!(self.leads && last.record.step_down.is_some());
+                }
                 Action::Lose { .. } => {
                     assert!(self.knowledge.is_anothers() || self.knowledge.last().is_some());
                 }
@@ -244,6 +248,7 @@ impl Play {
             }
             let renewed = record.renew_time;
             assert!(record.mark().is_some(), "a write says whose it is");
+            assert_eq!(record.step_down, None, "a write takes every request to step down back");
             assert!(record.lease_transitions <= i32::MAX as u32 || !self.leads);
             assert_eq!(
                 record.lease_duration_seconds.map(|seconds| Duration::from_secs(seconds.into())),
@@ -266,12 +271,13 @@ fn wall_clock(random: &mut Rng) -> Timestamp {
 
 /// What somebody with `kubectl edit` makes of a record.
 fn edited(random: &mut Rng, record: Record) -> Record {
-    match random.u8(..6) {
+    match random.u8(..7) {
         0 => Record { holder_identity: String::new(), ..record },
         1 => Record { lease_duration_seconds: chaos::seconds(random), ..record },
         2 => Record { renew_time: Some(chaos::time(random)), ..record },
         3 => Record { run: None, ..record },
         4 => Record { holder_identity: chaos::text(random), ..record },
+        5 => Record { step_down: Some(RunId::new("my-run")), ..record },
         _ => Record { run: None, holder_identity: String::new(), ..record },
     }
 }

@@ -191,6 +191,7 @@ fn help_and_version_are_no_failures() {
         (&["manifest", "--help"], "--service-account"),
         (&["check", "--help"], "--min-remaining"),
         (&["doctor", "--help"], "--renew-deadline"),
+        (&["step-down", "--help"], "asks once and does not wait"),
     ] {
         let mut asked = Candidate::bare("a").args(options).start();
         asked.ends_with(0);

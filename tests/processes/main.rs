@@ -32,6 +32,7 @@ mod scrape;
 mod stall;
 mod status;
 mod stderr;
+mod step_down;
 mod stop;
 mod stopped_thread;
 mod stuck;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         pid_one::trials(),
         status::trials(),
         stderr::trials(),
+        step_down::trials(),
         stop::trials(),
         stuck::trials(),
         suspend::trials(),

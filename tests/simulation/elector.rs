@@ -188,6 +188,10 @@ impl World {
                 self.led_at = self.now;
                 self.inform(run, News::Extend(tenure));
             }
+            Action::StepDown => {
+                tell!(self, "{} is asked to step down", self.name(run));
+                self.inform(run, News::StepDown);
+            }
             Action::Lose { holder } => {
                 tell!(self, "{} sees that {holder:?} holds the lease", self.name(run));
                 self.inform(run, News::Lose);

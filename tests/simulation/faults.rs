@@ -149,6 +149,14 @@ impl World {
                 self.store.touch();
                 self.publish();
             }
+            // Nobody is displaced by it.
+            Fault::StepDown => {
+                if let Some(mut record) = self.store.record().cloned() {
+                    record.step_down = record.mark().map(|mark| mark.run.clone());
+                    self.store.write(record);
+                    self.publish();
+                }
+            }
             Fault::Delete => self.meddle("deletes the lease", |_| None),
             Fault::Recreate => {
                 self.meddle("deletes the lease", |_| None);

@@ -25,6 +25,7 @@ pub enum News {
     NotWon,
     Lead(Tenure),
     Extend(Tenure),
+    StepDown,
     Lose,
     Finished(Outcome),
 }
@@ -91,6 +92,7 @@ impl World {
                 self.order(run, Order::Start { tenure, environment: Vec::new() });
             }
             (News::Lead(_), _) => self.notify(run, Notice::TreeGone),
+            (News::StepDown, Phase::Leading { .. }) => self.order(run, Order::Signal(15)),
             (News::Extend(tenure), _) => self.order(run, Order::Extend(tenure)),
             (News::Lose, _) if self.mutation == Mutation::GraceWhenKnownLost => self.lose_by(run, Duration::ZERO),
             (News::Lose, phase) => {

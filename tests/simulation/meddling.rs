@@ -37,6 +37,14 @@ fn an_old_state_that_is_put_back_releases_nothing() {
     holds_through(&Wishes { faults: Some(&[Fault::PutBack]), ..BY }, 300);
 }
 
+/// A request to step down is heeded or not, and changes nothing else.
+#[test]
+fn a_request_to_step_down_takes_the_lease_from_nobody() {
+    let faults =
+        &[Fault::StepDown, Fault::StepDown, Fault::CutOff, Fault::Delete, Fault::Empty, Fault::FreezeSupervisor];
+    holds_through(&Wishes { faults: Some(faults), stubborn_commands: true, calm_network: false, ..BY }, 1_000);
+}
+
 /// Who waits for a displaced holder forgets it when a second one is displaced and comes back.
 #[test]
 fn one_displaced_holder_does_not_make_others_forgotten() {

@@ -51,6 +51,8 @@ pub enum Fault {
     Shorten,
     /// An older state is put back, mark and all.
     PutBack,
+    /// The run that holds the lease is asked to step down.
+    StepDown,
 }
 
 impl Fault {

@@ -1,0 +1,85 @@
+//! `leaderrun step-down`.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::Cluster;
+use crate::witness::Witnesses;
+
+crate::trials![
+    the_holder_of_every_kind_hands_over_once,
+    a_command_that_does_not_end_keeps_the_lease_until_it_is_killed,
+    a_waiting_candidate_is_not_asked,
+    nobody_and_strangers_are_not_asked,
+];
+
+fn step_down(lock: &TestLock, status: i32) -> String {
+    let mut asked = Candidate::tool("step-down", lock).start();
+    asked.ends_with(status);
+    asked.output() + &asked.log()
+}
+
+fn the_holder_of_every_kind_hands_over_once() {
+    let kinds = ["lease", "endpoints", "configmap+lease"].map(TestLock::of_kind);
+    for lock in [TestLock::file()].into_iter().chain(kinds) {
+        let witnesses = Witnesses::new();
+        let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+        b.says("is held by a");
+        assert_eq!(
+            step_down(&lock, 0),
+            format!("asked a to step down from {}\n", lock.name.trim_start_matches("lease:"))
+        );
+        let ended = a.wait();
+        assert_ne!(ended.code(), Some(76), "it has lost nothing: {}", a.log());
+        a.says("asked to step down");
+        witnesses.wait_for("b", 1);
+        b.says("started the command");
+        let of_b = b.log();
+        assert!(!of_b.contains("asked to step down"), "{of_b}");
+        b.stop();
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(["--kill-after", "7s"]).witnessed(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
+    b.says("is held by a");
+    step_down(&lock, 0);
+    a.says("asked to step down");
+    let lease = || Cluster::shared().admin().get(&lock.path()).expect("the lease");
+    eventually("the request is taken back", || lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null());
+    a.ends_with(137);
+    b.ends_with(0);
+    let life = witnesses.of("a").remove(0);
+    assert!(life.told > 0 && life.last - life.told > 5_000_000_000, "it lived for longer than a renewal lasts");
+    witnesses.assert_one_at_a_time(2);
+}
+
+fn a_waiting_candidate_is_not_asked() {
+    let lock = TestLock::file();
+    let a = Candidate::new("a", &lock).script("echo started; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    a.signal(Signal::SIGSTOP);
+    step_down(&lock, 0);
+    let again = step_down(&lock, 0);
+    assert!(again.contains("asked a"), "asking again changes nothing: {again}");
+    let mut b = Candidate::new("b", &lock).script("true");
+    b.ends_with(0);
+    assert!(!b.log().contains("asked to step down"), "it was another run that was asked: {}", b.log());
+    a.signal(Signal::SIGCONT);
+}
+
+fn nobody_and_strangers_are_not_asked() {
+    let lock = TestLock::lease();
+    assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));
+    let lease =
+        json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "stranger", "leaseDurationSeconds": 15 } });
+    Cluster::shared().admin().replace(&lock.path(), &lease).expect("a lease");
+    assert!(step_down(&lock, 125).contains("stranger does not run leaderrun"));
+}
