@@ -6,6 +6,7 @@ mod manifest;
 mod status;
 mod step_down;
 
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -73,15 +74,16 @@ pub struct Answer {
 /// When it cannot be done.
 pub fn run(tool: Tool) -> Result<Answer> {
     match tool {
-        Tool::Status(place, output) => wait_for(status::status(place, output)),
+        Tool::Status(place, output) => wait_for(Box::pin(status::status(place, output))),
         Tool::Manifest(lock, service_account) => manifest::manifest(&lock, service_account.as_deref()),
-        Tool::StepDown(place) => wait_for(step_down::step_down(place)),
-        Tool::Doctor(place, timing) => wait_for(doctor::doctor(place, &timing)),
+        Tool::StepDown(place) => wait_for(Box::pin(step_down::step_down(place))),
+        Tool::Doctor(place, timing) => wait_for(Box::pin(doctor::doctor(place, &timing))),
         Tool::Check(min_remaining) => check::check(min_remaining),
     }
 }
 
-fn wait_for<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+/// One for all, so that the runtime is compiled once for them.
+fn wait_for(answer: Pin<Box<dyn Future<Output = Result<Answer>> + '_>>) -> Result<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot prepare for requests")?;
     let answer = runtime.block_on(answer);
