@@ -38,7 +38,7 @@ _leaderrun() {
 
     case "${cmd}" in
         leaderrun)
-            opts="-v -q -h -V --lock --identity --wait --min-hold --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --log-format --verbose --quiet --help --version status manifest step-down doctor check"
+            opts="-v -q -h -V --lock --identity --wait --min-hold --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --http --ready-when --log-format --verbose --quiet --help --version status manifest step-down doctor check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -97,6 +97,14 @@ _leaderrun() {
                     return 0
                     ;;
                 --as)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --http)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ready-when)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_leaderrun_global_optspecs
-    string join \n lock= identity= wait= min-hold= on-lost= lease-duration= renew-deadline= retry-period= lost-grace= stop-signal= kill-after= kubeconfig= context= as= log-format= v/verbose q/quiet h/help V/version
+    string join \n lock= identity= wait= min-hold= on-lost= lease-duration= renew-deadline= retry-period= lost-grace= stop-signal= kill-after= kubeconfig= context= as= http= ready-when= log-format= v/verbose q/quiet h/help V/version
 end
 
 function __fish_leaderrun_needs_command
@@ -38,6 +38,8 @@ complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l context -d 'The context of the kubeconfig to use' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to act as' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l ready-when -d 'When /readyz says yes: waiting, which includes leading, or only leading' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l log-format -d 'How log lines on stderr look: text or json' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -s v -l verbose -d 'Say more; twice: what the libraries say, too'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -s q -l quiet -d 'Say only what goes wrong'
