@@ -18,7 +18,7 @@ use crate::election::tenure::Tenure;
 const LARGEST_PACKET: usize = 64 * 1024;
 
 /// What the elector tells the supervisor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Order {
     /// The lease is won: run the command for as long as the tenure lasts.
     Start { tenure: Tenure, environment: Vec<(String, String)> },
@@ -31,7 +31,7 @@ pub enum Order {
 }
 
 /// What the supervisor tells the elector.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Report {
     /// This is the tenure now enforced. Answers every `Start` and `Extend`.
     Enforcing(Tenure),
@@ -44,7 +44,7 @@ pub enum Report {
 }
 
 /// How the command's life ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gone {
     pub end: End,
     /// It had to be stopped because the leadership was lost.
@@ -52,7 +52,7 @@ pub struct Gone {
 }
 
 /// How the command's main process ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum End {
     NotStarted,
     /// It could not be executed, with this `errno`.

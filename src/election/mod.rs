@@ -50,21 +50,21 @@ const CONFLICTS_IN_A_ROW: u32 = 3;
 /// Writes whose fate is unknown that are remembered; forgetting one only costs another write.
 const DOUBTFUL_WRITES: usize = 16;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Attempt {
     sent: Instant,
     write: Option<Write>,
 }
 
 /// A write that was sent: enough to recognise it when its reply is lost.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Write {
     base: Option<Version>,
     renew_time: Option<Timestamp>,
     sent: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     Waiting,
     /// The lease is ours, and a command may be alive.
@@ -84,14 +84,14 @@ enum Phase {
     Finished,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Watching {
     Closed { reopen_at: Instant },
     Open { since: Instant },
 }
 
 /// One candidate in the election for one lease; see the [module](self).
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Election {
     campaign: Campaign,
     phase: Phase,
@@ -120,7 +120,8 @@ pub struct Election {
     conflicts: u32,
     told_polling: bool,
     asked_to_step_down: bool,
-    random: fastrand::Rng,
+    /// Of the next random number.
+    seed: u64,
     actions: VecDeque<Action>,
 }
 
@@ -147,7 +148,7 @@ impl Election {
             conflicts: 0,
             told_polling: false,
             asked_to_step_down: false,
-            random: fastrand::Rng::with_seed(seed),
+            seed,
             actions: VecDeque::new(),
         };
         election.decide(now);
@@ -431,7 +432,10 @@ impl Election {
     }
 
     fn jittered_retry(&mut self) -> Duration {
-        self.campaign.timing.retry_period().mul_f64(1.0 + JITTER * self.random.f64())
+        let mut random = fastrand::Rng::with_seed(self.seed);
+        let jitter = JITTER * random.f64();
+        self.seed = random.get_seed();
+        self.campaign.timing.retry_period().mul_f64(1.0 + jitter)
     }
 
     /// Drops the writes that can no longer be carried out: the version they replace has been replaced.

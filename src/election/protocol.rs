@@ -10,7 +10,7 @@ use super::timing::Timing;
 use crate::process::clock::Instant;
 
 /// Who takes part, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Campaign {
     pub identity: String,
     pub run: RunId,
@@ -29,7 +29,7 @@ pub struct Now {
 }
 
 /// A request for the record. One at a time; a new one replaces the one before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     Get,
     Create(Record),
@@ -37,7 +37,7 @@ pub enum Request {
 }
 
 /// How a [`Request`] was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// To a read: the record, or that there is none.
     Read(Option<Stored>),
@@ -52,7 +52,7 @@ pub enum Reply {
 }
 
 /// What a watch of the record said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and none is kept")]
 pub enum WatchEvent {
     Changed(Stored),
@@ -66,7 +66,7 @@ pub enum WatchEvent {
 }
 
 /// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Send this request, dropping the one before it with its connection if it is still under way.
     Send(Request),
@@ -94,7 +94,7 @@ pub enum Action {
 }
 
 /// A lease that was just won.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     pub tenure: Tenure,
     /// Of the write that won: the fencing token, or what it is made of.
@@ -103,7 +103,7 @@ pub struct Leadership {
 }
 
 /// Why an election is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The command is gone and the lease was given back.
     Released,
@@ -118,7 +118,7 @@ pub enum Outcome {
 }
 
 /// What people want to know of an election.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum News {
     /// Somebody else holds the lease.
     Waiting { holder: String, lease_duration: Duration },

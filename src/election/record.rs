@@ -25,7 +25,7 @@ pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
 /// One leader election record, as every implementation of the protocol has it, and leaderrun's mark.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
     /// The holder's identity; empty when nobody holds it.
@@ -125,7 +125,7 @@ impl fmt::Display for RunId {
 }
 
 /// Which run wrote a record, whether it held or released the lease by that, and the record's time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunMark {
     pub run: RunId,
     pub state: RunState,
@@ -134,7 +134,7 @@ pub struct RunMark {
 }
 
 /// What a run's write did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
     Held,
     Released,
@@ -196,7 +196,7 @@ impl<'de> Deserialize<'de> for RunMark {
 }
 
 /// Which state of the stored object a record was read from; a write names the one it replaces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// Tells an object from one that was deleted and made anew under the same name.
     pub uid: String,
@@ -205,7 +205,7 @@ pub struct Version {
 }
 
 /// A record and where it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
     pub record: Record,
     pub version: Version,

@@ -10,7 +10,7 @@ use crate::process::clock::Instant;
 ///
 /// The record's own times are never compared with a clock: a holder is taken for dead only when its
 /// record stayed the same for as long as the record says it holds.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Sighting {
     /// The record and its version; nothing when there is no record.
     pub stored: Option<Stored>,
@@ -29,7 +29,7 @@ const MOST_DISPLACED: usize = 16;
 
 /// A holder that may be alive although the record no longer says so: somebody else emptied, overwrote or
 /// deleted what it held.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Displaced {
     run: Option<RunId>,
     until: Instant,

@@ -14,7 +14,7 @@ const PATIENCE_WITH_THE_SUPERVISOR: Duration = Duration::from_millis(50);
 
 /// The time that one successful renewal buys: until when the command may run untouched, and when it is
 /// killed at the latest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
     /// T0, just before the renewal's request was sent: the record cannot be older than this.
     pub renewed: Instant,

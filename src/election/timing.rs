@@ -19,7 +19,7 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
 const LONGEST_LEASE: Duration = Duration::from_secs(i32::MAX as u64);
 
 /// Durations that fit together; see [`Timing::new`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     lease_duration: Duration,
     renew_deadline: Duration,

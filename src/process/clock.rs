@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Two processes of one machine can compare theirs; instants of two machines mean nothing to each
 /// other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(Duration);
 
 impl Instant {

@@ -22,7 +22,7 @@ use crate::process::clock::Instant;
 use crate::process::signals::asks_for_an_end;
 
 /// What the command line says about ending the command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Manners {
     /// Sent when the leadership is lost.
     pub stop_signal: i32,
@@ -33,7 +33,7 @@ pub struct Manners {
 }
 
 /// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Start the command, if [`Policy::may_start`] still says so at the last moment.
     Start,
@@ -50,7 +50,7 @@ pub enum Action {
 }
 
 /// Why the tree is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The leadership is lost and the grace is over.
     Lost,
@@ -60,7 +60,7 @@ pub enum Reason {
     LeftRunning,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Main {
     NotStarted,
     Running,
@@ -68,7 +68,7 @@ enum Main {
 }
 
 /// The life of one command; see the [module](self).
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Policy {
     manners: Manners,
     tenure: Option<Tenure>,

@@ -1,0 +1,491 @@
+//! One run of leaderrun: its election, driven like the production loop drives it, and its guard.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use leaderrun::channel::{Order, Report};
+use leaderrun::election::record::{RunId, RunState, Stored};
+use leaderrun::election::tenure::Tenure;
+use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Reply, Request, WatchEvent};
+use leaderrun::process::clock::Instant;
+use leaderrun::supervisor::policy::{Manners, Policy};
+
+use crate::clock::Time;
+use crate::disturbance::{Cut, Part};
+use crate::setting::{DYING, Rule};
+use crate::world::{Broken, World};
+
+const TERM: i32 = 15;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Process {
+    Well,
+    Frozen,
+    Dead,
+}
+
+/// The guard's phases, as in production.
+#[derive(Clone, Copy, Debug, Hash)]
+pub enum Guard {
+    Waiting,
+    Leading { enforced: Tenure, lost: bool },
+    Killing,
+    Ending,
+}
+
+/// The command: a main process and one that it forked, which both ignore every signal but SIGKILL.
+#[derive(Clone, Debug, Default, Hash)]
+pub struct Tree {
+    pub main: bool,
+    pub forked: bool,
+    /// SIGKILL was sent to all of it.
+    pub dies_at: Option<Time>,
+}
+
+impl Tree {
+    pub fn is_left(&self) -> bool {
+        self.main || self.forked
+    }
+}
+
+#[derive(Clone, Hash)]
+pub struct Run {
+    pub host: usize,
+    pub id: RunId,
+    pub elector: Process,
+    pub supervisor: Process,
+    pub election: Election,
+    pub policy: Policy,
+    pub guard: Guard,
+    pub tree: Tree,
+    /// The election is over.
+    pub over: bool,
+    pub request: Option<Request>,
+    pub request_is_late: bool,
+    pub reply: Option<Reply>,
+    pub reply_is_late: bool,
+    /// Requests whose answers nobody waits for any more, that may still be carried out.
+    pub given_up: Vec<Request>,
+    pub watch: Option<VecDeque<WatchEvent>>,
+    watch_is_late: bool,
+    pub watch_is_dead: bool,
+    pub orders: VecDeque<Order>,
+    pub reports: VecDeque<Report>,
+    pub elector_seen_dead: bool,
+    pub main_reaped: bool,
+    pub has_main: bool,
+    pub token: u64,
+    /// The holder in the record as this run was last shown it.
+    pub knows: Option<RunId>,
+    /// A third party has removed this run's mark.
+    pub displaced: bool,
+    pub lost_at: Option<Instant>,
+}
+
+impl Run {
+    pub fn name(&self) -> String {
+        format!("{}/{}", ["A", "B"][self.host], self.id)
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.guard, Guard::Waiting)
+    }
+
+    /// Whether somebody who is new could not know that this run may hold the lease.
+    pub fn is_displaced(&self) -> bool {
+        self.displaced && (self.tree.is_left() || !self.over)
+    }
+
+    /// A process, and the other one.
+    pub fn parts(&self, part: Part) -> (Process, Process) {
+        match part {
+            Part::Elector => (self.elector, self.supervisor),
+            Part::Supervisor => (self.supervisor, self.elector),
+        }
+    }
+
+    pub fn part(&mut self, part: Part) -> &mut Process {
+        match part {
+            Part::Elector => &mut self.elector,
+            Part::Supervisor => &mut self.supervisor,
+        }
+    }
+
+    /// How many things are under way that could be here by now.
+    pub fn on_the_way(&self) -> u8 {
+        // What has reached a process that is stopped waits there.
+        let heeds = self.elector == Process::Well;
+        let event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
+        u8::from(self.request.is_some() && !self.request_is_late)
+            + u8::from(heeds && self.reply.is_some() && !self.reply_is_late)
+            + u8::from(heeds && event)
+    }
+
+    pub fn everything_is_late(&mut self) {
+        self.request_is_late = self.request.is_some();
+        if self.elector == Process::Well {
+            self.reply_is_late = self.reply.is_some();
+            self.watch_is_late = self.watch.as_ref().is_some_and(|events| !events.is_empty());
+        }
+    }
+}
+
+impl World<'_> {
+    pub fn begin(&mut self, host: usize) {
+        let timing = self.setting.timing.clone();
+        let number = self.state.runs.len();
+        let id = RunId::new(number.to_string());
+        let identity = if self.setting.one_identity { "same" } else { ["A", "B"][host] };
+        let campaign = Campaign { identity: identity.to_owned(), run: id.clone(), timing, wait: None, min_hold: None };
+        let now = self.setting.clocks[host].now(self.state.now);
+        let now = Now { wall: self.setting.clocks[host].now(0).wall, ..now };
+        let manners = Manners { stop_signal: TERM, lost_grace: self.setting.timing.lost_grace(), kill_after: None };
+        self.state.runs.push(Run {
+            host,
+            id,
+            elector: Process::Well,
+            supervisor: Process::Well,
+            election: Election::new(campaign, now, number as u64),
+            policy: Policy::new(manners),
+            guard: Guard::Waiting,
+            tree: Tree::default(),
+            over: false,
+            request: None,
+            request_is_late: false,
+            reply: None,
+            reply_is_late: false,
+            given_up: Vec::new(),
+            watch: None,
+            watch_is_late: false,
+            watch_is_dead: false,
+            orders: VecDeque::new(),
+            reports: VecDeque::new(),
+            elector_seen_dead: false,
+            main_reaped: false,
+            has_main: false,
+            token: 0,
+            knows: None,
+            displaced: false,
+            lost_at: None,
+        });
+        self.act(number);
+    }
+
+    fn now(&self, run: usize) -> Now {
+        // Wall clocks stand still: nothing depends on them, and more states are alike.
+        let clock = &self.setting.clocks[self.state.runs[run].host];
+        Now { boot: clock.boot(self.state.now), wall: clock.now(0).wall }
+    }
+
+    pub fn boot(&self, run: usize) -> Instant {
+        self.now(run).boot
+    }
+
+    /// In how long, of true time, a duration of this run's clock is over.
+    pub fn in_true_time(&self, run: usize, duration: Duration) -> Time {
+        self.state.now + self.setting.clocks[self.state.runs[run].host].true_time(duration)
+    }
+
+    pub fn next_instant_of(&self, run: usize) -> Option<Time> {
+        let Run { host, elector, supervisor, election, policy, guard, tree, .. } = &self.state.runs[run];
+        let (mut instants, mut at) = (Vec::new(), tree.dies_at);
+        if *elector == Process::Well {
+            instants.extend(election.next_timeout());
+            if let Guard::Leading { enforced, .. } = guard
+                && !self.is_broken(Rule::LastResort)
+            {
+                instants.push(enforced.last_resort());
+            }
+        }
+        if *supervisor == Process::Well {
+            instants.extend(policy.next_timeout());
+        }
+        at = instants.into_iter().map(|instant| self.setting.clocks[*host].time_of(instant)).chain(at).min();
+        at
+    }
+
+    /// Everything that this run does because of the time.
+    pub fn look_at_the_time(&mut self, run: usize) {
+        if self.state.runs[run].tree.dies_at.is_some_and(|at| self.state.now >= at) {
+            self.state.runs[run].tree = Tree::default();
+            self.tell(|world| format!("{}'s command is dead", world.state.runs[run].name()));
+        }
+        self.run_supervisor(run);
+        self.run_guard(run);
+        self.run_election(run);
+    }
+
+    fn run_election(&mut self, run: usize) {
+        let now = self.now(run);
+        while self.state.runs[run].elector == Process::Well
+            && self.state.runs[run].election.next_timeout().is_some_and(|at| now.boot >= at)
+        {
+            self.state.runs[run].election.handle_timeout(now);
+            self.act(run);
+        }
+    }
+
+    /// The answer reaches the election.
+    pub fn answered(&mut self, run: usize) {
+        let Some(reply) = self.state.runs[run].reply.take() else { return };
+        self.state.runs[run].reply_is_late = false;
+        let by_read = matches!(reply, Reply::Read(_));
+        if let Reply::Read(stored) = &reply {
+            self.note_knowledge(run, stored.as_ref());
+        } else if let Reply::Written(stored) = &reply {
+            self.note_knowledge(run, Some(stored));
+        }
+        let reply = match reply {
+            Reply::Read(stored) => Reply::Read(stored.map(|stored| self.shown_to(run, stored))),
+            Reply::Written(stored) => Reply::Written(self.shown_to(run, stored)),
+            reply => reply,
+        };
+        let now = self.now(run);
+        self.state.runs[run].election.handle_reply(now, reply);
+        self.act_on(run, !by_read);
+    }
+
+    pub fn watched(&mut self, run: usize) {
+        let Some(event) = self.state.runs[run].watch.as_mut().and_then(VecDeque::pop_front) else { return };
+        let is_empty = self.state.runs[run].watch.as_ref().is_none_or(VecDeque::is_empty);
+        self.state.runs[run].watch_is_late &= !is_empty;
+        let event = match event {
+            WatchEvent::Changed(stored) => {
+                self.note_knowledge(run, Some(&stored));
+                WatchEvent::Changed(self.shown_to(run, stored))
+            }
+            WatchEvent::Deleted => {
+                self.note_knowledge(run, None);
+                WatchEvent::Deleted
+            }
+            event => {
+                self.state.runs[run].watch = None;
+                event
+            }
+        };
+        let now = self.now(run);
+        self.state.runs[run].election.handle_watch(now, event);
+        self.act(run);
+    }
+
+    fn note_knowledge(&mut self, run: usize, stored: Option<&Stored>) {
+        let mark = stored.and_then(|stored| stored.record.mark());
+        self.state.runs[run].knows = mark.filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
+    }
+
+    /// A record as this run gets to see it when a rule is broken.
+    fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
+        let id = &self.state.runs[run].id;
+        if let Some(mark) = &mut stored.record.run {
+            if self.is_broken(Rule::MineByRun) {
+                mark.run = id.clone();
+            } else if self.is_broken(Rule::WaitForDisplaced) && mark.run != *id {
+                stored.record.run = None;
+            }
+        }
+        stored
+    }
+
+    fn act(&mut self, run: usize) {
+        self.act_on(run, false);
+    }
+
+    /// Carries out what the election wants; `by_write` when the answer to a write made it want that.
+    fn act_on(&mut self, run: usize, by_write: bool) {
+        while let Some(action) = self.state.runs[run].election.poll_action() {
+            match action {
+                Action::Send(request) => self.send(run, request),
+                Action::Watch(from) => {
+                    let cut = self.state.cuts[self.state.runs[run].host];
+                    let events = match self.setting.may_watch {
+                        true => self.events_since(from.as_ref()).into(),
+                        false => VecDeque::from([WatchEvent::Forbidden]),
+                    };
+                    let run = &mut self.state.runs[run];
+                    (run.watch_is_late, run.watch_is_dead) = (false, cut.is_some());
+                    run.watch = Some(if cut.is_some() { VecDeque::new() } else { events });
+                }
+                Action::Unwatch => self.state.runs[run].watch = None,
+                Action::Lead(Leadership { tenure, resource_version, .. }) => {
+                    let tenure = self.believed(run, tenure, by_write);
+                    self.state.runs[run].token = resource_version.parse().unwrap_or_default();
+                    self.tell(|world| format!("{} has won, token {resource_version}", world.state.runs[run].name()));
+                    if self.state.runs[run].is_waiting() {
+                        self.state.runs[run].guard = Guard::Leading { enforced: tenure, lost: false };
+                        self.order(run, Order::Start { tenure, environment: Vec::new() });
+                    } else {
+                        self.tree_gone(run);
+                    }
+                }
+                Action::Extend(tenure) => {
+                    let tenure = self.believed(run, tenure, by_write);
+                    self.order(run, Order::Extend(tenure));
+                }
+                Action::Lose { holder } => {
+                    self.tell(|world| format!("{} sees {holder:?} hold it", world.state.runs[run].name()));
+                    self.lose(run);
+                }
+                Action::Finish(outcome) => {
+                    self.tell(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
+                    self.state.runs[run].over = true;
+                    self.state.runs[run].watch = None;
+                    self.exit(run);
+                }
+                Action::Claiming | Action::NotWon | Action::Tell(_) => {}
+            }
+        }
+    }
+
+    fn send(&mut self, run: usize, request: Request) {
+        self.check_release(run, &request);
+        self.tell(|world| {
+            let state = match &request {
+                Request::Get => "a read".to_owned(),
+                Request::Create(_) => "a create".to_owned(),
+                Request::Update(version, record) => {
+                    format!(
+                        "an update of version {} ({:?})",
+                        version.resource_version,
+                        record.run.as_ref().map(|mark| mark.state)
+                    )
+                }
+            };
+            format!("{} sends {state}", world.state.runs[run].name())
+        });
+        let is_cut = Cut::outward(self.state.cuts[self.state.runs[run].host]);
+        let run = &mut self.state.runs[run];
+        run.reply = None;
+        run.reply_is_late = false;
+        // Only writes matter when nobody hears the answer.
+        run.given_up.extend(run.request.take().filter(|request| *request != Request::Get));
+        run.request_is_late = false;
+        run.request = Some(request).filter(|_| !is_cut);
+    }
+
+    /// A tenure as the broken rule has it.
+    fn believed(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
+        let timing = &self.setting.timing;
+        match self.setting.broken {
+            Rule::SentBefore if by_write => Tenure::of_renewal(self.boot(run), timing),
+            Rule::GraceInsideLease => {
+                Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()), ..tenure }
+            }
+            _ => tenure,
+        }
+    }
+
+    fn lose(&mut self, run: usize) {
+        let now = self.boot(run);
+        self.state.runs[run].lost_at = Some(now);
+        if self.is_broken(Rule::NoGraceWhenLost) {
+            return;
+        }
+        if let Guard::Leading { enforced, lost } = &mut self.state.runs[run].guard {
+            (*enforced, *lost) = (Tenure::over(now), true);
+        }
+        self.order(run, Order::Lose);
+    }
+
+    fn order(&mut self, run: usize, order: Order) {
+        if self.state.runs[run].supervisor != Process::Dead {
+            self.state.runs[run].orders.push_back(order);
+            self.run_supervisor(run);
+        }
+    }
+
+    /// One round of the guard: reports, deadlines, the supervisor's death.
+    pub fn run_guard(&mut self, run: usize) {
+        if self.state.runs[run].elector != Process::Well {
+            return;
+        }
+        while let Some(report) = self.state.runs[run].reports.pop_front() {
+            match (report, &mut self.state.runs[run].guard) {
+                (Report::Enforcing(tenure), Guard::Leading { enforced, lost: false }) => *enforced = tenure,
+                (Report::Gone(_), Guard::Leading { .. }) => self.tree_gone(run),
+                _ => {}
+            }
+        }
+        let now = self.boot(run);
+        let Run { guard, supervisor, tree, .. } = &self.state.runs[run];
+        match *guard {
+            Guard::Leading { .. } if *supervisor == Process::Dead && self.is_broken(Rule::ReleaseAfterTheKill) => {
+                self.tree_gone(run);
+            }
+            Guard::Leading { enforced, .. }
+                if *supervisor == Process::Dead
+                    || (now >= enforced.last_resort() && !self.is_broken(Rule::LastResort)) =>
+            {
+                self.tell(|world| format!("{}'s guard takes over", world.state.runs[run].name()));
+                self.state.runs[run].supervisor = Process::Dead;
+                self.state.runs[run].guard = Guard::Killing;
+                self.kill(run);
+                self.run_guard(run);
+            }
+            Guard::Killing if !tree.is_left() => self.tree_gone(run),
+            Guard::Waiting if *supervisor == Process::Dead => self.ask_to_end(run),
+            _ => {}
+        }
+    }
+
+    /// SIGKILL to the whole tree.
+    pub fn kill(&mut self, run: usize) {
+        let at = self.in_true_time(run, DYING);
+        let tree = &mut self.state.runs[run].tree;
+        if tree.is_left() {
+            tree.dies_at = Some(tree.dies_at.map_or(at, |present| present.min(at)));
+        }
+    }
+
+    pub fn ask_to_end(&mut self, run: usize) {
+        let now = self.now(run);
+        self.state.runs[run].guard = Guard::Ending;
+        self.state.runs[run].election.handle_stop(now);
+        self.act(run);
+    }
+
+    fn tree_gone(&mut self, run: usize) {
+        let now = self.now(run);
+        self.state.runs[run].guard = Guard::Ending;
+        self.state.runs[run].election.handle_tree_gone(now, true);
+        self.act(run);
+    }
+
+    /// leaderrun ends, when the guard has ended, too.
+    fn exit(&mut self, run: usize) {
+        if matches!(self.state.runs[run].guard, Guard::Ending) {
+            if self.state.runs[run].tree.is_left() {
+                self.breaks(Broken::ReleasedAlive);
+            }
+            let run = &mut self.state.runs[run];
+            (run.elector, run.supervisor) = (Process::Dead, Process::Dead);
+        }
+    }
+
+    pub fn thaw(&mut self, run: usize, part: Part) {
+        *self.state.runs[run].part(part) = Process::Well;
+        match part {
+            Part::Supervisor => self.run_supervisor(run),
+            Part::Elector => {
+                self.run_guard(run);
+                if !self.state.runs[run].reply_is_late {
+                    self.answered(run);
+                }
+                self.run_election(run);
+            }
+        }
+    }
+
+    pub fn crash(&mut self, run: usize, part: Part) {
+        *self.state.runs[run].part(part) = Process::Dead;
+        match part {
+            Part::Supervisor => self.run_guard(run),
+            Part::Elector => {
+                let state = &mut self.state.runs[run];
+                state.over = true;
+                (state.reply, state.watch) = (None, None);
+                state.given_up.extend(state.request.take().filter(|request| *request != Request::Get));
+                self.run_supervisor(run);
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The API server: one object, compare-and-swap on uid and resourceVersion, and its last changes.
+
+use leaderrun::election::record::{Record, Stored, Version};
+use leaderrun::election::{Reply, Request, WatchEvent};
+
+use crate::setting::Rule;
+
+/// How many changes a watch can be taken up from.
+const HISTORY: usize = 3;
+
+#[derive(Clone, Debug, Default, Hash)]
+pub struct Store {
+    object: Option<Stored>,
+    revision: u64,
+    uids: u64,
+    history: Vec<(u64, Option<Stored>)>,
+}
+
+impl Store {
+    pub fn record(&self) -> Option<&Record> {
+        self.object.as_ref().map(|stored| &stored.record)
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Carries out a request.
+    pub fn answer(&mut self, request: Request, broken: Rule) -> Reply {
+        match (request, &self.object) {
+            (Request::Get, present) => Reply::Read(present.clone()),
+            (Request::Create(record), None) => Reply::Written(self.write(record)),
+            (Request::Create(_), Some(_)) => Reply::Conflict,
+            // A PUT to a name that is free creates the object, unless it names a uid.
+            (Request::Update(_, record), None) if broken == Rule::Uid => Reply::Written(self.write(record)),
+            (Request::Update(_, _), None) => Reply::Conflict,
+            (Request::Update(version, record), Some(present)) => {
+                if present.version == version || broken == Rule::CompareAndSwap {
+                    Reply::Written(self.write(record))
+                } else {
+                    Reply::Conflict
+                }
+            }
+        }
+    }
+
+    /// Writes the record, whoever wants it; creates the object where there is none.
+    pub fn write(&mut self, record: Record) -> Stored {
+        if let Some(present) = self.object.as_ref().filter(|present| present.record == record) {
+            return present.clone();
+        }
+        let uid = self.object.as_ref().map(|present| present.version.uid.clone()).unwrap_or_else(|| {
+            self.uids += 1;
+            self.uids.to_string()
+        });
+        let resource_version = (self.revision + 1).to_string();
+        let stored = Stored { record, version: Version { uid, resource_version } };
+        self.put(Some(stored.clone()));
+        stored
+    }
+
+    pub fn put(&mut self, object: Option<Stored>) {
+        self.revision += 1;
+        self.history.push((self.revision, object.clone()));
+        if self.history.len() > HISTORY {
+            self.history.remove(0);
+        }
+        self.object = object;
+    }
+
+    /// What a watch from this version on says first.
+    pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
+        let Some(from) = from else {
+            return self.object.iter().cloned().map(WatchEvent::Changed).collect();
+        };
+        let from: u64 = from.resource_version.parse().unwrap_or_default();
+        if from + (self.history.len() as u64) < self.revision {
+            return vec![WatchEvent::Broken];
+        }
+        self.history.iter().filter(|(revision, _)| *revision > from).map(|(_, object)| event(object)).collect()
+    }
+
+    /// What the last change looks like to a watch.
+    pub fn last_event(&self) -> WatchEvent {
+        event(&self.object)
+    }
+}
+
+fn event(object: &Option<Stored>) -> WatchEvent {
+    object.clone().map_or(WatchEvent::Deleted, WatchEvent::Changed)
+}
