@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use leaderrun::channel::Report;
-use leaderrun::election::record::{RunId, Stored, Version};
+use leaderrun::election::record::{RunId, Stored};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Outcome, Reply, Request, WatchEvent};
 use leaderrun::process::clock::Instant;
@@ -33,7 +33,8 @@ pub struct Elector {
     pub requests: u32,
     /// The request under way.
     pub awaited: Option<u32>,
-    pub reply: Option<Reply>,
+    /// Its answer, and the revision that it tells of.
+    pub reply: Option<(Reply, u64)>,
     pub watches: u32,
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
@@ -103,10 +104,10 @@ impl World {
                     Notice::TreeGone => elector.election.handle_tree_gone(now, false),
                     Notice::Stop => elector.election.handle_stop(now),
                 }
-            } else if let Some(reply) = elector.reply.take() {
+            } else if let Some((reply, revision)) = elector.reply.take() {
                 elector.awaited = None;
                 elector.heeds_reply = now.boot < elector.gives_up_at;
-                let reply = self.as_read(run, reply);
+                let reply = self.as_read(run, reply, revision);
                 let elector = &mut self.runs[run].elector;
                 elector.handling_read = matches!(reply, Reply::Read(_));
                 elector.election.handle_reply(now, reply);
@@ -235,7 +236,7 @@ impl World {
         }
     }
 
-    fn as_read(&mut self, run: usize, reply: Reply) -> Reply {
+    fn as_read(&mut self, run: usize, reply: Reply, told: u64) -> Reply {
         match reply {
             Reply::Read(stored) => {
                 let revision = stored.as_ref().map_or(0, revision);
@@ -243,13 +244,13 @@ impl World {
                 if elector.heeds_reply {
                     // An election that reads what its watch should have said listens to it no more.
                     elector.heeds_watch &= elector.shown == revision;
-                    self.note_seen(run, stored.as_ref());
+                    self.note_seen(run, stored.as_ref(), told);
                 }
                 Reply::Read(stored.map(|stored| self.shown_to(run, stored)))
             }
             Reply::Written(stored) => {
                 if self.runs[run].elector.heeds_reply {
-                    self.note_seen(run, Some(&stored));
+                    self.note_seen(run, Some(&stored), revision(&stored));
                 }
                 Reply::Written(self.shown_to(run, stored))
             }
@@ -262,13 +263,14 @@ impl World {
         match event {
             WatchEvent::Changed(stored) => {
                 if heeded {
-                    self.note_seen(run, Some(&stored));
+                    self.note_seen(run, Some(&stored), revision(&stored));
                 }
                 WatchEvent::Changed(self.shown_to(run, stored))
             }
             event => {
                 if heeded && event == WatchEvent::Deleted {
-                    self.note_seen(run, None);
+                    let told = self.store.deleted_after(self.runs[run].elector.shown);
+                    self.note_seen(run, None, told);
                 }
                 event
             }
@@ -294,23 +296,19 @@ impl World {
         stored
     }
 
-    /// Notes whose marks a run knows.
-    fn note_seen(&mut self, run: usize, stored: Option<&Stored>) {
-        let mark = stored.and_then(|stored| Some((stored.record.mark()?, &stored.version)));
+    /// Notes whose marks a run knows, from what it is told of a revision.
+    fn note_seen(&mut self, run: usize, stored: Option<&Stored>, told: u64) {
         self.runs[run].elector.shown = stored.map_or(0, revision);
         let seen = &mut self.runs[run].seen;
-        match (mark, seen.last_mut()) {
-            (Some((mark, version)), last) => {
+        match (stored.and_then(|stored| stored.record.mark()), seen.last_mut()) {
+            (Some(mark), last) => {
                 let writer = mark.run.to_string().parse().unwrap_or(run);
-                let revision = parse(version);
                 match last {
-                    Some(last) if last.run == writer => {
-                        (last.revision, last.missed) = (revision.max(last.revision), false);
-                    }
-                    _ => seen.push(Seen { run: writer, revision, missed: false }),
+                    Some(last) if last.run == writer => last.missed = None,
+                    _ => seen.push(Seen { run: writer, missed: None }),
                 }
             }
-            (None, Some(last)) => last.missed = true,
+            (None, Some(last)) => last.missed = last.missed.or(Some(told)),
             (None, None) => {}
         }
     }
@@ -344,9 +342,5 @@ impl World {
 }
 
 fn revision(stored: &Stored) -> u64 {
-    parse(&stored.version)
-}
-
-fn parse(version: &Version) -> u64 {
-    version.resource_version.parse().unwrap_or_default()
+    stored.version.resource_version.parse().unwrap_or_default()
 }

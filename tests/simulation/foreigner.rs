@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun::election::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::invariants::is_displaced;
 use crate::tell;
 use crate::world::{Event, World};
 
@@ -110,9 +111,8 @@ impl World {
         let present = self.store.record().cloned();
         let holder = present.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
         let held_by = |run: &usize| Some(&self.runs[*run].id) == holder.as_ref();
-        if let Some(run) = self.living.iter().copied().find(held_by) {
-            self.runs[run].displaced = true;
-        }
+        let holder = self.living.iter().copied().find(held_by);
+        let before = present.clone();
         if let Some(present) = &present {
             self.archive.push(present.clone());
         }
@@ -120,6 +120,9 @@ impl World {
             Some(record) => drop(self.store.write(record)),
             None if self.store.object().is_some() => self.store.delete(),
             None => return,
+        }
+        if let (Some(run), Some(before)) = (holder, before) {
+            self.runs[run].displaced |= is_displaced(&before, self.store.record());
         }
         tell!(self, "somebody else {how}: {}", self.shown());
         self.publish();

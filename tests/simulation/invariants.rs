@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use leaderrun::election::record::Record;
+
 use crate::clock::{SECOND, Time};
 use crate::tell;
 use crate::world::{Event, RESUMING, Run, Seen, World};
@@ -21,6 +23,35 @@ pub enum Broken {
     NoLeader,
     /// A leader lost its lease although nothing was wrong.
     LostInHealth,
+}
+
+/// Whether a record no longer says what the run that held it wrote, after a third party has written.
+/// Emptying it, or naming another holder, while the run's mark stays and counts changes nothing of that.
+pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
+    after.is_none_or(|after| {
+        after.mark() != before.mark() || after.lease_duration_seconds < before.lease_duration_seconds
+    })
+}
+
+/// Why the promise does not cover an overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excuse {
+    /// A command was frozen together with both processes and has been thawed; they have not run yet.
+    Thawed,
+    /// The holder's record was deleted, emptied, overwritten or shortened, and the newcomer has never
+    /// been shown any record.
+    NewToTheLease,
+    /// The same, and it has been shown other records, but never this holder's.
+    NewToTheHolder,
+    /// It was shown that the record had gone, but not that its holder wrote it again before it went again.
+    RestoredUnseen,
+    /// It was shown nothing between the holder's record and that of somebody with one of these excuses.
+    Overtaken,
+}
+
+impl Excuse {
+    pub const ALL: [Self; 5] =
+        [Self::Thawed, Self::NewToTheLease, Self::NewToTheHolder, Self::RestoredUnseen, Self::Overtaken];
 }
 
 #[derive(Clone, Debug)]
@@ -56,7 +87,7 @@ impl World {
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
-        } else if !self.runs[run].tainted && !self.runs[run].displaced && self.resuming(run).is_none() {
+        } else if !self.runs[run].overtaken && self.resuming(run).is_none() {
             let story = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
             self.violate(Broken::Token, story);
         }
@@ -68,28 +99,31 @@ impl World {
             return;
         }
         if let Some(resumed) = self.resuming(run).max(self.resuming(other)) {
-            self.tally.excused += 1;
-            self.runs[run].tainted = true;
-            self.runs[other].tainted = true;
+            self.tally.excused[Excuse::Thawed as usize] += 1;
             return self.at(resumed, Event::Recheck { run, other });
         }
-        if self.came_new(run, other) || self.came_new(other, run) {
-            self.tally.excused += 1;
-            self.runs[run].tainted = true;
-            self.runs[other].tainted = true;
+        if let Some(excuse) = self.came_new(run, other).or_else(|| self.came_new(other, run)) {
+            self.tally.excused[excuse as usize] += 1;
             return;
         }
         let story = format!("the commands of {} and {} are both alive", self.name(run), self.name(other));
         self.violate(Broken::Overlap, story);
     }
 
-    /// Whether `newcomer` could not know that `holder` held what a third party has emptied or deleted:
-    /// it was never shown the record as `holder` wrote it, or wrote it again. Or it was shown only what
-    /// a third candidate, that came new, has made of it since.
-    pub fn came_new(&self, newcomer: usize, holder: usize) -> bool {
+    /// Why `newcomer` could not know that `holder` may have a command alive, if it could not.
+    pub fn came_new(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
         let Run { displaced, overtaken, restored_at, .. } = self.runs[holder];
-        let knew = |seen: &&Seen| seen.run == holder && seen.revision >= restored_at;
-        displaced && self.runs[newcomer].seen.iter().rfind(knew).is_none_or(|seen| overtaken && !seen.missed)
+        if !displaced {
+            return None;
+        }
+        let seen = &self.runs[newcomer].seen;
+        match seen.iter().rfind(|seen| seen.run == holder) {
+            None if seen.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NewToTheLease),
+            None => Some(Excuse::NewToTheHolder),
+            Some(Seen { missed: Some(missed), .. }) if *missed < restored_at => Some(Excuse::RestoredUnseen),
+            Some(Seen { missed: None, .. }) if overtaken => Some(Excuse::Overtaken),
+            Some(_) => None,
+        }
     }
 
     /// Until when a suspended machine's processes are not back in order: frozen and thawed together
@@ -101,7 +135,7 @@ impl World {
 
     /// Whether a command may be alive for a reason of its own.
     pub fn is_excused_alone(&self, run: usize) -> bool {
-        self.runs[run].displaced || self.runs[run].tainted || self.resuming(run).is_some()
+        self.runs[run].displaced || self.resuming(run).is_some()
     }
 
     /// A write of this run has just been carried out.

@@ -67,8 +67,8 @@ impl World {
             }
             for index in 0..self.living.len() {
                 let other = self.living[index];
-                if other != run && self.came_new(run, other) {
-                    (self.runs[other].overtaken, self.runs[other].tainted) = (true, true);
+                if other != run && self.came_new(run, other).is_some() {
+                    self.runs[other].overtaken = true;
                 }
             }
             if let Some(present) = self.store.record().cloned().filter(|_| released) {
@@ -87,14 +87,15 @@ impl World {
             return;
         }
         let at = self.arrival();
-        self.at(at, Event::Answer { run, number, reply: Box::new(reply) });
+        let revision = self.store.revision();
+        self.at(at, Event::Answer { run, number, reply: Box::new(reply), revision });
     }
 
     /// A reply reaches its machine.
-    pub fn answered(&mut self, run: usize, number: u32, reply: Reply) {
+    pub fn answered(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.awaited == Some(number) && elector.reply.is_none() {
-            elector.reply = Some(reply);
+            elector.reply = Some((reply, revision));
             self.rouse(run, Thread::Campaign);
         }
     }

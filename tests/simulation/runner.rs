@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::clock::SECOND;
-use crate::invariants::Violation;
+use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::plan::Wishes;
 use crate::world::{Tally, World};
@@ -33,7 +33,9 @@ impl fmt::Display for Summary {
             "{} events, {} faults, {} requests, {} commands started",
             tally.events, tally.faults, tally.requests, tally.commands
         )?;
-        write!(f, "0 violations; {} overlaps of the kinds the promise does not cover", tally.excused)
+        let excused: u64 = tally.excused.iter().sum();
+        write!(f, "0 violations; {excused} overlaps of the kinds the promise does not cover:")?;
+        Excuse::ALL.into_iter().try_for_each(|excuse| write!(f, " {excuse:?} {}", tally.excused[excuse as usize]))
     }
 }
 
@@ -122,6 +124,8 @@ impl Summary {
         self.tally.commands += tally.commands;
         self.tally.faults += tally.faults;
         self.tally.requests += tally.requests;
-        self.tally.excused += tally.excused;
+        for (sum, count) in self.tally.excused.iter_mut().zip(tally.excused) {
+            *sum += count;
+        }
     }
 }

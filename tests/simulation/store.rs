@@ -17,6 +17,7 @@ pub struct Store {
     uids: u64,
     history: VecDeque<(u64, Option<Stored>)>,
     compacted: u64,
+    deletions: Vec<u64>,
 }
 
 impl Store {
@@ -101,6 +102,7 @@ impl Store {
 
     pub fn delete(&mut self) {
         self.revision += 1;
+        self.deletions.push(self.revision);
         self.put(None);
     }
 
@@ -121,6 +123,11 @@ impl Store {
         for (revision, _) in self.history.drain(..forgotten) {
             self.compacted = revision;
         }
+    }
+
+    /// The first deletion after a revision: what a watch tells of when it tells of one.
+    pub fn deleted_after(&self, revision: u64) -> u64 {
+        self.deletions.iter().copied().find(|deleted| *deleted > revision).unwrap_or(self.revision)
     }
 
     pub fn revision(&self) -> u64 {

@@ -11,7 +11,7 @@ use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;
 use crate::elector::Elector;
 use crate::foreigner::Foreigner;
-use crate::invariants::Violation;
+use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::network::ServerWatch;
 use crate::plan::{HostPlan, Plan, Wishes, host_name};
@@ -34,7 +34,7 @@ pub enum Event {
     Wake(usize, Thread),
     Transmit { run: usize, number: u32, request: Box<Request> },
     Arrive { run: usize, number: u32, request: Box<Request> },
-    Answer { run: usize, number: u32, reply: Box<Reply> },
+    Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
     OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
     Watched { run: usize, number: u32, event: Box<WatchEvent> },
     Fork { run: usize },
@@ -101,25 +101,22 @@ pub struct Run {
     pub led_since: Option<Time>,
     pub fencing_token: u64,
     pub seen: Vec<Seen>,
-    /// A third party has written over what this run held.
+    /// A third party has made the record say no longer what this run wrote.
     pub displaced: bool,
-    /// And somebody who did not know took the lease.
+    /// And somebody who could not know took the lease.
     pub overtaken: bool,
     /// The revision in which this run last wrote over what a third party wrote.
     pub restored_at: u64,
-    /// Overlaps that the promise does not cover have happened to it: what follows from them is not either.
-    pub tainted: bool,
     /// By when, at the latest, the command has to be dead.
     pub dead_by: Option<Time>,
 }
 
-/// A run whose mark another run was shown, in which revision at the latest, and whether it was then
-/// shown that the mark had gone.
+/// A run whose mark another run was shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub run: usize,
-    pub revision: u64,
-    pub missed: bool,
+    /// The revision in which it was then shown that the mark had gone.
+    pub missed: Option<u64>,
 }
 
 /// What a schedule amounted to.
@@ -130,7 +127,8 @@ pub struct Tally {
     pub commands: u64,
     pub faults: u64,
     pub requests: u64,
-    pub excused: u64,
+    /// Overlaps by why the promise does not cover them.
+    pub excused: [u64; Excuse::ALL.len()],
 }
 
 pub struct World {
@@ -254,7 +252,7 @@ impl World {
             }
             Event::Transmit { run, number, request } => self.transmit(run, number, request),
             Event::Arrive { run, number, request } => self.arrive(run, number, *request),
-            Event::Answer { run, number, reply } => self.answered(run, number, *reply),
+            Event::Answer { run, number, reply, revision } => self.answered(run, number, *reply, revision),
             Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
             Event::Watched { run, number, event } => self.watched(run, number, *event),
             Event::Fork { run } => self.fork_command(run),
@@ -347,7 +345,6 @@ impl World {
             displaced: false,
             overtaken: false,
             restored_at: 0,
-            tainted: false,
             dead_by: None,
         });
         self.living.push(run);
