@@ -121,6 +121,12 @@ impl Run {
             + u8::from(heeds && event)
     }
 
+    /// Whether something may still come for this run, or from it.
+    pub fn awaits_something(&self) -> bool {
+        let event = self.watch.as_ref().is_some_and(|events| !events.is_empty());
+        self.request.is_some() || self.reply.is_some() || event || !self.given_up.is_empty()
+    }
+
     pub fn everything_is_late(&mut self) {
         self.request_is_late = self.request.is_some();
         if self.elector == Process::Well {

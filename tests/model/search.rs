@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
 use crate::setting::Setting;
@@ -96,7 +96,54 @@ fn steps_to(ways: &[(usize, Step)], mut way: usize, last: Step) -> Vec<Step> {
 }
 
 fn fingerprint(world: &World) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    world.state.hash(&mut hasher);
-    hasher.finish()
+    let mut fingerprint = Fingerprint(0);
+    world.state.hash(&mut fingerprint);
+    fingerprint.finish()
+}
+
+/// wyhash's mixing, word by word: the standard hasher takes most of a search's time in a debug build.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn mix(&mut self, word: u64) {
+        const ODD: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
+        let product = u128::from(self.0 ^ ODD[0]).wrapping_mul(u128::from(word ^ ODD[1]));
+        self.0 = (product as u64) ^ ((product >> 64) as u64) ^ self.0.rotate_left(23);
+    }
+}
+
+impl Hasher for Fingerprint {
+    fn finish(&self) -> u64 {
+        let mut last = Self(self.0);
+        last.mix(0);
+        last.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56);
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.mix(value.into());
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.mix(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.mix(value);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.mix(value as u64);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.mix(value as u64);
+    }
 }

@@ -3,11 +3,14 @@
 use leaderrun::election::record::{Record, RunState};
 use leaderrun::election::{Reply, Request, WatchEvent};
 
-use crate::clock::Time;
+use crate::clock::{MILLISECOND, Time};
 use crate::disturbance::{Cut, Kind, Part};
 use crate::run::{Process, Run};
 use crate::setting::{KILLING, Rule, Setting};
 use crate::store::Store;
+
+/// How long before an instant something late comes that comes just before it.
+const JUST_BEFORE: Time = MILLISECOND;
 
 /// A promise that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum Broken {
 pub enum Step {
     /// Nothing more happens until the next instant that somebody waits for.
     Pass,
+    /// Nothing more happens until just before it: what is late comes then.
+    PassAlmost,
     /// A run's request is carried out, and answered at once.
     Arrive(usize),
     /// It is carried out, and the answer takes its time.
@@ -128,8 +133,11 @@ impl<'a> World<'a> {
         steps.extend(meddling.into_iter().filter(|kind| self.may_meddle(*kind)).map(Step::Meddle));
         let late = self.state.runs.iter().map(Run::on_the_way).sum::<u8>();
         let affordable = late == 0 || (self.may(Kind::Late) && late <= self.state.disturbances_left);
-        if affordable && self.next_instant().is_some_and(|at| at <= self.setting.ends) {
+        if let Some(next) = self.next_instant().filter(|at| affordable && *at <= self.setting.ends) {
             steps.push(Step::Pass);
+            if self.state.now + JUST_BEFORE < next && self.state.runs.iter().any(Run::awaits_something) {
+                steps.push(Step::PassAlmost);
+            }
         }
         steps
     }
@@ -207,12 +215,13 @@ impl<'a> World<'a> {
 
     /// Takes a step; the promise that it breaks, if it does.
     pub fn take(&mut self, step: Step) -> Option<Broken> {
-        if step != Step::Pass {
+        if !matches!(step, Step::Pass | Step::PassAlmost) {
             self.tell(|world| world.describe(step));
         }
         self.state.disturbances_left -= self.costs(step);
         match step {
-            Step::Pass => self.pass(),
+            Step::Pass => self.pass(Time::default()),
+            Step::PassAlmost => self.pass(JUST_BEFORE),
             Step::Arrive(run) => self.arrive(run, true),
             Step::ArriveWithoutAnswer(run) => self.arrive(run, false),
             Step::GivenUpArrives(run, number) => {
@@ -243,7 +252,7 @@ impl<'a> World<'a> {
 
     fn costs(&self, step: Step) -> u8 {
         match step {
-            Step::Pass => self.state.runs.iter().map(Run::on_the_way).sum(),
+            Step::Pass | Step::PassAlmost => self.state.runs.iter().map(Run::on_the_way).sum(),
             Step::Arrive(_) | Step::GivenUpArrives(..) | Step::Answer(_) | Step::Watched(_) => 0,
             Step::Heal(_) | Step::Thaw(..) => 0,
             _ => 1,
@@ -253,7 +262,7 @@ impl<'a> World<'a> {
     fn describe(&self, step: Step) -> String {
         let name = |run: usize| self.state.runs[run].name();
         match step {
-            Step::Pass => String::new(),
+            Step::Pass | Step::PassAlmost => String::new(),
             Step::Arrive(run) => format!("{}'s request arrives", name(run)),
             Step::ArriveWithoutAnswer(run) => format!("{}'s request arrives; the answer takes its time", name(run)),
             Step::GivenUpArrives(run, _) => format!("a request that {} has given up arrives", name(run)),
@@ -273,12 +282,12 @@ impl<'a> World<'a> {
     }
 
     /// What is still under way is late; the time of the next instant has come for everybody.
-    fn pass(&mut self) {
+    fn pass(&mut self, before: Time) {
         for run in &mut self.state.runs {
             run.everything_is_late();
         }
         let Some(next) = self.next_instant() else { return };
-        self.state.now = next;
+        self.state.now = next - before;
         for run in 0..self.state.runs.len() {
             self.look_at_the_time(run);
         }
