@@ -97,7 +97,12 @@ impl Election {
         let claim = Record {
             holder_identity: self.campaign.identity.clone(),
             lease_transitions,
-            contenders: Some(herd::corrected(self.contenders, fraction, was_refused, lease_transitions)),
+            contenders: Some(herd::corrected(
+                self.contenders,
+                fraction.map(|share| share.0),
+                was_refused,
+                lease_transitions,
+            )),
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
@@ -138,7 +143,7 @@ impl Election {
     /// When this candidate takes what it may take: many do not do so at the same instant.
     fn claim_at(&self, sighting: &Sighting) -> Instant {
         let longest = self.campaign.timing.lease_duration() / 2;
-        sighting.takeable_at() + herd::spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default())
+        sighting.takeable_at() + herd::spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default().0)
     }
 
     /// When the next request is due, if nothing happens until then.

@@ -16,6 +16,7 @@
 //! - Only the run that holds a lease can release it: emptied or deleted by anyone else, candidates
 //!   that knew it wait its duration.
 
+mod chance;
 mod decide;
 mod herd;
 mod protocol;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::chance::{Random, Share};
 pub use self::protocol::{Action, Campaign, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use self::record::{Record, RunId, Stored, Version};
 use self::sighting::Sighting;
@@ -106,7 +108,7 @@ pub struct Election {
     /// How many candidates the next release wakes, by the last record that said so.
     contenders: u32,
     /// Which share of their spread this candidate waits; none for what was free when it came.
-    fraction: Option<f64>,
+    fraction: Option<Share>,
     /// The number of the acquisition that this candidate last tried for in vain.
     refused: Option<u32>,
     /// The next request is not sent before this.
@@ -120,8 +122,7 @@ pub struct Election {
     conflicts: u32,
     told_polling: bool,
     asked_to_step_down: bool,
-    /// Of the next random number.
-    seed: u64,
+    random: Random,
     actions: VecDeque<Action>,
 }
 
@@ -148,7 +149,7 @@ impl Election {
             conflicts: 0,
             told_polling: false,
             asked_to_step_down: false,
-            seed,
+            random: Random::with_seed(seed),
             actions: VecDeque::new(),
         };
         election.decide(now);
@@ -307,12 +308,16 @@ impl Election {
     /// Takes in the present record, from whichever source. True when it changed.
     fn observe(&mut self, now: Now, stored: Option<Stored>) -> bool {
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
-        let mine_since = mine.and_then(|mine| self.sent_at(&mine.record));
+        let written = mine.and_then(|mine| self.write_of(&mine.record));
+        let mine_since = written.map(|write| write.sent);
+        // A create may be carried out late, when what others have created meanwhile was deleted: unseen,
+        // they may have renewed until then.
+        let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.sighted_version());
         let (is_mine, known) = (mine.is_some(), self.sighting.is_some());
         let fallback = self.campaign.timing.lease_duration();
         let before = self.sighting.as_ref().and_then(Sighting::record).cloned();
         let changed = match &mut self.sighting {
-            Some(sighting) => sighting.update(now, stored.clone(), is_mine),
+            Some(sighting) => sighting.update(now, stored.clone(), out_of_turn),
             none => {
                 *none = Some(Sighting::first(now, stored.clone(), fallback));
                 true
@@ -321,7 +326,7 @@ impl Election {
         if changed {
             self.contenders = stored.as_ref().and_then(|stored| stored.record.contenders).unwrap_or(self.contenders);
             let came_to_a_free_one = !known && self.sighting.as_ref().is_some_and(Sighting::is_takeable);
-            self.fraction = (!came_to_a_free_one).then(|| self.random.f64());
+            self.fraction = (!came_to_a_free_one).then(|| self.random.share());
         }
         let displaced = self.sighting.as_ref().is_some_and(Sighting::is_displaced);
         match &mut self.phase {
@@ -432,17 +437,13 @@ impl Election {
     }
 
     fn jittered_retry(&mut self) -> Duration {
-        let mut random = fastrand::Rng::with_seed(self.seed);
-        let jitter = JITTER * random.f64();
-        self.seed = random.get_seed();
-        self.campaign.timing.retry_period().mul_f64(1.0 + jitter)
+        self.campaign.timing.retry_period().mul_f64(1.0 + JITTER * self.random.share().0)
     }
 
     /// Drops the writes that can no longer be carried out: the version they replace has been replaced.
     fn forget_settled_writes(&mut self) {
-        let present =
-            self.sighting.as_ref().and_then(|sighting| sighting.stored.as_ref()).map(|stored| &stored.version);
-        self.doubtful.retain(|write| write.base.as_ref() == present);
+        let present = self.sighted_version().cloned();
+        self.doubtful.retain(|write| write.base == present);
     }
 
     fn tell_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
@@ -491,14 +492,14 @@ impl Election {
         sighting.record().is_some_and(|record| self.is_mine(record))
     }
 
-    /// T0 of the write of ours that made this record.
-    fn sent_at(&self, record: &Record) -> Option<Instant> {
+    /// The write of ours that made this record.
+    fn write_of(&self, record: &Record) -> Option<&Write> {
         let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
-        self.doubtful
-            .iter()
-            .chain(under_way)
-            .find(|write| write.renew_time == record.renew_time)
-            .map(|write| write.sent)
+        self.doubtful.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
+    }
+
+    fn sighted_version(&self) -> Option<&Version> {
+        Some(&self.sighting.as_ref()?.stored.as_ref()?.version)
     }
 
     fn gives_up_at(&self, attempt: &Attempt) -> Instant {

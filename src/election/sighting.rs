@@ -49,10 +49,9 @@ impl Sighting {
         }
     }
 
-    /// Takes in what was just seen; `mine` says that it bears our own mark. True when the record changed.
-    pub fn update(&mut self, now: Now, stored: Option<Stored>, mine: bool) -> bool {
-        // A create may be carried out late, when what others have created meanwhile was deleted.
-        let out_of_turn = mine && now.boot < self.takeable_at();
+    /// Takes in what was just seen; `out_of_turn` says that it was written by us over something else than
+    /// what was seen before. True when the record changed.
+    pub fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.confirmed = now.boot;
         let changed = match (&self.stored, &stored) {
             (Some(before), Some(after)) => before.record != after.record || before.version.uid != after.version.uid,

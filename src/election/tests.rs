@@ -317,6 +317,31 @@ fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
     assert!(matches!(play.actions()[..], [.., Action::Lead(_)]));
 }
 
+/// Its holder may have renewed, unseen, until somebody deleted what it held.
+#[test]
+fn a_claim_that_arrives_late_takes_nothing_from_a_holder_whose_time_seems_over() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let claim = play.expect_write();
+    play.passes(play.wakes_in());
+    play.expect_write();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.passes(15 * SECOND);
+    play.version += 2;
+    play.read(Some(claim.clone()));
+    assert!(!play.actions().iter().any(|action| matches!(action, Action::Send(_))));
+    play.passes(14 * SECOND);
+    assert!(!play.actions().iter().any(|action| matches!(action, Action::Send(Request::Update(..)))));
+    play.passes(SECOND);
+    play.passes(play.wakes_in());
+    play.read(Some(claim));
+    let again = play.expect_write();
+    play.written(again);
+    assert!(matches!(play.actions()[..], [.., Action::Lead(_)]));
+}
+
 #[test]
 fn bearing_my_name_is_not_being_me() {
     let mut play = Play::start(None);

@@ -1,0 +1,36 @@
+//! Random numbers. Their state can be hashed, so that a search of all states knows one when it sees it
+//! again.
+
+use std::hash::{Hash, Hasher};
+
+/// A random number generator.
+#[derive(Clone, Debug)]
+pub struct Random(fastrand::Rng);
+
+impl Random {
+    /// The generator that this seed decides.
+    pub fn with_seed(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
+    }
+
+    /// A share of one, all equally likely.
+    pub fn share(&mut self) -> Share {
+        Share(self.0.f64())
+    }
+}
+
+impl Hash for Random {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.get_seed().hash(state);
+    }
+}
+
+/// A share of one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share(pub f64);
+
+impl Hash for Share {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
+    }
+}
