@@ -304,11 +304,16 @@ impl World {
             (Some(mark), last) => {
                 let writer = mark.run.to_string().parse().unwrap_or(run);
                 match last {
-                    Some(last) if last.run == writer => last.missed = None,
-                    _ => seen.push(Seen { run: writer, missed: None }),
+                    Some(last) if last.run == writer => (last.gone, last.missed) = (None, false),
+                    last => {
+                        if let Some(last) = last {
+                            last.gone = last.gone.or(Some(told));
+                        }
+                        seen.push(Seen { run: writer, gone: None, missed: false });
+                    }
                 }
             }
-            (None, Some(last)) => last.missed = last.missed.or(Some(told)),
+            (None, Some(last)) => (last.gone, last.missed) = (last.gone.or(Some(told)), true),
             (None, None) => {}
         }
     }

@@ -87,7 +87,7 @@ impl World {
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
-        } else if !self.runs[run].overtaken && self.resuming(run).is_none() {
+        } else if !self.runs[run].outranked && self.resuming(run).is_none() {
             let story = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
             self.violate(Broken::Token, story);
         }
@@ -120,8 +120,8 @@ impl World {
         match seen.iter().rfind(|seen| seen.run == holder) {
             None if seen.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NewToTheLease),
             None => Some(Excuse::NewToTheHolder),
-            Some(Seen { missed: Some(missed), .. }) if *missed < restored_at => Some(Excuse::RestoredUnseen),
-            Some(Seen { missed: None, .. }) if overtaken => Some(Excuse::Overtaken),
+            Some(Seen { gone: Some(gone), .. }) if *gone < restored_at => Some(Excuse::RestoredUnseen),
+            Some(Seen { missed: false, .. }) if overtaken => Some(Excuse::Overtaken),
             Some(_) => None,
         }
     }

@@ -10,8 +10,6 @@ pub enum Mutation {
     SentAfterReply,
     /// A write that is recognised by reading counts from the read.
     SettledByReadCountsFromRead,
-    /// Updates name no uid.
-    NoUid,
     /// Updates replace whatever there is.
     NoCompareAndSwap,
     /// A release empties the lease, whoever holds it by now.

@@ -68,7 +68,7 @@ impl World {
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.came_new(run, other).is_some() {
-                    self.runs[other].overtaken = true;
+                    (self.runs[other].overtaken, self.runs[other].outranked) = (true, true);
                 }
             }
             if let Some(present) = self.store.record().cloned().filter(|_| released) {

@@ -45,13 +45,7 @@ impl Store {
     }
 
     fn update(&mut self, version: &Version, record: Record, mutation: Mutation) -> Reply {
-        let Some(present) = &self.object else {
-            // Without a uid, a PUT to a Lease that was deleted creates it anew.
-            return match mutation {
-                Mutation::NoUid => Reply::Written(self.write(record)),
-                _ => Reply::Conflict,
-            };
-        };
+        let Some(present) = &self.object else { return Reply::Conflict };
         let released = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
         let unchecked = match mutation {
             Mutation::NoCompareAndSwap => true,

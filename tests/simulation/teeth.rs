@@ -30,7 +30,6 @@ const PLAIN: Wishes = Wishes {
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
-const DELETIONS: &[Fault] = &[Fault::Delete, Fault::FreezeElector];
 const FREEZES: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeElector, Fault::CutOff];
 const STOPS: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeNetworkThread];
 const CRASHES: &[Fault] = &[Fault::CrashSupervisor];
@@ -67,8 +66,6 @@ teeth! {
         NoCompareAndSwap, Wishes { faults: Some(CUTS), hosts: Some(4), ..PLAIN }, Overlap;
     a_release_is_compare_and_swap:
         ReleaseWhoever, Wishes { faults: Some(CUTS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
-    writes_name_the_uid:
-        NoUid, Wishes { faults: Some(DELETIONS), hosts: Some(2), ..PLAIN }, Overlap;
     renewals_differ:
         EqualRenewals, Wishes { faults: Some(&[]), calm_network: true, ..PLAIN }, LostInHealth;
     a_write_that_changed_nothing_renews_nothing:

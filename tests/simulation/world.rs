@@ -105,6 +105,8 @@ pub struct Run {
     pub displaced: bool,
     /// And somebody who could not know took the lease.
     pub overtaken: bool,
+    /// That has happened to it once: its fencing token is no longer the greatest.
+    pub outranked: bool,
     /// The revision in which this run last wrote over what a third party wrote.
     pub restored_at: u64,
     /// By when, at the latest, the command has to be dead.
@@ -116,7 +118,9 @@ pub struct Run {
 pub struct Seen {
     pub run: usize,
     /// The revision in which it was then shown that the mark had gone.
-    pub missed: Option<u64>,
+    pub gone: Option<u64>,
+    /// Gone without another run's mark in its place.
+    pub missed: bool,
 }
 
 /// What a schedule amounted to.
@@ -344,6 +348,7 @@ impl World {
             seen: Vec::new(),
             displaced: false,
             overtaken: false,
+            outranked: false,
             restored_at: 0,
             dead_by: None,
         });
