@@ -337,6 +337,8 @@ impl World<'_> {
                     self.state.runs[run].watch = None;
                     self.exit(run);
                 }
+                // Nobody asks for that here.
+                Action::StepDown => {}
                 Action::Claiming | Action::NotWon | Action::Tell(_) => {}
             }
         }
