@@ -43,15 +43,15 @@ pub enum Excuse {
     NewToTheLease,
     /// The same, and it has been shown other records, but never this holder's.
     NewToTheHolder,
-    /// It was shown that the record had gone, but not that its holder wrote it again before it went again.
-    RestoredUnseen,
+    /// It was shown that the holder's record had gone, but not that there was one again before that went, too.
+    HeldAgainUnseen,
     /// It was shown nothing between the holder's record and that of somebody with one of these excuses.
     Overtaken,
 }
 
 impl Excuse {
     pub const ALL: [Self; 5] =
-        [Self::Thawed, Self::NewToTheLease, Self::NewToTheHolder, Self::RestoredUnseen, Self::Overtaken];
+        [Self::Thawed, Self::NewToTheLease, Self::NewToTheHolder, Self::HeldAgainUnseen, Self::Overtaken];
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl World {
 
     /// Why `newcomer` could not know that `holder` may have a command alive, if it could not.
     pub fn came_new(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
-        let Run { displaced, overtaken, restored_at, .. } = self.runs[holder];
+        let Run { displaced, overtaken, held_since, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
@@ -120,7 +120,7 @@ impl World {
         match seen.iter().rfind(|seen| seen.run == holder) {
             None if seen.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NewToTheLease),
             None => Some(Excuse::NewToTheHolder),
-            Some(Seen { gone: Some(gone), .. }) if *gone < restored_at => Some(Excuse::RestoredUnseen),
+            Some(Seen { gone: Some(gone), .. }) if *gone < held_since => Some(Excuse::HeldAgainUnseen),
             Some(Seen { missed: false, .. }) if overtaken => Some(Excuse::Overtaken),
             Some(_) => None,
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leaderrun::election::record::{RunState, Version};
+use leaderrun::election::record::{Record, RunState, Version};
 use leaderrun::election::{Reply, Request, WatchEvent};
 
 use crate::clock::{MILLISECOND, SECOND, Time};
@@ -57,13 +57,14 @@ impl World {
         }
         let released = matches!(&request, Request::Update(_, record) if record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released));
         let before = self.store.revision();
+        let went_on = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
         let request = self.as_sent(request);
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
             tell!(self, "           {}'s write is carried out: {}", self.name(run), self.shown());
-            if self.runs[run].displaced {
-                (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
-                self.runs[run].restored_at = self.store.revision();
+            (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
+            if !went_on {
+                self.runs[run].held_since = self.store.revision();
             }
             for index in 0..self.living.len() {
                 let other = self.living[index];

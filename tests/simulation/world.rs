@@ -107,8 +107,8 @@ pub struct Run {
     pub overtaken: bool,
     /// That has happened to it once: its fencing token is no longer the greatest.
     pub outranked: bool,
-    /// The revision in which this run last wrote over what a third party wrote.
-    pub restored_at: u64,
+    /// The revision in which this run last wrote over what it had not written itself.
+    pub held_since: u64,
     /// By when, at the latest, the command has to be dead.
     pub dead_by: Option<Time>,
 }
@@ -349,7 +349,7 @@ impl World {
             displaced: false,
             overtaken: false,
             outranked: false,
-            restored_at: 0,
+            held_since: 0,
             dead_by: None,
         });
         self.living.push(run);
