@@ -19,6 +19,7 @@
 mod chance;
 mod decide;
 mod herd;
+mod learn;
 mod protocol;
 pub mod record;
 mod sighting;
@@ -32,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::chance::{Random, Share};
 pub use self::protocol::{Action, Campaign, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
-use self::record::{Record, RunId, Stored, Version};
+use self::record::{Record, Version};
 use self::sighting::Sighting;
 use self::tenure::Tenure;
 use crate::process::clock::Instant;
@@ -45,12 +46,6 @@ const GIVE_BACK: Duration = Duration::from_secs(1);
 
 /// How long a candidate that may not watch polls before it asks again; roles may arrive later.
 const FORBIDDEN_WATCH: Duration = Duration::from_secs(60);
-
-/// After so many conflicts in a row the next request is put off: something is at odds with us.
-const CONFLICTS_IN_A_ROW: u32 = 3;
-
-/// Writes whose fate is unknown that are remembered; forgetting one only costs another write.
-const DOUBTFUL_WRITES: usize = 16;
 
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
@@ -252,142 +247,6 @@ impl Election {
         self.decide(now);
     }
 
-    /// What became of the request under way.
-    fn settle(&mut self, now: Now, reply: Reply) {
-        let Some(attempt) = self.attempt.take() else { return };
-        match reply {
-            Reply::Read(stored) => {
-                self.heard = now.boot;
-                self.must_read = false;
-                let changed = self.observe(now, stored);
-                if changed && matches!(self.watching, Watching::Open { .. }) {
-                    // The watch should have said so: it is dead, or begins in a future that never comes.
-                    self.watching = Watching::Closed { reopen_at: now.boot };
-                }
-                let reopens_later = matches!(self.watching, Watching::Closed { reopen_at } if reopen_at > now.boot);
-                self.poll_at = reopens_later.then(|| now.boot + self.jittered_retry());
-            }
-            Reply::Written(stored) => {
-                self.heard = now.boot;
-                self.conflicts = 0;
-                let nothing_written =
-                    attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
-                if nothing_written {
-                    self.must_read = true;
-                    self.back_off(now.boot, None);
-                } else {
-                    self.doubtful.extend(attempt.write);
-                    self.observe(now, Some(stored));
-                }
-            }
-            Reply::Conflict => {
-                self.heard = now.boot;
-                self.must_read = true;
-                self.send_at = now.boot;
-                if self.is_waiting() && self.contenders > herd::FEW {
-                    self.refused = self.sighting.as_ref().and_then(Sighting::record).map(next_transitions);
-                }
-                self.conflicts += 1;
-                if self.conflicts > CONFLICTS_IN_A_ROW {
-                    self.back_off(now.boot, None);
-                }
-            }
-            Reply::Refused { retry_after } => self.back_off(now.boot, retry_after),
-            Reply::Unknown { retry_after } => {
-                // What may have been won, or given back, is looked at before it is left.
-                self.must_read |= attempt.write.is_some() && matches!(self.phase, Phase::Releasing { .. });
-                self.doubtful.extend(attempt.write);
-                if self.doubtful.len() > DOUBTFUL_WRITES {
-                    self.doubtful.pop_front();
-                }
-                self.back_off(now.boot, retry_after);
-            }
-        }
-    }
-
-    /// Takes in the present record, from whichever source. True when it changed.
-    fn observe(&mut self, now: Now, stored: Option<Stored>) -> bool {
-        let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
-        let written = mine.and_then(|mine| self.write_of(&mine.record));
-        let mine_since = written.map(|write| write.sent);
-        // A create may be carried out late, when what others have created meanwhile was deleted: unseen,
-        // they may have renewed until then.
-        let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.sighted_version());
-        let (is_mine, known) = (mine.is_some(), self.sighting.is_some());
-        let fallback = self.campaign.timing.lease_duration();
-        let before = self.sighting.as_ref().and_then(Sighting::record).cloned();
-        let changed = match &mut self.sighting {
-            Some(sighting) => sighting.update(now, stored.clone(), out_of_turn),
-            none => {
-                *none = Some(Sighting::first(now, stored.clone(), fallback));
-                true
-            }
-        };
-        if changed {
-            self.contenders = stored.as_ref().and_then(|stored| stored.record.contenders).unwrap_or(self.contenders);
-            let came_to_a_free_one = !known && self.sighting.as_ref().is_some_and(Sighting::is_takeable);
-            self.fraction = (!came_to_a_free_one).then(|| self.random.share());
-        }
-        let displaced = self.sighting.as_ref().is_some_and(Sighting::is_displaced);
-        match &mut self.phase {
-            Phase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
-                // With half of the renew deadline gone, a fresh claim comes first.
-                (Some(sent), Some(stored)) if now.boot < sent + self.campaign.timing.renew_deadline() / 2 => {
-                    self.win(sent, stored);
-                }
-                (_, stored) if changed && !is_mine => {
-                    self.tell_change(before, stored.map(|stored| stored.record), known, now)
-                }
-                _ => {}
-            },
-            Phase::Holding { lost: true, .. } => {}
-            Phase::Holding { tenure, lost, .. } => {
-                self.send_at = now.boot;
-                match stored {
-                    Some(_) if is_mine => {
-                        if let Some(sent) = mine_since.filter(|sent| *sent > tenure.renewed) {
-                            *tenure = Tenure::of_renewal(sent, &self.campaign.timing);
-                            self.actions.push_back(Action::Extend(*tenure));
-                        }
-                        self.send_at = now.boot.max(tenure.renewed + self.campaign.timing.retry_period());
-                    }
-                    Some(Stored { record, .. }) if is_held_by_another(&record, &self.campaign.run) => {
-                        *lost = true;
-                        self.actions.push_back(Action::Lose { holder: record.holder_identity });
-                    }
-                    _ => self.actions.push_back(Action::Tell(News::Restoring)),
-                }
-            }
-            Phase::Releasing { .. } => self.send_at = now.boot,
-            Phase::Finished => {}
-        }
-        self.forget_settled_writes();
-        self.heed_request_to_step_down();
-        changed
-    }
-
-    /// Only in a record that is this run's own: what anybody else made of it is dealt with first.
-    fn heed_request_to_step_down(&mut self) {
-        let record = self.sighting.as_ref().and_then(Sighting::record);
-        let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.campaign.run));
-        if asked && matches!(self.phase, Phase::Holding { lost: false, .. }) && !self.asked_to_step_down {
-            self.asked_to_step_down = true;
-            self.actions.push_back(Action::StepDown);
-        }
-    }
-
-    fn win(&mut self, sent: Instant, stored: Stored) {
-        let tenure = Tenure::of_renewal(sent, &self.campaign.timing);
-        self.stop_watching();
-        // A read that began before this was known may tell of the time before it.
-        self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
-        self.claiming = false;
-        self.send_at = sent + self.campaign.timing.retry_period();
-        let (resource_version, transitions) = (stored.version.resource_version, stored.record.lease_transitions);
-        self.actions.push_back(Action::Lead(Leadership { tenure, resource_version, transitions }));
-        self.phase = Phase::Holding { tenure, record: stored.record, lost: false };
-    }
-
     fn step_back(&mut self, now: Now, outcome: Outcome) {
         let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
         let mine = self.sighting.as_ref().is_some_and(|sighting| self.bears_my_mark(sighting));
@@ -440,42 +299,6 @@ impl Election {
         self.campaign.timing.retry_period().mul_f64(1.0 + JITTER * self.random.share().0)
     }
 
-    /// Drops the writes that can no longer be carried out: the version they replace has been replaced.
-    fn forget_settled_writes(&mut self) {
-        let present = self.sighted_version().cloned();
-        self.doubtful.retain(|write| write.base == present);
-    }
-
-    fn tell_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
-        match after {
-            Some(Record { holder_identity: holder, .. }) if !holder.is_empty() => {
-                if known && self.campaign.wait == Some(Duration::ZERO) {
-                    // Whoever renews, or just took it, is alive.
-                    return self.step_back(now, Outcome::NotAcquired);
-                }
-                if before.is_none_or(|before| before.holder_identity != holder) {
-                    let lease_duration = self
-                        .sighting
-                        .as_ref()
-                        .map(|sighting| sighting.takeable_at().since(now.boot))
-                        .unwrap_or_default();
-                    self.actions.push_back(Action::Tell(News::Waiting { holder, lease_duration }));
-                }
-            }
-            Some(record) if record.due().is_some_and(|due| due > now.wall) => {
-                let not_before = record.due().unwrap_or_default();
-                self.actions.push_back(Action::Tell(News::NotDue { not_before }));
-                if self.campaign.wait == Some(Duration::ZERO) {
-                    self.step_back(now, Outcome::NotAcquired);
-                }
-            }
-            _ if self.sighting.as_ref().is_some_and(|sighting| sighting.takeable_at() > now.boot) => {
-                self.actions.push_back(Action::Tell(News::Displaced));
-            }
-            _ => {}
-        }
-    }
-
     fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
     }
@@ -492,24 +315,9 @@ impl Election {
         sighting.record().is_some_and(|record| self.is_mine(record))
     }
 
-    /// The write of ours that made this record.
-    fn write_of(&self, record: &Record) -> Option<&Write> {
-        let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
-        self.doubtful.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
-    }
-
-    fn sighted_version(&self) -> Option<&Version> {
-        Some(&self.sighting.as_ref()?.stored.as_ref()?.version)
-    }
-
     fn gives_up_at(&self, attempt: &Attempt) -> Instant {
         attempt.sent + self.campaign.timing.attempt()
     }
-}
-
-/// Whether a record that is not this run's names another holder, rather than none.
-fn is_held_by_another(record: &Record, run: &RunId) -> bool {
-    !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }
 
 /// How often the lease will have been acquired when the next one takes it after this record's holder.

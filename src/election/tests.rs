@@ -1,6 +1,6 @@
 //! Single rules of the election, step by step. What they add up to is shown by the simulation.
 
-use super::record::{RunMark, RunState};
+use super::record::{RunId, RunMark, RunState, Stored};
 use super::*;
 use crate::election::timing::Timing;
 
