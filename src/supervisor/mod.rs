@@ -137,34 +137,24 @@ impl Supervisor {
         }
     }
 
-    /// Queued renewals come first, before an overdue deadline and everything else: T0 is absolute, and a
-    /// supervisor that was stopped for a while has both in its queue.
     fn handle_orders(&mut self) {
         let orders = self.channel.receive();
         for order in &orders {
-            if let Order::Extend(tenure) = order {
-                self.policy.handle_extend(*tenure);
+            if let Order::Start { environment, .. } = order {
+                self.set_environment(environment.clone());
             }
         }
-        let renewed = orders.iter().any(|order| matches!(order, Order::Extend(_) | Order::Start { .. }));
-        for order in orders {
-            match order {
-                Order::Start { tenure, mut environment } => {
-                    if let Some(deadline) = &self.deadline {
-                        let number = deadline.as_fd().as_raw_fd();
-                        environment.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
-                    }
-                    self.program.set_environment(&self.job.own_variables, &environment);
-                    self.policy.handle_start(tenure);
-                }
-                Order::Extend(tenure) => self.policy.handle_extend(tenure),
-                Order::Lose => self.policy.handle_lose(Instant::now()),
-                Order::Signal(signal) => self.policy.handle_signal(Instant::now(), signal),
-            }
-        }
-        if let Some(tenure) = self.policy.tenure().filter(|_| renewed) {
+        if let Some(tenure) = self.policy.handle_orders(Instant::now(), &orders) {
             self.report(&Report::Enforcing(tenure));
         }
+    }
+
+    fn set_environment(&mut self, mut added: Vec<(String, String)>) {
+        if let Some(deadline) = &self.deadline {
+            let number = deadline.as_fd().as_raw_fd();
+            added.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
+        }
+        self.program.set_environment(&self.job.own_variables, &added);
     }
 
     fn handle_exec(&mut self) {

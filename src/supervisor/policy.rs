@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::channel::{End, Gone};
+use crate::channel::{End, Gone, Order};
 use crate::election::tenure::Tenure;
 use crate::process::clock::Instant;
 use crate::process::signals::asks_for_an_end;
@@ -108,7 +108,7 @@ impl Policy {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let stop = self.tenure.filter(|_| !self.lost && !self.reported).map(|tenure| tenure.stop);
+        let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
         stop.into_iter().chain(kill).min()
     }
@@ -133,6 +133,27 @@ impl Policy {
     pub fn may_start(&self, now: Instant) -> bool {
         let in_time = self.tenure.is_some_and(|tenure| now < tenure.stop);
         in_time && self.main == Main::NotStarted && !self.lost && !self.end_asked_for && !self.reported
+    }
+
+    /// The elector's orders as they were queued. Renewals come first, before an overdue deadline and
+    /// everything else: T0 is absolute, and a supervisor that was stopped for a while has both in its
+    /// queue. The tenure that is enforced from here on, where one was ordered.
+    pub fn handle_orders(&mut self, now: Instant, orders: &[Order]) -> Option<Tenure> {
+        for order in orders {
+            if let Order::Extend(tenure) = order {
+                self.handle_extend(*tenure);
+            }
+        }
+        for order in orders {
+            match order {
+                Order::Start { tenure, .. } => self.handle_start(*tenure),
+                Order::Extend(tenure) => self.handle_extend(*tenure),
+                Order::Lose => self.handle_lose(now),
+                Order::Signal(signal) => self.handle_signal(now, *signal),
+            }
+        }
+        let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
+        self.tenure.filter(|_| renewed)
     }
 
     /// The lease was won.
@@ -270,32 +291,48 @@ impl Policy {
 mod tests {
     use super::*;
 
+    fn tenure(renewed: Instant) -> Tenure {
+        let stop = renewed + Duration::from_secs(4);
+        Tenure { renewed, stop, kill: stop + Duration::from_secs(1) }
+    }
+
+    /// A command that runs since a lease was won at this instant.
+    fn running(now: Instant) -> Policy {
+        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
+        let mut policy = Policy::new(manners);
+        assert_eq!(policy.held_until(), None);
+        policy.handle_start(tenure(now));
+        policy.handle_started();
+        policy
+    }
+
+    fn actions(policy: &mut Policy) -> Vec<Action> {
+        std::iter::from_fn(|| policy.poll_action()).collect()
+    }
+
     #[test]
     fn a_stop_that_is_overdue_comes_before_a_signal_that_waited() {
         let now = Instant::now();
-        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
-        let mut policy = Policy::new(manners);
-        let stop = now + Duration::from_secs(4);
-        policy.handle_start(Tenure { renewed: now, stop, kill: stop + Duration::from_secs(1) });
-        policy.handle_started();
-        policy.handle_signal(stop, libc::SIGUSR1);
-        let actions: Vec<_> = std::iter::from_fn(|| policy.poll_action()).collect();
-        assert_eq!(actions, [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
+        let mut policy = running(now);
+        policy.handle_signal(tenure(now).stop, libc::SIGUSR1);
+        assert_eq!(actions(&mut policy), [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
     }
+
+    #[test]
+    fn a_renewal_that_waited_comes_before_a_stop_that_is_overdue() {
+        let now = Instant::now();
+        let mut policy = running(now);
+        let renewed = tenure(now + Duration::from_secs(2));
+        let orders = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
+        assert_eq!(policy.handle_orders(tenure(now).stop, &orders), Some(renewed));
+        assert_eq!(actions(&mut policy), [Action::Start, Action::Signal(libc::SIGUSR1)]);
+    }
+
     #[test]
     fn a_command_counts_on_nothing_once_it_is_told_to_stop() {
         let now = Instant::now();
-        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
-        let tenure = |renewed: Instant| Tenure {
-            renewed,
-            stop: renewed + Duration::from_secs(4),
-            kill: renewed + Duration::from_secs(5),
-        };
         let leading = || {
-            let mut policy = Policy::new(manners.clone());
-            assert_eq!(policy.held_until(), None);
-            policy.handle_start(tenure(now));
-            policy.handle_started();
+            let mut policy = running(now);
             policy.handle_extend(tenure(now + Duration::from_secs(1)));
             assert_eq!(policy.held_until(), Some(now + Duration::from_secs(5)));
             policy

@@ -31,31 +31,11 @@ impl World<'_> {
         self.run_guard(run);
     }
 
-    /// Queued renewals come first, as in production.
     fn handle_orders(&mut self, run: usize) {
         let now = self.boot(run);
         let Run { policy, orders, .. } = &mut self.state.runs[run];
-        for order in orders.iter() {
-            if let Order::Extend(tenure) = order {
-                policy.handle_extend(*tenure);
-            }
-        }
-        let mut renewed = false;
-        for order in orders.drain(..) {
-            match order {
-                Order::Start { tenure, .. } => {
-                    renewed = true;
-                    policy.handle_start(tenure);
-                }
-                Order::Extend(tenure) => {
-                    renewed = true;
-                    policy.handle_extend(tenure);
-                }
-                Order::Lose => policy.handle_lose(now),
-                Order::Signal(signal) => policy.handle_signal(now, signal),
-            }
-        }
-        if let Some(tenure) = policy.tenure().filter(|_| renewed) {
+        let orders: Vec<Order> = orders.drain(..).collect();
+        if let Some(tenure) = policy.handle_orders(now, &orders) {
             self.report(run, Report::Enforcing(tenure));
         }
     }

@@ -136,35 +136,16 @@ impl World {
 
     fn handle_orders(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
-        if supervisor.orders.is_empty() {
-            return;
-        }
-        for order in &supervisor.orders {
-            if let Order::Extend(tenure) = order {
-                supervisor.policy.handle_extend(*tenure);
+        let orders: Vec<Order> = supervisor.orders.drain(..).collect();
+        let enforced = supervisor.policy.handle_orders(now, &orders);
+        if self.mutation == Mutation::KillPutOff {
+            for order in &orders {
+                if let Order::Extend(tenure) = order {
+                    self.put_off_kill(run, *tenure);
+                }
             }
         }
-        let mut renewed = false;
-        while let Some(order) = self.runs[run].supervisor.orders.pop_front() {
-            let policy = &mut self.runs[run].supervisor.policy;
-            match order {
-                Order::Start { tenure, .. } => {
-                    renewed = true;
-                    policy.handle_start(tenure);
-                }
-                Order::Extend(tenure) => {
-                    renewed = true;
-                    policy.handle_extend(tenure);
-                    if self.mutation == Mutation::KillPutOff {
-                        self.put_off_kill(run, tenure);
-                    }
-                }
-                Order::Lose => policy.handle_lose(now),
-                Order::Signal(signal) => policy.handle_signal(now, signal),
-            }
-        }
-        let tenure = self.runs[run].supervisor.policy.tenure();
-        if let Some(tenure) = tenure.filter(|_| renewed) {
+        if let Some(tenure) = enforced {
             self.report(run, Report::Enforcing(tenure));
         }
     }
