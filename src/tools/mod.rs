@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::election::record::RunId;
 use crate::election::timing::Timing;
-use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
+use crate::lock::{self, Lock, LockName};
 
 /// How long the API server, or a file, may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +40,13 @@ pub enum Tool {
 pub struct Place {
     pub lock: LockName,
     pub cluster: ClusterOptions,
+}
+
+impl Place {
+    /// The lock, for questions: it is not to be held by it. And its name with what was left out filled in.
+    async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
+        lock::open(self.lock, self.cluster, PATIENCE, &RunId::new("")).await
+    }
 }
 
 /// How an answer looks.

@@ -11,16 +11,14 @@ use tokio::time::timeout;
 
 use super::{Answer, Output, PATIENCE, Place};
 use crate::election::record::{Record, RunId};
-use crate::lock;
 use crate::telemetry::log::printable;
 
 /// Durations longer than this are shown in whole seconds.
 const BRIEF: Duration = Duration::from_secs(10);
 
 /// Reads the record and says what it means.
-pub async fn status(Place { lock, cluster }: Place, output: Output) -> Result<Answer> {
-    let nobody = RunId::new("");
-    let (lock, name) = lock::open(lock, cluster, PATIENCE, &nobody).await?;
+pub async fn status(place: Place, output: Output) -> Result<Answer> {
+    let (lock, name) = place.open().await?;
     let stored = timeout(PATIENCE, lock.get()).await.map_err(|_| anyhow!("{name} does not answer within 10s"))??;
     let record = stored.map(|stored| stored.record);
     let status = Status::new(name.to_string(), record.as_ref(), Timestamp::now());

@@ -4,17 +4,16 @@ use anyhow::{Result, anyhow, bail};
 use tokio::time::timeout;
 
 use super::{Answer, PATIENCE, Place};
-use crate::election::record::{Record, RunId, RunMark, Stored};
-use crate::lock::{self, Lock, LockErrorKind};
+use crate::election::record::{Record, RunMark, Stored};
+use crate::lock::{Lock, LockErrorKind};
 use crate::telemetry::log::printable;
 
 /// Nobody holds it, so nobody is asked.
 const FREE: u8 = 1;
 
 /// Puts the request into the record, which otherwise stays as it is, and returns. The holder finds it when it renews.
-pub async fn step_down(Place { lock, cluster }: Place) -> Result<Answer> {
-    let nobody = RunId::new("");
-    let (lock, name) = lock::open(lock, cluster, PATIENCE, &nobody).await?;
+pub async fn step_down(place: Place) -> Result<Answer> {
+    let (lock, name) = place.open().await?;
     let asked = timeout(PATIENCE, ask(&*lock)).await.map_err(|_| anyhow!("{name} does not answer within 10s"))??;
     Ok(match asked {
         Some(holder) => Answer { text: format!("asked {} to step down from {name}\n", printable(&holder)), status: 0 },
