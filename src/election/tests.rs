@@ -294,8 +294,8 @@ fn a_holder_that_is_back_releases_for_good() {
     play.expect_write();
 }
 
-#[test]
-fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
+/// A claim was sent and not answered; then somebody else was seen to hold the lease.
+fn a_late_claim() -> (Play, Record) {
     let mut play = Play::start(None);
     play.read(None);
     let claim = play.expect_write();
@@ -304,12 +304,11 @@ fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
     play.election.handle_reply(play.now, Reply::Conflict);
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
-    play.election.handle_watch(play.now, WatchEvent::Deleted);
-    play.watched(claim.clone());
-    assert_eq!(play.actions(), []);
-    play.passes(14 * SECOND);
-    assert_eq!(play.actions(), []);
-    play.passes(SECOND);
+    (play, claim)
+}
+
+/// By another write, over the claim that has arrived.
+fn wins_anew(mut play: Play, claim: Record) {
     play.passes(play.wakes_in());
     play.read(Some(claim));
     let again = play.expect_write();
@@ -317,17 +316,22 @@ fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
     assert!(matches!(play.actions()[..], [.., Action::Lead(_)]));
 }
 
+#[test]
+fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
+    let (mut play, claim) = a_late_claim();
+    play.election.handle_watch(play.now, WatchEvent::Deleted);
+    play.watched(claim.clone());
+    assert_eq!(play.actions(), []);
+    play.passes(14 * SECOND);
+    assert_eq!(play.actions(), []);
+    play.passes(SECOND);
+    wins_anew(play, claim);
+}
+
 /// Its holder may have renewed, unseen, until somebody deleted what it held.
 #[test]
 fn a_claim_that_arrives_late_takes_nothing_from_a_holder_whose_time_seems_over() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let claim = play.expect_write();
-    play.passes(play.wakes_in());
-    play.expect_write();
-    play.election.handle_reply(play.now, Reply::Conflict);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
+    let (mut play, claim) = a_late_claim();
     play.passes(15 * SECOND);
     play.version += 2;
     play.read(Some(claim.clone()));
@@ -335,11 +339,7 @@ fn a_claim_that_arrives_late_takes_nothing_from_a_holder_whose_time_seems_over()
     play.passes(14 * SECOND);
     assert!(!play.actions().iter().any(|action| matches!(action, Action::Send(Request::Update(..)))));
     play.passes(SECOND);
-    play.passes(play.wakes_in());
-    play.read(Some(claim));
-    let again = play.expect_write();
-    play.written(again);
-    assert!(matches!(play.actions()[..], [.., Action::Lead(_)]));
+    wins_anew(play, claim);
 }
 
 #[test]
