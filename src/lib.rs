@@ -6,8 +6,8 @@
 //! Two nested processes keep that promise. The [`elector`] campaigns for the lease, the
 //! [`supervisor`] owns the command; whichever of them dies or freezes, the other one still ends the
 //! command in time. Who may run and until when is decided by [`election`], a state machine without
-//! clock, socket or task; when the command must be stopped and killed by [`supervisor::policy`],
-//! another one.
+//! clock, socket or task; when the command must be stopped and killed by [`supervisor::policy`], and
+//! when the supervisor must be by [`elector::policy`], two others.
 //!
 //! What else it does with a lock is in [`tools`].
 //!

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, info, warn};
 
 use super::observations::Observations;
-use crate::election::tenure::Tenure;
+use super::policy::{Event, Notice};
 use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
@@ -29,40 +29,10 @@ use crate::telemetry::state::{Observer, Update};
 /// A thread for blocking calls, once there, stays: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What the election tells the guard.
-#[derive(Debug)]
-pub enum Event {
-    /// From here on a lease may be won that has to be given back.
-    Claiming,
-    /// It was not won.
-    NotWon,
-    /// The lease is won: here is what the command may know of it.
-    Lead {
-        tenure: Tenure,
-        environment: Vec<(String, String)>,
-    },
-    Extend(Tenure),
-    /// End the command as if leaderrun were told to end.
-    StepDown,
-    Lose,
-    Finished(Outcome),
-    /// There is no election: the lock cannot be reached in any way.
-    Failed(anyhow::Error),
-}
-
-/// What the guard tells the election.
-#[derive(Clone, Copy, Debug)]
-pub enum Notice {
-    /// Nothing of the command is left; it may have ended well, with status 0.
-    TreeGone { well: bool },
-    /// Come to an end.
-    Stop,
-}
-
 /// A running election, as the guard sees it.
 #[derive(Debug)]
 pub struct Race {
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<anyhow::Result<Event>>,
     arrived: Arc<EventFd>,
     notices: UnboundedSender<Notice>,
 }
@@ -90,13 +60,13 @@ impl Race {
                 Err(failure) => Err(failure.into()),
             };
             observer.tell(Update::ActsBy(None));
-            guard.tell(ended.map_or_else(Event::Failed, Event::Finished));
+            guard.say(ended.map(Event::Finished));
         })?;
         Ok(Self { events, arrived, notices })
     }
 
-    /// Everything the election has said since the last call.
-    pub fn events(&self) -> Vec<Event> {
+    /// Everything the election has said since the last call; an error when there is none any more.
+    pub fn events(&self) -> Vec<anyhow::Result<Event>> {
         let _ = self.arrived.read();
         self.events.try_iter().collect()
     }
@@ -114,12 +84,16 @@ impl AsFd for Race {
 }
 
 struct ToGuard {
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<anyhow::Result<Event>>,
     arrived: Arc<EventFd>,
 }
 
 impl ToGuard {
     fn tell(&self, event: Event) {
+        self.say(Ok(event));
+    }
+
+    fn say(&self, event: anyhow::Result<Event>) {
         let _ = self.events.send(event);
         let _ = self.arrived.write(1);
     }

@@ -6,10 +6,10 @@
 mod campaign;
 mod guard;
 mod observations;
+pub mod policy;
 pub mod rejoin;
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::Context;
 use tracing::{error, info};
@@ -17,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::campaign::Race;
 use self::guard::Guard;
+use self::policy::Policy;
 use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
 use crate::channel::ElectorEnd;
 use crate::election::Campaign;
@@ -106,10 +107,9 @@ fn guarded(
     observer: Observer,
 ) -> anyhow::Result<u8> {
     tree::check().map_err(anyhow::Error::msg)?;
-    // What a release may take, and a little for a thread that has not noticed yet.
-    let longest_release = candidacy.campaign.timing.renew_deadline() / 2 + Duration::from_millis(500);
+    let policy = Policy::new(&candidacy.campaign.timing);
     let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign, observer.clone())?;
-    Guard::new(channel, supervisor, race, inherited, longest_release, observer)?.stand()
+    Guard::new(channel, supervisor, race, inherited, policy, observer)?.stand()
 }
 
 /// Whoever asks over HTTP, if anybody may.

@@ -30,7 +30,7 @@ pub enum RenewalResult {
 const RESULTS: [&str; 5] = ["success", "conflict", "refused", "error", "timeout"];
 
 /// Why a leadership was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
     /// It could not be renewed in time.
     NotRenewed,

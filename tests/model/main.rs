@@ -1,8 +1,8 @@
 //! All interleavings of two candidates, within bounds: the production machines
-//! [`leaderrun::election::Election`] and [`leaderrun::supervisor::policy::Policy`], an API server with
-//! one object in it, and every order in which requests, answers and watch events can arrive, with
-//! everything going wrong that a bounded number of disturbances can make go wrong (see
-//! [`disturbance`]).
+//! [`leaderrun::election::Election`], [`leaderrun::elector::policy::Policy`] and
+//! [`leaderrun::supervisor::policy::Policy`], an API server with one object in it, and every order in
+//! which requests, answers and watch events can arrive, with everything going wrong that a bounded number
+//! of disturbances can make go wrong (see [`disturbance`]).
 //!
 //! The search is our own (`search.rs`), not `stateright`'s: it takes a page, the bound is on
 //! disturbances and on time rather than on depth, and stateright brings an HTTP server, a concurrent map

@@ -1,12 +1,13 @@
-//! One run of leaderrun: its election, driven like the production loop drives it, and its guard.
+//! One run of leaderrun: its election and its guard, driven like the production loops drive them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use leaderrun::channel::{Order, Report};
+use leaderrun::channel::{End, Gone, Order, Report};
 use leaderrun::election::record::{RunId, RunState, Stored};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Reply, Request, WatchEvent};
+use leaderrun::elector::policy::{self as guard, Failure, Notice};
 use leaderrun::process::clock::Instant;
 use leaderrun::supervisor::policy::{Manners, Policy};
 
@@ -22,15 +23,6 @@ pub enum Process {
     Well,
     Frozen,
     Dead,
-}
-
-/// The guard's phases, as in production.
-#[derive(Clone, Copy, Debug, Hash)]
-pub enum Guard {
-    Waiting,
-    Leading { enforced: Tenure, lost: bool },
-    Killing,
-    Ending,
 }
 
 /// The command: a main process and one that it forked, which both ignore every signal but SIGKILL.
@@ -56,7 +48,8 @@ pub struct Run {
     pub supervisor: Process,
     pub election: Election,
     pub policy: Policy,
-    pub guard: Guard,
+    pub guard: guard::Policy,
+    pub supervisor_seen_dead: bool,
     pub tree: Tree,
     /// The election is over.
     pub over: bool,
@@ -85,10 +78,6 @@ pub struct Run {
 impl Run {
     pub fn name(&self) -> String {
         format!("{}/{}", ["A", "B"][self.host], self.id)
-    }
-
-    pub fn is_waiting(&self) -> bool {
-        matches!(self.guard, Guard::Waiting)
     }
 
     /// Whether somebody who is new could not know that this run may hold the lease.
@@ -153,7 +142,8 @@ impl World<'_> {
             supervisor: Process::Well,
             election: Election::new(campaign, now, number as u64),
             policy: Policy::new(manners),
-            guard: Guard::Waiting,
+            guard: guard::Policy::new(&self.setting.timing),
+            supervisor_seen_dead: false,
             tree: Tree::default(),
             over: false,
             request: None,
@@ -197,11 +187,7 @@ impl World<'_> {
         let (mut instants, mut at) = (Vec::new(), tree.dies_at);
         if *elector == Process::Well {
             instants.extend(election.next_timeout());
-            if let Guard::Leading { enforced, .. } = guard
-                && !self.is_broken(Rule::LastResort)
-            {
-                instants.push(enforced.last_resort());
-            }
+            instants.extend(guard.next_timeout());
         }
         if *supervisor == Process::Well {
             instants.extend(policy.next_timeout());
@@ -316,16 +302,11 @@ impl World<'_> {
                     let tenure = self.believed(run, tenure, by_write);
                     self.state.runs[run].token = resource_version.parse().unwrap_or_default();
                     self.tell(|world| format!("{} has won, token {resource_version}", world.state.runs[run].name()));
-                    if self.state.runs[run].is_waiting() {
-                        self.state.runs[run].guard = Guard::Leading { enforced: tenure, lost: false };
-                        self.order(run, Order::Start { tenure, environment: Vec::new() });
-                    } else {
-                        self.tree_gone(run);
-                    }
+                    self.inform(run, guard::Event::Lead { tenure, environment: Vec::new() });
                 }
                 Action::Extend(tenure) => {
                     let tenure = self.believed(run, tenure, by_write);
-                    self.order(run, Order::Extend(tenure));
+                    self.inform(run, guard::Event::Extend(tenure));
                 }
                 Action::Lose { holder } => {
                     self.tell(|world| format!("{} sees {holder:?} hold it", world.state.runs[run].name()));
@@ -335,11 +316,12 @@ impl World<'_> {
                     self.tell(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
                     self.state.runs[run].over = true;
                     self.state.runs[run].watch = None;
-                    self.exit(run);
+                    self.inform(run, guard::Event::Finished(outcome));
                 }
-                // Nobody asks for that here.
-                Action::StepDown => {}
-                Action::Claiming | Action::NotWon | Action::Tell(_) => {}
+                Action::Claiming => self.inform(run, guard::Event::Claiming),
+                Action::NotWon => self.inform(run, guard::Event::NotWon),
+                Action::StepDown => self.inform(run, guard::Event::StepDown),
+                Action::Tell(_) => {}
             }
         }
     }
@@ -383,15 +365,55 @@ impl World<'_> {
     }
 
     fn lose(&mut self, run: usize) {
+        self.state.runs[run].lost_at = Some(self.boot(run));
+        if !self.is_broken(Rule::NoGraceWhenLost) {
+            self.inform(run, guard::Event::Lose);
+        }
+    }
+
+    /// The election tells the guard something.
+    fn inform(&mut self, run: usize, event: guard::Event) {
         let now = self.boot(run);
-        self.state.runs[run].lost_at = Some(now);
-        if self.is_broken(Rule::NoGraceWhenLost) {
+        self.state.runs[run].guard.handle_event(now, event);
+        self.carry_out_guard(run);
+    }
+
+    /// One round of the guard: reports, the supervisor's death, deadlines, children.
+    pub fn run_guard(&mut self, run: usize) {
+        if self.state.runs[run].elector != Process::Well {
             return;
         }
-        if let Guard::Leading { enforced, lost } = &mut self.state.runs[run].guard {
-            (*enforced, *lost) = (Tenure::over(now), true);
+        let now = self.boot(run);
+        let is_released_early = self.is_broken(Rule::ReleaseAfterTheKill);
+        let Run { guard, reports, supervisor, supervisor_seen_dead, tree, .. } = &mut self.state.runs[run];
+        for report in reports.drain(..) {
+            guard.handle_report(now, report);
         }
-        self.order(run, Order::Lose);
+        if *supervisor == Process::Dead && !*supervisor_seen_dead {
+            *supervisor_seen_dead = true;
+            if is_released_early {
+                guard.handle_report(now, Report::Gone(Gone { end: End::Exited(0), lost: false }));
+            }
+            guard.handle_supervisor_dead(now);
+        }
+        guard.handle_timeout(now);
+        if *supervisor == Process::Dead && !tree.is_left() {
+            guard.handle_tree_empty(now);
+        }
+        self.carry_out_guard(run);
+    }
+
+    fn carry_out_guard(&mut self, run: usize) {
+        while let Some(action) = self.state.runs[run].guard.poll_action() {
+            match action {
+                guard::Action::Order(order) => self.order(run, order),
+                guard::Action::Notify(notice) => self.notify(run, notice),
+                guard::Action::TakeOver(Failure::Late) if self.is_broken(Rule::LastResort) => {}
+                guard::Action::TakeOver(_) => self.take_over(run),
+                guard::Action::Tell(_) => {}
+                guard::Action::End(_) => self.exit(run),
+            }
+        }
     }
 
     fn order(&mut self, run: usize, order: Order) {
@@ -401,38 +423,21 @@ impl World<'_> {
         }
     }
 
-    /// One round of the guard: reports, deadlines, the supervisor's death.
-    pub fn run_guard(&mut self, run: usize) {
-        if self.state.runs[run].elector != Process::Well {
-            return;
+    fn notify(&mut self, run: usize, notice: Notice) {
+        let now = self.now(run);
+        let election = &mut self.state.runs[run].election;
+        match notice {
+            Notice::TreeGone { well } => election.handle_tree_gone(now, well),
+            Notice::Stop => election.handle_stop(now),
         }
-        while let Some(report) = self.state.runs[run].reports.pop_front() {
-            match (report, &mut self.state.runs[run].guard) {
-                (Report::Enforcing(tenure), Guard::Leading { enforced, lost: false }) => *enforced = tenure,
-                (Report::Gone(_), Guard::Leading { .. }) => self.tree_gone(run),
-                _ => {}
-            }
-        }
-        let now = self.boot(run);
-        let Run { guard, supervisor, tree, .. } = &self.state.runs[run];
-        match *guard {
-            Guard::Leading { .. } if *supervisor == Process::Dead && self.is_broken(Rule::ReleaseAfterTheKill) => {
-                self.tree_gone(run);
-            }
-            Guard::Leading { enforced, .. }
-                if *supervisor == Process::Dead
-                    || (now >= enforced.last_resort() && !self.is_broken(Rule::LastResort)) =>
-            {
-                self.tell(|world| format!("{}'s guard takes over", world.state.runs[run].name()));
-                self.state.runs[run].supervisor = Process::Dead;
-                self.state.runs[run].guard = Guard::Killing;
-                self.kill(run);
-                self.run_guard(run);
-            }
-            Guard::Killing if !tree.is_left() => self.tree_gone(run),
-            Guard::Waiting if *supervisor == Process::Dead => self.ask_to_end(run),
-            _ => {}
-        }
+        self.act(run);
+    }
+
+    fn take_over(&mut self, run: usize) {
+        self.tell(|world| format!("{}'s guard takes over", world.state.runs[run].name()));
+        self.state.runs[run].supervisor = Process::Dead;
+        self.kill(run);
+        self.run_guard(run);
     }
 
     /// SIGKILL to the whole tree.
@@ -445,28 +450,18 @@ impl World<'_> {
     }
 
     pub fn ask_to_end(&mut self, run: usize) {
-        let now = self.now(run);
-        self.state.runs[run].guard = Guard::Ending;
-        self.state.runs[run].election.handle_stop(now);
-        self.act(run);
+        let now = self.boot(run);
+        self.state.runs[run].guard.handle_signal(now, TERM);
+        self.carry_out_guard(run);
     }
 
-    fn tree_gone(&mut self, run: usize) {
-        let now = self.now(run);
-        self.state.runs[run].guard = Guard::Ending;
-        self.state.runs[run].election.handle_tree_gone(now, true);
-        self.act(run);
-    }
-
-    /// leaderrun ends, when the guard has ended, too.
+    /// leaderrun ends, and its supervisor with it.
     fn exit(&mut self, run: usize) {
-        if matches!(self.state.runs[run].guard, Guard::Ending) {
-            if self.state.runs[run].tree.is_left() {
-                self.breaks(Broken::ReleasedAlive);
-            }
-            let run = &mut self.state.runs[run];
-            (run.elector, run.supervisor) = (Process::Dead, Process::Dead);
+        if self.state.runs[run].tree.is_left() {
+            self.breaks(Broken::ReleasedAlive);
         }
+        self.state.runs[run].supervisor = Process::Dead;
+        self.crash(run, Part::Elector);
     }
 
     pub fn thaw(&mut self, run: usize, part: Part) {

@@ -160,7 +160,7 @@ impl<'a> World<'a> {
             if run.watch.as_ref().is_some_and(|events| !events.is_empty()) {
                 steps.push(Step::Watched(index));
             }
-            if run.is_waiting() && self.may(Kind::AskedToEnd) {
+            if !run.over && self.may(Kind::AskedToEnd) {
                 steps.push(Step::AskToEnd(index));
             }
         }

@@ -6,21 +6,14 @@ use leaderrun::channel::Report;
 use leaderrun::election::record::{RunId, Stored};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Outcome, Reply, Request, WatchEvent};
+use leaderrun::elector::policy::{self, Notice, Policy};
 use leaderrun::process::clock::Instant;
 
 use crate::clock::{MILLISECOND, Time};
-use crate::guard::{News, Phase};
 use crate::mutation::Mutation;
 use crate::plan::HostPlan;
 use crate::tell;
 use crate::world::{Event, Seen, Thread, World};
-
-/// What the guard tells the election.
-#[derive(Clone, Copy, Debug)]
-pub enum Notice {
-    TreeGone,
-    Stop,
-}
 
 /// The outer process.
 #[derive(Debug)]
@@ -39,10 +32,13 @@ pub struct Elector {
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
     pub notices: VecDeque<Notice>,
-    pub news: VecDeque<News>,
+    pub events: VecDeque<policy::Event>,
     pub reports: VecDeque<Report>,
     pub signals: VecDeque<i32>,
-    pub phase: Phase,
+    pub policy: Policy,
+    pub supervisor_gone: bool,
+    /// The guard kills the tree itself: when it does so again.
+    pub kill_again_at: Option<Instant>,
     /// The answer that is being handled is a read's.
     handling_read: bool,
     /// The revision last shown to the election; 0 when there was no lease.
@@ -75,10 +71,12 @@ impl Elector {
             watch: None,
             watch_events: VecDeque::new(),
             notices: VecDeque::new(),
-            news: VecDeque::new(),
+            events: VecDeque::new(),
             reports: VecDeque::new(),
             signals: VecDeque::new(),
-            phase: Phase::Waiting { claiming: false },
+            policy: Policy::new(&plan.timing),
+            supervisor_gone: false,
+            kill_again_at: None,
             handling_read: false,
             shown: 0,
             heeds_watch: false,
@@ -101,7 +99,7 @@ impl World {
             let elector = &mut self.runs[run].elector;
             if let Some(notice) = elector.notices.pop_front() {
                 match notice {
-                    Notice::TreeGone => elector.election.handle_tree_gone(now, false),
+                    Notice::TreeGone { well } => elector.election.handle_tree_gone(now, well),
                     Notice::Stop => elector.election.handle_stop(now),
                 }
             } else if let Some((reply, revision)) = elector.reply.take() {
@@ -174,41 +172,41 @@ impl World {
                 elector.watch_events.clear();
                 self.close_watch(run);
             }
-            Action::Claiming => self.inform(run, News::Claiming),
-            Action::NotWon => self.inform(run, News::NotWon),
+            Action::Claiming => self.inform(run, policy::Event::Claiming),
+            Action::NotWon => self.inform(run, policy::Event::NotWon),
             Action::Lead(Leadership { tenure, resource_version, .. }) => {
                 let tenure = self.believed(run, tenure, now);
                 tell!(self, "{} has won the lease, token {resource_version}", self.name(run));
                 self.led_at = self.now;
                 self.runs[run].led_since = Some(self.now);
                 self.runs[run].fencing_token = resource_version.parse().unwrap_or_default();
-                self.inform(run, News::Lead(tenure));
+                self.inform(run, policy::Event::Lead { tenure, environment: Vec::new() });
             }
             Action::Extend(tenure) => {
                 let tenure = self.believed(run, tenure, now);
                 self.led_at = self.now;
-                self.inform(run, News::Extend(tenure));
+                self.inform(run, policy::Event::Extend(tenure));
             }
             Action::StepDown => {
                 tell!(self, "{} is asked to step down", self.name(run));
-                self.inform(run, News::StepDown);
+                self.inform(run, policy::Event::StepDown);
             }
             Action::Lose { holder } => {
                 tell!(self, "{} sees that {holder:?} holds the lease", self.name(run));
-                self.inform(run, News::Lose);
+                self.inform(run, policy::Event::Lose);
             }
             Action::Tell(news) => tell!(self, "{} says {news:?}", self.name(run)),
             Action::Finish(outcome) => {
                 self.runs[run].elector.over = true;
                 self.runs[run].elector.awaited = None;
                 self.close_watch(run);
-                self.inform(run, News::Finished(outcome));
+                self.inform(run, policy::Event::Finished(outcome));
             }
         }
     }
 
-    fn inform(&mut self, run: usize, news: News) {
-        self.runs[run].elector.news.push_back(news);
+    fn inform(&mut self, run: usize, event: policy::Event) {
+        self.runs[run].elector.events.push_back(event);
         self.rouse(run, Thread::Guard);
     }
 

@@ -1,0 +1,328 @@
+//! What the outer process passes on, when it takes the supervisor's place, and when it ends.
+//!
+//! A state machine that is given the time, what the supervisor reports, what the election says, the signals
+//! that leaderrun is sent and what became of the processes, and returns what to do. It has no clock and
+//! touches no process: the guard, the simulation and the model drive the same code.
+//!
+//! The rules:
+//!
+//! - The supervisor has to have the command dead when the tenure is over that it enforces by its own word.
+//!   One that did not, or that died, is killed, and then everything below it.
+//! - A lease known to be lost leaves it no time.
+//! - The lease is given back when nothing of the command is left, and not before.
+//! - leaderrun ends when its election has, or does not in time.
+//!
+//! What has come together is handed in in this order: reports, events, the supervisor's death, the time,
+//! signals, children.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::channel::{End, Gone, Order, Report};
+use crate::election::Outcome;
+use crate::election::tenure::Tenure;
+use crate::election::timing::Timing;
+use crate::exit;
+use crate::process::clock::Instant;
+use crate::process::signals::{asks_for_an_end, is_relayed};
+use crate::telemetry::metrics::Loss;
+
+/// How long the end is put off for a lease that may just have been won; the election takes a second.
+const GIVE_BACK: Duration = Duration::from_millis(1100);
+
+/// How long the end is put off for an election that has nothing to give back.
+const GOOD_BYE: Duration = Duration::from_millis(50);
+
+/// What the election tells the guard.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// From here on a lease may be won that has to be given back.
+    Claiming,
+    /// It was not won.
+    NotWon,
+    /// The lease is won: here is what the command may know of it.
+    Lead {
+        tenure: Tenure,
+        environment: Vec<(String, String)>,
+    },
+    Extend(Tenure),
+    /// End the command as if leaderrun were told to end.
+    StepDown,
+    Lose,
+    Finished(Outcome),
+}
+
+/// What the guard tells the election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// Nothing of the command is left; it may have ended well, with status 0.
+    TreeGone { well: bool },
+    /// Come to an end.
+    Stop,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Hash)]
+pub enum Action {
+    /// Tell the supervisor.
+    Order(Order),
+    /// Tell the election.
+    Notify(Notice),
+    /// Kill the supervisor, and then every descendant, again and again, until none is left.
+    TakeOver(Failure),
+    /// Something worth telling.
+    Tell(News),
+    /// End leaderrun with this status.
+    End(u8),
+}
+
+/// How a supervisor can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    Died,
+    /// It did not have the command dead in time.
+    Late,
+}
+
+/// What people want to know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum News {
+    /// The command may live for as long as this tenure lasts.
+    Leading(Tenure),
+    Lost(Loss),
+    CommandEnded(End),
+    /// Nothing of the command is left.
+    Gone,
+    NotAcquired,
+    NotReleased,
+    /// This signal ended the wait for the lease.
+    WaitsNoLonger(i32),
+    /// There was no command, and now there will be none.
+    SupervisorDied,
+}
+
+#[derive(Clone, Debug, Hash)]
+enum Phase {
+    /// No command was ever started.
+    Waiting { claiming: bool },
+    /// The supervisor was told to start the command and has not said that it is gone.
+    Leading {
+        /// What the supervisor enforces, by its own word.
+        enforced: Tenure,
+        lost: bool,
+    },
+    /// The supervisor failed: the guard kills the tree itself.
+    Killing,
+    /// No command is alive; the lease is being given back.
+    Ending { status: u8, until: Instant },
+}
+
+/// The decisions of the elector's main thread; see the [module](self).
+#[derive(Clone, Debug, Hash)]
+pub struct Policy {
+    phase: Phase,
+    longest_release: Duration,
+    /// The signal that asked leaderrun to end, if one was relayed.
+    asked_to_end: Option<i32>,
+    actions: VecDeque<Action>,
+}
+
+impl Policy {
+    /// Of a candidate that has just begun.
+    pub fn new(timing: &Timing) -> Self {
+        let phase = Phase::Waiting { claiming: false };
+        // What a release may take, and a little for a thread that has not noticed yet.
+        let longest_release = timing.renew_deadline() / 2 + Duration::from_millis(500);
+        Self { phase, longest_release, asked_to_end: None, actions: VecDeque::new() }
+    }
+
+    /// What to do next, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Leading { enforced, .. } => Some(enforced.last_resort()),
+            Phase::Ending { until, .. } => Some(*until),
+            Phase::Waiting { .. } | Phase::Killing => None,
+        }
+    }
+
+    /// The supervisor said something.
+    pub fn handle_report(&mut self, now: Instant, report: Report) {
+        let Phase::Leading { enforced, lost } = &mut self.phase else { return };
+        match report {
+            Report::Enforcing(tenure) if !*lost => {
+                *enforced = tenure;
+                self.tell(News::Leading(tenure));
+            }
+            Report::Gone(gone) => {
+                if gone.lost && !*lost {
+                    self.tell(News::Lost(Loss::NotRenewed));
+                }
+                let well = gone.end == End::Exited(0) && !gone.lost;
+                let status = self.exit_status(&gone);
+                self.tell(News::CommandEnded(gone.end));
+                self.end(now, status, well);
+            }
+            Report::Enforcing(_) | Report::Started { .. } | Report::Log { .. } => {}
+        }
+    }
+
+    /// The election said something.
+    pub fn handle_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Claiming => self.claims(true),
+            Event::NotWon => self.claims(false),
+            Event::Lead { tenure, environment } => match self.phase {
+                Phase::Waiting { .. } => {
+                    self.lead(tenure, false);
+                    self.order(Order::Start { tenure, environment });
+                }
+                // Won after all, when the end had begun.
+                _ => self.notify(Notice::TreeGone { well: false }),
+            },
+            Event::Extend(tenure) => self.order(Order::Extend(tenure)),
+            Event::StepDown => self.relay(libc::SIGTERM),
+            Event::Lose => {
+                if let Phase::Leading { .. } = self.phase {
+                    self.lead(Tenure::over(now), true);
+                    self.tell(News::Lost(Loss::Taken));
+                }
+                self.order(Order::Lose);
+            }
+            Event::Finished(outcome) => self.handle_finished(now, outcome),
+        }
+    }
+
+    fn handle_finished(&mut self, now: Instant, outcome: Outcome) {
+        match (&mut self.phase, outcome) {
+            (Phase::Waiting { .. }, Outcome::NotAcquired) => {
+                self.phase = Phase::Ending { status: exit::NOT_ACQUIRED, until: now };
+                self.tell(News::NotAcquired);
+            }
+            (Phase::Ending { until, .. }, outcome) => {
+                *until = now;
+                if outcome == Outcome::NotReleased {
+                    self.tell(News::NotReleased);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The supervisor is dead, and what it said before was handed in.
+    pub fn handle_supervisor_dead(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Leading { .. } => self.take_over(Failure::Died),
+            Phase::Waiting { .. } => {
+                self.tell(News::SupervisorDied);
+                self.notify(Notice::Stop);
+                self.phase = Phase::Ending { status: exit::FAILED, until: now + GIVE_BACK };
+            }
+            Phase::Killing | Phase::Ending { .. } => {}
+        }
+    }
+
+    /// Time has passed. Calling it early, or for nothing, does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Leading { enforced, .. } if now >= enforced.last_resort() => self.take_over(Failure::Late),
+            Phase::Ending { status, until } if now >= until => self.actions.push_back(Action::End(status)),
+            _ => {}
+        }
+    }
+
+    /// leaderrun was sent a signal that it was not started to ignore.
+    pub fn handle_signal(&mut self, now: Instant, signal: i32) {
+        match &mut self.phase {
+            Phase::Leading { .. } if is_relayed(signal) => self.relay(signal),
+            Phase::Waiting { claiming } if asks_for_an_end(signal) => {
+                let patience = if *claiming { GIVE_BACK } else { GOOD_BYE };
+                self.phase = Phase::Ending { status: exit::SIGNALED + signal as u8, until: now + patience };
+                self.tell(News::WaitsNoLonger(signal));
+                self.notify(Notice::Stop);
+            }
+            Phase::Ending { until, .. } if asks_for_an_end(signal) => {
+                *until = (*until).min(now + GIVE_BACK);
+                self.notify(Notice::Stop);
+            }
+            _ => {}
+        }
+    }
+
+    /// This process has no child left, dead or alive.
+    pub fn handle_tree_empty(&mut self, now: Instant) {
+        if let Phase::Killing = self.phase {
+            self.end(now, exit::LOST, false);
+        }
+    }
+
+    fn claims(&mut self, claims: bool) {
+        if let Phase::Waiting { claiming } = &mut self.phase {
+            *claiming = claims;
+        }
+    }
+
+    fn lead(&mut self, enforced: Tenure, lost: bool) {
+        self.phase = Phase::Leading { enforced, lost };
+        self.tell(News::Leading(enforced));
+    }
+
+    fn relay(&mut self, signal: i32) {
+        if let Phase::Leading { .. } = self.phase {
+            self.asked_to_end = self.asked_to_end.or(asks_for_an_end(signal).then_some(signal));
+            self.order(Order::Signal(signal));
+        }
+    }
+
+    fn take_over(&mut self, failure: Failure) {
+        if let Phase::Leading { lost: false, .. } = self.phase {
+            self.tell(News::Lost(match failure {
+                Failure::Died => Loss::SupervisorDied,
+                Failure::Late => Loss::SupervisorLate,
+            }));
+        }
+        self.phase = Phase::Killing;
+        self.actions.push_back(Action::TakeOver(failure));
+    }
+
+    /// Nothing of the command is left: the lease is given back.
+    fn end(&mut self, now: Instant, status: u8, well: bool) {
+        self.phase = Phase::Ending { status, until: now + self.longest_release };
+        self.tell(News::Gone);
+        self.notify(Notice::TreeGone { well });
+    }
+
+    fn exit_status(&self, gone: &Gone) -> u8 {
+        if gone.lost {
+            return exit::LOST;
+        }
+        match gone.end {
+            End::Exited(status) => status as u8,
+            End::Signaled(signal) => exit::SIGNALED + signal as u8,
+            End::NotExecuted(libc::ENOENT) => exit::NOT_FOUND,
+            // For want of processes or memory, which says nothing about the command.
+            End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => exit::FAILED,
+            End::NotExecuted(_) => exit::NOT_EXECUTABLE,
+            End::NotStarted => self.asked_to_end.map_or(exit::LOST, |signal| exit::SIGNALED + signal as u8),
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        self.actions.push_back(Action::Order(order));
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.actions.push_back(Action::Notify(notice));
+    }
+
+    fn tell(&mut self, news: News) {
+        self.actions.push_back(Action::Tell(news));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+use super::*;
+
+fn policy() -> Policy {
+    let seconds = Duration::from_secs;
+    Policy::new(&Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap())
+}
+
+fn tenure(renewed: Instant) -> Tenure {
+    let stop = renewed + Duration::from_secs(4);
+    Tenure { renewed, stop, kill: stop + Duration::from_secs(1) }
+}
+
+fn gone(end: End, lost: bool) -> Report {
+    Report::Gone(Gone { end, lost })
+}
+
+/// A candidate that won the lease at this instant.
+fn leading(now: Instant) -> Policy {
+    let mut policy = policy();
+    policy.handle_event(now, Event::Claiming);
+    policy.handle_event(now, Event::Lead { tenure: tenure(now), environment: Vec::new() });
+    let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
+    assert_eq!(actions(&mut policy), [Action::Order(start)]);
+    policy
+}
+
+/// What is to be done, besides what is to be told.
+fn actions(policy: &mut Policy) -> Vec<Action> {
+    let actions = std::iter::from_fn(|| policy.poll_action());
+    actions.filter(|action| !matches!(action, Action::Tell(_))).collect()
+}
+
+fn told(policy: &mut Policy) -> Vec<News> {
+    let actions = std::iter::from_fn(|| policy.poll_action());
+    actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
+}
+
+/// The status it ends with at once.
+fn ends_with(policy: &mut Policy, now: Instant) -> Option<u8> {
+    policy.handle_timeout(now);
+    actions(policy).into_iter().find_map(|action| if let Action::End(status) = action { Some(status) } else { None })
+}
+
+#[test]
+fn a_supervisor_is_late_by_what_it_says_it_enforces() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
+    // Ordered is not yet enforced.
+    policy.handle_event(now, Event::Extend(second));
+    assert_eq!(actions(&mut policy), [Action::Order(Order::Extend(second))]);
+    assert_eq!(policy.next_timeout(), Some(first.last_resort()));
+    policy.handle_report(now, Report::Enforcing(second));
+    assert_eq!(policy.next_timeout(), Some(second.last_resort()));
+    policy.handle_timeout(first.last_resort());
+    assert_eq!(actions(&mut policy), []);
+    policy.handle_timeout(second.last_resort());
+    assert_eq!(actions(&mut policy), [Action::TakeOver(Failure::Late)]);
+}
+
+#[test]
+fn a_lease_known_to_be_lost_leaves_no_time_whatever_the_supervisor_says() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    policy.handle_event(now, Event::Lose);
+    assert_eq!(actions(&mut policy), [Action::Order(Order::Lose)]);
+    policy.handle_report(now, Report::Enforcing(tenure(now)));
+    assert_eq!(policy.next_timeout(), Some(Tenure::over(now).last_resort()));
+}
+
+#[test]
+fn a_loss_is_told_once() {
+    let now = Instant::now();
+    for (lose, loss) in [(None, Loss::NotRenewed), (Some(Event::Lose), Loss::Taken)] {
+        let mut policy = leading(now);
+        lose.into_iter().for_each(|event| policy.handle_event(now, event));
+        policy.handle_report(now, gone(End::Signaled(libc::SIGKILL), true));
+        let losses: Vec<News> = told(&mut policy).into_iter().filter(|news| matches!(news, News::Lost(_))).collect();
+        assert_eq!(losses, [News::Lost(loss)]);
+    }
+}
+
+#[test]
+fn what_a_failed_supervisor_leaves_is_gone_before_the_lease_is_given_back() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    policy.handle_supervisor_dead(now);
+    assert_eq!(actions(&mut policy), [Action::TakeOver(Failure::Died)]);
+    // Its last word came too late, and its death is no news.
+    policy.handle_report(now, gone(End::Exited(0), false));
+    policy.handle_supervisor_dead(now);
+    policy.handle_timeout(now + Duration::from_secs(3600));
+    assert_eq!(actions(&mut policy), []);
+    policy.handle_tree_empty(now);
+    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: false })]);
+    policy.handle_event(now, Event::Finished(Outcome::Released));
+    assert_eq!(ends_with(&mut policy, now), Some(exit::LOST));
+}
+
+#[test]
+fn a_last_word_counts_when_it_comes_before_the_death() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    policy.handle_report(now, gone(End::Exited(7), false));
+    policy.handle_supervisor_dead(now);
+    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: false })]);
+    policy.handle_event(now, Event::Finished(Outcome::Released));
+    assert_eq!(ends_with(&mut policy, now), Some(7));
+}
+
+#[test]
+fn a_tree_is_empty_before_there_is_a_command_and_ends_nothing() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    policy.handle_tree_empty(now);
+    assert_eq!(actions(&mut policy), []);
+}
+
+#[test]
+fn an_end_waits_for_the_election_but_not_for_ever() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    policy.handle_report(now, gone(End::Exited(0), false));
+    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
+    assert_eq!(policy.next_timeout(), Some(now + Duration::from_millis(2500)));
+    assert_eq!(ends_with(&mut policy, now), None);
+    // Somebody is in a hurry.
+    policy.handle_signal(now, libc::SIGTERM);
+    assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
+    assert_eq!(ends_with(&mut policy, now + GIVE_BACK), Some(0));
+}
+
+#[test]
+fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_give_back() {
+    let now = Instant::now();
+    for (events, patience) in
+        [(vec![], GOOD_BYE), (vec![Event::Claiming], GIVE_BACK), (vec![Event::Claiming, Event::NotWon], GOOD_BYE)]
+    {
+        let mut policy = policy();
+        events.into_iter().for_each(|event| policy.handle_event(now, event));
+        policy.handle_signal(now, libc::SIGUSR1);
+        assert_eq!(actions(&mut policy), []);
+        policy.handle_signal(now, libc::SIGINT);
+        assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
+        assert_eq!(policy.next_timeout(), Some(now + patience));
+        // Won after all: nothing is started.
+        policy.handle_event(now, Event::Lead { tenure: tenure(now), environment: Vec::new() });
+        assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: false })]);
+        assert_eq!(ends_with(&mut policy, now + patience), Some(exit::SIGNALED + 2));
+    }
+}
+
+#[test]
+fn a_leader_relays_signals_and_ends_by_them_what_had_not_begun() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
+        policy.handle_signal(now, signal);
+    }
+    let relayed = [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT];
+    assert_eq!(actions(&mut policy), relayed.map(|signal| Action::Order(Order::Signal(signal))));
+    policy.handle_report(now, gone(End::NotStarted, false));
+    policy.handle_event(now, Event::Finished(Outcome::Released));
+    assert_eq!(ends_with(&mut policy, now), Some(exit::SIGNALED + 15));
+}
+
+#[test]
+fn a_request_to_step_down_is_a_sigterm() {
+    let now = Instant::now();
+    let mut policy = leading(now);
+    policy.handle_event(now, Event::StepDown);
+    assert_eq!(actions(&mut policy), [Action::Order(Order::Signal(libc::SIGTERM))]);
+}
+
+#[test]
+fn without_a_supervisor_nobody_goes_on_waiting() {
+    let now = Instant::now();
+    let mut policy = policy();
+    policy.handle_supervisor_dead(now);
+    assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
+    assert_eq!(ends_with(&mut policy, now + GIVE_BACK), Some(exit::FAILED));
+}
+
+#[test]
+fn who_waited_in_vain_ends_at_once() {
+    let now = Instant::now();
+    let mut policy = policy();
+    policy.handle_event(now, Event::Finished(Outcome::NotAcquired));
+    assert_eq!(ends_with(&mut policy, now), Some(exit::NOT_ACQUIRED));
+}
