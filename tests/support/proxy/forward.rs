@@ -14,17 +14,17 @@ use hyper::client::conn::http1 as client;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::super::{tls, users};
+use super::super::{runtime, tls, users};
 use super::Shared;
-use super::faults::Fault;
+use super::faults::{Fault, Gate};
 use super::matching::Seen;
 use super::wire::{Wire, Wired};
 
@@ -42,8 +42,7 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
 
 async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire>) -> io::Result<()> {
     let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
-    let upstream = connect(shared.upstream).await?;
-    let (sender, upstream) = client::handshake(upstream).await.map_err(io::Error::other)?;
+    let (sender, upstream) = connect(shared.upstream).await?;
     // HTTP/1.1 has one request under way at a time, so this is never contended.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |request| {
@@ -66,12 +65,18 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
     downstream.await.map_err(io::Error::other)
 }
 
-async fn connect(server: SocketAddr) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+type Upstream = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
+
+async fn connect<B>(server: SocketAddr) -> io::Result<(client::SendRequest<B>, client::Connection<Upstream, B>)>
+where
+    B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+{
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::from(server.ip());
     let connector = TlsConnector::from(tls::client_config());
-    Ok(TokioIo::new(connector.connect(name, stream).await?))
+    let stream = TokioIo::new(connector.connect(name, stream).await?);
+    client::handshake(stream).await.map_err(io::Error::other)
 }
 
 fn seen(request: &Request<Incoming>, connection: usize) -> Seen {
@@ -103,17 +108,13 @@ impl Passage {
             return Ok(answer(status, retry_after));
         }
         take_time(delay).await;
-        if let Some(Fault::HoldRequest(gate)) = &fault {
-            gate.pass().await;
-        }
-        if self.wire.requests_vanish() {
+        let reply = match &fault {
+            Some(Fault::HoldRequest(gate)) => self.hold(request, gate.clone()).await?,
             // The network went bad while it was on its way.
-            return pending().await;
-        }
-        let reply = self.sender.lock().await.send_request(request).await?;
-        if reply.status() == StatusCode::CONFLICT {
-            self.shared.note_conflict();
-        }
+            _ if self.wire.requests_vanish() => return pending().await,
+            _ => self.sender.lock().await.send_request(request).await?,
+        };
+        self.shared.note(reply.status());
         match fault {
             Some(Fault::LoseReply) => return pending().await,
             Some(Fault::HoldReply(gate)) => gate.pass().await,
@@ -121,6 +122,31 @@ impl Passage {
         }
         take_time(self.shared.reply_delay()).await;
         Ok(reply.map(BodyExt::boxed))
+    }
+
+    /// What has been sent arrives, though its sender may have given it up and closed the connection by then.
+    async fn hold(&self, request: Request<Incoming>, gate: Gate) -> hyper::Result<Response<Incoming>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let request = Request::from_parts(head, Full::new(body));
+        let (shared, wire) = (Arc::clone(&self.shared), Arc::clone(&self.wire));
+        let (reply, arrived) = oneshot::channel();
+        runtime::spawn(async move {
+            gate.pass().await;
+            if !wire.requests_vanish()
+                && let Ok((mut sender, connection)) = connect(shared.upstream).await
+            {
+                runtime::spawn(connection);
+                let answer = sender.send_request(request).await;
+                if let Err(Ok(unheard)) = reply.send(answer) {
+                    shared.note(unheard.status());
+                }
+            }
+        });
+        match arrived.await {
+            Ok(answer) => answer,
+            Err(_) => pending().await,
+        }
     }
 }
 

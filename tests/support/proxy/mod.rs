@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -143,7 +144,8 @@ impl Proxy {
         self.shared.faults().add(matching, fault);
     }
 
-    /// The requests stop in front of the server until they are released.
+    /// The requests stop in front of the server until they are released, and then arrive even if whoever sent
+    /// them has given them up.
     pub fn hold_requests(&self, matching: Match) -> Held {
         self.hold(matching, Fault::HoldRequest)
     }
@@ -289,8 +291,10 @@ impl Shared {
         fate
     }
 
-    fn note_conflict(&self) {
-        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    fn note(&self, reply: StatusCode) {
+        if reply == StatusCode::CONFLICT {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn reply_delay(&self) -> Duration {
