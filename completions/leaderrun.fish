@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_leaderrun_global_optspecs
-    string join \n lock= identity= wait= min-hold= on-lost= lease-duration= renew-deadline= retry-period= lost-grace= stop-signal= kill-after= kubeconfig= context= as= http= ready-when= log-format= v/verbose q/quiet h/help V/version
+    string join \n lock= identity= wait= min-hold= on-lost= lease-duration= renew-deadline= retry-period= lost-grace= stop-signal= kill-after= kubeconfig= context= as= pod-label= service= pod= port= address= http= ready-when= log-format= v/verbose q/quiet h/help V/version
 end
 
 function __fish_leaderrun_needs_command
@@ -38,6 +38,11 @@ complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l context -d 'The context of the kubeconfig to use' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to act as' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod -d 'The pod that gets the label [default: the host name]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l port -d 'A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; can be repeated' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l address -d 'The address by which the Service reaches the command [default: the one by which the API server is reached]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l ready-when -d 'When /readyz says yes: waiting, which includes leading, or only leading' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l log-format -d 'How log lines on stderr look: text or json' -r
@@ -58,6 +63,8 @@ complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s o -l outp
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s h -l help -d 'Print help'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l lock -d 'The lock: a Lease as NAMESPACE/NAME, or another kind as KIND:NAMESPACE/NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service-account -d 'The service account that the pods have [default: the name of the lock]' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -s h -l help -d 'Print help'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
@@ -72,6 +79,8 @@ complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lease-dur
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l retry-period -d 'How often the lease is renewed' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lost-grace -d 'How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand check" -l min-remaining -d 'How long it must still be held, whatever happens' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand check" -s h -l help -d 'Print help'

@@ -11,9 +11,12 @@
 //!
 //! What else it does with a lock is in [`tools`].
 //!
-//! Imports run one way: `cli`, `elector`, `supervisor` and `tools`, then `lock` and `channel`, then
-//! `election`, then `process` and `telemetry`.
+//! What the cluster is told of who leads is up to [`announce`].
+//!
+//! Imports run one way: `cli`, `elector`, `supervisor` and `tools`, then `announce`, then `lock` and
+//! `channel`, then `election`, then `process` and `telemetry`.
 
+pub mod announce;
 pub mod channel;
 pub mod cli;
 pub mod election;

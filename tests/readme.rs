@@ -1,6 +1,6 @@
 //! The README's tables are those of the program.
 
-use clap::ArgAction;
+use leaderrun::lock::rights::role;
 use leaderrun::lock::{Kind, ObjectName};
 use leaderrun::{cli, exit};
 
@@ -22,14 +22,12 @@ fn row(option: &clap::Arg) -> Option<String> {
     if let Some(short) = option.get_short() {
         names = format!("-{short}, {names}");
     }
-    if let ArgAction::Set = option.get_action() {
+    if option.get_action().takes_values() {
         names = format!("{names} {}", option.get_value_names()?.join(" "));
     }
     let defaults: Vec<_> = option.get_default_values().iter().filter_map(|value| value.to_str()).collect();
     let default = match defaults[..] {
-        [default] if !matches!(option.get_action(), ArgAction::Count | ArgAction::SetTrue) => {
-            format!(" [default: {default}]")
-        }
+        [default] if option.get_action().takes_values() => format!(" [default: {default}]"),
         _ => String::new(),
     };
     Some(format!("| `{names}` | `{variable}` | {}{default} |", option.get_help()?))
@@ -47,6 +45,6 @@ fn every_exit_status_has_its_row() {
 #[test]
 fn the_role_is_the_one_that_leaderrun_prints() {
     let object = ObjectName { resource: Kind::Lease.resources().0, namespace: "default".into(), name: "my-job".into() };
-    let role = object.role();
+    let role = role(&object.namespace, &object.name, &object.rules());
     assert!(README.contains(&role), "README.md: the Role must be\n{role}");
 }

@@ -20,7 +20,7 @@ pub fn explain(error: &clap::Error, subcommand: Option<&str>) -> String {
         _ => None,
     };
     let option = context(ContextKind::InvalidArg).unwrap_or_default();
-    let name = option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.');
+    let name = option_name(option);
     match error.kind() {
         ErrorKind::ValueValidation => {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();
@@ -41,7 +41,17 @@ pub fn explain(error: &clap::Error, subcommand: Option<&str>) -> String {
             }
             None => format!("{name:?}: options only before --; the command comes after it: {example}"),
         },
-        ErrorKind::ArgumentConflict => format!("{name}: given more than once; once would do"),
+        ErrorKind::ArgumentConflict => match error.get(ContextKind::PriorArg) {
+            Some(ContextValue::String(other)) if option_name(other) != name => {
+                format!("{name}: not together with {}; one of the two would do", option_name(other))
+            }
+            _ => format!("{name}: given more than once; once would do"),
+        },
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     }
+}
+
+/// An option without what stands behind it.
+fn option_name(option: &str) -> &str {
+    option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.')
 }

@@ -1,6 +1,7 @@
 //! The command line: options as given, checked for what can be checked without touching anything.
 
 mod explain;
+mod routing;
 mod tools;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 use self::explain::explain;
+use self::routing::RoutingArguments;
 use crate::election::Campaign;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
@@ -98,6 +100,9 @@ pub struct Cli {
 
     #[command(flatten)]
     cluster: ClusterArguments,
+
+    #[command(flatten)]
+    routing: RoutingArguments,
 
     /// Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDR", help_heading = MONITORING)]
@@ -221,10 +226,9 @@ impl Cli {
             bail!("the command is empty; a program's name or path after -- would do");
         }
         let run = RunId::new(Uuid::new_v4().to_string());
-        let identity = match self.identity {
-            Some(identity) => identity,
-            None => format!("{}_{run}", nix::unistd::gethostname()?.to_string_lossy()),
-        };
+        let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+        let routing = self.routing.routing(&self.lock, &host)?;
+        let identity = self.identity.unwrap_or_else(|| format!("{host}_{run}"));
         let log_level = match (self.quiet, self.verbose) {
             (true, _) => LevelFilter::WARN,
             (false, 0) => LevelFilter::INFO,
@@ -241,6 +245,7 @@ impl Cli {
             cluster: self.cluster.into(),
             campaign: Campaign { identity, run: run.clone(), timing, wait: self.wait, min_hold: self.min_hold },
             on_lost: self.on_lost,
+            routing,
             http: self.http,
             ready_when: self.ready_when,
             log_format: self.log_format,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use super::routing::WayArguments;
 use super::{ClusterArguments, LOCK, TimeArguments, duration};
 use crate::lock::{LockName, check_name};
 use crate::tools::{Output, Place, Tool};
@@ -52,6 +53,9 @@ Exit status:
         /// The service account that the pods have [default: the name of the lock]
         #[arg(long, value_name = "NAME", value_parser = service_account)]
         service_account: Option<String>,
+
+        #[command(flatten)]
+        way: WayArguments,
     },
 
     /// Ask whoever holds a lock to stop its command and to hand over
@@ -88,6 +92,9 @@ Exit status:
 
         #[command(flatten)]
         times: TimeArguments,
+
+        #[command(flatten)]
+        way: WayArguments,
     },
 
     /// Run by the command: is the lock still held?
@@ -137,10 +144,10 @@ pub fn is_subcommand(name: &str) -> bool {
 pub fn parse(arguments: Vec<OsString>) -> Result<Result<Tool>, clap::Error> {
     Ok(Ok(match Tools::try_parse_from(arguments)?.tool {
         Arguments::Status { place, output } => Tool::Status(place.into(), output),
-        Arguments::Manifest { lock, service_account } => Tool::Manifest(lock, service_account),
+        Arguments::Manifest { lock, service_account, way } => Tool::Manifest(lock, service_account, way.way()),
         Arguments::StepDown { place } => Tool::StepDown(place.into()),
-        Arguments::Doctor { place, times } => {
-            return Ok(times.timing().map(|timing| Tool::Doctor(place.into(), timing)));
+        Arguments::Doctor { place, times, way } => {
+            return Ok(times.timing().map(|timing| Tool::Doctor(place.into(), timing, way.way())));
         }
         Arguments::Check { min_remaining } => Tool::Check(min_remaining),
     }))

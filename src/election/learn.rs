@@ -147,8 +147,8 @@ impl Election {
         self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
         self.claiming = false;
         self.send_at = sent + self.campaign.timing.retry_period();
-        let (resource_version, transitions) = (stored.version.resource_version, stored.record.lease_transitions);
-        self.actions.push_back(Action::Lead(Leadership { tenure, resource_version, transitions }));
+        let (Version { uid, resource_version }, transitions) = (stored.version, stored.record.lease_transitions);
+        self.actions.push_back(Action::Lead(Leadership { tenure, uid, resource_version, transitions }));
         self.phase = Phase::Holding { tenure, record: stored.record, lost: false };
     }
 

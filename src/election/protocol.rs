@@ -97,6 +97,8 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     pub tenure: Tenure,
+    /// Of the object that the record is in.
+    pub uid: String,
     /// Of the write that won: the fencing token, or what it is made of.
     pub resource_version: String,
     pub transitions: u32,

@@ -235,9 +235,10 @@ impl<'a> Contest<'a> {
     }
 
     fn lead(&self, leadership: Leadership) -> Event {
-        let Leadership { tenure, resource_version, transitions } = leadership;
+        let Leadership { tenure, uid, resource_version, transitions } = leadership;
         let fencing_token = self.lock.fencing_token(&resource_version);
         info!("leader of {}, fencing token {fencing_token}", self.name);
+        self.observations.won(fencing_token.clone(), self.lock.uids(&uid));
         let mut environment = self.environment.clone();
         environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
         environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token));

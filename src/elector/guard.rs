@@ -3,9 +3,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 use tracing::{error, info, warn};
@@ -36,6 +38,8 @@ pub struct Guard {
     inherited: Inherited,
     timer: Timer,
     observer: Observer,
+    /// Becomes readable when traffic was led away for an end; none where none is led.
+    led_away: Option<Arc<EventFd>>,
     terminal: Option<Terminal>,
     kill: Option<Kill>,
 }
@@ -52,6 +56,7 @@ impl Guard {
         inherited: Inherited,
         policy: Policy,
         observer: Observer,
+        led_away: Option<Arc<EventFd>>,
     ) -> io::Result<Self> {
         Ok(Self {
             policy,
@@ -63,6 +68,7 @@ impl Guard {
             inherited,
             timer: Timer::new()?,
             observer,
+            led_away,
             terminal: None,
             kill: None,
         })
@@ -94,6 +100,9 @@ impl Guard {
                 self.policy.handle_supervisor_dead(Instant::now());
             }
             self.policy.handle_timeout(Instant::now());
+            if self.led_away.as_ref().is_some_and(|led_away| led_away.read().is_ok()) {
+                self.policy.handle_led_away();
+            }
             self.handle_signals();
             self.handle_children();
             while let Some(action) = self.policy.poll_action() {
@@ -186,6 +195,7 @@ impl Guard {
                 self.observer.tell(Update::Leading { stop: tenure.stop, gone: tenure.last_resort() });
             }
             News::Lost(loss) => self.observer.tell(Update::Lost(loss)),
+            News::Ending => self.observer.tell(Update::Ending),
             News::CommandEnded(End::Exited(status)) => self.observer.tell(Update::CommandEnded(status.to_string())),
             News::CommandEnded(End::Signaled(signal)) => {
                 self.observer.tell(Update::CommandEnded((i32::from(exit::SIGNALED) + signal).to_string()));
@@ -211,6 +221,7 @@ impl Guard {
             descriptors.push(PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN));
             descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
         }
+        descriptors.extend(self.led_away.as_ref().map(|led_away| PollFd::new(led_away.as_fd(), PollFlags::POLLIN)));
         match poll(&mut descriptors, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

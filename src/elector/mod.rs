@@ -19,6 +19,7 @@ use self::campaign::Race;
 use self::guard::Guard;
 use self::policy::Policy;
 use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
+use crate::announce::{Announcement, Announcer, Routing};
 use crate::channel::ElectorEnd;
 use crate::election::Campaign;
 use crate::exit;
@@ -39,6 +40,7 @@ pub struct Candidacy {
     pub cluster: ClusterOptions,
     pub campaign: Campaign,
     pub on_lost: OnLost,
+    pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
     pub log_format: Format,
@@ -75,15 +77,11 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     let log = log::start(candidacy.log_format, candidacy.log_level)?;
     log::abort_on_panic();
     let (on_lost, since) = (candidacy.on_lost, Instant::now());
-    let observed = observer(&candidacy).and_then(|observer| {
-        let status = guarded(candidacy, channel, supervisor, inherited.clone(), observer.clone())?;
-        Ok((status, observer))
-    });
-    let status = match observed {
-        Ok((exit::LOST, observer)) if on_lost == OnLost::Rejoin => {
+    let status = match observed(candidacy, channel, supervisor, inherited.clone()) {
+        Ok((exit::LOST, counted)) if on_lost == OnLost::Rejoin => {
             info!("waiting for the lock again");
             log.finish();
-            return match rejoin::rejoin(&inherited, since, observer.counted()) {
+            return match rejoin::rejoin(&inherited, since, counted) {
                 Ok(never) => match never {},
                 Err(NotRejoined::Signaled(signal)) => Ok(exit::SIGNALED + signal as u8),
                 Err(NotRejoined::Failed(failure)) => Err(failure).context("cannot wait for the lock again"),
@@ -99,21 +97,42 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     Ok(status)
 }
 
-fn guarded(
+/// Stands guard, and lets those know who want to. Also returns what was counted, if anything was.
+fn observed(
     candidacy: Candidacy,
     channel: ElectorEnd,
     supervisor: PidFd,
     inherited: Inherited,
-    observer: Observer,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<(u8, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
-    let policy = Policy::new(&candidacy.campaign.timing);
+    let counts = counts(&candidacy)?;
+    let announcer = announcer(&candidacy)?;
+    let led_away = announcer.as_ref().and_then(Announcer::led_away);
+    let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts.clone());
+    let policy = Policy::new(&candidacy.campaign.timing, led_away.is_some());
     let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign, observer.clone())?;
-    Guard::new(channel, supervisor, race, inherited, policy, observer)?.stand()
+    let status = Guard::new(channel, supervisor, race, inherited, policy, observer, led_away)?.stand();
+    announcer.into_iter().for_each(Announcer::finish);
+    Ok((status?, counts.counted()))
 }
 
-/// Whoever asks over HTTP, if anybody may.
-fn observer(candidacy: &Candidacy) -> anyhow::Result<Observer> {
+/// Whoever tells the cluster, if the lock is in one.
+fn announcer(candidacy: &Candidacy) -> anyhow::Result<Option<Announcer>> {
+    let Candidacy { lock, cluster, campaign, routing, .. } = candidacy;
+    let LockName::Objects { kind, namespace, name } = lock else { return Ok(None) };
+    Ok(Some(Announcer::start(Announcement {
+        kind: *kind,
+        namespace: namespace.clone(),
+        name: name.clone(),
+        cluster: cluster.clone(),
+        identity: campaign.identity.clone(),
+        timing: campaign.timing.clone(),
+        routing: routing.clone(),
+    })?))
+}
+
+/// Whoever counts for those that ask over HTTP, if anybody may.
+fn counts(candidacy: &Candidacy) -> anyhow::Result<Observer> {
     let Some(address) = candidacy.http else { return Ok(Observer::default()) };
     let Campaign { identity, timing, .. } = &candidacy.campaign;
     let candidate = state::Candidate {

@@ -64,6 +64,11 @@ impl Observations {
         }
     }
 
+    /// The lock was won.
+    pub fn won(&self, token: String, uids: Vec<String>) {
+        self.observer.tell(Update::Won { token, uids });
+    }
+
     /// A tenure is held from here on, the first one or a longer one.
     pub fn held(&mut self, tenure: Tenure) {
         if let Some(before) = self.held_until.replace(tenure.stop) {

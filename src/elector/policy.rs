@@ -11,6 +11,8 @@
 //! - A lease known to be lost leaves it no time.
 //! - The lease is given back when nothing of the command is left, and not before.
 //! - leaderrun ends when its election has, or does not in time.
+//! - Where traffic is led to the command, it is led away before the command is asked to end. That is not
+//!   waited for for long, and not at all when it is asked again or before the command has started.
 //!
 //! What has come together is handed in in this order: reports, events, the supervisor's death, the time,
 //! signals, children.
@@ -32,6 +34,9 @@ const GIVE_BACK: Duration = Duration::from_millis(1100);
 
 /// How long the end is put off for an election that has nothing to give back.
 const GOOD_BYE: Duration = Duration::from_millis(50);
+
+/// How long a command is not asked to end for the traffic to be led away.
+const LEADING_AWAY: Duration = Duration::from_secs(1);
 
 /// What the election tells the guard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +95,8 @@ pub enum News {
     /// The command may live for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),
+    /// The command is about to be asked to end.
+    Ending,
     CommandEnded(End),
     /// Nothing of the command is left.
     Gone,
@@ -99,6 +106,13 @@ pub enum News {
     WaitsNoLonger(i32),
     /// There was no command, and now there will be none.
     SupervisorDied,
+}
+
+/// Signals that ask for an end, while traffic is led away.
+#[derive(Clone, Debug, Hash)]
+struct Held {
+    signal: i32,
+    until: Instant,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -122,18 +136,30 @@ enum Phase {
 pub struct Policy {
     phase: Phase,
     longest_release: Duration,
+    /// Traffic is led to the command while it runs.
+    routes: bool,
+    started: bool,
+    held: Option<Held>,
     /// The signal that asked leaderrun to end, if one was relayed.
     asked_to_end: Option<i32>,
     actions: VecDeque<Action>,
 }
 
 impl Policy {
-    /// Of a candidate that has just begun.
-    pub fn new(timing: &Timing) -> Self {
+    /// Of a candidate that has just begun; `routes` says whether traffic is led to its command.
+    pub fn new(timing: &Timing, routes: bool) -> Self {
         let phase = Phase::Waiting { claiming: false };
         // What a release may take, and a little for a thread that has not noticed yet.
         let longest_release = timing.renew_deadline() / 2 + Duration::from_millis(500);
-        Self { phase, longest_release, asked_to_end: None, actions: VecDeque::new() }
+        Self {
+            phase,
+            longest_release,
+            routes,
+            started: false,
+            held: None,
+            asked_to_end: None,
+            actions: VecDeque::new(),
+        }
     }
 
     /// What to do next, in order.
@@ -143,8 +169,9 @@ impl Policy {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
+        let held_until = self.held.as_ref().map(|held| held.until);
         match &self.phase {
-            Phase::Leading { enforced, .. } => Some(enforced.last_resort()),
+            Phase::Leading { enforced, .. } => held_until.into_iter().chain([enforced.last_resort()]).min(),
             Phase::Ending { until, .. } => Some(*until),
             Phase::Waiting { .. } | Phase::Killing => None,
         }
@@ -167,7 +194,8 @@ impl Policy {
                 self.tell(News::CommandEnded(gone.end));
                 self.end(now, status, well);
             }
-            Report::Enforcing(_) | Report::Started { .. } | Report::Log { .. } => {}
+            Report::Started { .. } => self.started = true,
+            Report::Enforcing(_) | Report::Log { .. } => {}
         }
     }
 
@@ -185,7 +213,7 @@ impl Policy {
                 _ => self.notify(Notice::TreeGone { well: false }),
             },
             Event::Extend(tenure) => self.order(Order::Extend(tenure)),
-            Event::StepDown => self.relay(libc::SIGTERM),
+            Event::StepDown => self.relay(now, libc::SIGTERM),
             Event::Lose => {
                 if let Phase::Leading { .. } = self.phase {
                     self.lead(Tenure::over(now), true);
@@ -228,6 +256,9 @@ impl Policy {
 
     /// Time has passed. Calling it early, or for nothing, does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.held.as_ref().is_some_and(|held| now >= held.until) {
+            self.let_go();
+        }
         match self.phase {
             Phase::Leading { enforced, .. } if now >= enforced.last_resort() => self.take_over(Failure::Late),
             Phase::Ending { status, until } if now >= until => self.actions.push_back(Action::End(status)),
@@ -238,7 +269,7 @@ impl Policy {
     /// leaderrun was sent a signal that it was not started to ignore.
     pub fn handle_signal(&mut self, now: Instant, signal: i32) {
         match &mut self.phase {
-            Phase::Leading { .. } if is_relayed(signal) => self.relay(signal),
+            Phase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
             Phase::Waiting { claiming } if asks_for_an_end(signal) => {
                 let patience = if *claiming { GIVE_BACK } else { GOOD_BYE };
                 self.phase = Phase::Ending { status: exit::SIGNALED + signal as u8, until: now + patience };
@@ -251,6 +282,11 @@ impl Policy {
             }
             _ => {}
         }
+    }
+
+    /// The traffic was led away, or cannot be.
+    pub fn handle_led_away(&mut self) {
+        self.let_go();
     }
 
     /// This process has no child left, dead or alive.
@@ -271,9 +307,23 @@ impl Policy {
         self.tell(News::Leading(enforced));
     }
 
-    fn relay(&mut self, signal: i32) {
-        if let Phase::Leading { .. } = self.phase {
-            self.asked_to_end = self.asked_to_end.or(asks_for_an_end(signal).then_some(signal));
+    fn relay(&mut self, now: Instant, signal: i32) {
+        let Phase::Leading { .. } = self.phase else { return };
+        if asks_for_an_end(signal) {
+            let first = self.asked_to_end.is_none();
+            self.asked_to_end = self.asked_to_end.or(Some(signal));
+            if first && self.routes && self.started {
+                self.held = Some(Held { signal, until: now + LEADING_AWAY });
+                return self.tell(News::Ending);
+            }
+            // Who asks again does not want to wait.
+            self.let_go();
+        }
+        self.order(Order::Signal(signal));
+    }
+
+    fn let_go(&mut self) {
+        if let (Some(Held { signal, .. }), Phase::Leading { .. }) = (self.held.take(), &self.phase) {
             self.order(Order::Signal(signal));
         }
     }

@@ -170,4 +170,8 @@ impl Lock for BothLocks {
     fn fencing_token(&self, resource_version: &str) -> String {
         resource_version.rsplit(SEPARATOR).next().unwrap_or_default().to_owned()
     }
+
+    fn uids(&self, uid: &str) -> Vec<String> {
+        uid.split(SEPARATOR).map(str::to_owned).collect()
+    }
 }

@@ -61,6 +61,13 @@ impl Cluster {
         self.config.cluster_url.to_string()
     }
 
+    /// The API server's host and port.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let url = &self.config.cluster_url;
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        (host.to_owned(), url.port_u16().unwrap_or(443))
+    }
+
     /// The client for single requests.
     pub fn requests(&self) -> Client {
         self.requests.clone()

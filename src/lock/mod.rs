@@ -10,6 +10,7 @@ mod name;
 mod object;
 mod open;
 pub mod resource;
+pub mod rights;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,10 +20,11 @@ use futures_util::stream::BoxStream;
 
 pub use self::both::BothLocks;
 pub use self::file::FileLock;
-pub use self::name::{Kind, LockName, check_name};
+pub use self::name::{Kind, LockName, check_label, check_name};
 pub use self::object::ObjectLock;
 pub use self::open::{OPEN, open};
 pub use self::resource::ObjectName;
+pub use self::rights::Rule;
 use crate::election::WatchEvent;
 use crate::election::record::{Record, Stored, Version};
 
@@ -46,6 +48,11 @@ pub trait Lock: Send + Sync {
     /// The fencing token of the write that made this resourceVersion.
     fn fencing_token(&self, resource_version: &str) -> String {
         resource_version.to_owned()
+    }
+
+    /// The uids of the objects that a record with this uid is in.
+    fn uids(&self, uid: &str) -> Vec<String> {
+        vec![uid.to_owned()]
     }
 }
 

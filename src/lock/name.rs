@@ -101,8 +101,11 @@ impl fmt::Display for LockName {
     }
 }
 
-/// A namespace is a DNS-1123 label.
-fn check_label(label: &str) -> Result<(), &'static str> {
+/// Namespaces and Services have DNS-1123 labels for names.
+///
+/// # Errors
+/// What is wrong with it, for a sentence that begins with what it is the name of.
+pub fn check_label(label: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     match label.as_bytes() {
         [] => Err("is empty"),

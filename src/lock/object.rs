@@ -135,11 +135,10 @@ impl Lock for ObjectLock {
 
 fn api_resource(resource: &Resource) -> ApiResource {
     let Resource { group, kind, plural, .. } = *resource;
-    let api_version = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
     ApiResource {
         group: group.to_owned(),
         version: "v1".to_owned(),
-        api_version,
+        api_version: resource.api_version(),
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::api::DynamicObject;
 use kube::core::Status;
 
+use super::rights::{Rule, role};
 use super::{LockError, LockErrorKind};
 use crate::election::record::Record;
 use crate::telemetry::log;
@@ -22,6 +23,13 @@ pub struct Resource {
     pub read: fn(&DynamicObject) -> Result<Record, String>,
     /// Puts a record into an object and leaves everything else there as it is.
     pub write: fn(&mut DynamicObject, &Record),
+}
+
+impl Resource {
+    /// The group with its version, as objects say it.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+    }
 }
 
 /// An object by its name.
@@ -109,55 +117,20 @@ impl ObjectName {
             "not allowed to {} {}{group} {name:?} in namespace {namespace:?}; this Role, bound to the user or service account, would do:\n{}",
             refused.unwrap_or(verb.name()),
             resource.plural,
-            self.role()
+            role(namespace, name, &self.rules())
         )
     }
 
-    /// The Role that a candidate for this lock needs, as YAML.
-    pub fn role(&self) -> String {
-        role(&self.namespace, &self.name, &self.rules())
-    }
-
-    /// What that Role allows.
-    pub fn rules(&self) -> String {
-        let Resource { group, plural, created_by_put, .. } = self.resource;
-        let group = if group.is_empty() { "\"\"" } else { group };
-        let name = yaml(&self.name);
-        let verbs = if *created_by_put { "get, create, update, watch" } else { "get, update, watch" };
-        let mut rules = format!(
-            "- apiGroups: [{group}]
-  resources: [{plural}]
-  resourceNames: [{name}]
-  verbs: [{verbs}]"
-        );
-        if !created_by_put {
+    /// What a candidate for this lock needs.
+    pub fn rules(&self) -> Vec<Rule> {
+        let Resource { group, plural, created_by_put, .. } = *self.resource;
+        let rule = |name, verbs| Rule { group, plural, namespace: self.namespace.clone(), name, verbs };
+        let name = Some(self.name.clone());
+        match created_by_put {
+            true => vec![rule(name, &["get", "create", "update", "watch"])],
             // RBAC cannot restrict a POST by name. Not needed where the object was made beforehand.
-            rules.push_str(&format!("\n- apiGroups: [{group}]\n  resources: [{plural}]\n  verbs: [create]"));
+            false => vec![rule(name, &["get", "update", "watch"]), rule(None, &["create"])],
         }
-        rules
-    }
-}
-
-/// A Role for the lock of that name, as YAML.
-pub fn role(namespace: &str, name: &str, rules: &str) -> String {
-    let namespace = yaml(namespace);
-    format!(
-        "apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: leaderrun-{name}
-  namespace: {namespace}
-rules:
-{rules}"
-    )
-}
-
-/// A name as YAML has it: quoted where it would be read as a number or a truth value.
-pub fn yaml(name: &str) -> String {
-    let is_word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
-    match name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_word {
-        true => name.to_owned(),
-        false => format!("{name:?}"),
     }
 }
 

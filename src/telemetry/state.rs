@@ -20,17 +20,24 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Takes what is to be told. Telling never waits for whoever listens, and nobody may listen.
 #[derive(Clone, Debug, Default)]
-pub struct Observer(Option<UnboundedSender<Update>>);
+pub struct Observer(Vec<UnboundedSender<Update>>);
 
 impl Observer {
-    pub(super) fn new(updates: UnboundedSender<Update>) -> Self {
-        Self(Some(updates))
+    /// Tells it to one listener.
+    pub fn new(updates: UnboundedSender<Update>) -> Self {
+        Self(vec![updates])
+    }
+
+    /// Tells it to the listeners of both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
     }
 
     /// Tells something.
     pub fn tell(&self, update: Update) {
-        if let Some(updates) = &self.0 {
-            let _ = updates.send(update);
+        for updates in &self.0 {
+            let _ = updates.send(update.clone());
         }
     }
 
@@ -59,6 +66,13 @@ pub enum Update {
     Renewed {
         margin: Duration,
     },
+    /// The lock was won.
+    Won {
+        /// The fencing token.
+        token: String,
+        /// Of the objects that the record is in.
+        uids: Vec<String>,
+    },
     Leading {
         /// The command is told to stop.
         stop: Instant,
@@ -66,11 +80,15 @@ pub enum Update {
         gone: Instant,
     },
     CommandStarted,
+    /// The command is about to be asked to end.
+    Ending,
     /// With a status as a shell shows it.
     CommandEnded(String),
     Lost(Loss),
     /// Nothing of the command is left.
     Gone,
+    /// leaderrun ends, or begins again.
+    Over,
     /// Somebody wants everything that was counted, for a later [`State::new`].
     Asked(SyncSender<String>),
 }
@@ -191,6 +209,7 @@ impl State {
                 }
             }
             Update::Gone => self.leading = None,
+            Update::Won { .. } | Update::Ending | Update::Over => {}
             Update::Asked(by) => {
                 let _ = by.try_send(serde_json::to_string(&self.metrics).unwrap_or_default());
             }

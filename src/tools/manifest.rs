@@ -3,11 +3,12 @@
 use anyhow::{Result, bail};
 
 use super::Answer;
-use crate::lock::resource::{ObjectName, role, yaml};
-use crate::lock::{LockName, check_name};
+use crate::announce::{self, Way};
+use crate::lock::rights::{role, yaml};
+use crate::lock::{LockName, ObjectName, Rule, check_name};
 
 /// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
-pub fn manifest(lock: &LockName, service_account: Option<&str>) -> Result<Answer> {
+pub fn manifest(lock: &LockName, service_account: Option<&str>, way: Option<&Way>) -> Result<Answer> {
     let (kind, namespace, name) = match lock {
         LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
         LockName::Objects { namespace: None, .. } => {
@@ -23,8 +24,11 @@ pub fn manifest(lock: &LockName, service_account: Option<&str>) -> Result<Answer
     let resources = [Some(first), second].into_iter().flatten();
     let objects = resources.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
     let objects: Vec<ObjectName> = objects.collect();
-    let rules: Vec<String> = objects.iter().map(ObjectName::rules).collect();
-    let role = role(namespace, name, &rules.join("\n"));
+    let mut rules: Vec<Rule> = objects.iter().flat_map(ObjectName::rules).collect();
+    rules.extend(way.map(|way| way.rules(namespace)).unwrap_or_default());
+    // Last: the lock can do without.
+    rules.push(announce::event_rule(namespace));
+    let role = role(namespace, name, &rules);
     let requests: Vec<String> = objects.iter().map(requests).collect();
     let requests = requests.join("\n");
     let service_account = yaml(service_account.unwrap_or(name));

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::announce::Way;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
@@ -26,11 +27,11 @@ pub enum Tool {
     /// Show who holds the lock.
     Status(Place, Output),
     /// Print what a cluster has to know before a candidate may run in it, for this service account.
-    Manifest(LockName, Option<String>),
+    Manifest(LockName, Option<String>, Option<Way>),
     /// Ask the holder of the lock to hand it over.
     StepDown(Place),
     /// Check what running a command under the lock will need.
-    Doctor(Place, Timing),
+    Doctor(Place, Timing, Option<Way>),
     /// Say by the status whether the run that this process belongs to holds the lock for at least so long.
     Check(Duration),
 }
@@ -83,9 +84,11 @@ pub struct Answer {
 pub fn run(tool: Tool) -> Result<Answer> {
     match tool {
         Tool::Status(place, output) => wait_for(Box::pin(status::status(place, output))),
-        Tool::Manifest(lock, service_account) => manifest::manifest(&lock, service_account.as_deref()),
+        Tool::Manifest(lock, service_account, way) => {
+            manifest::manifest(&lock, service_account.as_deref(), way.as_ref())
+        }
         Tool::StepDown(place) => wait_for(Box::pin(step_down::step_down(place))),
-        Tool::Doctor(place, timing) => wait_for(Box::pin(doctor::doctor(place, &timing))),
+        Tool::Doctor(place, timing, way) => wait_for(Box::pin(doctor::doctor(place, &timing, way.as_ref()))),
         Tool::Check(min_remaining) => check::check(min_remaining),
     }
 }

@@ -142,7 +142,7 @@ impl World<'_> {
             supervisor: Process::Well,
             election: Election::new(campaign, now, number as u64),
             policy: Policy::new(manners),
-            guard: guard::Policy::new(&self.setting.timing),
+            guard: guard::Policy::new(&self.setting.timing, false),
             supervisor_seen_dead: false,
             tree: Tree::default(),
             over: false,

@@ -17,6 +17,7 @@ mod command_line;
 mod connections;
 mod death;
 mod doctor;
+mod events;
 mod fencing;
 mod foreign;
 mod http;
@@ -28,6 +29,7 @@ mod metrics;
 mod partition;
 mod permissions;
 mod pid_one;
+mod routing;
 mod scrape;
 mod stall;
 mod status;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         connections::trials(),
         death::trials(),
         doctor::trials(),
+        events::trials(),
         fencing::trials(),
         foreign::trials(),
         http::trials(),
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         partition::trials(),
         permissions::trials(),
         pid_one::trials(),
+        routing::trials(),
         status::trials(),
         stderr::trials(),
         step_down::trials(),

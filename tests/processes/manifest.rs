@@ -8,6 +8,7 @@ use crate::witness::Witnesses;
 
 crate::trials![
     it_is_all_that_a_candidate_needs,
+    it_is_all_that_routing_needs,
     names_that_look_like_numbers_stay_names,
     a_service_account_can_be_chosen,
     what_needs_no_rights_has_no_manifest,
@@ -55,9 +56,7 @@ fn it_is_all_that_a_candidate_needs() {
         drop(early);
 
         let documents = documents(&lock.name, &[]);
-        apply(&documents);
-        let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
-        crate::support::cluster::wait_until_allowed(&client_for(lock.namespace(), "job"), lock.namespace(), &rules);
+        take_effect(&lock, &documents);
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).witnessed(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(["--as", &account]).witnessed(&witnesses, &["ends"]);
@@ -70,6 +69,45 @@ fn it_is_all_that_a_candidate_needs() {
         if Cluster::shared().is_real() {
             requests_have_their_priority(&lock, kind, &documents);
         }
+    }
+}
+
+/// Applies what was printed for a lock, and waits until its rights are in force.
+fn take_effect(lock: &TestLock, documents: &[Value]) {
+    apply(documents);
+    let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
+    crate::support::cluster::wait_until_allowed(&client_for(lock.namespace(), "job"), lock.namespace(), &rules);
+}
+
+fn it_is_all_that_routing_needs() {
+    let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
+    let label = ["--pod-label", "role=leader", "--pod", "a"];
+    for (arguments, shows) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+        let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
+        let pods = format!("/api/v1/namespaces/{}/pods", lock.namespace());
+        Cluster::shared().admin().create(&pods, &pod).expect("a pod");
+        let account = format!("system:serviceaccount:{}:job", lock.namespace());
+        let doctor = |status| {
+            let mut doctor = Candidate::tool("doctor", &lock).args(["--as", &account]).args(&arguments[..2]).start();
+            doctor.ends_with(status);
+            doctor.output()
+        };
+        let without = doctor(1);
+        let remedy = format!("leaderrun manifest --lock {} {} prints a Role", lock.name, arguments[..2].join(" "));
+        assert!(
+            without.contains("not allowed; traffic is not led to the leader") && without.contains(&remedy),
+            "{without}"
+        );
+        take_effect(&lock, &documents(&lock.name, &arguments[..2]));
+        let with = doctor(0);
+        assert!(!with.contains("not allowed"), "{with}");
+        let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).witnessed(&witnesses, &[]);
+        a.says(&format!("{shows} leads here"));
+        a.stop();
+        a.says(&format!("{shows} does not lead here any more"));
+        assert!(!a.log().contains("warning"), "{}", a.log());
     }
 }
 

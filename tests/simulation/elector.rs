@@ -74,7 +74,7 @@ impl Elector {
             events: VecDeque::new(),
             reports: VecDeque::new(),
             signals: VecDeque::new(),
-            policy: Policy::new(&plan.timing),
+            policy: Policy::new(&plan.timing, false),
             supervisor_gone: false,
             kill_again_at: None,
             handling_read: false,

@@ -2,7 +2,7 @@ use super::*;
 
 fn policy() -> Policy {
     let seconds = Duration::from_secs;
-    Policy::new(&Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap())
+    Policy::new(&Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap(), false)
 }
 
 fn tenure(renewed: Instant) -> Tenure {
@@ -187,4 +187,71 @@ fn who_waited_in_vain_ends_at_once() {
     let mut policy = policy();
     policy.handle_event(now, Event::Finished(Outcome::NotAcquired));
     assert_eq!(ends_with(&mut policy, now), Some(exit::NOT_ACQUIRED));
+}
+
+/// A leader whose command has started, and to which traffic is led.
+fn routed(now: Instant) -> Policy {
+    let mut policy = Policy { routes: true, ..leading(now) };
+    policy.handle_report(now, Report::Started { pid: 7 });
+    policy
+}
+
+fn signal(signal: i32) -> Action {
+    Action::Order(Order::Signal(signal))
+}
+
+#[test]
+fn traffic_is_led_away_before_the_command_is_asked_to_end() {
+    let now = Instant::now();
+    let mut policy = routed(now);
+    policy.handle_signal(now, libc::SIGTERM);
+    policy.handle_signal(now, libc::SIGUSR1);
+    assert!(policy.actions.contains(&Action::Tell(News::Ending)));
+    assert_eq!(actions(&mut policy), [signal(libc::SIGUSR1)]);
+    policy.handle_led_away();
+    policy.handle_led_away();
+    assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
+}
+
+#[test]
+fn a_command_is_asked_to_end_at_last() {
+    let now = Instant::now();
+    let mut policy = routed(now);
+    policy.handle_event(now, Event::StepDown);
+    assert_eq!(actions(&mut policy), []);
+    assert_eq!(policy.next_timeout(), Some(now + LEADING_AWAY));
+    policy.handle_timeout(now + LEADING_AWAY);
+    assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
+    assert_eq!(policy.next_timeout(), Some(tenure(now).last_resort()));
+}
+
+#[test]
+fn who_asks_again_for_an_end_does_not_wait() {
+    let now = Instant::now();
+    let mut policy = routed(now);
+    for asks in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
+        policy.handle_signal(now, asks);
+    }
+    assert_eq!(actions(&mut policy), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
+    policy.handle_led_away();
+    assert_eq!(actions(&mut policy), []);
+}
+
+#[test]
+fn before_the_command_has_started_nothing_is_led_to_it() {
+    let now = Instant::now();
+    let mut policy = Policy { routes: true, ..leading(now) };
+    policy.handle_signal(now, libc::SIGTERM);
+    assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
+}
+
+#[test]
+fn a_command_that_is_gone_is_not_asked_to_end() {
+    let now = Instant::now();
+    let mut policy = routed(now);
+    policy.handle_signal(now, libc::SIGTERM);
+    policy.handle_report(now, gone(End::Exited(0), false));
+    policy.handle_led_away();
+    policy.handle_timeout(now + LEADING_AWAY);
+    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
 }

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::rounded;
 use super::table::{Row, Table};
+use crate::announce::{self, Way};
 use crate::election::timing::{ATTEMPTS, Timing};
 use crate::lock::kubernetes::{Cluster, ClusterOptions};
-use crate::lock::resource::{ObjectName, Resource};
-use crate::lock::{Kind, LockName};
+use crate::lock::{Kind, LockName, ObjectName, Rule};
 use crate::process::clock::Instant;
 use crate::telemetry::log::{printable, printable_cause};
 use crate::tools::PATIENCE;
@@ -32,36 +32,57 @@ const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylev
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// Looks at the way to the API server, what it allows, and how it treats these requests.
-pub async fn examine(
-    table: &mut Table,
-    kind: Kind,
-    namespace: Option<String>,
-    name: String,
-    options: ClusterOptions,
-    timing: &Timing,
-) {
-    let cluster = match Cluster::from_options(options, timing.attempt()).await {
-        Ok(cluster) => cluster,
-        Err(reason) => {
-            let remedy = "a kubeconfig by --kubeconfig or KUBECONFIG, or a pod with a service account";
-            return table.add(Row::failed("API server", printable_cause(&reason), remedy));
+/// What is looked at.
+pub struct Examined<'a> {
+    pub kind: Kind,
+    pub namespace: Option<String>,
+    pub name: String,
+    pub options: ClusterOptions,
+    pub timing: &'a Timing,
+    /// By what traffic finds the leader.
+    pub way: Option<&'a Way>,
+}
+
+impl Examined<'_> {
+    /// Looks at the way to the API server, what it allows, and how it treats these requests.
+    pub async fn examine(self, table: &mut Table) {
+        let Self { kind, namespace, name, options, timing, way } = self;
+        let cluster = match Cluster::from_options(options, timing.attempt()).await {
+            Ok(cluster) => cluster,
+            Err(reason) => {
+                let remedy = "a kubeconfig by --kubeconfig or KUBECONFIG, or a pod with a service account";
+                return table.add(Row::failed("API server", printable_cause(&reason), remedy));
+            }
+        };
+        let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
+        let (first, second) = kind.resources();
+        let objects = [Some(first), second].into_iter().flatten();
+        let objects = objects.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
+        let objects: Vec<ObjectName> = objects.collect();
+        let client = cluster.requests();
+        let Some(headers) = reach(table, &cluster.address(), &client, &path(&objects[0]), timing).await else { return };
+        let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
+        let manifest = format!("leaderrun manifest --lock {lock}");
+        for rule in objects.iter().flat_map(ObjectName::rules) {
+            permissions(table, &client, &rule, lock_without, &manifest).await;
         }
-    };
-    let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-    let (first, second) = kind.resources();
-    let objects = [Some(first), second].into_iter().flatten();
-    let objects = objects.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
-    let objects: Vec<ObjectName> = objects.collect();
-    let lock = LockName::Objects { kind, namespace: Some(namespace), name };
-    let client = cluster.requests();
-    let Some(headers) = reach(table, &cluster.address(), &client, &path(&objects[0]), timing).await else { return };
-    for object in &objects {
-        for verb in ["get", "create", "update", "watch"] {
-            table.add(permission(&client, object, verb, &lock).await);
+        if let Some(way) = way {
+            let manifest = format!("{manifest} {way}");
+            for rule in way.rules(&namespace) {
+                permissions(table, &client, &rule, |_| Without::Fails("; traffic is not led to the leader"), &manifest)
+                    .await;
+            }
         }
+        permissions(
+            table,
+            &client,
+            &announce::event_rule(&namespace),
+            |_| Without::Goes("; no Events are written"),
+            &manifest,
+        )
+        .await;
+        table.add(priority(&client, &headers, &manifest).await);
     }
-    table.add(priority(&client, &headers, &lock).await);
 }
 
 /// Whether the API server answers, and in time. The headers of an answer if it does.
@@ -103,44 +124,63 @@ async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, ti
     headers
 }
 
-async fn permission(client: &Client, object: &ObjectName, verb: &'static str, lock: &LockName) -> Row {
-    let ObjectName { resource: Resource { group, plural, created_by_put, .. }, namespace, name } = object;
-    // RBAC knows no name of what is created by POST.
-    let name = if verb == "create" && !created_by_put { "" } else { name };
-    let attributes = json!({ "namespace": namespace, "verb": verb, "group": group, "resource": plural, "name": name });
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": { "resourceAttributes": attributes },
-    });
-    let remedy = format!("leaderrun manifest --lock {lock} prints a Role that allows it");
+/// What becomes of a candidate that may not do something.
+enum Without {
+    Fails(&'static str),
+    Goes(&'static str),
+}
+
+fn lock_without(verb: &str) -> Without {
+    Without::Fails(match verb {
+        "create" => "; the lock cannot be held before somebody else has made its object",
+        "watch" => "; a waiting candidate reads it every --retry-period instead",
+        _ => "; the lock cannot be held",
+    })
+}
+
+/// A row for each verb of a rule; `manifest` prints a Role that has it.
+async fn permissions(
+    table: &mut Table,
+    client: &Client,
+    rule: &Rule,
+    without: impl Fn(&str) -> Without,
+    manifest: &str,
+) {
+    let Rule { group, plural, namespace, name, verbs } = rule;
+    let name = name.as_deref().unwrap_or_default();
     let what = match name {
         "" => format!("{plural} in namespace {namespace:?}"),
         name => format!("{plural} {name:?} in namespace {namespace:?}"),
     };
-    let answer = ask(client, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
-    match answer.map(|review| review["status"]["allowed"] == true) {
-        Ok(true) => Row::ok(verb, format!("{what}: allowed")),
-        Ok(false) => Row::failed(verb, format!("{what}: not allowed{}", without(verb)), remedy),
-        Err(reason) => Row::failed(
-            verb,
-            format!("{what}: the API server does not say whether it is allowed: {}", innermost(&reason)),
-            remedy,
-        ),
-    }
-}
-
-/// What becomes of a candidate that may not do this.
-fn without(verb: &str) -> &'static str {
-    match verb {
-        "create" => "; the lock cannot be held before somebody else has made its object",
-        "watch" => "; a waiting candidate reads it every --retry-period instead",
-        _ => "; the lock cannot be held",
+    let remedy = format!("{manifest} prints a Role that allows it");
+    for verb in *verbs {
+        let attributes =
+            json!({ "namespace": namespace, "verb": verb, "group": group, "resource": plural, "name": name });
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": { "resourceAttributes": attributes },
+        });
+        let answer = ask(client, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
+        table.add(match (answer.map(|review| review["status"]["allowed"] == true), without(verb)) {
+            (Ok(true), _) => Row::ok(verb, format!("{what}: allowed")),
+            (Ok(false), Without::Fails(what_then)) => {
+                Row::failed(verb, format!("{what}: not allowed{what_then}"), &remedy)
+            }
+            (Ok(false), Without::Goes(what_then)) => {
+                Row::note(verb, format!("{what}: not allowed{what_then}"), &remedy)
+            }
+            (Err(reason), _) => Row::failed(
+                verb,
+                format!("{what}: the API server does not say whether it is allowed: {}", innermost(&reason)),
+                &remedy,
+            ),
+        });
     }
 }
 
 /// How the API server orders these requests among others when it is busy.
-async fn priority(client: &Client, headers: &HeaderMap, lock: &LockName) -> Row {
+async fn priority(client: &Client, headers: &HeaderMap, manifest: &str) -> Row {
     let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
     let Some(level) = said("x-kubernetes-pf-prioritylevel-uid") else {
         return Row::ok("priority", "the API server does not say, or has none");
@@ -148,9 +188,7 @@ async fn priority(client: &Client, headers: &HeaderMap, lock: &LockName) -> Row 
     let schema = said("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
     let uid = |answer: Response<Bytes>| Some(json_of(&answer).ok()?["metadata"]["uid"].as_str()?.to_owned());
     let answer = ask(client, &format!("{PRIORITY_LEVELS}/{PRIORITY_LEVEL}"), None).await;
-    let remedy = format!(
-        "leaderrun manifest --lock {lock} prints a FlowSchema, by which a busy API server does not keep renewals waiting"
-    );
+    let remedy = format!("{manifest} prints a FlowSchema, by which a busy API server does not keep renewals waiting");
     match answer.ok().and_then(uid) {
         Some(uid) if uid == level => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
         Some(_) => Row::note(

@@ -12,6 +12,7 @@ use nix::unistd::{AccessFlags, access};
 
 use self::table::{Row, Table};
 use super::{Answer, PATIENCE, Place};
+use crate::announce::Way;
 use crate::election::timing::Timing;
 use crate::lock::{FileLock, LockName};
 use crate::telemetry::log::printable_cause;
@@ -20,11 +21,12 @@ use crate::telemetry::log::printable_cause;
 const WELL_TOLERATED: f64 = 1.05;
 
 /// Looks at everything, and says what it found.
-pub async fn doctor(Place { lock, cluster }: Place, timing: &Timing) -> Result<Answer> {
+pub async fn doctor(Place { lock, cluster }: Place, timing: &Timing, way: Option<&Way>) -> Result<Answer> {
     let mut table = Table::default();
     match lock {
         LockName::Objects { kind, namespace, name } => {
-            cluster::examine(&mut table, kind, namespace, name, cluster, timing).await;
+            let cluster = cluster::Examined { kind, namespace, name, options: cluster, timing, way };
+            cluster.examine(&mut table).await;
         }
         LockName::File(path) => examine_file(&mut table, &path),
     }

@@ -1,0 +1,147 @@
+//! What the cluster is told of who leads: Events on the lock's objects, and the way of a Service to the
+//! leader.
+//!
+//! It has a thread and a client of its own, so whatever hangs here delays no renewal. Everything is
+//! written with the version that was read before: what arrives late changes nothing.
+
+mod collection;
+mod desk;
+mod endpoint_slice;
+mod events;
+mod pod_label;
+mod route;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::unbounded_channel;
+use tracing::warn;
+
+use self::desk::Desk;
+pub use self::endpoint_slice::{Service, ServiceName, ServicePort};
+pub use self::events::rule as event_rule;
+pub use self::pod_label::{Label, PodLabel};
+use crate::election::timing::Timing;
+use crate::lock::kubernetes::ClusterOptions;
+use crate::lock::{Kind, Rule};
+use crate::telemetry::log::printable_cause;
+use crate::telemetry::state::{Observer, Update};
+
+/// How long the program's end waits for the traffic to be led away and for the last Event.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// By what traffic finds the leader, as far as rights are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A Service selects pods by this label, which only the leader's has.
+    PodLabel(Label),
+    /// A Service without a selector has the leader's address.
+    Service(ServiceName),
+}
+
+impl Way {
+    /// What a candidate needs for it, besides what the lock takes.
+    pub fn rules(&self, namespace: &str) -> Vec<Rule> {
+        match self {
+            Self::PodLabel(_) => PodLabel::rules(namespace),
+            Self::Service(service) => service.rules(namespace),
+        }
+    }
+}
+
+/// As an option of leaderrun says it.
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PodLabel(label) => write!(f, "--pod-label {label}"),
+            Self::Service(name) => write!(f, "--service {name}"),
+        }
+    }
+}
+
+/// How traffic finds the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routing {
+    PodLabel(PodLabel),
+    Service(Service),
+}
+
+impl fmt::Display for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PodLabel(PodLabel { label, pod }) => write!(f, "the label {label} of the pod {pod}"),
+            Self::Service(service) => write!(f, "the Service {}", service.name),
+        }
+    }
+}
+
+/// Whom and what to announce.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    pub kind: Kind,
+    pub namespace: Option<String>,
+    pub name: String,
+    pub cluster: ClusterOptions,
+    pub identity: String,
+    pub timing: Timing,
+    pub routing: Option<Routing>,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Announcer {
+    observer: Observer,
+    led_away: Arc<EventFd>,
+    done: Receiver<()>,
+    routes: bool,
+}
+
+impl Announcer {
+    /// Starts the thread. It goes by what [`observer`](Self::observer) is told.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor or no thread.
+    pub fn start(announcement: Announcement) -> io::Result<Self> {
+        let led_away = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let (updates, told) = unbounded_channel();
+        let (sender, done) = sync_channel(1);
+        let routes = announcement.routing.is_some();
+        let tells = Arc::clone(&led_away);
+        thread::Builder::new().name("announce".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+                let ended = runtime.block_on(Desk::new(announcement, tells).work(told));
+                // Dropping it would wait for a name lookup that may never come back.
+                runtime.shutdown_background();
+                ended
+            });
+            if let Err(failure) = ended {
+                warn!("the leader is not announced: {}", printable_cause(&failure));
+            }
+            let _ = sender.send(());
+        })?;
+        Ok(Self { observer: Observer::new(updates), led_away, done, routes })
+    }
+
+    /// By whom the thread is told what happens.
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
+    /// Becomes readable when the traffic was led away because the command is to end, or cannot be; none
+    /// where none is led.
+    pub fn led_away(&self) -> Option<Arc<EventFd>> {
+        self.routes.then(|| Arc::clone(&self.led_away))
+    }
+
+    /// Leads the traffic away and writes the last Event, as far as the API server answers in a moment.
+    pub fn finish(self) {
+        self.observer.tell(Update::Over);
+        let _ = self.done.recv_timeout(LAST_WORDS);
+    }
+}

@@ -1,0 +1,81 @@
+//! How traffic finds the leader.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, bail};
+
+use crate::announce::{Label, PodLabel, Routing, Service, ServiceName, ServicePort, Way};
+use crate::lock::{LockName, check_name};
+
+const ROUTING: &str = "Routing";
+
+/// By what traffic finds the leader.
+#[derive(Debug, clap::Args)]
+pub struct WayArguments {
+    /// Put this label on the pod while its command runs, and on no other, for a Service that selects it
+    #[arg(long, env = "LEADERRUN_POD_LABEL", value_name = "KEY=VALUE", conflicts_with = "service", help_heading = ROUTING)]
+    pod_label: Option<Label>,
+
+    /// Lead this Service, which has no selector, to where the command runs
+    #[arg(long, env = "LEADERRUN_SERVICE", value_name = "NAME", help_heading = ROUTING)]
+    service: Option<ServiceName>,
+}
+
+impl WayArguments {
+    pub fn way(self) -> Option<Way> {
+        self.pod_label.map(Way::PodLabel).or(self.service.map(Way::Service))
+    }
+}
+
+/// And where it finds it.
+#[derive(Debug, clap::Args)]
+pub struct RoutingArguments {
+    #[command(flatten)]
+    way: WayArguments,
+
+    /// The pod that gets the label [default: the host name]
+    #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = pod, help_heading = ROUTING)]
+    pod: Option<String>,
+
+    /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; can be repeated
+    #[arg(long = "port", env = "LEADERRUN_PORT", value_name = "PORT", value_delimiter = ',', help_heading = ROUTING)]
+    ports: Vec<ServicePort>,
+
+    /// The address by which the Service reaches the command [default: the one by which the API server is reached]
+    #[arg(long, env = "LEADERRUN_ADDRESS", value_name = "IP", value_parser = address, help_heading = ROUTING)]
+    address: Option<IpAddr>,
+}
+
+impl RoutingArguments {
+    /// How traffic is led to a command that runs under this lock, on this host.
+    pub fn routing(self, lock: &LockName, host: &str) -> Result<Option<Routing>> {
+        let Self { way, pod, ports, address } = self;
+        let routing = match way.way() {
+            None => return Ok(None),
+            Some(Way::PodLabel(label)) => {
+                Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
+            }
+            Some(Way::Service(_)) if ports.is_empty() => {
+                bail!("--service needs a --port; --port 8080 would do")
+            }
+            Some(Way::Service(name)) => Routing::Service(Service { name, ports, address }),
+        };
+        match lock {
+            LockName::Objects { .. } => Ok(Some(routing)),
+            LockName::File(_) => {
+                bail!("--lock {lock}: a file has no cluster to lead traffic in; default/my-job would do")
+            }
+        }
+    }
+}
+
+fn pod(name: &str) -> Result<String, String> {
+    check_name(name).map_err(|reason| format!("it {reason}; worker-0 would do"))?;
+    Ok(name.to_owned())
+}
+
+/// Those that the API server takes for endpoints.
+fn address(text: &str) -> Result<IpAddr, &'static str> {
+    let reachable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified() && !address.is_multicast();
+    text.parse().ok().filter(reachable).ok_or("it is no address that others could reach; 10.1.2.3 would do")
+}

@@ -1,0 +1,108 @@
+//! Kubernetes Events about the lock.
+
+use hyper::Method;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::{Cluster, Match, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    a_leadership_begins_and_ends_with_an_event,
+    each_object_of_a_lock_has_its_own,
+    a_loss_is_an_event,
+    what_cannot_be_written_is_left_out,
+    events_without_an_answer_delay_no_renewal_and_no_end,
+];
+
+fn events(lock: &TestLock) -> Vec<Value> {
+    let path = format!("/api/v1/namespaces/{}/events", lock.namespace());
+    let list = Cluster::shared().admin().get(&path).expect("events");
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn messages(lock: &TestLock) -> Vec<String> {
+    events(lock).iter().map(|event| event["message"].as_str().expect("a message").to_owned()).collect()
+}
+
+fn a_leadership_begins_and_ends_with_an_event() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    eventually("an Event says so", || messages(&lock) == ["a became leader"]);
+    let lease = Cluster::shared().admin().get(&lock.path()).expect("the lease");
+    let event = events(&lock).remove(0);
+    let about = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "namespace": lock.namespace(),
+        "name": "job",
+        "uid": lease["metadata"]["uid"],
+    });
+    assert_eq!(event["involvedObject"], about);
+    assert_eq!((&event["type"], &event["reason"]), (&"Normal".into(), &"LeaderElection".into()));
+    assert_eq!((&event["source"]["component"], &event["count"]), (&"leaderrun".into(), &1.into()));
+    assert!(event["firstTimestamp"].is_string() && event["firstTimestamp"] == event["lastTimestamp"], "{event}");
+    a.stop();
+    eventually("and another one", || {
+        let mut messages = messages(&lock);
+        messages.sort();
+        messages == ["a became leader", "a stopped leading"]
+    });
+}
+
+fn each_object_of_a_lock_has_its_own() {
+    let lock = TestLock::of_kind("configmap+lease");
+    Candidate::new("a", &lock).script("true").ends_with(0);
+    let admin = Cluster::shared().admin();
+    for (kind, path) in [("Lease", lock.path()), ("ConfigMap", lock.core_path("configmaps"))] {
+        let uid = admin.get(&path).expect("the object")["metadata"]["uid"].clone();
+        let about = |event: &Value| event["involvedObject"]["kind"] == kind && event["involvedObject"]["uid"] == uid;
+        eventually("two Events", || events(&lock).iter().filter(|event| about(event)).count() == 2);
+    }
+}
+
+fn a_loss_is_an_event() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let taken =
+        json!({ "spec": { "holderIdentity": "b", "leaseDurationSeconds": 60 }, "metadata": { "annotations": null } });
+    Cluster::shared().admin().merge_patch(&lock.path(), &taken).expect("the lease");
+    a.ends_with(76);
+    eventually("an Event says so", || messages(&lock).contains(&"a stopped leading".to_owned()));
+}
+
+fn what_cannot_be_written_is_left_out() {
+    let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
+    let lease = json!({
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["job"],
+        "verbs": ["get", "create", "update", "watch"],
+    });
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([lease]));
+    let mut a = Candidate::new("a", &lock).script("true");
+    a.ends_with(0);
+    assert!(!a.log().contains("warning"), "{}", a.log());
+    assert_eq!(events(&lock), [Value::Null; 0]);
+}
+
+fn events_without_an_answer_delay_no_renewal_and_no_end() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let held = proxy.hold_requests(Match::method(Method::POST).on("/events"));
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    held.wait_until_held();
+    let renewals = || proxy.requests().iter().filter(|seen| seen.method == Method::PUT).count();
+    let before = renewals();
+    eventually("it goes on renewing", || renewals() >= before + 6);
+    a.signal(Signal::SIGTERM);
+    a.ends_with(0);
+    let by_event = proxy.requests().iter().find(|seen| seen.path.contains("/events")).map(|seen| seen.connection);
+    let by_renewal =
+        |connection| proxy.requests().iter().any(|seen| seen.method == Method::PUT && seen.connection == connection);
+    assert!(!by_event.is_some_and(by_renewal), "Events have a connection of their own");
+    assert!(!a.log().contains("warning"), "{}", a.log());
+}

@@ -1,0 +1,348 @@
+//! Traffic is led to the leader: by a label on its pod, or by the endpoints of a Service.
+
+use hyper::Method;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::{Client, Cluster, Match, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    the_label_is_on_the_leaders_pod_only,
+    the_label_is_off_before_the_command_is_asked_to_end,
+    a_command_is_asked_to_end_though_its_label_cannot_be_taken_off,
+    who_asks_twice_does_not_wait,
+    a_dead_leaders_label_is_taken_off_by_the_next,
+    a_partition_never_leaves_two_labels,
+    a_label_that_arrives_late_is_refused,
+    what_a_predecessor_left_on_this_pod_is_taken_off,
+    a_label_that_is_not_allowed_stops_nobody,
+    the_service_has_the_leaders_address_only,
+    a_dead_leaders_address_is_replaced_by_the_next,
+    an_address_that_arrives_late_is_refused,
+    what_cannot_be_led_anywhere_is_refused,
+];
+
+const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
+
+/// Pods of this lock's namespace, by the names of the candidates in them.
+struct Pods {
+    client: Client,
+    path: String,
+}
+
+impl Pods {
+    fn new(lock: &TestLock, names: &[&str]) -> Self {
+        let pods =
+            Self { client: Cluster::shared().admin(), path: format!("/api/v1/namespaces/{}/pods", lock.namespace()) };
+        for name in names {
+            let spec = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+            let pod = json!({ "metadata": { "name": name, "labels": { "app": "worker" } }, "spec": spec });
+            pods.client.create(&pods.path, &pod).expect("a pod");
+        }
+        pods
+    }
+
+    fn get(&self, name: &str) -> Value {
+        self.client.get(&format!("{}/{name}", self.path)).expect("a pod")
+    }
+
+    /// Who bears the label.
+    fn labelled(&self) -> Vec<String> {
+        let list = self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("pods");
+        let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
+        list["items"].as_array().expect("a list").iter().map(name).collect()
+    }
+
+    fn become_labelled(&self, names: &[&str]) {
+        eventually(&format!("{names:?} have the label"), || self.labelled() == names);
+    }
+
+    /// The most that ever had the label from now on, until the returned value is asked for it.
+    fn watch(&self) -> impl FnOnce() -> Vec<Vec<String>> {
+        let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
+        let pods = Self { client: self.client.clone(), path: self.path.clone() };
+        move || {
+            // The last one: everything before it has been seen.
+            let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
+            pods.client.merge_patch(&format!("{}/end", pods.path), &end).expect("a pod");
+            let (mut present, mut history) = (Vec::<String>::new(), Vec::new());
+            loop {
+                let event = watch.next_change().expect("a change");
+                let name = event["object"]["metadata"]["name"].as_str().expect("a name").to_owned();
+                if name == "end" {
+                    return history;
+                }
+                present.retain(|other| *other != name);
+                if event["type"] != "DELETED" {
+                    present.push(name);
+                }
+                history.push(present.clone());
+            }
+        }
+    }
+}
+
+fn candidate(name: &str, lock: &TestLock) -> Candidate {
+    Candidate::new(name, lock).args(LABEL).args(["--pod", name])
+}
+
+fn the_label_is_on_the_leaders_pod_only() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let history = pods.watch();
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    pods.become_labelled(&["a"]);
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    pods.become_labelled(&["b"]);
+    b.stop();
+    pods.become_labelled(&[]);
+    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }), "other labels stay");
+    let history = history();
+    let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
+    assert_eq!(names, [vec!["a"], vec![], vec!["b"], vec![]]);
+    a.says("the label role=leader of the pod a leads here");
+    a.says("the label role=leader of the pod a does not lead here any more");
+}
+
+fn the_label_is_off_before_the_command_is_asked_to_end() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.says("leads here");
+    let held = proxy.hold_replies(Match::method(Method::PATCH));
+    a.signal(Signal::SIGTERM);
+    held.wait_until_held();
+    assert_eq!(pods.labelled(), [""; 0], "it is off, and nobody knows yet");
+    assert_eq!(witnesses.of("a")[0].told, 0, "so the command is not told yet");
+    held.release();
+    a.wait();
+    assert!(witnesses.of("a")[0].told > 0);
+}
+
+fn a_command_is_asked_to_end_though_its_label_cannot_be_taken_off() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let _held = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    a.wait();
+    assert!(witnesses.of("a")[0].told > 0);
+    let lease = Cluster::shared().admin().get(&lock.path()).expect("the lease");
+    assert_eq!(lease["spec"]["holderIdentity"], "", "and the lease is given back");
+}
+
+fn who_asks_twice_does_not_wait() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &["linger"]);
+    pods.become_labelled(&["a"]);
+    let held = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    held.wait_until_held();
+    a.signal(Signal::SIGINT);
+    eventually("it is told", || witnesses.of("a")[0].told > 0);
+    held.release();
+    a.wait();
+}
+
+fn a_dead_leaders_label_is_taken_off_by_the_next() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    let history = pods.watch();
+    // All of it at once, as when the node goes.
+    drop(a);
+    witnesses.wait_for("b", 1);
+    pods.become_labelled(&["b"]);
+    b.stop();
+    assert!(history().iter().all(|names| names.len() < 2));
+}
+
+fn a_partition_never_leaves_two_labels() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let mut a = candidate("a", &lock.by(proxy.kubeconfig())).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    let history = pods.watch();
+    proxy.partition();
+    witnesses.wait_for("b", 1);
+    pods.become_labelled(&["b"]);
+    proxy.heal();
+    a.says("is held by b");
+    b.stop();
+    eventually("a leads again", || witnesses.of("a").len() == 2);
+    pods.become_labelled(&["a"]);
+    a.stop();
+    assert!(history().iter().all(|names| names.len() < 2));
+    witnesses.assert_one_at_a_time(3);
+}
+
+fn a_label_that_arrives_late_is_refused() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    let mut a = candidate("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    late.wait_until_held();
+    a.stop();
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["b"]);
+    let conflicts = proxy.conflicts();
+    late.release();
+    eventually("it has arrived", || proxy.conflicts() > conflicts);
+    assert_eq!(pods.labelled(), ["b"]);
+    b.stop();
+}
+
+fn what_a_predecessor_left_on_this_pod_is_taken_off() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let stale = json!({ "metadata": { "labels": { "role": "leader" } } });
+    pods.client.merge_patch(&format!("{}/b", pods.path), &stale).expect("a pod");
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    pods.become_labelled(&[]);
+    b.signal(Signal::SIGTERM);
+    b.ends_with(143);
+    a.stop();
+}
+
+fn a_label_that_is_not_allowed_stops_nobody() {
+    let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
+    let lease = json!({
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["job"],
+        "verbs": ["get", "create", "update", "watch"],
+    });
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([lease]));
+    let witnesses = Witnesses::new();
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let complaint = "warning: the label role=leader of the pod a: pods ";
+    eventually("both are said", || a.log().matches(complaint).count() == 2);
+    for verb in ["get", "list"] {
+        assert!(a.log().contains(&format!("cannot {verb} resource \"pods\"")), "{}", a.log());
+    }
+    a.stop();
+}
+
+fn slice(lock: &TestLock) -> Option<Value> {
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/web-leader", lock.namespace());
+    Cluster::shared().admin().get(&path).ok()
+}
+
+fn addresses(lock: &TestLock) -> Vec<String> {
+    let endpoints = slice(lock).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
+    let endpoints = endpoints.as_array().cloned().unwrap_or_default();
+    endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
+}
+
+fn leads_to(lock: &TestLock, wanted: &[&str]) {
+    eventually(&format!("the Service leads to {wanted:?}"), || addresses(lock) == wanted);
+}
+
+fn serving(name: &str, lock: &TestLock, address: &str) -> Candidate {
+    Candidate::new(name, lock).args(["--service", "web", "--port", "http:8080,dns:53/udp", "--address", address])
+}
+
+fn the_service_has_the_leaders_address_only() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
+    leads_to(&lock, &["10.1.2.3"]);
+    let made = slice(&lock).expect("a slice");
+    assert_eq!(made["metadata"]["labels"]["kubernetes.io/service-name"], "web");
+    assert_eq!(made["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "leaderrun");
+    assert_eq!((&made["addressType"], &made["endpoints"][0]["conditions"]["ready"]), (&"IPv4".into(), &true.into()));
+    let ports = json!([
+        { "name": "http", "port": 8080, "protocol": "TCP" },
+        { "name": "dns", "port": 53, "protocol": "UDP" },
+    ]);
+    assert_eq!(made["ports"], ports);
+    let mut b = serving("b", &lock, "10.1.2.4").witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    assert_eq!(addresses(&lock), ["10.1.2.3"]);
+    a.stop();
+    leads_to(&lock, &["10.1.2.4"]);
+    b.stop();
+    leads_to(&lock, &[]);
+}
+
+fn a_dead_leaders_address_is_replaced_by_the_next() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
+    leads_to(&lock, &["10.1.2.3"]);
+    let mut b = serving("b", &lock, "10.1.2.4").witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    drop(a);
+    leads_to(&lock, &["10.1.2.4"]);
+    // As when its container begins again.
+    let mut a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
+    a.says("is held by b");
+    a.signal(Signal::SIGTERM);
+    a.ends_with(143);
+    assert_eq!(addresses(&lock), ["10.1.2.4"]);
+    drop(b);
+    leads_to(&lock, &["10.1.2.4"]);
+    b = serving("b", &lock, "10.1.2.4").witnessed(&witnesses, &[]);
+    leads_to(&lock, &[]);
+    b.signal(Signal::SIGTERM);
+    b.wait();
+}
+
+fn an_address_that_arrives_late_is_refused() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let late = proxy.hold_requests(Match::method(Method::POST).on("/endpointslices").next(1));
+    let mut a = serving("a", &lock.by(proxy.kubeconfig()), "10.1.2.3").witnessed(&witnesses, &[]);
+    late.wait_until_held();
+    a.stop();
+    leads_to(&lock, &[]);
+    let conflicts = proxy.conflicts();
+    late.release();
+    eventually("it has arrived", || proxy.conflicts() > conflicts);
+    assert_eq!(addresses(&lock), [""; 0]);
+}
+
+fn what_cannot_be_led_anywhere_is_refused() {
+    let lock = TestLock::lease();
+    for (arguments, says) in [
+        (vec!["--service", "web"], "--service needs a --port; --port 8080 would do"),
+        (vec!["--pod-label", "role"], "--pod-label \"role\": a label has a key and a value; role=leader would do"),
+        (vec!["--service", "Web", "--port", "1"], "--service \"Web\": the name may have lower-case letters"),
+        (vec!["--service", "web", "--port", "0"], "--port \"0\": ports are numbered 1 to 65535"),
+        (
+            vec!["--service", "web", "--port", "80", "--address", "127.0.0.1"],
+            "--address \"127.0.0.1\": it is no address",
+        ),
+        (vec!["--service", "web", "--pod-label", "a=b"], "not together with"),
+        (vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"], "a file has no cluster to lead traffic in"),
+    ] {
+        let mut refused = Candidate::bare("refused").args(["--lock", &lock.name]).args(&arguments);
+        if arguments[0] == "--lock" {
+            refused = Candidate::bare("refused").args(&arguments);
+        }
+        let mut refused = refused.script("echo started");
+        refused.ends_with(125);
+        assert!(refused.log().contains(says), "{arguments:?}: {}", refused.log());
+        assert_eq!(refused.output(), "");
+    }
+}
