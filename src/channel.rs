@@ -33,11 +33,11 @@ pub enum Order {
 /// What the supervisor tells the elector.
 #[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Report {
-    /// This is the tenure now enforced. Answers every `Start` and `Extend`.
+    /// This is the tenure now enforced. Answers every `Start` and `Extend` until the command is gone.
     Enforcing(Tenure),
     /// The command was executed.
     Started { pid: i32 },
-    /// Nothing of the command is left, or it was never started.
+    /// Nothing of the command is left, or it was never started. Answers every later `Extend`.
     Gone(Gone),
     /// A line for the log.
     Log { warning: bool, text: String },

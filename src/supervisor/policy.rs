@@ -80,7 +80,7 @@ pub struct Policy {
     end_asked_for: bool,
     kill: Option<(Instant, Reason)>,
     killing: bool,
-    reported: bool,
+    reported: Option<Gone>,
     actions: VecDeque<Action>,
 }
 
@@ -96,7 +96,7 @@ impl Policy {
             end_asked_for: false,
             kill: None,
             killing: false,
-            reported: false,
+            reported: None,
             actions: VecDeque::new(),
         }
     }
@@ -126,19 +126,22 @@ impl Policy {
     /// Until when the command may count on holding the lease, as far as is known now; not at all once it was
     /// told to stop because the lease was lost.
     pub fn held_until(&self) -> Option<Instant> {
-        self.tenure.filter(|_| !self.lost && !self.reported).map(|tenure| tenure.stop)
+        self.tenure.filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
     }
 
     /// Whether the command may be started at this instant. To be asked last thing before it is.
     pub fn may_start(&self, now: Instant) -> bool {
         let in_time = self.tenure.is_some_and(|tenure| now < tenure.stop);
-        in_time && self.main == Main::NotStarted && !self.lost && !self.end_asked_for && !self.reported
+        in_time && self.main == Main::NotStarted && !self.lost && !self.end_asked_for && self.reported.is_none()
     }
 
     /// The elector's orders as they were queued. Renewals come first, before an overdue deadline and
     /// everything else: T0 is absolute, and a supervisor that was stopped for a while has both in its
     /// queue. The tenure that is enforced from here on, where one was ordered.
+    ///
+    /// An elector that still renews what is gone has not heard of it, and is told again.
     pub fn handle_orders(&mut self, now: Instant, orders: &[Order]) -> Option<Tenure> {
+        let reported = self.reported.clone();
         for order in orders {
             if let Order::Extend(tenure) = order {
                 self.handle_extend(*tenure);
@@ -153,7 +156,13 @@ impl Policy {
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
-        self.tenure.filter(|_| renewed)
+        match reported.filter(|_| renewed) {
+            Some(gone) => {
+                self.actions.push_back(Action::Report(gone));
+                None
+            }
+            None => self.tenure.filter(|_| renewed),
+        }
     }
 
     /// The lease was won.
@@ -261,7 +270,7 @@ impl Policy {
         self.lost = true;
         if self.main == Main::NotStarted {
             self.report_not_started();
-        } else if !self.reported {
+        } else if self.reported.is_none() {
             self.kill_by(kill, Reason::Lost);
         }
     }
@@ -279,8 +288,8 @@ impl Policy {
     }
 
     fn report(&mut self, gone: Gone) {
-        if !self.reported {
-            self.reported = true;
+        if self.reported.is_none() {
+            self.reported = Some(gone.clone());
             self.kill = None;
             self.actions.push_back(Action::Report(gone));
         }
@@ -326,6 +335,20 @@ mod tests {
         let orders = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
         assert_eq!(policy.handle_orders(tenure(now).stop, &orders), Some(renewed));
         assert_eq!(actions(&mut policy), [Action::Start, Action::Signal(libc::SIGUSR1)]);
+    }
+
+    #[test]
+    fn an_elector_that_renews_what_is_gone_is_told_again() {
+        let now = Instant::now();
+        let mut policy = running(now);
+        policy.handle_main_ended(now, End::Exited(7));
+        policy.handle_tree_empty();
+        let report = Action::Report(Gone { end: End::Exited(7), lost: false });
+        assert_eq!(actions(&mut policy), [Action::Start, Action::Sweep, report.clone()]);
+        assert_eq!(policy.handle_orders(now, &[Order::Signal(libc::SIGTERM)]), None);
+        assert_eq!(actions(&mut policy), []);
+        assert_eq!(policy.handle_orders(now, &[Order::Extend(tenure(now + Duration::from_secs(1)))]), None);
+        assert_eq!(actions(&mut policy), [report]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::clock::{MILLISECOND, SECOND};
 use crate::command::Parent;
 use crate::mutation::Mutation;
 use crate::tell;
-use crate::world::{self, Thread, World};
+use crate::world::{self, Run, Thread, World};
 
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -35,8 +35,10 @@ impl World {
             self.runs[run].elector.supervisor_gone = true;
             self.handle_supervisor_dead(run, now);
         }
-        let elector = &mut self.runs[run].elector;
-        elector.policy.handle_timeout(now);
+        let Run { elector, tree, .. } = &mut self.runs[run];
+        if self.mutation != Mutation::NoLastResort || !tree.is_left() {
+            elector.policy.handle_timeout(now);
+        }
         while let Some(signal) = elector.signals.pop_front() {
             elector.policy.handle_signal(now, signal);
         }
@@ -45,7 +47,6 @@ impl World {
             match action {
                 Action::Order(order) => self.order(run, order),
                 Action::Notify(notice) => self.notify(run, notice),
-                Action::TakeOver(Failure::Late) if self.mutation == Mutation::NoLastResort => {}
                 Action::TakeOver(failure) => self.take_over(run, failure, now),
                 Action::Tell(_) => {}
                 Action::End(_) => return self.elector_exits(run),
@@ -56,7 +57,7 @@ impl World {
         }
         let elector = &self.runs[run].elector;
         if let Some(at) = elector.policy.next_timeout().into_iter().chain(elector.kill_again_at).min() {
-            let at = self.clock(run).time_of(at) + self.rng.u64(0..MILLISECOND);
+            let at = self.clock(run).time_of(at).max(self.now) + self.rng.u64(0..MILLISECOND);
             self.wake(run, Thread::Guard, at);
         }
     }
@@ -136,11 +137,14 @@ impl World {
     }
 
     fn order(&mut self, run: usize, order: Order) {
-        let supervisor = &mut self.runs[run].supervisor;
-        if supervisor.alive {
-            supervisor.orders.push_back(order);
-            self.rouse(run, Thread::Supervisor);
+        if !self.runs[run].supervisor.alive {
+            return;
         }
+        if self.is_lost(self.plan.network.order_lost) {
+            return tell!(self, "{}'s order is lost: {order:?}", self.name(run));
+        }
+        self.runs[run].supervisor.orders.push_back(order);
+        self.rouse(run, Thread::Supervisor);
     }
 
     fn lose_by(&mut self, run: usize, patience: Duration) {

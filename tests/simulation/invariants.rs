@@ -21,6 +21,8 @@ pub enum Broken {
     Outlived,
     /// Nobody led although nothing was wrong.
     NoLeader,
+    /// A lease was kept although its command was long gone, and nothing was wrong.
+    HeldForNothing,
     /// A leader lost its lease although nothing was wrong.
     LostInHealth,
 }
@@ -178,6 +180,15 @@ impl World {
     pub fn check_leader(&mut self) {
         if self.led_at <= self.plan.healthy_from {
             self.violate(Broken::NoLeader, "nobody leads".to_owned());
+        }
+        for index in 0..self.living.len() {
+            let run = self.living[index];
+            let Run { elector, tree, .. } = &self.runs[run];
+            let idle_since = self.runs[run].led_since.max(self.runs[run].gone_since);
+            if elector.alive && !tree.is_left() && idle_since.is_some_and(|since| since < self.plan.healthy_from) {
+                let story = format!("{} has nothing to run and keeps the lease", self.name(run));
+                self.violate(Broken::HeldForNothing, story);
+            }
         }
     }
 }

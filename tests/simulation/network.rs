@@ -183,7 +183,7 @@ impl World {
         self.at(at, Event::Watched { run, number, event: Box::new(event) });
     }
 
-    fn is_lost(&mut self, share: f64) -> bool {
+    pub fn is_lost(&mut self, share: f64) -> bool {
         !self.is_healthy() && self.chance(share)
     }
 

@@ -82,7 +82,7 @@ impl Fault {
     ];
 }
 
-/// How the network treats requests and replies, each a share of one.
+/// How messages fare on their way, each a share of one.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     pub request_lost: f64,
@@ -92,6 +92,9 @@ pub struct Network {
     pub too_many: f64,
     pub server_error: f64,
     pub watch_event_lost: f64,
+    /// Between the two processes of one leaderrun.
+    pub order_lost: f64,
+    pub report_lost: f64,
     /// The longest that something slow takes.
     pub slowest: Time,
 }
@@ -251,6 +254,8 @@ fn draw_network(rng: &mut Rng, wishes: &Wishes, longest_lease: Time) -> Network 
         too_many: sometimes(0.1),
         server_error: sometimes(0.15),
         watch_event_lost: sometimes(0.1),
+        order_lost: sometimes(0.1),
+        report_lost: sometimes(0.1),
         slowest: (longest_lease / 100) * rng.u64(5..120),
     }
 }

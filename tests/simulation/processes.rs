@@ -59,6 +59,7 @@ impl World {
         };
         tree.die(process, heir);
         if !tree.is_left() {
+            self.runs[run].gone_since = Some(self.now);
             tell!(self, "{}'s command is dead", self.name(run));
         }
         if let Some(reaper) = reaper {

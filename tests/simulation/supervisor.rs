@@ -280,10 +280,14 @@ impl World {
     }
 
     fn report(&mut self, run: usize, report: Report) {
-        if self.runs[run].elector.alive {
-            self.runs[run].elector.reports.push_back(report);
-            self.rouse(run, Thread::Guard);
+        if !self.runs[run].elector.alive {
+            return;
         }
+        if self.is_lost(self.plan.network.report_lost) {
+            return tell!(self, "{}'s report is lost: {report:?}", self.name(run));
+        }
+        self.runs[run].elector.reports.push_back(report);
+        self.rouse(run, Thread::Guard);
     }
 
     /// The supervisor's process is no more: its children are the elector's, and the main process dies

@@ -99,6 +99,8 @@ pub struct Run {
     pub tree: Tree,
     pub wakes: [Option<Time>; 3],
     pub led_since: Option<Time>,
+    /// When the last process of its command died.
+    pub gone_since: Option<Time>,
     pub fencing_token: u64,
     pub seen: Vec<Seen>,
     /// A third party has made the record say no longer what this run wrote.
@@ -344,6 +346,7 @@ impl World {
             tree: Tree::default(),
             wakes: [None; 3],
             led_since: None,
+            gone_since: None,
             fencing_token: 0,
             seen: Vec::new(),
             displaced: false,
