@@ -39,8 +39,38 @@ pub enum Report {
     Started { pid: i32 },
     /// Nothing of the command is left, or it was never started. Answers every later `Extend`.
     Gone(Gone),
-    /// A line for the log.
-    Log { warning: bool, text: String },
+    /// Something for the log.
+    Remark(Remark),
+}
+
+/// What people want to know of a command's life besides its beginning and its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Remark {
+    /// The leadership is lost: the command is sent this signal.
+    Stopping { signal: i32 },
+    /// These are killed, and whatever they start.
+    Killing { reason: Reason, processes: String },
+    /// Something cannot be killed.
+    CannotKill(String),
+    /// The command could not be started.
+    NotExecuted { command: String, reason: String },
+    /// The command was suspended from its terminal and goes on all the same.
+    GoesOn,
+    /// The command is stopped because it wants the terminal.
+    AwaitsTerminal,
+    /// `leaderrun check` cannot be used.
+    NoCheck { reason: String },
+}
+
+/// Why the tree is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// The leadership is lost and the grace is over.
+    Lost,
+    /// `--kill-after` has passed since the command was asked to end.
+    AskedToEnd,
+    /// The main process has ended and what it left running did not follow.
+    LeftRunning,
 }
 
 /// How the command's life ended.

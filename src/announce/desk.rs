@@ -168,15 +168,17 @@ impl Desk {
             Ok(changed) => {
                 self.complaint = None;
                 match step {
-                    Step::Show { .. } if changed => info!("{routing} leads here"),
-                    Step::Withdraw { .. } if changed => info!("{routing} does not lead here any more"),
+                    Step::Show { .. } if changed => info!(event = "routed", "{routing} leads here"),
+                    Step::Withdraw { .. } if changed => {
+                        info!(event = "unrouted", "{routing} does not lead here any more")
+                    }
                     _ => {}
                 }
             }
             Err(refusal) => {
                 let complaint = format!("{routing}: {refusal}");
                 if self.complaint.as_ref() != Some(&complaint) {
-                    warn!("{complaint}");
+                    warn!(event = "routing_trouble", "{complaint}");
                     self.complaint = Some(complaint);
                 }
             }

@@ -121,7 +121,7 @@ impl Announcer {
                 ended
             });
             if let Err(failure) = ended {
-                warn!("the leader is not announced: {}", printable_cause(&failure));
+                warn!(event = "announcing_failed", "the leader is not announced: {}", printable_cause(&failure));
             }
             let _ = sender.send(());
         })?;

@@ -160,7 +160,7 @@ impl Election {
 
     fn tell_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
         match after {
-            Some(Record { holder_identity: holder, .. }) if !holder.is_empty() => {
+            Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
                 if known && self.campaign.wait == Some(Duration::ZERO) {
                     // Whoever renews, or just took it, is alive.
                     return self.step_back(now, Outcome::NotAcquired);
@@ -171,7 +171,7 @@ impl Election {
                         .as_ref()
                         .map(|sighting| sighting.takeable_at().since(now.boot))
                         .unwrap_or_default();
-                    self.actions.push_back(Action::Tell(News::Waiting { holder, lease_duration }));
+                    self.actions.push_back(Action::Tell(News::Waiting { holder, since, lease_duration }));
                 }
             }
             Some(record) if record.due().is_some_and(|due| due > now.wall) => {
@@ -184,7 +184,12 @@ impl Election {
             _ if self.sighting.as_ref().is_some_and(|sighting| sighting.takeable_at() > now.boot) => {
                 self.actions.push_back(Action::Tell(News::Displaced));
             }
-            _ => {}
+            Some(_) => {
+                if let Some(Record { holder_identity: holder, .. }) = before.filter(Record::is_held) {
+                    self.actions.push_back(Action::Tell(News::Released { holder }));
+                }
+            }
+            None => {}
         }
     }
 

@@ -123,7 +123,14 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum News {
     /// Somebody else holds the lease.
-    Waiting { holder: String, lease_duration: Duration },
+    Waiting {
+        holder: String,
+        /// By that holder's clock.
+        since: Option<Timestamp>,
+        lease_duration: Duration,
+    },
+    /// This holder has released it.
+    Released { holder: String },
     /// The record did not change for as long as it holds.
     Expired { holder: String },
     /// Somebody emptied or deleted the record while it was held here; it is written again.

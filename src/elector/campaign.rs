@@ -13,8 +13,9 @@ use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use jiff::Timestamp;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
+use super::journal;
 use super::observations::Observations;
 use super::policy::{Event, Notice};
 use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
@@ -23,7 +24,6 @@ use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{Instant, Timer};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;
-use crate::telemetry::log::printable;
 use crate::telemetry::state::{Observer, Update};
 
 /// A thread for blocking calls, once there, stays: later there may be none to be had.
@@ -110,11 +110,7 @@ async fn contend(
     observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
     let (lock, name) = lock::open(name, cluster, campaign.timing.attempt(), &campaign.run).await?;
     observer.tell(Update::Lock(name.to_string()));
-    info!(
-        "waiting for {name} as {}; clocks may run {:.2}x apart",
-        printable(&campaign.identity),
-        campaign.timing.tolerated_clock_rate()
-    );
+    journal::waiting(&name, &campaign);
     let environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
         ("LEADERRUN_HOLDER".to_owned(), campaign.identity.clone()),
@@ -198,8 +194,7 @@ impl<'a> Contest<'a> {
         match action {
             Action::Send(request) => {
                 if self.request.is_some() {
-                    let silence = format!("{} does not answer; trying again", self.name);
-                    say_once(&mut self.complaint, silence);
+                    self.complain(format!("{} does not answer; trying again", self.name));
                 }
                 debug!(?request, "sending");
                 self.observations.sending(&request);
@@ -221,11 +216,11 @@ impl<'a> Contest<'a> {
                 guard.tell(Event::Extend(tenure));
             }
             Action::StepDown => {
-                info!("asked to step down from {}", self.name);
+                journal::step_down(&self.name);
                 guard.tell(Event::StepDown);
             }
             Action::Lose { holder } => {
-                warn!("leadership of {} lost: it is held by {}", self.name, shown(&holder));
+                journal::taken(&self.name, &holder);
                 guard.tell(Event::Lose);
             }
             Action::Tell(news) => self.tell(news),
@@ -237,7 +232,7 @@ impl<'a> Contest<'a> {
     fn lead(&self, leadership: Leadership) -> Event {
         let Leadership { tenure, uid, resource_version, transitions } = leadership;
         let fencing_token = self.lock.fencing_token(&resource_version);
-        info!("leader of {}, fencing token {fencing_token}", self.name);
+        journal::leading(&self.name, &fencing_token);
         self.observations.won(fencing_token.clone(), self.lock.uids(&uid));
         let mut environment = self.environment.clone();
         environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
@@ -246,27 +241,18 @@ impl<'a> Contest<'a> {
     }
 
     fn tell(&mut self, news: News) {
-        if self.news.as_ref() == Some(&news) {
-            return;
+        if self.news.as_ref() != Some(&news) {
+            journal::election(&self.name, &news);
+            self.news = Some(news);
         }
-        let name = &self.name;
-        match &news {
-            News::Waiting { holder, lease_duration } => {
-                info!(
-                    "{name} is held by {}, for {} after each renewal",
-                    shown(holder),
-                    humantime::format_duration(*lease_duration)
-                );
-            }
-            News::Expired { holder } => info!("the lease of {} has run out", shown(holder)),
-            News::Restoring => warn!("somebody emptied or deleted {name} while it was held here: writing it again"),
-            News::Displaced => {
-                warn!("somebody emptied or deleted {name} while it was held: waiting until that holder's time is over")
-            }
-            News::NotDue { not_before } => info!("{name} is free, and its command not due before {not_before:.0}"),
-            News::Polling => warn!("cannot watch {name}: reading it every retry period instead"),
+    }
+
+    /// Tells what goes wrong, unless that was told last.
+    fn complain(&mut self, complaint: String) {
+        if self.complaint.as_ref() != Some(&complaint) {
+            journal::trouble(&self.name, &complaint);
+            self.complaint = Some(complaint);
         }
-        self.news = Some(news);
     }
 
     /// What an answer means for the election. What is wrong is said, once for as long as it lasts.
@@ -274,7 +260,7 @@ impl<'a> Contest<'a> {
         let error = match answer {
             Ok(reply) => {
                 if self.complaint.take().is_some() {
-                    info!("{} answers again", self.name);
+                    journal::answers_again(&self.name);
                 }
                 return reply;
             }
@@ -282,7 +268,7 @@ impl<'a> Contest<'a> {
         };
         let LockError { kind, retry_after, message } = error;
         if kind != LockErrorKind::Conflict {
-            say_once(&mut self.complaint, message);
+            self.complain(message);
         }
         match kind {
             LockErrorKind::Conflict => Reply::Conflict,
@@ -299,7 +285,10 @@ impl<'a> Contest<'a> {
                 debug!("{error}");
                 match error.kind {
                     LockErrorKind::Forbidden => {
-                        say_once(&mut self.watch_complaint, error.message);
+                        if self.watch_complaint.as_ref() != Some(&error.message) {
+                            journal::trouble(&self.name, &error.message);
+                            self.watch_complaint = Some(error.message);
+                        }
                         WatchEvent::Forbidden
                     }
                     _ => WatchEvent::Broken,
@@ -311,27 +300,11 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// Warns of something, unless that was the last warning.
-fn say_once(last: &mut Option<String>, complaint: String) {
-    if last.as_ref() != Some(&complaint) {
-        warn!("{complaint}");
-        *last = Some(complaint);
-    }
-}
-
 fn send(lock: &dyn Lock, request: Request) -> BoxFuture<'_, Result<Reply, LockError>> {
     match request {
         Request::Get => lock.get().map_ok(Reply::Read).boxed(),
         Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
         Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
-    }
-}
-
-/// A holder's identity, which comes from outside.
-fn shown(holder: &str) -> String {
-    match holder {
-        "" => "nobody".to_owned(),
-        holder => printable(holder),
     }
 }
 

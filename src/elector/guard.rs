@@ -10,16 +10,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
-use tracing::{error, info, warn};
 
 use super::campaign::Race;
+use super::journal;
 use super::policy::{Action, Failure, News, Policy};
 use crate::channel::{ElectorEnd, End, Order, Report};
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
+use crate::process::signals::{Inherited, Signals, asks_for_an_end};
 use crate::process::terminal::Terminal;
 use crate::process::tree;
 use crate::telemetry::state::{Observer, Update};
@@ -118,11 +118,10 @@ impl Guard {
         for report in self.channel.receive() {
             match &report {
                 Report::Started { pid } => {
-                    info!("started the command, process {pid}");
+                    journal::started(*pid);
                     self.observer.tell(Update::CommandStarted);
                 }
-                Report::Log { warning: true, text } => warn!("{text}"),
-                Report::Log { warning: false, text } => info!("{text}"),
+                Report::Remark(remark) => journal::supervisor(remark),
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }
             self.policy.handle_report(Instant::now(), report);
@@ -173,11 +172,7 @@ impl Guard {
     }
 
     fn take_over(&mut self, failure: Failure) {
-        let reason = match failure {
-            Failure::Died => "the supervisor died",
-            Failure::Late => "the supervisor did not have the command dead in time",
-        };
-        error!("{reason}: killing the command");
+        journal::takes_over(failure);
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.kill = Some(Kill::begin(Instant::now()));
         self.kill_children();
@@ -185,28 +180,23 @@ impl Guard {
 
     fn kill_children(&mut self) {
         if let Some(refused) = self.kill.as_mut().and_then(|kill| kill.kill_children(Instant::now())) {
-            error!("{refused}");
+            journal::cannot_kill(&refused);
         }
     }
 
     fn tell(&self, news: News) {
-        match news {
-            News::Leading(tenure) => {
-                self.observer.tell(Update::Leading { stop: tenure.stop, gone: tenure.last_resort() });
-            }
-            News::Lost(loss) => self.observer.tell(Update::Lost(loss)),
-            News::Ending => self.observer.tell(Update::Ending),
-            News::CommandEnded(End::Exited(status)) => self.observer.tell(Update::CommandEnded(status.to_string())),
+        journal::guard(&news);
+        self.observer.tell(match news {
+            News::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
+            News::Lost(loss) => Update::Lost(loss),
+            News::Ending => Update::Ending,
+            News::CommandEnded(End::Exited(status)) => Update::CommandEnded(status.to_string()),
             News::CommandEnded(End::Signaled(signal)) => {
-                self.observer.tell(Update::CommandEnded((i32::from(exit::SIGNALED) + signal).to_string()));
+                Update::CommandEnded((i32::from(exit::SIGNALED) + signal).to_string())
             }
-            News::CommandEnded(End::NotStarted | End::NotExecuted(_)) => {}
-            News::Gone => self.observer.tell(Update::Gone),
-            News::NotAcquired => info!("not acquired in time"),
-            News::NotReleased => warn!("the lease could not be given back: it will run out"),
-            News::WaitsNoLonger(signal) => info!("{}: waiting no longer", signals::name(signal)),
-            News::SupervisorDied => error!("the supervisor died"),
-        }
+            News::Gone => Update::Gone,
+            _ => return,
+        });
     }
 
     fn wait(&mut self) -> io::Result<()> {

@@ -5,6 +5,7 @@
 
 mod campaign;
 mod guard;
+mod journal;
 mod observations;
 pub mod policy;
 pub mod rejoin;
@@ -12,7 +13,7 @@ pub mod rejoin;
 use std::str::FromStr;
 
 use anyhow::Context;
-use tracing::{error, info};
+use tracing::error;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::campaign::Race;
@@ -79,7 +80,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     let (on_lost, since) = (candidacy.on_lost, Instant::now());
     let status = match observed(candidacy, channel, supervisor, inherited.clone()) {
         Ok((exit::LOST, counted)) if on_lost == OnLost::Rejoin => {
-            info!("waiting for the lock again");
+            journal::rejoining();
             log.finish();
             return match rejoin::rejoin(&inherited, since, counted) {
                 Ok(never) => match never {},
@@ -89,7 +90,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
         }
         Ok((status, _)) => status,
         Err(failure) => {
-            error!("{}", printable_cause(&failure));
+            error!(event = "failed", "{}", printable_cause(&failure));
             exit::FAILED
         }
     };

@@ -101,6 +101,8 @@ pub enum News {
     /// Nothing of the command is left.
     Gone,
     NotAcquired,
+    /// The lease was given back.
+    Released,
     NotReleased,
     /// This signal ended the wait for the lease.
     WaitsNoLonger(i32),
@@ -195,7 +197,7 @@ impl Policy {
                 self.end(now, status, well);
             }
             Report::Started { .. } => self.started = true,
-            Report::Enforcing(_) | Report::Log { .. } => {}
+            Report::Enforcing(_) | Report::Remark(_) => {}
         }
     }
 
@@ -233,8 +235,10 @@ impl Policy {
             }
             (Phase::Ending { until, .. }, outcome) => {
                 *until = now;
-                if outcome == Outcome::NotReleased {
-                    self.tell(News::NotReleased);
+                match outcome {
+                    Outcome::Released => self.tell(News::Released),
+                    Outcome::NotReleased => self.tell(News::NotReleased),
+                    Outcome::Lost | Outcome::Stopped | Outcome::NotAcquired => {}
                 }
             }
             _ => {}

@@ -45,6 +45,6 @@ impl Kill {
         };
         let refused = refused.filter(|_| !self.refused)?;
         self.refused = true;
-        Some(format!("cannot kill {refused}; the lease is kept until it is gone"))
+        Some(refused)
     }
 }

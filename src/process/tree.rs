@@ -108,6 +108,27 @@ pub fn children() -> io::Result<Vec<Pid>> {
     Ok(ours.map(Pid::from_raw).collect())
 }
 
+/// The processes below this one, a few of them, for people: by names of their own choice, and with the
+/// numbers that /proc has.
+pub fn names() -> String {
+    const MOST: usize = 8;
+    let words = |path: String| -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_ascii_whitespace().map(str::to_owned).collect()
+    };
+    let mut pids = words("/proc/thread-self/children".to_owned());
+    let mut next = 0;
+    while next < pids.len() && pids.len() <= MOST {
+        let threads = fs::read_dir(format!("/proc/{}/task", pids[next])).into_iter().flatten().flatten();
+        let children = threads.flat_map(|thread| words(format!("{}/children", thread.path().display())));
+        pids.extend(children.collect::<Vec<_>>());
+        next += 1;
+    }
+    let name = |pid: &String| format!("{} ({pid})", words(format!("/proc/{pid}/comm")).join(" "));
+    let more = if pids.len() > MOST { " and more" } else { "" };
+    pids.iter().take(MOST).map(name).collect::<Vec<_>>().join(", ") + more
+}
+
 /// What a process is called in each PID namespace, from the one of /proc inwards.
 fn namespaced_pids(process: impl std::fmt::Display) -> io::Result<Vec<i32>> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;

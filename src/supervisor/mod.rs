@@ -17,18 +17,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
-use self::policy::{Action, Manners, Policy, Reason};
+use self::policy::{Action, Manners, Policy};
 use self::spawn::{Exec, Program, Spawned};
-use crate::channel::{End, Gone, Order, Report, SupervisorEnd};
+use crate::channel::{End, Gone, Order, Reason, Remark, Report, SupervisorEnd};
 use crate::election::record::RunId;
 use crate::exit;
 use crate::process::clock::{Instant, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{self, Inherited, Signals, asks_for_an_end};
+use crate::process::signals::{Inherited, Signals, asks_for_an_end};
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
+use crate::telemetry::log::printable;
 
 /// Between two looks whether a command that waits for the terminal may have it.
 const TERMINAL_PAUSE: Duration = Duration::from_millis(500);
@@ -88,8 +89,7 @@ impl Supervisor {
         tree::adopt_orphans()?;
         let deadline = Deadline::new(&job.run.to_string());
         if let Err(reason) = &deadline {
-            let text = format!("the command cannot use leaderrun check: {reason}");
-            let _ = channel.send(&Report::Log { warning: true, text });
+            let _ = channel.send(&Report::Remark(Remark::NoCheck { reason: reason.to_string() }));
         }
         Ok(Self {
             program: Program::new(&job.command).map_err(io::Error::other)?,
@@ -164,7 +164,7 @@ impl Supervisor {
             Exec::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
             Exec::Failed(errno) => {
                 let errno = self.program.failure(errno);
-                self.log(true, format!("cannot execute {:?}: {}", self.job.command[0], errno.desc()));
+                self.remark(self.not_executed(errno.desc()));
                 self.not_executed = Some(End::NotExecuted(errno as i32));
             }
             Exec::TooLate => self.not_executed = Some(End::NotStarted),
@@ -207,7 +207,7 @@ impl Supervisor {
         }
         let in_foreground = self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(pid));
         if self.main == Some(pid) && signal == libc::SIGTSTP && in_foreground {
-            self.log(true, "a command that holds a lease cannot be suspended: it goes on".into());
+            self.remark(Remark::GoesOn);
             spawn::signal_group(pid, libc::SIGCONT);
         }
     }
@@ -222,10 +222,7 @@ impl Supervisor {
             return;
         }
         if self.awaits_terminal.is_none() {
-            self.log(
-                true,
-                "the command is stopped: it waits for the terminal, of which it is not the foreground job".into(),
-            );
+            self.remark(Remark::AwaitsTerminal);
         }
         self.awaits_terminal = Some(Instant::now() + TERMINAL_PAUSE);
     }
@@ -236,8 +233,7 @@ impl Supervisor {
             Action::Signal(signal) => self.signal(signal),
             Action::Stop => {
                 let signal = self.job.manners.stop_signal;
-                let text = format!("leadership lost: telling the command to stop with {}", signals::name(signal));
-                self.log(true, text);
+                self.remark(Remark::Stopping { signal });
                 self.signal(signal);
             }
             Action::Sweep => {
@@ -282,7 +278,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
-                self.log(true, format!("cannot start {:?}: {error}", self.job.command[0]));
+                self.remark(self.not_executed(error.to_string()));
                 self.policy.handle_started();
                 self.policy.handle_main_ended(Instant::now(), End::NotExecuted(errno));
                 self.policy.handle_tree_empty();
@@ -303,14 +299,7 @@ impl Supervisor {
     }
 
     fn begin_kill(&mut self, reason: Reason) {
-        self.log(
-            true,
-            match reason {
-                Reason::Lost => "killing what is left of the command".into(),
-                Reason::AskedToEnd => "the command did not end in time: killing it".into(),
-                Reason::LeftRunning => "killing what the command left running".into(),
-            },
-        );
+        self.remark(Remark::Killing { reason, processes: tree::names() });
         self.swept = None;
         // At one stroke, while the unreaped main process keeps its group's number from being used again.
         if let Some(main) = self.main.filter(|_| self.policy.main_runs()) {
@@ -323,7 +312,7 @@ impl Supervisor {
     fn kill_children(&mut self) {
         let refused = self.kill.as_mut().and_then(|kill| kill.kill_children(Instant::now()));
         if let Some(refused) = refused {
-            self.log(true, refused);
+            self.remark(Remark::CannotKill(refused));
         }
     }
 
@@ -367,8 +356,13 @@ impl Supervisor {
         Ok(())
     }
 
-    fn log(&self, warning: bool, text: String) {
-        self.report(&Report::Log { warning, text });
+    fn not_executed(&self, reason: impl Into<String>) -> Remark {
+        let command = printable(&self.job.command[0].to_string_lossy());
+        Remark::NotExecuted { command, reason: reason.into() }
+    }
+
+    fn remark(&self, remark: Remark) {
+        self.report(&Report::Remark(remark));
     }
 
     /// What cannot be said is lost: an elector that does not listen is dealt with by its pidfd, or

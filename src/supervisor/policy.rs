@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::channel::{End, Gone, Order};
+use crate::channel::{End, Gone, Order, Reason};
 use crate::election::tenure::Tenure;
 use crate::process::clock::Instant;
 use crate::process::signals::asks_for_an_end;
@@ -47,17 +47,6 @@ pub enum Action {
     Kill(Reason),
     /// Nothing is left.
     Report(Gone),
-}
-
-/// Why the tree is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The leadership is lost and the grace is over.
-    Lost,
-    /// `--kill-after` has passed since the command was asked to end.
-    AskedToEnd,
-    /// The main process has ended and what it left running did not follow.
-    LeftRunning,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

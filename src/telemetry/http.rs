@@ -90,7 +90,7 @@ impl HttpAddress {
 pub fn start(address: HttpAddress, state: State) -> Result<Observer> {
     let listener = address.listen().map_err(|failure| refusal(address, &failure))?;
     listener.set_nonblocking(true)?;
-    info!("answering at http://{}", listener.local_addr()?);
+    info!(event = "http", "answering at http://{}", listener.local_addr()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _entered = runtime.enter();

@@ -22,6 +22,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::process::clock::Instant;
+
 /// Lines that may wait for stderr.
 const BACKLOG: usize = 1024;
 
@@ -55,7 +57,7 @@ impl FromStr for Format {
 pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
-    let writer = Lines { lines: lines.clone(), dropped: Arc::default() };
+    let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
     thread::Builder::new().name("log".into()).spawn(move || write_lines(&backlog, &done))?;
     // What libraries say is for whoever debugs: -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
@@ -63,13 +65,12 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        Format::Text => {
-            registry
-                .with(layer.event_format(Text {
-                    colored: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-                }))
-                .init()
-        }
+        Format::Text => registry
+            .with(layer.event_format(Text {
+                begun: Instant::now(),
+                colored: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            }))
+            .init(),
         Format::Json => registry
             .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
             .init(),
@@ -117,6 +118,7 @@ fn write_lines(backlog: &Receiver<Line>, done: &SyncSender<()>) {
 struct Lines {
     lines: SyncSender<Line>,
     dropped: Arc<AtomicUsize>,
+    format: Format,
 }
 
 impl Write for Lines {
@@ -124,7 +126,11 @@ impl Write for Lines {
         let mut text = line.to_vec();
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            text.splice(0..0, format!("leaderrun: {dropped} lines of log were dropped here\n").into_bytes());
+            let gap = match self.format {
+                Format::Text => format!("leaderrun: {dropped} lines of log were dropped here\n"),
+                Format::Json => format!("{{\"level\":\"WARN\",\"event\":\"dropped\",\"lines\":{dropped}}}\n"),
+            };
+            text.splice(0..0, gap.into_bytes());
         }
         if self.lines.try_send(Line::Text(text)).is_err() {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
@@ -145,8 +151,10 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One line an event: `leaderrun: what happened name=value …`.
+/// One line an event: `leaderrun +3m06s: what happened`. The fields of leaderrun's own events are for
+/// programs; the sentence says the same.
 struct Text {
+    begun: Instant,
     colored: bool,
 }
 
@@ -156,23 +164,40 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let (color, word) = match *event.metadata().level() {
-            Level::ERROR => ("\x1b[31m", "error: "),
-            Level::WARN => ("\x1b[33m", "warning: "),
-            _ => ("", ""),
+        let (level, target) = (*event.metadata().level(), event.metadata().target());
+        let painted = |color, text: String| if self.colored { format!("{color}{text}{PLAIN}") } else { text };
+        let word = match level {
+            Level::ERROR => painted(RED, "error: ".into()),
+            Level::WARN => painted(YELLOW, "warning: ".into()),
+            _ => String::new(),
         };
-        write!(writer, "leaderrun: ")?;
-        match self.colored && !color.is_empty() {
-            true => write!(writer, "{color}{word}\x1b[0m")?,
-            false => write!(writer, "{word}")?,
-        }
+        let elapsed = elapsed(Instant::now().since(self.begun));
+        write!(writer, "{} {word}", painted(DIM, format!("leaderrun {elapsed}:")))?;
         let mut fields = Fields { message: String::new(), others: String::new() };
         event.record(&mut fields);
-        let target = event.metadata().target();
         if !target.starts_with("leaderrun") {
             write!(writer, "{target}: ")?;
+        } else if level <= Level::INFO {
+            fields.others.clear();
         }
         writeln!(writer, "{}{}", fields.message, fields.others)
+    }
+}
+
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const PLAIN: &str = "\x1b[0m";
+
+/// How long after the start something happened, in two units.
+fn elapsed(since: Duration) -> String {
+    let seconds = since.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("+{}.{}s", seconds, since.subsec_millis() / 100),
+        60..3600 => format!("+{minutes}m{:02}s", seconds % 60),
+        3600..86_400 => format!("+{hours}h{:02}m", minutes % 60),
+        _ => format!("+{days}d{:02}h", hours % 24),
     }
 }
 
@@ -237,5 +262,12 @@ mod tests {
     fn text_from_outside_cannot_command_a_terminal() {
         assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
         assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
+    }
+
+    #[test]
+    fn what_happened_later_is_told_less_precisely() {
+        let at = |seconds: f64| elapsed(Duration::from_secs_f64(seconds));
+        let told = [0.0, 9.96, 59.9, 60.0, 3599.0, 3600.0, 86_399.0, 86_400.0, 1_000_000.0].map(at);
+        assert_eq!(told, ["+0.0s", "+9.9s", "+59.9s", "+1m00s", "+59m59s", "+1h00m", "+23h59m", "+1d00h", "+11d13h"]);
     }
 }

@@ -78,9 +78,11 @@ fn endure(sort: Sort, mut random: Rng) {
         }
     });
     let format = ["text", "json"][random.usize(..2)];
+    let routing = [["--pod-label=role=leader", "--pod=a"], ["--service=web", "--port=80"]][random.usize(..2)];
     let mut child = Command::new(env!("CARGO_BIN_EXE_leaderrun"))
         .args(["--lock", "default/job", "--log-format", format, "-v", "--kubeconfig"])
         .arg(&config)
+        .args(routing)
         .args(["--lease-duration", "3s", "--renew-deadline", "1s500ms", "--retry-period", "100ms", "--", "touch"])
         .arg(&witness)
         .stderr(Stdio::piped())
@@ -115,7 +117,10 @@ fn endure(sort: Sort, mut random: Rng) {
             "json" => {
                 assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"].is_string()), "{line}")
             }
-            _ => assert!(line.starts_with("leaderrun: ") || is_of_the_role(line), "forged: {line:?}"),
+            _ => assert!(
+                (line.starts_with("leaderrun +") && line.contains("s: ")) || is_of_the_role(line),
+                "forged: {line:?}"
+            ),
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use leaderrun::channel::End;
+use leaderrun::channel::Reason;
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::timing::Timing;
 use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Action, Manners, Policy, Reason};
+use leaderrun::supervisor::policy::{Action, Manners, Policy};
 
 use crate::fuzz;
 

@@ -23,6 +23,7 @@ mod foreign;
 mod http;
 mod kinds;
 mod lifecycle;
+mod log;
 mod manifest;
 mod meddling;
 mod metrics;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         http::trials(),
         kinds::trials(),
         lifecycle::trials(),
+        log::trials(),
         manifest::trials(),
         meddling::trials(),
         metrics::trials(),

@@ -1,0 +1,202 @@
+//! What people and programs read of it: the sentences of the log, each with the name of what happened.
+//!
+//! Names and fields are for programs and stay as they are; the sentences say the same to people.
+
+use humantime::format_duration;
+use tracing::{error, info, warn};
+
+use super::policy::{Failure, News as GuardNews};
+use crate::channel::{End, Reason, Remark};
+use crate::election::{Campaign, News};
+use crate::lock::LockName;
+use crate::process::{signals, tree};
+use crate::telemetry::log::printable;
+use crate::telemetry::metrics::Loss;
+
+/// A candidate begins.
+pub fn waiting(lock: &LockName, campaign: &Campaign) {
+    let identity = printable(&campaign.identity);
+    let rate = campaign.timing.tolerated_clock_rate();
+    info!(event = "waiting", %lock, identity, "waiting for {lock} as {identity}; clocks may run {rate:.2}x apart");
+}
+
+/// What the election has to tell.
+pub fn election(lock: &LockName, news: &News) {
+    match news {
+        News::Waiting { holder, since, lease_duration } => {
+            let holder = shown(holder);
+            let lasts = format_duration(*lease_duration);
+            match since.map(|since| format!("{since:.0}")) {
+                Some(since) => info!(
+                    event = "held",
+                    %lock,
+                    holder,
+                    since,
+                    "{lock} is held by {holder} since {since}, for {lasts} after each renewal"
+                ),
+                None => {
+                    info!(event = "held", %lock, holder, "{lock} is held by {holder}, for {lasts} after each renewal")
+                }
+            }
+        }
+        News::Released { holder } => {
+            let holder = shown(holder);
+            info!(event = "released", %lock, holder, "{holder} has given {lock} back");
+        }
+        News::Expired { holder } => {
+            let holder = shown(holder);
+            info!(event = "expired", %lock, holder, "the lease of {holder} has run out");
+        }
+        News::Restoring => {
+            warn!(event = "restoring", %lock, "somebody emptied or deleted {lock} while it was held here: writing it again")
+        }
+        News::Displaced => warn!(
+            event = "displaced",
+            %lock,
+            "somebody emptied or deleted {lock} while it was held: waiting until that holder's time is over"
+        ),
+        News::NotDue { not_before } => {
+            let not_before = format!("{not_before:.0}");
+            info!(event = "not_due", %lock, not_before, "{lock} is free, and its command not due before {not_before}");
+        }
+        News::Polling => {
+            warn!(event = "polling", %lock, "cannot watch {lock}: reading it every retry period instead")
+        }
+    }
+}
+
+/// The lock is won.
+pub fn leading(lock: &LockName, fencing_token: &str) {
+    info!(event = "leading", %lock, fencing_token, "leader of {lock}, fencing token {fencing_token}");
+}
+
+/// Somebody else has it.
+pub fn taken(lock: &LockName, holder: &str) {
+    let holder = shown(holder);
+    warn!(event = "lost", %lock, holder, reason = "taken", "leadership of {lock} lost: it is held by {holder}");
+}
+
+/// This run is asked to hand over.
+pub fn step_down(lock: &LockName) {
+    info!(event = "step_down", %lock, "asked to step down from {lock}");
+}
+
+/// Something goes wrong, for the first time.
+pub fn trouble(lock: &LockName, complaint: &str) {
+    warn!(event = "trouble", %lock, "{complaint}");
+}
+
+/// And is over.
+pub fn answers_again(lock: &LockName) {
+    info!(event = "trouble_over", %lock, "{lock} answers again");
+}
+
+/// The command runs.
+pub fn started(pid: i32) {
+    info!(event = "started", pid, "started the command, process {pid}");
+}
+
+/// What the supervisor has to tell.
+pub fn supervisor(remark: &Remark) {
+    match remark {
+        Remark::Stopping { signal } => {
+            let signal = signals::name(*signal);
+            warn!(event = "stopping", signal, "leadership lost: telling the command to stop with {signal}");
+        }
+        Remark::Killing { reason, processes } => {
+            let processes = printable(processes);
+            match reason {
+                Reason::Lost => {
+                    warn!(
+                        event = "killing",
+                        reason = "lost",
+                        processes,
+                        "killing what is left of the command: {processes}"
+                    )
+                }
+                Reason::AskedToEnd => warn!(
+                    event = "killing",
+                    reason = "asked_to_end",
+                    processes,
+                    "the command did not end in time: killing it: {processes}"
+                ),
+                Reason::LeftRunning => warn!(
+                    event = "killing",
+                    reason = "left_running",
+                    processes,
+                    "killing what the command left running: {processes}"
+                ),
+            }
+        }
+        Remark::CannotKill(what) => cannot_kill(what),
+        Remark::NotExecuted { command, reason } => {
+            warn!(event = "not_executed", command, "cannot execute {command:?}: {reason}");
+        }
+        Remark::GoesOn => {
+            warn!(event = "not_suspended", "a command that holds a lease cannot be suspended: it goes on")
+        }
+        Remark::AwaitsTerminal => warn!(
+            event = "awaits_terminal",
+            "the command is stopped: it waits for the terminal, of which it is not the foreground job"
+        ),
+        Remark::NoCheck { reason } => warn!(event = "no_check", "the command cannot use leaderrun check: {reason}"),
+    }
+}
+
+/// A process that has to die does not.
+pub fn cannot_kill(what: &str) {
+    error!(event = "cannot_kill", "cannot kill {what}; the lease is kept until it is gone");
+}
+
+/// The guard takes the supervisor's place.
+pub fn takes_over(failure: Failure) {
+    let (reason, loss) = match failure {
+        Failure::Died => ("supervisor_died", "the supervisor died"),
+        Failure::Late => ("supervisor_late", "the supervisor did not have the command dead in time"),
+    };
+    let processes = printable(&tree::names());
+    error!(event = "killing", reason, processes, "{loss}: killing the command: {processes}");
+}
+
+/// What the guard has to tell.
+pub fn guard(news: &GuardNews) {
+    match news {
+        GuardNews::Lost(Loss::NotRenewed) => {
+            warn!(event = "lost", reason = "not_renewed", "leadership lost: it could not be renewed in time")
+        }
+        GuardNews::CommandEnded(End::Exited(status)) => {
+            info!(event = "ended", status, "the command has ended with status {status}, and nothing of it is left");
+        }
+        GuardNews::CommandEnded(End::Signaled(signal)) => {
+            let signal = signals::name(*signal);
+            info!(event = "ended", signal, "the command was ended by {signal}, and nothing of it is left");
+        }
+        GuardNews::CommandEnded(End::NotStarted) => info!(event = "ended", "the command was not started"),
+        GuardNews::NotAcquired => info!(event = "not_acquired", "not acquired in time"),
+        GuardNews::Released => info!(event = "given_back", "the lock is given back"),
+        GuardNews::NotReleased => {
+            warn!(event = "not_given_back", "the lease could not be given back: it will run out")
+        }
+        GuardNews::WaitsNoLonger(signal) => {
+            let signal = signals::name(*signal);
+            info!(event = "interrupted", signal, "{signal}: waiting no longer");
+        }
+        GuardNews::SupervisorDied => error!(event = "supervisor_died", "the supervisor died"),
+        // Said by others, in the same breath.
+        GuardNews::Leading(_) | GuardNews::Lost(_) | GuardNews::Ending | GuardNews::Gone => {}
+        GuardNews::CommandEnded(End::NotExecuted(_)) => {}
+    }
+}
+
+/// After a loss, everything begins again.
+pub fn rejoining() {
+    info!(event = "rejoining", "waiting for the lock again");
+}
+
+/// A holder's identity, which comes from outside.
+fn shown(holder: &str) -> String {
+    match holder {
+        "" => "nobody".to_owned(),
+        holder => printable(holder),
+    }
+}
