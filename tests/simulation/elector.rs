@@ -56,7 +56,7 @@ impl Elector {
             run,
             timing: plan.timing.clone(),
             wait: plan.wait,
-            min_hold: None,
+            min_hold: plan.min_hold,
         };
         Self {
             alive: true,
@@ -288,6 +288,7 @@ impl World {
             {
                 mark.run = id.clone();
             }
+            (Mutation::NotBeforeIgnored, _) => stored.record.not_before = None,
             (Mutation::NoWaitAfterEmptying, Some(mark)) if mark.run != *id => stored.record.run = None,
             _ => {}
         }

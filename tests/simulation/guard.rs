@@ -132,6 +132,7 @@ impl World {
     }
 
     pub fn notify(&mut self, run: usize, notice: Notice) {
+        self.runs[run].ended_well |= notice == Notice::TreeGone { well: true };
         self.runs[run].elector.notices.push_back(notice);
         self.rouse(run, Thread::Campaign);
     }
@@ -141,6 +142,7 @@ impl World {
             return;
         }
         if self.is_lost(self.plan.network.order_lost) {
+            self.runs[run].supervisor.deaf_at = self.now;
             return tell!(self, "{}'s order is lost: {order:?}", self.name(run));
         }
         self.runs[run].supervisor.orders.push_back(order);

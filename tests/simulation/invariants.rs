@@ -4,7 +4,7 @@ use std::fmt;
 
 use leaderrun::election::record::Record;
 
-use crate::clock::{SECOND, Time};
+use crate::clock::{SECOND, Time, wall};
 use crate::tell;
 use crate::world::{Event, RESUMING, Run, Seen, World};
 
@@ -15,6 +15,8 @@ pub enum Broken {
     Overlap,
     /// A command started with a fencing token that was not greater than all before.
     Token,
+    /// A command started before it was due again by the `--min-hold` of one that had ended well.
+    NotDue,
     /// The lease was given back while a process of the command lived.
     ReleasedAlive,
     /// A command outlived the instant at which the last process has to be dead.
@@ -86,6 +88,10 @@ impl World {
                 self.check_overlap(run, other);
             }
         }
+        if self.now < self.not_due_before {
+            let story = format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
+            self.violate(Broken::NotDue, story);
+        }
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
@@ -146,6 +152,17 @@ impl World {
         if gave_back && self.runs[run].tree.is_left() {
             let story = format!("{} gave the lease back while its command had a process left", self.name(run));
             self.violate(Broken::ReleasedAlive, story);
+        }
+    }
+
+    /// A run has given the lease back: by its `--min-hold`, nobody is due before then.
+    pub fn note_due(&mut self, run: usize) {
+        let Run { host, ended_well, .. } = self.runs[run];
+        let hold = self.hosts[host].plan.min_hold.filter(|_| ended_well && self.plan.right_walls);
+        let acquired = self.store.record().and_then(|record| record.acquire_time);
+        if let Some((hold, acquired)) = hold.zip(acquired) {
+            let acquired = acquired.duration_since(wall(0)).as_nanos() as Time;
+            self.not_due_before = acquired + hold.as_nanos() as Time;
         }
     }
 

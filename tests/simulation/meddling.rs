@@ -21,6 +21,7 @@ const BY: Wishes = Wishes {
     no_foreigner: true,
     stubborn_commands: false,
     long_commands: true,
+    min_hold: false,
 };
 
 /// A candidate that comes new believes the shortened record, though its holder goes by its own duration.

@@ -38,6 +38,8 @@ pub enum Mutation {
     NoLastResort,
     /// The kill ends with the main process.
     KillMainOnly,
+    /// Candidates do not heed when the command is due again.
+    NotBeforeIgnored,
     /// A lease that is known to be lost is treated like one that may be.
     GraceWhenKnownLost,
 }

@@ -25,6 +25,8 @@ pub struct Supervisor {
     pub frozen_until: Time,
     pub policy: Policy,
     pub orders: VecDeque<Order>,
+    /// An order was last lost.
+    pub deaf_at: Time,
     manners: Manners,
     elector_gone: bool,
     /// Between the check of the time left and the fork.
@@ -54,6 +56,7 @@ impl Supervisor {
             frozen_until: 0,
             policy: Policy::new(manners.clone()),
             orders: VecDeque::new(),
+            deaf_at: 0,
             manners,
             elector_gone: false,
             forking: false,
@@ -190,7 +193,7 @@ impl World {
             }
         }
         if main_ended {
-            let end = if supervisor.too_late { End::NotStarted } else { End::Exited(0) };
+            let end = if supervisor.too_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
             supervisor.policy.handle_main_ended(now, end);
             tell!(self, "{}'s main process has ended", self.name(run));
         }

@@ -27,6 +27,7 @@ const PLAIN: Wishes = Wishes {
     no_foreigner: true,
     stubborn_commands: true,
     long_commands: true,
+    min_hold: false,
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
@@ -93,6 +94,8 @@ teeth! {
         NoLastResort, Wishes { faults: Some(FREEZES), ..PLAIN }, Outlived;
     the_kill_ends_with_the_last_process:
         KillMainOnly, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
+    what_ended_well_is_not_begun_again_before_it_is_due:
+        NotBeforeIgnored, Wishes { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
     a_lease_known_to_be_lost_leaves_no_grace:
         GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }

@@ -101,6 +101,8 @@ pub struct Run {
     pub led_since: Option<Time>,
     /// When the last process of its command died.
     pub gone_since: Option<Time>,
+    /// The guard's word that the command ended well.
+    pub ended_well: bool,
     pub fencing_token: u64,
     pub seen: Vec<Seen>,
     /// A third party has made the record say no longer what this run wrote.
@@ -152,6 +154,8 @@ pub struct World {
     pub foreigner: Option<Foreigner>,
     pub archive: Vec<Record>,
     pub greatest_token: u64,
+    /// The last command has ended well, and by its run's `--min-hold` there is none before then.
+    pub not_due_before: Time,
     pub led_at: Time,
     pub violation: Option<Violation>,
     pub story: Option<Vec<String>>,
@@ -195,6 +199,7 @@ impl World {
             foreigner: None,
             archive: Vec::new(),
             greatest_token: 0,
+            not_due_before: 0,
             led_at: 0,
             violation: None,
             story: with_story.then(Vec::new),
@@ -218,7 +223,9 @@ impl World {
         }
         let (healthy_from, leader_within) = (world.plan.healthy_from, world.plan.leader_within);
         world.at(healthy_from, Event::Healthy);
-        world.at(healthy_from + leader_within, Event::LeaderDue);
+        if let Some(within) = leader_within {
+            world.at(healthy_from + within, Event::LeaderDue);
+        }
         world
     }
 
@@ -347,6 +354,7 @@ impl World {
             wakes: [None; 3],
             led_since: None,
             gone_since: None,
+            ended_well: false,
             fencing_token: 0,
             seen: Vec::new(),
             displaced: false,
@@ -389,10 +397,10 @@ impl World {
 
     fn describe(&mut self) {
         for index in 0..self.hosts.len() {
-            let HostPlan { clock, identity, timing, wait, may_watch, .. } = self.hosts[index].plan.clone();
+            let HostPlan { clock, identity, timing, wait, min_hold, may_watch, .. } = self.hosts[index].plan.clone();
             tell!(
                 self,
-                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}{}",
+                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}{}",
                 host_name(index),
                 clock.rate as f64 / 1e6,
                 timing.lease_duration(),
