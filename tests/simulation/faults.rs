@@ -5,6 +5,7 @@ use leaderrun::election::WatchEvent;
 use leaderrun::election::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::guard::RESTARTED_AFTER;
 use crate::plan::{Fault, host_name};
 use crate::tell;
 use crate::world::{Event, RESUMING, Thread, World};
@@ -102,7 +103,7 @@ impl World {
             }
             Fault::CrashElector if self.supervisor_is_well(run) && self.runs[run].elector.alive => {
                 tell!(self, "{name}'s elector is killed");
-                self.elector_gone(run);
+                self.elector_gone(run, RESTARTED_AFTER);
             }
             Fault::CrashSupervisor if self.elector_is_well(run) => {
                 tell!(self, "{name}'s supervisor is killed");

@@ -108,6 +108,8 @@ pub struct HostPlan {
     pub wait: Option<Duration>,
     pub kill_after: Option<Duration>,
     pub min_hold: Option<Duration>,
+    /// `--on-lost rejoin`.
+    pub rejoins: bool,
     pub may_watch: bool,
 }
 
@@ -234,6 +236,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool) -> Vec<HostPlan
             },
             kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
             min_hold: min_hold.then(|| timing.lease_duration().mul_f64(3.0 * rng.f64())),
+            rejoins: rng.bool(),
             may_watch: rng.f64() < 0.8,
             timing,
         })

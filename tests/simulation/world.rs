@@ -83,7 +83,6 @@ impl Ord for Due {
 #[derive(Debug)]
 pub struct Host {
     pub plan: HostPlan,
-    pub run: Option<usize>,
     pub out_cut_until: Time,
     pub in_cut_until: Time,
     pub suspended_until: Time,
@@ -181,7 +180,6 @@ impl World {
         let plan = Plan::draw(&mut rng, wishes);
         let hosts = plan.hosts.iter().map(|plan| Host {
             plan: plan.clone(),
-            run: None,
             out_cut_until: 0,
             in_cut_until: 0,
             suspended_until: 0,
@@ -364,16 +362,8 @@ impl World {
             dead_by: None,
         });
         self.living.push(run);
-        self.hosts[host].run = Some(run);
         tell!(self, "{} begins", self.name(run));
         self.rouse(run, Thread::Campaign);
-    }
-
-    /// An elector has come to its end: the machine starts leaderrun again after a while.
-    pub fn begin_again(&mut self, host: usize) {
-        self.hosts[host].run = None;
-        let pause = self.rng.u64(SECOND / 20..3 * SECOND);
-        self.at(self.now + pause, Event::Begin { host });
     }
 
     /// Forgets runs that have no process any more.
