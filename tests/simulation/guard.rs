@@ -152,7 +152,11 @@ impl World {
             self.runs[run].supervisor.deaf_at = self.now;
             return tell!(self, "{}'s order is lost: {order:?}", self.name(run));
         }
-        self.runs[run].supervisor.orders.push_back(order);
+        let supervisor = &mut self.runs[run].supervisor;
+        if let Order::Start { tenure, .. } | Order::Extend(tenure) = &order {
+            supervisor.bought = Some(*tenure);
+        }
+        supervisor.orders.push_back(order);
         self.rouse(run, Thread::Supervisor);
     }
 

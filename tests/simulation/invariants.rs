@@ -3,6 +3,7 @@
 use std::fmt;
 
 use leaderrun::election::record::Record;
+use leaderrun::process::clock::Instant;
 
 use crate::clock::{SECOND, Time, wall};
 use crate::tell;
@@ -21,6 +22,8 @@ pub enum Broken {
     ReleasedAlive,
     /// A command outlived the instant at which the last process has to be dead.
     Outlived,
+    /// A command was told to stop although a renewal had come that bought it more time.
+    StoppedInTime,
     /// Nobody led although nothing was wrong.
     NoLeader,
     /// A lease was kept although its command was long gone, and nothing was wrong.
@@ -183,6 +186,15 @@ impl World {
         }
         let story = format!("the command of {} is still alive", self.name(run));
         self.violate(Broken::Outlived, story);
+    }
+
+    /// A command is told to stop because its time is over.
+    pub fn check_stop(&mut self, run: usize, now: Instant) {
+        let supervisor = &self.runs[run].supervisor;
+        if !supervisor.elector_gone && supervisor.bought.is_some_and(|tenure| now < tenure.stop) {
+            let story = format!("{} stops its command, whose lease was renewed", self.name(run));
+            self.violate(Broken::StoppedInTime, story);
+        }
     }
 
     /// A command has to be stopped because its time is over.

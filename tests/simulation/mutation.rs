@@ -28,6 +28,8 @@ pub enum Mutation {
     NoCheckBeforeSpawn,
     /// "Mine" is what bears my name.
     MineByName,
+    /// An overdue stop comes before the renewals that have come meanwhile.
+    StopBeforeRenewals,
     /// A renewal during a stop for loss puts off the kill.
     KillPutOff,
     /// Candidates do not know marks: whatever was emptied is free.

@@ -84,6 +84,8 @@ teeth! {
         ReleasedAlive | Overlap;
     mine_is_what_bears_my_run_id:
         MineByName, Wishes { faults: Some(&[]), one_identity: true, ..PLAIN }, Overlap;
+    renewals_come_before_an_overdue_stop:
+        StopBeforeRenewals, Wishes { faults: Some(STOPS), ..PLAIN }, StoppedInTime;
     the_kill_instant_is_frozen:
         KillPutOff, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_a_third_party_empties_is_waited_for:
