@@ -50,6 +50,8 @@ pub enum Excuse {
     NewToTheLease,
     /// The same, and it has been shown other records, but never this holder's.
     NewToTheHolder,
+    /// It was shown the holder's record only when that said less than the holder had written.
+    ToldLess,
     /// It was shown that the holder's record had gone, but not that there was one again before that went, too.
     HeldAgainUnseen,
     /// It was shown nothing between the holder's record and that of somebody with one of these excuses.
@@ -57,8 +59,14 @@ pub enum Excuse {
 }
 
 impl Excuse {
-    pub const ALL: [Self; 5] =
-        [Self::Thawed, Self::NewToTheLease, Self::NewToTheHolder, Self::HeldAgainUnseen, Self::Overtaken];
+    pub const ALL: [Self; 6] = [
+        Self::Thawed,
+        Self::NewToTheLease,
+        Self::NewToTheHolder,
+        Self::ToldLess,
+        Self::HeldAgainUnseen,
+        Self::Overtaken,
+    ];
 }
 
 #[derive(Clone, Debug)]
@@ -123,14 +131,16 @@ impl World {
 
     /// Why `newcomer` could not know that `holder` may have a command alive, if it could not.
     pub fn came_new(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
-        let Run { displaced, overtaken, held_since, .. } = self.runs[holder];
+        let Run { host, displaced, overtaken, held_since, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
+        let lease_duration = self.hosts[host].plan.timing.lease_duration().as_secs();
         let seen = &self.runs[newcomer].seen;
         match seen.iter().rfind(|seen| seen.run == holder) {
             None if seen.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NewToTheLease),
             None => Some(Excuse::NewToTheHolder),
+            Some(Seen { holds_for, .. }) if *holds_for < lease_duration => Some(Excuse::ToldLess),
             Some(Seen { gone: Some(gone), .. }) if *gone < held_since => Some(Excuse::HeldAgainUnseen),
             Some(Seen { missed: false, .. }) if overtaken => Some(Excuse::Overtaken),
             Some(_) => None,

@@ -24,6 +24,8 @@ pub enum Mutation {
     ReleaseWhenSupervisorDied,
     /// Candidates wait their own lease duration, not the record's.
     OwnDuration,
+    /// Of a run that candidates know, the last duration counts, not the longest.
+    LastDuration,
     /// The time left is not checked before the spawn.
     NoCheckBeforeSpawn,
     /// "Mine" is what bears my name.

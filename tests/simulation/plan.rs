@@ -57,7 +57,7 @@ pub enum Fault {
 
 impl Fault {
     /// What the promise covers.
-    pub const COVERED: [Self; 21] = [
+    pub const COVERED: [Self; 22] = [
         Self::CutOff,
         Self::CutOffOutward,
         Self::CutOffInward,
@@ -79,6 +79,7 @@ impl Fault {
         Self::EditHolder,
         Self::Empty,
         Self::EmptyWithMark,
+        Self::Shorten,
     ];
 }
 

@@ -34,6 +34,7 @@ const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInwar
 const FREEZES: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeElector, Fault::CutOff];
 const STOPS: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeNetworkThread];
 const CRASHES: &[Fault] = &[Fault::CrashSupervisor];
+const SHORTENING: &[Fault] = &[Fault::Shorten, Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Empty, Fault::CutOff];
 
 fn bites(tooth: &Tooth) {
@@ -78,6 +79,8 @@ teeth! {
         ReleaseWhenSupervisorDied, Wishes { faults: Some(CRASHES), calm_network: true, ..PLAIN }, ReleasedAlive;
     the_records_own_duration_counts:
         OwnDuration, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
+    the_longest_duration_that_a_run_stated_counts:
+        LastDuration, Wishes { faults: Some(SHORTENING), ..PLAIN }, Overlap;
     time_left_is_checked_before_the_spawn:
         NoCheckBeforeSpawn,
         Wishes { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },

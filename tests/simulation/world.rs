@@ -120,6 +120,8 @@ pub struct Run {
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub run: usize,
+    /// The longest that the record was said to hold by that mark, seconds.
+    pub holds_for: u64,
     /// The revision in which it was then shown that the mark had gone.
     pub gone: Option<u64>,
     /// Gone without another run's mark in its place.
