@@ -5,7 +5,10 @@
 //!
 //! - Both bear the same write of one run, or another run is in between its two writes: that is the record.
 //! - One is held and the other is not: the held one.
+//! - Neither is: the one by which the command is due later, or which says who released it.
 //! - Both are held, and not by one write: held by somebody unknown, for the longer of the two durations.
+
+use jiff::Timestamp;
 
 use crate::election::record::{Record, RunId, Stored, Version};
 
@@ -99,7 +102,10 @@ impl Pair {
         match (held(&first), held(&second)) {
             (true, false) => first,
             (false, true) => second,
-            (false, false) => Record { holder_identity: String::new(), run: None, ..first },
+            (false, false) => {
+                let [first, second] = [first, second].map(without_holder);
+                if says_more(&second) > says_more(&first) { second } else { first }
+            }
             (true, true) => Record {
                 holder_identity: UNKNOWN_HOLDER.to_owned(),
                 lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
@@ -113,13 +119,27 @@ impl Pair {
     }
 }
 
+/// A record that nobody holds: a release as it was written, or one without a holder.
+fn without_holder(record: Record) -> Record {
+    match record.is_held() {
+        true => Record { holder_identity: String::new(), run: None, ..record },
+        false => record,
+    }
+}
+
+/// Which of two records that nobody holds counts: the command is due when the later one says, and a
+/// release tells who is gone.
+fn says_more(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
+    (free.due(), free.mark().is_some(), free.renew_time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::election::record::{RunMark, RunState};
 
     fn stored(run: &str, state: RunState, second: i64) -> Option<Stored> {
-        let renew_time = jiff::Timestamp::from_second(second).unwrap();
+        let renew_time = Timestamp::from_second(second).unwrap();
         let record = Record {
             holder_identity: if state == RunState::Held { run.into() } else { String::new() },
             lease_duration_seconds: Some(15),
@@ -154,6 +174,19 @@ mod tests {
         assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 1)), "");
         assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");
         assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 2)), "us");
+    }
+
+    #[test]
+    fn a_release_counts_wherever_it_was_written() {
+        use RunState::{Held, Released};
+        let not_before = Timestamp::from_second(100).unwrap();
+        let mut well_ended = stored("a", Released, 1);
+        well_ended.as_mut().unwrap().record.not_before = Some(not_before);
+        for other in [None, stored("b", Released, 2), stored("us", Held, 2)] {
+            for pair in [Pair::new(well_ended.clone(), other.clone()), Pair::new(other, well_ended.clone())] {
+                assert_eq!(pair.stored(&RunId::new("us")).unwrap().record.due(), Some(not_before));
+            }
+        }
     }
 
     #[test]
