@@ -33,6 +33,14 @@ const MOST_DISPLACED: usize = 16;
 struct Displaced {
     run: Option<RunId>,
     until: Instant,
+    holds_for: Duration,
+}
+
+impl Displaced {
+    /// Only such a run itself can say how it goes on with it: whoever else writes may not know of it.
+    fn is_back(&self, writer: Option<&RunId>) -> bool {
+        self.run.is_some() && self.run.as_ref() == writer
+    }
 }
 
 impl Sighting {
@@ -58,22 +66,25 @@ impl Sighting {
             (None, None) => false,
             _ => true,
         };
+        let writer = run(record(&stored));
         if changed {
             self.changed = now.boot;
             let (before, after) = (self.record(), record(&stored));
+            let said = lease_duration(&stored, self.fallback);
+            let same_run = run(before).is_some() && run(before) == writer;
+            let said_before = match same_run {
+                true => Some(self.holds_for),
+                false => self.displaced.iter().find(|run| run.is_back(writer)).map(|run| run.holds_for),
+            };
             if before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
-                let displaced = Displaced { run: run(before).cloned(), until: now.boot + self.holds_for };
+                let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
+                let displaced = Displaced { run: run(before).cloned(), until, holds_for };
                 self.displaced.truncate(MOST_DISPLACED);
                 self.displaced.push(displaced);
             }
-            let same_run = run(self.record()).is_some() && run(self.record()) == run(record(&stored));
-            let said = lease_duration(&stored, self.fallback);
-            self.holds_for = if same_run { self.holds_for.max(said) } else { said };
+            self.holds_for = said_before.map_or(said, |before| before.max(said));
         }
-        // Only such a run itself can say how it goes on with it: whoever else writes may not know of it.
-        let writer = run(record(&stored));
-        let is_back = |displaced: &Displaced| displaced.run.is_some() && displaced.run.as_ref() == writer;
-        self.displaced.retain(|displaced| now.boot < displaced.until && !is_back(displaced));
+        self.displaced.retain(|displaced| now.boot < displaced.until && !displaced.is_back(writer));
         self.due = due(now, &stored);
         self.stored = stored;
         changed

@@ -294,6 +294,17 @@ fn a_holder_that_is_back_releases_for_good() {
     play.expect_write();
 }
 
+#[test]
+fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    play.election.handle_watch(play.now, WatchEvent::Deleted);
+    // It wrote the record again, which was not seen; then somebody shortened it.
+    play.watched(others("r", RunState::Held, T2, 1));
+    assert_eq!(play.wakes_in(), 15 * SECOND);
+}
+
 /// A claim was sent and not answered; then somebody else was seen to hold the lease.
 fn a_late_claim() -> (Play, Record) {
     let mut play = Play::start(None);

@@ -9,6 +9,7 @@ mod lease;
 mod name;
 mod object;
 mod open;
+pub mod pair;
 pub mod resource;
 pub mod rights;
 

@@ -15,6 +15,14 @@ pub const SECOND: Time = 1_000 * MILLISECOND;
 /// A rate of one, in parts per million.
 pub const TRUE_RATE: u64 = 1_000_000;
 
+/// What a wall clock reads that is right when a schedule begins.
+const BEGINNING: Timestamp = Timestamp::constant(1_700_000_000, 0);
+
+/// What a wall clock reads that is right.
+pub fn wall(at: Time) -> Timestamp {
+    BEGINNING + SignedDuration::from_nanos(at as i64)
+}
+
 /// The clocks of one machine: a boot clock that runs at its own rate, and a wall clock that may read
 /// anything and jump.
 #[derive(Clone, Debug)]
@@ -26,10 +34,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn now(&self, at: Time) -> Now {
-        let boot = self.boot(at);
-        let epoch = Timestamp::constant(1_700_000_000, 0);
-        let wall = epoch + self.wall + SignedDuration::from_nanos(self.elapsed(at) as i64);
-        Now { boot, wall }
+        Now { boot: self.boot(at), wall: wall(at) + self.wall }
     }
 
     pub fn boot(&self, at: Time) -> Instant {

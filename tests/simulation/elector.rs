@@ -44,9 +44,6 @@ pub struct Elector {
     /// The revision last shown to the election; 0 when there was no lease.
     shown: u64,
     heeds_watch: bool,
-    heeds_reply: bool,
-    /// When the election gives the request under way up, and no longer heeds what becomes of it.
-    gives_up_at: Instant,
 }
 
 impl Elector {
@@ -56,7 +53,7 @@ impl Elector {
             run,
             timing: plan.timing.clone(),
             wait: plan.wait,
-            min_hold: None,
+            min_hold: plan.min_hold,
         };
         Self {
             alive: true,
@@ -80,8 +77,6 @@ impl Elector {
             handling_read: false,
             shown: 0,
             heeds_watch: false,
-            heeds_reply: false,
-            gives_up_at: now.boot,
         }
     }
 }
@@ -104,7 +99,6 @@ impl World {
                 }
             } else if let Some((reply, revision)) = elector.reply.take() {
                 elector.awaited = None;
-                elector.heeds_reply = now.boot < elector.gives_up_at;
                 let reply = self.as_read(run, reply, revision);
                 let elector = &mut self.runs[run].elector;
                 elector.handling_read = matches!(reply, Reply::Read(_));
@@ -152,11 +146,7 @@ impl World {
 
     fn carry_out(&mut self, run: usize, action: Action, now: Now) {
         match action {
-            Action::Send(request) => {
-                let attempt = self.hosts[self.runs[run].host].plan.timing.attempt();
-                self.runs[run].elector.gives_up_at = now.boot + attempt;
-                self.send(run, request);
-            }
+            Action::Send(request) => self.send(run, request),
             Action::Watch(from) => {
                 let elector = &mut self.runs[run].elector;
                 elector.watches += 1;
@@ -239,17 +229,13 @@ impl World {
             Reply::Read(stored) => {
                 let revision = stored.as_ref().map_or(0, revision);
                 let elector = &mut self.runs[run].elector;
-                if elector.heeds_reply {
-                    // An election that reads what its watch should have said listens to it no more.
-                    elector.heeds_watch &= elector.shown == revision;
-                    self.note_seen(run, stored.as_ref(), told);
-                }
+                // An election that reads what its watch should have said listens to it no more.
+                elector.heeds_watch &= elector.shown == revision;
+                self.note_seen(run, stored.as_ref(), told);
                 Reply::Read(stored.map(|stored| self.shown_to(run, stored)))
             }
             Reply::Written(stored) => {
-                if self.runs[run].elector.heeds_reply {
-                    self.note_seen(run, Some(&stored), revision(&stored));
-                }
+                self.note_seen(run, Some(&stored), revision(&stored));
                 Reply::Written(self.shown_to(run, stored))
             }
             reply => reply,
@@ -279,6 +265,7 @@ impl World {
     fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let id = &self.runs[run].id;
+        let said = stored.record.lease_duration_seconds.unwrap_or_default();
         match (self.mutation, &mut stored.record.run) {
             (Mutation::OwnDuration, _) => {
                 stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
@@ -288,26 +275,39 @@ impl World {
             {
                 mark.run = id.clone();
             }
+            (Mutation::LastDuration, Some(mark)) if said < self.stated_by(&mark.run) => {
+                mark.run = RunId::new("a run that has said nothing before");
+            }
+            (Mutation::NotBeforeIgnored, _) => stored.record.not_before = None,
             (Mutation::NoWaitAfterEmptying, Some(mark)) if mark.run != *id => stored.record.run = None,
             _ => {}
         }
         stored
     }
 
+    /// The lease duration that a run writes, in seconds.
+    fn stated_by(&self, run: &RunId) -> u32 {
+        let run = run.to_string().parse().ok().and_then(|run: usize| self.runs.get(run));
+        run.map_or(0, |run| self.hosts[run.host].plan.timing.lease_duration().as_secs() as u32)
+    }
+
     /// Notes whose marks a run knows, from what it is told of a revision.
     fn note_seen(&mut self, run: usize, stored: Option<&Stored>, told: u64) {
         self.runs[run].elector.shown = stored.map_or(0, revision);
         let seen = &mut self.runs[run].seen;
+        let said = stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
         match (stored.and_then(|stored| stored.record.mark()), seen.last_mut()) {
             (Some(mark), last) => {
                 let writer = mark.run.to_string().parse().unwrap_or(run);
                 match last {
-                    Some(last) if last.run == writer => (last.gone, last.missed) = (None, false),
+                    Some(last) if last.run == writer => {
+                        *last = Seen { run: writer, holds_for: last.holds_for.max(said), gone: None, missed: false };
+                    }
                     last => {
                         if let Some(last) = last {
                             last.gone = last.gone.or(Some(told));
                         }
-                        seen.push(Seen { run: writer, gone: None, missed: false });
+                        seen.push(Seen { run: writer, holds_for: said, gone: None, missed: false });
                     }
                 }
             }

@@ -5,6 +5,7 @@ use leaderrun::election::WatchEvent;
 use leaderrun::election::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::guard::RESTARTED_AFTER;
 use crate::plan::{Fault, host_name};
 use crate::tell;
 use crate::world::{Event, RESUMING, Thread, World};
@@ -102,7 +103,7 @@ impl World {
             }
             Fault::CrashElector if self.supervisor_is_well(run) && self.runs[run].elector.alive => {
                 tell!(self, "{name}'s elector is killed");
-                self.elector_gone(run);
+                self.elector_gone(run, RESTARTED_AFTER);
             }
             Fault::CrashSupervisor if self.elector_is_well(run) => {
                 tell!(self, "{name}'s supervisor is killed");
@@ -129,7 +130,7 @@ impl World {
     /// The promise holds through the failure of one of the two processes, so the other one is well.
     fn supervisor_is_well(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
-        supervisor.alive && self.is_in_order(run, supervisor.frozen_until)
+        supervisor.alive && self.is_in_order(run, supervisor.frozen_until.max(supervisor.deaf_at))
     }
 
     fn elector_is_well(&self, run: usize) -> bool {
@@ -137,7 +138,7 @@ impl World {
         elector.alive && self.is_in_order(run, elector.frozen_until)
     }
 
-    /// Not stopped, and it has had the time to notice what had come before.
+    /// Not stopped, and it has had the time to notice what had come before, or the other one to do without.
     fn is_in_order(&self, run: usize, frozen_until: Time) -> bool {
         let until = frozen_until.max(self.hosts[self.runs[run].host].suspended_until);
         until == 0 || self.now > until + RESUMING

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use leaderrun::election::record::Record;
 
-use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::clock::{MILLISECOND, SECOND, Time, wall};
 use crate::invariants::is_displaced;
 use crate::tell;
 use crate::world::{Event, World};
@@ -53,7 +53,7 @@ impl World {
             foreigner.observed = present.clone();
             foreigner.observed_at = self.now;
         }
-        let wall = Timestamp::constant(1_700_000_000, 0) + SignedDuration::from_nanos(self.now as i64);
+        let wall = wall(self.now);
         let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
         let held = Record {
             holder_identity: NAME.to_owned(),
@@ -108,6 +108,7 @@ impl World {
 
     /// Writes what somebody else wants to see there.
     pub fn meddle(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
+        self.not_due_before = 0;
         let present = self.store.record().cloned();
         let holder = present.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
         let held_by = |run: &usize| Some(&self.runs[*run].id) == holder.as_ref();

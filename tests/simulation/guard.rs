@@ -1,17 +1,22 @@
 //! The elector's main thread: the production policy, driven like the guard drives it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use leaderrun::channel::{End, Gone, Order, Report};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::elector::policy::{Action, Event, Failure, Notice};
+use leaderrun::exit;
 use leaderrun::process::clock::Instant;
 
-use crate::clock::{MILLISECOND, SECOND};
+use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::mutation::Mutation;
 use crate::tell;
 use crate::world::{self, Run, Thread, World};
+
+/// How long machines take to start leaderrun again when it has come to an end.
+pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;
 
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -49,7 +54,7 @@ impl World {
                 Action::Notify(notice) => self.notify(run, notice),
                 Action::TakeOver(failure) => self.take_over(run, failure, now),
                 Action::Tell(_) => {}
-                Action::End(_) => return self.elector_exits(run),
+                Action::End(status) => return self.elector_exits(run, status),
             }
         }
         if self.runs[run].elector.kill_again_at.is_some_and(|at| now >= at) {
@@ -100,16 +105,17 @@ impl World {
         }
     }
 
-    fn elector_exits(&mut self, run: usize) {
-        tell!(self, "{} exits", self.name(run));
+    fn elector_exits(&mut self, run: usize, status: u8) {
+        tell!(self, "{} exits with status {status}", self.name(run));
         if self.runs[run].supervisor.alive {
             self.supervisor_dies(run);
         }
-        self.elector_gone(run);
+        let rejoins = status == exit::LOST && self.hosts[self.runs[run].host].plan.rejoins;
+        self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTARTED_AFTER });
     }
 
-    /// The elector's process is no more, for whatever reason.
-    pub fn elector_gone(&mut self, run: usize) {
+    /// The elector's process is no more, for whatever reason; leaderrun is started again after a while.
+    pub fn elector_gone(&mut self, run: usize, again_after: Range<Time>) {
         let elector = &mut self.runs[run].elector;
         elector.alive = false;
         elector.awaited = None;
@@ -117,7 +123,8 @@ impl World {
         self.runs[run].tree.bequeath(Parent::Elector, Parent::Init);
         self.rouse(run, Thread::Supervisor);
         let host = self.runs[run].host;
-        self.begin_again(host);
+        let pause = self.rng.u64(again_after);
+        self.at(self.now + pause, world::Event::Begin { host });
         self.bury(run);
     }
 
@@ -132,6 +139,7 @@ impl World {
     }
 
     pub fn notify(&mut self, run: usize, notice: Notice) {
+        self.runs[run].ended_well |= notice == Notice::TreeGone { well: true };
         self.runs[run].elector.notices.push_back(notice);
         self.rouse(run, Thread::Campaign);
     }
@@ -141,9 +149,14 @@ impl World {
             return;
         }
         if self.is_lost(self.plan.network.order_lost) {
+            self.runs[run].supervisor.deaf_at = self.now;
             return tell!(self, "{}'s order is lost: {order:?}", self.name(run));
         }
-        self.runs[run].supervisor.orders.push_back(order);
+        let supervisor = &mut self.runs[run].supervisor;
+        if let Order::Start { tenure, .. } | Order::Extend(tenure) = &order {
+            supervisor.bought = Some(*tenure);
+        }
+        supervisor.orders.push_back(order);
         self.rouse(run, Thread::Supervisor);
     }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use leaderrun::election::record::Record;
+use leaderrun::process::clock::Instant;
 
-use crate::clock::{SECOND, Time};
+use crate::clock::{SECOND, Time, wall};
 use crate::tell;
 use crate::world::{Event, RESUMING, Run, Seen, World};
 
@@ -15,10 +16,14 @@ pub enum Broken {
     Overlap,
     /// A command started with a fencing token that was not greater than all before.
     Token,
+    /// A command started before it was due again by the `--min-hold` of one that had ended well.
+    NotDue,
     /// The lease was given back while a process of the command lived.
     ReleasedAlive,
     /// A command outlived the instant at which the last process has to be dead.
     Outlived,
+    /// A command was told to stop although a renewal had come that bought it more time.
+    StoppedInTime,
     /// Nobody led although nothing was wrong.
     NoLeader,
     /// A lease was kept although its command was long gone, and nothing was wrong.
@@ -45,6 +50,8 @@ pub enum Excuse {
     NewToTheLease,
     /// The same, and it has been shown other records, but never this holder's.
     NewToTheHolder,
+    /// It was shown the holder's record only when that said less than the holder had written.
+    ToldLess,
     /// It was shown that the holder's record had gone, but not that there was one again before that went, too.
     HeldAgainUnseen,
     /// It was shown nothing between the holder's record and that of somebody with one of these excuses.
@@ -52,8 +59,14 @@ pub enum Excuse {
 }
 
 impl Excuse {
-    pub const ALL: [Self; 5] =
-        [Self::Thawed, Self::NewToTheLease, Self::NewToTheHolder, Self::HeldAgainUnseen, Self::Overtaken];
+    pub const ALL: [Self; 6] = [
+        Self::Thawed,
+        Self::NewToTheLease,
+        Self::NewToTheHolder,
+        Self::ToldLess,
+        Self::HeldAgainUnseen,
+        Self::Overtaken,
+    ];
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +99,10 @@ impl World {
                 self.check_overlap(run, other);
             }
         }
+        if self.now < self.not_due_before {
+            let story = format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
+            self.violate(Broken::NotDue, story);
+        }
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
@@ -114,14 +131,16 @@ impl World {
 
     /// Why `newcomer` could not know that `holder` may have a command alive, if it could not.
     pub fn came_new(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
-        let Run { displaced, overtaken, held_since, .. } = self.runs[holder];
+        let Run { host, displaced, overtaken, held_since, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
+        let lease_duration = self.hosts[host].plan.timing.lease_duration().as_secs();
         let seen = &self.runs[newcomer].seen;
         match seen.iter().rfind(|seen| seen.run == holder) {
             None if seen.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NewToTheLease),
             None => Some(Excuse::NewToTheHolder),
+            Some(Seen { holds_for, .. }) if *holds_for < lease_duration => Some(Excuse::ToldLess),
             Some(Seen { gone: Some(gone), .. }) if *gone < held_since => Some(Excuse::HeldAgainUnseen),
             Some(Seen { missed: false, .. }) if overtaken => Some(Excuse::Overtaken),
             Some(_) => None,
@@ -149,6 +168,17 @@ impl World {
         }
     }
 
+    /// A run has given the lease back: by its `--min-hold`, nobody is due before then.
+    pub fn note_due(&mut self, run: usize) {
+        let Run { host, ended_well, .. } = self.runs[run];
+        let hold = self.hosts[host].plan.min_hold.filter(|_| ended_well && self.plan.right_walls);
+        let acquired = self.store.record().and_then(|record| record.acquire_time);
+        if let Some((hold, acquired)) = hold.zip(acquired) {
+            let acquired = acquired.duration_since(wall(0)).as_nanos() as Time;
+            self.not_due_before = acquired + hold.as_nanos() as Time;
+        }
+    }
+
     /// The command has to be dead by then; what is earlier counts.
     pub fn dead_by(&mut self, run: usize, at: Time) {
         if self.runs[run].dead_by.is_none_or(|present| at < present) {
@@ -166,6 +196,15 @@ impl World {
         }
         let story = format!("the command of {} is still alive", self.name(run));
         self.violate(Broken::Outlived, story);
+    }
+
+    /// A command is told to stop because its time is over.
+    pub fn check_stop(&mut self, run: usize, now: Instant) {
+        let supervisor = &self.runs[run].supervisor;
+        if !supervisor.elector_gone && supervisor.bought.is_some_and(|tenure| now < tenure.stop) {
+            let story = format!("{} stops its command, whose lease was renewed", self.name(run));
+            self.violate(Broken::StoppedInTime, story);
+        }
     }
 
     /// A command has to be stopped because its time is over.

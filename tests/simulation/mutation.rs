@@ -24,10 +24,14 @@ pub enum Mutation {
     ReleaseWhenSupervisorDied,
     /// Candidates wait their own lease duration, not the record's.
     OwnDuration,
+    /// Of a run that candidates know, the last duration counts, not the longest.
+    LastDuration,
     /// The time left is not checked before the spawn.
     NoCheckBeforeSpawn,
     /// "Mine" is what bears my name.
     MineByName,
+    /// An overdue stop comes before the renewals that have come meanwhile.
+    StopBeforeRenewals,
     /// A renewal during a stop for loss puts off the kill.
     KillPutOff,
     /// Candidates do not know marks: whatever was emptied is free.
@@ -38,6 +42,8 @@ pub enum Mutation {
     NoLastResort,
     /// The kill ends with the main process.
     KillMainOnly,
+    /// Candidates do not heed when the command is due again.
+    NotBeforeIgnored,
     /// A lease that is known to be lost is treated like one that may be.
     GraceWhenKnownLost,
 }

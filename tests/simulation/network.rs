@@ -76,6 +76,9 @@ impl World {
                 self.archive.push(present);
             }
             self.check_release(run, released);
+            if released {
+                self.note_due(run);
+            }
             self.publish();
         }
         self.reply(run, number, if failing { Reply::Unknown { retry_after: None } } else { reply });

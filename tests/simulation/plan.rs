@@ -57,7 +57,7 @@ pub enum Fault {
 
 impl Fault {
     /// What the promise covers.
-    pub const COVERED: [Self; 21] = [
+    pub const COVERED: [Self; 22] = [
         Self::CutOff,
         Self::CutOffOutward,
         Self::CutOffInward,
@@ -79,6 +79,7 @@ impl Fault {
         Self::EditHolder,
         Self::Empty,
         Self::EmptyWithMark,
+        Self::Shorten,
     ];
 }
 
@@ -107,6 +108,9 @@ pub struct HostPlan {
     pub timing: Timing,
     pub wait: Option<Duration>,
     pub kill_after: Option<Duration>,
+    pub min_hold: Option<Duration>,
+    /// `--on-lost rejoin`.
+    pub rejoins: bool,
     pub may_watch: bool,
 }
 
@@ -129,10 +133,12 @@ pub struct Plan {
     /// An implementation with looser rules takes part.
     pub foreigner: bool,
     pub commands: Commands,
+    /// The wall clocks are right.
+    pub right_walls: bool,
     /// From here on everything is healthy.
     pub healthy_from: Time,
-    /// Somebody leads within this time of health.
-    pub leader_within: Time,
+    /// Somebody leads within this time of health; where wall clocks say when, anything may be later.
+    pub leader_within: Option<Time>,
     pub ends: Time,
 }
 
@@ -151,22 +157,32 @@ pub struct Wishes {
     pub no_foreigner: bool,
     pub stubborn_commands: bool,
     pub long_commands: bool,
+    /// Everybody has `--min-hold`, and the wall clocks are right.
+    pub min_hold: bool,
 }
 
 impl Plan {
     pub fn draw(rng: &mut Rng, wishes: &Wishes) -> Self {
-        let hosts = draw_hosts(rng, wishes);
+        let right_walls = wishes.min_hold || rng.f64() < 0.3;
+        let hosts = draw_hosts(rng, wishes, right_walls);
         let longest_lease = hosts.iter().map(|host| host.clock.true_time(host.timing.lease_duration())).max();
         let longest_lease = longest_lease.unwrap_or_default();
         let longest_retry = hosts.iter().map(|host| host.clock.true_time(host.timing.retry_period())).max();
         let healthy_from = longest_lease * rng.u64(3..8);
         // A holder's and a displaced holder's time, the polls in between, the restarts, and a retry-after.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
-        let faults = match wishes.faults {
+        let longest_hold = hosts.iter().filter_map(|host| host.min_hold).max().map(|hold| hold.as_nanos() as Time);
+        let leader_within = match longest_hold {
+            Some(hold) if right_walls => Some(leader_within + hold),
+            Some(_) => None,
+            None => Some(leader_within),
+        };
+        let mut faults: Vec<Fault> = match wishes.faults {
             Some(faults) => faults.to_vec(),
             // A few kinds at a time go deeper than all of them at once.
             None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
         };
+        faults.retain(|fault| *fault != Fault::WallClockJumps || !right_walls);
         Self {
             network: draw_network(rng, wishes, longest_lease),
             faults,
@@ -179,17 +195,19 @@ impl Plan {
                 descendants: rng.usize(0..5),
             },
             hosts,
+            right_walls,
             healthy_from,
             leader_within,
-            ends: healthy_from + leader_within + longest_lease,
+            ends: healthy_from + leader_within.unwrap_or_default() + longest_lease,
         }
     }
 }
 
-fn draw_hosts(rng: &mut Rng, wishes: &Wishes) -> Vec<HostPlan> {
+fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool) -> Vec<HostPlan> {
     let count = wishes.hosts.unwrap_or_else(|| rng.usize(2..6));
     let alike = rng.f64() < 0.7;
     let common = wishes.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
+    let min_hold = wishes.min_hold || rng.f64() < 0.3;
     let one_identity = wishes.one_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)
         .map(|_| timing(if alike || wishes.timing.is_some() { common } else { rng.usize(..TIMINGS.len()) }))
@@ -207,7 +225,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes) -> Vec<HostPlan> {
                 // At most the true rate, so that what killing takes is not less on any clock.
                 rate: (TRUE_RATE as f64 / [1.0, 1.0 + (apart - 1.0) * rng.f64(), apart][rng.usize(..3)]) as u64,
                 booted: rng.u64(1..1_000_000) * SECOND,
-                wall: SignedDuration::from_secs(rng.i64(-100_000..100_000)),
+                wall: SignedDuration::from_secs(if right_walls { 0 } else { rng.i64(-100_000..100_000) }),
             },
             identity: if one_identity { "same".to_owned() } else { host_name(index).to_string() },
             wait: match rng.usize(..8) {
@@ -218,6 +236,8 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes) -> Vec<HostPlan> {
                 _ => None,
             },
             kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
+            min_hold: min_hold.then(|| timing.lease_duration().mul_f64(3.0 * rng.f64())),
+            rejoins: rng.bool(),
             may_watch: rng.f64() < 0.8,
             timing,
         })

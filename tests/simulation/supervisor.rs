@@ -25,8 +25,12 @@ pub struct Supervisor {
     pub frozen_until: Time,
     pub policy: Policy,
     pub orders: VecDeque<Order>,
+    /// What the latest renewal bought of which it was told.
+    pub bought: Option<Tenure>,
+    /// An order was last lost.
+    pub deaf_at: Time,
     manners: Manners,
-    elector_gone: bool,
+    pub elector_gone: bool,
     /// Between the check of the time left and the fork.
     forking: bool,
     /// What the forked child knows of the time left.
@@ -54,6 +58,8 @@ impl Supervisor {
             frozen_until: 0,
             policy: Policy::new(manners.clone()),
             orders: VecDeque::new(),
+            bought: None,
+            deaf_at: 0,
             manners,
             elector_gone: false,
             forking: false,
@@ -74,6 +80,9 @@ impl World {
             return;
         }
         let now = self.clock(run).boot(self.now);
+        if self.mutation == Mutation::StopBeforeRenewals {
+            self.runs[run].supervisor.policy.handle_timeout(now);
+        }
         self.handle_orders(run, now);
         self.runs[run].supervisor.policy.handle_timeout(now);
         if !self.runs[run].elector.alive && !self.runs[run].supervisor.elector_gone {
@@ -96,7 +105,10 @@ impl World {
                     }
                 }
                 Action::Signal(signal) => self.signal_group(run, signal),
-                Action::Stop => self.signal_group(run, TERM),
+                Action::Stop => {
+                    self.check_stop(run, now);
+                    self.signal_group(run, TERM);
+                }
                 Action::Sweep => {
                     self.runs[run].supervisor.sweeping = true;
                     if self.mutation == Mutation::ReleaseWhenMainEnded {
@@ -190,7 +202,7 @@ impl World {
             }
         }
         if main_ended {
-            let end = if supervisor.too_late { End::NotStarted } else { End::Exited(0) };
+            let end = if supervisor.too_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
             supervisor.policy.handle_main_ended(now, end);
             tell!(self, "{}'s main process has ended", self.name(run));
         }

@@ -27,12 +27,14 @@ const PLAIN: Wishes = Wishes {
     no_foreigner: true,
     stubborn_commands: true,
     long_commands: true,
+    min_hold: false,
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
 const FREEZES: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeElector, Fault::CutOff];
 const STOPS: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeNetworkThread];
 const CRASHES: &[Fault] = &[Fault::CrashSupervisor];
+const SHORTENING: &[Fault] = &[Fault::Shorten, Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Empty, Fault::CutOff];
 
 fn bites(tooth: &Tooth) {
@@ -77,12 +79,16 @@ teeth! {
         ReleaseWhenSupervisorDied, Wishes { faults: Some(CRASHES), calm_network: true, ..PLAIN }, ReleasedAlive;
     the_records_own_duration_counts:
         OwnDuration, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
+    the_longest_duration_that_a_run_stated_counts:
+        LastDuration, Wishes { faults: Some(SHORTENING), ..PLAIN }, Overlap;
     time_left_is_checked_before_the_spawn:
         NoCheckBeforeSpawn,
         Wishes { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },
         ReleasedAlive | Overlap;
     mine_is_what_bears_my_run_id:
         MineByName, Wishes { faults: Some(&[]), one_identity: true, ..PLAIN }, Overlap;
+    renewals_come_before_an_overdue_stop:
+        StopBeforeRenewals, Wishes { faults: Some(STOPS), ..PLAIN }, StoppedInTime;
     the_kill_instant_is_frozen:
         KillPutOff, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_a_third_party_empties_is_waited_for:
@@ -93,6 +99,8 @@ teeth! {
         NoLastResort, Wishes { faults: Some(FREEZES), ..PLAIN }, Outlived;
     the_kill_ends_with_the_last_process:
         KillMainOnly, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
+    what_ended_well_is_not_begun_again_before_it_is_due:
+        NotBeforeIgnored, Wishes { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
     a_lease_known_to_be_lost_leaves_no_grace:
         GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }

@@ -83,7 +83,6 @@ impl Ord for Due {
 #[derive(Debug)]
 pub struct Host {
     pub plan: HostPlan,
-    pub run: Option<usize>,
     pub out_cut_until: Time,
     pub in_cut_until: Time,
     pub suspended_until: Time,
@@ -101,6 +100,8 @@ pub struct Run {
     pub led_since: Option<Time>,
     /// When the last process of its command died.
     pub gone_since: Option<Time>,
+    /// The guard's word that the command ended well.
+    pub ended_well: bool,
     pub fencing_token: u64,
     pub seen: Vec<Seen>,
     /// A third party has made the record say no longer what this run wrote.
@@ -119,6 +120,8 @@ pub struct Run {
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub run: usize,
+    /// The longest that the record was said to hold by that mark, seconds.
+    pub holds_for: u64,
     /// The revision in which it was then shown that the mark had gone.
     pub gone: Option<u64>,
     /// Gone without another run's mark in its place.
@@ -152,6 +155,8 @@ pub struct World {
     pub foreigner: Option<Foreigner>,
     pub archive: Vec<Record>,
     pub greatest_token: u64,
+    /// The last command has ended well, and by its run's `--min-hold` there is none before then.
+    pub not_due_before: Time,
     pub led_at: Time,
     pub violation: Option<Violation>,
     pub story: Option<Vec<String>>,
@@ -177,7 +182,6 @@ impl World {
         let plan = Plan::draw(&mut rng, wishes);
         let hosts = plan.hosts.iter().map(|plan| Host {
             plan: plan.clone(),
-            run: None,
             out_cut_until: 0,
             in_cut_until: 0,
             suspended_until: 0,
@@ -195,6 +199,7 @@ impl World {
             foreigner: None,
             archive: Vec::new(),
             greatest_token: 0,
+            not_due_before: 0,
             led_at: 0,
             violation: None,
             story: with_story.then(Vec::new),
@@ -218,7 +223,9 @@ impl World {
         }
         let (healthy_from, leader_within) = (world.plan.healthy_from, world.plan.leader_within);
         world.at(healthy_from, Event::Healthy);
-        world.at(healthy_from + leader_within, Event::LeaderDue);
+        if let Some(within) = leader_within {
+            world.at(healthy_from + within, Event::LeaderDue);
+        }
         world
     }
 
@@ -347,6 +354,7 @@ impl World {
             wakes: [None; 3],
             led_since: None,
             gone_since: None,
+            ended_well: false,
             fencing_token: 0,
             seen: Vec::new(),
             displaced: false,
@@ -356,16 +364,8 @@ impl World {
             dead_by: None,
         });
         self.living.push(run);
-        self.hosts[host].run = Some(run);
         tell!(self, "{} begins", self.name(run));
         self.rouse(run, Thread::Campaign);
-    }
-
-    /// An elector has come to its end: the machine starts leaderrun again after a while.
-    pub fn begin_again(&mut self, host: usize) {
-        self.hosts[host].run = None;
-        let pause = self.rng.u64(SECOND / 20..3 * SECOND);
-        self.at(self.now + pause, Event::Begin { host });
     }
 
     /// Forgets runs that have no process any more.
@@ -389,10 +389,10 @@ impl World {
 
     fn describe(&mut self) {
         for index in 0..self.hosts.len() {
-            let HostPlan { clock, identity, timing, wait, may_watch, .. } = self.hosts[index].plan.clone();
+            let HostPlan { clock, identity, timing, wait, min_hold, may_watch, .. } = self.hosts[index].plan.clone();
             tell!(
                 self,
-                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}{}",
+                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}{}",
                 host_name(index),
                 clock.rate as f64 / 1e6,
                 timing.lease_duration(),

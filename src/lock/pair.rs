@@ -1,0 +1,202 @@
+//! What two objects make together when the record lives in both. Without I/O: the lock and the simulation
+//! drive the same code.
+//!
+//! What is read is made of both records so that whatever keeps somebody alive in either of them counts:
+//!
+//! - Both bear the same write of one run, or another run is in between its two writes: that is the record.
+//! - One is held and the other is not: the held one.
+//! - Neither is: the one by which the command is due later, or which says who released it.
+//! - Both are held, and not by one write: held by somebody unknown, for the longer of the two durations.
+
+use jiff::Timestamp;
+
+use crate::election::record::{Record, RunId, Stored, Version};
+
+/// What client-go calls a holder when the two records name different ones.
+const UNKNOWN_HOLDER: &str = "leaderelection.k8s.io/unknown";
+
+/// Between the parts of a version. In neither a uid nor a resourceVersion.
+const SEPARATOR: char = '+';
+
+/// One of the two objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where the present candidates look.
+    First,
+    /// Where the future ones will.
+    Second,
+}
+
+/// What each object was last seen to have.
+#[derive(Clone, Debug, Default)]
+pub struct Pair {
+    first: Option<Stored>,
+    second: Option<Stored>,
+}
+
+impl Pair {
+    /// What was read of both.
+    pub fn new(first: Option<Stored>, second: Option<Stored>) -> Self {
+        Self { first, second }
+    }
+
+    /// What one of them has.
+    pub fn of(&self, place: Place) -> Option<&Stored> {
+        match place {
+            Place::First => self.first.as_ref(),
+            Place::Second => self.second.as_ref(),
+        }
+    }
+
+    /// Takes in what one of them has.
+    pub fn note(&mut self, place: Place, stored: Option<Stored>) {
+        match place {
+            Place::First => self.first = stored,
+            Place::Second => self.second = stored,
+        }
+    }
+
+    /// What both make together; `run` is whose writes are ours.
+    pub fn stored(&self, run: &RunId) -> Option<Stored> {
+        Some(Stored { version: self.version()?, record: self.record(run) })
+    }
+
+    /// A write that replaces this version of both: what it replaces in the one, and then in the other.
+    /// Nothing when that is not what was last seen.
+    pub fn writes(&self, replaced: Option<&Version>) -> Option<[(Place, Option<Version>); 2]> {
+        let write = |place| (place, self.of(place).map(|stored| stored.version.clone()));
+        (self.version().as_ref() == replaced).then(|| [Place::First, Place::Second].map(write))
+    }
+
+    /// That part of a resourceVersion of both that is the second object's.
+    pub fn second_resource_version(resource_version: &str) -> &str {
+        resource_version.rsplit(SEPARATOR).next().unwrap_or_default()
+    }
+
+    fn version(&self) -> Option<Version> {
+        let part = |part: fn(&Version) -> &str| {
+            let of = |stored: &Option<Stored>| stored.as_ref().map_or("", |stored| part(&stored.version)).to_owned();
+            format!("{}{SEPARATOR}{}", of(&self.first), of(&self.second))
+        };
+        let anything = self.first.is_some() || self.second.is_some();
+        anything.then(|| Version {
+            uid: part(|version| &version.uid),
+            resource_version: part(|version| &version.resource_version),
+        })
+    }
+
+    fn record(&self, run: &RunId) -> Record {
+        let of = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
+        let (first, second) = (of(&self.first), of(&self.second));
+        if first.mark().is_some() && first.mark() == second.mark() && first.holder_identity == second.holder_identity {
+            return first;
+        }
+        if let (Some(one), Some(other)) = (first.mark(), second.mark())
+            && (one.run == other.run && one.run != *run)
+        {
+            // In between the two writes of another run.
+            return if first.is_held() { first } else { second };
+        }
+        // A write of ours that reached only one of the two keeps nobody alive.
+        let held = |record: &Record| record.is_held() && record.mark().is_none_or(|mark| mark.run != *run);
+        match (held(&first), held(&second)) {
+            (true, false) => first,
+            (false, true) => second,
+            (false, false) => {
+                let [first, second] = [first, second].map(without_holder);
+                if says_more(&second) > says_more(&first) { second } else { first }
+            }
+            (true, true) => Record {
+                holder_identity: UNKNOWN_HOLDER.to_owned(),
+                lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
+                // Both times are in it: a change of either is a change.
+                acquire_time: second.renew_time,
+                renew_time: first.renew_time,
+                lease_transitions: first.lease_transitions.max(second.lease_transitions),
+                ..Record::default()
+            },
+        }
+    }
+}
+
+/// A record that nobody holds: a release as it was written, or one without a holder.
+fn without_holder(record: Record) -> Record {
+    match record.is_held() {
+        true => Record { holder_identity: String::new(), run: None, ..record },
+        false => record,
+    }
+}
+
+/// Which of two records that nobody holds counts: the command is due when the later one says, and a
+/// release tells who is gone.
+fn says_more(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
+    (free.due(), free.mark().is_some(), free.renew_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::record::{RunMark, RunState};
+
+    fn stored(run: &str, state: RunState, second: i64) -> Option<Stored> {
+        let renew_time = Timestamp::from_second(second).unwrap();
+        let record = Record {
+            holder_identity: if state == RunState::Held { run.into() } else { String::new() },
+            lease_duration_seconds: Some(15),
+            renew_time: Some(renew_time),
+            run: Some(RunMark { run: RunId::new(run), state, renew_time }),
+            ..Record::default()
+        };
+        Some(Stored { record, version: Version { uid: "u".into(), resource_version: second.to_string() } })
+    }
+
+    fn holder(first: Option<Stored>, second: Option<Stored>) -> String {
+        Pair::new(first, second).stored(&RunId::new("us")).unwrap().record.holder_identity
+    }
+
+    #[test]
+    fn whatever_keeps_somebody_alive_in_either_counts() {
+        use RunState::{Held, Released};
+        assert_eq!(holder(stored("a", Held, 1), stored("a", Held, 1)), "a");
+        // In between two writes: a renewal, a release, a claim.
+        assert_eq!(holder(stored("a", Held, 2), stored("a", Held, 1)), "a");
+        assert_eq!(holder(stored("a", Released, 2), stored("a", Held, 1)), "a");
+        assert_eq!(holder(stored("a", Held, 1), None), "a");
+        assert_eq!(holder(stored("a", Held, 2), stored("b", Held, 1)), UNKNOWN_HOLDER);
+        assert_eq!(holder(None, stored("b", Held, 1)), "b");
+        assert_eq!(holder(stored("a", Released, 2), stored("a", Released, 2)), "");
+    }
+
+    #[test]
+    fn a_write_of_ours_that_reached_one_keeps_nobody_alive() {
+        use RunState::Held;
+        assert_eq!(holder(stored("us", Held, 2), None), "");
+        assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 1)), "");
+        assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");
+        assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 2)), "us");
+    }
+
+    #[test]
+    fn a_release_counts_wherever_it_was_written() {
+        use RunState::{Held, Released};
+        let not_before = Timestamp::from_second(100).unwrap();
+        let mut well_ended = stored("a", Released, 1);
+        well_ended.as_mut().unwrap().record.not_before = Some(not_before);
+        for other in [None, stored("b", Released, 2), stored("us", Held, 2)] {
+            for pair in [Pair::new(well_ended.clone(), other.clone()), Pair::new(other, well_ended.clone())] {
+                assert_eq!(pair.stored(&RunId::new("us")).unwrap().record.due(), Some(not_before));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_seen_is_not_replaced() {
+        let pair = Pair::new(stored("a", RunState::Released, 1), None);
+        let version = pair.stored(&RunId::new("us")).unwrap().version;
+        let [first, second] = pair.writes(Some(&version)).unwrap();
+        assert_eq!(first, (Place::First, Some(Version { uid: "u".into(), resource_version: "1".into() })));
+        assert_eq!(second, (Place::Second, None));
+        assert_eq!(pair.writes(None), None);
+        assert_eq!(Pair::default().writes(None), Some([(Place::First, None), (Place::Second, None)]));
+    }
+}
