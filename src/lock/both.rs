@@ -110,6 +110,6 @@ impl Lock for BothLocks {
     }
 
     fn uids(&self, uid: &str) -> Vec<String> {
-        uid.split(SEPARATOR).map(str::to_owned).collect()
+        Pair::uids(uid).map(str::to_owned).collect()
     }
 }

@@ -73,6 +73,11 @@ impl Pair {
         resource_version.rsplit(SEPARATOR).next().unwrap_or_default()
     }
 
+    /// The parts of a uid of both.
+    pub fn uids(uid: &str) -> impl Iterator<Item = &str> {
+        uid.split(SEPARATOR)
+    }
+
     fn version(&self) -> Option<Version> {
         let part = |part: fn(&Version) -> &str| {
             let of = |stored: &Option<Stored>| stored.as_ref().map_or("", |stored| part(&stored.version)).to_owned();

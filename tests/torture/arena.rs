@@ -31,8 +31,9 @@ const HEALING: Duration = Duration::from_secs(25);
 /// How long after leaderrun itself is dead everything below it may take to be gone.
 const LEFT_BEHIND: Duration = Duration::from_secs(15);
 
-/// There must be so many commands in a time that allows for each one to be lost the slow way.
-const SLOWEST_HAND_OVER: Duration = Duration::from_secs(15);
+/// There must be so many commands in a time that allows for each one to be lost the slow way, more than once:
+/// a record that a third party gave away or lengthened is waited for by all.
+const SLOWEST_HAND_OVER: Duration = Duration::from_secs(30);
 
 /// Between two verdicts while it lasts.
 const SESSIONS: Duration = Duration::from_secs(60);
