@@ -1,7 +1,8 @@
 //! What leaderrun costs and how fast it is: `cargo bench` prints a table of medians and worst values.
 //!
 //! Whole processes over real sockets, against the API server of the tests or, with
-//! `KUBEBUILDER_ASSETS`, a real one. `LEADERRUN_BENCH_RUNS` sets how often each figure is taken.
+//! `KUBEBUILDER_ASSETS`, a real one. `LEADERRUN_BENCH_RUNS` sets how often each figure is taken, and
+//! `cargo bench -- hand-over` takes only those with that in their names.
 
 #[path = "../tests/processes/candidate.rs"]
 #[allow(dead_code)]
@@ -29,21 +30,37 @@ const DEFAULTS: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "--witness") {
+    let first = arguments.next();
+    if first.as_ref().is_some_and(|first| first == "--witness") {
         return witness::run(arguments);
     }
+    // cargo says --bench behind it.
+    let wanted =
+        first.and_then(|first| first.into_string().ok()).filter(|first| first != "--bench").unwrap_or_default();
+    let is_wanted = |figure: &str| figure.contains(&wanted);
     let runs = std::env::var("LEADERRUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     println!("{:<44} {:>12} {:>12} {:>12}", "figure", "median", "99 %", "worst");
+    let show = |figure: &str, measure: &dyn Fn() -> Vec<f64>| {
+        if is_wanted(figure) {
+            show(figure, "ms", measure());
+        }
+    };
     for (kind, lock) in [("lease", TestLock::lease as fn() -> TestLock), ("file", TestLock::file)] {
-        show(&format!("start to exec, {kind}"), "ms", start_to_exec(lock, runs));
-        show(&format!("hand-over, {kind}"), "ms", hand_over(&lock(), runs));
-        show(&format!("take-over after the lease's end, {kind}"), "ms", take_over(lock, runs.div_ceil(20)));
-        show(&format!("end of a waiting candidate, {kind}"), "ms", end_of_waiting(&lock(), runs));
-        memory(kind, &lock());
+        show(&format!("start to exec, {kind}"), &|| start_to_exec(lock, runs));
+        show(&format!("hand-over, {kind}"), &|| hand_over(&lock(), runs));
+        show(&format!("take-over after the lease's end, {kind}"), &|| take_over(lock, runs.div_ceil(20)));
+        show(&format!("end of a waiting candidate, {kind}"), &|| end_of_waiting(&lock(), runs));
+        if is_wanted("memory") {
+            memory(kind, &lock());
+        }
     }
-    show("kill of 1000 processes, 20 deep", "ms", kill_of_many(runs.div_ceil(10)));
-    a_minute();
-    herd(200);
+    show("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
+    if is_wanted("a minute") {
+        a_minute();
+    }
+    if is_wanted("herd") {
+        herd(200);
+    }
     let size = fs::metadata(env!("CARGO_BIN_EXE_leaderrun")).expect("the program").len();
     println!("{:<44} {:>9.2} MB", "binary (bench profile)", size as f64 / 1e6);
     ExitCode::SUCCESS

@@ -25,6 +25,9 @@ use crate::telemetry::state::Update;
 /// How long what is forbidden is not tried again; roles may arrive later.
 const FORBIDDEN: Duration = Duration::from_secs(60);
 
+/// How long after the start of the command an Event says so: a hand-over has more urgent things to do.
+const SETTLED: Duration = Duration::from_secs(1);
+
 pub struct Desk {
     announcement: Announcement,
     cluster: Option<Cluster>,
@@ -41,6 +44,8 @@ pub struct Desk {
     /// An Event has said that a leadership began, and none that it is over.
     leads: bool,
     event: Option<BoxFuture<'static, ()>>,
+    /// When an Event says that the leadership began.
+    event_at: Option<Instant>,
     over: bool,
 }
 
@@ -58,6 +63,7 @@ impl Desk {
             uids: Vec::new(),
             leads: false,
             event: None,
+            event_at: None,
             over: false,
         }
     }
@@ -71,7 +77,11 @@ impl Desk {
             if self.over && self.event.is_none() && !self.leaves_traffic() {
                 return Ok(());
             }
-            timer.get().set(self.route.as_ref().and_then(|route| route.next_timeout(now)))?;
+            if self.event_at.is_some_and(|at| now >= at) {
+                self.write_first_event().await?;
+            }
+            let next_step = self.route.as_ref().and_then(|route| route.next_timeout(now));
+            timer.get().set(next_step.into_iter().chain(self.event_at).min())?;
             tokio::select! {
                 biased;
                 Some(update) = told.recv() => self.handle(&update).await?,
@@ -93,19 +103,32 @@ impl Desk {
         }
         match update {
             Update::Won { uids, .. } => self.uids.clone_from(uids),
-            Update::CommandStarted => self.write_event("became leader", true).await?,
+            Update::CommandStarted => self.event_at = Some(Instant::now() + SETTLED),
             Update::Ending => {
                 self.awaited = true;
                 self.answer(false);
             }
-            Update::Lost(_) if self.leads => self.write_event("stopped leading", false).await?,
+            Update::Lost(_) => self.write_last_event().await?,
             Update::Over => {
                 self.over = true;
-                if self.leads {
-                    self.write_event("stopped leading", false).await?;
-                }
+                self.write_last_event().await?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    async fn write_first_event(&mut self) -> Result<()> {
+        (self.event_at, self.leads) = (None, true);
+        self.write_event("became leader").await
+    }
+
+    async fn write_last_event(&mut self) -> Result<()> {
+        if self.event_at.is_some() {
+            self.write_first_event().await?;
+        }
+        if mem::take(&mut self.leads) {
+            self.write_event("stopped leading").await?;
         }
         Ok(())
     }
@@ -119,8 +142,7 @@ impl Desk {
         }
     }
 
-    async fn write_event(&mut self, what: &str, leads: bool) -> Result<()> {
-        self.leads = leads;
+    async fn write_event(&mut self, what: &str) -> Result<()> {
         let (cluster, namespace) = self.cluster().await?;
         let Announcement { kind, name, identity, timing, .. } = &self.announcement;
         let (first, second) = kind.resources();

@@ -125,7 +125,12 @@ impl Announcer {
             }
             let _ = sender.send(());
         })?;
-        Ok(Self { observer: Observer::new(updates), led_away, done, routes })
+        Ok(Self {
+            observer: Observer::new(updates, if routes { concerns_routes } else { concerns_events }),
+            led_away,
+            done,
+            routes,
+        })
     }
 
     /// By whom the thread is told what happens.
@@ -144,4 +149,14 @@ impl Announcer {
         self.observer.tell(Update::Over);
         let _ = self.done.recv_timeout(LAST_WORDS);
     }
+}
+
+/// Of what happens, the little that Events are written about.
+fn concerns_events(update: &Update) -> bool {
+    matches!(update, Update::Won { .. } | Update::CommandStarted | Update::Lost(_) | Update::Over)
+}
+
+/// And what leads traffic here or away, each renewal included.
+fn concerns_routes(update: &Update) -> bool {
+    concerns_events(update) || matches!(update, Update::Leading { .. } | Update::Ending | Update::Gone)
 }

@@ -37,7 +37,7 @@ enum Known {
     Unknown,
 }
 
-/// The way of the traffic, as far as it concerns this candidate.
+/// The way of the traffic, as far as it concerns this candidate, which leads once at most.
 #[derive(Debug)]
 pub struct Route {
     /// So long before the stop of the command the traffic is led away: a request takes its time.
@@ -62,9 +62,7 @@ impl Route {
     /// Something happened to the leadership.
     pub fn told(&mut self, update: &Update) {
         match update {
-            Update::Won { token, .. } => {
-                (self.token, self.started, self.ending) = (Some(token.clone()), false, false);
-            }
+            Update::Won { token, .. } => self.token = Some(token.clone()),
             Update::Leading { stop, .. } => self.stop = Some(*stop),
             Update::CommandStarted => self.started = true,
             Update::Ending | Update::Lost(_) | Update::Gone | Update::Over => self.ending = true,
@@ -80,11 +78,11 @@ impl Route {
         if self.again_at.is_some_and(|at| now < at) {
             return None;
         }
-        match (self.shown_until().filter(|until| now < *until), self.known) {
-            (Some(_), Known::Shown { at }) if now < at + LOOK_AGAIN => None,
-            (Some(until), _) => Some(Step::Show { token: self.token.clone().unwrap_or_default(), until }),
-            (None, Known::Withdrawn) => None,
-            (None, _) => Some(Step::Withdraw { token: self.token.clone() }),
+        match (self.shown_until().filter(|until| now < *until), &self.token, self.known) {
+            (Some(_), Some(_), Known::Shown { at }) if now < at + LOOK_AGAIN => None,
+            (Some(until), Some(token), _) => Some(Step::Show { token: token.clone(), until }),
+            (_, _, Known::Withdrawn) => None,
+            (_, token, _) => Some(Step::Withdraw { token: token.clone() }),
         }
     }
 

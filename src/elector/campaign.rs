@@ -97,6 +97,11 @@ impl ToGuard {
         let _ = self.events.send(event);
         let _ = self.arrived.write(1);
     }
+
+    /// For the guard to find when it wakes for something else.
+    fn leave(&self, event: Event) {
+        let _ = self.events.send(Ok(event));
+    }
 }
 
 async fn contend(
@@ -205,12 +210,10 @@ impl<'a> Contest<'a> {
                 self.watch = Some(self.lock.watch(from));
             }
             Action::Unwatch => self.watch = None,
-            Action::Claiming => guard.tell(Event::Claiming),
-            Action::NotWon => guard.tell(Event::NotWon),
-            Action::Lead(leadership) => {
-                self.observations.held(leadership.tenure);
-                guard.tell(self.lead(leadership));
-            }
+            // Looked at when it matters, with whatever wakes the guard: the claim itself is more urgent.
+            Action::Claiming => guard.leave(Event::Claiming),
+            Action::NotWon => guard.leave(Event::NotWon),
+            Action::Lead(leadership) => self.lead(leadership, guard),
             Action::Extend(tenure) => {
                 self.observations.held(tenure);
                 guard.tell(Event::Extend(tenure));
@@ -229,15 +232,17 @@ impl<'a> Contest<'a> {
         None
     }
 
-    fn lead(&self, leadership: Leadership) -> Event {
+    fn lead(&mut self, leadership: Leadership, guard: &ToGuard) {
         let Leadership { tenure, uid, resource_version, transitions } = leadership;
         let fencing_token = self.lock.fencing_token(&resource_version);
-        journal::leading(&self.name, &fencing_token);
-        self.observations.won(fencing_token.clone(), self.lock.uids(&uid));
         let mut environment = self.environment.clone();
         environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
-        environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token));
-        Event::Lead { tenure, environment }
+        environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token.clone()));
+        // The command first: whoever waits for it waits for this.
+        guard.tell(Event::Lead { tenure, environment });
+        journal::leading(&self.name, &fencing_token);
+        self.observations.won(fencing_token, self.lock.uids(&uid));
+        self.observations.held(tenure);
     }
 
     fn tell(&mut self, news: News) {

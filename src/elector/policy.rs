@@ -204,12 +204,16 @@ impl Policy {
     /// The election said something.
     pub fn handle_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Claiming => self.claims(true),
-            Event::NotWon => self.claims(false),
+            Event::Claiming => self.handle_claiming(now),
+            Event::NotWon => {
+                if let Phase::Waiting { claiming } = &mut self.phase {
+                    *claiming = false;
+                }
+            }
             Event::Lead { tenure, environment } => match self.phase {
                 Phase::Waiting { .. } => {
-                    self.lead(tenure, false);
                     self.order(Order::Start { tenure, environment });
+                    self.lead(tenure, false);
                 }
                 // Won after all, when the end had begun.
                 _ => self.notify(Notice::TreeGone { well: false }),
@@ -300,9 +304,12 @@ impl Policy {
         }
     }
 
-    fn claims(&mut self, claims: bool) {
-        if let Phase::Waiting { claiming } = &mut self.phase {
-            *claiming = claims;
+    fn handle_claiming(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Waiting { claiming } => *claiming = true,
+            // It crossed with the end.
+            Phase::Ending { until, .. } => *until = (*until).max(now + GIVE_BACK),
+            Phase::Leading { .. } | Phase::Killing => {}
         }
     }
 

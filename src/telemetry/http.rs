@@ -100,7 +100,7 @@ pub fn start(address: HttpAddress, state: State) -> Result<Observer> {
     let shared = Shared(Arc::new(Mutex::new(state)));
     let serve = move || runtime.block_on(serve(listener, told, shared));
     thread::Builder::new().name("http".into()).spawn(serve).context("cannot start a thread")?;
-    Ok(Observer::new(updates))
+    Ok(Observer::new(updates, |_| true))
 }
 
 fn refusal(address: HttpAddress, failure: &io::Error) -> anyhow::Error {

@@ -20,12 +20,18 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Takes what is to be told. Telling never waits for whoever listens, and nobody may listen.
 #[derive(Clone, Debug, Default)]
-pub struct Observer(Vec<UnboundedSender<Update>>);
+pub struct Observer(Vec<Listener>);
+
+#[derive(Clone, Debug)]
+struct Listener {
+    updates: UnboundedSender<Update>,
+    concerns: fn(&Update) -> bool,
+}
 
 impl Observer {
-    /// Tells it to one listener.
-    pub fn new(updates: UnboundedSender<Update>) -> Self {
-        Self(vec![updates])
+    /// Tells one listener what concerns it. It is not woken for anything else.
+    pub fn new(updates: UnboundedSender<Update>, concerns: fn(&Update) -> bool) -> Self {
+        Self(vec![Listener { updates, concerns }])
     }
 
     /// Tells it to the listeners of both.
@@ -36,7 +42,7 @@ impl Observer {
 
     /// Tells something.
     pub fn tell(&self, update: Update) {
-        for updates in &self.0 {
+        for Listener { updates, .. } in self.0.iter().filter(|listener| (listener.concerns)(&update)) {
             let _ = updates.send(update.clone());
         }
     }

@@ -255,3 +255,15 @@ fn a_command_that_is_gone_is_not_asked_to_end() {
     policy.handle_timeout(now + LEADING_AWAY);
     assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
 }
+
+#[test]
+fn a_claim_that_crossed_with_the_end_is_given_back() {
+    let now = Instant::now();
+    let mut policy = policy();
+    policy.handle_signal(now, libc::SIGTERM);
+    assert_eq!(policy.next_timeout(), Some(now + GOOD_BYE));
+    policy.handle_event(now, Event::Claiming);
+    assert_eq!(policy.next_timeout(), Some(now + GIVE_BACK));
+    policy.handle_event(now, Event::Finished(Outcome::Stopped));
+    assert_eq!(ends_with(&mut policy, now), Some(exit::SIGNALED + libc::SIGTERM as u8));
+}
