@@ -7,11 +7,13 @@ use leaderrun::election::record::{RunId, Stored};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Outcome, Reply, Request, WatchEvent};
 use leaderrun::elector::policy::{self, Notice, Policy};
+use leaderrun::lock::pair::{Pair, Place};
 use leaderrun::process::clock::Instant;
 
+use crate::both::{Both, Next};
 use crate::clock::{MILLISECOND, Time};
 use crate::mutation::Mutation;
-use crate::plan::HostPlan;
+use crate::plan::{HostPlan, LockKind};
 use crate::tell;
 use crate::world::{Event, Seen, Thread, World};
 
@@ -24,6 +26,8 @@ pub struct Elector {
     pub election: Election,
     pub over: bool,
     pub requests: u32,
+    /// A record in two objects.
+    pub both: Option<Both>,
     /// The request under way.
     pub awaited: Option<u32>,
     /// Its answer, and the revision that it tells of.
@@ -47,7 +51,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64) -> Self {
+    pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
         let campaign = Campaign {
             identity: plan.identity.clone(),
             run,
@@ -62,6 +66,7 @@ impl Elector {
             election: Election::new(campaign, now, seed),
             over: false,
             requests: 0,
+            both: (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(Both::default),
             awaited: None,
             reply: None,
             watches: 0,
@@ -89,6 +94,7 @@ impl World {
             return;
         }
         let now = self.clock(run).now(self.now);
+        let id = self.runs[run].id.clone();
         self.carry_out_all(run, now);
         loop {
             let elector = &mut self.runs[run].elector;
@@ -99,6 +105,14 @@ impl World {
                 }
             } else if let Some((reply, revision)) = elector.reply.take() {
                 elector.awaited = None;
+                let reply = match elector.both.as_mut().map(|both| both.answered(reply.clone(), &id)) {
+                    Some(Next::Send(place, request)) => {
+                        self.send_to(run, place, request);
+                        continue;
+                    }
+                    Some(Next::Answer(reply)) => reply,
+                    None => reply,
+                };
                 let reply = self.as_read(run, reply, revision);
                 let elector = &mut self.runs[run].elector;
                 elector.handling_read = matches!(reply, Reply::Read(_));
@@ -169,7 +183,8 @@ impl World {
                 tell!(self, "{} has won the lease, token {resource_version}", self.name(run));
                 self.led_at = self.now;
                 self.runs[run].led_since = Some(self.now);
-                self.runs[run].fencing_token = resource_version.parse().unwrap_or_default();
+                self.runs[run].fencing_token =
+                    Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
                 self.inform(run, policy::Event::Lead { tenure, environment: Vec::new() });
             }
             Action::Extend(tenure) => {
@@ -201,13 +216,26 @@ impl World {
     }
 
     fn send(&mut self, run: usize, request: Request) {
+        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone())) {
+            Some(Next::Send(place, request)) => self.send_to(run, place, request),
+            Some(Next::Answer(reply)) => {
+                let now = self.clock(run).now(self.now);
+                self.runs[run].elector.election.handle_reply(now, reply);
+            }
+            None => {
+                self.send_to(run, self.hosts[self.runs[run].host].plan.lock.first(), request);
+            }
+        }
+    }
+
+    fn send_to(&mut self, run: usize, place: Place, request: Request) {
         let elector = &mut self.runs[run].elector;
         elector.requests += 1;
         elector.awaited = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
         // T0 was just before: a process that is stopped in between sends it later.
-        self.soon(MILLISECOND, Event::Transmit { run, number, request: Box::new(request) });
+        self.soon(MILLISECOND, Event::Transmit { run, number, place, request: Box::new(request) });
     }
 
     /// A tenure as a mutation has it.
@@ -263,6 +291,9 @@ impl World {
 
     /// A record as this run gets to see it.
     fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
+        if let (Mutation::FirstCounts, Some(both)) = (self.mutation, &self.runs[run].elector.both) {
+            return Stored { record: both.first_record(), ..stored };
+        }
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let id = &self.runs[run].id;
         let said = stored.record.lease_duration_seconds.unwrap_or_default();

@@ -42,6 +42,10 @@ pub enum Mutation {
     NoLastResort,
     /// The kill ends with the main process.
     KillMainOnly,
+    /// Who looks at two objects believes the first one.
+    FirstCounts,
+    /// Who should hold two objects holds the first one.
+    HoldsFirst,
     /// Candidates do not heed when the command is due again.
     NotBeforeIgnored,
     /// A lease that is known to be lost is treated like one that may be.

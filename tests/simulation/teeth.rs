@@ -28,6 +28,7 @@ const PLAIN: Wishes = Wishes {
     stubborn_commands: true,
     long_commands: true,
     min_hold: false,
+    moving: false,
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
@@ -101,6 +102,10 @@ teeth! {
         KillMainOnly, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_ended_well_is_not_begun_again_before_it_is_due:
         NotBeforeIgnored, Wishes { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
+    who_looks_at_two_objects_believes_both:
+        FirstCounts, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
+    who_has_two_objects_holds_both:
+        HoldsFirst, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
     a_lease_known_to_be_lost_leaves_no_grace:
         GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }
