@@ -58,7 +58,7 @@ pub enum Fault {
 
 impl Fault {
     /// What the promise covers.
-    pub const COVERED: [Self; 22] = [
+    pub const COVERED: [Self; 23] = [
         Self::CutOff,
         Self::CutOffOutward,
         Self::CutOffInward,
@@ -81,6 +81,7 @@ impl Fault {
         Self::Empty,
         Self::EmptyWithMark,
         Self::Shorten,
+        Self::StepDown,
     ];
 }
 
