@@ -15,7 +15,7 @@ use crate::clock::{MILLISECOND, Time};
 use crate::mutation::Mutation;
 use crate::plan::{HostPlan, LockKind};
 use crate::tell;
-use crate::world::{Event, Seen, Thread, World};
+use crate::world::{Event, Thread, World};
 
 /// The outer process.
 #[derive(Debug)]
@@ -45,9 +45,10 @@ pub struct Elector {
     pub kill_again_at: Option<Instant>,
     /// The answer that is being handled is a read's.
     handling_read: bool,
-    /// The revision last shown to the election; 0 when there was no lease.
-    shown: u64,
-    heeds_watch: bool,
+    /// What was last shown to the election, and its revision; 0 when there was no lease.
+    pub shown: u64,
+    pub sighted: Option<Stored>,
+    pub heeds_watch: bool,
 }
 
 impl Elector {
@@ -81,6 +82,7 @@ impl Elector {
             kill_again_at: None,
             handling_read: false,
             shown: 0,
+            sighted: None,
             heeds_watch: false,
         }
     }
@@ -113,6 +115,9 @@ impl World {
                     Some(Next::Answer(reply)) => reply,
                     None => reply,
                 };
+                if self.mutation == Mutation::LateCreateWins {
+                    self.pass_for_given_back(run, &reply, now);
+                }
                 let reply = self.as_read(run, reply, revision);
                 let elector = &mut self.runs[run].elector;
                 elector.handling_read = matches!(reply, Reply::Read(_));
@@ -252,101 +257,6 @@ impl World {
         }
     }
 
-    fn as_read(&mut self, run: usize, reply: Reply, told: u64) -> Reply {
-        match reply {
-            Reply::Read(stored) => {
-                let revision = stored.as_ref().map_or(0, revision);
-                let elector = &mut self.runs[run].elector;
-                // An election that reads what its watch should have said listens to it no more.
-                elector.heeds_watch &= elector.shown == revision;
-                self.note_seen(run, stored.as_ref(), told);
-                Reply::Read(stored.map(|stored| self.shown_to(run, stored)))
-            }
-            Reply::Written(stored) => {
-                self.note_seen(run, Some(&stored), revision(&stored));
-                Reply::Written(self.shown_to(run, stored))
-            }
-            reply => reply,
-        }
-    }
-
-    fn as_watched(&mut self, run: usize, event: WatchEvent) -> WatchEvent {
-        let heeded = self.runs[run].elector.heeds_watch;
-        match event {
-            WatchEvent::Changed(stored) => {
-                if heeded {
-                    self.note_seen(run, Some(&stored), revision(&stored));
-                }
-                WatchEvent::Changed(self.shown_to(run, stored))
-            }
-            event => {
-                if heeded && event == WatchEvent::Deleted {
-                    let told = self.store.deleted_after(self.runs[run].elector.shown);
-                    self.note_seen(run, None, told);
-                }
-                event
-            }
-        }
-    }
-
-    /// A record as this run gets to see it.
-    fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
-        if let (Mutation::FirstCounts, Some(both)) = (self.mutation, &self.runs[run].elector.both) {
-            return Stored { record: both.first_record(), ..stored };
-        }
-        let timing = &self.hosts[self.runs[run].host].plan.timing;
-        let id = &self.runs[run].id;
-        let said = stored.record.lease_duration_seconds.unwrap_or_default();
-        match (self.mutation, &mut stored.record.run) {
-            (Mutation::OwnDuration, _) => {
-                stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
-            }
-            (Mutation::MineByName, Some(mark))
-                if stored.record.holder_identity == self.hosts[self.runs[run].host].plan.identity =>
-            {
-                mark.run = id.clone();
-            }
-            (Mutation::LastDuration, Some(mark)) if said < self.stated_by(&mark.run) => {
-                mark.run = RunId::new("a run that has said nothing before");
-            }
-            (Mutation::NotBeforeIgnored, _) => stored.record.not_before = None,
-            (Mutation::NoWaitAfterEmptying, Some(mark)) if mark.run != *id => stored.record.run = None,
-            _ => {}
-        }
-        stored
-    }
-
-    /// The lease duration that a run writes, in seconds.
-    fn stated_by(&self, run: &RunId) -> u32 {
-        let run = run.to_string().parse().ok().and_then(|run: usize| self.runs.get(run));
-        run.map_or(0, |run| self.hosts[run.host].plan.timing.lease_duration().as_secs() as u32)
-    }
-
-    /// Notes whose marks a run knows, from what it is told of a revision.
-    fn note_seen(&mut self, run: usize, stored: Option<&Stored>, told: u64) {
-        self.runs[run].elector.shown = stored.map_or(0, revision);
-        let seen = &mut self.runs[run].seen;
-        let said = stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
-        match (stored.and_then(|stored| stored.record.mark()), seen.last_mut()) {
-            (Some(mark), last) => {
-                let writer = mark.run.to_string().parse().unwrap_or(run);
-                match last {
-                    Some(last) if last.run == writer => {
-                        *last = Seen { run: writer, holds_for: last.holds_for.max(said), gone: None, missed: false };
-                    }
-                    last => {
-                        if let Some(last) = last {
-                            last.gone = last.gone.or(Some(told));
-                        }
-                        seen.push(Seen { run: writer, holds_for: said, gone: None, missed: false });
-                    }
-                }
-            }
-            (None, Some(last)) => (last.gone, last.missed) = (last.gone.or(Some(told)), true),
-            (None, None) => {}
-        }
-    }
-
     /// A request as a mutation has it.
     pub fn as_sent(&self, request: Request) -> Request {
         match (request, self.store.record()) {
@@ -373,8 +283,4 @@ impl World {
             Outcome::NotAcquired => "not acquired in time",
         }
     }
-}
-
-fn revision(stored: &Stored) -> u64 {
-    stored.version.resource_version.parse().unwrap_or_default()
 }

@@ -21,6 +21,7 @@ mod network;
 mod plan;
 mod processes;
 mod runner;
+mod sight;
 mod store;
 mod supervisor;
 mod teeth;

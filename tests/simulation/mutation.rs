@@ -34,6 +34,8 @@ pub enum Mutation {
     StopBeforeRenewals,
     /// A renewal during a stop for loss puts off the kill.
     KillPutOff,
+    /// A create that is carried out late wins, whoever has held the lease meanwhile.
+    LateCreateWins,
     /// Candidates do not know marks: whatever was emptied is free.
     NoWaitAfterEmptying,
     /// The grace is not inside the lease.

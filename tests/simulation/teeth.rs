@@ -94,6 +94,8 @@ teeth! {
         KillPutOff, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_a_third_party_empties_is_waited_for:
         NoWaitAfterEmptying, Wishes { faults: Some(EMPTYING), ..PLAIN }, Overlap;
+    a_create_that_arrives_late_is_no_win:
+        LateCreateWins, Wishes { faults: Some(&[Fault::Delete]), hosts: Some(5), ..PLAIN }, Overlap;
     the_grace_is_inside_the_lease:
         GraceBeyondLease, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
