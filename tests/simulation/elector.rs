@@ -49,6 +49,9 @@ pub struct Elector {
     pub shown: u64,
     pub sighted: Option<Stored>,
     pub heeds_watch: bool,
+    /// When the election gives the request under way up, and no longer heeds what becomes of it.
+    gives_up_at: Option<Instant>,
+    pub heeds_reply: bool,
 }
 
 impl Elector {
@@ -84,6 +87,8 @@ impl Elector {
             shown: 0,
             sighted: None,
             heeds_watch: false,
+            gives_up_at: None,
+            heeds_reply: false,
         }
     }
 }
@@ -115,6 +120,7 @@ impl World {
                     Some(Next::Answer(reply)) => reply,
                     None => reply,
                 };
+                elector.heeds_reply = elector.gives_up_at.take().is_some();
                 if self.mutation == Mutation::LateCreateWins {
                     self.pass_for_given_back(run, &reply, now);
                 }
@@ -132,6 +138,7 @@ impl World {
                 elector.handling_read = true;
                 elector.election.handle_watch(now, event);
             } else if elector.election.next_timeout().is_some_and(|at| now.boot >= at) {
+                elector.gives_up_at = elector.gives_up_at.filter(|at| now.boot < *at);
                 elector.election.handle_timeout(now);
             } else {
                 break;
@@ -165,7 +172,11 @@ impl World {
 
     fn carry_out(&mut self, run: usize, action: Action, now: Now) {
         match action {
-            Action::Send(request) => self.send(run, request),
+            Action::Send(request) => {
+                let attempt = self.hosts[self.runs[run].host].plan.timing.attempt();
+                self.runs[run].elector.gives_up_at = Some(now.boot + attempt);
+                self.send(run, request);
+            }
             Action::Watch(from) => {
                 let elector = &mut self.runs[run].elector;
                 elector.watches += 1;

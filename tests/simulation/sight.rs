@@ -12,13 +12,17 @@ impl World {
             Reply::Read(stored) => {
                 let revision = stored.as_ref().map_or(0, revision);
                 let elector = &mut self.runs[run].elector;
-                // An election that reads what its watch should have said listens to it no more.
-                elector.heeds_watch &= elector.shown == revision;
-                self.note_seen(run, stored.as_ref(), told);
+                if elector.heeds_reply {
+                    // An election that reads what its watch should have said listens to it no more.
+                    elector.heeds_watch &= elector.shown == revision;
+                    self.note_seen(run, stored.as_ref(), told);
+                }
                 Reply::Read(stored.map(|stored| self.shown_to(run, stored)))
             }
             Reply::Written(stored) => {
-                self.note_seen(run, Some(&stored), revision(&stored));
+                if self.runs[run].elector.heeds_reply {
+                    self.note_seen(run, Some(&stored), revision(&stored));
+                }
                 Reply::Written(self.shown_to(run, stored))
             }
             reply => reply,
