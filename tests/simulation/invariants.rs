@@ -100,7 +100,8 @@ impl World {
                 self.check_overlap(run, other);
             }
         }
-        if self.now < self.not_due_before {
+        // Whoever was displaced won before that.
+        if self.now < self.not_due_before && !self.runs[run].displaced {
             let story = format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
             self.violate(Broken::NotDue, story);
         }
