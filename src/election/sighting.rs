@@ -61,11 +61,13 @@ impl Sighting {
     /// what was seen before. True when the record changed.
     pub fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.confirmed = now.boot;
-        let changed = match (&self.stored, &stored) {
-            (Some(before), Some(after)) => before.record != after.record || before.version.uid != after.version.uid,
-            (None, None) => false,
-            _ => true,
-        };
+        // Deleted and made anew: somebody else did that, and whoever held it may live.
+        let made_anew = self
+            .stored
+            .as_ref()
+            .zip(stored.as_ref())
+            .is_some_and(|(before, after)| before.version.uid != after.version.uid);
+        let changed = made_anew || self.record() != record(&stored);
         let writer = run(record(&stored));
         if changed {
             self.changed = now.boot;
@@ -76,7 +78,7 @@ impl Sighting {
                 true => Some(self.holds_for),
                 false => self.displaced.iter().find(|run| run.is_back(writer)).map(|run| run.holds_for),
             };
-            if before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
+            if before.is_some_and(|before| is_displaced(before, after, out_of_turn || made_anew)) {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
                 let displaced = Displaced { run: run(before).cloned(), until, holds_for };
                 self.displaced.truncate(MOST_DISPLACED);

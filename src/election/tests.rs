@@ -305,6 +305,17 @@ fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
     assert_eq!(play.wakes_in(), 15 * SECOND);
 }
 
+#[test]
+fn whoever_held_a_lease_that_was_made_anew_unseen_is_awaited() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    play.actions();
+    let mut made_anew = play.stored(others("another", RunState::Held, T2, 3));
+    made_anew.version.uid = "another".into();
+    play.election.handle_watch(play.now, WatchEvent::Changed(made_anew));
+    assert_eq!(play.wakes_in(), 15 * SECOND);
+}
+
 /// A claim was sent and not answered; then somebody else was seen to hold the lease.
 fn a_late_claim() -> (Play, Record) {
     let mut play = Play::start(None);

@@ -20,7 +20,7 @@ pub enum Rule {
     AllHold,
     /// T0 is taken before the request is sent.
     SentBefore,
-    /// Updates name the uid of the object they replace.
+    /// Objects are told apart by their uid.
     Uid,
     /// Updates replace only the version they name.
     CompareAndSwap,

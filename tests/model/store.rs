@@ -31,8 +31,11 @@ impl Store {
             (Request::Get, present) => Reply::Read(present.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
-            // A PUT to a name that is free creates the object, unless it names a uid.
-            (Request::Update(_, record), None) if broken == Rule::Uid => Reply::Written(self.write(record)),
+            // A PUT to a name that is free creates the object, unless it names a uid; without uids nobody can
+            // tell that it is another one.
+            (Request::Update(version, record), None) if broken == Rule::Uid => {
+                Reply::Written(self.write_as(version.uid, record))
+            }
             (Request::Update(_, _), None) => Reply::Conflict,
             (Request::Update(version, record), Some(present)) => {
                 if present.version == version || broken == Rule::CompareAndSwap {
@@ -53,6 +56,10 @@ impl Store {
             self.uids += 1;
             self.uids.to_string()
         });
+        self.write_as(uid, record)
+    }
+
+    fn write_as(&mut self, uid: String, record: Record) -> Stored {
         let resource_version = (self.revision + 1).to_string();
         let stored = Stored { record, version: Version { uid, resource_version } };
         self.put(Some(stored.clone()));

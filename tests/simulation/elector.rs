@@ -7,13 +7,15 @@ use leaderrun::election::record::{RunId, Stored};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Outcome, Reply, Request, WatchEvent};
 use leaderrun::elector::policy::{self, Notice, Policy};
+use leaderrun::lock::pair::{Pair, Place};
 use leaderrun::process::clock::Instant;
 
+use crate::both::{Both, Next};
 use crate::clock::{MILLISECOND, Time};
 use crate::mutation::Mutation;
-use crate::plan::HostPlan;
+use crate::plan::{HostPlan, LockKind};
 use crate::tell;
-use crate::world::{Event, Seen, Thread, World};
+use crate::world::{Event, Thread, World};
 
 /// The outer process.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Elector {
     pub election: Election,
     pub over: bool,
     pub requests: u32,
+    /// A record in two objects.
+    pub both: Option<Both>,
     /// The request under way.
     pub awaited: Option<u32>,
     /// Its answer, and the revision that it tells of.
@@ -41,13 +45,17 @@ pub struct Elector {
     pub kill_again_at: Option<Instant>,
     /// The answer that is being handled is a read's.
     handling_read: bool,
-    /// The revision last shown to the election; 0 when there was no lease.
-    shown: u64,
-    heeds_watch: bool,
+    /// What was last shown to the election, and its revision; 0 when there was no lease.
+    pub shown: u64,
+    pub sighted: Option<Stored>,
+    pub heeds_watch: bool,
+    /// When the election gives the request under way up, and no longer heeds what becomes of it.
+    gives_up_at: Option<Instant>,
+    pub heeds_reply: bool,
 }
 
 impl Elector {
-    pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64) -> Self {
+    pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
         let campaign = Campaign {
             identity: plan.identity.clone(),
             run,
@@ -62,6 +70,7 @@ impl Elector {
             election: Election::new(campaign, now, seed),
             over: false,
             requests: 0,
+            both: (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(Both::default),
             awaited: None,
             reply: None,
             watches: 0,
@@ -76,7 +85,10 @@ impl Elector {
             kill_again_at: None,
             handling_read: false,
             shown: 0,
+            sighted: None,
             heeds_watch: false,
+            gives_up_at: None,
+            heeds_reply: false,
         }
     }
 }
@@ -89,6 +101,7 @@ impl World {
             return;
         }
         let now = self.clock(run).now(self.now);
+        let id = self.runs[run].id.clone();
         self.carry_out_all(run, now);
         loop {
             let elector = &mut self.runs[run].elector;
@@ -99,6 +112,18 @@ impl World {
                 }
             } else if let Some((reply, revision)) = elector.reply.take() {
                 elector.awaited = None;
+                let reply = match elector.both.as_mut().map(|both| both.answered(reply.clone(), &id)) {
+                    Some(Next::Send(place, request)) => {
+                        self.send_to(run, place, request);
+                        continue;
+                    }
+                    Some(Next::Answer(reply)) => reply,
+                    None => reply,
+                };
+                elector.heeds_reply = elector.gives_up_at.take().is_some();
+                if self.mutation == Mutation::LateCreateWins {
+                    self.pass_for_given_back(run, &reply, now);
+                }
                 let reply = self.as_read(run, reply, revision);
                 let elector = &mut self.runs[run].elector;
                 elector.handling_read = matches!(reply, Reply::Read(_));
@@ -113,6 +138,7 @@ impl World {
                 elector.handling_read = true;
                 elector.election.handle_watch(now, event);
             } else if elector.election.next_timeout().is_some_and(|at| now.boot >= at) {
+                elector.gives_up_at = elector.gives_up_at.filter(|at| now.boot < *at);
                 elector.election.handle_timeout(now);
             } else {
                 break;
@@ -146,7 +172,11 @@ impl World {
 
     fn carry_out(&mut self, run: usize, action: Action, now: Now) {
         match action {
-            Action::Send(request) => self.send(run, request),
+            Action::Send(request) => {
+                let attempt = self.hosts[self.runs[run].host].plan.timing.attempt();
+                self.runs[run].elector.gives_up_at = Some(now.boot + attempt);
+                self.send(run, request);
+            }
             Action::Watch(from) => {
                 let elector = &mut self.runs[run].elector;
                 elector.watches += 1;
@@ -169,7 +199,8 @@ impl World {
                 tell!(self, "{} has won the lease, token {resource_version}", self.name(run));
                 self.led_at = self.now;
                 self.runs[run].led_since = Some(self.now);
-                self.runs[run].fencing_token = resource_version.parse().unwrap_or_default();
+                self.runs[run].fencing_token =
+                    Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
                 self.inform(run, policy::Event::Lead { tenure, environment: Vec::new() });
             }
             Action::Extend(tenure) => {
@@ -201,13 +232,26 @@ impl World {
     }
 
     fn send(&mut self, run: usize, request: Request) {
+        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone())) {
+            Some(Next::Send(place, request)) => self.send_to(run, place, request),
+            Some(Next::Answer(reply)) => {
+                let now = self.clock(run).now(self.now);
+                self.runs[run].elector.election.handle_reply(now, reply);
+            }
+            None => {
+                self.send_to(run, self.hosts[self.runs[run].host].plan.lock.first(), request);
+            }
+        }
+    }
+
+    fn send_to(&mut self, run: usize, place: Place, request: Request) {
         let elector = &mut self.runs[run].elector;
         elector.requests += 1;
         elector.awaited = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
         // T0 was just before: a process that is stopped in between sends it later.
-        self.soon(MILLISECOND, Event::Transmit { run, number, request: Box::new(request) });
+        self.soon(MILLISECOND, Event::Transmit { run, number, place, request: Box::new(request) });
     }
 
     /// A tenure as a mutation has it.
@@ -221,98 +265,6 @@ impl World {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()) * 2, ..tenure }
             }
             _ => tenure,
-        }
-    }
-
-    fn as_read(&mut self, run: usize, reply: Reply, told: u64) -> Reply {
-        match reply {
-            Reply::Read(stored) => {
-                let revision = stored.as_ref().map_or(0, revision);
-                let elector = &mut self.runs[run].elector;
-                // An election that reads what its watch should have said listens to it no more.
-                elector.heeds_watch &= elector.shown == revision;
-                self.note_seen(run, stored.as_ref(), told);
-                Reply::Read(stored.map(|stored| self.shown_to(run, stored)))
-            }
-            Reply::Written(stored) => {
-                self.note_seen(run, Some(&stored), revision(&stored));
-                Reply::Written(self.shown_to(run, stored))
-            }
-            reply => reply,
-        }
-    }
-
-    fn as_watched(&mut self, run: usize, event: WatchEvent) -> WatchEvent {
-        let heeded = self.runs[run].elector.heeds_watch;
-        match event {
-            WatchEvent::Changed(stored) => {
-                if heeded {
-                    self.note_seen(run, Some(&stored), revision(&stored));
-                }
-                WatchEvent::Changed(self.shown_to(run, stored))
-            }
-            event => {
-                if heeded && event == WatchEvent::Deleted {
-                    let told = self.store.deleted_after(self.runs[run].elector.shown);
-                    self.note_seen(run, None, told);
-                }
-                event
-            }
-        }
-    }
-
-    /// A record as this run gets to see it.
-    fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
-        let timing = &self.hosts[self.runs[run].host].plan.timing;
-        let id = &self.runs[run].id;
-        let said = stored.record.lease_duration_seconds.unwrap_or_default();
-        match (self.mutation, &mut stored.record.run) {
-            (Mutation::OwnDuration, _) => {
-                stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
-            }
-            (Mutation::MineByName, Some(mark))
-                if stored.record.holder_identity == self.hosts[self.runs[run].host].plan.identity =>
-            {
-                mark.run = id.clone();
-            }
-            (Mutation::LastDuration, Some(mark)) if said < self.stated_by(&mark.run) => {
-                mark.run = RunId::new("a run that has said nothing before");
-            }
-            (Mutation::NotBeforeIgnored, _) => stored.record.not_before = None,
-            (Mutation::NoWaitAfterEmptying, Some(mark)) if mark.run != *id => stored.record.run = None,
-            _ => {}
-        }
-        stored
-    }
-
-    /// The lease duration that a run writes, in seconds.
-    fn stated_by(&self, run: &RunId) -> u32 {
-        let run = run.to_string().parse().ok().and_then(|run: usize| self.runs.get(run));
-        run.map_or(0, |run| self.hosts[run.host].plan.timing.lease_duration().as_secs() as u32)
-    }
-
-    /// Notes whose marks a run knows, from what it is told of a revision.
-    fn note_seen(&mut self, run: usize, stored: Option<&Stored>, told: u64) {
-        self.runs[run].elector.shown = stored.map_or(0, revision);
-        let seen = &mut self.runs[run].seen;
-        let said = stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
-        match (stored.and_then(|stored| stored.record.mark()), seen.last_mut()) {
-            (Some(mark), last) => {
-                let writer = mark.run.to_string().parse().unwrap_or(run);
-                match last {
-                    Some(last) if last.run == writer => {
-                        *last = Seen { run: writer, holds_for: last.holds_for.max(said), gone: None, missed: false };
-                    }
-                    last => {
-                        if let Some(last) = last {
-                            last.gone = last.gone.or(Some(told));
-                        }
-                        seen.push(Seen { run: writer, holds_for: said, gone: None, missed: false });
-                    }
-                }
-            }
-            (None, Some(last)) => (last.gone, last.missed) = (last.gone.or(Some(told)), true),
-            (None, None) => {}
         }
     }
 
@@ -342,8 +294,4 @@ impl World {
             Outcome::NotAcquired => "not acquired in time",
         }
     }
-}
-
-fn revision(stored: &Stored) -> u64 {
-    stored.version.resource_version.parse().unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use leaderrun::election::record::Record;
+use leaderrun::lock::pair::Place;
 use leaderrun::process::clock::Instant;
 
 use crate::clock::{SECOND, Time, wall};
@@ -99,14 +100,15 @@ impl World {
                 self.check_overlap(run, other);
             }
         }
-        if self.now < self.not_due_before {
+        // Whoever was displaced won before that.
+        if self.now < self.not_due_before && !self.runs[run].displaced {
             let story = format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
             self.violate(Broken::NotDue, story);
         }
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
-        } else if !self.runs[run].outranked && self.resuming(run).is_none() {
+        } else if !self.plan.moving && !self.runs[run].outranked && self.resuming(run).is_none() {
             let story = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
             self.violate(Broken::Token, story);
         }
@@ -161,19 +163,24 @@ impl World {
 
     /// A write of this run has just been carried out.
     pub fn check_release(&mut self, run: usize, released: bool) {
-        let gave_back = released || self.store.record().is_some_and(|record| record.holder_identity.is_empty());
-        if gave_back && self.runs[run].tree.is_left() {
+        if released && self.runs[run].tree.is_left() {
             let story = format!("{} gave the lease back while its command had a process left", self.name(run));
             self.violate(Broken::ReleasedAlive, story);
         }
     }
 
-    /// A run has given the lease back: by its `--min-hold`, nobody is due before then.
+    /// A run has given the lease back, everywhere: by its `--min-hold`, nobody is due before then.
     pub fn note_due(&mut self, run: usize) {
         let Run { host, ended_well, .. } = self.runs[run];
         let hold = self.hosts[host].plan.min_hold.filter(|_| ended_well && self.plan.right_walls);
-        let acquired = self.store.record().and_then(|record| record.acquire_time);
-        if let Some((hold, acquired)) = hold.zip(acquired) {
+        let (store, other) = match self.plan.hosts[host].lock.last() {
+            Place::First => (&self.store, &self.second),
+            Place::Second => (&self.second, &self.store),
+        };
+        let acquired = store.record().and_then(|record| record.acquire_time);
+        // What somebody left there who is dead hides what is here from those who look at both.
+        let is_hidden = other.record().is_some_and(Record::is_held);
+        if let Some((hold, acquired)) = hold.zip(acquired).filter(|_| !is_hidden) {
             let acquired = acquired.duration_since(wall(0)).as_nanos() as Time;
             self.not_due_before = acquired + hold.as_nanos() as Time;
         }

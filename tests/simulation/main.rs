@@ -6,6 +6,7 @@
 //! `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. A million of them:
 //! `cargo test --release --test simulation -- --ignored million --nocapture`.
 
+mod both;
 mod clock;
 mod command;
 mod elector;
@@ -14,11 +15,13 @@ mod foreigner;
 mod guard;
 mod invariants;
 mod meddling;
+mod moving;
 mod mutation;
 mod network;
 mod plan;
 mod processes;
 mod runner;
+mod sight;
 mod store;
 mod supervisor;
 mod teeth;

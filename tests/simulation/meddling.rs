@@ -4,7 +4,7 @@ use crate::mutation::Mutation;
 use crate::plan::{Fault, Wishes};
 use crate::runner::{play_all, retell};
 
-fn holds_through(wishes: &Wishes, seeds: u64) {
+pub fn holds_through(wishes: &Wishes, seeds: u64) {
     if let (Some((seed, violation)), _) = play_all(0..seeds, wishes, Mutation::None) {
         retell(seed, wishes, Mutation::None);
         panic!("seed {seed}: {violation}");
@@ -22,6 +22,7 @@ const BY: Wishes = Wishes {
     stubborn_commands: false,
     long_commands: true,
     min_hold: false,
+    moving: false,
 };
 
 /// Whoever knew the record before waits the longer time; who comes new is excused.

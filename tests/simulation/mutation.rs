@@ -34,6 +34,8 @@ pub enum Mutation {
     StopBeforeRenewals,
     /// A renewal during a stop for loss puts off the kill.
     KillPutOff,
+    /// A create that is carried out late wins, whoever has held the lease meanwhile.
+    LateCreateWins,
     /// Candidates do not know marks: whatever was emptied is free.
     NoWaitAfterEmptying,
     /// The grace is not inside the lease.
@@ -42,6 +44,10 @@ pub enum Mutation {
     NoLastResort,
     /// The kill ends with the main process.
     KillMainOnly,
+    /// Who looks at two objects believes the first one.
+    FirstCounts,
+    /// Who should hold two objects holds the first one.
+    HoldsFirst,
     /// Candidates do not heed when the command is due again.
     NotBeforeIgnored,
     /// A lease that is known to be lost is treated like one that may be.

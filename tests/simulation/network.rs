@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use leaderrun::election::record::{Record, RunState, Version};
+use leaderrun::election::record::{Record, RunState, Stored, Version};
 use leaderrun::election::{Reply, Request, WatchEvent};
+use leaderrun::lock::pair::Place;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::plan::LockKind;
 use crate::tell;
 use crate::world::{Event, Thread, World};
 
@@ -22,7 +24,7 @@ pub struct ServerWatch {
 
 impl World {
     /// A request leaves its machine.
-    pub fn transmit(&mut self, run: usize, number: u32, request: Box<Request>) {
+    pub fn transmit(&mut self, run: usize, number: u32, place: Place, request: Box<Request>) {
         let elector = &self.runs[run].elector;
         if !elector.alive || elector.awaited != Some(number) {
             return;
@@ -36,14 +38,14 @@ impl World {
         tell!(self, "{} sends {}", self.name(run), Told(&request));
         if !self.is_healthy() && self.chance(self.plan.network.duplicated) {
             let at = self.arrival();
-            self.at(at, Event::Arrive { run, number, request: request.clone() });
+            self.at(at, Event::Arrive { run, number, place, request: request.clone() });
         }
         let at = self.arrival();
-        self.at(at, Event::Arrive { run, number, request });
+        self.at(at, Event::Arrive { run, number, place, request });
     }
 
     /// A request reaches the API server.
-    pub fn arrive(&mut self, run: usize, number: u32, request: Request) {
+    pub fn arrive(&mut self, run: usize, number: u32, place: Place, request: Request) {
         if self.server_down_until > self.now {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
@@ -55,7 +57,31 @@ impl World {
         if failing && self.rng.bool() {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
-        let released = matches!(&request, Request::Update(_, record) if record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released));
+        let released = releases(&request);
+        let reply = match place {
+            Place::First => self.carry_out_in_first(run, request),
+            Place::Second => self.carry_out_in_second(run, request),
+        };
+        if released && matches!(reply, Reply::Written(_)) && place == self.plan.hosts[self.runs[run].host].lock.last() {
+            self.note_due(run);
+        }
+        self.reply(run, number, if failing { Reply::Unknown { retry_after: None } } else { reply });
+    }
+
+    fn carry_out_in_second(&mut self, run: usize, request: Request) -> Reply {
+        let released = releases(&request);
+        let before = self.second.revision();
+        let reply = self.second.answer(request, self.mutation);
+        if self.second.revision() != before {
+            let shown = shown(self.second.object());
+            tell!(self, "           {}'s write to the second object is carried out: {shown}", self.name(run));
+            self.check_release(run, released);
+        }
+        reply
+    }
+
+    fn carry_out_in_first(&mut self, run: usize, request: Request) -> Reply {
+        let released = releases(&request);
         let before = self.store.revision();
         let went_on = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
         let request = self.as_sent(request);
@@ -76,12 +102,9 @@ impl World {
                 self.archive.push(present);
             }
             self.check_release(run, released);
-            if released {
-                self.note_due(run);
-            }
             self.publish();
         }
-        self.reply(run, number, if failing { Reply::Unknown { retry_after: None } } else { reply });
+        reply
     }
 
     fn reply(&mut self, run: usize, number: u32, reply: Reply) {
@@ -109,7 +132,7 @@ impl World {
             return;
         }
         let host = &self.hosts[self.runs[run].host];
-        if !host.plan.may_watch {
+        if !host.plan.may_watch || host.plan.lock != LockKind::One(Place::First) {
             return self.soon_watched(run, number, WatchEvent::Forbidden);
         }
         let cut = host.out_cut_until.max(host.in_cut_until);
@@ -201,17 +224,26 @@ impl World {
     }
 
     pub fn shown(&self) -> String {
-        match self.store.object() {
-            None => "there is no lease".to_owned(),
-            Some(stored) => {
-                let mark = match stored.record.mark() {
-                    Some(mark) => format!("run {} {:?}", mark.run, mark.state),
-                    None => "no valid mark".to_owned(),
-                };
-                let holder = &stored.record.holder_identity;
-                let seconds = stored.record.lease_duration_seconds.unwrap_or_default();
-                format!("version {}, holder {holder:?}, {mark}, {seconds} s", stored.version.resource_version)
-            }
+        shown(self.store.object())
+    }
+}
+
+fn releases(request: &Request) -> bool {
+    let Request::Update(_, record) = request else { return false };
+    record.holder_identity.is_empty() || record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released)
+}
+
+fn shown(object: Option<&Stored>) -> String {
+    match object {
+        None => "there is no lease".to_owned(),
+        Some(stored) => {
+            let mark = match stored.record.mark() {
+                Some(mark) => format!("run {} {:?}", mark.run, mark.state),
+                None => "no valid mark".to_owned(),
+            };
+            let holder = &stored.record.holder_identity;
+            let seconds = stored.record.lease_duration_seconds.unwrap_or_default();
+            format!("version {}, holder {holder:?}, {mark}, {seconds} s", stored.version.resource_version)
         }
     }
 }

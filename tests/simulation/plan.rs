@@ -5,6 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::SignedDuration;
 use leaderrun::election::timing::Timing;
+use leaderrun::lock::pair::Place;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 
@@ -57,7 +58,7 @@ pub enum Fault {
 
 impl Fault {
     /// What the promise covers.
-    pub const COVERED: [Self; 22] = [
+    pub const COVERED: [Self; 23] = [
         Self::CutOff,
         Self::CutOffOutward,
         Self::CutOffInward,
@@ -80,7 +81,17 @@ impl Fault {
         Self::Empty,
         Self::EmptyWithMark,
         Self::Shorten,
+        Self::StepDown,
     ];
+}
+
+impl Fault {
+    /// A third party writes to the lease.
+    pub fn is_meddling(self) -> bool {
+        use Fault::{Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch};
+        let meddling = [Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch];
+        meddling.contains(&self)
+    }
 }
 
 /// How messages fare on their way, each a share of one.
@@ -109,9 +120,37 @@ pub struct HostPlan {
     pub wait: Option<Duration>,
     pub kill_after: Option<Duration>,
     pub min_hold: Option<Duration>,
+    pub lock: LockKind,
     /// `--on-lost rejoin`.
     pub rejoins: bool,
     pub may_watch: bool,
+}
+
+/// Where a candidate's record lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// In one object.
+    One(Place),
+    /// In two.
+    Both,
+}
+
+impl LockKind {
+    /// Where it is read and written first.
+    pub fn first(self) -> Place {
+        match self {
+            Self::One(place) => place,
+            Self::Both => Place::First,
+        }
+    }
+
+    /// Where it is written last.
+    pub fn last(self) -> Place {
+        match self {
+            Self::One(place) => place,
+            Self::Both => Place::Second,
+        }
+    }
 }
 
 /// What a command is like; which one is drawn anew at each start.
@@ -133,6 +172,8 @@ pub struct Plan {
     /// An implementation with looser rules takes part.
     pub foreigner: bool,
     pub commands: Commands,
+    /// There are two objects.
+    pub moving: bool,
     /// The wall clocks are right.
     pub right_walls: bool,
     /// From here on everything is healthy.
@@ -157,6 +198,9 @@ pub struct Wishes {
     pub no_foreigner: bool,
     pub stubborn_commands: bool,
     pub long_commands: bool,
+    /// A system is being moved: some have their record in two objects, the others in one of these. Nobody
+    /// meddles.
+    pub moving: bool,
     /// Everybody has `--min-hold`, and the wall clocks are right.
     pub min_hold: bool,
 }
@@ -164,7 +208,8 @@ pub struct Wishes {
 impl Plan {
     pub fn draw(rng: &mut Rng, wishes: &Wishes) -> Self {
         let right_walls = wishes.min_hold || rng.f64() < 0.3;
-        let hosts = draw_hosts(rng, wishes, right_walls);
+        let moving = wishes.moving || (wishes.faults.is_none() && rng.f64() < 0.1);
+        let hosts = draw_hosts(rng, wishes, right_walls, moving);
         let longest_lease = hosts.iter().map(|host| host.clock.true_time(host.timing.lease_duration())).max();
         let longest_lease = longest_lease.unwrap_or_default();
         let longest_retry = hosts.iter().map(|host| host.clock.true_time(host.timing.retry_period())).max();
@@ -183,11 +228,12 @@ impl Plan {
             None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
         };
         faults.retain(|fault| *fault != Fault::WallClockJumps || !right_walls);
+        faults.retain(|fault| !moving || !fault.is_meddling());
         Self {
             network: draw_network(rng, wishes, longest_lease),
             faults,
             between_faults: longest_lease / rng.u64(1..6),
-            foreigner: rng.f64() < 0.25 && !wishes.no_foreigner,
+            foreigner: rng.f64() < 0.25 && !wishes.no_foreigner && !moving,
             commands: Commands {
                 longest: if wishes.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
                 endless: if wishes.long_commands { 0.8 } else { rng.f64() * 0.8 },
@@ -195,6 +241,7 @@ impl Plan {
                 descendants: rng.usize(0..5),
             },
             hosts,
+            moving,
             right_walls,
             healthy_from,
             leader_within,
@@ -203,10 +250,11 @@ impl Plan {
     }
 }
 
-fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool) -> Vec<HostPlan> {
+fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -> Vec<HostPlan> {
     let count = wishes.hosts.unwrap_or_else(|| rng.usize(2..6));
     let alike = rng.f64() < 0.7;
     let common = wishes.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
+    let one_place = if moving && rng.bool() { Place::Second } else { Place::First };
     let min_hold = wishes.min_hold || rng.f64() < 0.3;
     let one_identity = wishes.one_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)
@@ -237,6 +285,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool) -> Vec<HostPlan
             },
             kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
             min_hold: min_hold.then(|| timing.lease_duration().mul_f64(3.0 * rng.f64())),
+            lock: if moving && rng.bool() { LockKind::Both } else { LockKind::One(one_place) },
             rejoins: rng.bool(),
             may_watch: rng.f64() < 0.8,
             timing,

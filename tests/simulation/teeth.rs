@@ -28,6 +28,7 @@ const PLAIN: Wishes = Wishes {
     stubborn_commands: true,
     long_commands: true,
     min_hold: false,
+    moving: false,
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
@@ -93,6 +94,8 @@ teeth! {
         KillPutOff, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_a_third_party_empties_is_waited_for:
         NoWaitAfterEmptying, Wishes { faults: Some(EMPTYING), ..PLAIN }, Overlap;
+    a_create_that_arrives_late_is_no_win:
+        LateCreateWins, Wishes { faults: Some(&[Fault::Delete]), hosts: Some(5), ..PLAIN }, Overlap;
     the_grace_is_inside_the_lease:
         GraceBeyondLease, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
@@ -101,6 +104,10 @@ teeth! {
         KillMainOnly, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_ended_well_is_not_begun_again_before_it_is_due:
         NotBeforeIgnored, Wishes { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
+    who_looks_at_two_objects_believes_both:
+        FirstCounts, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
+    who_has_two_objects_holds_both:
+        HoldsFirst, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
     a_lease_known_to_be_lost_leaves_no_grace:
         GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }

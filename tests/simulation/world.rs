@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use fastrand::Rng;
 use leaderrun::election::record::{Record, RunId, Version};
 use leaderrun::election::{Reply, Request, WatchEvent};
+use leaderrun::lock::pair::Place;
 
 use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;
@@ -32,8 +33,8 @@ pub enum Thread {
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
-    Transmit { run: usize, number: u32, request: Box<Request> },
-    Arrive { run: usize, number: u32, request: Box<Request> },
+    Transmit { run: usize, number: u32, place: Place, request: Box<Request> },
+    Arrive { run: usize, number: u32, place: Place, request: Box<Request> },
     Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
     OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
     Watched { run: usize, number: u32, event: Box<WatchEvent> },
@@ -150,6 +151,8 @@ pub struct World {
     /// Runs that have a process.
     pub living: Vec<usize>,
     pub store: Store,
+    /// The second object, when there are two.
+    pub second: Store,
     pub server_down_until: Time,
     pub watches: Vec<ServerWatch>,
     pub foreigner: Option<Foreigner>,
@@ -194,6 +197,7 @@ impl World {
             runs: Vec::new(),
             living: Vec::new(),
             store: Store::new(),
+            second: Store::new(),
             server_down_until: 0,
             watches: Vec::new(),
             foreigner: None,
@@ -263,8 +267,8 @@ impl World {
                     Thread::Supervisor => self.run_supervisor(run),
                 }
             }
-            Event::Transmit { run, number, request } => self.transmit(run, number, request),
-            Event::Arrive { run, number, request } => self.arrive(run, number, *request),
+            Event::Transmit { run, number, place, request } => self.transmit(run, number, place, request),
+            Event::Arrive { run, number, place, request } => self.arrive(run, number, place, *request),
             Event::Answer { run, number, reply, revision } => self.answered(run, number, *reply, revision),
             Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
             Event::Watched { run, number, event } => self.watched(run, number, *event),
@@ -343,7 +347,7 @@ impl World {
         let run = self.runs.len();
         let now = self.hosts[host].plan.clock.now(self.now);
         let id = RunId::new(run.to_string());
-        let elector = Elector::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..));
+        let elector = Elector::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..), self.mutation);
         let supervisor = Supervisor::new(&self.hosts[host].plan);
         self.runs.push(Run {
             host,
@@ -389,10 +393,11 @@ impl World {
 
     fn describe(&mut self) {
         for index in 0..self.hosts.len() {
-            let HostPlan { clock, identity, timing, wait, min_hold, may_watch, .. } = self.hosts[index].plan.clone();
+            let HostPlan { clock, identity, timing, wait, min_hold, lock, may_watch, .. } =
+                self.hosts[index].plan.clone();
             tell!(
                 self,
-                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}{}",
+                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}, {lock:?}{}",
                 host_name(index),
                 clock.rate as f64 / 1e6,
                 timing.lease_duration(),

@@ -1,0 +1,87 @@
+//! A candidate whose record lives in two objects: the production pair, read and written one object after
+//! the other, as the lock does it.
+
+use std::collections::VecDeque;
+
+use leaderrun::election::record::{Record, RunId, Version};
+use leaderrun::election::{Reply, Request};
+use leaderrun::lock::pair::{Pair, Place};
+
+#[derive(Debug, Default)]
+pub struct Both {
+    seen: Pair,
+    /// What the first of two reads has read.
+    read: Option<Pair>,
+    /// What a write has still to write, and where.
+    record: Record,
+    writes: VecDeque<(Place, Option<Version>)>,
+    under_way: Option<Place>,
+}
+
+/// What comes next of a request to both.
+pub enum Next {
+    Send(Place, Request),
+    Answer(Reply),
+}
+
+impl Both {
+    /// Begins a request; the one before it is given up.
+    pub fn begin(&mut self, request: Request) -> Next {
+        self.read = None;
+        self.writes.clear();
+        let (replaced, record) = match request {
+            Request::Get => {
+                self.read = Some(Pair::default());
+                return self.send(Place::First, Request::Get);
+            }
+            Request::Create(record) => (None, record),
+            Request::Update(version, record) => (Some(version), record),
+        };
+        let Some(writes) = self.seen.writes(replaced.as_ref()) else { return Next::Answer(Reply::Conflict) };
+        (self.writes, self.record) = (writes.into(), record);
+        self.write_next().expect("there are two writes")
+    }
+
+    /// One of the two has answered.
+    pub fn answered(&mut self, reply: Reply, run: &RunId) -> Next {
+        let place = self.under_way.take().expect("what was sent is answered");
+        match (reply, &mut self.read) {
+            (Reply::Read(stored), Some(read)) => {
+                read.note(place, stored);
+                if place == Place::First {
+                    return self.send(Place::Second, Request::Get);
+                }
+                self.seen = self.read.take().unwrap_or_default();
+                Next::Answer(Reply::Read(self.seen.stored(run)))
+            }
+            (Reply::Written(stored), _) => {
+                self.seen.note(place, Some(stored));
+                let both = self.seen.stored(run).map_or(Reply::Unknown { retry_after: None }, Reply::Written);
+                self.write_next().unwrap_or(Next::Answer(both))
+            }
+            (reply, _) => Next::Answer(reply),
+        }
+    }
+
+    /// What the first of the two has.
+    pub fn first_record(&self) -> Record {
+        self.seen.of(Place::First).map(|stored| stored.record.clone()).unwrap_or_default()
+    }
+
+    fn write_next(&mut self) -> Option<Next> {
+        let (place, replaced) = self.writes.pop_front()?;
+        let record = self.record.clone();
+        Some(self.send(
+            place,
+            match replaced {
+                Some(version) => Request::Update(version, record),
+                None => Request::Create(record),
+            },
+        ))
+    }
+
+    fn send(&mut self, place: Place, request: Request) -> Next {
+        self.under_way = Some(place);
+        Next::Send(place, request)
+    }
+}
