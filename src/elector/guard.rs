@@ -91,7 +91,13 @@ impl Guard {
         loop {
             self.handle_reports();
             for event in self.race.events() {
-                self.policy.handle_event(Instant::now(), event?);
+                match event {
+                    Ok(event) => self.policy.handle_event(Instant::now(), event),
+                    Err(failure) => {
+                        journal::failed(&failure);
+                        self.policy.handle_election_failed(Instant::now());
+                    }
+                }
             }
             if !self.supervisor_gone && self.supervisor.is_dead() {
                 self.supervisor_gone = true;

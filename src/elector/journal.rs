@@ -10,7 +10,7 @@ use crate::channel::{End, Reason, Remark};
 use crate::election::{Campaign, News};
 use crate::lock::LockName;
 use crate::process::{signals, tree};
-use crate::telemetry::log::printable;
+use crate::telemetry::log::{printable, printable_cause};
 use crate::telemetry::metrics::Loss;
 
 /// A candidate begins.
@@ -186,6 +186,11 @@ pub fn guard(news: &GuardNews) {
         GuardNews::Leading(_) | GuardNews::Lost(_) | GuardNews::Ending | GuardNews::Gone => {}
         GuardNews::CommandEnded(End::NotExecuted(_)) => {}
     }
+}
+
+/// leaderrun itself fails.
+pub fn failed(failure: &anyhow::Error) {
+    error!(event = "failed", "{}", printable_cause(failure));
 }
 
 /// After a loss, everything begins again.

@@ -13,7 +13,6 @@ pub mod rejoin;
 use std::str::FromStr;
 
 use anyhow::Context;
-use tracing::error;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::campaign::Race;
@@ -31,7 +30,7 @@ use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
 use crate::telemetry::http::{self, HttpAddress};
-use crate::telemetry::log::{self, Format, printable_cause};
+use crate::telemetry::log::{self, Format};
 use crate::telemetry::state::{self, Observer, ReadyWhen, State};
 
 /// What the elector has to know from the command line.
@@ -90,7 +89,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
         }
         Ok((status, _)) => status,
         Err(failure) => {
-            error!(event = "failed", "{}", printable_cause(&failure));
+            journal::failed(&failure);
             exit::FAILED
         }
     };

@@ -249,6 +249,16 @@ impl Policy {
         }
     }
 
+    /// There is no election any more, for a reason that has nothing to do with it. A command runs to the end
+    /// of its tenure: nobody renews, and the supervisor needs nobody to stop and kill it.
+    pub fn handle_election_failed(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Waiting { .. } => self.phase = Phase::Ending { status: exit::FAILED, until: now },
+            Phase::Ending { until, .. } => *until = now,
+            Phase::Leading { .. } | Phase::Killing => {}
+        }
+    }
+
     /// The supervisor is dead, and what it said before was handed in.
     pub fn handle_supervisor_dead(&mut self, now: Instant) {
         match self.phase {

@@ -267,3 +267,20 @@ fn a_claim_that_crossed_with_the_end_is_given_back() {
     policy.handle_event(now, Event::Finished(Outcome::Stopped));
     assert_eq!(ends_with(&mut policy, now), Some(exit::SIGNALED + libc::SIGTERM as u8));
 }
+
+#[test]
+fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
+    let now = Instant::now();
+    let mut waiting = policy();
+    waiting.handle_election_failed(now);
+    assert_eq!(ends_with(&mut waiting, now), Some(exit::FAILED));
+
+    let mut policy = leading(now);
+    policy.handle_election_failed(now);
+    assert_eq!(ends_with(&mut policy, now), None);
+    policy.handle_timeout(tenure(now).last_resort());
+    assert_eq!(actions(&mut policy), [Action::TakeOver(Failure::Late)]);
+    policy.handle_tree_empty(now);
+    policy.handle_election_failed(now);
+    assert_eq!(ends_with(&mut policy, now), Some(exit::LOST));
+}
