@@ -27,6 +27,10 @@ const APART_PER_CONTENDER: Duration = Duration::from_micros(250);
 /// One fraction tells little: it makes an estimate grow at most so many times.
 const LARGEST_STEP: f64 = 16.0;
 
+/// And below this at most by one: one of twelve that wait alone draws like the first of eight, and would make
+/// the next hand-over wait for a crowd that is not there.
+const CROWD: u32 = FEW + 3;
+
 /// What a refused claim says at least of the number, as a multiple of the estimate.
 const CROWDED_STEP: f64 = 4.0;
 
@@ -49,7 +53,8 @@ pub fn corrected(contenders: u32, fraction: Option<f64>, was_refused: bool, tran
         let drawn = (LN_2 / fraction).clamp(1.0, found * LARGEST_STEP);
         // Where claims are refused so often that a winner was refused before, fractions say little.
         let least = if was_refused { found * CROWDED_STEP } else { 1.0 };
-        return (found * drawn.max(least)).sqrt().round() as u32;
+        let estimate = (found * drawn.max(least)).sqrt().round() as u32;
+        return if contenders < CROWD { estimate.min(contenders + 1) } else { estimate };
     }
     if transitions.is_multiple_of(PROBED_EVERY) { FEW + 1 } else { contenders }
 }
@@ -70,6 +75,21 @@ mod tests {
         assert_eq!(spread(100, LONG), Duration::from_secs(2));
         assert_eq!(spread(u32::MAX, LONG), LONG);
         assert!(spread(FEW + 1, LONG) < Duration::from_millis(10));
+    }
+
+    #[test]
+    fn two_candidates_hardly_ever_wait_for_a_crowd() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut estimate, mut waits) = (1, Vec::new());
+        for transitions in 0..100_000 {
+            let fraction = random.f64();
+            waits.push(spread(estimate, LONG).mul_f64(fraction));
+            estimate = corrected(estimate, Some(fraction), false, transitions);
+        }
+        waits.sort();
+        assert_eq!(waits[80_000], Duration::ZERO);
+        assert!(waits[99_000] < Duration::from_millis(9), "{:?}", waits[99_000]);
+        assert!(waits[99_900] < Duration::from_millis(16), "{:?}", waits[99_900]);
     }
 
     #[test]
