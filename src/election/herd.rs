@@ -14,8 +14,10 @@ use std::time::Duration;
 pub const FEW: u32 = 5;
 
 /// Those that claim at once do not learn how many they are: at every eighth acquisition an estimate of
-/// few is replaced by the least one that makes them spread.
+/// few is replaced by the least one that makes them spread. Not at the first: one that takes over a new
+/// lease is alone as a rule.
 const PROBED_EVERY: u32 = 8;
+const FIRST_PROBE: u32 = 1;
 
 /// How far apart the claims of many are on average: long enough for a claim to reach the watches of
 /// the others.
@@ -56,7 +58,7 @@ pub fn corrected(contenders: u32, fraction: Option<f64>, was_refused: bool, tran
         let estimate = (found * drawn.max(least)).sqrt().round() as u32;
         return if contenders < CROWD { estimate.min(contenders + 1) } else { estimate };
     }
-    if transitions.is_multiple_of(PROBED_EVERY) { FEW + 1 } else { contenders }
+    if transitions % PROBED_EVERY == FIRST_PROBE { FEW + 1 } else { contenders }
 }
 
 #[cfg(test)]

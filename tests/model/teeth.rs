@@ -33,7 +33,7 @@ macro_rules! teeth {
 
 teeth! {
     t0_is_taken_before_sending: SentBefore, 2 of &[Kind::Late, Kind::Cut], within 5 s, Overlap;
-    writes_are_compare_and_swap: CompareAndSwap, 2 of &[Kind::CommandEnds, Kind::Again], within 1 s, Overlap;
+    writes_are_compare_and_swap: CompareAndSwap, 3 of &[Kind::CommandEnds, Kind::Late, Kind::Again], within 2 s, Overlap;
     // Two claims of what has run out, one of them by the holder of before; the one that came first is deleted.
     writes_name_the_uid: Uid, 2 of &[Kind::Freeze, Kind::Delete], within 5 s, Overlap;
     released_when_nothing_is_left: ReleaseAtTheEnd, 1 of &[Kind::CommandEnds], within 1 s, ReleasedAlive;
