@@ -24,7 +24,7 @@ pub struct Sighting {
     fallback: Duration,
 }
 
-/// Displaced holders that are remembered besides the last one, whose time is the longest as a rule.
+/// Displaced holders that are remembered.
 const MOST_DISPLACED: usize = 16;
 
 /// A holder that may be alive although the record no longer says so: somebody else emptied, overwrote or
@@ -80,16 +80,23 @@ impl Sighting {
             };
             if before.is_some_and(|before| is_displaced(before, after, out_of_turn || made_anew)) {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
-                let displaced = Displaced { run: run(before).cloned(), until, holds_for };
-                self.displaced.truncate(MOST_DISPLACED);
-                self.displaced.push(displaced);
+                self.remember(Displaced { run: run(before).cloned(), until, holds_for });
             }
             self.holds_for = said_before.map_or(said, |before| before.max(said));
         }
-        self.displaced.retain(|displaced| now.boot < displaced.until && !displaced.is_back(writer));
+        self.displaced.retain(|displaced| !displaced.is_back(writer));
         self.due = due(now, &stored);
         self.stored = stored;
         changed
+    }
+
+    /// Its time may pass and it may still come back: what it stated is not forgotten by then.
+    fn remember(&mut self, displaced: Displaced) {
+        let first_over = (0..self.displaced.len()).min_by_key(|index| self.displaced[*index].until);
+        if let Some(first_over) = first_over.filter(|_| self.displaced.len() >= MOST_DISPLACED) {
+            self.displaced.remove(first_over);
+        }
+        self.displaced.push(displaced);
     }
 
     /// The record, if there is one.

@@ -296,13 +296,19 @@ fn a_holder_that_is_back_releases_for_good() {
 
 #[test]
 fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    play.election.handle_watch(play.now, WatchEvent::Deleted);
-    // It wrote the record again, which was not seen; then somebody shortened it.
-    play.watched(others("r", RunState::Held, T2, 1));
-    assert_eq!(play.wakes_in(), 15 * SECOND);
+    for away in [Duration::ZERO, 60 * SECOND] {
+        let mut play = Play::start(None);
+        play.read(Some(others("r", RunState::Held, T1, 15)));
+        play.actions();
+        play.election.handle_watch(play.now, WatchEvent::Deleted);
+        play.passes(away);
+        play.election.handle_reply(play.now, Reply::Conflict);
+        play.election.handle_watch(play.now, WatchEvent::Deleted);
+        // It wrote the record again, which was not seen; then somebody shortened it.
+        play.watched(others("r", RunState::Held, T2, 1));
+        let waits = play.election.sighted().expect("a record").1.since(play.now.boot);
+        assert_eq!(waits, 15 * SECOND, "away for {away:?}");
+    }
 }
 
 #[test]
