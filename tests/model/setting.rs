@@ -10,8 +10,9 @@ use crate::disturbance::Kind;
 
 /// What killing takes at most: the last resort's patience, and then the tree's death.
 pub const KILLING: Duration = Duration::from_millis(150);
-/// From SIGKILL to the death of the last process, in the worst case.
-pub const DYING: Duration = Duration::from_millis(100);
+/// From SIGKILL to the death of the last process, in the worst case. A little less than what is left of the above: where
+/// nothing takes any time, the next command can start in the very instant in which that is over.
+pub const DYING: Duration = Duration::from_millis(99);
 
 /// A rule taken away where the machines meet the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
