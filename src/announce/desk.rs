@@ -179,9 +179,12 @@ impl Desk {
         else {
             return;
         };
+        let retry_period = self.announcement.timing.retry_period();
         let pause = match ended {
             Err(Refusal::Forbidden(_)) => FORBIDDEN,
-            _ => self.announcement.timing.retry_period() / 4,
+            // In a hurry only where it leads.
+            _ if route.may_be_shown() => retry_period / 4,
+            _ => retry_period * 5,
         };
         let done = if ended.is_ok() { Done::Well } else { Done::Badly { pause } };
         route.ended(Instant::now(), &step, done);
