@@ -83,6 +83,8 @@ impl PodLabel {
         let mut changed = false;
         for _ in 0..TRIES {
             let mut labelled = pods.labelled(key, value).await?;
+            // Others may have chosen the same label for pods of their own.
+            labelled.retain(|pod| pod["metadata"]["name"] == *self.pod || was_marked(pod));
             let mine = labelled.iter().position(|pod| pod["metadata"]["name"] == *self.pod);
             let mine = mine.map(|index| labelled.swap_remove(index));
             check(until)?;
@@ -114,7 +116,8 @@ impl PodLabel {
         for _ in 0..TRIES {
             // A pod that is gone has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
-            let is_labelled = !pod["metadata"]["labels"][&self.label.key].is_null();
+            // What else the key may say on this pod was not said by leaderrun.
+            let is_labelled = pod["metadata"]["labels"][&self.label.key] == *self.label.value;
             let withdrawn = match token {
                 Some(token) => self.mark(pods, &pod, Value::Null, token).await,
                 None if is_labelled => self.strip(pods, &pod).await,
@@ -143,6 +146,11 @@ impl PodLabel {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         pods.merge(name, &based_on(pod, json!({ "labels": { &self.label.key: Value::Null } }))).await
     }
+}
+
+/// Whether leaderrun has ever changed the label of this pod.
+fn was_marked(pod: &Value) -> bool {
+    !pod["metadata"]["annotations"][CHANGED_ANNOTATION].is_null()
 }
 
 /// A patch of an object's metadata that is refused when the object has changed.

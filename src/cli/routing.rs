@@ -38,7 +38,7 @@ pub struct RoutingArguments {
     pod: Option<String>,
 
     /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; can be repeated
-    #[arg(long = "port", env = "LEADERRUN_PORT", value_name = "PORT", value_delimiter = ',', help_heading = ROUTING)]
+    #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', help_heading = ROUTING)]
     ports: Vec<ServicePort>,
 
     /// The address by which the Service reaches the command [default: the one by which the API server is reached]

@@ -333,7 +333,7 @@ impl Policy {
         if asks_for_an_end(signal) {
             let first = self.asked_to_end.is_none();
             self.asked_to_end = self.asked_to_end.or(Some(signal));
-            if first && self.routes && self.started {
+            if first && self.routes && self.started && signal != libc::SIGHUP {
                 self.held = Some(Held { signal, until: now + LEADING_AWAY });
                 return self.tell(News::Ending);
             }
