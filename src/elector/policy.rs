@@ -18,6 +18,7 @@
 //! signals, children.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::time::Duration;
 
 use crate::channel::{End, Gone, Order, Report};
@@ -141,6 +142,8 @@ pub struct Policy {
     /// Traffic is led to the command while it runs.
     routes: bool,
     started: bool,
+    /// It is led away, since the command is to end.
+    leads_away: bool,
     held: Option<Held>,
     /// The signal that asked leaderrun to end, if one was relayed.
     asked_to_end: Option<i32>,
@@ -158,6 +161,7 @@ impl Policy {
             longest_release,
             routes,
             started: false,
+            leads_away: false,
             held: None,
             asked_to_end: None,
             actions: VecDeque::new(),
@@ -331,14 +335,20 @@ impl Policy {
     fn relay(&mut self, now: Instant, signal: i32) {
         let Phase::Leading { .. } = self.phase else { return };
         if asks_for_an_end(signal) {
-            let first = self.asked_to_end.is_none();
             self.asked_to_end = self.asked_to_end.or(Some(signal));
-            if first && self.routes && self.started && signal != libc::SIGHUP {
-                self.held = Some(Held { signal, until: now + LEADING_AWAY });
-                return self.tell(News::Ending);
+        }
+        // Not SIGHUP, by which many commands only read their settings again.
+        if self.routes && matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
+            if mem::replace(&mut self.leads_away, true) {
+                // Who asks again does not want to wait.
+                self.let_go();
+            } else {
+                self.tell(News::Ending);
+                if self.started {
+                    self.held = Some(Held { signal, until: now + LEADING_AWAY });
+                    return;
+                }
             }
-            // Who asks again does not want to wait.
-            self.let_go();
         }
         self.order(Order::Signal(signal));
     }

@@ -242,7 +242,19 @@ fn before_the_command_has_started_nothing_is_led_to_it() {
     let now = Instant::now();
     let mut policy = Policy { routes: true, ..leading(now) };
     policy.handle_signal(now, libc::SIGTERM);
+    assert!(policy.actions.contains(&Action::Tell(News::Ending)), "and nothing will be");
     assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
+}
+
+#[test]
+fn a_command_that_reads_its_settings_again_keeps_its_traffic() {
+    let now = Instant::now();
+    let mut policy = routed(now);
+    policy.handle_signal(now, libc::SIGHUP);
+    assert!(!policy.actions.contains(&Action::Tell(News::Ending)));
+    assert_eq!(actions(&mut policy), [signal(libc::SIGHUP)]);
+    policy.handle_signal(now, libc::SIGTERM);
+    assert_eq!(told(&mut policy), [News::Ending]);
 }
 
 #[test]
