@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
-use jiff::Timestamp;
 use kube::Client;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -31,8 +30,10 @@ impl Resource {
 /// Why a request did not do what it should.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The object is not what it was when it was read, or not there any more.
+    /// The object is not what it was when it was read.
     Conflict,
+    /// There is no such object.
+    Missing,
     /// Not allowed.
     Forbidden(String),
     /// Anything else, for people.
@@ -43,6 +44,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict => f.write_str("it is changed by others all the time"),
+            Self::Missing => f.write_str("it is gone"),
             Self::Forbidden(reason) | Self::Other(reason) => f.write_str(reason),
         }
     }
@@ -66,7 +68,7 @@ impl Collection {
     pub async fn get(&self, name: &str) -> Result<Option<Value>, Refusal> {
         match self.ask(Method::GET, &format!("/{name}"), None).await {
             Ok(object) => Ok(Some(object)),
-            Err(Refusal::Conflict) => Ok(None),
+            Err(Refusal::Missing) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     }
@@ -103,7 +105,8 @@ impl Collection {
         match timeout(self.patience, self.client.request::<Value>(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) => Err(match status.code {
-                404 | 409 => Refusal::Conflict,
+                404 => Refusal::Missing,
+                409 => Refusal::Conflict,
                 403 => Refusal::Forbidden(printable(&status.message)),
                 _ => Refusal::Other(format!("{}: {}", what(), printable(&status.message))),
             }),
@@ -111,15 +114,4 @@ impl Collection {
             Err(_) => Err(Refusal::Other(format!("{}: no answer", what()))),
         }
     }
-}
-
-/// What an object is marked with when it is written for a leadership. No two are equal, so each changes
-/// the object's version, and what was sent before arrives too late from then on.
-pub fn stamp(token: &str) -> String {
-    format!("{token} {:.9}", Timestamp::now())
-}
-
-/// Whether that was written for the leadership with this fencing token.
-pub fn is_stamp_of(token: &str, mark: &Value) -> bool {
-    mark.as_str().and_then(|mark| mark.split_once(' ')).is_some_and(|(of, _)| of == token)
 }

@@ -1,36 +1,40 @@
 //! The thread's work: one step about the traffic and one Event at a time.
 
+use std::io;
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture};
 use nix::sys::eventfd::EventFd;
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tracing::{info, warn};
+use tokio::task::spawn_blocking;
+use tracing::{debug, info, warn};
 
 use super::collection::{Collection, Refusal};
-use super::endpoint_slice::ENDPOINT_SLICES;
+use super::endpoint_slice::{ENDPOINT_SLICES, Service};
+use super::mark::Mark;
 use super::pod_label::PODS;
 use super::route::{Done, Route, Step};
 use super::{Announcement, Routing, events};
-use crate::lock::ObjectName;
 use crate::lock::kubernetes::Cluster;
 use crate::process::clock::{Instant, Timer};
 use crate::process::readable::Readable;
+use crate::telemetry::log::printable_cause;
 use crate::telemetry::state::Update;
-
-/// How long what is forbidden is not tried again; roles may arrive later.
-const FORBIDDEN: Duration = Duration::from_secs(60);
 
 /// How long after the start of the command an Event says so: a hand-over has more urgent things to do.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// How long the first request of a withdrawal may take, for which a command waits. Its connection was idle for
+/// long, and may be dead: the next one gets another.
+const HURRY: Duration = Duration::from_millis(300);
+
 pub struct Desk {
-    announcement: Announcement,
-    cluster: Option<Cluster>,
+    reach: Arc<Reach>,
     route: Option<Route>,
     /// What is being done about the traffic.
     step: Option<(Step, BoxFuture<'static, Result<bool, Refusal>>)>,
@@ -39,6 +43,8 @@ pub struct Desk {
     led_away: Arc<EventFd>,
     /// Somebody waits for the traffic to be led away.
     awaited: bool,
+    /// Leading it away is not allowed.
+    hopeless: bool,
     /// Of the lock's objects, in the present leadership.
     uids: Vec<String>,
     /// An Event has said that a leadership began, and none that it is over.
@@ -53,13 +59,13 @@ impl Desk {
     pub fn new(announcement: Announcement, led_away: Arc<EventFd>) -> Self {
         let route = announcement.routing.as_ref().map(|_| Route::new(announcement.timing.attempt()));
         Self {
-            announcement,
-            cluster: None,
+            reach: Arc::new(Reach { announcement, cluster: OnceCell::new(), address: OnceCell::new() }),
             route,
             step: None,
             complaint: None,
             led_away,
             awaited: false,
+            hopeless: false,
             uids: Vec::new(),
             leads: false,
             event: None,
@@ -69,22 +75,22 @@ impl Desk {
     }
 
     /// Works until it is told that everything is over, and has done what was left to do.
-    pub async fn work(mut self, mut told: UnboundedReceiver<Update>) -> Result<()> {
+    pub async fn work(mut self, mut told: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         loop {
             let now = Instant::now();
-            self.take_step(now).await?;
+            self.take_step(now);
             if self.over && self.event.is_none() && !self.leaves_traffic() {
                 return Ok(());
             }
             if self.event_at.is_some_and(|at| now >= at) {
-                self.write_first_event().await?;
+                self.write_first_event();
             }
             let next_step = self.route.as_ref().and_then(|route| route.next_timeout(now));
             timer.get().set(next_step.into_iter().chain(self.event_at).min())?;
             tokio::select! {
                 biased;
-                Some(update) = told.recv() => self.handle(&update).await?,
+                Some(update) = told.recv() => self.handle(&update),
                 Some(ended) = OptionFuture::from(self.step.as_mut().map(|(_, step)| step)) => self.handle_step(ended),
                 Some(()) = OptionFuture::from(self.event.as_mut()) => self.event = None,
                 ready = timer.ready() => ready?,
@@ -94,10 +100,10 @@ impl Desk {
 
     /// Whether traffic may still be led here, and that can be helped.
     fn leaves_traffic(&self) -> bool {
-        self.step.is_some() && self.route.as_ref().is_some_and(Route::may_be_shown)
+        !self.hopeless && self.route.as_ref().is_some_and(Route::may_be_shown)
     }
 
-    async fn handle(&mut self, update: &Update) -> Result<()> {
+    fn handle(&mut self, update: &Update) {
         if let Some(route) = &mut self.route {
             route.told(update);
         }
@@ -106,92 +112,89 @@ impl Desk {
             Update::CommandStarted => self.event_at = Some(Instant::now() + SETTLED),
             Update::Ending => {
                 self.awaited = true;
-                self.answer(false);
+                self.answer();
             }
-            Update::Lost(_) => self.write_last_event().await?,
+            Update::Lost(_) => self.write_last_event(),
             Update::Over => {
                 self.over = true;
-                self.write_last_event().await?;
+                self.write_last_event();
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    async fn write_first_event(&mut self) -> Result<()> {
-        (self.event_at, self.leads) = (None, true);
-        self.write_event("became leader").await
-    }
-
-    async fn write_last_event(&mut self) -> Result<()> {
-        if self.event_at.is_some() {
-            self.write_first_event().await?;
-        }
-        if mem::take(&mut self.leads) {
-            self.write_event("stopped leading").await?;
-        }
-        Ok(())
     }
 
     /// Says that the traffic was led away, to whom that may concern. Or that it is of no use to wait.
-    fn answer(&mut self, hopeless: bool) {
-        let withdrawn = self.route.as_ref().is_none_or(|route| !route.may_be_shown());
-        if self.awaited && (withdrawn || hopeless) {
+    fn answer(&mut self) {
+        if self.awaited && !self.leaves_traffic() {
             self.awaited = false;
             let _ = self.led_away.write(1);
         }
     }
 
-    async fn write_event(&mut self, what: &str) -> Result<()> {
-        let (cluster, namespace) = self.cluster().await?;
-        let Announcement { kind, name, identity, timing, .. } = &self.announcement;
-        let (first, second) = kind.resources();
-        let objects = [Some(first), second].into_iter().flatten();
-        let objects = objects.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
-        let subjects = objects.zip(self.uids.clone()).collect();
-        let message = format!("{identity} {what}");
-        let before = self.event.take();
-        let event = events::write(cluster, subjects, message, timing.attempt());
-        self.event = Some(OptionFuture::from(before).then(|_| event).boxed());
-        Ok(())
+    fn write_first_event(&mut self) {
+        (self.event_at, self.leads) = (None, true);
+        self.write_event("became leader");
+    }
+
+    fn write_last_event(&mut self) {
+        if self.event_at.is_some() {
+            self.write_first_event();
+        }
+        if mem::take(&mut self.leads) {
+            self.write_event("stopped leading");
+        }
+    }
+
+    fn write_event(&mut self, what: &str) {
+        let (before, reach, uids) = (self.event.take(), Arc::clone(&self.reach), self.uids.clone());
+        let message = format!("{} {what}", reach.announcement.identity);
+        let event = async move {
+            OptionFuture::from(before).await;
+            match reach.cluster().await {
+                Ok((cluster, namespace)) => {
+                    let Announcement { kind, name, timing, .. } = &reach.announcement;
+                    let subjects = kind.objects(&namespace, name).into_iter().zip(uids).collect();
+                    events::write(cluster, subjects, &message, timing.attempt()).await;
+                }
+                Err(refusal) => debug!("no Event is written: {refusal}"),
+            }
+        };
+        self.event = Some(event.boxed());
     }
 
     /// Begins what has to be done about the traffic, and drops what is under way if that is no longer it.
-    async fn take_step(&mut self, now: Instant) -> Result<()> {
-        let Some(next) = self.route.as_ref().and_then(|route| route.next(now)) else { return Ok(()) };
-        let goes_on = |under_way: &Step| mem::discriminant(under_way) == mem::discriminant(&next);
-        if self.step.as_ref().is_some_and(|(under_way, _)| goes_on(under_way)) {
-            return Ok(());
+    fn take_step(&mut self, now: Instant) {
+        let Some(route) = &mut self.route else { return };
+        let Some(next) = route.next(now) else { return };
+        if self.step.as_ref().is_some_and(|(under_way, _)| under_way.is_same_way(&next)) {
+            return;
         }
-        let (cluster, namespace) = self.cluster().await?;
-        if let (Some(route), Some(routing)) = (&mut self.route, self.announcement.routing.clone()) {
-            route.begun(&next);
-            let (step, patience) = (next.clone(), self.announcement.timing.attempt());
-            let taken = async move { take(&step, &routing, &cluster, &namespace, patience).await };
-            self.step = Some((next, taken.boxed()));
-        }
-        Ok(())
+        let in_a_hurry = matches!(next, Step::Withdraw { .. }) && route.failures() == 0;
+        let attempt = self.reach.announcement.timing.attempt();
+        let patience = if in_a_hurry { attempt.min(HURRY) } else { attempt };
+        route.begun(&next);
+        let (reach, step) = (Arc::clone(&self.reach), next.clone());
+        self.step = Some((next, async move { reach.take(&step, patience).await }.boxed()));
     }
 
     fn handle_step(&mut self, ended: Result<bool, Refusal>) {
         let (Some((step, _)), Some(route), Some(routing)) =
-            (self.step.take(), &mut self.route, &self.announcement.routing)
+            (self.step.take(), &mut self.route, &self.reach.announcement.routing)
         else {
             return;
         };
-        let retry_period = self.announcement.timing.retry_period();
-        let pause = match ended {
-            Err(Refusal::Forbidden(_)) => FORBIDDEN,
-            // In a hurry only where it leads.
-            _ if route.may_be_shown() => retry_period / 4,
-            _ => retry_period * 5,
+        let done = match ended {
+            Ok(_) => Done::Well,
+            Err(Refusal::Forbidden(_)) => Done::Forbidden,
+            Err(_) => Done::Badly,
         };
-        let done = if ended.is_ok() { Done::Well } else { Done::Badly { pause } };
         route.ended(Instant::now(), &step, done);
-        let hopeless = matches!(ended, Err(Refusal::Forbidden(_)));
+        self.hopeless = done == Done::Forbidden;
         match ended {
             Ok(changed) => {
-                self.complaint = None;
+                if self.complaint.take().is_some() {
+                    info!(event = "routing_trouble_over", "{routing}: no trouble any more");
+                }
                 match step {
                     Step::Show { .. } if changed => info!(event = "routed", "{routing} leads here"),
                     Step::Withdraw { .. } if changed => {
@@ -208,45 +211,61 @@ impl Desk {
                 }
             }
         }
-        self.answer(hopeless);
-    }
-
-    /// The way to the API server, made when first needed, and the namespace of the lock.
-    async fn cluster(&mut self) -> Result<(Cluster, String)> {
-        let Announcement { cluster: options, timing, namespace, .. } = &self.announcement;
-        let cluster = match self.cluster.take() {
-            Some(cluster) => cluster,
-            None => Cluster::from_options(options.clone(), timing.attempt()).await?,
-        };
-        let namespace = namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
-        self.cluster = Some(cluster.clone());
-        Ok((cluster, namespace))
+        self.answer();
     }
 }
 
-/// Takes a step. Whether it changed anything.
-async fn take(
-    step: &Step,
-    routing: &Routing,
-    cluster: &Cluster,
-    namespace: &str,
-    patience: Duration,
-) -> Result<bool, Refusal> {
-    let collection = |resource| Collection::new(cluster, resource, namespace, patience);
-    match routing {
-        Routing::PodLabel(label) => {
-            let pods = collection(PODS);
-            match step {
-                Step::Show { token, until } => label.show(&pods, token, *until).await,
-                Step::Withdraw { token } => label.withdraw(&pods, token.as_deref()).await,
+/// The way to the API server, made when first needed: a failure is one like any other, and it is tried again.
+struct Reach {
+    announcement: Announcement,
+    cluster: OnceCell<Cluster>,
+    address: OnceCell<IpAddr>,
+}
+
+impl Reach {
+    /// And the namespace of the lock.
+    async fn cluster(&self) -> Result<(&Cluster, String), Refusal> {
+        let Announcement { cluster: options, timing, namespace, .. } = &self.announcement;
+        let made = self.cluster.get_or_try_init(|| Cluster::from_options(options.clone(), timing.attempt())).await;
+        let cluster = made.map_err(|failure| Refusal::Other(printable_cause(&failure)))?;
+        Ok((cluster, namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned())))
+    }
+
+    async fn address(&self, service: &Service, cluster: &Cluster) -> Result<IpAddr, Refusal> {
+        let find = || async {
+            let (service, server) = (service.clone(), cluster.host_and_port());
+            let found = spawn_blocking(move || service.address(&server)).await;
+            found.unwrap_or_else(|failure| Err(Refusal::Other(failure.to_string())))
+        };
+        self.address.get_or_try_init(find).await.copied()
+    }
+
+    /// Takes a step. Whether it changed anything.
+    async fn take(&self, step: &Step, patience: Duration) -> Result<bool, Refusal> {
+        let (cluster, namespace) = self.cluster().await?;
+        let collection = |resource| Collection::new(cluster, resource, &namespace, patience);
+        let mark = |token: &str| Mark {
+            lock: format!("{namespace}/{}", self.announcement.name),
+            run: self.announcement.run.to_string(),
+            token: token.to_owned(),
+        };
+        match &self.announcement.routing {
+            None => Ok(false),
+            Some(Routing::PodLabel(label)) => {
+                let pods = collection(PODS);
+                match step {
+                    Step::Show { token, until, anew } => label.show(&pods, &mark(token), *until, *anew).await,
+                    Step::Withdraw { token } => label.withdraw(&pods, &mark(token)).await,
+                }
             }
-        }
-        Routing::Service(service) => {
-            let slices = collection(ENDPOINT_SLICES);
-            let address = service.address(&cluster.host_and_port())?;
-            match step {
-                Step::Show { token, until } => service.show(&slices, address, token, *until).await,
-                Step::Withdraw { token } => service.withdraw(&slices, address, token.as_deref()).await,
+            Some(Routing::Service(service)) => {
+                let (slices, address) = (collection(ENDPOINT_SLICES), self.address(service, cluster).await?);
+                match step {
+                    Step::Show { token, until, anew } => {
+                        service.show(&slices, address, &mark(token), *until, *anew).await
+                    }
+                    Step::Withdraw { token } => service.withdraw(&slices, address, &mark(token)).await,
+                }
             }
         }
     }

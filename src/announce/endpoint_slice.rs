@@ -7,11 +7,12 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::collection::{Collection, Refusal, Resource, is_stamp_of, stamp};
+use super::collection::{Collection, Refusal, Resource};
+use super::mark::Mark;
 use crate::lock::{Rule, check_label};
 use crate::process::clock::Instant;
 
-/// Says for which leadership the endpoints were last changed: see [`stamp`].
+/// The [`Mark`] of who last changed the endpoints.
 const CHANGED_ANNOTATION: &str = "leaderrun/endpoints-changed";
 
 /// Tries against other candidates that write it meanwhile.
@@ -62,6 +63,18 @@ impl ServiceName {
     }
 }
 
+/// Whether these can be ports of one Service.
+///
+/// # Errors
+/// A sentence with a value that would do.
+pub fn check_ports(ports: &[ServicePort]) -> Result<(), &'static str> {
+    let is_twice = |(index, port): (usize, &ServicePort)| ports[..index].iter().any(|other| other.name == port.name);
+    match ports.iter().enumerate().any(is_twice) {
+        true => Err("each of several ports has a name of its own; http:80,https:443 would do"),
+        false => Ok(()),
+    }
+}
+
 /// A port of a Service, as `--port` takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
@@ -92,11 +105,13 @@ impl FromStr for ServicePort {
 
 impl Service {
     /// This candidate's address, found out where it is not given, by the API server's host and port.
+    ///
+    /// # Errors
+    /// When there is no way there, or it begins at an address that nobody else can reach.
     pub fn address(&self, (host, port): &(String, u16)) -> Result<IpAddr, Refusal> {
         if let Some(address) = self.address {
             return Ok(address);
         }
-        let no_address = |reason| Refusal::Other(format!("{reason}; --address says where this candidate answers"));
         let route = || -> io::Result<SocketAddr> {
             let server = (host.as_str(), *port).to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
             let any: IpAddr = if server.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
@@ -105,61 +120,55 @@ impl Service {
             socket.connect(server)?;
             socket.local_addr()
         };
-        match route() {
-            Ok(local) if !local.ip().is_loopback() => Ok(local.ip()),
-            Ok(_) => Err(no_address("the API server is on this machine".to_owned())),
-            Err(failure) => Err(no_address(format!("no way to the API server: {failure}"))),
-        }
+        let found = match route() {
+            Ok(local) if is_reachable(&local.ip()) => return Ok(local.ip()),
+            Ok(local) => format!("nobody else reaches this candidate at {}", local.ip()),
+            Err(failure) => format!("no way to the API server: {failure}"),
+        };
+        Err(Refusal::Other(format!("{found}; --address says where it answers")))
     }
 
-    /// Makes this candidate the only endpoint, and sends nothing more once the time is over. Whether that
-    /// changed anything.
+    /// Makes this candidate the only endpoint, and sends nothing more once the time is over. Where it is already
+    /// nothing is written, unless `anew`. Whether that changed anything.
     pub async fn show(
         &self,
         slices: &Collection,
         address: IpAddr,
-        token: &str,
+        mark: &Mark,
         until: Instant,
+        anew: bool,
     ) -> Result<bool, Refusal> {
-        let wanted = self.endpoint(address);
         for _ in 0..TRIES {
             let present = slices.get(&self.name.slice()).await?;
-            let is_right = |slice: &Value| {
-                is_stamp_of(token, mark(slice)) && slice["endpoints"] == wanted && slice["ports"] == self.ports()
-            };
-            if present.as_ref().is_some_and(is_right) {
+            let is_right = present
+                .as_ref()
+                .is_some_and(|slice| !anew && marked(slice).as_ref() == Some(mark) && self.leads_to(slice, address));
+            if is_right {
                 return Ok(false);
             }
             if Instant::now() >= until {
                 return Err(Refusal::Other("no time was left to lead the Service here".into()));
             }
-            match self.write(slices, present, address, wanted.clone(), token).await {
-                Err(Refusal::Conflict) => {}
+            match self.write(slices, present, address, endpoint(address), mark).await {
+                Err(Refusal::Conflict | Refusal::Missing) => {}
                 ended => return ended.map(|()| true),
             }
         }
         Err(Refusal::Conflict)
     }
 
-    /// Takes this candidate out. With a token, so that whatever that leadership has sent comes too late.
-    /// Whether it was in.
-    pub async fn withdraw(&self, slices: &Collection, address: IpAddr, token: Option<&str>) -> Result<bool, Refusal> {
+    /// Takes this candidate out after this leadership, so that whatever that has sent comes too late. A later one's
+    /// is left alone. Whether it was in.
+    pub async fn withdraw(&self, slices: &Collection, address: IpAddr, mark: &Mark) -> Result<bool, Refusal> {
         for _ in 0..TRIES {
             let present = slices.get(&self.name.slice()).await?;
-            let is_here = present
-                .as_ref()
-                .is_some_and(|slice| slice["endpoints"] == self.endpoint(address) && slice["ports"] == self.ports());
-            // A later leader's is left alone, and so is what never led here.
-            let is_mine = |token| match &present {
-                Some(slice) => !is_later(mark(slice), token),
-                None => true,
-            };
-            if !token.map_or(is_here, is_mine) {
+            if present.as_ref().and_then(marked).is_some_and(|present| present.is_later_than(mark)) {
                 return Ok(false);
             }
-            match self.write(slices, present, address, json!([]), token.unwrap_or("0")).await {
-                Err(Refusal::Conflict) => {}
-                ended => return ended.map(|()| is_here),
+            let was_in = present.as_ref().is_some_and(|slice| self.leads_to(slice, address));
+            match self.write(slices, present, address, json!([]), mark).await {
+                Err(Refusal::Conflict | Refusal::Missing) => {}
+                ended => return ended.map(|()| was_in),
             }
         }
         Err(Refusal::Conflict)
@@ -171,7 +180,7 @@ impl Service {
         present: Option<Value>,
         address: IpAddr,
         endpoints: Value,
-        token: &str,
+        mark: &Mark,
     ) -> Result<(), Refusal> {
         let name = self.name.slice();
         let is_new = present.is_none();
@@ -185,7 +194,7 @@ impl Service {
         });
         slice["metadata"]["labels"]["kubernetes.io/service-name"] = self.name.0.as_str().into();
         slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "leaderrun".into();
-        slice["metadata"]["annotations"][CHANGED_ANNOTATION] = stamp(token).into();
+        slice["metadata"]["annotations"][CHANGED_ANNOTATION] = mark.stamp().into();
         slice["endpoints"] = endpoints;
         slice["ports"] = self.ports();
         match is_new {
@@ -194,8 +203,8 @@ impl Service {
         }
     }
 
-    fn endpoint(&self, address: IpAddr) -> Value {
-        json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
+    fn leads_to(&self, slice: &Value, address: IpAddr) -> bool {
+        slice["endpoints"] == endpoint(address) && slice["ports"] == self.ports()
     }
 
     fn ports(&self) -> Value {
@@ -204,13 +213,20 @@ impl Service {
     }
 }
 
-fn mark(slice: &Value) -> &Value {
-    &slice["metadata"]["annotations"][CHANGED_ANNOTATION]
+/// Whether others may reach a candidate there, as far as the address itself tells: what the API server takes for
+/// an endpoint.
+pub fn is_reachable(address: &IpAddr) -> bool {
+    let is_near = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+    };
+    !is_near && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }
 
-/// Whether that was written for a later leadership than the one with this fencing token: decimal integers
-/// of any length.
-fn is_later(mark: &Value, token: &str) -> bool {
-    let of = mark.as_str().and_then(|mark| mark.split(' ').next()).unwrap_or_default();
-    (of.len(), of) > (token.len(), token)
+fn endpoint(address: IpAddr) -> Value {
+    json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
+}
+
+fn marked(slice: &Value) -> Option<Mark> {
+    Mark::read(&slice["metadata"]["annotations"][CHANGED_ANNOTATION])
 }

@@ -25,7 +25,7 @@ pub fn rule(namespace: &str) -> Rule {
 pub type Subject = (ObjectName, String);
 
 /// Writes an Event about each of the objects.
-pub async fn write(cluster: Cluster, subjects: Vec<Subject>, message: String, patience: Duration) {
+pub async fn write(cluster: &Cluster, subjects: Vec<Subject>, message: &str, patience: Duration) {
     for (ObjectName { resource, namespace, name }, uid) in subjects {
         let now = Timestamp::now();
         let event = json!({
@@ -49,7 +49,7 @@ pub async fn write(cluster: Cluster, subjects: Vec<Subject>, message: String, pa
             "lastTimestamp": format!("{now:.0}"),
             "count": 1,
         });
-        let events = Collection::new(&cluster, EVENTS, &namespace, patience);
+        let events = Collection::new(cluster, EVENTS, &namespace, patience);
         if let Err(refusal) = events.create(&event).await {
             debug!("no Event is written: {refusal}");
         }

@@ -8,6 +8,7 @@ mod collection;
 mod desk;
 mod endpoint_slice;
 mod events;
+mod mark;
 mod pod_label;
 mod route;
 
@@ -23,13 +24,13 @@ use tokio::sync::mpsc::unbounded_channel;
 use tracing::warn;
 
 use self::desk::Desk;
-pub use self::endpoint_slice::{Service, ServiceName, ServicePort};
+pub use self::endpoint_slice::{Service, ServiceName, ServicePort, check_ports, is_reachable};
 pub use self::events::rule as event_rule;
 pub use self::pod_label::{Label, PodLabel};
+use crate::election::record::RunId;
 use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{Kind, Rule};
-use crate::telemetry::log::printable_cause;
 use crate::telemetry::state::{Observer, Update};
 
 /// How long the program's end waits for the traffic to be led away and for the last Event.
@@ -88,6 +89,7 @@ pub struct Announcement {
     pub name: String,
     pub cluster: ClusterOptions,
     pub identity: String,
+    pub run: RunId,
     pub timing: Timing,
     pub routing: Option<Routing>,
 }
@@ -114,14 +116,14 @@ impl Announcer {
         let tells = Arc::clone(&led_away);
         thread::Builder::new().name("announce".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+            let ended = runtime.and_then(|runtime| {
                 let ended = runtime.block_on(Desk::new(announcement, tells).work(told));
                 // Dropping it would wait for a name lookup that may never come back.
                 runtime.shutdown_background();
                 ended
             });
             if let Err(failure) = ended {
-                warn!(event = "announcing_failed", "the leader is not announced: {}", printable_cause(&failure));
+                warn!(event = "announcing_failed", "the leader is not announced: {failure}");
             }
             let _ = sender.send(());
         })?;
@@ -147,7 +149,9 @@ impl Announcer {
     /// Leads the traffic away and writes the last Event, as far as the API server answers in a moment.
     pub fn finish(self) {
         self.observer.tell(Update::Over);
-        let _ = self.done.recv_timeout(LAST_WORDS);
+        if self.done.recv_timeout(LAST_WORDS).is_err() && self.routes {
+            warn!(event = "routing_trouble", "traffic may still be led here: the API server does not answer in time");
+        }
     }
 }
 

@@ -4,12 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::{Value, json};
+use tracing::info;
 
-use super::collection::{Collection, Refusal, Resource, is_stamp_of, stamp};
+use super::collection::{Collection, Refusal, Resource};
+use super::mark::Mark;
 use crate::lock::{Rule, check_name};
 use crate::process::clock::Instant;
+use crate::telemetry::log::printable;
 
-/// Says for which leadership the label was last changed: see [`stamp`].
+/// The [`Mark`] of who last changed the label.
 const CHANGED_ANNOTATION: &str = "leaderrun/label-changed";
 
 /// Tries against others who change the pod meanwhile, such as its kubelet.
@@ -76,81 +79,98 @@ impl PodLabel {
         vec![PODS.rule(namespace, None, &["get", "list", "patch"])]
     }
 
-    /// Takes the label off every other pod, then puts it on this one, and sends nothing more once the time
-    /// is over. Whether that changed anything.
-    pub async fn show(&self, pods: &Collection, token: &str, until: Instant) -> Result<bool, Refusal> {
+    /// Takes the label off every other pod that this lock has put it on, then puts it on this one, and sends
+    /// nothing more once the time is over. Where it is there already nothing is written, unless `anew`.
+    /// Whether that changed anything.
+    pub async fn show(&self, pods: &Collection, mark: &Mark, until: Instant, anew: bool) -> Result<bool, Refusal> {
         let Label { key, value } = &self.label;
-        let mut changed = false;
+        let mut written = false;
         for _ in 0..TRIES {
-            let mut labelled = pods.labelled(key, value).await?;
-            // Others may have chosen the same label for pods of their own.
-            labelled.retain(|pod| pod["metadata"]["name"] == *self.pod || was_marked(pod));
-            let mine = labelled.iter().position(|pod| pod["metadata"]["name"] == *self.pod);
-            let mine = mine.map(|index| labelled.swap_remove(index));
-            check(until)?;
-            let patched = match labelled.first() {
-                Some(other) => self.strip(pods, other).await,
-                None if mine
-                    .is_some_and(|mine| is_stamp_of(token, &mine["metadata"]["annotations"][CHANGED_ANNOTATION])) =>
-                {
-                    return Ok(changed);
-                }
-                None => {
-                    let pod = self.read(pods).await?;
-                    check(until)?;
-                    self.mark(pods, &pod, value.as_str().into(), token).await
-                }
-            };
-            match patched {
-                Ok(()) => changed = true,
-                Err(Refusal::Conflict) => {}
-                Err(refusal) => return Err(refusal),
+            let (mine, others): (Vec<_>, Vec<_>) =
+                pods.labelled(key, value).await?.into_iter().partition(|pod| pod["metadata"]["name"] == *self.pod);
+            // Somebody else may have chosen the same label for pods of his own.
+            let others: Vec<_> =
+                others.iter().filter(|pod| marked(pod).is_some_and(|other| other.lock == mark.lock)).collect();
+            if others.is_empty() && (written || !anew) && mine.first().and_then(marked).as_ref() == Some(mark) {
+                return Ok(written);
             }
+            check(until)?;
+            let mut conflict = false;
+            for other in &others {
+                info!(event = "unrouted", "taking the label {} off the pod {}", self.label, printable(name(other)));
+                conflict |= unless_changed(self.strip(pods, other).await)?;
+            }
+            if conflict {
+                continue;
+            }
+            let pod = self.read(pods).await?;
+            check(until)?;
+            written |= !unless_changed(self.mark(pods, &pod, Some(value), mark).await)?;
         }
         Err(Refusal::Conflict)
     }
 
-    /// Takes the label off this pod. With a token, so that whatever that leadership has sent comes too late.
-    /// Whether it was there.
-    pub async fn withdraw(&self, pods: &Collection, token: Option<&str>) -> Result<bool, Refusal> {
+    /// Takes the label off this pod after this leadership, so that whatever that has sent comes too late. A later
+    /// one's is left alone. Whether it was there.
+    pub async fn withdraw(&self, pods: &Collection, mark: &Mark) -> Result<bool, Refusal> {
         for _ in 0..TRIES {
             // A pod that is gone has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
-            // What else the key may say on this pod was not said by leaderrun.
-            let is_labelled = pod["metadata"]["labels"][&self.label.key] == *self.label.value;
-            let withdrawn = match token {
-                Some(token) => self.mark(pods, &pod, Value::Null, token).await,
-                None if is_labelled => self.strip(pods, &pod).await,
-                None => return Ok(false),
-            };
-            match withdrawn {
-                Err(Refusal::Conflict) => {}
-                ended => return ended.map(|()| is_labelled),
+            if marked(&pod).is_some_and(|present| present.is_later_than(mark)) {
+                return Ok(false);
+            }
+            if !unless_changed(self.mark(pods, &pod, None, mark).await)? {
+                return Ok(self.is_on(&pod));
             }
         }
         Err(Refusal::Conflict)
     }
 
-    async fn read(&self, pods: &Collection) -> Result<Value, Refusal> {
-        let missing = || Refusal::Other(format!("there is no pod {:?}; --pod says which one this is", self.pod));
-        pods.get(&self.pod).await?.ok_or_else(missing)
+    fn is_on(&self, pod: &Value) -> bool {
+        pod["metadata"]["labels"][&self.label.key] == *self.label.value
     }
 
-    async fn mark(&self, pods: &Collection, pod: &Value, value: Value, token: &str) -> Result<(), Refusal> {
-        let changes =
-            json!({ "labels": { &self.label.key: value }, "annotations": { CHANGED_ANNOTATION: stamp(token) } });
+    async fn read(&self, pods: &Collection) -> Result<Value, Refusal> {
+        let Self { label: Label { key, value }, pod: name } = self;
+        let Some(pod) = pods.get(name).await? else {
+            let reason = format!("there is no pod {name:?} in the lock's namespace; --pod says which one this is");
+            return Err(Refusal::Other(reason));
+        };
+        match pod["metadata"]["labels"][key].as_str().filter(|present| present != value) {
+            None => Ok(pod),
+            Some(other) => Err(Refusal::Other(format!("the pod has {key}={other}; another key would do"))),
+        }
+    }
+
+    /// Marks the pod, and puts the label on or takes it off.
+    async fn mark(&self, pods: &Collection, pod: &Value, value: Option<&str>, mark: &Mark) -> Result<(), Refusal> {
+        let mut changes = json!({ "annotations": { CHANGED_ANNOTATION: mark.stamp() } });
+        if value.is_some() || self.is_on(pod) {
+            changes["labels"] = json!({ &self.label.key: value });
+        }
         pods.merge(&self.pod, &based_on(pod, changes)).await
     }
 
     async fn strip(&self, pods: &Collection, pod: &Value) -> Result<(), Refusal> {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        pods.merge(name, &based_on(pod, json!({ "labels": { &self.label.key: Value::Null } }))).await
+        pods.merge(name(pod), &based_on(pod, json!({ "labels": { &self.label.key: Value::Null } }))).await
     }
 }
 
-/// Whether leaderrun has ever changed the label of this pod.
-fn was_marked(pod: &Value) -> bool {
-    !pod["metadata"]["annotations"][CHANGED_ANNOTATION].is_null()
+fn name(pod: &Value) -> &str {
+    pod["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn marked(pod: &Value) -> Option<Mark> {
+    Mark::read(&pod["metadata"]["annotations"][CHANGED_ANNOTATION])
+}
+
+/// Whether a write was refused because the object has changed, or is gone.
+fn unless_changed(written: Result<(), Refusal>) -> Result<bool, Refusal> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(Refusal::Conflict | Refusal::Missing) => Ok(true),
+        Err(refusal) => Err(refusal),
+    }
 }
 
 /// A patch of an object's metadata that is refused when the object has changed.

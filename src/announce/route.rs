@@ -3,36 +3,48 @@
 //! A state machine without clock or network: it is told what happens and how its steps went, and says
 //! what to do next.
 
+use std::mem;
 use std::time::Duration;
 
 use crate::process::clock::Instant;
 use crate::telemetry::state::Update;
 
-/// How often a leader looks whether it still leads to it, and only to it.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How long after the first look a leader looks again whether traffic is still led to it, and only to it: what a
+/// predecessor had sent may have come late. Doubled after each further look.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(60));
+
+/// Between two tries of what goes wrong, likewise.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// What is done about it next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Lead it here, and away from everybody else. Nothing of that is sent once the time is over.
-    Show { token: String, until: Instant },
-    /// Lead it away from here. A token says that a write of this leadership may still be on its way.
-    Withdraw { token: Option<String> },
+    /// Lead it here, and away from everybody else. Nothing of that is sent once the time is over. Written `anew`,
+    /// even if it seems to be led here, where it may just be led away.
+    Show { token: String, until: Instant, anew: bool },
+    /// Lead it away from here, after the leadership with this token, of which a write may still be on its way.
+    Withdraw { token: String },
+}
+
+impl Step {
+    /// Whether this goes on with the other one.
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        mem::discriminant(self) == mem::discriminant(other)
+    }
 }
 
 /// How a step went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     Well,
-    /// It is tried again after so long.
-    Badly {
-        pause: Duration,
-    },
+    Badly,
+    /// It is not allowed; roles may arrive later.
+    Forbidden,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    Shown { at: Instant },
+    Shown { look_at: Instant },
     Withdrawn,
     Unknown,
 }
@@ -42,82 +54,113 @@ enum Known {
 pub struct Route {
     /// So long before the stop of the command the traffic is led away: a request takes its time.
     lead: Duration,
-    /// The fencing token of the present leadership.
+    /// The fencing token of the leadership.
     token: Option<String>,
     stop: Option<Instant>,
     started: bool,
     /// The command was told to stop, or is about to be.
     ending: bool,
     known: Known,
-    /// A step that went badly is not repeated before this.
+    /// A withdrawal was begun and not seen to end.
+    leads_away: bool,
+    look_after: Duration,
+    /// Steps in a row that went badly.
+    failures: u32,
+    /// The next one is not taken before this.
     again_at: Option<Instant>,
 }
 
 impl Route {
-    /// The way that a predecessor may have left. `lead` is how long leading it away may take.
+    /// The way that a predecessor has left. `lead` is how long leading it away may take.
     pub fn new(lead: Duration) -> Self {
-        Self { lead, token: None, stop: None, started: false, ending: false, known: Known::Unknown, again_at: None }
+        Self {
+            lead,
+            token: None,
+            stop: None,
+            started: false,
+            ending: false,
+            known: Known::Unknown,
+            leads_away: false,
+            look_after: LOOKS.0,
+            failures: 0,
+            again_at: None,
+        }
     }
 
     /// Something happened to the leadership.
     pub fn told(&mut self, update: &Update) {
         match update {
+            Update::Leading { stop, .. } => return self.stop = Some(*stop),
             Update::Won { token, .. } => self.token = Some(token.clone()),
-            Update::Leading { stop, .. } => self.stop = Some(*stop),
             Update::CommandStarted => self.started = true,
             Update::Ending | Update::Lost(_) | Update::Gone | Update::Over => self.ending = true,
             _ => return,
         }
-        if !matches!(update, Update::Leading { .. }) {
-            self.again_at = None;
-        }
+        (self.failures, self.again_at) = (0, None);
     }
 
-    /// What to do at this instant, if anything; the same as before while that is under way.
+    /// What to do at this instant, if anything.
     pub fn next(&self, now: Instant) -> Option<Step> {
         if self.again_at.is_some_and(|at| now < at) {
             return None;
         }
         match (self.shown_until().filter(|until| now < *until), &self.token, self.known) {
-            (Some(_), Some(_), Known::Shown { at }) if now < at + LOOK_AGAIN => None,
-            (Some(until), Some(token), _) => Some(Step::Show { token: token.clone(), until }),
+            (Some(_), Some(_), Known::Shown { look_at }) if now < look_at => None,
+            (Some(until), Some(token), _) => Some(Step::Show { token: token.clone(), until, anew: self.leads_away }),
             (_, _, Known::Withdrawn) => None,
-            (_, token, _) => Some(Step::Withdraw { token: token.clone() }),
+            // Before the start it is left to where a predecessor led it.
+            (_, Some(token), _) if self.started || self.ending => Some(Step::Withdraw { token: token.clone() }),
+            _ => None,
         }
     }
 
     /// When to ask again, if nothing happens until then.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let look_again = match self.known {
-            Known::Shown { at } => Some(at + LOOK_AGAIN),
+        let look_at = match self.known {
+            Known::Shown { look_at } => Some(look_at),
             Known::Withdrawn | Known::Unknown => None,
         };
-        self.again_at.into_iter().chain(look_again).chain(self.shown_until()).filter(|at| *at > now).min()
+        self.again_at.into_iter().chain(look_at).chain(self.shown_until()).filter(|at| *at > now).min()
     }
 
     /// A step is begun: from here on it may have been done.
     pub fn begun(&mut self, step: &Step) {
-        if matches!(step, Step::Show { .. }) {
-            self.known = Known::Unknown;
+        match step {
+            Step::Show { .. } => self.known = Known::Unknown,
+            Step::Withdraw { .. } => self.leads_away = true,
         }
     }
 
     /// A step has ended.
     pub fn ended(&mut self, now: Instant, step: &Step, done: Done) {
-        match (done, step) {
-            (Done::Well, Step::Show { .. }) => self.known = Known::Shown { at: now },
-            (Done::Well, Step::Withdraw { .. }) => self.known = Known::Withdrawn,
-            (Done::Badly { .. }, _) => {}
+        if done != Done::Well {
+            let pause = match done {
+                Done::Forbidden => PAUSES.1,
+                _ => PAUSES.0.saturating_mul(2_u32.saturating_pow(self.failures)).min(PAUSES.1),
+            };
+            self.failures += 1;
+            self.again_at = Some(now + pause);
+            return;
         }
-        self.again_at = match done {
-            Done::Well => None,
-            Done::Badly { pause } => Some(now + pause),
+        (self.failures, self.again_at, self.leads_away) = (0, None, false);
+        self.known = match step {
+            Step::Show { .. } => {
+                let look_at = now + self.look_after;
+                self.look_after = (self.look_after * 2).min(LOOKS.1);
+                Known::Shown { look_at }
+            }
+            Step::Withdraw { .. } => Known::Withdrawn,
         };
     }
 
     /// Whether this process may have led it here, and has not led it away yet.
     pub fn may_be_shown(&self) -> bool {
         self.token.is_some() && self.known != Known::Withdrawn
+    }
+
+    /// How many steps in a row went badly.
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     fn shown_until(&self) -> Option<Instant> {
@@ -141,44 +184,75 @@ mod tests {
     }
 
     fn show(until: u64) -> Option<Step> {
-        Some(Step::Show { token: "7".into(), until: at(until) })
+        Some(Step::Show { token: "7".into(), until: at(until), anew: false })
     }
 
     fn withdraw() -> Option<Step> {
-        Some(Step::Withdraw { token: Some("7".into()) })
+        Some(Step::Withdraw { token: "7".into() })
+    }
+
+    fn won() -> Update {
+        Update::Won { token: "7".into(), uids: Vec::new() }
+    }
+
+    fn take(route: &mut Route, now: u64, done: Done) -> Step {
+        let step = route.next(at(now)).expect("a step");
+        route.begun(&step);
+        route.ended(at(now), &step, done);
+        step
     }
 
     /// A leader to which the traffic is led since the first second; its command is stopped in the tenth.
     fn shown() -> Route {
         let mut route = Route::new(LEAD);
-        for update in [Update::Won { token: "7".into(), uids: Vec::new() }, leading(10), Update::CommandStarted] {
+        for update in [won(), leading(10), Update::CommandStarted] {
             route.told(&update);
         }
-        let step = route.next(at(1)).unwrap();
-        route.begun(&step);
-        route.ended(at(1), &step, Done::Well);
+        take(&mut route, 1, Done::Well);
         assert_eq!(route.next(at(1)), None);
         route
     }
 
     #[test]
-    fn what_a_predecessor_left_is_withdrawn_once() {
+    fn who_waits_changes_nothing() {
         let mut route = Route::new(LEAD);
-        let step = Step::Withdraw { token: None };
-        assert_eq!(route.next(at(0)), Some(step.clone()));
-        route.ended(at(0), &step, Done::Badly { pause: Duration::from_secs(5) });
-        assert_eq!((route.next(at(4)), route.next_timeout(at(4))), (None, Some(at(5))));
-        assert_eq!(route.next(at(5)), Some(step.clone()));
-        route.ended(at(5), &step, Done::Well);
-        assert_eq!((route.next(at(1000)), route.next_timeout(at(1000))), (None, None));
+        assert_eq!((route.next(at(0)), route.next_timeout(at(0))), (None, None));
+        for update in [Update::Lost(Loss::Taken), Update::Over] {
+            route.told(&update);
+            assert_eq!(route.next(at(1)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_tried_again_after_a_minute() {
+        let mut route = shown();
+        route.told(&Update::Ending);
+        assert_eq!(take(&mut route, 2, Done::Forbidden), withdraw().unwrap());
+        assert_eq!((route.next(at(61)), route.next_timeout(at(61))), (None, Some(at(62))));
+        assert_eq!(route.next(at(62)), withdraw());
+    }
+
+    #[test]
+    fn what_goes_wrong_is_tried_less_and_less_often_until_something_happens() {
+        let mut route = shown();
+        route.told(&Update::Ending);
+        let pauses = (0..12).map(|now| {
+            take(&mut route, 1000 * now, Done::Badly);
+            route.next_timeout(at(1000 * now)).expect("another try").since(at(1000 * now)).as_millis()
+        });
+        let pauses: Vec<_> = pauses.collect();
+        assert_eq!(pauses[..4], [100, 200, 400, 800]);
+        assert_eq!(pauses[11], 60_000);
+        route.told(&Update::Over);
+        assert_eq!(route.next(at(11_000)), withdraw());
     }
 
     #[test]
     fn traffic_is_led_to_a_command_that_has_started() {
         let mut route = Route::new(LEAD);
-        for update in [Update::Won { token: "7".into(), uids: Vec::new() }, leading(10)] {
+        for update in [won(), leading(10)] {
             route.told(&update);
-            assert!(!matches!(route.next(at(1)), Some(Step::Show { .. })));
+            assert_eq!(route.next(at(1)), None);
         }
         route.told(&Update::CommandStarted);
         assert_eq!(route.next(at(1)), show(8));
@@ -187,10 +261,20 @@ mod tests {
     #[test]
     fn it_is_led_away_before_the_stop_unless_a_renewal_comes() {
         let mut route = shown();
-        assert_eq!((route.next(at(7)), route.next_timeout(at(7))), (None, Some(at(8))));
+        assert_eq!((route.next(at(4)), route.next_timeout(at(6))), (None, Some(at(8))));
         assert_eq!(route.next(at(8)), withdraw());
         route.told(&leading(12));
-        assert_eq!((route.next(at(8)), route.next_timeout(at(8))), (None, Some(at(10))));
+        assert_eq!(route.next_timeout(at(8)), Some(at(10)));
+    }
+
+    #[test]
+    fn what_may_just_be_led_away_is_led_here_anew() {
+        let mut route = shown();
+        route.begun(&route.next(at(8)).expect("a withdrawal"));
+        route.told(&leading(12));
+        assert!(matches!(take(&mut route, 8, Done::Well), Step::Show { anew: true, .. }));
+        route.told(&leading(1000));
+        assert!(matches!(route.next(at(500)), Some(Step::Show { anew: false, .. })));
     }
 
     #[test]
@@ -202,24 +286,29 @@ mod tests {
             route.told(&leading(12));
             assert_eq!(route.next(at(2)), withdraw(), "renewals keep the lock, not the command");
             assert!(route.may_be_shown());
-            route.ended(at(2), &withdraw().unwrap(), Done::Well);
+            take(&mut route, 2, Done::Well);
             assert!(!route.may_be_shown());
         }
     }
 
     #[test]
-    fn a_leader_looks_again_now_and_then() {
+    fn a_leader_looks_again_less_and_less_often() {
         let mut route = shown();
         route.told(&leading(1000));
-        assert_eq!(route.next_timeout(at(2)), Some(at(61)));
-        assert_eq!((route.next(at(60)), route.next(at(61))), (None, show(998)));
+        let mut looks = vec![1];
+        for _ in 0..6 {
+            let next = route.next_timeout(at(*looks.last().unwrap())).expect("a look");
+            let next = next.since(at(0)).as_secs();
+            take(&mut route, next, Done::Well);
+            looks.push(next);
+        }
+        assert_eq!(looks, [1, 5, 13, 29, 61, 121, 181]);
     }
 
     #[test]
     fn a_step_that_was_given_up_may_have_been_done() {
         let mut route = Route::new(LEAD);
-        route.ended(at(0), &Step::Withdraw { token: None }, Done::Well);
-        for update in [Update::Won { token: "7".into(), uids: Vec::new() }, leading(10), Update::CommandStarted] {
+        for update in [won(), leading(10), Update::CommandStarted] {
             route.told(&update);
         }
         route.begun(&route.next(at(1)).unwrap());

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
-use crate::announce::{Label, PodLabel, Routing, Service, ServiceName, ServicePort, Way};
+use crate::announce::{Label, PodLabel, Routing, Service, ServiceName, ServicePort, Way, check_ports, is_reachable};
 use crate::lock::{LockName, check_name};
 
 const ROUTING: &str = "Routing";
@@ -51,14 +51,26 @@ impl RoutingArguments {
     pub fn routing(self, lock: &LockName, host: &str) -> Result<Option<Routing>> {
         let Self { way, pod, ports, address } = self;
         let routing = match way.way() {
-            None => return Ok(None),
+            None => {
+                let useless = [("--port", !ports.is_empty()), ("--address", address.is_some())];
+                if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
+                    bail!("{option} is of a Service, and none is named; --service my-service would do");
+                }
+                return Ok(None);
+            }
             Some(Way::PodLabel(label)) => {
+                if let (None, Err(reason)) = (&pod, check_name(host)) {
+                    bail!("--pod-label: no pod has the host name {host:?}: it {reason}; --pod worker-0 would do");
+                }
                 Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
             }
             Some(Way::Service(_)) if ports.is_empty() => {
                 bail!("--service needs a --port; --port 8080 would do")
             }
-            Some(Way::Service(name)) => Routing::Service(Service { name, ports, address }),
+            Some(Way::Service(name)) => {
+                check_ports(&ports).map_err(|reason| anyhow!("--port: {reason}"))?;
+                Routing::Service(Service { name, ports, address })
+            }
         };
         match lock {
             LockName::Objects { .. } => Ok(Some(routing)),
@@ -74,8 +86,6 @@ fn pod(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Those that the API server takes for endpoints.
 fn address(text: &str) -> Result<IpAddr, &'static str> {
-    let reachable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified() && !address.is_multicast();
-    text.parse().ok().filter(reachable).ok_or("it is no address that others could reach; 10.1.2.3 would do")
+    text.parse().ok().filter(is_reachable).ok_or("it is no address that others could reach; 10.1.2.3 would do")
 }

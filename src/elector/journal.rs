@@ -181,6 +181,10 @@ pub fn guard(news: &GuardNews) {
             let signal = signals::name(*signal);
             info!(event = "interrupted", signal, "{signal}: waiting no longer");
         }
+        GuardNews::AskedToEnd(signal) => {
+            let signal = signals::name(*signal);
+            info!(event = "asked_to_end", signal, "{signal}: the command is asked to end");
+        }
         GuardNews::SupervisorDied => error!(event = "supervisor_died", "the supervisor died"),
         // Said by others, in the same breath.
         GuardNews::Leading(_) | GuardNews::Lost(_) | GuardNews::Ending | GuardNews::Gone => {}

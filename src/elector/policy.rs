@@ -105,6 +105,8 @@ pub enum News {
     /// The lease was given back.
     Released,
     NotReleased,
+    /// The command is asked to end by this signal, for the first time.
+    AskedToEnd(i32),
     /// This signal ended the wait for the lease.
     WaitsNoLonger(i32),
     /// There was no command, and now there will be none.
@@ -334,8 +336,9 @@ impl Policy {
 
     fn relay(&mut self, now: Instant, signal: i32) {
         let Phase::Leading { .. } = self.phase else { return };
-        if asks_for_an_end(signal) {
-            self.asked_to_end = self.asked_to_end.or(Some(signal));
+        if asks_for_an_end(signal) && self.asked_to_end.is_none() {
+            self.asked_to_end = Some(signal);
+            self.tell(News::AskedToEnd(signal));
         }
         // Not SIGHUP, by which many commands only read their settings again.
         if self.routes && matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {

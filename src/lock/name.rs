@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::annotation::{CONFIGMAP, ENDPOINTS};
 use super::lease::LEASE;
-use super::resource::Resource;
+use super::resource::{ObjectName, Resource};
 
 /// A lock as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,15 @@ impl Kind {
             Self::EndpointsAndLease => (&ENDPOINTS, Some(&LEASE)),
             Self::ConfigMapAndLease => (&CONFIGMAP, Some(&LEASE)),
         }
+    }
+
+    /// The objects that a lock of this kind is in.
+    pub fn objects(self, namespace: &str, name: &str) -> Vec<ObjectName> {
+        let (first, second) = self.resources();
+        let resources = [Some(first), second].into_iter().flatten();
+        resources
+            .map(|resource| ObjectName { resource, namespace: namespace.to_owned(), name: name.to_owned() })
+            .collect()
     }
 }
 

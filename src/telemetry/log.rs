@@ -218,16 +218,20 @@ impl Visit for Fields {
 /// Text from outside, such as another holder's identity, as a log or terminal may safely show it.
 pub fn printable(text: &str) -> String {
     const LONGEST: usize = 200;
+    match text.char_indices().nth(LONGEST) {
+        None => escaped(text),
+        Some((end, _)) => escaped(&text[..end]) + "…",
+    }
+}
+
+fn escaped(text: &str) -> String {
     let harmless = |character: char| matches!(character, '"' | '\'' | '\\');
     let mut shown = String::new();
-    for character in text.chars().take(LONGEST) {
+    for character in text.chars() {
         match character {
             character if harmless(character) => shown.push(character),
             character => shown.extend(character.escape_debug()),
         }
-    }
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
     }
     shown
 }
@@ -236,10 +240,10 @@ pub fn printable(text: &str) -> String {
 /// between mostly repeats one of them.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
-    match inner.lines().next() {
+    escaped(&match inner.lines().next() {
         Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
         _ => outer,
-    }
+    })
 }
 
 /// Ends the process on a panic, with a word to the log rather than to a stderr that might block.
@@ -262,6 +266,7 @@ mod tests {
     fn text_from_outside_cannot_command_a_terminal() {
         assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
         assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
+        assert_eq!(printable_cause(&anyhow::anyhow!("in\x1b[2J").context("out\x07")), "out\\u{7}: in\\u{1b}[2J");
     }
 
     #[test]

@@ -20,10 +20,7 @@ pub fn manifest(lock: &LockName, service_account: Option<&str>, way: Option<&Way
     if let Err(reason) = check_name(&flow_schema) {
         bail!("--lock {lock}: the name of its FlowSchema, {flow_schema:?}, {reason}; default/my-job would do");
     }
-    let (first, second) = kind.resources();
-    let resources = [Some(first), second].into_iter().flatten();
-    let objects = resources.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
-    let objects: Vec<ObjectName> = objects.collect();
+    let objects = kind.objects(namespace, name);
     let mut rules: Vec<Rule> = objects.iter().flat_map(ObjectName::rules).collect();
     rules.extend(way.map(|way| way.rules(namespace)).unwrap_or_default());
     // Last: the lock can do without.

@@ -10,7 +10,9 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use humantime::format_duration;
+use tokio::time::timeout;
 
 use crate::announce::Way;
 use crate::election::record::RunId;
@@ -48,6 +50,12 @@ impl Place {
     async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
         lock::open(self.lock, self.cluster, PATIENCE, &RunId::new("")).await
     }
+}
+
+/// Waits for what is asked about this lock, but not for ever.
+async fn answered<T>(lock: &LockName, answer: impl Future<Output = T>) -> Result<T> {
+    let late = |_| anyhow!("{lock} does not answer within {}", format_duration(PATIENCE));
+    timeout(PATIENCE, answer).await.map_err(late)
 }
 
 /// How an answer looks.

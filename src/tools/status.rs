@@ -3,13 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use humantime::format_duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use tokio::time::timeout;
 
-use super::{Answer, Output, PATIENCE, Place};
+use super::{Answer, Output, Place, answered};
 use crate::election::record::{Record, RunId};
 use crate::telemetry::log::printable;
 
@@ -19,7 +18,7 @@ const BRIEF: Duration = Duration::from_secs(10);
 /// Reads the record and says what it means.
 pub async fn status(place: Place, output: Output) -> Result<Answer> {
     let (lock, name) = place.open().await?;
-    let stored = timeout(PATIENCE, lock.get()).await.map_err(|_| anyhow!("{name} does not answer within 10s"))??;
+    let stored = answered(&name, lock.get()).await??;
     let record = stored.map(|stored| stored.record);
     let status = Status::new(name.to_string(), record.as_ref(), Timestamp::now());
     let text = match output {

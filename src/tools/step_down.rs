@@ -1,9 +1,8 @@
 //! `leaderrun step-down`: asks the holder of a lock to hand it over.
 
-use anyhow::{Result, anyhow, bail};
-use tokio::time::timeout;
+use anyhow::{Result, bail};
 
-use super::{Answer, PATIENCE, Place};
+use super::{Answer, Place, answered};
 use crate::election::record::{Record, RunMark, Stored};
 use crate::lock::{Lock, LockErrorKind};
 use crate::telemetry::log::printable;
@@ -14,7 +13,7 @@ const FREE: u8 = 1;
 /// Puts the request into the record, which otherwise stays as it is, and returns. The holder finds it when it renews.
 pub async fn step_down(place: Place) -> Result<Answer> {
     let (lock, name) = place.open().await?;
-    let asked = timeout(PATIENCE, ask(&*lock)).await.map_err(|_| anyhow!("{name} does not answer within 10s"))??;
+    let asked = answered(&name, ask(&*lock)).await??;
     Ok(match asked {
         Some(holder) => Answer { text: format!("asked {} to step down from {name}\n", printable(&holder)), status: 0 },
         None => Answer { text: format!("{name} is free\n"), status: FREE },

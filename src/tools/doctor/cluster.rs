@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use http_body_util::BodyExt;
+use humantime::format_duration;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Request, Response};
@@ -55,10 +56,7 @@ impl Examined<'_> {
             }
         };
         let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-        let (first, second) = kind.resources();
-        let objects = [Some(first), second].into_iter().flatten();
-        let objects = objects.map(|resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() });
-        let objects: Vec<ObjectName> = objects.collect();
+        let objects = kind.objects(&namespace, &name);
         let client = cluster.requests();
         let Some(headers) = reach(table, &cluster.address(), &client, &path(&objects[0]), timing).await else { return };
         let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
@@ -170,11 +168,14 @@ async fn permissions(
             (Ok(false), Without::Goes(what_then)) => {
                 Row::note(verb, format!("{what}: not allowed{what_then}"), &remedy)
             }
-            (Err(reason), _) => Row::failed(
-                verb,
-                format!("{what}: the API server does not say whether it is allowed: {}", innermost(&reason)),
-                &remedy,
-            ),
+            (Err(reason), without) => {
+                let reason = innermost(&reason);
+                let finding = format!("{what}: the API server does not say whether it is allowed: {reason}");
+                match without {
+                    Without::Fails(_) => Row::failed(verb, finding, &remedy),
+                    Without::Goes(_) => Row::note(verb, finding, &remedy),
+                }
+            }
         });
     }
 }
@@ -224,7 +225,7 @@ async fn ask(client: &Client, path: &str, body: Option<Value>) -> Result<Respons
         let (head, body) = client.send(request).await?.into_parts();
         anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     };
-    timeout(PATIENCE, answer).await.map_err(|_| anyhow!("no answer within 10s"))?
+    timeout(PATIENCE, answer).await.map_err(|_| anyhow!("no answer within {}", format_duration(PATIENCE)))?
 }
 
 /// The cause that says most: errors of the HTTP stack wrap each other without adding a word.
