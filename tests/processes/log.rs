@@ -39,7 +39,8 @@ fn a_hand_over_in_words() {
     a.stop();
     b.ends_with(3);
     let lease = Cluster::shared().admin().get(&lock.path()).expect("the lease");
-    assert!(!sentences(&a).is_empty() && !a.log().contains("warning"), "{}", a.log());
+    assert!(sentences(&a).contains(&"SIGTERM: the command is asked to end".to_owned()), "{}", a.log());
+    assert!(!a.log().contains("warning"), "{}", a.log());
     let [waiting, held, released, leading, started, ended, given_back] = &sentences(&b)[..] else {
         panic!("{}", b.log());
     };
