@@ -93,16 +93,15 @@ impl Election {
             Some(others) => (next_transitions(others), self.fraction),
             None => (0, self.fraction),
         };
-        let was_refused = self.refused.is_some() && self.refused == sighted.map(|record| record.lease_transitions);
+        let experience = herd::Experience {
+            fraction: fraction.map(|share| share.0),
+            refused_ago: self.refused.map(|refused| lease_transitions.saturating_sub(refused)),
+            missed: self.missed,
+        };
         let claim = Record {
             holder_identity: self.campaign.identity.clone(),
             lease_transitions,
-            contenders: Some(herd::corrected(
-                self.contenders,
-                fraction.map(|share| share.0),
-                was_refused,
-                lease_transitions,
-            )),
+            contenders: Some(herd::corrected(self.contenders, experience, lease_transitions)),
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
@@ -132,7 +131,8 @@ impl Election {
         let base =
             self.sighting.as_ref().and_then(|sighting| sighting.stored.as_ref()).map(|stored| stored.version.clone());
         self.last_renew_time = record.renew_time;
-        let write = Write { base: base.clone(), renew_time: record.renew_time, sent: now.boot };
+        let Record { lease_transitions: transitions, renew_time, .. } = record;
+        let write = Write { base: base.clone(), transitions, renew_time, sent: now.boot };
         self.attempt = Some(Attempt { sent: now.boot, write: Some(write) });
         self.actions.push_back(Action::Send(match base {
             Some(version) => Request::Update(version, record),

@@ -36,6 +36,13 @@ const CROWD: u32 = FEW + 3;
 /// What a refused claim says at least of the number, as a multiple of the estimate.
 const CROWDED_STEP: f64 = 4.0;
 
+/// Where the spread is shorter than messages are on their way, fractions say nothing: an estimate of few is
+/// wrong when its winner was refused lately and has missed so many acquisitions before.
+pub const MISSED_BY_MANY: u32 = 8;
+
+/// Estimates from here on have a spread that is long enough for fractions.
+const WIDELY_SPREAD: u32 = 32;
+
 /// Over how long so many contenders spread their claims, at most `longest`.
 pub fn spread(contenders: u32, longest: Duration) -> Duration {
     if contenders <= FEW {
@@ -45,20 +52,32 @@ pub fn spread(contenders: u32, longest: Duration) -> Duration {
     apart.saturating_mul(contenders).min(longest)
 }
 
-/// The estimate that a winner leaves, from the one it found, the fraction that it drew if it did,
-/// whether it was refused at the release before, and the acquisition's number.
-pub fn corrected(contenders: u32, fraction: Option<f64>, was_refused: bool, transitions: u32) -> u32 {
-    if contenders > FEW {
-        let Some(fraction) = fraction else { return contenders };
-        let found = f64::from(contenders);
-        // Half of all winners among n draw less than this share of 1/n.
-        let drawn = (LN_2 / fraction).clamp(1.0, found * LARGEST_STEP);
-        // Where claims are refused so often that a winner was refused before, fractions say little.
-        let least = if was_refused { found * CROWDED_STEP } else { 1.0 };
-        let estimate = (found * drawn.max(least)).sqrt().round() as u32;
-        return if contenders < CROWD { estimate.min(contenders + 1) } else { estimate };
+/// What a winner has to go by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Experience {
+    /// The fraction of the spread that it drew, if it did.
+    pub fraction: Option<f64>,
+    /// How many acquisitions ago it was refused: 1 at the one before this.
+    pub refused_ago: Option<u32>,
+    /// How many it has seen go to others.
+    pub missed: u32,
+}
+
+/// The estimate that a winner leaves, from the one it found and the acquisition's number.
+pub fn corrected(contenders: u32, experience: Experience, transitions: u32) -> u32 {
+    if contenders <= FEW {
+        return if transitions % PROBED_EVERY == FIRST_PROBE { FEW + 1 } else { contenders };
     }
-    if transitions % PROBED_EVERY == FIRST_PROBE { FEW + 1 } else { contenders }
+    let Experience { fraction: Some(fraction), refused_ago, missed } = experience else { return contenders };
+    // Short spreads are uninformative for long, so that one refusal of several counts.
+    let lately = if contenders < WIDELY_SPREAD { MISSED_BY_MANY } else { 1 };
+    let is_one_of_many = missed >= MISSED_BY_MANY && refused_ago.is_some_and(|ago| ago <= lately);
+    let found = f64::from(contenders);
+    // Half of all winners among n draw less than this share of 1/n.
+    let drawn = (LN_2 / fraction).clamp(1.0, found * LARGEST_STEP);
+    let least = if is_one_of_many { found * CROWDED_STEP } else { 1.0 };
+    let estimate = (found * drawn.max(least)).sqrt().round() as u32;
+    if contenders < CROWD && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
 
 #[cfg(test)]
@@ -86,12 +105,25 @@ mod tests {
         for transitions in 0..100_000 {
             let fraction = random.f64();
             waits.push(spread(estimate, LONG).mul_f64(fraction));
-            estimate = corrected(estimate, Some(fraction), false, transitions);
+            let experience = Experience { fraction: Some(fraction), ..Experience::default() };
+            estimate = corrected(estimate, experience, transitions);
         }
         waits.sort();
         assert_eq!(waits[80_000], Duration::ZERO);
         assert!(waits[99_000] < Duration::from_millis(9), "{:?}", waits[99_000]);
         assert!(waits[99_900] < Duration::from_millis(16), "{:?}", waits[99_900]);
+    }
+
+    #[test]
+    fn who_was_refused_and_has_missed_many_is_one_of_many() {
+        let learned = |missed, refused_ago, contenders| {
+            corrected(contenders, Experience { fraction: Some(0.9), refused_ago, missed }, 0)
+        };
+        assert_eq!(learned(MISSED_BY_MANY, Some(8), 6), 12);
+        assert!(learned(MISSED_BY_MANY, None, 6) < 6, "nothing was in its way");
+        assert!(learned(MISSED_BY_MANY - 1, Some(1), 6) < 6, "one of few");
+        assert!(learned(MISSED_BY_MANY, Some(8), 100) < 100, "it is long ago");
+        assert_eq!(learned(MISSED_BY_MANY, Some(1), 100), 200);
     }
 
     #[test]
@@ -102,7 +134,8 @@ mod tests {
             let mut estimates = Vec::new();
             for transitions in 0..200 {
                 let least = (0..contenders).map(|_| random.f64()).fold(1.0, f64::min);
-                estimate = corrected(estimate, Some(least), false, transitions);
+                let experience = Experience { fraction: Some(least), ..Experience::default() };
+                estimate = corrected(estimate, experience, transitions);
                 estimates.push(estimate);
             }
             estimates.drain(..30);

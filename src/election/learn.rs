@@ -6,7 +6,7 @@ use super::protocol::{Action, Leadership, News, Now, Outcome, Reply};
 use super::record::{Record, RunId, Stored, Version};
 use super::sighting::Sighting;
 use super::tenure::Tenure;
-use super::{Election, Phase, Watching, Write, herd, next_transitions};
+use super::{Election, Phase, Watching, Write, herd};
 use crate::process::clock::Instant;
 
 /// After so many conflicts in a row the next request is put off: something is at odds with us.
@@ -26,6 +26,7 @@ impl Election {
                 let changed = self.observe(now, stored);
                 if changed && matches!(self.watching, Watching::Open { .. }) {
                     // The watch should have said so: it is dead, or begins in a future that never comes.
+                    self.stop_watching();
                     self.watching = Watching::Closed { reopen_at: now.boot };
                 }
                 let reopens_later = matches!(self.watching, Watching::Closed { reopen_at } if reopen_at > now.boot);
@@ -48,8 +49,8 @@ impl Election {
                 self.heard = now.boot;
                 self.must_read = true;
                 self.send_at = now.boot;
-                if self.is_waiting() && self.contenders > herd::FEW {
-                    self.refused = self.sighting.as_ref().and_then(Sighting::record).map(next_transitions);
+                if self.is_waiting() {
+                    self.refused = attempt.write.map(|write| write.transitions).or(self.refused);
                 }
                 self.conflicts += 1;
                 if self.conflicts > CONFLICTS_IN_A_ROW {
@@ -89,6 +90,10 @@ impl Election {
         };
         if changed {
             self.contenders = stored.as_ref().and_then(|stored| stored.record.contenders).unwrap_or(self.contenders);
+            if let (Some(before), Some(stored)) = (&before, &stored) {
+                let acquired = stored.record.lease_transitions.saturating_sub(before.lease_transitions);
+                self.missed = self.missed.saturating_add(acquired).min(herd::MISSED_BY_MANY);
+            }
             let came_to_a_free_one = !known && self.sighting.as_ref().is_some_and(Sighting::is_takeable);
             self.fraction = (!came_to_a_free_one).then(|| self.random.share());
         }

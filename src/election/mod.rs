@@ -57,6 +57,8 @@ struct Attempt {
 #[derive(Clone, Debug, Hash)]
 struct Write {
     base: Option<Version>,
+    /// The number of the acquisition that it is for.
+    transitions: u32,
     renew_time: Option<Timestamp>,
     sent: Instant,
 }
@@ -106,6 +108,8 @@ pub struct Election {
     fraction: Option<Share>,
     /// The number of the acquisition that this candidate last tried for in vain.
     refused: Option<u32>,
+    /// How many acquisitions by others it has seen, as far as that matters.
+    missed: u32,
     /// The next request is not sent before this.
     send_at: Instant,
     /// Without a watch, the next read.
@@ -136,6 +140,7 @@ impl Election {
             contenders: 1,
             fraction: None,
             refused: None,
+            missed: 0,
             send_at: now.boot,
             poll_at: None,
             heard: now.boot,

@@ -378,6 +378,45 @@ fn bearing_my_name_is_not_being_me() {
     assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
 }
 
+/// A candidate whose claim on a released lease is on its way, and its watch open.
+fn claiming_beside_others() -> Play {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
+    play.watched(others("r", RunState::Released, T2, 15));
+    play.expect_write();
+    play
+}
+
+#[test]
+fn a_watch_that_lags_is_not_left_open() {
+    let mut play = claiming_beside_others();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.version += 1;
+    play.read(Some(others("s", RunState::Held, T1, 15)));
+    assert!(matches!(play.actions()[..], [Action::Unwatch, Action::Watch(Some(_))]));
+
+    let mut play = claiming_beside_others();
+    play.election.handle_reply(play.now, Reply::Conflict);
+    play.version += 1;
+    play.read(Some(others("r", RunState::Released, T1, 15)));
+    assert!(matches!(play.actions()[..], [Action::Unwatch, Action::Send(Request::Update(..))]));
+}
+
+#[test]
+fn the_guard_knows_while_a_claim_is_undecided() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let said = |play: &mut Play| -> Vec<Action> { std::iter::from_fn(|| play.election.poll_action()).collect() };
+    assert!(matches!(said(&mut play)[..], [Action::Claiming, Action::Send(Request::Create(_))]));
+    play.passes(play.wakes_in());
+    assert!(!said(&mut play).contains(&Action::NotWon), "it may have been won");
+    play.election.handle_reply(play.now, Reply::Conflict);
+    assert!(!said(&mut play).contains(&Action::NotWon), "by the first write");
+    play.election.handle_reply(play.now, Reply::Read(Some(play.stored(others("s", RunState::Held, T1, 15)))));
+    assert!(said(&mut play).contains(&Action::NotWon));
+}
+
 #[test]
 fn a_record_that_names_another_holder_is_a_loss_at_once() {
     for holder in ["other", "me"] {
