@@ -13,7 +13,7 @@ use leaderrun::{channel, elector, exit, supervisor};
 
 fn main() -> ExitCode {
     let status = run().unwrap_or_else(|failure| {
-        eprintln!("leaderrun: {}", printable_cause(&failure));
+        let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(&failure));
         exit::FAILED
     });
     ExitCode::from(status)

@@ -11,13 +11,17 @@ file=$1 token=$LEADERRUN_FENCING_TOKEN
 cat >"$file.$token.new"
 exec 9>"$file.lock"
 flock 9
-greatest=$(cat "$file.token" 2>/dev/null || echo 0)
-if [ "$token" -lt "$greatest" ]; then
+greatest=0
+[ ! -e "$file.token" ] || greatest=$(cat "$file.token")
+# Said this way round, what is no number stops the script, too.
+if ! [ "$token" -ge "$greatest" ]; then
     rm "$file.$token.new"
-    echo "a later leader has been here" >&2
+    echo "a later leader has been here, or $file.token is broken" >&2
     exit 1
 fi
-# The token first: when the machine stops in between, nobody older may come after it.
+# The token first, and on the disk: when the machine stops in between, nobody older may come after it.
 echo "$token" >"$file.token.new"
+sync "$file.token.new"
 mv "$file.token.new" "$file.token"
+sync "$(dirname "$file")"
 mv "$file.$token.new" "$file"

@@ -15,8 +15,9 @@ if [ -z "$found" ]; then
     set -- --if-none-match '*'
 else
     case $greatest in None | '') greatest=0 ;; esac
-    if [ "$token" -lt "$greatest" ]; then
-        echo "a later leader has been here" >&2
+    # Said this way round, what is no number stops the script, too.
+    if ! [ "$token" -ge "$greatest" ]; then
+        echo "a later leader has been here, or the object's token is no number" >&2
         exit 1
     fi
     set -- --if-match "$etag"

@@ -189,7 +189,7 @@ impl Desk {
             Err(_) => Done::Badly,
         };
         route.ended(Instant::now(), &step, done);
-        self.hopeless = done == Done::Forbidden;
+        self.hopeless = done == Done::Forbidden && matches!(step, Step::Withdraw { .. });
         match ended {
             Ok(changed) => {
                 if self.complaint.take().is_some() {

@@ -24,7 +24,7 @@ use crate::elector::{Candidacy, OnLost};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::deadline::FD_VARIABLE;
-use crate::process::signals;
+use crate::process::signals::{self, MASK_VARIABLE};
 use crate::supervisor::Job;
 use crate::supervisor::policy::Manners;
 use crate::telemetry::http::HttpAddress;
@@ -237,7 +237,8 @@ impl Cli {
         };
         let command_line = definition();
         let ours = command_line.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
-        let own_variables = ours.chain([LOSSES_VARIABLE, COUNTED_VARIABLE, FD_VARIABLE]).map(str::to_owned).collect();
+        let handed_down = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, FD_VARIABLE];
+        let own_variables = ours.chain(handed_down).map(str::to_owned).collect();
         let manners =
             Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
         let candidacy = Candidacy {

@@ -50,14 +50,15 @@ impl RoutingArguments {
     /// How traffic is led to a command that runs under this lock, on this host.
     pub fn routing(self, lock: &LockName, host: &str) -> Result<Option<Routing>> {
         let Self { way, pod, ports, address } = self;
-        let routing = match way.way() {
-            None => {
-                let useless = [("--port", !ports.is_empty()), ("--address", address.is_some())];
-                if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
-                    bail!("{option} is of a Service, and none is named; --service my-service would do");
-                }
-                return Ok(None);
+        let way = way.way();
+        if !matches!(way, Some(Way::Service(_))) {
+            let useless = [("--port", !ports.is_empty()), ("--address", address.is_some())];
+            if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
+                bail!("{option} says where a Service leads, and none is named; --service my-service would do");
             }
+        }
+        let routing = match way {
+            None => return Ok(None),
             Some(Way::PodLabel(label)) => {
                 if let (None, Err(reason)) = (&pod, check_name(host)) {
                     bail!("--pod-label: no pod has the host name {host:?}: it {reason}; --pod worker-0 would do");

@@ -215,6 +215,8 @@ impl<'a> Contest<'a> {
             Action::NotWon => guard.leave(Event::NotWon),
             Action::Lead(leadership) => self.lead(leadership, guard),
             Action::Extend(tenure) => {
+                // Whoever meddles again is said again.
+                self.news = None;
                 self.observations.held(tenure);
                 guard.tell(Event::Extend(tenure));
             }

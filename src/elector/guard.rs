@@ -79,12 +79,13 @@ impl Guard {
     /// # Errors
     /// When the election cannot take place, or the kernel refuses what everything depends on.
     pub fn stand(mut self) -> anyhow::Result<u8> {
-        let status = self.watch();
+        // After a failure the supervisor stays, and holds the command to the time that was bought.
+        let status = self.watch()?;
         // It has nothing to do and nothing below it.
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], LAST_LOOK);
         tree::reap();
-        status
+        Ok(status)
     }
 
     fn watch(&mut self) -> anyhow::Result<u8> {

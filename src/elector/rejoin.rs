@@ -52,9 +52,9 @@ pub fn rejoin(inherited: &Inherited, since: Instant, counted: Option<String>) ->
 fn execute_again(losses: u32, counted: Option<String>, inherited: &Inherited) -> io::Result<Infallible> {
     let arguments = std::env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<Vec<_>, _>>()?;
     let counted = counted.map(|counted| (COUNTED_VARIABLE.into(), counted));
-    let added: Vec<_> = [(LOSSES_VARIABLE.into(), losses.to_string())].into_iter().chain(counted).collect();
+    let losses = (LOSSES_VARIABLE.into(), losses.to_string());
+    let added: Vec<_> = [losses, inherited.hand_down()?].into_iter().chain(counted).collect();
     let environment = environment::with(|_| false, &added);
-    inherited.restore()?;
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
 }
 

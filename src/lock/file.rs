@@ -34,6 +34,9 @@ const LARGEST_RECORD: u64 = 64 * 1024;
 /// Between two tries to get the lock on the lock file.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
+/// A link that somebody put in a folder of many leads nowhere, and a FIFO holds nobody up.
+const WARY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
 /// A record in a file.
 pub struct FileLock {
     place: Arc<Place>,
@@ -78,6 +81,11 @@ impl FileLock {
         Ok(Self { place: Arc::new(place) })
     }
 
+    /// The file that is locked while the record is written.
+    pub fn lock_file(&self) -> &Path {
+        &self.place.lock_file
+    }
+
     async fn on<T, F>(&self, request: F) -> Result<T, LockError>
     where
         T: Send + 'static,
@@ -105,12 +113,12 @@ impl Lock for FileLock {
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let watch = match FolderWatch::new(&self.place) {
             Ok(watch) => watch,
-            Err(failure) => return stream::iter([Err(self.place.error("watch", &failure))]).boxed(),
+            Err(failure) => return stream::iter([Err(refused("watch", &self.place.folder, &failure))]).boxed(),
         };
         // Looks once at the beginning, for what changed before the watch began.
         stream::unfold((watch, true), async |(watch, first)| {
             if !first && let Err(failure) = watch.changed().await {
-                return Some((Err(self.place.error("watch", &failure)), (watch, false)));
+                return Some((Err(refused("watch", &self.place.folder, &failure)), (watch, false)));
             }
             let event = self.get().await.map(|stored| stored.map_or(WatchEvent::Deleted, WatchEvent::Changed));
             Some((event, (watch, false)))
@@ -122,16 +130,16 @@ impl Lock for FileLock {
 impl Place {
     fn read(&self) -> Result<Option<Contents>, LockError> {
         let mut text = Vec::new();
-        // A FIFO that somebody put here must not hold us up.
-        match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&self.path) {
+        match OpenOptions::new().read(true).custom_flags(WARY).open(&self.path) {
             Ok(file) if !file.metadata().is_ok_and(|found| found.is_file()) => {
                 return Err(self.refusal("it is no file"));
             }
             Ok(file) => {
-                file.take(LARGEST_RECORD + 1).read_to_end(&mut text).map_err(|failure| self.error("read", &failure))?
+                let read = file.take(LARGEST_RECORD + 1).read_to_end(&mut text);
+                read.map_err(|failure| refused("read", &self.path, &failure))?
             }
             Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(failure) => return Err(self.error("read", &failure)),
+            Err(failure) => return Err(refused("read", &self.path, &failure)),
         };
         // An empty file is where somebody made one to name it here, with mktemp for example.
         if text.is_empty() {
@@ -154,14 +162,17 @@ impl Place {
             Some(present) => Contents { uid: present.uid, version: present.version.saturating_add(1), record },
             None => Contents { uid: Uuid::new_v4().to_string(), version: 1, record },
         };
-        self.write(&contents).map_err(|failure| self.error("write", &failure))?;
+        // It may have been renamed before what failed.
+        let doubtful = |failure| error(LockErrorKind::Unknown, "write", &self.path, &failure);
+        self.write(&contents).map_err(doubtful)?;
         Ok(stored(contents))
     }
 
     fn write(&self, contents: &Contents) -> io::Result<()> {
         let mut temporary = self.lock_file.clone().into_os_string();
         temporary.push(".new");
-        let mut file = File::create(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(WARY).open(&temporary)?;
         file.write_all(&serde_json::to_vec(contents)?)?;
         file.sync_all()?;
         fs::rename(&temporary, &self.path)?;
@@ -171,15 +182,16 @@ impl Place {
     fn lock(&self) -> Result<File, LockError> {
         let give_up = Instant::now() + self.attempt;
         loop {
-            let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.lock_file);
-            let file = open.map_err(|failure| self.error("lock", &failure))?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).custom_flags(WARY);
+            let file = options.open(&self.lock_file).map_err(|failure| refused("open", &self.lock_file, &failure))?;
             match file.try_lock() {
                 // Unless somebody deleted it meanwhile: then others lock another one.
                 Ok(()) if self.is_lock_file(&file) => return Ok(file),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::WouldBlock) => return Err(self.refusal("another process keeps its lock file locked")),
-                Err(TryLockError::Error(failure)) => return Err(self.error("lock", &failure)),
+                Err(TryLockError::Error(failure)) => return Err(refused("lock", &self.lock_file, &failure)),
             }
         }
     }
@@ -190,17 +202,17 @@ impl Place {
         place(opened) == place(there)
     }
 
-    fn error(&self, verb: &str, failure: &io::Error) -> LockError {
-        let kind = match verb {
-            "write" => LockErrorKind::Unknown,
-            _ => LockErrorKind::Refused,
-        };
-        LockError::new(kind, format!("cannot {verb} {}: {failure}", self.path.display()))
-    }
-
     fn refusal(&self, reason: &str) -> LockError {
         LockError::new(LockErrorKind::Refused, format!("cannot use {}: {reason}", self.path.display()))
     }
+}
+
+fn refused(action: &str, path: &Path, failure: &io::Error) -> LockError {
+    error(LockErrorKind::Refused, action, path, failure)
+}
+
+fn error(kind: LockErrorKind, action: &str, path: &Path, failure: &io::Error) -> LockError {
+    LockError::new(kind, format!("cannot {action} {}: {failure}", path.display()))
 }
 
 fn version(contents: &Contents) -> Version {
@@ -278,6 +290,24 @@ mod tests {
         assert_eq!(place.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Refused);
         drop(exclusive);
         place.replace(None, Record::default()).unwrap();
+    }
+
+    #[test]
+    fn links_and_fifos_beside_it_are_not_used() {
+        let (folder, place) = place();
+        let (victim, mut temporary) = (folder.path().join("victim"), place.lock_file.clone().into_os_string());
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        fs::write(&victim, "precious").unwrap();
+        for beside in [&temporary, &place.lock_file] {
+            let _ = fs::remove_file(beside);
+            std::os::unix::fs::symlink(&victim, beside).unwrap();
+            place.replace(None, Record::default()).unwrap_err();
+            fs::remove_file(beside).unwrap();
+        }
+        nix::unistd::mkfifo(&temporary, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        place.replace(None, Record::default()).unwrap_err();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]

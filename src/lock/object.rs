@@ -48,12 +48,12 @@ impl ObjectLock {
         let object = DynamicObject::new(name, &api_resource(resource)).within(namespace);
         let object = filled(resource, object, &record);
         let api = self.api(self.cluster.requests());
-        let (made, verb) = match resource.created_by_put {
+        let made = match resource.created_by_put {
             // A PUT without a resourceVersion creates, and is refused where the object exists.
-            true => (api.replace(name, &PostParams::default(), &object).await, Verb::Update),
-            false => (api.create(&PostParams::default(), &object).await, Verb::Create),
+            true => api.replace(name, &PostParams::default(), &object).await,
+            false => api.create(&PostParams::default(), &object).await,
         };
-        self.note(made.map_err(|failure| self.object.error(verb, failure))?)
+        self.note(made.map_err(|failure| self.object.error(Verb::Create, failure))?)
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {

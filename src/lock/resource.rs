@@ -83,16 +83,16 @@ impl ObjectName {
             return error(format!("cannot {} {self}: {}", verb.name(), log::printable(&innermost(&failure))));
         };
         let message = match status.code {
-            403 => self.forbidden(verb, &status.message),
+            403 if status.message.contains(" cannot ") => self.forbidden(verb, &status.message),
             _ => format!("cannot {} {self}: {}", verb.name(), answer(&status)),
         };
         let kind = match (status.code, verb) {
             (409, _) => LockErrorKind::Conflict,
             // What the API server says to a PUT without a resourceVersion where the object exists by now.
-            (422, Verb::Update) if status.message.contains("must be specified for an update") => {
+            (422, Verb::Create) if status.message.contains("must be specified for an update") => {
                 LockErrorKind::Conflict
             }
-            // Deleted since it was read, where a PUT does not create.
+            // Deleted since it was read, where a PUT does not create. What cannot be created misses its namespace.
             (404, Verb::Update) => LockErrorKind::Conflict,
             (403, _) => LockErrorKind::Forbidden,
             (400..=499, _) => LockErrorKind::Refused,
@@ -108,6 +108,7 @@ impl ObjectName {
         LockError::new(LockErrorKind::Refused, format!("cannot use {self}: {}", log::printable(reason)))
     }
 
+    /// That RBAC does not allow it. A 403 can have other reasons: a quota, a webhook, a namespace that goes.
     fn forbidden(&self, verb: Verb, answer: &str) -> String {
         // A PUT may lack `update`, or `create` where the object does not exist yet: the answer says which.
         let refused = ["create", "update"].into_iter().find(|verb| answer.contains(&format!(" cannot {verb} ")));
@@ -148,4 +149,25 @@ fn innermost(failure: &kube::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lease::LEASE;
+    use super::*;
+
+    #[test]
+    fn a_refusal_prints_a_role_if_one_would_help() {
+        let name = ObjectName { resource: &LEASE, namespace: "default".into(), name: "job".into() };
+        let refusal = |message: &str| {
+            let status = Status { code: 403, message: message.into(), ..Status::default() };
+            name.error(Verb::Create, kube::Error::Api(status.boxed())).message
+        };
+        let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");
+        assert!(
+            rbac.starts_with("not allowed to update leases.coordination.k8s.io \"job\"") && rbac.contains("kind: Role")
+        );
+        let quota = refusal("leases \"job\" is forbidden: exceeded quota: leases=1");
+        assert_eq!(quota, "cannot create the Lease default/job: leases \"job\" is forbidden: exceeded quota: leases=1");
+    }
 }

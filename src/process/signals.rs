@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 
+/// Hands the mask from one image of this process to the next one. Not for users.
+pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
+
 /// Signals that a process only ever raises against itself: blocking them would hide a crash.
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
@@ -34,6 +37,7 @@ impl Inherited {
         ignored.remove(Signal::SIGPIPE);
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&takeable()), Some(&mut mask))?;
+        let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |handed_down| mask_from(&handed_down));
         // A parent that ignores SIGCHLD has its children reaped by the kernel: no exit status for us.
         set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
         Ok(Self { mask, ignored })
@@ -44,11 +48,26 @@ impl Inherited {
     /// # Errors
     /// When the kernel refuses; it has no reason to.
     pub fn restore(&self) -> nix::Result<()> {
+        self.restore_dispositions()?;
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
+    }
+
+    /// Prepares for another image of this program, in which [`take`](Self::take) finds the same state. Signals stay
+    /// blocked until then: none is lost, and none ends this process. The variable that hands the mask down.
+    ///
+    /// # Errors
+    /// When the kernel refuses; it has no reason to.
+    pub fn hand_down(&self) -> nix::Result<(String, String)> {
+        self.restore_dispositions()?;
+        Ok((MASK_VARIABLE.to_owned(), mask_as_text(&self.mask)))
+    }
+
+    fn restore_dispositions(&self) -> nix::Result<()> {
         set_disposition(Signal::SIGPIPE, SigHandler::SigDfl)?;
         if self.ignored.contains(Signal::SIGCHLD) {
             set_disposition(Signal::SIGCHLD, SigHandler::SigIgn)?;
         }
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
+        Ok(())
     }
 
     /// Whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP and a shell with the
@@ -56,6 +75,23 @@ impl Inherited {
     pub fn ignores(&self, signal: i32) -> bool {
         Signal::try_from(signal).is_ok_and(|signal| self.ignored.contains(signal))
     }
+}
+
+/// The numbers of its signals, the real-time ones among them.
+fn mask_as_text(mask: &SigSet) -> String {
+    // SAFETY: it only reads the set.
+    let has = |signal: &i32| unsafe { libc::sigismember(mask.as_ref(), *signal) } == 1;
+    (1..=libc::SIGRTMAX()).filter(has).map(|signal| signal.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn mask_from(text: &str) -> SigSet {
+    let mut mask = *SigSet::empty().as_ref();
+    for signal in text.split(',').filter_map(|signal| signal.parse().ok()) {
+        // SAFETY: the set is a valid one, and a number that is no signal's is refused.
+        unsafe { libc::sigaddset(&mut mask, signal) };
+    }
+    // SAFETY: it was made of an empty set by adding signals.
+    unsafe { SigSet::from_sigset_t_unchecked(mask) }
 }
 
 fn is_ignored(signal: Signal) -> io::Result<bool> {
@@ -134,7 +170,10 @@ pub fn parse(text: &str) -> Result<i32, String> {
         }
     };
     match number {
-        libc::SIGSTOP => Err("it stops the command instead of ending it; TERM would do".into()),
+        libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
+            Err("it stops the command instead of ending it; TERM would do".into())
+        }
+        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH => Err("it ends nothing; TERM would do".into()),
         number => Ok(number),
     }
 }
@@ -147,6 +186,13 @@ pub fn name(signal: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mask_is_handed_down_whole() {
+        for text in ["", "1,15", "12,34,64"] {
+            assert_eq!(mask_as_text(&mask_from(text)), text);
+        }
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

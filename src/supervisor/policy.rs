@@ -186,7 +186,6 @@ impl Policy {
     /// Somebody else is known to hold the lease: no grace.
     pub fn handle_lose(&mut self, now: Instant) {
         self.lose(now);
-        self.kill_by(now, Reason::Lost);
         self.handle_timeout(now);
     }
 
@@ -316,6 +315,21 @@ mod tests {
         let mut policy = running(now);
         policy.handle_signal(tenure(now).stop, libc::SIGUSR1);
         assert_eq!(actions(&mut policy), [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
+    }
+
+    #[test]
+    fn a_loss_has_nothing_to_kill_where_nothing_is_left() {
+        let now = Instant::now();
+        let mut ended = running(now);
+        ended.handle_main_ended(now, End::Exited(0));
+        ended.handle_tree_empty();
+        let gone = Gone { end: End::Exited(0), lost: false };
+        assert_eq!(actions(&mut ended), [Action::Start, Action::Report(gone)]);
+        ended.handle_lose(now);
+        assert_eq!((actions(&mut ended), ended.next_timeout()), (vec![], None));
+        let mut not_started = Policy::new(ended.manners);
+        not_started.handle_orders(now, &[Order::Lose]);
+        assert_eq!((actions(&mut not_started), not_started.next_timeout()), (vec![], None));
     }
 
     #[test]

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -248,14 +248,11 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
 
 /// Ends the process on a panic, with a word to the log rather than to a stderr that might block.
 pub fn abort_on_panic() {
-    static HOOK: LazyLock<()> = LazyLock::new(|| {
-        std::panic::set_hook(Box::new(|panic| {
-            tracing::error!("a defect in leaderrun: {panic}");
-            thread::sleep(LAST_WORDS);
-            std::process::abort();
-        }));
-    });
-    LazyLock::force(&HOOK);
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(event = "failed", "a defect in leaderrun: {panic}");
+        thread::sleep(LAST_WORDS);
+        std::process::abort();
+    }));
 }
 
 #[cfg(test)]

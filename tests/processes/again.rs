@@ -11,6 +11,7 @@ crate::trials![
     a_command_that_failed_is_run_again_at_once,
     after_a_loss_it_waits_and_leads_again,
     a_pause_before_rejoining_can_be_ended,
+    a_signal_never_meets_a_program_that_is_not_ready_for_it,
 ];
 
 fn a_command_that_ended_well_is_run_once_a_tick() {
@@ -76,4 +77,19 @@ fn a_pause_before_rejoining_can_be_ended() {
     a.says("waiting for the lock again");
     a.signal(Signal::SIGTERM);
     a.ends_with(143);
+}
+
+fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
+    a.says("waiting for the lock again");
+    // It ends whoever does not block it. Whoever waits has nobody to pass it on to.
+    while a.is_running() && a.log().matches("waiting for file:").count() < 2 {
+        a.signal(Signal::SIGUSR2);
+    }
+    assert!(a.is_running(), "{}", a.log());
+    eventually("it leads again", || witnesses.of("a").len() == 2);
+    a.stop();
 }

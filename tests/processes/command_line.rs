@@ -20,6 +20,7 @@ crate::trials![
     a_parent_that_ignores_sigchld_costs_no_exit_status,
     help_and_version_are_no_failures,
     subcommands_are_not_in_the_way,
+    a_refusal_that_nobody_reads_is_one,
 ];
 
 fn exit_statuses() {
@@ -216,6 +217,15 @@ fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
     a.ends_with(0);
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
     assert!(ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0), "it is handed on: {}", a.output());
+}
+
+fn a_refusal_that_nobody_reads_is_one() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let unread = Candidate::bare("a").args(["--wait"]).with(move |command| {
+        command.stderr(writer);
+    });
+    unread.start().ends_with(125);
 }
 
 fn subcommands_are_not_in_the_way() {

@@ -63,6 +63,8 @@ fn it_names_each_missing_verb() {
         let remedy = format!("remedy: leaderrun manifest --lock {} prints a Role", lock.name);
         assert!(doctor.output().contains(&remedy), "{}", doctor.output());
     }
+    let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
+    assert_eq!(lines(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
     let elsewhere = TestLock::lease_by(Cluster::shared().kubeconfig_for("standby"));
     Cluster::shared().grant(elsewhere.namespace(), "standby", json!([rule("leases", &["other"], &VERBS)]));
     assert_eq!(lines(&doctor(&elsewhere, &[], 1), "FAILED "), VERBS, "rights for another name do not count");
@@ -127,6 +129,11 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
     // Nobody keeps root from writing.
     if !nix::unistd::geteuid().is_root() {
         assert_eq!(lines(&doctor(&inside, &[], 1), "FAILED "), ["folder"]);
+        let beside = TestLock::file();
+        let lock_file = format!("{}.lock", beside.name.strip_prefix("file:").expect("a file"));
+        fs::write(&lock_file, "").expect("a file");
+        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o400)).expect("its rights");
+        assert_eq!(lines(&doctor(&beside, &[], 1), "FAILED "), ["lock"]);
     }
 }
 

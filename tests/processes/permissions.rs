@@ -11,6 +11,7 @@ crate::trials![
     without_a_role_it_says_which_one_would_do_and_tries_again,
     without_create_it_names_create,
     without_watch_it_polls,
+    a_missing_namespace_is_said_and_not_waited_for,
 ];
 
 fn rules(verbs: &[&str]) -> Value {
@@ -64,4 +65,14 @@ fn without_watch_it_polls() {
     b.ends_with(0);
     assert_eq!(b.log().matches("not allowed").count(), 1, "said once: {}", b.log());
     witnesses.assert_one_at_a_time(2);
+}
+
+fn a_missing_namespace_is_said_and_not_waited_for() {
+    for kind in ["lease", "configmap"] {
+        let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
+        let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).script("echo started");
+        a.ends_with(75);
+        assert!(a.log().contains("nowhere/job: namespaces \"nowhere\" not found"), "{}", a.log());
+        assert_eq!(a.output(), "");
+    }
 }

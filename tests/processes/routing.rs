@@ -366,8 +366,11 @@ fn what_cannot_be_led_anywhere_is_refused() {
     let lock = TestLock::lease();
     for (arguments, says) in [
         (vec!["--service", "web"], "--service needs a --port; --port 8080 would do"),
-        (vec!["--port", "80"], "--port is of a Service, and none is named; --service my-service would do"),
-        (vec!["--address", "10.1.2.3"], "--address is of a Service, and none is named"),
+        (vec!["--port", "80"], "--port says where a Service leads, and none is named; --service my-service would do"),
+        (
+            vec!["--pod-label", "a=b", "--address", "10.1.2.3"],
+            "--address says where a Service leads, and none is named",
+        ),
         (vec!["--pod-label", "role"], "--pod-label \"role\": a label has a key and a value; role=leader would do"),
         (vec!["--service", "Web", "--port", "1"], "--service \"Web\": the name may have lower-case letters"),
         (vec!["--service", "web", "--port", "0"], "--port \"0\": ports are numbered 1 to 65535"),

@@ -59,6 +59,7 @@ impl Examined<'_> {
         let objects = kind.objects(&namespace, &name);
         let client = cluster.requests();
         let Some(headers) = reach(table, &cluster.address(), &client, &path(&objects[0]), timing).await else { return };
+        examine_namespace(table, &client, &namespace).await;
         let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
         let manifest = format!("leaderrun manifest --lock {lock}");
         for rule in objects.iter().flat_map(ObjectName::rules) {
@@ -120,6 +121,18 @@ async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, ti
         _ => Row::ok("latency", finding),
     });
     headers
+}
+
+/// Whether the namespace is there, if this user may know that.
+async fn examine_namespace(table: &mut Table, client: &Client, name: &str) {
+    if ask(client, &format!("/api/v1/namespaces/{name}"), None).await.is_ok_and(|answer| answer.status() == 404) {
+        let finding = format!("there is no namespace {name:?}");
+        table.add(Row::failed(
+            "namespace",
+            finding,
+            format!("kubectl create namespace {name}, or another one in --lock"),
+        ));
+    }
 }
 
 /// What becomes of a candidate that may not do something.

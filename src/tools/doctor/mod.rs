@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use humantime::format_duration;
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use self::table::{Row, Table};
@@ -36,10 +37,15 @@ pub async fn doctor(Place { lock, cluster }: Place, timing: &Timing, way: Option
 
 fn examine_file(table: &mut Table, path: &Path) {
     let elsewhere = "choose a file in a folder that is there, on this machine: --lock file:/run/job.lease";
-    table.add(match FileLock::new(path, PATIENCE) {
-        Ok(_) => Row::ok("record", format!("{} can be read, or made", path.display())),
-        Err(reason) => Row::failed("record", format!("{}: {}", path.display(), printable_cause(&reason)), elsewhere),
-    });
+    match FileLock::new(path, PATIENCE) {
+        Ok(lock) => {
+            table.add(Row::ok("record", format!("{} can be read, or made", path.display())));
+            examine_lock_file(table, lock.lock_file());
+        }
+        Err(reason) => {
+            table.add(Row::failed("record", format!("{}: {}", path.display(), printable_cause(&reason)), elsewhere))
+        }
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     table.add(match access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Row::ok("folder", format!("{} can be written to", folder.display())),
@@ -48,6 +54,15 @@ fn examine_file(table: &mut Table, path: &Path) {
             Row::failed("folder", finding, "let this user write there, or choose another folder")
         }
     });
+}
+
+fn examine_lock_file(table: &mut Table, path: &Path) {
+    if let Err(errno) = access(path, AccessFlags::R_OK | AccessFlags::W_OK)
+        && errno != Errno::ENOENT
+    {
+        let finding = format!("{} cannot be opened: {}", path.display(), errno.desc());
+        table.add(Row::failed("lock file", finding, "let this user read and write it, or choose another file"));
+    }
 }
 
 fn clocks(timing: &Timing) -> Row {

@@ -34,7 +34,7 @@ impl Row {
         Self { grade: Grade::Note, what, finding: finding.into(), remedy: Some(remedy.into()) }
     }
 
-    /// It will not work like this.
+    /// It will not work as it should.
     pub fn failed(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Failed, what, finding: finding.into(), remedy: Some(remedy.into()) }
     }
