@@ -1,9 +1,9 @@
 //! leaderrun: parse, part in two, elect or supervise, exit.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use leaderrun::cli::{self, Asked};
 use leaderrun::process::part::{Side, part};
 use leaderrun::process::signals::Inherited;
@@ -24,11 +24,11 @@ fn run() -> Result<u8> {
         Asked::Run(candidacy, job) => (candidacy, job),
         Asked::Use(tool) => {
             let Answer { text, status } = tools::run(tool)?;
-            print(&text);
+            print(&text)?;
             return Ok(status);
         }
         Asked::Print(text) => {
-            print(&text);
+            print(&text)?;
             return Ok(0);
         }
     };
@@ -49,6 +49,10 @@ fn run() -> Result<u8> {
 }
 
 /// Writes to stdout; whoever has stopped reading it does not mind.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(failure) if failure.kind() != ErrorKind::BrokenPipe => Err(failure).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
 }

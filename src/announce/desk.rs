@@ -38,6 +38,8 @@ pub struct Desk {
     route: Option<Route>,
     /// What is being done about the traffic.
     step: Option<(Step, BoxFuture<'static, Result<bool, Refusal>>)>,
+    /// The log says that it is led here.
+    routed: bool,
     /// What was last complained about.
     complaint: Option<String>,
     led_away: Arc<EventFd>,
@@ -62,6 +64,7 @@ impl Desk {
             reach: Arc::new(Reach { announcement, cluster: OnceCell::new(), address: OnceCell::new() }),
             route,
             step: None,
+            routed: false,
             complaint: None,
             led_away,
             awaited: false,
@@ -195,12 +198,13 @@ impl Desk {
                 if self.complaint.take().is_some() {
                     info!(event = "routing_trouble_over", "{routing}: no trouble any more");
                 }
-                match step {
-                    Step::Show { .. } if changed => info!(event = "routed", "{routing} leads here"),
-                    Step::Withdraw { .. } if changed => {
-                        info!(event = "unrouted", "{routing} does not lead here any more")
-                    }
-                    _ => {}
+                let (was_routed, routes) = (self.routed, matches!(step, Step::Show { .. }));
+                self.routed = routes;
+                // The answer that would have said so may be lost.
+                match changed || was_routed != routes {
+                    true if routes => info!(event = "routed", "{routing} leads here"),
+                    true => info!(event = "unrouted", "{routing} does not lead here any more"),
+                    false => {}
                 }
             }
             Err(refusal) => {
@@ -259,7 +263,12 @@ impl Reach {
                 }
             }
             Some(Routing::Service(service)) => {
-                let (slices, address) = (collection(ENDPOINT_SLICES), self.address(service, cluster).await?);
+                let (slices, address) = (collection(ENDPOINT_SLICES), self.address(service, cluster).await);
+                // Who has no address never led anything to it.
+                if let (Err(_), Step::Withdraw { .. }) = (&address, step) {
+                    return Ok(false);
+                }
+                let address = address?;
                 match step {
                     Step::Show { token, until, anew } => {
                         service.show(&slices, address, &mark(token), *until, *anew).await

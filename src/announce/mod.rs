@@ -150,7 +150,7 @@ impl Announcer {
     pub fn finish(self) {
         self.observer.tell(Update::Over);
         if self.done.recv_timeout(LAST_WORDS).is_err() && self.routes {
-            warn!(event = "routing_trouble", "traffic may still be led here: the API server does not answer in time");
+            warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
         }
     }
 }

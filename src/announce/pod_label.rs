@@ -97,8 +97,11 @@ impl PodLabel {
             check(until)?;
             let mut conflict = false;
             for other in &others {
-                info!(event = "unrouted", "taking the label {} off the pod {}", self.label, printable(name(other)));
-                conflict |= unless_changed(self.strip(pods, other).await)?;
+                let pod = printable(name(other));
+                match unless_changed(self.strip(pods, other).await)? {
+                    true => conflict = true,
+                    false => info!(event = "cleaned_up", pod, "took the label {} off the pod {pod}", self.label),
+                }
             }
             if conflict {
                 continue;

@@ -73,12 +73,16 @@ impl RoutingArguments {
                 Routing::Service(Service { name, ports, address })
             }
         };
-        match lock {
-            LockName::Objects { .. } => Ok(Some(routing)),
-            LockName::File(_) => {
-                bail!("--lock {lock}: a file has no cluster to lead traffic in; default/my-job would do")
-            }
-        }
+        check_lock(lock)?;
+        Ok(Some(routing))
+    }
+}
+
+/// Whether there is a cluster to lead traffic in.
+pub fn check_lock(lock: &LockName) -> Result<()> {
+    match lock {
+        LockName::Objects { .. } => Ok(()),
+        LockName::File(_) => bail!("--lock {lock}: a file has no cluster to lead traffic in; default/my-job would do"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use super::routing::WayArguments;
+use super::routing::{WayArguments, check_lock};
 use super::{ClusterArguments, LOCK, TimeArguments, duration};
 use crate::lock::{LockName, check_name};
 use crate::tools::{Output, Place, Tool};
@@ -147,7 +147,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Result<Tool>, clap::Error> {
         Arguments::Manifest { lock, service_account, way } => Tool::Manifest(lock, service_account, way.way()),
         Arguments::StepDown { place } => Tool::StepDown(place.into()),
         Arguments::Doctor { place, times, way } => {
-            return Ok(times.timing().map(|timing| Tool::Doctor(place.into(), timing, way.way())));
+            let way = way.way();
+            let is_possible = way.as_ref().map_or(Ok(()), |_| check_lock(&place.lock));
+            return Ok(is_possible.and_then(|()| Ok(Tool::Doctor(place.into(), times.timing()?, way))));
         }
         Arguments::Check { min_remaining } => Tool::Check(min_remaining),
     }))

@@ -67,7 +67,7 @@ impl Sighting {
             .as_ref()
             .zip(stored.as_ref())
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
-        let changed = made_anew || self.record() != record(&stored);
+        let changed = made_anew || renewed(self.record()) != renewed(record(&stored));
         let writer = run(record(&stored));
         if changed {
             self.changed = now.boot;
@@ -126,6 +126,11 @@ impl Sighting {
 
 fn record(stored: &Option<Stored>) -> Option<&Record> {
     stored.as_ref().map(|stored| &stored.record)
+}
+
+/// What a renewal changes. Whoever asks a dead holder to step down does not make it live.
+fn renewed(record: Option<&Record>) -> Option<Record> {
+    Some(Record { step_down: None, ..record?.clone() })
 }
 
 /// When a released record's command is due, on the boot clock as the wall clock has it now.

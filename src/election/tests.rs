@@ -653,6 +653,16 @@ fn who_is_asked_to_step_down_says_so_once_and_takes_the_request_back() {
 }
 
 #[test]
+fn a_request_to_a_dead_holder_does_not_put_off_its_end() {
+    let mut play = Play::start(None);
+    let dead = others("r", RunState::Held, T1, 15);
+    play.read(Some(dead.clone()));
+    play.passes(10 * SECOND);
+    play.watched(Record { step_down: Some(RunId::new("r")), ..dead });
+    assert_eq!(play.wakes_in(), 5 * SECOND);
+}
+
+#[test]
 fn a_request_in_a_record_that_others_wrote_does_not_count() {
     let mut play = Play::leading();
     play.passes(2 * SECOND);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -13,8 +14,10 @@ use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use jiff::Timestamp;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 use tracing::debug;
 
+use super::complaints::{Access, Complaints};
 use super::journal;
 use super::observations::Observations;
 use super::policy::{Event, Notice};
@@ -28,6 +31,9 @@ use crate::telemetry::state::{Observer, Update};
 
 /// A thread for blocking calls, once there, stays: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Whatever has its own patience comes to its own end first.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// A running election, as the guard sees it.
 #[derive(Debug)]
@@ -104,6 +110,22 @@ impl ToGuard {
     }
 }
 
+/// However long it takes; that it takes long is said.
+async fn open(
+    name: LockName,
+    cluster: ClusterOptions,
+    campaign: &Campaign,
+) -> anyhow::Result<(Box<dyn Lock>, LockName)> {
+    let mut opening = pin!(lock::open(name.clone(), cluster, campaign.timing.attempt(), &campaign.run));
+    match timeout(lock::OPEN + A_MOMENT, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
+            opening.await
+        }
+    }
+}
+
 async fn contend(
     name: LockName,
     cluster: ClusterOptions,
@@ -113,7 +135,7 @@ async fn contend(
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
     observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
-    let (lock, name) = lock::open(name, cluster, campaign.timing.attempt(), &campaign.run).await?;
+    let (lock, name) = open(name, cluster, &campaign).await?;
     observer.tell(Update::Lock(name.to_string()));
     journal::waiting(&name, &campaign);
     let environment = vec![
@@ -131,8 +153,9 @@ async fn contend(
         watch: None,
         observations: Observations::new(observer.clone()),
         environment,
-        complaint: None,
+        complaints: Complaints::default(),
         watch_complaint: None,
+        watch_failure: None,
         news: None,
     };
     contest.run(guard, inbox, timer).await
@@ -142,13 +165,14 @@ struct Contest<'a> {
     lock: &'a dyn Lock,
     name: LockName,
     election: Election,
-    request: Option<BoxFuture<'a, Result<Reply, LockError>>>,
+    request: Option<(Access, BoxFuture<'a, Result<Reply, LockError>>)>,
     watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
     observations: Observations,
     environment: Vec<(String, String)>,
-    /// What was last complained about: nothing is repeated while it lasts.
-    complaint: Option<String>,
+    complaints: Complaints,
     watch_complaint: Option<String>,
+    /// Why the watch broke, if that was not said.
+    watch_failure: Option<String>,
     news: Option<News>,
 }
 
@@ -176,10 +200,10 @@ impl<'a> Contest<'a> {
                     }
                     Notice::Stop => self.election.handle_stop(now()),
                 },
-                Some(answer) = OptionFuture::from(self.request.as_mut()) => {
+                Some((access, answer)) = OptionFuture::from(self.request.as_mut().map(answer)) => {
                     self.request = None;
                     self.observations.answered(&answer);
-                    let reply = self.reply(answer);
+                    let reply = self.reply(access, answer);
                     self.election.handle_reply(now(), reply);
                 }
                 Some(event) = OptionFuture::from(self.watch.as_mut().map(|watch| watch.next())) => {
@@ -198,8 +222,8 @@ impl<'a> Contest<'a> {
     fn act(&mut self, action: Action, guard: &ToGuard) -> Option<Outcome> {
         match action {
             Action::Send(request) => {
-                if self.request.is_some() {
-                    self.complain(format!("{} does not answer; trying again", self.name));
+                if let Some((access, _)) = self.request {
+                    self.complain(access, format!("{} does not answer; trying again", self.name));
                 }
                 debug!(?request, "sending");
                 self.observations.sending(&request);
@@ -249,35 +273,36 @@ impl<'a> Contest<'a> {
 
     fn tell(&mut self, news: News) {
         if self.news.as_ref() != Some(&news) {
-            journal::election(&self.name, &news);
+            match news {
+                News::Polling => journal::polling(&self.name, self.watch_failure.take()),
+                _ => journal::election(&self.name, &news),
+            }
             self.news = Some(news);
         }
     }
 
-    /// Tells what goes wrong, unless that was told last.
-    fn complain(&mut self, complaint: String) {
-        if self.complaint.as_ref() != Some(&complaint) {
+    fn complain(&mut self, access: Access, complaint: String) {
+        if self.complaints.failed(Instant::now(), access, &complaint) {
             journal::trouble(&self.name, &complaint);
-            self.complaint = Some(complaint);
         }
     }
 
-    /// What an answer means for the election. What is wrong is said, once for as long as it lasts.
-    fn reply(&mut self, answer: Result<Reply, LockError>) -> Reply {
+    /// What an answer means for the election.
+    fn reply(&mut self, access: Access, answer: Result<Reply, LockError>) -> Reply {
         let error = match answer {
             Ok(reply) => {
-                if self.complaint.take().is_some() {
+                if self.complaints.answered(access) {
                     journal::answers_again(&self.name);
                 }
                 return reply;
             }
             Err(error) => error,
         };
-        let LockError { kind, retry_after, message } = error;
-        if kind != LockErrorKind::Conflict {
-            self.complain(message);
+        if error.kind != LockErrorKind::Conflict {
+            self.complain(access, error.explained());
         }
-        match kind {
+        let retry_after = error.retry_after;
+        match error.kind {
             LockErrorKind::Conflict => Reply::Conflict,
             LockErrorKind::Forbidden | LockErrorKind::Refused => Reply::Refused { retry_after },
             LockErrorKind::Unknown => Reply::Unknown { retry_after },
@@ -292,13 +317,17 @@ impl<'a> Contest<'a> {
                 debug!("{error}");
                 match error.kind {
                     LockErrorKind::Forbidden => {
-                        if self.watch_complaint.as_ref() != Some(&error.message) {
-                            journal::trouble(&self.name, &error.message);
-                            self.watch_complaint = Some(error.message);
+                        let complaint = error.explained();
+                        if self.watch_complaint.as_ref() != Some(&complaint) {
+                            journal::trouble(&self.name, &complaint);
+                            self.watch_complaint = Some(complaint);
                         }
                         WatchEvent::Forbidden
                     }
-                    _ => WatchEvent::Broken,
+                    _ => {
+                        self.watch_failure = Some(error.message);
+                        WatchEvent::Broken
+                    }
                 }
             }
         };
@@ -307,12 +336,18 @@ impl<'a> Contest<'a> {
     }
 }
 
-fn send(lock: &dyn Lock, request: Request) -> BoxFuture<'_, Result<Reply, LockError>> {
+fn send(lock: &dyn Lock, request: Request) -> (Access, BoxFuture<'_, Result<Reply, LockError>>) {
     match request {
-        Request::Get => lock.get().map_ok(Reply::Read).boxed(),
-        Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
-        Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
+        Request::Get => (Access::Read, lock.get().map_ok(Reply::Read).boxed()),
+        Request::Create(record) => (Access::Write, lock.create(record).map_ok(Reply::Written).boxed()),
+        Request::Update(version, record) => {
+            (Access::Write, lock.update(version, record).map_ok(Reply::Written).boxed())
+        }
     }
+}
+
+async fn answer<T>((access, request): &mut (Access, BoxFuture<'_, T>)) -> (Access, T) {
+    (*access, request.await)
 }
 
 fn now() -> Now {

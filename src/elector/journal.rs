@@ -59,10 +59,15 @@ pub fn election(lock: &LockName, news: &News) {
             let not_before = format!("{not_before:.0}");
             info!(event = "not_due", %lock, not_before, "{lock} is free, and its command not due before {not_before}");
         }
-        News::Polling => {
-            warn!(event = "polling", %lock, "cannot watch {lock}: reading it every retry period instead")
-        }
+        // Said with the reason.
+        News::Polling => {}
     }
+}
+
+/// A candidate does without its watch.
+pub fn polling(lock: &LockName, reason: Option<String>) {
+    let reason = reason.map(|reason| format!("; {reason}")).unwrap_or_default();
+    warn!(event = "polling", %lock, "cannot watch {lock}: reading it every retry period instead{reason}");
 }
 
 /// The lock is won.

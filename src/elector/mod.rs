@@ -4,6 +4,7 @@
 //! never waits for it: it may sit in a credential plugin.
 
 mod campaign;
+mod complaints;
 mod guard;
 mod journal;
 mod observations;

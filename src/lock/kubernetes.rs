@@ -9,6 +9,7 @@ use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 use tower::util::MapResponseLayer;
 
 use super::resource::error;
@@ -47,7 +48,14 @@ impl Cluster {
         config.default_retry = false;
         // Only the election's own patience counts: it closes a connection that it gives up.
         config.connect_timeout = Some(attempt * 2);
-        let requests = client(&config, Limit::Whole)?;
+        let requests = match config.auth_info.exec {
+            None => client(&config, Limit::Whole)?,
+            // A credential plugin takes its time, and may ask somebody.
+            Some(_) => {
+                let config = config.clone();
+                spawn_blocking(move || client(&config, Limit::Whole)).await??
+            }
+        };
         Ok(Self { config, requests, watches: Arc::default() })
     }
 

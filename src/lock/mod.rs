@@ -31,7 +31,8 @@ use crate::election::record::{Record, Stored, Version};
 
 /// A place where a record is stored, with compare-and-swap and change notification.
 ///
-/// One request at a time; dropping its future gives the request up, and the connection it was on.
+/// One request at a time; dropping its future gives the request up, and the connection it was on. It may be
+/// carried out all the same, and later.
 pub trait Lock: Send + Sync {
     /// Reads the record, consistently: what was written before is seen.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
@@ -65,6 +66,8 @@ pub struct LockError {
     pub message: String,
     /// When the other side wants to be asked again.
     pub retry_after: Option<Duration>,
+    /// As YAML, the Role that allows it, where that is what is missing.
+    pub role: Option<String>,
 }
 
 /// What a failed request means for the election.
@@ -82,7 +85,16 @@ pub enum LockErrorKind {
 
 impl LockError {
     fn new(kind: LockErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, role: None }
+    }
+
+    /// With the remedy, where there is one.
+    pub fn explained(&self) -> String {
+        let Self { message, role, .. } = self;
+        match role {
+            Some(role) => format!("{message}; this Role, bound to the user or service account, would do:\n{role}"),
+            None => message.clone(),
+        }
     }
 }
 

@@ -82,9 +82,11 @@ impl ObjectName {
         let kube::Error::Api(status) = failure else {
             return error(format!("cannot {} {self}: {}", verb.name(), log::printable(&innermost(&failure))));
         };
-        let message = match status.code {
-            403 if status.message.contains(" cannot ") => self.forbidden(verb, &status.message),
-            _ => format!("cannot {} {self}: {}", verb.name(), answer(&status)),
+        // As RBAC says it. A 403 can have other reasons: a quota, a webhook, a namespace that goes.
+        let lacks_role = status.code == 403 && status.message.contains(" cannot ");
+        let (message, role) = match lacks_role {
+            true => (self.not_allowed(verb, &status.message), Some(role(&self.namespace, &self.name, &self.rules()))),
+            false => (format!("cannot {} {self}: {}", verb.name(), answer(&status)), None),
         };
         let kind = match (status.code, verb) {
             (409, _) => LockErrorKind::Conflict,
@@ -100,7 +102,7 @@ impl ObjectName {
         };
         let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
         let retry_after = retry_after.filter(|seconds| *seconds > 0);
-        LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())) }
+        LockError { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())), role }
     }
 
     /// That this object cannot be used as it is.
@@ -108,18 +110,13 @@ impl ObjectName {
         LockError::new(LockErrorKind::Refused, format!("cannot use {self}: {}", log::printable(reason)))
     }
 
-    /// That RBAC does not allow it. A 403 can have other reasons: a quota, a webhook, a namespace that goes.
-    fn forbidden(&self, verb: Verb, answer: &str) -> String {
+    fn not_allowed(&self, verb: Verb, answer: &str) -> String {
         // A PUT may lack `update`, or `create` where the object does not exist yet: the answer says which.
         let refused = ["create", "update"].into_iter().find(|verb| answer.contains(&format!(" cannot {verb} ")));
         let Self { resource, namespace, name } = self;
         let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
-        format!(
-            "not allowed to {} {}{group} {name:?} in namespace {namespace:?}; this Role, bound to the user or service account, would do:\n{}",
-            refused.unwrap_or(verb.name()),
-            resource.plural,
-            role(namespace, name, &self.rules())
-        )
+        let (verb, plural) = (refused.unwrap_or(verb.name()), resource.plural);
+        format!("not allowed to {verb} {plural}{group} {name:?} in namespace {namespace:?}")
     }
 
     /// What a candidate for this lock needs.
@@ -161,13 +158,16 @@ mod tests {
         let name = ObjectName { resource: &LEASE, namespace: "default".into(), name: "job".into() };
         let refusal = |message: &str| {
             let status = Status { code: 403, message: message.into(), ..Status::default() };
-            name.error(Verb::Create, kube::Error::Api(status.boxed())).message
+            let LockError { message, role, .. } = name.error(Verb::Create, kube::Error::Api(status.boxed()));
+            (message, role.is_some())
         };
         let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");
-        assert!(
-            rbac.starts_with("not allowed to update leases.coordination.k8s.io \"job\"") && rbac.contains("kind: Role")
+        assert_eq!(
+            rbac,
+            ("not allowed to update leases.coordination.k8s.io \"job\" in namespace \"default\"".into(), true)
         );
         let quota = refusal("leases \"job\" is forbidden: exceeded quota: leases=1");
-        assert_eq!(quota, "cannot create the Lease default/job: leases \"job\" is forbidden: exceeded quota: leases=1");
+        let says = "cannot create the Lease default/job: leases \"job\" is forbidden: exceeded quota: leases=1";
+        assert_eq!(quota, (says.into(), false));
     }
 }

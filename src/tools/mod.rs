@@ -18,10 +18,13 @@ use crate::announce::Way;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
-use crate::lock::{self, Lock, LockName};
+use crate::lock::{self, Lock, LockError, LockName};
 
 /// How long the API server, or a file, may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the way to a lock may take to find: a credential plugin may ask somebody.
+const OPENING: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Debug)]
@@ -48,14 +51,26 @@ pub struct Place {
 impl Place {
     /// The lock, for questions: it is not to be held by it. And its name with what was left out filled in.
     async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
-        lock::open(self.lock, self.cluster, PATIENCE, &RunId::new("")).await
+        let late = |_| anyhow!("the kubeconfig's credential plugin takes longer than {}", format_duration(OPENING));
+        timeout(OPENING, lock::open(self.lock, self.cluster, PATIENCE, &RunId::new(""))).await.map_err(late)?
     }
 }
 
 /// Waits for what is asked about this lock, but not for ever.
-async fn answered<T>(lock: &LockName, answer: impl Future<Output = T>) -> Result<T> {
+async fn answered<T, E>(lock: &LockName, answer: impl Future<Output = Result<T, E>>) -> Result<T>
+where
+    anyhow::Error: From<E>,
+{
     let late = |_| anyhow!("{lock} does not answer within {}", format_duration(PATIENCE));
-    timeout(PATIENCE, answer).await.map_err(late)
+    let failure = match timeout(PATIENCE, answer).await.map_err(late)? {
+        Ok(answer) => return Ok(answer),
+        Err(failure) => anyhow::Error::from(failure),
+    };
+    let lacks_role = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
+    Err(match lacks_role {
+        true => anyhow!("{failure}; leaderrun manifest --lock {lock} prints a Role that would do"),
+        false => failure,
+    })
 }
 
 /// How an answer looks.

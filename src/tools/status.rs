@@ -18,7 +18,7 @@ const BRIEF: Duration = Duration::from_secs(10);
 /// Reads the record and says what it means.
 pub async fn status(place: Place, output: Output) -> Result<Answer> {
     let (lock, name) = place.open().await?;
-    let stored = answered(&name, lock.get()).await??;
+    let stored = answered(&name, lock.get()).await?;
     let record = stored.map(|stored| stored.record);
     let status = Status::new(name.to_string(), record.as_ref(), Timestamp::now());
     let text = match output {
@@ -63,9 +63,7 @@ impl Status {
         let record = record.unwrap_or(&free);
         let is_held = record.is_held();
         let acquired = record.acquire_time.filter(|_| is_held);
-        let lasts = record.lease_duration_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
-        let expires = record.renew_time.zip(lasts).and_then(|(renewed, lasts)| renewed.checked_add(lasts).ok());
-        let expires = expires.filter(|_| is_held);
+        let expires = expires(record);
         let state = match expires {
             _ if !is_held => State::Free,
             Some(expires) if expires <= now => State::Expired,
@@ -87,6 +85,12 @@ impl Status {
             not_before: record.due(),
         }
     }
+}
+
+/// When a record that is held runs out, by the holder's clock.
+pub(super) fn expires(record: &Record) -> Option<Timestamp> {
+    let lasts = SignedDuration::from_secs(record.lease_duration_seconds?.into());
+    record.renew_time.filter(|_| record.is_held())?.checked_add(lasts).ok()
 }
 
 /// With milliseconds.

@@ -1,7 +1,9 @@
 //! `leaderrun step-down`: asks the holder of a lock to hand it over.
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 
+use super::status::expires;
 use super::{Answer, Place, answered};
 use crate::election::record::{Record, RunMark, Stored};
 use crate::lock::{Lock, LockErrorKind};
@@ -13,29 +15,30 @@ const FREE: u8 = 1;
 /// Puts the request into the record, which otherwise stays as it is, and returns. The holder finds it when it renews.
 pub async fn step_down(place: Place) -> Result<Answer> {
     let (lock, name) = place.open().await?;
-    let asked = answered(&name, ask(&*lock)).await??;
-    Ok(match asked {
-        Some(holder) => Answer { text: format!("asked {} to step down from {name}\n", printable(&holder)), status: 0 },
-        None => Answer { text: format!("{name} is free\n"), status: FREE },
-    })
+    let Some(asked) = answered(&name, ask(&*lock)).await? else {
+        return Ok(Answer { text: format!("{name} is free\n"), status: FREE });
+    };
+    let has_run_out = expires(&asked).is_some_and(|at| at <= Timestamp::now());
+    let but = if has_run_out { ", which has run out by this machine's clock: it may be dead" } else { "" };
+    let holder = printable(&asked.holder_identity);
+    Ok(Answer { text: format!("asked {holder} to step down from {name}{but}\n"), status: 0 })
 }
 
-/// The name of who was asked, if anybody holds it.
-async fn ask(lock: &dyn Lock) -> Result<Option<String>> {
+/// The record of who was asked, if anybody holds the lock.
+async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
     loop {
         let Some(Stored { record, version }) = lock.get().await? else { return Ok(None) };
         if !record.is_held() {
             return Ok(None);
         }
-        let holder = record.holder_identity.clone();
         let Some(RunMark { run, .. }) = record.mark().cloned() else {
-            bail!("{} does not run leaderrun: it would not know what to do", printable(&holder));
+            bail!("{} does not run leaderrun: it would not know what to do", printable(&record.holder_identity));
         };
         if record.asks_to_step_down(&run) {
-            return Ok(Some(holder));
+            return Ok(Some(record));
         }
-        match lock.update(version, Record { step_down: Some(run), ..record }).await {
-            Ok(_) => return Ok(Some(holder)),
+        match lock.update(version, Record { step_down: Some(run), ..record.clone() }).await {
+            Ok(_) => return Ok(Some(record)),
             // It was renewed in between.
             Err(refusal) if refusal.kind == LockErrorKind::Conflict => {}
             Err(failure) => return Err(failure.into()),

@@ -256,11 +256,12 @@ fn labels_of_others_are_left_alone() {
 fn a_candidate_beside_the_leader_takes_nothing_from_it() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
-    let here = ["--address", "10.1.2.3", "--pod", "a"];
-    for routing in [&LABEL[..], &["--service", "web", "--port", "80"]] {
-        let mut a = Candidate::new("a", &lock).args(routing).args(here).witnessed(&witnesses, &[]);
+    for routing in
+        [&[LABEL[0], LABEL[1], "--pod", "a"][..], &["--service", "web", "--port", "80", "--address", "10.1.2.3"]]
+    {
+        let mut a = Candidate::new("a", &lock).args(routing).witnessed(&witnesses, &[]);
         a.says("leads here");
-        let mut beside = Candidate::new("beside", &lock).args(routing).args(here).script("true");
+        let mut beside = Candidate::new("beside", &lock).args(routing).script("true");
         beside.says("is held by a");
         beside.signal(Signal::SIGTERM);
         beside.ends_with(143);

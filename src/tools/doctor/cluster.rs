@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use http_body_util::BodyExt;
 use humantime::format_duration;
 use hyper::body::Bytes;
@@ -28,6 +28,9 @@ const SAMPLES: usize = 5;
 
 /// The priority level that exists for requests like these.
 const PRIORITY_LEVEL: &str = "leader-election";
+
+/// The level of administrators, whose requests are served before all others.
+const EXEMPT: &str = "exempt";
 
 const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
 
@@ -62,14 +65,28 @@ impl Examined<'_> {
         examine_namespace(table, &client, &namespace).await;
         let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
         let manifest = format!("leaderrun manifest --lock {lock}");
-        for rule in objects.iter().flat_map(ObjectName::rules) {
-            permissions(table, &client, &rule, lock_without, &manifest).await;
+        for object in &objects {
+            let without = match exists(&client, &path(object)).await {
+                true => lock_without_where_it_is,
+                false => lock_without,
+            };
+            for rule in object.rules() {
+                permissions(table, &client, &rule, without, &manifest).await;
+            }
         }
         if let Some(way) = way {
             let manifest = format!("{manifest} {way}");
-            for rule in way.rules(&namespace) {
-                permissions(table, &client, &rule, |_| Without::Fails("; traffic is not led to the leader"), &manifest)
-                    .await;
+            let rules = way.rules(&namespace);
+            let is_there = match rules.iter().find_map(object_path) {
+                Some(path) => exists(&client, &path).await,
+                None => false,
+            };
+            let without = |verb: &str| match verb {
+                "create" if is_there => Without::Goes("; the slice is there, and has to stay"),
+                _ => Without::Fails("; traffic is not led to the leader"),
+            };
+            for rule in &rules {
+                permissions(table, &client, rule, without, &manifest).await;
             }
         }
         permissions(
@@ -149,6 +166,13 @@ fn lock_without(verb: &str) -> Without {
     })
 }
 
+fn lock_without_where_it_is(verb: &str) -> Without {
+    match verb {
+        "create" => Without::Goes("; its object is there, and has to stay"),
+        verb => lock_without(verb),
+    }
+}
+
 /// A row for each verb of a rule; `manifest` prints a Role that has it.
 async fn permissions(
     table: &mut Table,
@@ -173,7 +197,8 @@ async fn permissions(
             "spec": { "resourceAttributes": attributes },
         });
         let answer = ask(client, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
-        table.add(match (answer.map(|review| review["status"]["allowed"] == true), without(verb)) {
+        let allowed = |review: Value| review["status"]["allowed"].as_bool().context("it answers something else");
+        table.add(match (answer.and_then(allowed), without(verb)) {
             (Ok(true), _) => Row::ok(verb, format!("{what}: allowed")),
             (Ok(false), Without::Fails(what_then)) => {
                 Row::failed(verb, format!("{what}: not allowed{what_then}"), &remedy)
@@ -200,11 +225,16 @@ async fn priority(client: &Client, headers: &HeaderMap, manifest: &str) -> Row {
         return Row::ok("priority", "the API server does not say, or has none");
     };
     let schema = said("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
-    let uid = |answer: Response<Bytes>| Some(json_of(&answer).ok()?["metadata"]["uid"].as_str()?.to_owned());
-    let answer = ask(client, &format!("{PRIORITY_LEVELS}/{PRIORITY_LEVEL}"), None).await;
+    let uid = async |level: &str| {
+        let answer = ask(client, &format!("{PRIORITY_LEVELS}/{level}"), None).await.ok()?;
+        Some(json_of(&answer).ok()?["metadata"]["uid"].as_str()?.to_owned())
+    };
     let remedy = format!("{manifest} prints a FlowSchema, by which a busy API server does not keep renewals waiting");
-    match answer.ok().and_then(uid) {
+    match uid(PRIORITY_LEVEL).await {
         Some(uid) if uid == level => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
+        Some(_) if uid(EXEMPT).await.is_some_and(|uid| uid == level) => {
+            Row::ok("priority", format!("level {EXEMPT}: whoever asks here waits for nobody"))
+        }
         Some(_) => Row::note(
             "priority",
             format!("level {level}, flow schema {schema}, and not level {PRIORITY_LEVEL}"),
@@ -221,8 +251,21 @@ async fn priority(client: &Client, headers: &HeaderMap, manifest: &str) -> Row {
 }
 
 fn path(ObjectName { resource, namespace, name }: &ObjectName) -> String {
-    let root = if resource.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", resource.group) };
-    format!("{root}/namespaces/{namespace}/{}/{name}", resource.plural)
+    path_of(resource.group, namespace, resource.plural, name)
+}
+
+/// Of the one object that a rule is about, if it is about one.
+fn object_path(Rule { group, plural, namespace, name, .. }: &Rule) -> Option<String> {
+    Some(path_of(group, namespace, plural, name.as_ref()?))
+}
+
+fn path_of(group: &str, namespace: &str, plural: &str, name: &str) -> String {
+    let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+    format!("{root}/namespaces/{namespace}/{plural}/{name}")
+}
+
+async fn exists(client: &Client, path: &str) -> bool {
+    ask(client, path, None).await.is_ok_and(|answer| answer.status() == 200)
 }
 
 /// Asks the API server, and returns whatever it answers.
