@@ -41,7 +41,7 @@ complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to 
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod -d 'The pod that gets the label [default: the host name]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l port -d 'A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; can be repeated' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l port -d 'A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l address -d 'The address by which the Service reaches the command [default: the one by which the API server is reached]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l ready-when -d 'When /readyz says yes: waiting, which includes leading, or only leading' -r

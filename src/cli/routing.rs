@@ -37,7 +37,7 @@ pub struct RoutingArguments {
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = pod, help_heading = ROUTING)]
     pod: Option<String>,
 
-    /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; can be repeated
+    /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', help_heading = ROUTING)]
     ports: Vec<ServicePort>,
 

@@ -110,10 +110,13 @@ impl Election {
                 _ => {}
             },
             Phase::Holding { lost: true, .. } => {}
-            Phase::Holding { tenure, lost, .. } => {
+            Phase::Holding { tenure, lost, record } => {
                 self.send_at = now.boot;
                 match stored {
-                    Some(_) if is_mine => {
+                    Some(stored) if is_mine => {
+                        if is_edited(&stored.record, record) {
+                            self.actions.push_back(Action::Tell(News::Edited));
+                        }
                         if let Some(sent) = mine_since.filter(|sent| *sent > tenure.renewed) {
                             *tenure = Tenure::of_renewal(sent, &self.campaign.timing);
                             self.actions.push_back(Action::Extend(*tenure));
@@ -207,6 +210,12 @@ impl Election {
     pub(super) fn sighted_version(&self) -> Option<&Version> {
         Some(&self.sighting.as_ref()?.stored.as_ref()?.version)
     }
+}
+
+/// Whether somebody changed in a record of this run what no renewal changes.
+fn is_edited(present: &Record, written: &Record) -> bool {
+    let Record { renew_time, run, step_down, .. } = present.clone();
+    Record { renew_time, run, step_down, ..written.clone() } != *present
 }
 
 /// Whether a record that is not this run's names another holder, rather than none.

@@ -135,6 +135,8 @@ pub enum News {
     Expired { holder: String },
     /// Somebody emptied or deleted the record while it was held here; it is written again.
     Restoring,
+    /// Somebody changed what this run wrote, which holds the lock all the same and writes it again.
+    Edited,
     /// Somebody emptied or deleted the record while another run held it; that run's time is awaited.
     Displaced,
     /// It is free, but the command ended well and is not due again before then.

@@ -56,13 +56,30 @@ impl Record {
     /// Before when, by anybody's wall clock, the lease is not to be taken although it was released. No
     /// command is alive then, so a wrong clock costs a tick and never an overlap.
     pub fn due(&self) -> Option<Timestamp> {
-        self.not_before.filter(|_| self.mark().is_some_and(|mark| mark.state == RunState::Released))
+        self.not_before.filter(|_| self.mark().is_some())
+    }
+
+    /// How long nobody was to run the command again, from when the lease was acquired.
+    pub fn min_hold(&self) -> Option<Duration> {
+        Duration::try_from(self.due()?.duration_since(self.acquire_time?)).ok()
     }
 
     /// The mark of the run that wrote this record, if one did: it counts only while its time is the
     /// record's own, so that nobody else's write passes for that run's.
     pub fn mark(&self) -> Option<&RunMark> {
         self.run.as_ref().filter(|mark| Some(mark.renew_time) == self.renew_time)
+    }
+
+    /// The record of a claim by `run` that comes to nothing, as a release.
+    pub fn taken_back(self, run: &RunId) -> Self {
+        let mark =
+            self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: RunState::Released, renew_time });
+        Self { holder_identity: String::new(), run: mark, ..self }
+    }
+
+    /// Whether `run` wrote this record.
+    pub fn is_marked_by(&self, run: &RunId) -> bool {
+        self.mark().is_some_and(|mark| mark.run == *run)
     }
 
     /// Whether `run` wrote this record and holds the lease by it.

@@ -46,15 +46,17 @@ impl Displaced {
 impl Sighting {
     /// The first sight; `fallback` is how long a record holds that does not say.
     pub fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
-        Self {
+        let mut sighting = Self {
             changed: now.boot,
             confirmed: now.boot,
             holds_for: lease_duration(&stored, fallback),
             displaced: Vec::new(),
-            due: due(now, &stored),
-            stored,
+            due: None,
+            stored: None,
             fallback,
-        }
+        };
+        sighting.take_in(now, stored);
+        sighting
     }
 
     /// Takes in what was just seen; `out_of_turn` says that it was written by us over something else than
@@ -85,9 +87,15 @@ impl Sighting {
             self.holds_for = said_before.map_or(said, |before| before.max(said));
         }
         self.displaced.retain(|displaced| !displaced.is_back(writer));
-        self.due = due(now, &stored);
-        self.stored = stored;
+        self.take_in(now, stored);
         changed
+    }
+
+    fn take_in(&mut self, now: Now, stored: Option<Stored>) {
+        // No wait is longer than the hold itself, whatever the clocks say.
+        let longest = record(&stored).and_then(Record::min_hold).map(|hold| self.changed + hold);
+        self.due = due(now, &stored).map(|due| longest.map_or(due, |longest| due.min(longest)));
+        self.stored = stored;
     }
 
     /// Its time may pass and it may still come back: what it stated is not forgotten by then.

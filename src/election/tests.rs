@@ -548,15 +548,43 @@ fn a_command_that_ended_well_is_not_due_before_its_time() {
         play.election.handle_tree_gone(play.now, well);
         let released = play.expect_write();
         assert_eq!(released.due(), well.then(|| acquired + 60 * SECOND));
-        // Another candidate, whose clock reads ten seconds less.
-        let mut other = Play::start(None);
-        other.now.wall = acquired - 10 * SECOND;
-        other.read(Some(released));
-        if well {
-            assert_eq!(other.wakes_in().as_secs(), 70);
-        } else {
-            other.expect_write();
+        // Other candidates, whose clocks read less or more. None waits longer than the hold itself.
+        for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
+            let mut other = Play::start(None);
+            other.now.wall = acquired + SignedDuration::from_secs(ahead);
+            other.read(Some(released.clone()));
+            if well {
+                assert_eq!(other.wakes_in().as_secs(), waits);
+                other.passes(SECOND / 2);
+                other.watched(Record { contenders: Some(7), ..released.clone() });
+                assert!(other.wakes_in().as_secs() <= waits + 1, "nor when something else changes");
+            } else {
+                other.expect_write();
+            }
         }
+    }
+}
+
+#[test]
+fn who_edits_what_is_held_is_told_about() {
+    let mut play = Play::leading();
+    let mine = play.election.sighting.as_ref().and_then(Sighting::record).cloned().unwrap();
+    let told = |play: &mut Play| -> Vec<News> {
+        let actions = std::iter::from_fn(|| play.election.poll_action());
+        actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
+    };
+    for (present, news) in [
+        (mine.clone(), vec![]),
+        (Record { step_down: Some(RunId::new("other")), ..mine.clone() }, vec![]),
+        (Record { lease_duration_seconds: Some(1), ..mine }, vec![News::Edited]),
+    ] {
+        play.passes(2 * SECOND);
+        told(&mut play);
+        play.election.handle_reply(play.now, Reply::Conflict);
+        play.version += 1;
+        let stored = play.stored(present);
+        play.election.handle_reply(play.now, Reply::Read(Some(stored)));
+        assert_eq!(told(&mut play), news);
     }
 }
 

@@ -311,8 +311,8 @@ impl<'a> Contest<'a> {
 
     fn watched(&mut self, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
         let event = match event {
-            Some(Ok(event)) => return event,
-            None => WatchEvent::Ended,
+            Some(Ok(event)) if event != WatchEvent::Ended => return event,
+            None | Some(Ok(_)) => WatchEvent::Ended,
             Some(Err(error)) => {
                 debug!("{error}");
                 match error.kind {

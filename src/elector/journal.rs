@@ -50,6 +50,9 @@ pub fn election(lock: &LockName, news: &News) {
         News::Restoring => {
             warn!(event = "restoring", %lock, "somebody emptied or deleted {lock} while it was held here: writing it again")
         }
+        News::Edited => {
+            warn!(event = "edited", %lock, "somebody edited {lock} while it was held here: writing it again")
+        }
         News::Displaced => warn!(
             event = "displaced",
             %lock,

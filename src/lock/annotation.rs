@@ -2,11 +2,9 @@
 //! fabric8's kubernetes-client keep it.
 //!
 //! Both have it as JSON, and differ: client-go says `leaseDurationSeconds`, a number, and reads times
-//! with any fraction of a second; fabric8 says `leaseDuration`, an ISO 8601 duration, insists on it and
-//! on six digits of fraction, and leaves an empty holder out. Both spellings are read and written, so
-//! either of them may share the lock.
-
-use std::time::Duration;
+//! with any fraction of a second; fabric8 says `leaseDuration`, an ISO 8601 duration or a number of seconds,
+//! insists on it and on six digits of fraction, and leaves an empty holder out. Both spellings are read. Both are
+//! written, but for a record that has fabric8's alone: releases of it refuse what they do not know.
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
@@ -31,31 +29,58 @@ pub static CONFIGMAP: Resource =
 #[serde(rename_all = "camelCase", default)]
 struct Annotation {
     holder_identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     lease_duration_seconds: Option<i64>,
-    lease_duration: Option<SignedDuration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_duration: Option<SpelledDuration>,
     acquire_time: Option<String>,
     renew_time: Option<String>,
     leader_transitions: i64,
 }
 
-fn read(object: &DynamicObject) -> Result<Record, String> {
+/// As fabric8 spells it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SpelledDuration {
+    Iso(SignedDuration),
+    Seconds(f64),
+}
+
+impl SpelledDuration {
+    /// Rounded up: a record never holds for less than its holder believes.
+    fn seconds(&self) -> i64 {
+        match self {
+            Self::Iso(duration) => duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0)),
+            Self::Seconds(seconds) => seconds.ceil() as i64,
+        }
+    }
+}
+
+/// What the annotation has, if it is there.
+fn annotation(object: &DynamicObject) -> Result<Option<Annotation>, String> {
     let annotations = object.metadata.annotations.as_ref();
-    let Some(text) = annotations.and_then(|annotations| annotations.get(LEADER_ANNOTATION)) else {
-        return Ok(Record::default());
+    let Some(text) = annotations.and_then(|annotations| annotations.get(LEADER_ANNOTATION)) else { return Ok(None) };
+    let refusal = |failure| format!("its annotation {LEADER_ANNOTATION} has no leader election record: {failure}");
+    serde_json::from_str(text).map(Some).map_err(refusal)
+}
+
+fn read(object: &DynamicObject) -> Result<Record, String> {
+    let Some(annotation) = annotation(object)? else { return Ok(Record::default()) };
+    let spelled = annotation.lease_duration.map(|duration| duration.seconds());
+    let seconds = annotation.lease_duration_seconds.max(spelled).filter(|seconds| *seconds > 0);
+    // A time that cannot be read is not left out: a renewal would look like the one before.
+    let time = |text: Option<String>| match text {
+        None => Ok(None),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|failure| format!("its annotation {LEADER_ANNOTATION} has a time that cannot be read: {failure}")),
     };
-    let annotation: Annotation = serde_json::from_str(text)
-        .map_err(|failure| format!("its annotation {LEADER_ANNOTATION} has no leader election record: {failure}"))?;
-    let seconds = annotation.lease_duration_seconds.filter(|seconds| *seconds > 0);
-    // Rounded up: a record never holds for less than its holder believes.
-    let spelled = annotation.lease_duration.and_then(|duration| Duration::try_from(duration).ok());
-    let spelled = spelled.map(|duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0));
     Ok(Record {
         holder_identity: annotation.holder_identity.unwrap_or_default(),
-        lease_duration_seconds: seconds
-            .and_then(|seconds| u32::try_from(seconds).ok())
-            .max(spelled.and_then(|seconds| u32::try_from(seconds).ok())),
-        acquire_time: annotation.acquire_time.and_then(|time| time.parse().ok()),
-        renew_time: annotation.renew_time.and_then(|time| time.parse().ok()),
+        lease_duration_seconds: seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
+        acquire_time: time(annotation.acquire_time)?,
+        renew_time: time(annotation.renew_time)?,
         lease_transitions: annotation.leader_transitions.clamp(0, i32::MAX.into()) as u32,
         ..Record::default()
     })
@@ -64,10 +89,13 @@ fn read(object: &DynamicObject) -> Result<Record, String> {
 fn write(object: &mut DynamicObject, record: &Record) {
     let time = |time: Option<Timestamp>| time.map(|time| format!("{time:.6}"));
     let seconds = record.lease_duration_seconds.map(i64::from);
+    let present = annotation(object).ok().flatten();
+    let is_fabric8s =
+        present.is_some_and(|present| present.lease_duration.is_some() && present.lease_duration_seconds.is_none());
     let annotation = Annotation {
         holder_identity: Some(record.holder_identity.clone()),
-        lease_duration_seconds: seconds,
-        lease_duration: seconds.map(SignedDuration::from_secs),
+        lease_duration_seconds: seconds.filter(|_| !is_fabric8s),
+        lease_duration: seconds.map(SignedDuration::from_secs).map(SpelledDuration::Iso),
         acquire_time: time(record.acquire_time),
         renew_time: time(record.renew_time),
         leader_transitions: record.lease_transitions.into(),
@@ -127,6 +155,26 @@ mod tests {
     }
 
     #[test]
+    fn fabric8_finds_its_own_spelling_again() {
+        for duration in [r#""PT15S""#, "15.000000000", "14.2"] {
+            let mut object = object(Some(&format!(r#"{{"leaseDuration":{duration}}}"#)));
+            let record = read(&object).unwrap();
+            assert_eq!(record.lease_duration_seconds, Some(15));
+            write(&mut object, &record);
+            let written: Value =
+                serde_json::from_str(&object.metadata.annotations.unwrap()[LEADER_ANNOTATION]).unwrap();
+            assert_eq!((&written["leaseDuration"], &written["leaseDurationSeconds"]), (&json!("PT15S"), &Value::Null));
+        }
+    }
+
+    #[test]
+    fn a_duration_beyond_all_bounds_is_a_long_one() {
+        for text in [r#"{"leaseDurationSeconds":9999999999}"#, r#"{"leaseDuration":1e300}"#] {
+            assert_eq!(read(&object(Some(text))).unwrap().lease_duration_seconds, Some(u32::MAX));
+        }
+    }
+
+    #[test]
     fn both_can_read_what_is_written() {
         let time = Some("2026-01-02T03:04:05Z".parse().unwrap());
         let record = Record {
@@ -152,7 +200,15 @@ mod tests {
 
     #[test]
     fn garbage_is_never_free() {
-        for text in ["", "null,", "[1]", "{", r#"{"holderIdentity":7}"#, r#"{"leaseDurationSeconds":"soon"}"#] {
+        for text in [
+            "",
+            "null,",
+            "[1]",
+            "{",
+            r#"{"holderIdentity":7}"#,
+            r#"{"leaseDurationSeconds":"soon"}"#,
+            r#"{"renewTime":"1767323045"}"#,
+        ] {
             assert!(read(&object(Some(text))).is_err(), "{text}");
         }
     }

@@ -7,7 +7,7 @@
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready, try_join};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::pair::{Pair, Place};
@@ -31,18 +31,31 @@ impl BothLocks {
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
-        let pair = Pair::new(self.first.get().await?, self.second.get().await?);
-        Ok(self.note(|seen| *seen = pair))
+        let (first, second) = try_join(self.first.get(), self.second.get()).await?;
+        Ok(self.note(|seen| *seen = Pair::new(first, second)))
     }
 
     async fn write(&self, expected: Option<Version>, record: Record) -> Result<Stored, LockError> {
         let conflict = || LockError::new(LockErrorKind::Conflict, "the objects have changed");
-        let mut both = None;
-        for (place, replaced) in self.seen().writes(expected.as_ref()).ok_or_else(conflict)? {
-            let stored = put(self.object(place), replaced, record.clone()).await?;
-            both = self.note(|seen| seen.note(place, Some(stored)));
+        let before = self.seen();
+        let [(_, first), (_, second)] = before.writes(expected.as_ref()).ok_or_else(conflict)?;
+        let written = put(&self.first, first, record.clone()).await?;
+        let version = written.version.clone();
+        self.note(|seen| seen.note(Place::First, Some(written)));
+        let taken_back = record.clone().taken_back(&self.run);
+        let refusal = match put(&self.second, second, record).await {
+            Ok(written) => {
+                let both = self.note(|seen| seen.note(Place::Second, Some(written)));
+                return both.ok_or_else(|| LockError::new(LockErrorKind::Unknown, "written and gone"));
+            }
+            Err(refusal) => refusal,
+        };
+        // A claim that certainly does not get both keeps nobody out of the first.
+        if refusal.kind != LockErrorKind::Unknown && !before.bears_mark_of(&self.run) {
+            let free = self.first.update(version, taken_back).await?;
+            self.note(|seen| seen.note(Place::First, Some(free)));
         }
-        both.ok_or_else(|| LockError::new(LockErrorKind::Unknown, "written and gone"))
+        Err(refusal)
     }
 
     fn object(&self, place: Place) -> &ObjectLock {
@@ -66,14 +79,17 @@ impl BothLocks {
     fn changes(&self, place: Place) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let from = self.seen().of(place).map(|stored| stored.version.clone());
         let events = self.object(place).watch(from);
-        let events = events.map(move |event| {
-            let stored = match event? {
-                WatchEvent::Changed(stored) => Some(stored),
-                WatchEvent::Deleted => None,
-                other => return Ok(other),
+        let events = events.filter_map(move |event| {
+            let stored = match event {
+                Ok(WatchEvent::Changed(stored)) => Some(stored),
+                Ok(WatchEvent::Deleted) => None,
+                other => return ready(Some(other)),
             };
+            let is_ours = stored.as_ref().is_some_and(|stored| stored.record.is_marked_by(&self.run));
             let both = self.note(|seen| seen.note(place, stored));
-            Ok(both.map_or(WatchEvent::Deleted, WatchEvent::Changed))
+            let is_whole = both.as_ref().is_some_and(|both| both.record.is_marked_by(&self.run));
+            // Half a claim of our own is no news: what becomes of it is told by the answer.
+            ready((!is_ours || is_whole).then(|| Ok(both.map_or(WatchEvent::Deleted, WatchEvent::Changed))))
         });
         // One of the two ending in good order ends both: the election takes them up again together.
         events.chain(stream::iter([Ok(WatchEvent::Ended)])).boxed()

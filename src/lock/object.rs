@@ -18,6 +18,9 @@ use crate::election::record::{
 /// How long the server keeps a watch open: the longest that kube allows.
 const WATCH_SECONDS: u32 = 290;
 
+/// A resourceVersion that no object has: it is etcd's own, before anything is stored.
+const NO_OBJECTS_VERSION: &str = "1";
+
 /// The record in one object.
 pub struct ObjectLock {
     cluster: Cluster,
@@ -46,11 +49,15 @@ impl ObjectLock {
     async fn make(&self, record: Record) -> Result<Stored, LockError> {
         let ObjectName { resource, namespace, name } = &self.object;
         let object = DynamicObject::new(name, &api_resource(resource)).within(namespace);
-        let object = filled(resource, object, &record);
+        let mut object = filled(resource, object, &record);
         let api = self.api(self.cluster.requests());
         let made = match resource.created_by_put {
-            // A PUT without a resourceVersion creates, and is refused where the object exists.
-            true => api.replace(name, &PostParams::default(), &object).await,
+            // A PUT creates where nothing is. What is there has another version than any that was ever given
+            // to it, and is left alone; without a version a PUT would replace some kinds of objects blindly.
+            true => {
+                object.metadata.resource_version = Some(NO_OBJECTS_VERSION.to_owned());
+                api.replace(name, &PostParams::default(), &object).await
+            }
             false => api.create(&PostParams::default(), &object).await,
         };
         self.note(made.map_err(|failure| self.object.error(Verb::Create, failure))?)

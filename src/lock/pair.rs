@@ -3,8 +3,9 @@
 //!
 //! What is read is made of both records so that whatever keeps somebody alive in either of them counts:
 //!
-//! - Both bear the same write of one run, or another run is in between its two writes: that is the record.
-//! - One is held and the other is not: the held one.
+//! - Both bear the same write of one run, or a run is in between its two writes: that is the record. What keeps it
+//!   held counts, and when the command is due.
+//! - One is held and the other is not: the held one. What only one of them says of us counts for nothing.
 //! - Neither is: the one by which the command is due later, or which says who released it.
 //! - Both are held, and not by one write: held by somebody unknown, for the longer of the two durations.
 
@@ -56,6 +57,11 @@ impl Pair {
         }
     }
 
+    /// Whether either of them has a write of this run.
+    pub fn bears_mark_of(&self, run: &RunId) -> bool {
+        [&self.first, &self.second].into_iter().flatten().any(|stored| stored.record.is_marked_by(run))
+    }
+
     /// What both make together; `run` is whose writes are ours.
     pub fn stored(&self, run: &RunId) -> Option<Stored> {
         Some(Stored { version: self.version()?, record: self.record(run) })
@@ -96,14 +102,22 @@ impl Pair {
         if first.mark().is_some() && first.mark() == second.mark() && first.holder_identity == second.holder_identity {
             return first;
         }
-        if let (Some(one), Some(other)) = (first.mark(), second.mark())
-            && (one.run == other.run && one.run != *run)
+        let marks = first.mark().zip(second.mark());
+        if let Some((one, other)) = marks
+            && one.run == other.run
+            && (one.run != *run || may_be_of_one(&first, &second))
         {
-            // In between the two writes of another run.
-            return if first.is_held() { first } else { second };
+            // In between two writes. Of ours the one counts that is in both at least.
+            let is_older = |record: &Record, other: &Record| !other.is_held() || record.renew_time < other.renew_time;
+            let takes_first = first.is_held() && (one.run != *run || is_older(&first, &second));
+            let not_before = first.not_before.max(second.not_before);
+            return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // A write of ours that reached only one of the two keeps nobody alive.
-        let held = |record: &Record| record.is_held() && record.mark().is_none_or(|mark| mark.run != *run);
+        // A write of ours that reached only one of the two keeps nobody alive. With another holder's name it is not
+        // ours any more.
+        let is_given_away = marks.is_some_and(|(one, other)| one.run == *run && other.run == *run);
+        let is_ours = |record: &Record| !is_given_away && record.mark().is_some_and(|mark| mark.run == *run);
+        let held = |record: &Record| record.is_held() && !is_ours(record);
         match (held(&first), held(&second)) {
             (true, false) => first,
             (false, true) => second,
@@ -112,7 +126,10 @@ impl Pair {
                 if says_more(&second) > says_more(&first) { second } else { first }
             }
             (true, true) => Record {
-                holder_identity: UNKNOWN_HOLDER.to_owned(),
+                holder_identity: match first.holder_identity == second.holder_identity {
+                    true => first.holder_identity,
+                    false => UNKNOWN_HOLDER.to_owned(),
+                },
                 lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
                 // Both times are in it: a change of either is a change.
                 acquire_time: second.renew_time,
@@ -122,6 +139,11 @@ impl Pair {
             },
         }
     }
+}
+
+/// Whether two records of one run are of one holder, as far as they name one.
+fn may_be_of_one(first: &Record, second: &Record) -> bool {
+    first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
 
 /// A record that nobody holds: a release as it was written, or one without a holder.
@@ -176,9 +198,33 @@ mod tests {
     fn a_write_of_ours_that_reached_one_keeps_nobody_alive() {
         use RunState::Held;
         assert_eq!(holder(stored("us", Held, 2), None), "");
-        assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 1)), "");
         assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");
         assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 2)), "us");
+    }
+
+    #[test]
+    fn what_of_ours_is_in_both_is_ours() {
+        use RunState::{Held, Released};
+        let ours = |first, second| Pair::new(first, second).stored(&RunId::new("us")).unwrap().record;
+        for (first, second) in [(Held, Held), (Released, Held)] {
+            let record = ours(stored("us", first, 2), stored("us", second, 1));
+            assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "in between");
+        }
+        let given_away = |mut stored: Option<Stored>| {
+            stored.as_mut().unwrap().record.holder_identity = "b".into();
+            stored
+        };
+        assert_eq!(holder(given_away(stored("us", Held, 1)), stored("us", Held, 1)), UNKNOWN_HOLDER);
+        assert_eq!(holder(stored("us", Held, 1), given_away(stored("us", Held, 1))), UNKNOWN_HOLDER);
+    }
+
+    #[test]
+    fn who_is_dead_after_half_a_release_has_said_when_the_command_is_due() {
+        let not_before = Timestamp::from_second(100).unwrap();
+        let mut released = stored("a", RunState::Released, 2);
+        released.as_mut().unwrap().record.not_before = Some(not_before);
+        let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&RunId::new("us")).unwrap().record;
+        assert_eq!((record.is_held(), record.due()), (true, Some(not_before)));
     }
 
     #[test]

@@ -90,10 +90,6 @@ impl ObjectName {
         };
         let kind = match (status.code, verb) {
             (409, _) => LockErrorKind::Conflict,
-            // What the API server says to a PUT without a resourceVersion where the object exists by now.
-            (422, Verb::Create) if status.message.contains("must be specified for an update") => {
-                LockErrorKind::Conflict
-            }
             // Deleted since it was read, where a PUT does not create. What cannot be created misses its namespace.
             (404, Verb::Update) => LockErrorKind::Conflict,
             (403, _) => LockErrorKind::Forbidden,

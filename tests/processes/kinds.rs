@@ -1,9 +1,9 @@
-//! Records in annotations, and in two objects at once.
+//! Records in annotations.
 
 use serde_json::{Value, json};
 
 use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Cluster, Proxy};
+use crate::support::{Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
 crate::trials![
@@ -12,14 +12,14 @@ crate::trials![
     an_annotation_that_is_no_record_is_never_taken,
     a_partition_with_an_annotation,
     the_printed_role_of_a_configmap_is_enough,
-    both_objects_are_handed_over,
-    moving_from_endpoints_to_a_lease_in_three_steps,
-    half_of_both_is_not_held,
+    one_of_many_that_begin_at_once_leads,
+    an_object_that_is_created_late_replaces_nothing,
+    fabric8_finds_its_own_spelling_again,
 ];
 
-const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
-fn annotation(lock: &TestLock, plural: &str) -> Value {
+pub fn annotation(lock: &TestLock, plural: &str) -> Value {
     let object = Cluster::shared().admin().get(&lock.core_path(plural)).expect("the object");
     serde_json::from_str(object["metadata"]["annotations"][LEADER].as_str().expect("the annotation")).expect("JSON")
 }
@@ -112,55 +112,52 @@ fn the_printed_role_of_a_configmap_is_enough() {
     a.ends_with(0);
 }
 
-fn both_objects_are_handed_over() {
-    for (kind, plural) in [("endpoints+lease", "endpoints"), ("configmap+lease", "configmaps")] {
+/// Everybody creates what is not there yet.
+fn one_of_many_that_begin_at_once_leads() {
+    for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
-        let lease =
-            || Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"]["holderIdentity"].clone();
+        let names = ["a", "b", "c", "d"];
+        let candidates = names.map(|name| Candidate::new(name, &lock).witnessed(&witnesses, &[]));
+        eventually("all but one wait", || {
+            candidates.iter().filter(|candidate| candidate.log().contains("is held by")).count() == names.len() - 1
+        });
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+fn an_object_that_is_created_late_replaces_nothing() {
+    for (kind, plural) in [("endpoints", "endpoints"), ("endpoints+lease", "endpoints"), ("lease", "leases")] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let late = proxy.hold_requests(Match::put().on(plural).next(1));
+        let b = Candidate::new("b", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+        late.wait_until_held();
         let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        assert_eq!((lease(), &annotation(&lock, plural)["holderIdentity"]), (json!("a"), &json!("a")));
-        let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+        let conflicts = proxy.conflicts();
+        late.release();
+        eventually("it has arrived", || proxy.conflicts() > conflicts);
         b.says("is held by a");
         a.stop();
-        witnesses.wait_for("b", 1);
-        b.stop();
-        assert_eq!((lease(), &annotation(&lock, plural)["holderIdentity"]), (json!(""), &json!("")));
-        witnesses.assert_one_at_a_time(2);
+        assert!(!a.log().contains("warning"), "{}", a.log());
     }
 }
 
-/// First everybody looks at the Endpoints, then at both, then at the Lease: one rolling update a step.
-fn moving_from_endpoints_to_a_lease_in_three_steps() {
-    let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
-    let (_, name) = old.name.split_once(':').expect("a kind");
-    let of_kind = |kind: &str| TestLock { name: format!("{kind}:{name}"), ..old.clone() };
-    let steps = ["endpoints", "endpoints+lease", "endpoints+lease", "lease", "lease"];
-    let mut leader = Candidate::new("a", &of_kind(steps[0])).witnessed(&witnesses, &[]);
+/// In a record that it made.
+fn fabric8_finds_its_own_spelling_again() {
+    let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
+    let times = r#""acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z""#;
+    let record = format!(r#"{{"leaseDuration":15.000000000,{times},"leaderTransitions":3}}"#);
+    let metadata = json!({ "name": "job", "annotations": { LEADER: record } });
+    let path = lock.core_path("configmaps");
+    Cluster::shared().admin().create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("made");
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    for (step, kind) in steps.into_iter().enumerate().skip(1) {
-        let next = Candidate::new("a", &of_kind(kind)).witnessed(&witnesses, &[]);
-        next.says("is held by a");
-        leader.stop();
-        eventually("the next one leads", || witnesses.lives().len() > step);
-        leader = next;
-    }
-    leader.stop();
-    let lives = witnesses.lives();
-    assert_eq!(lives.len(), steps.len());
-    for pair in lives.windows(2) {
-        assert!(pair[0].last < pair[1].born, "one at a time");
-    }
-}
-
-fn half_of_both_is_not_held() {
-    let (lock, witnesses) = (TestLock::of_kind("endpoints+lease"), Witnesses::new());
-    let admin = Cluster::shared().admin();
-    let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
-    admin.replace(&lock.path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
-    let start = crate::witness::boot_time();
-    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
-    a.says("is held by x");
-    a.ends_with(0);
-    assert!(witnesses.of("a")[0].born - start > 2_900_000_000, "its time was waited out");
+    let held = annotation(&lock, "configmaps");
+    // It refuses a record with a field that it does not know.
+    let mut fields: Vec<&str> = held.as_object().expect("a record").keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["acquireTime", "holderIdentity", "leaderTransitions", "leaseDuration", "renewTime"]);
+    assert_eq!(held["leaseDuration"], "PT6S");
+    a.stop();
 }

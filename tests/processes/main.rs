@@ -10,6 +10,7 @@
 mod support;
 
 mod again;
+mod both;
 #[allow(dead_code)] // The torture uses more of it.
 mod candidate;
 mod check;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
     }
     let trials = [
         again::trials(),
+        both::trials(),
         check::trials(),
         command_line::trials(),
         connections::trials(),

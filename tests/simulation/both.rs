@@ -16,6 +16,10 @@ pub struct Both {
     record: Record,
     writes: VecDeque<(Place, Option<Version>)>,
     under_way: Option<Place>,
+    /// Nothing of ours was in either before.
+    claims: bool,
+    /// How the second of two writes failed, while the first is taken back.
+    failed: Option<Reply>,
 }
 
 /// What comes next of a request to both.
@@ -26,8 +30,10 @@ pub enum Next {
 
 impl Both {
     /// Begins a request; the one before it is given up.
-    pub fn begin(&mut self, request: Request) -> Next {
+    pub fn begin(&mut self, request: Request, run: &RunId) -> Next {
         self.read = None;
+        self.failed = None;
+        self.claims = !self.seen.bears_mark_of(run);
         self.writes.clear();
         let (replaced, record) = match request {
             Request::Get => {
@@ -56,8 +62,16 @@ impl Both {
             }
             (Reply::Written(stored), _) => {
                 self.seen.note(place, Some(stored));
+                if let Some(failed) = self.failed.take() {
+                    return Next::Answer(failed);
+                }
                 let both = self.seen.stored(run).map_or(Reply::Unknown { retry_after: None }, Reply::Written);
                 self.write_next().unwrap_or(Next::Answer(both))
+            }
+            (reply @ (Reply::Conflict | Reply::Refused { .. }), None) if place == Place::Second && self.claims => {
+                self.failed = Some(reply);
+                let first = self.seen.of(Place::First).expect("it was just written").version.clone();
+                self.send(Place::First, Request::Update(first, self.record.clone().taken_back(run)))
             }
             (reply, _) => Next::Answer(reply),
         }

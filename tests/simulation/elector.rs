@@ -232,7 +232,8 @@ impl World {
     }
 
     fn send(&mut self, run: usize, request: Request) {
-        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone())) {
+        let id = self.runs[run].id.clone();
+        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone(), &id)) {
             Some(Next::Send(place, request)) => self.send_to(run, place, request),
             Some(Next::Answer(reply)) => {
                 let now = self.clock(run).now(self.now);

@@ -1,0 +1,189 @@
+//! The record in two objects at once, and what happens between the two writes.
+
+use serde_json::{Value, json};
+
+use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::{Cluster, Match, Proxy};
+use crate::witness::Witnesses;
+
+crate::trials![
+    both_objects_are_handed_over,
+    moving_from_endpoints_to_a_lease_in_three_steps,
+    half_of_both_is_not_held,
+    who_may_write_only_one_keeps_nobody_out,
+    a_lost_reply_is_nobodys_meddling,
+    given_away_in_one_is_given_away,
+    a_crashed_holder_is_waited_out_once,
+    a_crashed_holder_of_both_does_not_block_cron,
+    half_a_release_is_finished,
+];
+
+const BOTH: &str = "endpoints+lease";
+
+fn lease_holder(lock: &TestLock) -> Value {
+    Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"]["holderIdentity"].clone()
+}
+
+fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
+    super::kinds::annotation(lock, plural)["holderIdentity"].clone()
+}
+
+/// The same objects as another kind of lock.
+fn as_kind(lock: &TestLock, kind: &str) -> TestLock {
+    let (_, name) = lock.name.split_once(':').expect("a kind");
+    TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
+}
+
+fn both_objects_are_handed_over() {
+    for (kind, plural) in [(BOTH, "endpoints"), ("configmap+lease", "configmaps")] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let holders = || (lease_holder(&lock), annotation_holder(&lock, plural));
+        let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        assert_eq!(holders(), (json!("a"), json!("a")));
+        let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+        b.says("is held by a");
+        a.stop();
+        witnesses.wait_for("b", 1);
+        b.stop();
+        assert_eq!(holders(), (json!(""), json!("")));
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// First everybody looks at the Endpoints, then at both, then at the Lease: one rolling update a step.
+fn moving_from_endpoints_to_a_lease_in_three_steps() {
+    let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
+    let steps = ["endpoints", BOTH, BOTH, "lease", "lease"];
+    let mut leader = Candidate::new("a", &old).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    for (step, kind) in steps.into_iter().enumerate().skip(1) {
+        let next = Candidate::new("a", &as_kind(&old, kind)).witnessed(&witnesses, &[]);
+        next.says("is held by a");
+        leader.stop();
+        eventually("the next one leads", || witnesses.lives().len() > step);
+        leader = next;
+    }
+    leader.stop();
+    let lives = witnesses.lives();
+    assert_eq!(lives.len(), steps.len());
+    for pair in lives.windows(2) {
+        assert!(pair[0].last < pair[1].born, "one at a time");
+    }
+}
+
+fn half_of_both_is_not_held() {
+    let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
+    admin.replace(&lock.path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    let start = crate::witness::boot_time();
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
+    a.says("is held by x");
+    a.ends_with(0);
+    assert!(witnesses.of("a")[0].born - start > 2_900_000_000, "its time was waited out");
+}
+
+/// As when the second step of a move is rolled out before its Role.
+fn who_may_write_only_one_keeps_nobody_out() {
+    let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
+    let rule = |group: &str, plural: &str, verbs: &[&str]| json!({ "apiGroups": [group], "resources": [plural], "resourceNames": ["job"], "verbs": verbs });
+    let all = rule("", "endpoints", &["get", "create", "update", "watch"]);
+    let some = rule("coordination.k8s.io", "leases", &["get", "watch"]);
+    Cluster::shared().grant(old.namespace(), "deputy", json!([all, some]));
+    let both = as_kind(&old, BOTH).by(Cluster::shared().kubeconfig_for("deputy"));
+    let mut a = Candidate::new("a", &both).witnessed(&witnesses, &[]);
+    a.says("not allowed to update leases");
+    let mut b = Candidate::new("b", &old).witnessed(&witnesses, &[]);
+    witnesses.wait_for("b", 1);
+    b.stop();
+    a.signal(nix::sys::signal::Signal::SIGTERM);
+    a.ends_with(143);
+    assert_eq!(annotation_holder(&old, "endpoints"), "");
+    assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
+}
+
+fn a_lost_reply_is_nobodys_meddling() {
+    for on in ["endpoints", "leases"] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(BOTH).by(proxy.kubeconfig()), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        proxy.lose_replies(Match::put().on(on).next(1));
+        a.says("does not answer; trying again");
+        a.says("answers again");
+        let renewed = || Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"]["renewTime"].clone();
+        let before = renewed();
+        eventually("it is renewed", || renewed() != before);
+        a.stop();
+        assert!(!a.log().contains("somebody"), "{}", a.log());
+    }
+}
+
+fn given_away_in_one_is_given_away() {
+    for in_first in [true, false] {
+        let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+        let admin = Cluster::shared().admin();
+        let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        if in_first {
+            let mut record = super::kinds::annotation(&lock, "endpoints");
+            record["holderIdentity"] = json!("nobody");
+            let annotations = json!({ super::kinds::LEADER: record.to_string() });
+            let given = json!({ "metadata": { "annotations": annotations } });
+            admin.merge_patch(&lock.core_path("endpoints"), &given).expect("given away");
+        } else {
+            admin.merge_patch(&lock.path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given away");
+        }
+        a.ends_with(76);
+        assert_eq!(witnesses.of("a")[0].told, 0, "no grace: {}", a.log());
+    }
+}
+
+fn a_crashed_holder_is_waited_out_once() {
+    for kind in [BOTH, "configmap+lease"] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+        b.says("is held by a");
+        // All of it at once, as when the node goes.
+        drop(a);
+        witnesses.wait_for("b", 1);
+        b.stop();
+        assert!(b.log().contains("the lease of a has run out") && !b.log().contains("somebody"), "{}", b.log());
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// Held by client-go's multilock, which is gone.
+fn a_crashed_holder_of_both_does_not_block_cron() {
+    let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let held = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
+    let spec = held("2026-01-01T00:00:00.123456Z");
+    admin.replace(&lock.path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    let annotations = json!({ super::kinds::LEADER: held("2026-01-01T00:00:00Z").to_string() });
+    let endpoints = json!({ "metadata": { "name": "job", "annotations": annotations } });
+    admin.replace(&lock.core_path("endpoints"), &endpoints).expect("endpoints");
+    let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).witnessed(&witnesses, &["ends"]);
+    a.ends_with(0);
+    assert!(a.log().contains("is held by x"), "by its name, where both agree: {}", a.log());
+}
+
+fn half_a_release_is_finished() {
+    for status in [429, 503] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(BOTH).by(proxy.kubeconfig()), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["linger"]);
+        witnesses.wait_for("a", 1);
+        // The Endpoints are given back first: what follows on them fails.
+        let first = proxy.hold_replies(Match::put().on("endpoints").next(1));
+        a.signal(nix::sys::signal::Signal::SIGTERM);
+        first.wait_until_held();
+        proxy.answer(Match::put().on("leases").next(1), status, None);
+        first.release();
+        a.wait();
+        assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!(""), json!("")), "{}", a.log());
+    }
+}
