@@ -21,7 +21,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use candidate::{Candidate, Running, TestLock, children, eventually};
+use candidate::{Candidate, Running, TestLock, descendants, eventually};
 use support::{Cluster, Proxy};
 use witness::{Life, Witnesses, boot_time};
 
@@ -203,7 +203,7 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).script(script);
             eventually("the tree has grown", || a.output().contains("grown"));
             let supervisor = a.supervisor();
-            eventually("all of it", || descendants(supervisor) >= 1000);
+            eventually("all of it", || descendants(supervisor).len() >= 1000);
             a.signal(Signal::SIGTERM);
             a.says("did not end in time");
             let told = boot_time();
@@ -211,10 +211,6 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             milliseconds(told, boot_time())
         })
         .collect()
-}
-
-fn descendants(process: Pid) -> usize {
-    children(process).into_iter().map(|child| 1 + descendants(child)).sum()
 }
 
 /// What leading and waiting cost with the default times, over one minute.

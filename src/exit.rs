@@ -12,3 +12,8 @@ pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the command or leaderrun.
 pub const SIGNALED: u8 = 128;
+
+/// When that signal ended the command or leaderrun.
+pub fn of_signal(signal: i32) -> u8 {
+    SIGNALED.saturating_add(u8::try_from(signal).unwrap_or_default())
+}

@@ -144,10 +144,12 @@ async fn contend(
         (RUN_VARIABLE.to_owned(), campaign.run.to_string()),
     ];
     let timer = Readable::new(Timer::new()?)?;
+    let identity = campaign.identity.clone();
     let election = Election::new(campaign, now(), fastrand::u64(..));
     let contest = Contest {
         lock: &*lock,
         name,
+        identity,
         election,
         request: None,
         watch: None,
@@ -164,6 +166,7 @@ async fn contend(
 struct Contest<'a> {
     lock: &'a dyn Lock,
     name: LockName,
+    identity: String,
     election: Election,
     request: Option<(Access, BoxFuture<'a, Result<Reply, LockError>>)>,
     watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
@@ -249,7 +252,7 @@ impl<'a> Contest<'a> {
                 guard.tell(Event::StepDown);
             }
             Action::Lose { holder } => {
-                journal::taken(&self.name, &holder);
+                journal::taken(&self.name, &self.identity, &holder);
                 guard.tell(Event::Lose);
             }
             Action::Tell(news) => self.tell(news),

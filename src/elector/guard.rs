@@ -137,7 +137,7 @@ impl Guard {
 
     fn handle_signals(&mut self) {
         for signal in self.signals.receive() {
-            if !asks_for_an_end(signal) || !self.inherited.ignores(signal) {
+            if !asks_for_an_end(signal) || self.inherited.asks_for_an_end(signal) {
                 self.policy.handle_signal(Instant::now(), signal);
             }
         }
@@ -198,9 +198,7 @@ impl Guard {
             News::Lost(loss) => Update::Lost(loss),
             News::Ending => Update::Ending,
             News::CommandEnded(End::Exited(status)) => Update::CommandEnded(status.to_string()),
-            News::CommandEnded(End::Signaled(signal)) => {
-                Update::CommandEnded((i32::from(exit::SIGNALED) + signal).to_string())
-            }
+            News::CommandEnded(End::Signaled(signal)) => Update::CommandEnded(exit::of_signal(signal).to_string()),
             News::Gone => Update::Gone,
             _ => return,
         });

@@ -79,9 +79,10 @@ pub fn leading(lock: &LockName, fencing_token: &str) {
 }
 
 /// Somebody else has it.
-pub fn taken(lock: &LockName, holder: &str) {
+pub fn taken(lock: &LockName, identity: &str, holder: &str) {
+    let whom = if holder == identity { "somebody else of that name, " } else { "" };
     let holder = shown(holder);
-    warn!(event = "lost", %lock, holder, reason = "taken", "leadership of {lock} lost: it is held by {holder}");
+    warn!(event = "lost", %lock, holder, reason = "taken", "leadership of {lock} lost: it is held by {whom}{holder}");
 }
 
 /// This run is asked to hand over.

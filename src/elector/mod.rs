@@ -84,7 +84,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
             log.finish();
             return match rejoin::rejoin(&inherited, since, counted) {
                 Ok(never) => match never {},
-                Err(NotRejoined::Signaled(signal)) => Ok(exit::SIGNALED + signal as u8),
+                Err(NotRejoined::Signaled(signal)) => Ok(exit::of_signal(signal)),
                 Err(NotRejoined::Failed(failure)) => Err(failure).context("cannot wait for the lock again"),
             };
         }

@@ -296,7 +296,7 @@ impl Policy {
             Phase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
             Phase::Waiting { claiming } if asks_for_an_end(signal) => {
                 let patience = if *claiming { GIVE_BACK } else { GOOD_BYE };
-                self.phase = Phase::Ending { status: exit::SIGNALED + signal as u8, until: now + patience };
+                self.phase = Phase::Ending { status: exit::of_signal(signal), until: now + patience };
                 self.tell(News::WaitsNoLonger(signal));
                 self.notify(Notice::Stop);
             }
@@ -386,12 +386,12 @@ impl Policy {
         }
         match gone.end {
             End::Exited(status) => status as u8,
-            End::Signaled(signal) => exit::SIGNALED + signal as u8,
+            End::Signaled(signal) => exit::of_signal(signal),
             End::NotExecuted(libc::ENOENT) => exit::NOT_FOUND,
             // For want of processes or memory, which says nothing about the command.
             End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => exit::FAILED,
             End::NotExecuted(_) => exit::NOT_EXECUTABLE,
-            End::NotStarted => self.asked_to_end.map_or(exit::LOST, |signal| exit::SIGNALED + signal as u8),
+            End::NotStarted => self.asked_to_end.map_or(exit::LOST, exit::of_signal),
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Job {
 
 /// Runs the supervisor until the elector is dead or kills it. Never returns.
 pub fn run(job: Job, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> ! {
+    // Without a word: stderr is the command's, and might block. The elector says that this process is gone.
+    std::panic::set_hook(Box::new(|_| process::abort()));
     let failed = match Supervisor::new(job, channel, elector, inherited) {
         Ok(mut supervisor) => supervisor.supervise(),
         Err(error) => Err(error),

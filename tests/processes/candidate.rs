@@ -334,6 +334,11 @@ pub fn children(process: Pid) -> Vec<Pid> {
         .collect()
 }
 
+/// All that are below it.
+pub fn descendants(process: Pid) -> Vec<Pid> {
+    children(process).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
+}
+
 /// Whether a process runs or is stopped, but not a zombie.
 pub fn is_alive(process: impl std::fmt::Display) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

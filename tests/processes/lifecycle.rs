@@ -140,9 +140,10 @@ fn many_race_for_one_file() {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let racers = names.map(|name| Candidate::new(name, &lock).witnessed(&witnesses, &["linger"]));
+        eventually("all but one wait", || {
+            racers.iter().filter(|racer| racer.log().contains("is held by")).count() == names.len() - 1
+        });
         eventually("one of them leads", || !witnesses.lives().is_empty());
-        std::thread::sleep(std::time::Duration::from_millis(300));
         assert_eq!(witnesses.lives().len(), 1, "{:?}", witnesses.lives());
-        drop(racers);
     }
 }

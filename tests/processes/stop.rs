@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually, is_alive};
+use crate::candidate::{Candidate, Running, TestLock, descendants, eventually, is_alive};
 use crate::support::Cluster;
 use crate::witness::Witnesses;
 
@@ -99,12 +99,20 @@ fn a_second_request_does_not_lengthen_the_deadline() {
 }
 
 fn a_tree_of_many_is_killed() {
-    // Each shell has twenty children, three generations deep, all deaf to SIGTERM.
-    let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & echo grown; exit 3";
-    let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]).script(script);
+    // Each shell has seven children, three generations deep, all deaf to SIGTERM.
+    let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]);
+    a = a.with(move |command| {
+        command.stdin(reader);
+    });
+    let mut a = a.script(script);
     let supervisor = a.supervisor();
+    eventually("the tree has grown", || descendants(supervisor).len() > 7 * 7 * 7);
+    let all = descendants(supervisor);
+    drop(writer);
     a.ends_with(3);
-    assert!(!is_alive(supervisor));
+    assert!(all.into_iter().all(|process| !is_alive(process)));
 }
 
 fn a_command_that_is_stopped_hears_that_it_is_told_to_end() {

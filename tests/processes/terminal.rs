@@ -161,7 +161,11 @@ fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     screen.types(format!("{} &\n", leaderrun("read line; echo \"<$line>\"")).as_bytes());
     screen.shows("waits for the terminal");
     screen.types(b"fg\n");
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    let in_foreground = || {
+        let group = tcgetpgrp(&screen.keyboard).ok()?;
+        std::fs::read_to_string(format!("/proc/{group}/comm")).ok()
+    };
+    eventually("the command has the terminal", || in_foreground().as_deref() == Some("sh\n"));
     screen.types(b"typed\n");
     screen.shows("<typed>");
     screen.types(b"exit 0\n");
