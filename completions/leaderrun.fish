@@ -26,15 +26,15 @@ end
 
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l identity -d 'The name to hold it by [default: host name, _, UUID]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l wait -d 'Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l min-hold -d 'When the command has ended well, nobody runs it until so long after the lock was acquired' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l wait -d 'Give up with status 75 when the lock is not acquired within this time; 0s does not queue behind a living holder' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l min-hold -d 'After the command has ended with status 0, nobody runs it until this long after the lock was acquired' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l on-lost -d 'What to do when the leadership was lost and the command is gone: exit or rejoin, which waits for the lock again' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l retry-period -d 'How often the lease is renewed' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lost-grace -d 'How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l stop-signal -d 'The signal, by name or number, that tells the command to stop because the lease was lost' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill the command so long after a TERM or INT was forwarded to it [default: never]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill the command this long after a TERM or INT was forwarded to it [default: never]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l context -d 'The context of the kubeconfig to use' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to act as' -r

@@ -75,11 +75,11 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = identity, help_heading = LOCK)]
     identity: Option<String>,
 
-    /// Give up with status 75 when the lock was not acquired for so long; 0s does not queue behind a living holder
+    /// Give up with status 75 when the lock is not acquired within this time; 0s does not queue behind a living holder
     #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
     wait: Option<Duration>,
 
-    /// When the command has ended well, nobody runs it until so long after the lock was acquired
+    /// After the command has ended with status 0, nobody runs it until this long after the lock was acquired
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = duration, help_heading = LOCK)]
     min_hold: Option<Duration>,
 
@@ -94,7 +94,7 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = signals::parse, help_heading = COMMAND)]
     stop_signal: i32,
 
-    /// Kill the command so long after a TERM or INT was forwarded to it [default: never]
+    /// Kill the command this long after a TERM or INT was forwarded to it [default: never]
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = duration, help_heading = COMMAND)]
     kill_after: Option<Duration>,
 

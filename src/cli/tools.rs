@@ -105,8 +105,8 @@ It sends nothing and says nothing. It knows by a file descriptor that everything
 LEADERRUN_TENURE_FD is its number.
 
 Exit status:
-  0    held for at least so long
-  1    lost, or not known to be held for so long
+  0    held for at least this long
+  1    lost, or not known to be held for this long
   125  not found out: the descriptor or the variables are missing"
     )]
     Check {

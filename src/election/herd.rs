@@ -2,7 +2,7 @@
 //!
 //! All that wait see a release at the same instant. If all of a thousand claimed then, all but one of
 //! their writes would be refused. So each draws a fraction of a spread that grows with their number, and
-//! waits for so long; the first one's claim shows in the watches of the others before theirs is due.
+//! waits for that share of it; the first one's claim shows in the watches of the others before theirs is due.
 //!
 //! Nobody counts them. The record carries an estimate, so that newcomers have it too, and each winner
 //! corrects it: the least of n fractions is about 1/n.
@@ -10,7 +10,7 @@
 use std::f64::consts::LN_2;
 use std::time::Duration;
 
-/// Up to so many claim at once.
+/// Up to this many claim at once.
 pub const FEW: u32 = 5;
 
 /// Those that claim at once do not learn how many they are: at every eighth acquisition an estimate of
@@ -23,10 +23,10 @@ const FIRST_PROBE: u32 = 1;
 /// the others.
 const APART: Duration = Duration::from_millis(20);
 
-/// The claims of not so many are closer: so much for each of them.
+/// The claims of fewer are closer together: this far apart for each of them.
 const APART_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// One fraction tells little: it makes an estimate grow at most so many times.
+/// One fraction tells little: it makes an estimate grow at most this many times.
 const LARGEST_STEP: f64 = 16.0;
 
 /// And below this at most by one: one of twelve that wait alone draws like the first of eight, and would make
@@ -37,13 +37,13 @@ const CROWD: u32 = FEW + 3;
 const CROWDED_STEP: f64 = 4.0;
 
 /// Where the spread is shorter than messages are on their way, fractions say nothing: an estimate of few is
-/// wrong when its winner was refused lately and has missed so many acquisitions before.
+/// wrong when its winner was refused lately and has missed this many acquisitions.
 pub const MISSED_BY_MANY: u32 = 8;
 
 /// Estimates from here on have a spread that is long enough for fractions.
 const WIDELY_SPREAD: u32 = 32;
 
-/// Over how long so many contenders spread their claims, at most `longest`.
+/// Over how long this many contenders spread their claims, at most `longest`.
 pub fn spread(contenders: u32, longest: Duration) -> Duration {
     if contenders <= FEW {
         return Duration::ZERO;

@@ -9,7 +9,7 @@ use super::tenure::Tenure;
 use super::{Election, Phase, Watching, Write, herd};
 use crate::process::clock::Instant;
 
-/// After so many conflicts in a row the next request is put off: something is at odds with us.
+/// After this many conflicts in a row the next request is put off: something is at odds with us.
 const CONFLICTS_IN_A_ROW: u32 = 3;
 
 /// Writes whose fate is unknown that are remembered; forgetting one only costs another write.

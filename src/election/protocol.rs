@@ -57,7 +57,7 @@ pub enum Reply {
 pub enum WatchEvent {
     Changed(Stored),
     Deleted,
-    /// It ended in good order and can be taken up where it ended.
+    /// It ended cleanly and can be taken up where it ended.
     Ended,
     /// It broke, could not be opened, or can no longer be taken up.
     Broken,
@@ -81,7 +81,7 @@ pub enum Action {
     Lead(Leadership),
     /// A renewal succeeded.
     Extend(Tenure),
-    /// This run is asked to end its command in good order. The lease stays its own until then.
+    /// This run is asked to end its command cleanly. The lease stays its own until then.
     StepDown,
     /// Somebody else holds the lease: kill the command at once.
     Lose {

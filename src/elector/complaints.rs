@@ -10,7 +10,7 @@ const SAID_AT_ONCE: usize = 3;
 /// Until something is said again that has come back. Doubled each time.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
-/// Without any failure for so long, what was said is forgotten.
+/// After this long without any failure, what was said is forgotten.
 const CALM: Duration = Duration::from_secs(60);
 
 /// What a request does: reading may go well while writing does not.

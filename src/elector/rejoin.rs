@@ -23,7 +23,7 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 /// What was counted until the loss. Not for users, either.
 pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A leadership that lasted so long was no failure at once.
+/// A leadership that lasted this long was no failure at once.
 const LASTED: Duration = Duration::from_secs(60);
 
 /// The pause after the first quick loss; doubled after each further one.
@@ -37,7 +37,7 @@ pub enum NotRejoined {
     Failed(io::Error),
 }
 
-/// Executes this program anew, after a pause that grows with the losses in a row. `since` is when this
+/// Executes this program again, after a pause that grows with the losses in a row. `since` is when this
 /// process began to campaign; `counted` is what goes on being counted.
 pub fn rejoin(inherited: &Inherited, since: Instant, counted: Option<String>) -> Result<Infallible, NotRejoined> {
     let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);

@@ -91,7 +91,7 @@ impl BothLocks {
             // Half a claim of our own is no news: what becomes of it is told by the answer.
             ready((!is_ours || is_whole).then(|| Ok(both.map_or(WatchEvent::Deleted, WatchEvent::Changed))))
         });
-        // One of the two ending in good order ends both: the election takes them up again together.
+        // One of the two ending cleanly ends both: the election takes them up again together.
         events.chain(stream::iter([Ok(WatchEvent::Ended)])).boxed()
     }
 }

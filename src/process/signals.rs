@@ -162,7 +162,7 @@ pub fn asks_for_an_end(signal: i32) -> bool {
 /// A signal's number from its name, with or without `SIG` and in any case, or from its number.
 ///
 /// # Errors
-/// A sentence when it is neither, or when it cannot end a command in good order.
+/// A sentence when it is neither, or when it cannot end a command cleanly.
 pub fn parse(text: &str) -> Result<i32, String> {
     let number = match text.parse() {
         Ok(number) if (1..=libc::SIGRTMAX()).contains(&number) => number,
@@ -171,7 +171,7 @@ pub fn parse(text: &str) -> Result<i32, String> {
             let name = text.to_ascii_uppercase();
             let name = name.strip_prefix("SIG").unwrap_or(&name);
             let signal = format!("SIG{name}").parse::<Signal>();
-            signal.map_err(|_| "no signal is called so; TERM would do".to_owned())? as i32
+            signal.map_err(|_| "there is no such signal; TERM would do".to_owned())? as i32
         }
     };
     match number {

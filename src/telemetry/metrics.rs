@@ -77,13 +77,13 @@ impl Metrics {
         }
     }
 
-    /// A renewal was answered, or given up, after so long.
+    /// A renewal was answered, or given up, after this long.
     pub fn renewal(&mut self, result: RenewalResult, took: Duration) {
         self.renewals[result as usize] += 1;
         self.renewal_duration.observe(took);
     }
 
-    /// A renewal was known to have succeeded when so much time was left.
+    /// A renewal was known to have succeeded when this much time was left.
     pub fn renewed(&mut self, margin: Duration) {
         self.renewal_margin.observe(margin);
         self.least_margin = Some(self.least_margin.map_or(margin, |least| least.min(margin)));

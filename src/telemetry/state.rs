@@ -68,7 +68,7 @@ pub enum Update {
         result: RenewalResult,
         took: Duration,
     },
-    /// A renewal was known to have succeeded when so much time was left.
+    /// A renewal was known to have succeeded when this much time was left.
     Renewed {
         margin: Duration,
     },

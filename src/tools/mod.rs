@@ -37,7 +37,7 @@ pub enum Tool {
     StepDown(Place),
     /// Check what running a command under the lock will need.
     Doctor(Place, Timing, Option<Way>),
-    /// Say by the status whether the run that this process belongs to holds the lock for at least so long.
+    /// Say by the status whether the run that this process belongs to holds the lock for at least this long.
     Check(Duration),
 }
 
@@ -100,7 +100,7 @@ pub struct Answer {
     pub status: u8,
 }
 
-/// Does it.
+/// Runs a subcommand.
 ///
 /// # Errors
 /// When it cannot be done.

@@ -68,7 +68,7 @@ fn bad_input_gets_one_sentence() {
         (&["--lock", f, "--renew-deadline", "15s", "--", "true"], "--renew-deadline 15s: "),
         (&["--lock", f, "--retry-period", "10s", "--", "true"], "--retry-period 10s: "),
         (&["--lock", f, "--lost-grace", "5s", "--", "true"], "--lost-grace 5s: "),
-        (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal \"BYE\": no signal is called so"),
+        (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal \"BYE\": there is no such signal"),
         (&["--lock", f, "--wait", "-1s", "--", "true"], "--wait \"-1s\": "),
         (&["--lock", f, "--log-format", "xml", "--", "true"], "--log-format \"xml\": "),
         (&["--lock", f, "--http", "8080", "--", "true"], "--http \"8080\": it is no IP address with a port; "),
