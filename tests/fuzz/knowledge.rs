@@ -25,7 +25,10 @@ impl Knowledge {
     /// Takes in what was just seen. True when that is something else than before.
     pub fn see(&mut self, now: Instant, stored: Option<&Stored>) -> bool {
         let (before, after) = (self.last.take(), stored.cloned());
-        let what = |stored: &Option<Stored>| stored.as_ref().map(|it| (it.record.clone(), it.version.uid.clone()));
+        // Whoever asks it to step down does not show that the holder lives.
+        let what = |stored: &Option<Stored>| {
+            stored.as_ref().map(|it| (Record { step_down: None, ..it.record.clone() }, it.version.uid.clone()))
+        };
         let changed = !self.known || what(&before) != what(&after);
         if changed {
             self.changed = now;
