@@ -121,6 +121,7 @@ fn one_of_many_that_begin_at_once_leads() {
         eventually("all but one wait", || {
             candidates.iter().filter(|candidate| candidate.log().contains("is held by")).count() == names.len() - 1
         });
+        eventually("one leads", || !witnesses.lives().is_empty());
         witnesses.assert_one_at_a_time(1);
     }
 }
