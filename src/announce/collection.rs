@@ -9,8 +9,8 @@ use kube::Client;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::lock::Rule;
 use crate::lock::kubernetes::Cluster;
+use crate::lock::{Rule, collection_path};
 use crate::telemetry::log::printable;
 
 /// A resource of the API, by the names that paths and Roles have for it.
@@ -60,8 +60,7 @@ pub struct Collection {
 
 impl Collection {
     pub fn new(cluster: &Cluster, Resource { group, plural }: Resource, namespace: &str, patience: Duration) -> Self {
-        let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
-        Self { client: cluster.requests(), path: format!("{root}/namespaces/{namespace}/{plural}"), patience }
+        Self { client: cluster.requests(), path: collection_path(group, namespace, plural), patience }
     }
 
     /// The object of that name, if there is one.

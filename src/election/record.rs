@@ -53,8 +53,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Before when, by anybody's wall clock, the lease is not to be taken although it was released. No
-    /// command is alive then, so a wrong clock costs a tick and never an overlap.
+    /// Before when, by anybody's wall clock, the lease is not to be taken although it was released, or half of
+    /// it was. No command is alive then, so a wrong clock costs a tick and never an overlap.
     pub fn due(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }

@@ -137,7 +137,7 @@ impl Guard {
 
     fn handle_signals(&mut self) {
         for signal in self.signals.receive() {
-            if !asks_for_an_end(signal) || self.inherited.asks_for_an_end(signal) {
+            if !asks_for_an_end(signal) || !self.inherited.ignores(signal) {
                 self.policy.handle_signal(Instant::now(), signal);
             }
         }

@@ -25,7 +25,7 @@ pub use self::name::{Kind, LockName, check_label, check_name};
 pub use self::object::ObjectLock;
 pub use self::open::{OPEN, open};
 pub use self::resource::ObjectName;
-pub use self::rights::Rule;
+pub use self::rights::{Rule, collection_path};
 use crate::election::WatchEvent;
 use crate::election::record::{Record, Stored, Version};
 

@@ -102,22 +102,17 @@ impl Pair {
         if first.mark().is_some() && first.mark() == second.mark() && first.holder_identity == second.holder_identity {
             return first;
         }
-        let marks = first.mark().zip(second.mark());
-        if let Some((one, other)) = marks
-            && one.run == other.run
-            && (one.run != *run || may_be_of_one(&first, &second))
-        {
-            // In between two writes. Of ours the one counts that is in both at least.
-            let is_older = |record: &Record, other: &Record| !other.is_held() || record.renew_time < other.renew_time;
-            let takes_first = first.is_held() && (one.run != *run || is_older(&first, &second));
+        let by_one_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
+        let by_us = by_one_run && first.is_marked_by(run);
+        if by_one_run && (!by_us || may_be_of_one(&first, &second)) {
+            // In between two writes. Of ours the older one counts: that much is in both.
+            let takes_first = first.is_held() && (!by_us || !second.is_held() || first.renew_time < second.renew_time);
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // A write of ours that reached only one of the two keeps nobody alive. With another holder's name it is not
-        // ours any more.
-        let is_given_away = marks.is_some_and(|(one, other)| one.run == *run && other.run == *run);
-        let is_ours = |record: &Record| !is_given_away && record.mark().is_some_and(|mark| mark.run == *run);
-        let held = |record: &Record| record.is_held() && !is_ours(record);
+        // A write of ours that reached only one of the two keeps nobody alive. Both of them with two holders' names were
+        // given away.
+        let held = |record: &Record| record.is_held() && (by_us || !record.is_marked_by(run));
         match (held(&first), held(&second)) {
             (true, false) => first,
             (false, true) => second,

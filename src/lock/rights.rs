@@ -13,6 +13,20 @@ pub struct Rule {
     pub verbs: &'static [&'static str],
 }
 
+impl Rule {
+    /// Where the API server has the one object that it is about, if it is about one.
+    pub fn object_path(&self) -> Option<String> {
+        let Self { group, plural, namespace, name, .. } = self;
+        Some(format!("{}/{}", collection_path(group, namespace, plural), name.as_ref()?))
+    }
+}
+
+/// Where the API server has the objects of a kind in a namespace, at version `v1`.
+pub fn collection_path(group: &str, namespace: &str, plural: &str) -> String {
+    let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+    format!("{root}/namespaces/{namespace}/{plural}")
+}
+
 /// The rule as a Role has it, in YAML.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

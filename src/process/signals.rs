@@ -70,11 +70,6 @@ impl Inherited {
         Ok(())
     }
 
-    /// Whether a signal means that leaderrun shall end, and leaderrun was not told to ignore it.
-    pub fn asks_for_an_end(&self, signal: i32) -> bool {
-        asks_for_an_end(signal) && !self.ignores(signal)
-    }
-
     /// Whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP and a shell with the
     /// SIGINT of its background jobs.
     pub fn ignores(&self, signal: i32) -> bool {

@@ -61,42 +61,20 @@ impl Examined<'_> {
         let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
         let objects = kind.objects(&namespace, &name);
         let client = cluster.requests();
-        let Some(headers) = reach(table, &cluster.address(), &client, &path(&objects[0]), timing).await else { return };
+        let Some(path) = objects.iter().flat_map(ObjectName::rules).find_map(|rule| rule.object_path()) else { return };
+        let Some(headers) = reach(table, &cluster.address(), &client, &path, timing).await else { return };
         examine_namespace(table, &client, &namespace).await;
         let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
         let manifest = format!("leaderrun manifest --lock {lock}");
         for object in &objects {
-            let without = match exists(&client, &path(object)).await {
-                true => lock_without_where_it_is,
-                false => lock_without,
-            };
-            for rule in object.rules() {
-                permissions(table, &client, &rule, without, &manifest).await;
-            }
+            examine_rules(table, &client, &object.rules(), lock_without, &manifest).await;
         }
         if let Some(way) = way {
-            let manifest = format!("{manifest} {way}");
-            let rules = way.rules(&namespace);
-            let is_there = match rules.iter().find_map(object_path) {
-                Some(path) => exists(&client, &path).await,
-                None => false,
-            };
-            let without = |verb: &str| match verb {
-                "create" if is_there => Without::Goes("; the slice is there, and has to stay"),
-                _ => Without::Fails("; traffic is not led to the leader"),
-            };
-            for rule in &rules {
-                permissions(table, &client, rule, without, &manifest).await;
-            }
+            let without = |_: &str| Without::Fails("; traffic is not led to the leader");
+            examine_rules(table, &client, &way.rules(&namespace), without, &format!("{manifest} {way}")).await;
         }
-        permissions(
-            table,
-            &client,
-            &announce::event_rule(&namespace),
-            |_| Without::Goes("; no Events are written"),
-            &manifest,
-        )
-        .await;
+        let without = |_: &str| Without::Goes("; no Events are written");
+        examine_rules(table, &client, &[announce::event_rule(&namespace)], without, &manifest).await;
         table.add(priority(&client, &headers, &manifest).await);
     }
 }
@@ -166,10 +144,24 @@ fn lock_without(verb: &str) -> Without {
     })
 }
 
-fn lock_without_where_it_is(verb: &str) -> Without {
-    match verb {
-        "create" => Without::Goes("; its object is there, and has to stay"),
-        verb => lock_without(verb),
+/// What is needed for one object, or for a kind of them. Nobody has to create what is there.
+async fn examine_rules(
+    table: &mut Table,
+    client: &Client,
+    rules: &[Rule],
+    without: impl Fn(&str) -> Without,
+    manifest: &str,
+) {
+    let is_there = match rules.iter().find_map(Rule::object_path) {
+        Some(path) => ask(client, &path, None).await.is_ok_and(|answer| answer.status() == 200),
+        None => false,
+    };
+    let without = |verb: &str| match verb {
+        "create" if is_there => Without::Goes("; its object is there, and has to stay"),
+        verb => without(verb),
+    };
+    for rule in rules {
+        permissions(table, client, rule, without, manifest).await;
     }
 }
 
@@ -248,24 +240,6 @@ async fn priority(client: &Client, headers: &HeaderMap, manifest: &str) -> Row {
             ),
         ),
     }
-}
-
-fn path(ObjectName { resource, namespace, name }: &ObjectName) -> String {
-    path_of(resource.group, namespace, resource.plural, name)
-}
-
-/// Of the one object that a rule is about, if it is about one.
-fn object_path(Rule { group, plural, namespace, name, .. }: &Rule) -> Option<String> {
-    Some(path_of(group, namespace, plural, name.as_ref()?))
-}
-
-fn path_of(group: &str, namespace: &str, plural: &str, name: &str) -> String {
-    let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
-    format!("{root}/namespaces/{namespace}/{plural}/{name}")
-}
-
-async fn exists(client: &Client, path: &str) -> bool {
-    ask(client, path, None).await.is_ok_and(|answer| answer.status() == 200)
 }
 
 /// Asks the API server, and returns whatever it answers.
