@@ -85,11 +85,9 @@ impl BothLocks {
                 Ok(WatchEvent::Deleted) => None,
                 other => return ready(Some(other)),
             };
-            let is_ours = stored.as_ref().is_some_and(|stored| stored.record.is_marked_by(&self.run));
             let both = self.note(|seen| seen.note(place, stored));
-            let is_whole = both.as_ref().is_some_and(|both| both.record.is_marked_by(&self.run));
-            // Half a claim of our own is no news: what becomes of it is told by the answer.
-            ready((!is_ours || is_whole).then(|| Ok(both.map_or(WatchEvent::Deleted, WatchEvent::Changed))))
+            let is_news = !self.seen().is_half_claimed(place, &self.run);
+            ready(is_news.then(|| Ok(both.map_or(WatchEvent::Deleted, WatchEvent::Changed))))
         });
         // One of the two ending cleanly ends both: the election takes them up again together.
         events.chain(stream::iter([Ok(WatchEvent::Ended)])).boxed()

@@ -62,6 +62,13 @@ impl Pair {
         [&self.first, &self.second].into_iter().flatten().any(|stored| stored.record.is_marked_by(run))
     }
 
+    /// Whether what one of them has is half a claim of this run: no news to it, which hears by the answer what becomes
+    /// of the claim.
+    pub fn is_half_claimed(&self, place: Place, run: &RunId) -> bool {
+        let by_us = |stored: &Stored| stored.record.is_marked_by(run);
+        self.of(place).is_some_and(by_us) && !self.stored(run).is_some_and(|both| by_us(&both))
+    }
+
     /// What both make together; `run` is whose writes are ours.
     pub fn stored(&self, run: &RunId) -> Option<Stored> {
         Some(Stored { version: self.version()?, record: self.record(run) })
@@ -211,6 +218,17 @@ mod tests {
         };
         assert_eq!(holder(given_away(stored("us", Held, 1)), stored("us", Held, 1)), UNKNOWN_HOLDER);
         assert_eq!(holder(stored("us", Held, 1), given_away(stored("us", Held, 1))), UNKNOWN_HOLDER);
+    }
+
+    #[test]
+    fn half_a_claim_is_no_news_to_whose_it_is() {
+        use RunState::Held;
+        let us = RunId::new("us");
+        let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
+        assert!(half.is_half_claimed(Place::First, &us) && !half.is_half_claimed(Place::Second, &us));
+        for whole in [Pair::new(stored("us", Held, 2), stored("us", Held, 2)), Pair::new(stored("a", Held, 2), None)] {
+            assert!(!whole.is_half_claimed(Place::First, &us));
+        }
     }
 
     #[test]

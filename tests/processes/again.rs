@@ -83,13 +83,16 @@ fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
     a.says("waiting for the lock again");
     // It ends whoever does not block it. Whoever waits has nobody to pass it on to.
-    while a.is_running() && a.log().matches("waiting for file:").count() < 2 {
+    while a.is_running() && !a.log().contains("is held by b") {
         a.signal(Signal::SIGUSR2);
     }
     assert!(a.is_running(), "{}", a.log());
+    b.stop();
     eventually("it leads again", || witnesses.of("a").len() == 2);
     a.stop();
 }
