@@ -72,9 +72,9 @@ impl Collection {
         }
     }
 
-    /// The objects that bear a label; its characters need no escape.
-    pub async fn labelled(&self, key: &str, value: &str) -> Result<Vec<Value>, Refusal> {
-        let list = self.ask(Method::GET, &format!("?labelSelector={key}%3D{value}"), None).await?;
+    /// The objects that bear a label of this key, which needs no escape, as they are now.
+    pub async fn labelled(&self, key: &str) -> Result<Vec<Value>, Refusal> {
+        let list = self.ask(Method::GET, &format!("?labelSelector={key}"), None).await?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -87,9 +87,9 @@ impl Collection {
         self.ask(Method::PUT, &format!("/{name}"), Some(("application/json", object))).await.map(drop)
     }
 
-    /// Merges this into an object; `null` removes.
-    pub async fn merge(&self, name: &str, patch: &Value) -> Result<(), Refusal> {
-        self.ask(Method::PATCH, &format!("/{name}"), Some(("application/merge-patch+json", patch))).await.map(drop)
+    /// Merges this into an object, where `null` removes. What it is then.
+    pub async fn merge(&self, name: &str, patch: &Value) -> Result<Value, Refusal> {
+        self.ask(Method::PATCH, &format!("/{name}"), Some(("application/merge-patch+json", patch))).await
     }
 
     async fn ask(&self, method: Method, rest: &str, body: Option<(&str, &Value)>) -> Result<Value, Refusal> {

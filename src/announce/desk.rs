@@ -248,11 +248,7 @@ impl Reach {
     async fn take(&self, step: &Step, patience: Duration) -> Result<bool, Refusal> {
         let (cluster, namespace) = self.cluster().await?;
         let collection = |resource| Collection::new(cluster, resource, &namespace, patience);
-        let mark = |token: &str| Mark {
-            lock: format!("{namespace}/{}", self.announcement.name),
-            run: self.announcement.run.to_string(),
-            token: token.to_owned(),
-        };
+        let mark = |token: &str| Mark { lock: self.announcement.name.clone(), token: token.to_owned() };
         match &self.announcement.routing {
             None => Ok(false),
             Some(Routing::PodLabel(label)) => {

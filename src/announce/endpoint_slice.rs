@@ -12,9 +12,6 @@ use super::mark::Mark;
 use crate::lock::{Rule, check_label};
 use crate::process::clock::Instant;
 
-/// The [`Mark`] of who last changed the endpoints.
-const CHANGED_ANNOTATION: &str = "leaderrun/endpoints-changed";
-
 /// Tries against other candidates that write it meanwhile.
 const TRIES: usize = 8;
 
@@ -140,9 +137,9 @@ impl Service {
     ) -> Result<bool, Refusal> {
         for _ in 0..TRIES {
             let present = slices.get(&self.name.slice()).await?;
-            let is_right = present
-                .as_ref()
-                .is_some_and(|slice| !anew && marked(slice).as_ref() == Some(mark) && self.leads_to(slice, address));
+            let is_right = present.as_ref().is_some_and(|slice| {
+                !anew && mark_of(slice, mark).as_ref() == Some(mark) && self.leads_to(slice, address)
+            });
             if is_right {
                 return Ok(false);
             }
@@ -162,7 +159,8 @@ impl Service {
     pub async fn withdraw(&self, slices: &Collection, address: IpAddr, mark: &Mark) -> Result<bool, Refusal> {
         for _ in 0..TRIES {
             let present = slices.get(&self.name.slice()).await?;
-            if present.as_ref().and_then(marked).is_some_and(|present| present.is_later_than(mark)) {
+            let led_by = present.as_ref().and_then(|slice| mark_of(slice, mark));
+            if led_by.is_some_and(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
             let was_in = present.as_ref().is_some_and(|slice| self.leads_to(slice, address));
@@ -194,7 +192,7 @@ impl Service {
         });
         slice["metadata"]["labels"]["kubernetes.io/service-name"] = self.name.0.as_str().into();
         slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "leaderrun".into();
-        slice["metadata"]["annotations"][CHANGED_ANNOTATION] = mark.stamp().into();
+        slice["metadata"]["annotations"][mark.key()] = mark.stamp().into();
         slice["endpoints"] = endpoints;
         slice["ports"] = self.ports();
         match is_new {
@@ -227,6 +225,7 @@ fn endpoint(address: IpAddr) -> Value {
     json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
 }
 
-fn marked(slice: &Value) -> Option<Mark> {
-    Mark::read(&slice["metadata"]["annotations"][CHANGED_ANNOTATION])
+/// The mark that a slice has from the same lock.
+fn mark_of(slice: &Value, mark: &Mark) -> Option<Mark> {
+    mark.of_same_lock(&slice["metadata"]["annotations"])
 }

@@ -1,57 +1,80 @@
-//! What an object is marked with when traffic is led by it: for which lock, by which run, and when.
+//! What an object is marked with when traffic is led by it: for which lock, and in which leadership.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+/// What stands behind the lock's name in the prefix of a [`Mark`]'s key.
+const SUFFIX: &str = ".leaderrun";
+
+/// The longest name of a lock that leaves room for it: a prefix is a DNS-1123 subdomain.
+pub const LONGEST_LOCK: usize = 253 - SUFFIX.len();
+
 /// Who leads traffic by an object, or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The lock's namespace and name, which stay when it moves from one kind to another.
+    /// The lock's name, which stays when it moves from one kind to another; its namespace is the object's.
     pub lock: String,
-    pub run: String,
     /// The fencing token of the leadership.
     pub token: String,
 }
 
 impl Mark {
-    /// As an annotation has it. No two are equal, so each changes the object's version, and what was sent
-    /// before arrives too late from then on.
+    /// The label or annotation that it is. Several locks can mark one object.
+    pub fn key(&self) -> String {
+        format!("{}{SUFFIX}/token", self.lock)
+    }
+
+    /// Its value. No two are equal, so each changes the object's version, and what was sent before arrives too
+    /// late from then on.
     pub fn stamp(&self) -> String {
-        let Self { lock, run, token } = self;
-        format!("{lock} {run} {token} {:.9}", Timestamp::now())
+        format!("{}.{}", self.token, Timestamp::now().as_nanosecond())
     }
 
-    /// What an annotation says, if it is one of these.
-    pub fn read(annotation: &Value) -> Option<Self> {
-        let mut words = annotation.as_str()?.split(' ').map(str::to_owned);
-        let (Some(lock), Some(run), Some(token), Some(_), None) =
-            (words.next(), words.next(), words.next(), words.next(), words.next())
-        else {
-            return None;
-        };
-        Some(Self { lock, run, token })
+    /// The mark of the same lock that is among an object's labels or annotations.
+    pub fn of_same_lock(&self, present: &Value) -> Option<Self> {
+        let (token, _) = present[self.key()].as_str()?.split_once('.')?;
+        Some(Self { lock: self.lock.clone(), token: token.to_owned() })
     }
 
-    /// Whether this is of a later leadership of the same lock: tokens are decimal integers of any length.
+    /// Whether this is of a later leadership: tokens are decimal integers of any length.
     pub fn is_later_than(&self, other: &Self) -> bool {
-        self.lock == other.lock && (self.token.len(), &self.token) > (other.token.len(), &other.token)
+        (self.token.len(), &self.token) > (other.token.len(), &other.token)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn mark(token: &str) -> Mark {
-        Mark { lock: "default/job".into(), run: "r".into(), token: token.into() }
+        Mark { lock: "job".into(), token: token.into() }
     }
 
     #[test]
-    fn a_mark_survives_its_annotation() {
-        assert_eq!(Mark::read(&mark("7").stamp().into()), Some(mark("7")));
-        for garbage in [Value::Null, "".into(), "a b c".into(), "a b c d e".into(), 7.into()] {
-            assert_eq!(Mark::read(&garbage), None);
+    fn a_mark_is_found_among_others() {
+        let other = Mark { lock: "other".into(), token: "8".into() };
+        let present = json!({ mark("7").key(): mark("7").stamp(), other.key(): other.stamp(), "app": "worker" });
+        assert_eq!(mark("9").of_same_lock(&present), Some(mark("7")));
+        assert_eq!(other.of_same_lock(&present), Some(other));
+        for garbage in
+            [json!(null), json!({}), json!({ "job.leaderrun/token": 7 }), json!({ "job.leaderrun/token": "" })]
+        {
+            assert_eq!(mark("9").of_same_lock(&garbage), None);
         }
+    }
+
+    #[test]
+    fn no_two_are_equal() {
+        assert_ne!(mark("7").stamp(), mark("7").stamp());
+    }
+
+    #[test]
+    fn the_longest_is_a_label_still() {
+        let mark = Mark { lock: "a".repeat(LONGEST_LOCK), token: u64::MAX.to_string() };
+        assert_eq!(mark.key().split_once('/').expect("a prefix").0.len(), 253);
+        assert!(mark.stamp().len() <= 63, "{}", mark.stamp());
     }
 
     #[test]
@@ -59,6 +82,5 @@ mod tests {
         assert!(mark("10").is_later_than(&mark("9")));
         assert!(!mark("9").is_later_than(&mark("10")));
         assert!(!mark("9").is_later_than(&mark("9")));
-        assert!(!Mark { lock: "default/other".into(), ..mark("10") }.is_later_than(&mark("9")));
     }
 }

@@ -26,8 +26,8 @@ use tracing::warn;
 use self::desk::Desk;
 pub use self::endpoint_slice::{Service, ServiceName, ServicePort, check_ports, is_reachable};
 pub use self::events::rule as event_rule;
+pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
-use crate::election::record::RunId;
 use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{Kind, Rule};
@@ -89,7 +89,6 @@ pub struct Announcement {
     pub name: String,
     pub cluster: ClusterOptions,
     pub identity: String,
-    pub run: RunId,
     pub timing: Timing,
     pub routing: Option<Routing>,
 }

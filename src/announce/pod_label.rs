@@ -12,9 +12,6 @@ use crate::lock::{Rule, check_name};
 use crate::process::clock::Instant;
 use crate::telemetry::log::printable;
 
-/// The [`Mark`] of who last changed the label.
-const CHANGED_ANNOTATION: &str = "leaderrun/label-changed";
-
 /// Tries against others who change the pod meanwhile, such as its kubelet.
 const TRIES: usize = 8;
 
@@ -80,35 +77,46 @@ impl PodLabel {
     }
 
     /// Takes the label off every other pod that this lock has put it on, then puts it on this one, and sends
-    /// nothing more once the time is over. Where it is there already nothing is written, unless `anew`.
-    /// Whether that changed anything.
-    pub async fn show(&self, pods: &Collection, mark: &Mark, until: Instant, anew: bool) -> Result<bool, Refusal> {
-        let Label { key, value } = &self.label;
+    /// nothing more once the time is over. Where it is there already nothing is written, unless `anew`. Whether
+    /// that changed anything.
+    ///
+    /// The label is put on a pod only where the [`Mark`] was seen before, so a later leader finds every pod for which
+    /// an earlier one's label may still be on its way; taking the mark off it makes that label come too late.
+    pub async fn show(&self, pods: &Collection, mark: &Mark, until: Instant, mut anew: bool) -> Result<bool, Refusal> {
         let mut written = false;
         for _ in 0..TRIES {
             let (mine, others): (Vec<_>, Vec<_>) =
-                pods.labelled(key, value).await?.into_iter().partition(|pod| pod["metadata"]["name"] == *self.pod);
-            // Somebody else may have chosen the same label for pods of his own.
-            let others: Vec<_> =
-                others.iter().filter(|pod| marked(pod).is_some_and(|other| other.lock == mark.lock)).collect();
-            if others.is_empty() && (written || !anew) && mine.first().and_then(marked).as_ref() == Some(mark) {
-                return Ok(written);
-            }
-            check(until)?;
+                pods.labelled(&mark.key()).await?.into_iter().partition(|pod| name(pod) == self.pod);
             let mut conflict = false;
             for other in &others {
-                let pod = printable(name(other));
-                match unless_changed(self.strip(pods, other).await)? {
-                    true => conflict = true,
-                    false => info!(event = "cleaned_up", pod, "took the label {} off the pod {pod}", self.label),
+                check(until)?;
+                let cleared = self.clear(pods, other, mark).await?.is_some();
+                conflict |= !cleared;
+                if cleared && self.is_on(other) {
+                    let pod = printable(name(other));
+                    info!(event = "cleaned_up", pod, "took the label {} off the pod {pod}", self.label);
                 }
             }
             if conflict {
                 continue;
             }
-            let pod = self.read(pods).await?;
+            let mut pod = match mine.into_iter().next() {
+                Some(pod) => pod,
+                None => self.read(pods).await?,
+            };
+            self.check_value(&pod)?;
+            if anew || mark_of(&pod, mark).as_ref() != Some(mark) {
+                check(until)?;
+                let Some(marked) = relabel(pods, &pod, json!({ mark.key(): mark.stamp() })).await? else { continue };
+                (pod, anew, written) = (marked, false, true);
+            }
+            if self.is_on(&pod) {
+                return Ok(written);
+            }
             check(until)?;
-            written |= !unless_changed(self.mark(pods, &pod, Some(value), mark).await)?;
+            if relabel(pods, &pod, json!({ &self.label.key: self.label.value })).await?.is_some() {
+                return Ok(true);
+            }
         }
         Err(Refusal::Conflict)
     }
@@ -119,10 +127,10 @@ impl PodLabel {
         for _ in 0..TRIES {
             // A pod that is gone has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
-            if marked(&pod).is_some_and(|present| present.is_later_than(mark)) {
+            if mark_of(&pod, mark).is_none_or(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
-            if !unless_changed(self.mark(pods, &pod, None, mark).await)? {
+            if self.clear(pods, &pod, mark).await?.is_some() {
                 return Ok(self.is_on(&pod));
             }
         }
@@ -134,28 +142,28 @@ impl PodLabel {
     }
 
     async fn read(&self, pods: &Collection) -> Result<Value, Refusal> {
-        let Self { label: Label { key, value }, pod: name } = self;
-        let Some(pod) = pods.get(name).await? else {
-            let reason = format!("there is no pod {name:?} in the lock's namespace; --pod says which one this is");
-            return Err(Refusal::Other(reason));
-        };
+        pods.get(&self.pod).await?.ok_or_else(|| {
+            let name = &self.pod;
+            Refusal::Other(format!("there is no pod {name:?} in the lock's namespace; --pod says which one this is"))
+        })
+    }
+
+    /// Whether the label would take the place of somebody else's.
+    fn check_value(&self, pod: &Value) -> Result<(), Refusal> {
+        let Label { key, value } = &self.label;
         match pod["metadata"]["labels"][key].as_str().filter(|present| present != value) {
-            None => Ok(pod),
+            None => Ok(()),
             Some(other) => Err(Refusal::Other(format!("the pod has {key}={other}; another key would do"))),
         }
     }
 
-    /// Marks the pod, and puts the label on or takes it off.
-    async fn mark(&self, pods: &Collection, pod: &Value, value: Option<&str>, mark: &Mark) -> Result<(), Refusal> {
-        let mut changes = json!({ "annotations": { CHANGED_ANNOTATION: mark.stamp() } });
-        if value.is_some() || self.is_on(pod) {
-            changes["labels"] = json!({ &self.label.key: value });
+    /// Takes mark and label off a pod, see [`relabel`].
+    async fn clear(&self, pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Refusal> {
+        let mut labels = json!({ mark.key(): null });
+        if self.is_on(pod) {
+            labels[&self.label.key] = Value::Null;
         }
-        pods.merge(&self.pod, &based_on(pod, changes)).await
-    }
-
-    async fn strip(&self, pods: &Collection, pod: &Value) -> Result<(), Refusal> {
-        pods.merge(name(pod), &based_on(pod, json!({ "labels": { &self.label.key: Value::Null } }))).await
+        relabel(pods, pod, labels).await
     }
 }
 
@@ -163,25 +171,21 @@ fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-fn marked(pod: &Value) -> Option<Mark> {
-    Mark::read(&pod["metadata"]["annotations"][CHANGED_ANNOTATION])
+/// The mark that a pod has from the same lock.
+fn mark_of(pod: &Value, mark: &Mark) -> Option<Mark> {
+    mark.of_same_lock(&pod["metadata"]["labels"])
 }
 
-/// Whether a write was refused because the object has changed, or is gone.
-fn unless_changed(written: Result<(), Refusal>) -> Result<bool, Refusal> {
-    match written {
-        Ok(()) => Ok(false),
-        Err(Refusal::Conflict | Refusal::Missing) => Ok(true),
+/// Changes labels of a pod, where `null` removes. What it is then; nothing if it was changed since it was read, or is
+/// gone.
+async fn relabel(pods: &Collection, pod: &Value, labels: Value) -> Result<Option<Value>, Refusal> {
+    let metadata = &pod["metadata"];
+    let metadata = json!({ "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"], "labels": labels });
+    match pods.merge(name(pod), &json!({ "metadata": metadata })).await {
+        Ok(pod) => Ok(Some(pod)),
+        Err(Refusal::Conflict | Refusal::Missing) => Ok(None),
         Err(refusal) => Err(refusal),
     }
-}
-
-/// A patch of an object's metadata that is refused when the object has changed.
-fn based_on(object: &Value, mut metadata: Value) -> Value {
-    for field in ["uid", "resourceVersion"] {
-        metadata[field] = object["metadata"][field].clone();
-    }
-    json!({ "metadata": metadata })
 }
 
 /// What is sent after that might arrive beside the next leader's.

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::announce::{Label, PodLabel, Routing, Service, ServiceName, ServicePort, Way, check_ports, is_reachable};
+use crate::announce::{
+    LONGEST_LOCK, Label, PodLabel, Routing, Service, ServiceName, ServicePort, Way, check_ports, is_reachable,
+};
 use crate::lock::{LockName, check_name};
 
 const ROUTING: &str = "Routing";
@@ -78,9 +80,15 @@ impl RoutingArguments {
     }
 }
 
-/// Whether there is a cluster to lead traffic in.
+/// Whether there is a cluster to lead traffic in, and the name can be part of a mark.
 pub fn check_lock(lock: &LockName) -> Result<()> {
     match lock {
+        LockName::Objects { name, .. } if name.len() > LONGEST_LOCK => {
+            let length = name.len();
+            bail!(
+                "--lock {lock}: to lead traffic its name may have {LONGEST_LOCK} characters, not {length}; my-job would do"
+            )
+        }
         LockName::Objects { .. } => Ok(()),
         LockName::File(_) => bail!("--lock {lock}: a file has no cluster to lead traffic in; default/my-job would do"),
     }

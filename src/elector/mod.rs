@@ -127,7 +127,6 @@ fn announcer(candidacy: &Candidacy) -> anyhow::Result<Option<Announcer>> {
         name: name.clone(),
         cluster: cluster.clone(),
         identity: campaign.identity.clone(),
-        run: campaign.run.clone(),
         timing: campaign.timing.clone(),
         routing: routing.clone(),
     })?))

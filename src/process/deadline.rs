@@ -89,7 +89,7 @@ pub fn hand_on(fd: BorrowedFd<'_>) -> nix::Result<()> {
 /// When it belongs to none, or the descriptor was not inherited.
 pub fn read() -> Result<Instant> {
     let variable = |name: &str| {
-        env::var(name).with_context(|| format!("{name} is not set: only what leaderrun runs can ask this"))
+        env::var(name).ok().with_context(|| format!("{name} is not set: only what leaderrun runs can ask this"))
     };
     let (number, run) = (variable(FD_VARIABLE)?, variable(RUN_VARIABLE)?);
     let number: RawFd = number

@@ -100,7 +100,8 @@ fn without_the_descriptor_it_says_so() {
     }
     let mut outside = Candidate::bare("check").args(["check"]).start();
     outside.ends_with(125);
-    assert!(outside.log().contains("LEADERRUN_TENURE_FD is not set"), "{}", outside.log());
+    let says = "leaderrun: LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this\n";
+    assert_eq!(outside.log(), says);
 }
 
 fn a_leaderrun_inside_has_its_own() {

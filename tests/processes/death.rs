@@ -1,8 +1,10 @@
 //! One of leaderrun's own processes dies or freezes.
 
 use std::os::unix::process::CommandExt;
+use std::ptr;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use serde_json::json;
 
@@ -13,6 +15,7 @@ use crate::witness::Witnesses;
 crate::trials![
     the_supervisor_is_killed,
     the_elector_is_killed,
+    the_guard_fails,
     the_supervisor_is_stopped,
     the_supervisor_is_stopped_and_the_network_cut,
     the_elector_is_stopped,
@@ -70,6 +73,19 @@ fn the_elector_is_killed() {
         });
         eventually("the supervisor ends", || !is_alive(supervisor.expect("one")));
     }
+}
+
+/// The kernel refuses the elector what everything depends on; the supervisor must outlive it.
+fn the_guard_fails() {
+    let (_, mut a) = strike(&TestLock::lease(), |a, _| {
+        // No poll of more descriptors than a process may open.
+        let few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
+        // SAFETY: the limit is read and nothing is written.
+        let set = unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const few, ptr::null_mut()) };
+        Errno::result(set).expect("the limit is lowered");
+        send(a.elector(), Signal::SIGUSR1);
+    });
+    a.ends_with(125);
 }
 
 /// Nobody else comes to lead while the elector renews; it is noticed all the same.

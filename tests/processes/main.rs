@@ -31,8 +31,9 @@ mod metrics;
 mod partition;
 mod permissions;
 mod pid_one;
-mod routing;
+mod pod_label;
 mod scrape;
+mod service;
 mod stall;
 mod status;
 mod stderr;
@@ -102,7 +103,8 @@ fn main() -> ExitCode {
         partition::trials(),
         permissions::trials(),
         pid_one::trials(),
-        routing::trials(),
+        pod_label::trials(),
+        service::trials(),
         status::trials(),
         stderr::trials(),
         step_down::trials(),

@@ -1,10 +1,11 @@
-//! Traffic is led to the leader: by a label on its pod, or by the endpoints of a Service.
+//! Traffic is led to the leader by a label on its pod.
 
 use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::proxy::Held;
 use crate::support::{Client, Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
@@ -16,17 +17,19 @@ crate::trials![
     a_dead_leaders_label_is_taken_off_by_the_next,
     a_partition_never_leaves_two_labels,
     a_label_that_arrives_late_is_refused,
+    a_label_that_arrives_after_a_partition_is_refused,
+    a_late_withdrawal_leaves_the_later_leader_alone,
+    two_locks_label_one_pod,
     what_earlier_leaders_left_is_taken_off,
     labels_of_others_are_left_alone,
     a_candidate_beside_the_leader_takes_nothing_from_it,
     a_label_that_is_not_allowed_stops_nobody,
-    the_service_has_the_leaders_address_only,
-    a_dead_leaders_address_is_replaced_by_the_next,
-    an_address_that_arrives_late_is_refused,
-    what_cannot_be_led_anywhere_is_refused,
 ];
 
 const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
+
+/// The label that says which leadership has changed the other one.
+const MARK: &str = "job.leaderrun/token";
 
 /// Pods of this lock's namespace, by the names of the candidates in them.
 struct Pods {
@@ -200,9 +203,9 @@ fn a_label_that_arrives_late_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
-    let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
-    late.wait_until_held();
+    let late = marked_only(&proxy, first);
     a.stop();
     let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
     pods.become_labelled(&["b"]);
@@ -213,12 +216,86 @@ fn a_label_that_arrives_late_is_refused() {
     b.stop();
 }
 
+/// Lets the first write go, which marks the pod, and holds the next one, which labels it.
+fn marked_only(proxy: &Proxy, first: Held) -> Held {
+    first.wait_until_held();
+    let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    first.release();
+    late.wait_until_held();
+    late
+}
+
+/// A label that was on its way when the replies ceased, and arrives when the next leader's is on.
+fn a_label_that_arrives_after_a_partition_is_refused() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let history = pods.watch();
+    let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    let mut a = candidate("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    let late = marked_only(&proxy, first);
+    // What a sends in place of it does not arrive either.
+    proxy.answer(Match::any().on("/pods"), 503, None);
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    proxy.partition_replies();
+    a.ends_with(76);
+    pods.become_labelled(&["b"]);
+    let conflicts = proxy.conflicts();
+    late.release();
+    eventually("it has arrived", || proxy.conflicts() > conflicts || pods.labelled().len() > 1);
+    b.stop();
+    assert!(history().iter().all(|names| names.len() < 2));
+}
+
+fn mark(pod: &Value) -> Option<String> {
+    pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
+}
+
+/// Two containers of one pod, of which the earlier one still takes its label off when the later one has put its on.
+fn a_late_withdrawal_leaves_the_later_leader_alone() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.says("leads here");
+    let earlier = mark(&pods.get("a")).expect("a mark");
+    let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    let late = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    eventually("b has marked the pod", || mark(&pods.get("a")).is_some_and(|mark| mark != earlier));
+    late.release();
+    a.wait();
+    assert_eq!(pods.labelled(), ["a"]);
+    b.stop();
+    pods.become_labelled(&[]);
+}
+
+fn two_locks_label_one_pod() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut beside =
+        Candidate::new("beside", &other).args(["--pod-label", "shard=one", "--pod", "a"]).script("sleep inf");
+    beside.says("leads here");
+    let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    drop(a);
+    pods.become_labelled(&["b"]);
+    assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
+    b.stop();
+    beside.stop();
+    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }));
+}
+
 fn what_earlier_leaders_left_is_taken_off() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "c"]);
-    let mark = format!("{}/job an-earlier-run 7 2026-01-02T03:04:05Z", lock.namespace());
-    let stale =
-        json!({ "metadata": { "labels": { "role": "leader" }, "annotations": { "leaderrun/label-changed": mark } } });
+    let stale = json!({ "metadata": { "labels": { "role": "leader", MARK: "7.1767323045000000000" } } });
     for pod in ["a", "b"] {
         pods.client.merge_patch(&format!("{}/{pod}", pods.path), &stale).expect("a pod");
     }
@@ -252,25 +329,18 @@ fn labels_of_others_are_left_alone() {
     assert_eq!(pods.get("b")["metadata"]["labels"]["role"], "worker");
 }
 
-/// On the same machine with its address, or in a pod of the same name.
+/// In a pod of the same name.
 fn a_candidate_beside_the_leader_takes_nothing_from_it() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
-    for routing in
-        [&[LABEL[0], LABEL[1], "--pod", "a"][..], &["--service", "web", "--port", "80", "--address", "10.1.2.3"]]
-    {
-        let mut a = Candidate::new("a", &lock).args(routing).witnessed(&witnesses, &[]);
-        a.says("leads here");
-        let mut beside = Candidate::new("beside", &lock).args(routing).script("true");
-        beside.says("is held by a");
-        beside.signal(Signal::SIGTERM);
-        beside.ends_with(143);
-        match routing {
-            ["--pod-label", ..] => assert_eq!(pods.labelled(), ["a"]),
-            _ => assert_eq!(addresses(&lock), ["10.1.2.3"]),
-        }
-        a.stop();
-    }
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    a.says("leads here");
+    let mut beside = Candidate::new("beside", &lock).args(LABEL).args(["--pod", "a"]).script("true");
+    beside.says("is held by a");
+    beside.signal(Signal::SIGTERM);
+    beside.ends_with(143);
+    assert_eq!(pods.labelled(), ["a"]);
+    a.stop();
 }
 
 fn a_label_that_is_not_allowed_stops_nobody() {
@@ -288,112 +358,4 @@ fn a_label_that_is_not_allowed_stops_nobody() {
     a.says("warning: the label role=leader of the pod a: pods ");
     a.says("cannot list resource \"pods\"");
     a.stop();
-}
-
-fn slice(lock: &TestLock) -> Option<Value> {
-    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/web-leader", lock.namespace());
-    Cluster::shared().admin().get(&path).ok()
-}
-
-fn addresses(lock: &TestLock) -> Vec<String> {
-    let endpoints = slice(lock).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
-    let endpoints = endpoints.as_array().cloned().unwrap_or_default();
-    endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
-}
-
-fn leads_to(lock: &TestLock, wanted: &[&str]) {
-    eventually(&format!("the Service leads to {wanted:?}"), || addresses(lock) == wanted);
-}
-
-fn serving(name: &str, lock: &TestLock, address: &str) -> Candidate {
-    Candidate::new(name, lock).args(["--service", "web", "--port", "http:8080,dns:53/udp", "--address", address])
-}
-
-fn the_service_has_the_leaders_address_only() {
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let mut a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
-    leads_to(&lock, &["10.1.2.3"]);
-    let made = slice(&lock).expect("a slice");
-    assert_eq!(made["metadata"]["labels"]["kubernetes.io/service-name"], "web");
-    assert_eq!(made["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "leaderrun");
-    assert_eq!((&made["addressType"], &made["endpoints"][0]["conditions"]["ready"]), (&"IPv4".into(), &true.into()));
-    let ports = json!([
-        { "name": "http", "port": 8080, "protocol": "TCP" },
-        { "name": "dns", "port": 53, "protocol": "UDP" },
-    ]);
-    assert_eq!(made["ports"], ports);
-    let mut b = serving("b", &lock, "10.1.2.4").witnessed(&witnesses, &[]);
-    b.says("is held by a");
-    assert_eq!(addresses(&lock), ["10.1.2.3"]);
-    a.stop();
-    leads_to(&lock, &["10.1.2.4"]);
-    b.stop();
-    leads_to(&lock, &[]);
-}
-
-fn a_dead_leaders_address_is_replaced_by_the_next() {
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
-    leads_to(&lock, &["10.1.2.3"]);
-    let mut b = serving("b", &lock, "10.1.2.4").witnessed(&witnesses, &[]);
-    b.says("is held by a");
-    drop(a);
-    leads_to(&lock, &["10.1.2.4"]);
-    // As when its container begins again.
-    let mut a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
-    a.says("is held by b");
-    a.signal(Signal::SIGTERM);
-    a.ends_with(143);
-    assert_eq!(addresses(&lock), ["10.1.2.4"]);
-    b.stop();
-    leads_to(&lock, &[]);
-}
-
-fn an_address_that_arrives_late_is_refused() {
-    let proxy = Proxy::start(Cluster::shared());
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let late = proxy.hold_requests(Match::method(Method::POST).on("/endpointslices").next(1));
-    let mut a = serving("a", &lock.by(proxy.kubeconfig()), "10.1.2.3").witnessed(&witnesses, &[]);
-    late.wait_until_held();
-    a.stop();
-    leads_to(&lock, &[]);
-    let conflicts = proxy.conflicts();
-    late.release();
-    eventually("it has arrived", || proxy.conflicts() > conflicts);
-    assert_eq!(addresses(&lock), [""; 0]);
-}
-
-fn what_cannot_be_led_anywhere_is_refused() {
-    let lock = TestLock::lease();
-    for (arguments, says) in [
-        (vec!["--service", "web"], "--service needs a --port; --port 8080 would do"),
-        (vec!["--port", "80"], "--port says where a Service leads, and none is named; --service my-service would do"),
-        (
-            vec!["--pod-label", "a=b", "--address", "10.1.2.3"],
-            "--address says where a Service leads, and none is named",
-        ),
-        (vec!["--pod-label", "role"], "--pod-label \"role\": a label has a key and a value; role=leader would do"),
-        (vec!["--service", "Web", "--port", "1"], "--service \"Web\": the name may have lower-case letters"),
-        (vec!["--service", "web", "--port", "0"], "--port \"0\": ports are numbered 1 to 65535"),
-        (
-            vec!["--service", "web", "--port", "80", "--address", "127.0.0.1"],
-            "--address \"127.0.0.1\": it is no address",
-        ),
-        (vec!["--service", "web", "--port", "80", "--address", "fe80::1"], "--address \"fe80::1\": it is no address"),
-        (
-            vec!["--service", "web", "--port", "80,443"],
-            "--port: each of several ports has a name of its own; http:80,https:443 would do",
-        ),
-        (vec!["--service", "web", "--pod-label", "a=b"], "not together with"),
-        (vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"], "a file has no cluster to lead traffic in"),
-    ] {
-        let mut refused = Candidate::bare("refused").args(["--lock", &lock.name]).args(&arguments);
-        if arguments[0] == "--lock" {
-            refused = Candidate::bare("refused").args(&arguments);
-        }
-        let mut refused = refused.script("echo started");
-        refused.ends_with(125);
-        assert!(refused.log().contains(says), "{arguments:?}: {}", refused.log());
-        assert_eq!(refused.output(), "");
-    }
 }
