@@ -1,4 +1,28 @@
-//! Exit statuses of leaderrun's own; every other one is the command's.
+//! How leaderrun ends: with one of the exit statuses of its own, or with the command's.
+
+/// How leaderrun ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Exit {
+    pub status: u8,
+    /// The leadership was lost, and nobody has asked for an end: leaderrun can wait for the lock again. The status
+    /// does not say that, since a command may end with any.
+    pub may_rejoin: bool,
+}
+
+impl Exit {
+    /// The leadership was lost.
+    pub const AFTER_LOSS: Self = Self { status: LOST, may_rejoin: true };
+
+    /// With this status, and for good.
+    pub fn with(status: u8) -> Self {
+        Self { status, may_rejoin: false }
+    }
+
+    /// When that signal ended the command or leaderrun.
+    pub fn by_signal(signal: i32) -> Self {
+        Self::with(of_signal(signal))
+    }
+}
 
 /// Not acquired within `--wait`: `EX_TEMPFAIL` of sysexits.h, try again later.
 pub const NOT_ACQUIRED: u8 = 75;

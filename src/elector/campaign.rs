@@ -110,19 +110,21 @@ impl ToGuard {
     }
 }
 
-/// However long it takes; that it takes long is said.
+/// However long it takes, unless the wait for the lock is limited; that it takes long is said.
 async fn open(
     name: LockName,
     cluster: ClusterOptions,
     campaign: &Campaign,
-) -> anyhow::Result<(Box<dyn Lock>, LockName)> {
+) -> anyhow::Result<Option<(Box<dyn Lock>, LockName)>> {
     let mut opening = pin!(lock::open(name.clone(), cluster, campaign.timing.attempt(), &campaign.run));
-    match timeout(lock::OPEN + A_MOMENT, &mut opening).await {
-        Ok(opened) => opened,
-        Err(_) => {
-            journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
-            opening.await
-        }
+    let patience = lock::OPEN + A_MOMENT;
+    if let Ok(opened) = timeout(patience, &mut opening).await {
+        return opened.map(Some);
+    }
+    journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
+    match campaign.wait {
+        None => opening.await.map(Some),
+        Some(wait) => timeout(wait.saturating_sub(patience), opening).await.ok().transpose(),
     }
 }
 
@@ -135,7 +137,7 @@ async fn contend(
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
     observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
-    let (lock, name) = open(name, cluster, &campaign).await?;
+    let Some((lock, name)) = open(name, cluster, &campaign).await? else { return Ok(Outcome::NotAcquired) };
     observer.tell(Update::Lock(name.to_string()));
     journal::waiting(&name, &campaign);
     let environment = vec![

@@ -15,7 +15,7 @@ use super::campaign::Race;
 use super::journal;
 use super::policy::{Action, Failure, News, Policy};
 use crate::channel::{ElectorEnd, End, Order, Report};
-use crate::exit;
+use crate::exit::{self, Exit};
 use crate::process::clock::{Instant, Timer};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
@@ -74,21 +74,21 @@ impl Guard {
         })
     }
 
-    /// Stands guard until everything has come to an end, and returns leaderrun's exit status.
+    /// Stands guard until everything has come to an end, and says how leaderrun ends.
     ///
     /// # Errors
     /// When the election cannot take place, or the kernel refuses what everything depends on.
-    pub fn stand(mut self) -> anyhow::Result<u8> {
+    pub fn stand(mut self) -> anyhow::Result<Exit> {
         // After a failure the supervisor stays, and holds the command to the time that was bought.
-        let status = self.watch()?;
+        let exit = self.watch()?;
         // It has nothing to do and nothing below it.
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], LAST_LOOK);
         tree::reap();
-        Ok(status)
+        Ok(exit)
     }
 
-    fn watch(&mut self) -> anyhow::Result<u8> {
+    fn watch(&mut self) -> anyhow::Result<Exit> {
         loop {
             self.handle_reports();
             for event in self.race.events() {
@@ -113,8 +113,8 @@ impl Guard {
             self.handle_signals();
             self.handle_children();
             while let Some(action) = self.policy.poll_action() {
-                if let Some(status) = self.act(action) {
-                    return Ok(status);
+                if let Some(exit) = self.act(action) {
+                    return Ok(exit);
                 }
             }
             self.wait()?;
@@ -158,14 +158,14 @@ impl Guard {
         }
     }
 
-    /// Carries out an action; the exit status when it was the last one.
-    fn act(&mut self, action: Action) -> Option<u8> {
+    /// Carries out an action; leaderrun's end, when it was that.
+    fn act(&mut self, action: Action) -> Option<Exit> {
         match action {
             Action::Order(order) => self.order(&order),
             Action::Notify(notice) => self.race.notify(notice),
             Action::TakeOver(failure) => self.take_over(failure),
             Action::Tell(news) => self.tell(news),
-            Action::End(status) => return Some(status),
+            Action::End(exit) => return Some(exit),
         }
         None
     }

@@ -23,7 +23,7 @@ use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
 use crate::announce::{Announcement, Announcer, Routing};
 use crate::channel::ElectorEnd;
 use crate::election::Campaign;
-use crate::exit;
+use crate::exit::{self, Exit};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::clock::Instant;
@@ -79,7 +79,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
     log::abort_on_panic();
     let (on_lost, since) = (candidacy.on_lost, Instant::now());
     let status = match observed(candidacy, channel, supervisor, inherited.clone()) {
-        Ok((exit::LOST, counted)) if on_lost == OnLost::Rejoin => {
+        Ok((Exit { may_rejoin: true, .. }, counted)) if on_lost == OnLost::Rejoin => {
             journal::rejoining();
             log.finish();
             return match rejoin::rejoin(&inherited, since, counted) {
@@ -88,7 +88,7 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
                 Err(NotRejoined::Failed(failure)) => Err(failure).context("cannot wait for the lock again"),
             };
         }
-        Ok((status, _)) => status,
+        Ok((exit, _)) => exit.status,
         Err(failure) => {
             journal::failed(&failure);
             exit::FAILED
@@ -104,7 +104,7 @@ fn observed(
     channel: ElectorEnd,
     supervisor: PidFd,
     inherited: Inherited,
-) -> anyhow::Result<(u8, Option<String>)> {
+) -> anyhow::Result<(Exit, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
     let counts = counts(&candidacy)?;
     let announcer = announcer(&candidacy)?;
@@ -112,9 +112,9 @@ fn observed(
     let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts.clone());
     let policy = Policy::new(&candidacy.campaign.timing, led_away.is_some());
     let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign, observer.clone())?;
-    let status = Guard::new(channel, supervisor, race, inherited, policy, observer, led_away)?.stand();
+    let exit = Guard::new(channel, supervisor, race, inherited, policy, observer, led_away)?.stand();
     announcer.into_iter().for_each(Announcer::finish);
-    Ok((status?, counts.counted()))
+    Ok((exit?, counts.counted()))
 }
 
 /// Whoever tells the cluster, if the lock is in one.

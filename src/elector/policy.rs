@@ -25,7 +25,7 @@ use crate::channel::{End, Gone, Order, Report};
 use crate::election::Outcome;
 use crate::election::tenure::Tenure;
 use crate::election::timing::Timing;
-use crate::exit;
+use crate::exit::{self, Exit};
 use crate::process::clock::Instant;
 use crate::process::signals::{asks_for_an_end, is_relayed};
 use crate::telemetry::metrics::Loss;
@@ -78,8 +78,8 @@ pub enum Action {
     TakeOver(Failure),
     /// Something worth telling.
     Tell(News),
-    /// End leaderrun with this status.
-    End(u8),
+    /// End leaderrun.
+    End(Exit),
 }
 
 /// How a supervisor can fail.
@@ -133,7 +133,7 @@ enum Phase {
     /// The supervisor failed: the guard kills the tree itself.
     Killing,
     /// No command is alive; the lease is being given back.
-    Ending { status: u8, until: Instant },
+    Ending { exit: Exit, until: Instant },
 }
 
 /// The decisions of the elector's main thread; see the [module](self).
@@ -147,7 +147,7 @@ pub struct Policy {
     /// It is led away, since the command is to end.
     leads_away: bool,
     held: Option<Held>,
-    /// The signal that asked leaderrun to end, if one was relayed.
+    /// The first signal that asked for an end since the lease was won.
     asked_to_end: Option<i32>,
     actions: VecDeque<Action>,
 }
@@ -198,9 +198,9 @@ impl Policy {
                     self.tell(News::Lost(Loss::NotRenewed));
                 }
                 let well = gone.end == End::Exited(0) && !gone.lost;
-                let status = self.exit_status(&gone);
+                let exit = self.exit(&gone);
                 self.tell(News::CommandEnded(gone.end));
-                self.end(now, status, well);
+                self.end(now, exit, well);
             }
             Report::Started { .. } => self.started = true,
             Report::Enforcing(_) | Report::Remark(_) => {}
@@ -240,7 +240,7 @@ impl Policy {
     fn handle_finished(&mut self, now: Instant, outcome: Outcome) {
         match (&mut self.phase, outcome) {
             (Phase::Waiting { .. }, Outcome::NotAcquired) => {
-                self.phase = Phase::Ending { status: exit::NOT_ACQUIRED, until: now };
+                self.phase = Phase::Ending { exit: Exit::with(exit::NOT_ACQUIRED), until: now };
                 self.tell(News::NotAcquired);
             }
             (Phase::Ending { until, .. }, outcome) => {
@@ -259,7 +259,7 @@ impl Policy {
     /// of its tenure: nobody renews, and the supervisor needs nobody to stop and kill it.
     pub fn handle_election_failed(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Waiting { .. } => self.phase = Phase::Ending { status: exit::FAILED, until: now },
+            Phase::Waiting { .. } => self.phase = Phase::Ending { exit: Exit::with(exit::FAILED), until: now },
             Phase::Ending { until, .. } => *until = now,
             Phase::Leading { .. } | Phase::Killing => {}
         }
@@ -272,7 +272,7 @@ impl Policy {
             Phase::Waiting { .. } => {
                 self.tell(News::SupervisorDied);
                 self.notify(Notice::Stop);
-                self.phase = Phase::Ending { status: exit::FAILED, until: now + GIVE_BACK };
+                self.phase = Phase::Ending { exit: Exit::with(exit::FAILED), until: now + GIVE_BACK };
             }
             Phase::Killing | Phase::Ending { .. } => {}
         }
@@ -285,7 +285,7 @@ impl Policy {
         }
         match self.phase {
             Phase::Leading { enforced, .. } if now >= enforced.last_resort() => self.take_over(Failure::Late),
-            Phase::Ending { status, until } if now >= until => self.actions.push_back(Action::End(status)),
+            Phase::Ending { exit, until } if now >= until => self.actions.push_back(Action::End(exit)),
             _ => {}
         }
     }
@@ -296,13 +296,17 @@ impl Policy {
             Phase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
             Phase::Waiting { claiming } if asks_for_an_end(signal) => {
                 let patience = if *claiming { GIVE_BACK } else { GOOD_BYE };
-                self.phase = Phase::Ending { status: exit::of_signal(signal), until: now + patience };
+                self.phase = Phase::Ending { exit: Exit::by_signal(signal), until: now + patience };
                 self.tell(News::WaitsNoLonger(signal));
                 self.notify(Notice::Stop);
             }
-            Phase::Ending { until, .. } if asks_for_an_end(signal) => {
+            Phase::Ending { exit, until } if asks_for_an_end(signal) => {
                 *until = (*until).min(now + GIVE_BACK);
+                exit.may_rejoin = false;
                 self.notify(Notice::Stop);
+            }
+            Phase::Killing if asks_for_an_end(signal) => {
+                self.asked_to_end.get_or_insert(signal);
             }
             _ => {}
         }
@@ -316,7 +320,7 @@ impl Policy {
     /// This process has no child left, dead or alive.
     pub fn handle_tree_empty(&mut self, now: Instant) {
         if let Phase::Killing = self.phase {
-            self.end(now, exit::LOST, false);
+            self.end(now, Exit::AFTER_LOSS, false);
         }
     }
 
@@ -336,12 +340,13 @@ impl Policy {
 
     fn relay(&mut self, now: Instant, signal: i32) {
         let Phase::Leading { .. } = self.phase else { return };
-        if asks_for_an_end(signal) && self.asked_to_end.is_none() {
+        // By a SIGHUP many commands only read their settings again.
+        let asks = asks_for_an_end(signal) && !(self.started && signal == libc::SIGHUP);
+        if asks && self.asked_to_end.is_none() {
             self.asked_to_end = Some(signal);
             self.tell(News::AskedToEnd(signal));
         }
-        // Not SIGHUP, by which many commands only read their settings again.
-        if self.routes && matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) {
+        if asks && self.routes {
             if mem::replace(&mut self.leads_away, true) {
                 // Who asks again does not want to wait.
                 self.let_go();
@@ -374,24 +379,23 @@ impl Policy {
     }
 
     /// Nothing of the command is left: the lease is given back.
-    fn end(&mut self, now: Instant, status: u8, well: bool) {
-        self.phase = Phase::Ending { status, until: now + self.longest_release };
+    fn end(&mut self, now: Instant, mut exit: Exit, well: bool) {
+        exit.may_rejoin &= self.asked_to_end.is_none();
+        self.phase = Phase::Ending { exit, until: now + self.longest_release };
         self.tell(News::Gone);
         self.notify(Notice::TreeGone { well });
     }
 
-    fn exit_status(&self, gone: &Gone) -> u8 {
-        if gone.lost {
-            return exit::LOST;
-        }
+    fn exit(&self, gone: &Gone) -> Exit {
         match gone.end {
-            End::Exited(status) => status as u8,
-            End::Signaled(signal) => exit::of_signal(signal),
-            End::NotExecuted(libc::ENOENT) => exit::NOT_FOUND,
+            _ if gone.lost => Exit::AFTER_LOSS,
+            End::Exited(status) => Exit::with(status as u8),
+            End::Signaled(signal) => Exit::by_signal(signal),
+            End::NotExecuted(libc::ENOENT) => Exit::with(exit::NOT_FOUND),
             // For want of processes or memory, which says nothing about the command.
-            End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => exit::FAILED,
-            End::NotExecuted(_) => exit::NOT_EXECUTABLE,
-            End::NotStarted => self.asked_to_end.map_or(exit::LOST, exit::of_signal),
+            End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => Exit::with(exit::FAILED),
+            End::NotExecuted(_) => Exit::with(exit::NOT_EXECUTABLE),
+            End::NotStarted => self.asked_to_end.map_or(Exit::AFTER_LOSS, Exit::by_signal),
         }
     }
 

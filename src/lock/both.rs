@@ -42,6 +42,7 @@ impl BothLocks {
         let written = put(&self.first, first, record.clone()).await?;
         let version = written.version.clone();
         self.note(|seen| seen.note(Place::First, Some(written)));
+        let claims = record.is_marked_by(&self.run) && !before.bears_mark_of(&self.run);
         let taken_back = record.clone().taken_back(&self.run);
         let refusal = match put(&self.second, second, record).await {
             Ok(written) => {
@@ -51,7 +52,7 @@ impl BothLocks {
             Err(refusal) => refusal,
         };
         // A claim that certainly does not get both keeps nobody out of the first.
-        if refusal.kind != LockErrorKind::Unknown && !before.bears_mark_of(&self.run) {
+        if claims && refusal.kind != LockErrorKind::Unknown {
             let free = self.first.update(version, taken_back).await?;
             self.note(|seen| seen.note(Place::First, Some(free)));
         }

@@ -48,14 +48,7 @@ impl Cluster {
         config.default_retry = false;
         // Only the election's own patience counts: it closes a connection that it gives up.
         config.connect_timeout = Some(attempt * 2);
-        let requests = match config.auth_info.exec {
-            None => client(&config, Limit::Whole)?,
-            // A credential plugin takes its time, and may ask somebody.
-            Some(_) => {
-                let config = config.clone();
-                spawn_blocking(move || client(&config, Limit::Whole)).await??
-            }
-        };
+        let requests = client(&config, Limit::Whole).await?;
         Ok(Self { config, requests, watches: Arc::default() })
     }
 
@@ -83,7 +76,7 @@ impl Cluster {
 
     /// Made when first needed: a credential plugin runs once more for it.
     pub(super) async fn watches(&self) -> Result<Client, LockError> {
-        let made = self.watches.get_or_try_init(async || client(&self.config, Limit::Lines)).await;
+        let made = self.watches.get_or_try_init(|| client(&self.config, Limit::Lines)).await;
         made.cloned().map_err(|failure| error(format!("{failure:#}")))
     }
 }
@@ -122,7 +115,18 @@ enum Limit {
     Lines,
 }
 
-fn client(config: &Config, limit: Limit) -> Result<Client> {
+async fn client(config: &Config, limit: Limit) -> Result<Client> {
+    match config.auth_info.exec {
+        None => build(config, limit),
+        // A credential plugin takes its time, and may ask somebody.
+        Some(_) => {
+            let config = config.clone();
+            spawn_blocking(move || build(&config, limit)).await?
+        }
+    }
+}
+
+fn build(config: &Config, limit: Limit) -> Result<Client> {
     let client = ClientBuilder::try_from(config.clone()).context("cannot prepare a connection to the API server")?;
     Ok(match limit {
         Limit::Whole => client.with_layer(&MapResponseLayer::new(bounded::whole)).build(),

@@ -1,6 +1,7 @@
 //! Signals: what leaderrun was started with, what it takes, and how people name them.
 
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
@@ -131,9 +132,12 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&takeable(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// The signals that have arrived, by number.
+    /// The signals that have arrived, by number. Without Ctrl-Z: it is for leaderrun's process group, which a leader
+    /// does not follow, and passed on it would leave the command stopped while leaderrun goes on.
     pub fn receive(&self) -> Vec<i32> {
-        std::iter::from_fn(|| self.0.read_signal().ok().flatten()).map(|info: siginfo| info.ssi_signo as i32).collect()
+        let arrived = iter::from_fn(|| self.0.read_signal().ok().flatten());
+        let is_ctrl_z = |info: &siginfo| info.ssi_signo as i32 == libc::SIGTSTP && info.ssi_code == libc::SI_KERNEL;
+        arrived.filter(|info| !is_ctrl_z(info)).map(|info| info.ssi_signo as i32).collect()
     }
 }
 

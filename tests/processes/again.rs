@@ -11,6 +11,8 @@ crate::trials![
     a_command_that_failed_is_run_again_at_once,
     after_a_loss_it_waits_and_leads_again,
     a_pause_before_rejoining_can_be_ended,
+    a_status_like_that_of_a_loss_is_no_loss,
+    who_was_asked_to_end_does_not_wait_for_the_lock_again,
     a_signal_never_meets_a_program_that_is_not_ready_for_it,
 ];
 
@@ -64,6 +66,24 @@ fn after_a_loss_it_waits_and_leads_again() {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), Signal::SIGKILL);
     }
     a.ends_with(137);
+}
+
+fn a_status_like_that_of_a_loss_is_no_loss() {
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--on-lost", "rejoin"]).script("echo ran; exit 76");
+    a.ends_with(76);
+    assert_eq!(a.output(), "ran\n");
+}
+
+fn who_was_asked_to_end_does_not_wait_for_the_lock_again() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    a.signal(Signal::SIGTERM);
+    a.says("the command is asked to end");
+    proxy.partition();
+    a.ends_with(76);
+    assert!(!a.log().contains("waiting for the lock again"), "{}", a.log());
 }
 
 fn a_pause_before_rejoining_can_be_ended() {

@@ -16,6 +16,7 @@ crate::trials![
     a_crashed_holder_is_waited_out_once,
     a_crashed_holder_of_both_does_not_block_cron,
     half_a_release_is_finished,
+    half_a_request_to_step_down_gives_nothing_back,
 ];
 
 const BOTH: &str = "endpoints+lease";
@@ -185,5 +186,30 @@ fn half_a_release_is_finished() {
         first.release();
         a.wait();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!(""), json!("")), "{}", a.log());
+    }
+}
+
+/// The holder is dead, so that nobody else writes.
+fn half_a_request_to_step_down_gives_nothing_back() {
+    let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
+    let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    drop(a);
+    let namespace = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
+    let changes = admin.watch(&format!("{namespace}?fieldSelector=metadata.name%3Djob")).expect("a watch");
+    let proxy = Proxy::start(Cluster::shared());
+    proxy.answer(Match::put().on("/leases").next(1), 409, None);
+    let mut tool = Candidate::tool("step-down", &lock.by(proxy.kubeconfig())).start();
+    tool.ends_with(0);
+    let end = json!({ "metadata": { "labels": { "end": "yes" } } });
+    admin.merge_patch(&lock.core_path("endpoints"), &end).expect("the last change");
+    loop {
+        let object = changes.next_change().expect("a change")["object"].take();
+        if object["metadata"]["labels"]["end"] == "yes" {
+            break;
+        }
+        let record = object["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+        let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+        assert_eq!(record["holderIdentity"], "a");
     }
 }

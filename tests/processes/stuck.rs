@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use crate::candidate::{Candidate, Running, TestLock};
-use crate::scrape::{becomes, get, leader, samples, status};
+use crate::scrape::{becomes, get, samples, status};
 use crate::stopped_thread::StoppedThread;
-use crate::support::{Cluster, Match, Proxy, scratch};
+use crate::support::{Cluster, Match, Proxy, Seen, scratch};
 use crate::witness::Witnesses;
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
@@ -23,7 +23,11 @@ pub fn trials() -> Vec<Trial> {
     let with_ptrace = |name: &str, test| crate::trial_if(PTRACE.clone(), &format!("stuck::{name}"), test);
     vec![
         test("in_a_credential_plugin_at_the_start", in_a_credential_plugin_at_the_start),
-        test("in_a_credential_plugin_while_it_waits", in_a_credential_plugin_while_it_waits),
+        test("in_a_credential_plugin_longer_than_it_may_wait", in_a_credential_plugin_longer_than_it_may_wait),
+        test(
+            "a_credential_plugin_that_hangs_costs_the_watch_only",
+            a_credential_plugin_that_hangs_costs_the_watch_only,
+        ),
         with_ptrace("an_election_thread_is_seen_before_it_costs_the_lease", {
             an_election_thread_is_seen_before_it_costs_the_lease
         }),
@@ -70,21 +74,32 @@ fn in_a_credential_plugin_at_the_start() {
     says_that_it_is_stuck(&a);
 }
 
-fn in_a_credential_plugin_while_it_waits() {
+fn in_a_credential_plugin_longer_than_it_may_wait() {
+    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let_plugin_hang(&kubeconfig);
+    let mut a = Candidate::new("a", &TestLock::lease().by(kubeconfig)).args(["--wait", "0s"]).script("true");
+    a.ends_with(75);
+    assert!(a.log().contains("still waiting for the kubeconfig's credential plugin"), "{}", a.log());
+}
+
+/// The watch has a client of its own, which needs credentials, too.
+fn a_credential_plugin_that_hangs_costs_the_watch_only() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let proxy = Proxy::start(Cluster::shared());
     let kubeconfig = with_plugin(&proxy.kubeconfig());
     let read = proxy.hold_replies(Match::get());
-    let b = Candidate::new("b", &lock.by(kubeconfig.clone())).args(HTTP).witnessed(&witnesses, &[]);
+    let mut b = Candidate::new("b", &lock.by(kubeconfig.clone())).args(HTTP).witnessed(&witnesses, &[]);
     read.wait_until_held();
-    // The watch has a client of its own, which needs credentials, too.
     let_plugin_hang(&kubeconfig);
     read.release();
     b.says("is held by a");
-    says_that_it_is_stuck(&b);
-    assert_eq!(leader(&b)["leader"], "a", "what it knows it still tells");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    assert_eq!(status(&b, "/healthz"), 200);
+    assert!(!proxy.requests().iter().any(Seen::is_watch));
+    b.stop();
 }
 
 fn an_election_thread_is_seen_before_it_costs_the_lease() {

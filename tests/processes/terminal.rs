@@ -18,6 +18,7 @@ crate::trials![
     ctrl_c_reaches_the_command,
     ctrl_z_does_not_suspend_a_leader,
     in_a_pipeline_the_terminal_is_left_alone,
+    in_a_pipeline_ctrl_z_does_not_stop_the_command,
     ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have,
     fg_gives_the_terminal_to_a_command_that_waits_for_it,
 ];
@@ -136,6 +137,21 @@ fn in_a_pipeline_the_terminal_is_left_alone() {
     screen.types(b"typed\n");
     screen.shows("from the command");
     screen.shows("<typed>");
+    shell.wait();
+}
+
+fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
+    let mut screen = Screen::new();
+    let leaderrun = leaderrun("while :; do echo tick; sleep 0.02; done");
+    let pipeline = format!("{leaderrun} | sh -c \"trap '' TSTP; exec cat\"");
+    let mut shell = shell(&screen, &["-i", "-c", &pipeline]);
+    screen.shows("tick");
+    screen.types(b"\x1a");
+    screen.shows("^Z");
+    let ticks = || screen.text().matches("tick").count();
+    let before = ticks();
+    eventually("the command goes on", || ticks() > before + 50);
+    screen.types(b"\x03");
     shell.wait();
 }
 

@@ -33,7 +33,6 @@ impl Both {
     pub fn begin(&mut self, request: Request, run: &RunId) -> Next {
         self.read = None;
         self.failed = None;
-        self.claims = !self.seen.bears_mark_of(run);
         self.writes.clear();
         let (replaced, record) = match request {
             Request::Get => {
@@ -44,6 +43,7 @@ impl Both {
             Request::Update(version, record) => (Some(version), record),
         };
         let Some(writes) = self.seen.writes(replaced.as_ref()) else { return Next::Answer(Reply::Conflict) };
+        self.claims = record.is_marked_by(run) && !self.seen.bears_mark_of(run);
         (self.writes, self.record) = (writes.into(), record);
         self.write_next().expect("there are two writes")
     }

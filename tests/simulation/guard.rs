@@ -6,7 +6,7 @@ use std::time::Duration;
 use leaderrun::channel::{End, Gone, Order, Report};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::elector::policy::{Action, Event, Failure, Notice};
-use leaderrun::exit;
+use leaderrun::exit::Exit;
 use leaderrun::process::clock::Instant;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
@@ -54,7 +54,7 @@ impl World {
                 Action::Notify(notice) => self.notify(run, notice),
                 Action::TakeOver(failure) => self.take_over(run, failure, now),
                 Action::Tell(_) => {}
-                Action::End(status) => return self.elector_exits(run, status),
+                Action::End(exit) => return self.elector_exits(run, exit),
             }
         }
         if self.runs[run].elector.kill_again_at.is_some_and(|at| now >= at) {
@@ -105,12 +105,12 @@ impl World {
         }
     }
 
-    fn elector_exits(&mut self, run: usize, status: u8) {
-        tell!(self, "{} exits with status {status}", self.name(run));
+    fn elector_exits(&mut self, run: usize, exit: Exit) {
+        tell!(self, "{} exits with status {}", self.name(run), exit.status);
         if self.runs[run].supervisor.alive {
             self.supervisor_dies(run);
         }
-        let rejoins = status == exit::LOST && self.hosts[self.runs[run].host].plan.rejoins;
+        let rejoins = exit.may_rejoin && self.hosts[self.runs[run].host].plan.rejoins;
         self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTARTED_AFTER });
     }
 

@@ -35,10 +35,15 @@ fn told(policy: &mut Policy) -> Vec<News> {
     actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
 }
 
+/// How it ends at once.
+fn ends(policy: &mut Policy, now: Instant) -> Option<Exit> {
+    policy.handle_timeout(now);
+    actions(policy).into_iter().find_map(|action| if let Action::End(exit) = action { Some(exit) } else { None })
+}
+
 /// The status it ends with at once.
 fn ends_with(policy: &mut Policy, now: Instant) -> Option<u8> {
-    policy.handle_timeout(now);
-    actions(policy).into_iter().find_map(|action| if let Action::End(status) = action { Some(status) } else { None })
+    ends(policy, now).map(|exit| exit.status)
 }
 
 #[test]
@@ -254,7 +259,7 @@ fn a_command_that_reads_its_settings_again_keeps_its_traffic() {
     assert!(!policy.actions.contains(&Action::Tell(News::Ending)));
     assert_eq!(actions(&mut policy), [signal(libc::SIGHUP)]);
     policy.handle_signal(now, libc::SIGTERM);
-    assert_eq!(told(&mut policy), [News::Ending]);
+    assert_eq!(told(&mut policy), [News::AskedToEnd(libc::SIGTERM), News::Ending]);
 }
 
 #[test]
@@ -295,4 +300,36 @@ fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
     policy.handle_tree_empty(now);
     policy.handle_election_failed(now);
     assert_eq!(ends_with(&mut policy, now), Some(exit::LOST));
+}
+
+#[test]
+fn a_loss_lets_it_lead_again_unless_an_end_was_asked_for() {
+    let now = Instant::now();
+    let exit_after = |happens: &dyn Fn(&mut Policy), status: i32, lost: bool| {
+        let mut policy = leading(now);
+        policy.handle_report(now, Report::Started { pid: 7 });
+        happens(&mut policy);
+        policy.handle_report(now, gone(End::Exited(status), lost));
+        policy.handle_event(now, Event::Finished(Outcome::Lost));
+        ends(&mut policy, now)
+    };
+    let for_good = Some(Exit { status: exit::LOST, may_rejoin: false });
+    let asks = |signal| move |policy: &mut Policy| policy.handle_signal(now, signal);
+    assert_eq!(exit_after(&|_| {}, 0, true), Some(Exit::AFTER_LOSS));
+    assert_eq!(exit_after(&asks(libc::SIGHUP), 0, true), Some(Exit::AFTER_LOSS), "it has read its settings again");
+    assert_eq!(exit_after(&asks(libc::SIGTERM), 0, true), for_good);
+    assert_eq!(exit_after(&|_| {}, exit::LOST.into(), false), for_good, "the status is the command's own");
+
+    let mut policy = leading(now);
+    policy.handle_supervisor_dead(now);
+    policy.handle_signal(now, libc::SIGTERM);
+    policy.handle_tree_empty(now);
+    policy.handle_event(now, Event::Finished(Outcome::Released));
+    assert_eq!(ends(&mut policy, now), for_good);
+
+    let mut policy = leading(now);
+    policy.handle_report(now, gone(End::Exited(0), true));
+    policy.handle_signal(now, libc::SIGTERM);
+    policy.handle_event(now, Event::Finished(Outcome::Lost));
+    assert_eq!(ends(&mut policy, now), for_good);
 }
