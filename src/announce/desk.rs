@@ -4,14 +4,16 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::future::{BoxFuture, OptionFuture, select_ok};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::collection::{Collection, Refusal};
@@ -29,9 +31,9 @@ use crate::telemetry::state::Update;
 /// How long after the start of the command an Event says so: a hand-over has more urgent things to do.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How long the first request of a withdrawal may take, for which a command waits. Its connection was idle for
-/// long, and may be dead: the next one gets another.
-const HURRY: Duration = Duration::from_millis(300);
+/// After how long a withdrawal, for which a command waits, is begun a second time beside the first. Whose connection was
+/// idle for long, and may be dead: the second one gets another.
+const HEDGE: Duration = Duration::from_millis(300);
 
 pub struct Desk {
     reach: Arc<Reach>,
@@ -43,6 +45,8 @@ pub struct Desk {
     /// What was last complained about.
     complaint: Option<String>,
     led_away: Arc<EventFd>,
+    /// Traffic may still be led here, and that can be helped.
+    leaves_traffic: Arc<AtomicBool>,
     /// Somebody waits for the traffic to be led away.
     awaited: bool,
     /// Leading it away is not allowed.
@@ -67,6 +71,7 @@ impl Desk {
             routed: false,
             complaint: None,
             led_away,
+            leaves_traffic: Arc::default(),
             awaited: false,
             hopeless: false,
             uids: Vec::new(),
@@ -77,13 +82,20 @@ impl Desk {
         }
     }
 
+    /// Whether traffic may still be led here, and that can be helped, from now on.
+    pub fn leaves_traffic(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leaves_traffic)
+    }
+
     /// Works until it is told that everything is over, and has done what was left to do.
     pub async fn work(mut self, mut told: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         loop {
             let now = Instant::now();
             self.take_step(now);
-            if self.over && self.event.is_none() && !self.leaves_traffic() {
+            let leaves_traffic = self.may_be_withdrawn();
+            self.leaves_traffic.store(leaves_traffic, Ordering::Relaxed);
+            if self.over && self.event.is_none() && !leaves_traffic {
                 return Ok(());
             }
             if self.event_at.is_some_and(|at| now >= at) {
@@ -101,8 +113,7 @@ impl Desk {
         }
     }
 
-    /// Whether traffic may still be led here, and that can be helped.
-    fn leaves_traffic(&self) -> bool {
+    fn may_be_withdrawn(&self) -> bool {
         !self.hopeless && self.route.as_ref().is_some_and(Route::may_be_shown)
     }
 
@@ -128,7 +139,7 @@ impl Desk {
 
     /// Says that the traffic was led away, to whom that may concern. Or that it is of no use to wait.
     fn answer(&mut self) {
-        if self.awaited && !self.leaves_traffic() {
+        if self.awaited && !self.may_be_withdrawn() {
             self.awaited = false;
             let _ = self.led_away.write(1);
         }
@@ -172,12 +183,15 @@ impl Desk {
         if self.step.as_ref().is_some_and(|(under_way, _)| under_way.is_same_way(&next)) {
             return;
         }
-        let in_a_hurry = matches!(next, Step::Withdraw { .. }) && route.failures() == 0;
-        let attempt = self.reach.announcement.timing.attempt();
-        let patience = if in_a_hurry { attempt.min(HURRY) } else { attempt };
         route.begun(&next);
         let (reach, step) = (Arc::clone(&self.reach), next.clone());
-        self.step = Some((next, async move { reach.take(&step, patience).await }.boxed()));
+        let taken = async move {
+            match step {
+                Step::Show { .. } => reach.take(&step).await,
+                Step::Withdraw { .. } => hedged(|| reach.take(&step).boxed()).await,
+            }
+        };
+        self.step = Some((next, taken.boxed()));
     }
 
     fn handle_step(&mut self, ended: Result<bool, Refusal>) {
@@ -195,7 +209,7 @@ impl Desk {
         self.hopeless = done == Done::Forbidden && matches!(step, Step::Withdraw { .. });
         match ended {
             Ok(changed) => {
-                if self.complaint.take().is_some() {
+                if self.complaint.take().is_some() && matches!(step, Step::Show { .. }) {
                     info!(event = "routing_trouble_over", "{routing}: no trouble any more");
                 }
                 let (was_routed, routes) = (self.routed, matches!(step, Step::Show { .. }));
@@ -216,6 +230,15 @@ impl Desk {
             }
         }
         self.answer();
+    }
+}
+
+/// Does the same a second time when the first takes long, and goes by whichever comes to something first.
+async fn hedged<'a, T, E>(take: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Result<T, E> {
+    let mut first = take();
+    match timeout(HEDGE, &mut first).await {
+        Ok(ended) => ended,
+        Err(_) => select_ok([first, take()]).await.map(|(ended, _)| ended),
     }
 }
 
@@ -245,8 +268,9 @@ impl Reach {
     }
 
     /// Takes a step. Whether it changed anything.
-    async fn take(&self, step: &Step, patience: Duration) -> Result<bool, Refusal> {
+    async fn take(&self, step: &Step) -> Result<bool, Refusal> {
         let (cluster, namespace) = self.cluster().await?;
+        let patience = self.announcement.timing.attempt();
         let collection = |resource| Collection::new(cluster, resource, &namespace, patience);
         let mark = |token: &str| Mark { lock: self.announcement.name.clone(), token: token.to_owned() };
         match &self.announcement.routing {
@@ -260,16 +284,12 @@ impl Reach {
             }
             Some(Routing::Service(service)) => {
                 let (slices, address) = (collection(ENDPOINT_SLICES), self.address(service, cluster).await);
-                // Who has no address never led anything to it.
-                if let (Err(_), Step::Withdraw { .. }) = (&address, step) {
-                    return Ok(false);
-                }
-                let address = address?;
                 match step {
-                    Step::Show { token, until, anew } => {
-                        service.show(&slices, address, &mark(token), *until, *anew).await
-                    }
-                    Step::Withdraw { token } => service.withdraw(&slices, address, &mark(token)).await,
+                    Step::Show { token, until, anew } => match address {
+                        Ok(address) => service.show(&slices, address, &mark(token), *until, *anew).await,
+                        Err(refusal) => service.show_nobody(&slices, &mark(token)).await.and(Err(refusal)),
+                    },
+                    Step::Withdraw { token } => service.withdraw(&slices, address.ok(), &mark(token)).await,
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::collection::{Collection, Refusal, Resource};
 use super::mark::Mark;
 use crate::lock::{Rule, check_label};
 use crate::process::clock::Instant;
+use crate::telemetry::log::printable;
 
 /// Tries against other candidates that write it meanwhile.
 const TRIES: usize = 8;
@@ -137,16 +138,20 @@ impl Service {
     ) -> Result<bool, Refusal> {
         for _ in 0..TRIES {
             let present = slices.get(&self.name.slice()).await?;
-            let is_right = present.as_ref().is_some_and(|slice| {
-                !anew && mark_of(slice, mark).as_ref() == Some(mark) && self.leads_to(slice, address)
-            });
-            if is_right {
+            let slice = present.unwrap_or_else(|| self.new_slice(address));
+            if !anew && mark_of(&slice, mark).as_ref() == Some(mark) && self.leads_to(&slice, address) {
                 return Ok(false);
+            }
+            if slice["addressType"] != family(address) {
+                self.show_nobody(slices, mark).await?;
+                let (slice, family) = (self.name.slice(), printable(&slice["addressType"].to_string()));
+                let reason = format!("the EndpointSlice {slice} is for {family} addresses, and {address} is none");
+                return Err(Refusal::Other(format!("{reason}; --address says another one")));
             }
             if Instant::now() >= until {
                 return Err(Refusal::Other("no time was left to lead the Service here".into()));
             }
-            match self.write(slices, present, address, endpoint(address), mark).await {
+            match self.write(slices, slice, endpoint(address), mark).await {
                 Err(Refusal::Conflict | Refusal::Missing) => {}
                 ended => return ended.map(|()| true),
             }
@@ -154,17 +159,29 @@ impl Service {
         Err(Refusal::Conflict)
     }
 
+    /// Takes out a predecessor, which is dead, where this candidate cannot be in.
+    pub async fn show_nobody(&self, slices: &Collection, mark: &Mark) -> Result<(), Refusal> {
+        match slices.get(&self.name.slice()).await? {
+            Some(slice) if slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
+                self.withdraw(slices, None, mark).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes this candidate out after this leadership, so that whatever that has sent comes too late. A later one's
-    /// is left alone. Whether it was in.
-    pub async fn withdraw(&self, slices: &Collection, address: IpAddr, mark: &Mark) -> Result<bool, Refusal> {
+    /// is left alone. Who has no `address` was not in. Whether it was.
+    pub async fn withdraw(&self, slices: &Collection, address: Option<IpAddr>, mark: &Mark) -> Result<bool, Refusal> {
         for _ in 0..TRIES {
             let present = slices.get(&self.name.slice()).await?;
-            let led_by = present.as_ref().and_then(|slice| mark_of(slice, mark));
-            if led_by.is_some_and(|other| other.is_later_than(mark)) {
+            let Some(slice) = present.or_else(|| address.map(|address| self.new_slice(address))) else {
+                return Ok(false);
+            };
+            if mark_of(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
-            let was_in = present.as_ref().is_some_and(|slice| self.leads_to(slice, address));
-            match self.write(slices, present, address, json!([]), mark).await {
+            let was_in = address.is_some_and(|address| self.leads_to(&slice, address));
+            match self.write(slices, slice, json!([]), mark).await {
                 Err(Refusal::Conflict | Refusal::Missing) => {}
                 ended => return ended.map(|()| was_in),
             }
@@ -172,24 +189,18 @@ impl Service {
         Err(Refusal::Conflict)
     }
 
-    async fn write(
-        &self,
-        slices: &Collection,
-        present: Option<Value>,
-        address: IpAddr,
-        endpoints: Value,
-        mark: &Mark,
-    ) -> Result<(), Refusal> {
-        let name = self.name.slice();
-        let is_new = present.is_none();
-        let mut slice = present.unwrap_or_else(|| {
-            json!({
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": { "name": name },
-                "addressType": if address.is_ipv6() { "IPv6" } else { "IPv4" },
-            })
-        });
+    fn new_slice(&self, address: IpAddr) -> Value {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": { "name": self.name.slice() },
+            "addressType": family(address),
+        })
+    }
+
+    /// Creates the slice, or replaces the one of the same version.
+    async fn write(&self, slices: &Collection, mut slice: Value, endpoints: Value, mark: &Mark) -> Result<(), Refusal> {
+        let is_new = slice["metadata"]["resourceVersion"].is_null();
         slice["metadata"]["labels"]["kubernetes.io/service-name"] = self.name.0.as_str().into();
         slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "leaderrun".into();
         slice["metadata"]["annotations"][mark.key()] = mark.stamp().into();
@@ -197,7 +208,7 @@ impl Service {
         slice["ports"] = self.ports();
         match is_new {
             true => slices.create(&slice).await,
-            false => slices.replace(&name, &slice).await,
+            false => slices.replace(&self.name.slice(), &slice).await,
         }
     }
 
@@ -219,6 +230,10 @@ pub fn is_reachable(address: &IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
     };
     !is_near && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { "IPv6" } else { "IPv4" }
 }
 
 fn endpoint(address: IpAddr) -> Value {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// What stands behind the lock's name in the prefix of a [`Mark`]'s key.
-const SUFFIX: &str = ".leaderrun";
+pub const SUFFIX: &str = ".leaderrun";
 
 /// The longest name of a lock that leaves room for it: a prefix is a DNS-1123 subdomain.
 pub const LONGEST_LOCK: usize = 253 - SUFFIX.len();
@@ -19,9 +19,14 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The label or annotation that it is. Several locks can mark one object.
+    /// The label or annotation that it is.
     pub fn key(&self) -> String {
-        format!("{}{SUFFIX}/token", self.lock)
+        self.key_of("token")
+    }
+
+    /// Of something else that is noted beside it. Several locks can mark one object.
+    pub fn key_of(&self, what: &str) -> String {
+        format!("{}{SUFFIX}/{what}", self.lock)
     }
 
     /// Its value. No two are equal, so each changes the object's version, and what was sent before arrives too

@@ -15,6 +15,7 @@ mod route;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -98,6 +99,7 @@ pub struct Announcement {
 pub struct Announcer {
     observer: Observer,
     led_away: Arc<EventFd>,
+    leaves_traffic: Arc<AtomicBool>,
     done: Receiver<()>,
     routes: bool,
 }
@@ -112,11 +114,12 @@ impl Announcer {
         let (updates, told) = unbounded_channel();
         let (sender, done) = sync_channel(1);
         let routes = announcement.routing.is_some();
-        let tells = Arc::clone(&led_away);
+        let desk = Desk::new(announcement, Arc::clone(&led_away));
+        let leaves_traffic = desk.leaves_traffic();
         thread::Builder::new().name("announce".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let ended = runtime.and_then(|runtime| {
-                let ended = runtime.block_on(Desk::new(announcement, tells).work(told));
+                let ended = runtime.block_on(desk.work(told));
                 // Dropping it would wait for a name lookup that may never come back.
                 runtime.shutdown_background();
                 ended
@@ -129,6 +132,7 @@ impl Announcer {
         Ok(Self {
             observer: Observer::new(updates, if routes { concerns_routes } else { concerns_events }),
             led_away,
+            leaves_traffic,
             done,
             routes,
         })
@@ -148,7 +152,7 @@ impl Announcer {
     /// Leads the traffic away and writes the last Event, as far as the API server answers in a moment.
     pub fn finish(self) {
         self.observer.tell(Update::Over);
-        if self.done.recv_timeout(LAST_WORDS).is_err() && self.routes {
+        if self.done.recv_timeout(LAST_WORDS).is_err() && self.leaves_traffic.load(Ordering::Relaxed) {
             warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
         }
     }

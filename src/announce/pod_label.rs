@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::collection::{Collection, Refusal, Resource};
-use super::mark::Mark;
+use super::mark::{Mark, SUFFIX};
 use crate::lock::{Rule, check_name};
 use crate::process::clock::Instant;
 use crate::telemetry::log::printable;
+
+/// What the annotation is called that says which label the pod has, or is about to have.
+const LABEL: &str = "label";
 
 /// Tries against others who change the pod meanwhile, such as its kubelet.
 const TRIES: usize = 8;
@@ -34,6 +37,9 @@ impl FromStr for Label {
         let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
         if let Some(prefix) = prefix {
             check_name(prefix).map_err(|reason| format!("the key's prefix {reason}; role=leader would do"))?;
+            if prefix.ends_with(SUFFIX) {
+                return Err(format!("keys with {SUFFIX}/ are leaderrun's own; role=leader would do"));
+            }
         }
         check_word(name).map_err(|reason| format!("the key {reason}; role=leader would do"))?;
         check_word(value).map_err(|reason| format!("the value {reason}; role=leader would do"))?;
@@ -44,6 +50,12 @@ impl FromStr for Label {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.key, self.value)
+    }
+}
+
+impl Label {
+    fn is_on(&self, pod: &Value) -> bool {
+        pod["metadata"]["labels"][&self.key] == *self.value
     }
 }
 
@@ -90,11 +102,13 @@ impl PodLabel {
             let mut conflict = false;
             for other in &others {
                 check(until)?;
-                let cleared = self.clear(pods, other, mark).await?.is_some();
-                conflict |= !cleared;
-                if cleared && self.is_on(other) {
-                    let pod = printable(name(other));
-                    info!(event = "cleaned_up", pod, "took the label {} off the pod {pod}", self.label);
+                match (clear(pods, other, mark).await?, label_on(other, mark)) {
+                    (None, _) => conflict = true,
+                    (Some(_), Some(label)) => {
+                        let pod = printable(name(other));
+                        info!(event = "cleaned_up", pod, "took the label {label} off the pod {pod}");
+                    }
+                    (Some(_), None) => {}
                 }
             }
             if conflict {
@@ -104,17 +118,18 @@ impl PodLabel {
                 Some(pod) => pod,
                 None => self.read(pods).await?,
             };
-            self.check_value(&pod)?;
+            self.check_label(&pod, mark)?;
             if anew || mark_of(&pod, mark).as_ref() != Some(mark) {
                 check(until)?;
-                let Some(marked) = relabel(pods, &pod, json!({ mark.key(): mark.stamp() })).await? else { continue };
+                let Some(marked) = change(pods, &pod, self.marking(&pod, mark)).await? else { continue };
                 (pod, anew, written) = (marked, false, true);
             }
-            if self.is_on(&pod) {
+            if self.label.is_on(&pod) {
                 return Ok(written);
             }
             check(until)?;
-            if relabel(pods, &pod, json!({ &self.label.key: self.label.value })).await?.is_some() {
+            let label = json!({ "labels": { &self.label.key: self.label.value } });
+            if change(pods, &pod, label).await?.is_some() {
                 return Ok(true);
             }
         }
@@ -130,15 +145,11 @@ impl PodLabel {
             if mark_of(&pod, mark).is_none_or(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
-            if self.clear(pods, &pod, mark).await?.is_some() {
-                return Ok(self.is_on(&pod));
+            if clear(pods, &pod, mark).await?.is_some() {
+                return Ok(label_on(&pod, mark).is_some());
             }
         }
         Err(Refusal::Conflict)
-    }
-
-    fn is_on(&self, pod: &Value) -> bool {
-        pod["metadata"]["labels"][&self.label.key] == *self.label.value
     }
 
     async fn read(&self, pods: &Collection) -> Result<Value, Refusal> {
@@ -148,22 +159,25 @@ impl PodLabel {
         })
     }
 
-    /// Whether the label would take the place of somebody else's.
-    fn check_value(&self, pod: &Value) -> Result<(), Refusal> {
-        let Label { key, value } = &self.label;
-        match pod["metadata"]["labels"][key].as_str().filter(|present| present != value) {
-            None => Ok(()),
-            Some(other) => Err(Refusal::Other(format!("the pod has {key}={other}; another key would do"))),
+    /// Whether the label would take the place of one that is not from a leader of this lock.
+    fn check_label(&self, pod: &Value, mark: &Mark) -> Result<(), Refusal> {
+        let Label { key, .. } = &self.label;
+        match pod["metadata"]["labels"][key].as_str() {
+            Some(value) if label_on(pod, mark).is_none_or(|ours| ours.key != *key) => {
+                Err(Refusal::Other(format!("the pod has {key}={value} from somebody else; another key would do")))
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Takes mark and label off a pod, see [`relabel`].
-    async fn clear(&self, pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Refusal> {
-        let mut labels = json!({ mark.key(): null });
-        if self.is_on(pod) {
-            labels[&self.label.key] = Value::Null;
+    /// The mark, with the label that is to follow. Another one that an earlier leader has put on this pod is taken
+    /// off.
+    fn marking(&self, pod: &Value, mark: &Mark) -> Value {
+        let mut labels = json!({ mark.key(): mark.stamp() });
+        if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {
+            labels[key] = Value::Null;
         }
-        relabel(pods, pod, labels).await
+        json!({ "labels": labels, "annotations": { mark.key_of(LABEL): self.label.to_string() } })
     }
 }
 
@@ -176,11 +190,27 @@ fn mark_of(pod: &Value, mark: &Mark) -> Option<Mark> {
     mark.of_same_lock(&pod["metadata"]["labels"])
 }
 
-/// Changes labels of a pod, where `null` removes. What it is then; nothing if it was changed since it was read, or is
-/// gone.
-async fn relabel(pods: &Collection, pod: &Value, labels: Value) -> Result<Option<Value>, Refusal> {
-    let metadata = &pod["metadata"];
-    let metadata = json!({ "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"], "labels": labels });
+/// The label that a leader of the same lock has put on a pod, which may be another one than today's.
+fn label_on(pod: &Value, mark: &Mark) -> Option<Label> {
+    let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL)].as_str()?.parse().ok()?;
+    Some(label).filter(|label| label.is_on(pod))
+}
+
+/// Takes mark and label off a pod, see [`change`].
+async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Refusal> {
+    let mut labels = json!({ mark.key(): null });
+    if let Some(Label { key, .. }) = label_on(pod, mark) {
+        labels[key] = Value::Null;
+    }
+    change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL): null } })).await
+}
+
+/// Changes a pod's metadata, where `null` removes. What it is then; nothing if it was changed since it was read, or
+/// is gone.
+async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<Option<Value>, Refusal> {
+    for field in ["uid", "resourceVersion"] {
+        metadata[field] = pod["metadata"][field].clone();
+    }
     match pods.merge(name(pod), &json!({ "metadata": metadata })).await {
         Ok(pod) => Ok(Some(pod)),
         Err(Refusal::Conflict | Refusal::Missing) => Ok(None),
@@ -211,7 +241,20 @@ mod tests {
     #[test]
     fn what_is_no_label_is_refused_with_one_that_would_do() {
         let long = format!("{}=x", "a".repeat(64));
-        for text in ["", "role", "=x", "role=", "-a=x", "a=x-", "a b=c", "A.B/a=x", "a/b/c=x", "role=a,b", &long] {
+        for text in [
+            "",
+            "role",
+            "=x",
+            "role=",
+            "-a=x",
+            "a=x-",
+            "a b=c",
+            "A.B/a=x",
+            "a/b/c=x",
+            "role=a,b",
+            "job.leaderrun/token=x",
+            &long,
+        ] {
             assert!(text.parse::<Label>().unwrap_err().ends_with("role=leader would do"), "{text}");
         }
     }

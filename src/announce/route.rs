@@ -14,7 +14,10 @@ use crate::telemetry::state::Update;
 const LOOKS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(60));
 
 /// Between two tries of what goes wrong, likewise.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Before another try of what is not allowed.
+const FORBIDDEN: Duration = Duration::from_secs(60);
 
 /// What is done about it next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +138,7 @@ impl Route {
     pub fn ended(&mut self, now: Instant, step: &Step, done: Done) {
         if done != Done::Well {
             let pause = match done {
-                Done::Forbidden => PAUSES.1,
+                Done::Forbidden => FORBIDDEN,
                 _ => PAUSES.0.saturating_mul(2_u32.saturating_pow(self.failures)).min(PAUSES.1),
             };
             self.failures += 1;
@@ -156,11 +159,6 @@ impl Route {
     /// Whether this process may have led it here, and has not led it away yet.
     pub fn may_be_shown(&self) -> bool {
         self.token.is_some() && self.known != Known::Withdrawn
-    }
-
-    /// How many steps in a row went badly.
-    pub fn failures(&self) -> u32 {
-        self.failures
     }
 
     fn shown_until(&self) -> Option<Instant> {
@@ -242,7 +240,7 @@ mod tests {
         });
         let pauses: Vec<_> = pauses.collect();
         assert_eq!(pauses[..4], [100, 200, 400, 800]);
-        assert_eq!(pauses[11], 60_000);
+        assert_eq!(pauses[11], 10_000);
         route.told(&Update::Over);
         assert_eq!(route.next(at(11_000)), withdraw());
     }

@@ -340,8 +340,9 @@ impl Policy {
 
     fn relay(&mut self, now: Instant, signal: i32) {
         let Phase::Leading { .. } = self.phase else { return };
-        // By a SIGHUP many commands only read their settings again.
-        let asks = asks_for_an_end(signal) && !(self.started && signal == libc::SIGHUP);
+        // By a SIGHUP many commands only read their settings again, and by a SIGQUIT some show what they do.
+        let is_no_request = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
+        let asks = asks_for_an_end(signal) && !is_no_request;
         if asks && self.asked_to_end.is_none() {
             self.asked_to_end = Some(signal);
             self.tell(News::AskedToEnd(signal));

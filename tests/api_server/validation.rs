@@ -145,3 +145,25 @@ fn roles_are_checked_too() {
     let changed = place.admin.replace(&path, &binding("two")).unwrap_err();
     assert!(changed.message.ends_with("cannot change roleRef"), "{}", changed.message);
 }
+
+#[test]
+fn a_slice_is_of_one_address_family() {
+    let place = Place::new();
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", place.namespace);
+    let slice = |family: &str, address: &str| {
+        let endpoints = json!([{ "addresses": [address] }]);
+        json!({ "metadata": { "name": "web" }, "addressType": family, "endpoints": endpoints, "ports": [] })
+    };
+    for (family, address, message) in [
+        ("IPv4", "fd00::7", "Invalid value: \"fd00::7\": must be an IPv4 address"),
+        ("IPv6", "10.1.2.3", "Invalid value: \"10.1.2.3\": must be an IPv6 address"),
+    ] {
+        let refused = place.admin.create(&path, &slice(family, address)).unwrap_err();
+        assert_eq!(refused.code, 422);
+        assert!(refused.message.contains(message), "{}", refused.message);
+    }
+    place.admin.create(&path, &slice("IPv4", "10.1.2.3")).expect("a slice");
+    let refused = place.admin.replace(&format!("{path}/web"), &slice("IPv6", "fd00::7")).unwrap_err();
+    assert_eq!(refused.code, 422);
+    assert!(refused.message.contains("field is immutable"), "{}", refused.message);
+}

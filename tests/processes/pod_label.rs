@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::candidate::{Candidate, TestLock, eventually};
 use crate::support::proxy::Held;
-use crate::support::{Client, Cluster, Match, Proxy};
+use crate::support::{Client, Cluster, Match, Proxy, Seen};
 use crate::witness::Witnesses;
 
 crate::trials![
@@ -20,6 +20,11 @@ crate::trials![
     a_label_that_arrives_after_a_partition_is_refused,
     a_late_withdrawal_leaves_the_later_leader_alone,
     two_locks_label_one_pod,
+    a_label_that_is_not_todays_is_taken_off,
+    a_label_that_the_pod_had_before_is_left_alone,
+    a_command_that_shows_what_it_does_keeps_its_label,
+    what_hangs_beside_the_label_is_not_blamed_on_it,
+    a_slow_api_server_has_time_to_take_the_label_off,
     what_earlier_leaders_left_is_taken_off,
     labels_of_others_are_left_alone,
     a_candidate_beside_the_leader_takes_nothing_from_it,
@@ -51,6 +56,12 @@ impl Pods {
 
     fn get(&self, name: &str) -> Value {
         self.client.get(&format!("{}/{name}", self.path)).expect("a pod")
+    }
+
+    /// As somebody else labels it.
+    fn label(&self, name: &str, value: &str) {
+        let label = json!({ "metadata": { "labels": { "role": value } } });
+        self.client.merge_patch(&format!("{}/{name}", self.path), &label).expect("a pod");
     }
 
     /// Who bears the label.
@@ -252,6 +263,80 @@ fn mark(pod: &Value) -> Option<String> {
     pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
 }
 
+/// The earlier leader was of another version, and comes to itself too late.
+fn a_label_that_is_not_todays_is_taken_off() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let mut a = candidate("a", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.says("leads here");
+    let mut b = Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    let late = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    eventually("b is labelled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
+    late.release();
+    a.wait();
+    b.stop();
+    for pod in ["a", "b"] {
+        assert_eq!(pods.get(pod)["metadata"]["labels"], json!({ "app": "worker" }));
+        assert_eq!(pods.get(pod)["metadata"]["annotations"]["job.leaderrun/label"], Value::Null);
+    }
+}
+
+fn a_label_that_the_pod_had_before_is_left_alone() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    pods.label("a", "leader");
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    a.says("the pod has role=leader from somebody else; another key would do");
+    a.stop();
+    assert_eq!(pods.labelled(), ["a"]);
+}
+
+fn a_command_that_shows_what_it_does_keeps_its_label() {
+    let lock = TestLock::lease();
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).script("trap 'echo shown' QUIT; while :; do sleep 0.01; done");
+    a.says("leads here");
+    a.signal(Signal::SIGQUIT);
+    eventually("it has shown it", || a.output().contains("shown"));
+    a.signal(Signal::SIGUSR1);
+    a.ends_with(138);
+    assert!(!a.log().contains("asked to end"), "{}", a.log());
+    pods.become_labelled(&[]);
+}
+
+fn what_hangs_beside_the_label_is_not_blamed_on_it() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
+    a.says("leads here");
+    let _held = proxy.hold_requests(Match::any().on("/events"));
+    a.stop();
+    assert_eq!(pods.labelled(), [""; 0]);
+    assert!(!a.log().contains("traffic may still be led here"), "{}", a.log());
+}
+
+/// A request that takes long is not given up for another one that takes as long.
+fn a_slow_api_server_has_time_to_take_the_label_off() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).witnessed(&witnesses, &["linger"]);
+    a.says("leads here");
+    let slow = proxy.hold_replies(Match::get().on("/pods/a").next(1));
+    a.signal(Signal::SIGTERM);
+    let asks = |seen: &Seen| seen.method == Method::GET && seen.path.ends_with("/pods/a");
+    let _second = proxy.hold_requests(Match::get().on("/pods/a"));
+    eventually("it is asked a second time", || proxy.requests().iter().filter(|seen| asks(seen)).count() > 2);
+    slow.release();
+    eventually("the first answer counts", || pods.labelled().is_empty());
+    a.wait();
+}
+
 /// Two containers of one pod, of which the earlier one still takes its label off when the later one has put its on.
 fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
@@ -295,7 +380,9 @@ fn two_locks_label_one_pod() {
 fn what_earlier_leaders_left_is_taken_off() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "c"]);
-    let stale = json!({ "metadata": { "labels": { "role": "leader", MARK: "7.1767323045000000000" } } });
+    let labels = json!({ "role": "leader", MARK: "7.1767323045000000000" });
+    let annotations = json!({ "job.leaderrun/label": "role=leader" });
+    let stale = json!({ "metadata": { "labels": labels, "annotations": annotations } });
     for pod in ["a", "b"] {
         pods.client.merge_patch(&format!("{}/{pod}", pods.path), &stale).expect("a pod");
     }
@@ -312,14 +399,10 @@ fn what_earlier_leaders_left_is_taken_off() {
 fn labels_of_others_are_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "redis"]);
-    let label = |pod: &str, value: &str| {
-        let label = json!({ "metadata": { "labels": { "role": value } } });
-        pods.client.merge_patch(&format!("{}/{pod}", pods.path), &label).expect("a pod");
-    };
-    label("redis", "leader");
-    label("b", "worker");
+    pods.label("redis", "leader");
+    pods.label("b", "worker");
     let mut b = candidate("b", &lock).witnessed(&witnesses, &[]);
-    b.says("the pod has role=worker; another key would do");
+    b.says("the pod has role=worker from somebody else; another key would do");
     let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
     a.says("is held by b");
     b.stop();

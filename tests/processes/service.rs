@@ -14,6 +14,7 @@ crate::trials![
     a_candidate_beside_the_leader_takes_nothing_from_it,
     an_address_that_arrives_late_is_refused,
     a_late_withdrawal_leaves_the_later_leader_alone,
+    who_cannot_be_reached_takes_a_dead_leader_out,
     what_cannot_be_led_anywhere_is_refused,
 ];
 
@@ -119,6 +120,24 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     assert_eq!(addresses(&lock), ["10.1.2.4"]);
     b.stop();
     leads_to(&lock, &[]);
+}
+
+/// Its own address is of another family, or the machine's own, by which it reaches the API server.
+fn who_cannot_be_reached_takes_a_dead_leader_out() {
+    for (own, says) in [
+        (&["--address", "fd00::7"][..], "the EndpointSlice web-leader is for \"IPv4\" addresses, and fd00::7 is none"),
+        (&[], "nobody else reaches this candidate at 127.0.0.1; --address says where it answers"),
+    ] {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
+        a.says("leads here");
+        drop(a);
+        let mut b = Candidate::new("b", &lock).args(["--service", "web", "--port", "80"]).args(own).script("sleep inf");
+        b.says(says);
+        leads_to(&lock, &[]);
+        b.stop();
+        assert!(!b.log().contains("no trouble any more"), "{}", b.log());
+    }
 }
 
 fn what_cannot_be_led_anywhere_is_refused() {

@@ -252,12 +252,14 @@ fn before_the_command_has_started_nothing_is_led_to_it() {
 }
 
 #[test]
-fn a_command_that_reads_its_settings_again_keeps_its_traffic() {
+fn a_command_that_reads_its_settings_again_or_shows_what_it_does_keeps_its_traffic() {
     let now = Instant::now();
     let mut policy = routed(now);
-    policy.handle_signal(now, libc::SIGHUP);
-    assert!(!policy.actions.contains(&Action::Tell(News::Ending)));
-    assert_eq!(actions(&mut policy), [signal(libc::SIGHUP)]);
+    for other in [libc::SIGHUP, libc::SIGQUIT] {
+        policy.handle_signal(now, other);
+        assert!(!policy.actions.contains(&Action::Tell(News::Ending)));
+        assert_eq!(actions(&mut policy), [signal(other)]);
+    }
     policy.handle_signal(now, libc::SIGTERM);
     assert_eq!(told(&mut policy), [News::AskedToEnd(libc::SIGTERM), News::Ending]);
 }

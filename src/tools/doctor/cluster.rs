@@ -51,6 +51,7 @@ impl Examined<'_> {
     /// Looks at the way to the API server, what it allows, and how it treats these requests.
     pub async fn examine(self, table: &mut Table) {
         let Self { kind, namespace, name, options, timing, way } = self;
+        let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::from_options(options, timing.attempt()).await {
             Ok(cluster) => cluster,
             Err(reason) => {
@@ -65,18 +66,26 @@ impl Examined<'_> {
         let Some(headers) = reach(table, &cluster.address(), &client, &path, timing).await else { return };
         examine_namespace(table, &client, &namespace).await;
         let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
-        let manifest = format!("leaderrun manifest --lock {lock}");
+        let manifest = manifest(&lock, &namespace, way, &user);
         for object in &objects {
             examine_rules(table, &client, &object.rules(), lock_without, &manifest).await;
         }
         if let Some(way) = way {
             let without = |_: &str| Without::Fails("; traffic is not led to the leader");
-            examine_rules(table, &client, &way.rules(&namespace), without, &format!("{manifest} {way}")).await;
+            examine_rules(table, &client, &way.rules(&namespace), without, &manifest).await;
         }
         let without = |_: &str| Without::Goes("; no Events are written");
         examine_rules(table, &client, &[announce::event_rule(&namespace)], without, &manifest).await;
         table.add(priority(&client, &headers, &manifest).await);
     }
+}
+
+/// The command that prints a Role with all of it, for this `user` where that is a service account beside the lock.
+fn manifest(lock: &LockName, namespace: &str, way: Option<&Way>, user: &str) -> String {
+    let way = way.map(|way| format!(" {way}")).unwrap_or_default();
+    let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+    let account = account.filter(|(its, _)| *its == namespace).map(|(_, name)| format!(" --service-account {name}"));
+    format!("leaderrun manifest --lock {lock}{way}{}", account.unwrap_or_default())
 }
 
 /// Whether the API server answers, and in time. The headers of an answer if it does.

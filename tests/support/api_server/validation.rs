@@ -1,5 +1,7 @@
 //! What an object must be like to be stored.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde_json::Value;
 
 use super::events;
@@ -21,7 +23,7 @@ pub fn errors(resource: &Resource, before: Option<&Value>, object: &Value) -> Ve
     errors.extend(match resource.name {
         "leases" => lease_errors(&object["spec"]),
         "events" => events::errors(resource, before, object),
-        "endpointslices" => endpoint_slice_errors(object),
+        "endpointslices" => endpoint_slice_errors(before, object),
         "roles" | "clusterroles" => role_errors(object),
         "rolebindings" | "clusterrolebindings" => binding_errors(before, object),
         _ => Vec::new(),
@@ -102,9 +104,31 @@ fn lease_errors(spec: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn endpoint_slice_errors(slice: &Value) -> Vec<FieldError> {
-    let missing = text(&slice["addressType"]).is_empty();
-    missing.then(|| FieldError::required("addressType", "")).into_iter().collect()
+fn endpoint_slice_errors(before: Option<&Value>, slice: &Value) -> Vec<FieldError> {
+    let family = text(&slice["addressType"]);
+    let mut errors = Vec::new();
+    if family.is_empty() {
+        errors.push(FieldError::required("addressType", ""));
+    }
+    if let Some(before) = before
+        && before["addressType"] != slice["addressType"]
+    {
+        errors.push(FieldError::immutable("addressType", family));
+    }
+    for (number, endpoint) in items(&slice["endpoints"]).enumerate() {
+        for (index, address) in items(&endpoint["addresses"]).enumerate() {
+            let (field, address) = (format!("endpoints[{number}].addresses[{index}]"), text(address));
+            let (is_right, why) = match family {
+                "IPv4" => (address.parse::<Ipv4Addr>().is_ok(), "must be an IPv4 address"),
+                "IPv6" => (address.parse::<Ipv6Addr>().is_ok(), "must be an IPv6 address"),
+                _ => (true, ""),
+            };
+            if !is_right {
+                errors.push(FieldError::invalid(field, address, why));
+            }
+        }
+    }
+    errors
 }
 
 fn role_errors(role: &Value) -> Vec<FieldError> {
