@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use leaderrun::cli::{self, Asked};
+use leaderrun::cli::{self, Invocation};
 use leaderrun::process::part::{Side, part};
 use leaderrun::process::signals::Inherited;
 use leaderrun::telemetry::log::printable_cause;
@@ -20,14 +20,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8> {
-    let (candidacy, job) = match cli::parse(std::env::args_os())? {
-        Asked::Run(candidacy, job) => (candidacy, job),
-        Asked::Use(tool) => {
+    let (config, job) = match cli::parse(std::env::args_os())? {
+        Invocation::Run(config, job) => (config, job),
+        Invocation::Use(tool) => {
             let Answer { text, status } = tools::run(tool)?;
             print(&text)?;
             return Ok(status);
         }
-        Asked::Print(text) => {
+        Invocation::Print(text) => {
             print(&text)?;
             return Ok(0);
         }
@@ -39,7 +39,7 @@ fn run() -> Result<u8> {
     match part()? {
         Side::Outer { inner } => {
             drop(to_elector);
-            elector::run(*candidacy, to_supervisor, inner, inherited)
+            elector::run(*config, to_supervisor, inner, inherited)
         }
         Side::Inner { outer } => {
             drop(to_supervisor);

@@ -5,7 +5,7 @@ mod support;
 use std::ffi::OsString;
 use std::fs;
 
-use leaderrun::cli::{self, Asked};
+use leaderrun::cli::{self, Invocation};
 use serde_json::Value;
 use support::Cluster;
 
@@ -21,8 +21,8 @@ fn documents(name: &str) -> Vec<Value> {
 
 fn assert_runs<'a>(arguments: impl Iterator<Item = &'a str>) {
     let arguments: Vec<&str> = arguments.collect();
-    let asked = cli::parse(arguments.iter().map(OsString::from));
-    assert!(matches!(asked, Ok(Asked::Run(..))), "{arguments:?}: {asked:?}");
+    let invocation = cli::parse(arguments.iter().map(OsString::from));
+    assert!(matches!(invocation, Ok(Invocation::Run(..))), "{arguments:?}: {invocation:?}");
 }
 
 /// Every container's command in which leaderrun comes first.

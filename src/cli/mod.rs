@@ -16,17 +16,17 @@ use uuid::Uuid;
 
 use self::explain::explain;
 use self::routing::RoutingArguments;
-use crate::election::Campaign;
+use crate::election::ElectionConfig;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
 use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
-use crate::elector::{Candidacy, OnLost};
+use crate::elector::{ElectorConfig, OnLost};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::deadline::FD_VARIABLE;
 use crate::process::signals::{self, MASK_VARIABLE};
 use crate::supervisor::Job;
-use crate::supervisor::policy::Manners;
+use crate::supervisor::policy::StopOptions;
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::Format;
 use crate::telemetry::state::ReadyWhen;
@@ -180,9 +180,9 @@ impl From<ClusterArguments> for ClusterOptions {
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Invocation {
     /// To run a command: what each of the two processes has to know.
-    Run(Box<Candidacy>, Job),
+    Run(Box<ElectorConfig>, Job),
     /// To do something else about a lock.
     Use(Tool),
     /// To print this: the help or the version.
@@ -193,23 +193,23 @@ pub enum Asked {
 ///
 /// # Errors
 /// One sentence that names the option, the value, the reason and a value that would do.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // A subcommand is one as the first argument only: everywhere else the word may mean something else.
     let subcommand = arguments.get(1).and_then(|first| first.to_str()).filter(|first| tools::is_subcommand(first));
     let subcommand = subcommand.map(str::to_owned);
     let asked = match subcommand {
-        Some(_) => tools::parse(arguments).map(|tool| tool.map(Asked::Use)),
+        Some(_) => tools::parse(arguments).map(|tool| tool.map(Invocation::Use)),
         None => parse_run(arguments),
     };
     match asked {
         Ok(asked) => asked,
-        Err(error) if !error.use_stderr() => Ok(Asked::Print(error.render().to_string())),
+        Err(error) if !error.use_stderr() => Ok(Invocation::Print(error.render().to_string())),
         Err(error) => Err(anyhow!(explain(&error, subcommand.as_deref()))),
     }
 }
 
-fn parse_run(arguments: Vec<OsString>) -> Result<Result<Asked>, clap::Error> {
+fn parse_run(arguments: Vec<OsString>) -> Result<Result<Invocation>, clap::Error> {
     let mut matches = definition().try_get_matches_from(arguments)?;
     Ok(Cli::from_arg_matches_mut(&mut matches)?.plan())
 }
@@ -220,7 +220,7 @@ pub fn definition() -> clap::Command {
 }
 
 impl Cli {
-    fn plan(self) -> Result<Asked> {
+    fn plan(self) -> Result<Invocation> {
         let timing = self.times.timing()?;
         if self.command.first().is_some_and(|name| name.is_empty()) {
             bail!("the command is empty; a program's name or path after -- would do");
@@ -239,12 +239,12 @@ impl Cli {
         let ours = command_line.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
         let handed_down = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, FD_VARIABLE];
         let own_variables = ours.chain(handed_down).map(str::to_owned).collect();
-        let manners =
-            Manners { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
-        let candidacy = Candidacy {
+        let stop_options =
+            StopOptions { stop_signal: self.stop_signal, lost_grace: timing.lost_grace(), kill_after: self.kill_after };
+        let config = ElectorConfig {
             lock: self.lock,
             cluster: self.cluster.into(),
-            campaign: Campaign { identity, run: run.clone(), timing, wait: self.wait, min_hold: self.min_hold },
+            election: ElectionConfig { identity, run: run.clone(), timing, wait: self.wait, min_hold: self.min_hold },
             on_lost: self.on_lost,
             routing,
             http: self.http,
@@ -252,7 +252,7 @@ impl Cli {
             log_format: self.log_format,
             log_level,
         };
-        Ok(Asked::Run(Box::new(candidacy), Job { command: self.command, manners, own_variables, run }))
+        Ok(Invocation::Run(Box::new(config), Job { command: self.command, stop_options, own_variables, run }))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a candidate does next, given what it knows.
 
+use super::observed_record::ObservedRecord;
 use super::protocol::{Action, News, Now, Request};
 use super::record::{Record, RunMark, RunState};
-use super::sighting::Sighting;
 use super::{Attempt, Election, Phase, Watching, Write, herd, next_transitions};
 use crate::process::clock::Instant;
 
@@ -27,22 +27,22 @@ impl Election {
         if self.attempt.is_some() {
             return;
         }
-        if let Some(sighting) = &self.sighting
+        if let Some(observed) = &self.observed
             && let Watching::Closed { reopen_at } = self.watching
             && (now.boot >= reopen_at && self.poll_at.is_none() && !self.must_read)
-            && (now.boot < self.claim_at(sighting) && !self.is_mine_already(sighting))
+            && (now.boot < self.claim_at(observed) && !self.is_mine_already(observed))
         {
-            let from = sighting.stored.as_ref().map(|stored| stored.version.clone());
+            let from = observed.stored.as_ref().map(|stored| stored.version.clone());
             self.watching = Watching::Open { since: now.boot };
             self.actions.push_back(Action::Watch(from));
         }
         if now.boot < self.next_request() {
             return;
         }
-        let may_claim = |sighting: &Sighting| {
-            self.is_mine_already(sighting) || (sighting.is_takeable() && now.boot >= self.claim_at(sighting))
+        let may_claim = |observed: &ObservedRecord| {
+            self.is_mine_already(observed) || (observed.is_takeable() && now.boot >= self.claim_at(observed))
         };
-        if !self.must_read && self.sighting.as_ref().is_some_and(may_claim) {
+        if !self.must_read && self.observed.as_ref().is_some_and(may_claim) {
             self.claim(now);
         } else {
             self.read(now);
@@ -72,7 +72,7 @@ impl Election {
         if self.must_read {
             return self.read(now);
         }
-        match self.sighting.as_ref().and_then(Sighting::record).filter(|record| self.is_mine(record)) {
+        match self.observed.as_ref().and_then(ObservedRecord::record).filter(|record| self.is_mine(record)) {
             Some(mine) => {
                 let released = Record { holder_identity: String::new(), not_before, ..mine.clone() };
                 let released = self.written_by_me(released, RunState::Released, now);
@@ -83,12 +83,12 @@ impl Election {
     }
 
     fn claim(&mut self, now: Now) {
-        let sighted = self.sighting.as_ref().and_then(Sighting::record);
-        if let Some(expired) = sighted.filter(|record| record.is_held() && !self.is_mine(record)) {
+        let observed = self.observed.as_ref().and_then(ObservedRecord::record);
+        if let Some(expired) = observed.filter(|record| record.is_held() && !self.is_mine(record)) {
             let holder = expired.holder_identity.clone();
             self.actions.push_back(Action::Tell(News::Expired { holder }));
         }
-        let (lease_transitions, fraction) = match sighted {
+        let (lease_transitions, fraction) = match observed {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, None),
             Some(others) => (next_transitions(others), self.fraction),
             None => (0, self.fraction),
@@ -99,7 +99,7 @@ impl Election {
             missed: self.missed,
         };
         let claim = Record {
-            holder_identity: self.campaign.identity.clone(),
+            holder_identity: self.config.identity.clone(),
             lease_transitions,
             contenders: Some(herd::corrected(self.contenders, experience, lease_transitions)),
             ..Record::default()
@@ -115,10 +115,10 @@ impl Election {
 
     /// The record as this run writes it next: with its own duration, whatever somebody made of it.
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
-        let sighted = self.sighting.as_ref().and_then(Sighting::record).and_then(|record| record.renew_time);
-        let renew_time = Record::next_renew_time(sighted.max(self.last_renew_time), now.wall);
-        let run = Some(RunMark { run: self.campaign.run.clone(), state, renew_time });
-        let lease_duration_seconds = u32::try_from(self.campaign.timing.lease_duration().as_secs()).ok();
+        let observed = self.observed.as_ref().and_then(ObservedRecord::record).and_then(|record| record.renew_time);
+        let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
+        let run = Some(RunMark { run: self.config.run.clone(), state, renew_time });
+        let lease_duration_seconds = u32::try_from(self.config.timing.lease_duration().as_secs()).ok();
         Record { lease_duration_seconds, renew_time: Some(renew_time), run, step_down: None, ..record }
     }
 
@@ -129,7 +129,7 @@ impl Election {
 
     fn write(&mut self, now: Now, record: Record) {
         let base =
-            self.sighting.as_ref().and_then(|sighting| sighting.stored.as_ref()).map(|stored| stored.version.clone());
+            self.observed.as_ref().and_then(|observed| observed.stored.as_ref()).map(|stored| stored.version.clone());
         self.last_renew_time = record.renew_time;
         let Record { lease_transitions: transitions, renew_time, .. } = record;
         let write = Write { base: base.clone(), transitions, renew_time, sent: now.boot };
@@ -141,20 +141,20 @@ impl Election {
     }
 
     /// When this candidate takes what it may take: many do not do so at the same instant.
-    fn claim_at(&self, sighting: &Sighting) -> Instant {
-        let longest = self.campaign.timing.lease_duration() / 2;
-        sighting.takeable_at() + herd::spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default().0)
+    fn claim_at(&self, observed: &ObservedRecord) -> Instant {
+        let longest = self.config.timing.lease_duration() / 2;
+        observed.takeable_at() + herd::spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default().0)
     }
 
     /// When the next request is due, if nothing happens until then.
     pub(super) fn next_request(&self) -> Instant {
-        match &self.sighting {
-            Some(sighting) if self.is_waiting() && !self.must_read && !self.is_mine_already(sighting) => {
+        match &self.observed {
+            Some(observed) if self.is_waiting() && !self.must_read && !self.is_mine_already(observed) => {
                 let look_at = match self.watching {
                     Watching::Open { .. } => None,
                     Watching::Closed { reopen_at } => Some(self.poll_at.unwrap_or(reopen_at)),
                 };
-                let claim_at = self.claim_at(sighting);
+                let claim_at = self.claim_at(observed);
                 look_at.map_or(claim_at, |look_at| look_at.min(claim_at)).max(self.send_at)
             }
             _ => self.send_at,
@@ -163,12 +163,12 @@ impl Election {
 
     /// When a candidate gives up.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        let wait = self.campaign.wait?;
+        let wait = self.config.wait?;
         if !wait.is_zero() {
             return Some(self.started + wait);
         }
         // A dead holder's time is waited out, an API server that does not answer is not.
-        let takeable_at = self.sighting.as_ref().map(Sighting::takeable_at);
-        Some(takeable_at.map_or(self.heard, |at| at.max(self.heard)) + self.campaign.timing.lease_duration())
+        let takeable_at = self.observed.as_ref().map(ObservedRecord::takeable_at);
+        Some(takeable_at.map_or(self.heard, |at| at.max(self.heard)) + self.config.timing.lease_duration())
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::observed_record::ObservedRecord;
 use super::protocol::{Action, Leadership, News, Now, Outcome, Reply};
 use super::record::{Record, RunId, Stored, Version};
-use super::sighting::Sighting;
 use super::tenure::Tenure;
 use super::{Election, Phase, Watching, Write, herd};
 use crate::process::clock::Instant;
@@ -78,13 +78,13 @@ impl Election {
         // A create may be carried out late, when what others have created meanwhile was deleted: unseen,
         // they may have renewed until then.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.sighted_version());
-        let (is_mine, known) = (mine.is_some(), self.sighting.is_some());
-        let fallback = self.campaign.timing.lease_duration();
-        let before = self.sighting.as_ref().and_then(Sighting::record).cloned();
-        let changed = match &mut self.sighting {
-            Some(sighting) => sighting.update(now, stored.clone(), out_of_turn),
+        let (is_mine, known) = (mine.is_some(), self.observed.is_some());
+        let fallback = self.config.timing.lease_duration();
+        let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
+        let changed = match &mut self.observed {
+            Some(observed) => observed.update(now, stored.clone(), out_of_turn),
             none => {
-                *none = Some(Sighting::first(now, stored.clone(), fallback));
+                *none = Some(ObservedRecord::first(now, stored.clone(), fallback));
                 true
             }
         };
@@ -94,14 +94,14 @@ impl Election {
                 let acquired = stored.record.lease_transitions.saturating_sub(before.lease_transitions);
                 self.missed = self.missed.saturating_add(acquired).min(herd::MISSED_BY_MANY);
             }
-            let came_to_a_free_one = !known && self.sighting.as_ref().is_some_and(Sighting::is_takeable);
+            let came_to_a_free_one = !known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
             self.fraction = (!came_to_a_free_one).then(|| self.random.share());
         }
-        let displaced = self.sighting.as_ref().is_some_and(Sighting::is_displaced);
+        let displaced = self.observed.as_ref().is_some_and(ObservedRecord::is_displaced);
         match &mut self.phase {
             Phase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
                 // With half of the renew deadline gone, a fresh claim comes first.
-                (Some(sent), Some(stored)) if now.boot < sent + self.campaign.timing.renew_deadline() / 2 => {
+                (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.win(sent, stored);
                 }
                 (_, stored) if changed && !is_mine => {
@@ -118,12 +118,12 @@ impl Election {
                             self.actions.push_back(Action::Tell(News::Edited));
                         }
                         if let Some(sent) = mine_since.filter(|sent| *sent > tenure.renewed) {
-                            *tenure = Tenure::of_renewal(sent, &self.campaign.timing);
+                            *tenure = Tenure::of_renewal(sent, &self.config.timing);
                             self.actions.push_back(Action::Extend(*tenure));
                         }
-                        self.send_at = now.boot.max(tenure.renewed + self.campaign.timing.retry_period());
+                        self.send_at = now.boot.max(tenure.renewed + self.config.timing.retry_period());
                     }
-                    Some(Stored { record, .. }) if is_held_by_another(&record, &self.campaign.run) => {
+                    Some(Stored { record, .. }) if is_held_by_another(&record, &self.config.run) => {
                         *lost = true;
                         self.actions.push_back(Action::Lose { holder: record.holder_identity });
                     }
@@ -140,8 +140,8 @@ impl Election {
 
     /// Only in a record that is this run's own: what anybody else made of it is dealt with first.
     fn heed_request_to_step_down(&mut self) {
-        let record = self.sighting.as_ref().and_then(Sighting::record);
-        let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.campaign.run));
+        let record = self.observed.as_ref().and_then(ObservedRecord::record);
+        let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
         if asked && matches!(self.phase, Phase::Holding { lost: false, .. }) && !self.asked_to_step_down {
             self.asked_to_step_down = true;
             self.actions.push_back(Action::StepDown);
@@ -149,12 +149,12 @@ impl Election {
     }
 
     fn win(&mut self, sent: Instant, stored: Stored) {
-        let tenure = Tenure::of_renewal(sent, &self.campaign.timing);
+        let tenure = Tenure::of_renewal(sent, &self.config.timing);
         self.stop_watching();
         // A read that began before this was known may tell of the time before it.
         self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
         self.claiming = false;
-        self.send_at = sent + self.campaign.timing.retry_period();
+        self.send_at = sent + self.config.timing.retry_period();
         let (Version { uid, resource_version }, transitions) = (stored.version, stored.record.lease_transitions);
         self.actions.push_back(Action::Lead(Leadership { tenure, uid, resource_version, transitions }));
         self.phase = Phase::Holding { tenure, record: stored.record, lost: false };
@@ -169,15 +169,15 @@ impl Election {
     fn tell_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
         match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
-                if known && self.campaign.wait == Some(Duration::ZERO) {
+                if known && self.config.wait == Some(Duration::ZERO) {
                     // Whoever renews, or just took it, is alive.
                     return self.step_back(now, Outcome::NotAcquired);
                 }
                 if before.is_none_or(|before| before.holder_identity != holder) {
                     let lease_duration = self
-                        .sighting
+                        .observed
                         .as_ref()
-                        .map(|sighting| sighting.takeable_at().since(now.boot))
+                        .map(|observed| observed.takeable_at().since(now.boot))
                         .unwrap_or_default();
                     self.actions.push_back(Action::Tell(News::Waiting { holder, since, lease_duration }));
                 }
@@ -185,11 +185,11 @@ impl Election {
             Some(record) if record.due().is_some_and(|due| due > now.wall) => {
                 let not_before = record.due().unwrap_or_default();
                 self.actions.push_back(Action::Tell(News::NotDue { not_before }));
-                if self.campaign.wait == Some(Duration::ZERO) {
+                if self.config.wait == Some(Duration::ZERO) {
                     self.step_back(now, Outcome::NotAcquired);
                 }
             }
-            _ if self.sighting.as_ref().is_some_and(|sighting| sighting.takeable_at() > now.boot) => {
+            _ if self.observed.as_ref().is_some_and(|observed| observed.takeable_at() > now.boot) => {
                 self.actions.push_back(Action::Tell(News::Displaced));
             }
             Some(_) => {
@@ -208,7 +208,7 @@ impl Election {
     }
 
     pub(super) fn sighted_version(&self) -> Option<&Version> {
-        Some(&self.sighting.as_ref()?.stored.as_ref()?.version)
+        Some(&self.observed.as_ref()?.stored.as_ref()?.version)
     }
 }
 

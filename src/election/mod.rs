@@ -20,9 +20,9 @@ mod chance;
 mod decide;
 mod herd;
 mod learn;
+mod observed_record;
 mod protocol;
 pub mod record;
-mod sighting;
 pub mod tenure;
 pub mod timing;
 
@@ -32,9 +32,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use self::chance::{Random, Share};
-pub use self::protocol::{Action, Campaign, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
+use self::observed_record::ObservedRecord;
+pub use self::protocol::{Action, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use self::record::{Record, Version};
-use self::sighting::Sighting;
 use self::tenure::Tenure;
 use crate::process::clock::Instant;
 
@@ -92,11 +92,11 @@ enum Watching {
 /// One candidate in the election for one lease; see the [module](self).
 #[derive(Clone, Debug, Hash)]
 pub struct Election {
-    campaign: Campaign,
+    config: ElectionConfig,
     phase: Phase,
     started: Instant,
-    sighting: Option<Sighting>,
-    /// What was sighted is known to be outdated: nothing is written before it is read again.
+    observed: Option<ObservedRecord>,
+    /// What was observed is known to be outdated: nothing is written before it is read again.
     must_read: bool,
     attempt: Option<Attempt>,
     /// Writes without an answer that may have been, or may still be, carried out.
@@ -127,12 +127,12 @@ pub struct Election {
 
 impl Election {
     /// A candidate that begins by reading the record. `seed` spreads the polls of many.
-    pub fn new(campaign: Campaign, now: Now, seed: u64) -> Self {
+    pub fn new(config: ElectionConfig, now: Now, seed: u64) -> Self {
         let mut election = Self {
-            campaign,
+            config,
             phase: Phase::Waiting,
             started: now.boot,
-            sighting: None,
+            observed: None,
             must_read: true,
             attempt: None,
             doubtful: VecDeque::new(),
@@ -178,8 +178,8 @@ impl Election {
 
     /// The record as last seen, nothing where there was none, and when it may be taken if it does not
     /// change until then; nothing at all before it was seen.
-    pub fn sighted(&self) -> Option<(Option<&Record>, Instant)> {
-        self.sighting.as_ref().map(|sighting| (sighting.record(), sighting.takeable_at()))
+    pub fn observed(&self) -> Option<(Option<&Record>, Instant)> {
+        self.observed.as_ref().map(|observed| (observed.record(), observed.takeable_at()))
     }
 
     /// Time has passed. Calling it early, or for nothing, does no harm.
@@ -229,9 +229,9 @@ impl Election {
             Phase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
             Phase::Holding { record, .. } => {
                 let acquired = record.acquire_time.filter(|_| well);
-                let hold = self.campaign.min_hold.and_then(|hold| SignedDuration::try_from(hold).ok());
+                let hold = self.config.min_hold.and_then(|hold| SignedDuration::try_from(hold).ok());
                 let not_before = acquired.zip(hold).and_then(|(acquired, hold)| acquired.checked_add(hold).ok());
-                let until = now.boot + self.campaign.timing.renew_deadline() / 2;
+                let until = now.boot + self.config.timing.renew_deadline() / 2;
                 self.phase =
                     Phase::Releasing { until, done: Outcome::Released, late: Outcome::NotReleased, not_before };
                 self.send_at = now.boot;
@@ -254,7 +254,7 @@ impl Election {
 
     fn step_back(&mut self, now: Now, outcome: Outcome) {
         let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
-        let mine = self.sighting.as_ref().is_some_and(|sighting| self.bears_my_mark(sighting));
+        let mine = self.observed.as_ref().is_some_and(|observed| self.bears_my_mark(observed));
         if !claimed && !mine && self.doubtful.is_empty() {
             return self.finish(outcome);
         }
@@ -288,7 +288,7 @@ impl Election {
     }
 
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
-        let timing = &self.campaign.timing;
+        let timing = &self.config.timing;
         let (least, most) = match self.phase {
             Phase::Waiting => (self.jittered_retry(), FORBIDDEN_WATCH),
             _ => (timing.retry_period() / 4, timing.attempt()),
@@ -301,7 +301,7 @@ impl Election {
     }
 
     fn jittered_retry(&mut self) -> Duration {
-        self.campaign.timing.retry_period().mul_f64(1.0 + JITTER * self.random.share().0)
+        self.config.timing.retry_period().mul_f64(1.0 + JITTER * self.random.share().0)
     }
 
     fn is_waiting(&self) -> bool {
@@ -309,19 +309,19 @@ impl Election {
     }
 
     fn is_mine(&self, record: &Record) -> bool {
-        record.is_held_by_run(&self.campaign.run, &self.campaign.identity)
+        record.is_held_by_run(&self.config.run, &self.config.identity)
     }
 
-    fn is_mine_already(&self, sighting: &Sighting) -> bool {
-        !sighting.is_displaced() && self.bears_my_mark(sighting)
+    fn is_mine_already(&self, observed: &ObservedRecord) -> bool {
+        !observed.is_displaced() && self.bears_my_mark(observed)
     }
 
-    fn bears_my_mark(&self, sighting: &Sighting) -> bool {
-        sighting.record().is_some_and(|record| self.is_mine(record))
+    fn bears_my_mark(&self, observed: &ObservedRecord) -> bool {
+        observed.record().is_some_and(|record| self.is_mine(record))
     }
 
     fn gives_up_at(&self, attempt: &Attempt) -> Instant {
-        attempt.sent + self.campaign.timing.attempt()
+        attempt.sent + self.config.timing.attempt()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::process::clock::Instant;
 
 /// Who takes part, and how.
 #[derive(Clone, Debug, Hash)]
-pub struct Campaign {
+pub struct ElectionConfig {
     pub identity: String,
     pub run: RunId,
     pub timing: Timing,

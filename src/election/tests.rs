@@ -16,10 +16,15 @@ struct Play {
 impl Play {
     fn start(wait: Option<Duration>) -> Self {
         let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
-        let campaign =
-            Campaign { identity: "me".into(), run: RunId::new("my-run"), timing, wait, min_hold: Some(60 * SECOND) };
+        let config = ElectionConfig {
+            identity: "me".into(),
+            run: RunId::new("my-run"),
+            timing,
+            wait,
+            min_hold: Some(60 * SECOND),
+        };
         let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
-        Self { election: Election::new(campaign, now, 0), now, version: 10 }
+        Self { election: Election::new(config, now, 0), now, version: 10 }
     }
 
     /// A leader that won with its first write, sent at the present instant.
@@ -306,7 +311,7 @@ fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
         play.election.handle_watch(play.now, WatchEvent::Deleted);
         // It wrote the record again, which was not seen; then somebody shortened it.
         play.watched(others("r", RunState::Held, T2, 1));
-        let waits = play.election.sighted().expect("a record").1.since(play.now.boot);
+        let waits = play.election.observed().expect("a record").1.since(play.now.boot);
         assert_eq!(waits, 15 * SECOND, "away for {away:?}");
     }
 }
@@ -568,7 +573,7 @@ fn a_command_that_ended_well_is_not_due_before_its_time() {
 #[test]
 fn who_edits_what_is_held_is_told_about() {
     let mut play = Play::leading();
-    let mine = play.election.sighting.as_ref().and_then(Sighting::record).cloned().unwrap();
+    let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
     let told = |play: &mut Play| -> Vec<News> {
         let actions = std::iter::from_fn(|| play.election.poll_action());
         actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
@@ -660,7 +665,7 @@ fn who_is_asked_to_step_down_says_so_once_and_takes_the_request_back() {
     play.passes(2 * SECOND);
     play.expect_write();
     play.election.handle_reply(play.now, Reply::Conflict);
-    let mine = play.election.sighting.as_ref().and_then(Sighting::record).cloned().unwrap();
+    let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
     play.read(Some(asked(&mine, "another-run")));
     assert!(!play.actions().contains(&Action::StepDown), "it is another run that is asked");
 

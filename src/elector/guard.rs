@@ -11,7 +11,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
-use super::campaign::Race;
+use super::election_thread::ElectionThread;
 use super::journal;
 use super::policy::{Action, Failure, News, Policy};
 use crate::channel::{ElectorEnd, End, Order, Report};
@@ -33,7 +33,7 @@ pub struct Guard {
     channel: ElectorEnd,
     supervisor: PidFd,
     supervisor_gone: bool,
-    race: Race,
+    election: ElectionThread,
     signals: Signals,
     inherited: Inherited,
     timer: Timer,
@@ -52,7 +52,7 @@ impl Guard {
     pub fn new(
         channel: ElectorEnd,
         supervisor: PidFd,
-        race: Race,
+        election: ElectionThread,
         inherited: Inherited,
         policy: Policy,
         observer: Observer,
@@ -63,7 +63,7 @@ impl Guard {
             channel,
             supervisor,
             supervisor_gone: false,
-            race,
+            election,
             signals: Signals::all()?,
             inherited,
             timer: Timer::new()?,
@@ -91,7 +91,7 @@ impl Guard {
     fn watch(&mut self) -> anyhow::Result<Exit> {
         loop {
             self.handle_reports();
-            for event in self.race.events() {
+            for event in self.election.events() {
                 match event {
                     Ok(event) => self.policy.handle_event(Instant::now(), event),
                     Err(failure) => {
@@ -162,7 +162,7 @@ impl Guard {
     fn act(&mut self, action: Action) -> Option<Exit> {
         match action {
             Action::Order(order) => self.order(&order),
-            Action::Notify(notice) => self.race.notify(notice),
+            Action::Notify(notice) => self.election.notify(notice),
             Action::TakeOver(failure) => self.take_over(failure),
             Action::Tell(news) => self.tell(news),
             Action::End(exit) => return Some(exit),
@@ -210,7 +210,7 @@ impl Guard {
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.race.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.election.as_fd(), PollFlags::POLLIN),
         ];
         if !self.supervisor_gone {
             descriptors.push(PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN));

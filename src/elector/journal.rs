@@ -7,16 +7,16 @@ use tracing::{error, info, warn};
 
 use super::policy::{Failure, News as GuardNews};
 use crate::channel::{End, Reason, Remark};
-use crate::election::{Campaign, News};
+use crate::election::{ElectionConfig, News};
 use crate::lock::LockName;
 use crate::process::{signals, tree};
 use crate::telemetry::log::{printable, printable_cause};
 use crate::telemetry::metrics::Loss;
 
 /// A candidate begins.
-pub fn waiting(lock: &LockName, campaign: &Campaign) {
-    let identity = printable(&campaign.identity);
-    let rate = campaign.timing.tolerated_clock_rate();
+pub fn waiting(lock: &LockName, config: &ElectionConfig) {
+    let identity = printable(&config.identity);
+    let rate = config.timing.tolerated_clock_rate();
     info!(event = "waiting", %lock, identity, "waiting for {lock} as {identity}; clocks may run {rate:.2}x apart");
 }
 

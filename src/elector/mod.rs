@@ -1,10 +1,10 @@
-//! The outer process: it campaigns for the lease, relays signals, and is the last resort.
+//! The outer process: it takes part in the election, relays signals, and is the last resort.
 //!
 //! The main thread is the guard; the election runs on a thread of its own, with the network. The guard
 //! never waits for it: it may sit in a credential plugin.
 
-mod campaign;
 mod complaints;
+mod election_thread;
 mod guard;
 mod journal;
 mod observations;
@@ -16,13 +16,13 @@ use std::str::FromStr;
 use anyhow::Context;
 use tracing_subscriber::filter::LevelFilter;
 
-use self::campaign::Race;
+use self::election_thread::ElectionThread;
 use self::guard::Guard;
 use self::policy::Policy;
 use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
 use crate::announce::{Announcement, Announcer, Routing};
 use crate::channel::ElectorEnd;
-use crate::election::Campaign;
+use crate::election::ElectionConfig;
 use crate::exit::{self, Exit};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
@@ -36,10 +36,10 @@ use crate::telemetry::state::{self, Observer, ReadyWhen, State};
 
 /// What the elector has to know from the command line.
 #[derive(Debug)]
-pub struct Candidacy {
+pub struct ElectorConfig {
     pub lock: LockName,
     pub cluster: ClusterOptions,
-    pub campaign: Campaign,
+    pub election: ElectionConfig,
     pub on_lost: OnLost,
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
@@ -53,7 +53,7 @@ pub struct Candidacy {
 pub enum OnLost {
     #[default]
     Exit,
-    /// Campaign again.
+    /// Wait for the lock again.
     Rejoin,
 }
 
@@ -73,12 +73,12 @@ impl FromStr for OnLost {
 ///
 /// # Errors
 /// When the kernel refuses what everything depends on. The supervisor ends with this process.
-pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<u8> {
+pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<u8> {
     tree::adopt_orphans()?;
-    let log = log::start(candidacy.log_format, candidacy.log_level)?;
+    let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
-    let (on_lost, since) = (candidacy.on_lost, Instant::now());
-    let status = match observed(candidacy, channel, supervisor, inherited.clone()) {
+    let (on_lost, since) = (config.on_lost, Instant::now());
+    let status = match guarded(config, channel, supervisor, inherited.clone()) {
         Ok((Exit { may_rejoin: true, .. }, counted)) if on_lost == OnLost::Rejoin => {
             journal::rejoining();
             log.finish();
@@ -99,49 +99,49 @@ pub fn run(candidacy: Candidacy, channel: ElectorEnd, supervisor: PidFd, inherit
 }
 
 /// Stands guard, and lets those know who want to. Also returns what was counted, if anything was.
-fn observed(
-    candidacy: Candidacy,
+fn guarded(
+    config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
     inherited: Inherited,
 ) -> anyhow::Result<(Exit, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
-    let counts = counts(&candidacy)?;
-    let announcer = announcer(&candidacy)?;
+    let counts = counts(&config)?;
+    let announcer = announcer(&config)?;
     let led_away = announcer.as_ref().and_then(Announcer::led_away);
     let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts.clone());
-    let policy = Policy::new(&candidacy.campaign.timing, led_away.is_some());
-    let race = Race::start(candidacy.lock, candidacy.cluster, candidacy.campaign, observer.clone())?;
-    let exit = Guard::new(channel, supervisor, race, inherited, policy, observer, led_away)?.stand();
+    let policy = Policy::new(&config.election.timing, led_away.is_some());
+    let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
+    let exit = Guard::new(channel, supervisor, election, inherited, policy, observer, led_away)?.stand();
     announcer.into_iter().for_each(Announcer::finish);
     Ok((exit?, counts.counted()))
 }
 
 /// Whoever tells the cluster, if the lock is in one.
-fn announcer(candidacy: &Candidacy) -> anyhow::Result<Option<Announcer>> {
-    let Candidacy { lock, cluster, campaign, routing, .. } = candidacy;
+fn announcer(config: &ElectorConfig) -> anyhow::Result<Option<Announcer>> {
+    let ElectorConfig { lock, cluster, election, routing, .. } = config;
     let LockName::Objects { kind, namespace, name } = lock else { return Ok(None) };
     Ok(Some(Announcer::start(Announcement {
         kind: *kind,
         namespace: namespace.clone(),
         name: name.clone(),
         cluster: cluster.clone(),
-        identity: campaign.identity.clone(),
-        timing: campaign.timing.clone(),
+        identity: election.identity.clone(),
+        timing: election.timing.clone(),
         routing: routing.clone(),
     })?))
 }
 
 /// Whoever counts for those that ask over HTTP, if anybody may.
-fn counts(candidacy: &Candidacy) -> anyhow::Result<Observer> {
-    let Some(address) = candidacy.http else { return Ok(Observer::default()) };
-    let Campaign { identity, timing, .. } = &candidacy.campaign;
+fn counts(config: &ElectorConfig) -> anyhow::Result<Observer> {
+    let Some(address) = config.http else { return Ok(Observer::default()) };
+    let ElectionConfig { identity, timing, .. } = &config.election;
     let candidate = state::Candidate {
-        lock: candidacy.lock.to_string(),
+        lock: config.lock.to_string(),
         identity: identity.clone(),
         renew_deadline: timing.renew_deadline(),
         retry_period: timing.retry_period(),
-        ready_when: candidacy.ready_when,
+        ready_when: config.ready_when,
     };
     let counted = std::env::var(COUNTED_VARIABLE).ok();
     http::start(address, State::new(candidate, counted.as_deref()))

@@ -7,7 +7,7 @@ use crate::election::{Election, Reply, Request};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock::Instant;
 use crate::telemetry::metrics::RenewalResult;
-use crate::telemetry::state::{Observer, Sighted, Update};
+use crate::telemetry::state::{Observed, Observer, Update};
 
 /// Follows an election from outside.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ impl Observations {
     /// The election has done what there was to do for now.
     pub fn acted(&self, election: &Election) {
         self.observer.tell(Update::ActsBy(election.next_timeout()));
-        if let Some((record, free)) = election.sighted() {
-            self.observer.tell(Update::Sighted(Sighted {
+        if let Some((record, free)) = election.observed() {
+            self.observer.tell(Update::Observed(Observed {
                 holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
                 since: record.and_then(|record| record.acquire_time),
                 transitions: record.map(|record| record.lease_transitions),

@@ -38,7 +38,7 @@ pub enum NotRejoined {
 }
 
 /// Executes this program again, after a pause that grows with the losses in a row. `since` is when this
-/// process began to campaign; `counted` is what goes on being counted.
+/// process began; `counted` is what goes on being counted.
 pub fn rejoin(inherited: &Inherited, since: Instant, counted: Option<String>) -> Result<Infallible, NotRejoined> {
     let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
     let losses = if Instant::now().since(since) < LASTED { before.saturating_add(1) } else { 0 };

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
-use self::policy::{Action, Manners, Policy};
+use self::policy::{Action, Policy, StopOptions};
 use self::spawn::{Exec, Program, Spawned};
 use crate::channel::{End, Gone, Order, Reason, Remark, Report, SupervisorEnd};
 use crate::election::record::RunId;
@@ -38,7 +38,7 @@ const TERMINAL_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Job {
     pub command: Vec<OsString>,
-    pub manners: Manners,
+    pub stop_options: StopOptions,
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
@@ -95,7 +95,7 @@ impl Supervisor {
         }
         Ok(Self {
             program: Program::new(&job.command).map_err(io::Error::other)?,
-            policy: Policy::new(job.manners.clone()),
+            policy: Policy::new(job.stop_options.clone()),
             job,
             channel,
             elector: elector_fd,
@@ -234,7 +234,7 @@ impl Supervisor {
             Action::Start => self.start(),
             Action::Signal(signal) => self.signal(signal),
             Action::Stop => {
-                let signal = self.job.manners.stop_signal;
+                let signal = self.job.stop_options.stop_signal;
                 self.remark(Remark::Stopping { signal });
                 self.signal(signal);
             }
@@ -253,7 +253,7 @@ impl Supervisor {
             self.take_foreground(main);
         }
         spawn::signal_group(main, signal);
-        if signal == self.job.manners.stop_signal || asks_for_an_end(signal) {
+        if signal == self.job.stop_options.stop_signal || asks_for_an_end(signal) {
             // A stopped process takes no signal but SIGKILL until it is continued.
             spawn::signal_group(main, libc::SIGCONT);
         }

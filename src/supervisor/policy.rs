@@ -23,7 +23,7 @@ use crate::process::signals::asks_for_an_end;
 
 /// What the command line says about ending the command.
 #[derive(Clone, Debug, Hash)]
-pub struct Manners {
+pub struct StopOptions {
     /// Sent when the leadership is lost.
     pub stop_signal: i32,
     /// From the end of the main process to the kill of what it left running.
@@ -59,7 +59,7 @@ enum Main {
 /// The life of one command; see the [module](self).
 #[derive(Clone, Debug, Hash)]
 pub struct Policy {
-    manners: Manners,
+    stop_options: StopOptions,
     tenure: Option<Tenure>,
     main: Main,
     /// A stop for loss has begun.
@@ -75,9 +75,9 @@ pub struct Policy {
 
 impl Policy {
     /// A command that has not been started.
-    pub fn new(manners: Manners) -> Self {
+    pub fn new(stop_options: StopOptions) -> Self {
         Self {
-            manners,
+            stop_options,
             tenure: None,
             main: Main::NotStarted,
             lost: false,
@@ -201,7 +201,7 @@ impl Policy {
         match self.main {
             Main::Running => {
                 self.actions.push_back(Action::Signal(signal));
-                if let Some(after) = self.manners.kill_after
+                if let Some(after) = self.stop_options.kill_after
                     && matches!(signal, libc::SIGTERM | libc::SIGINT)
                 {
                     self.kill_by(now + after, Reason::AskedToEnd);
@@ -233,7 +233,7 @@ impl Policy {
         self.ended_as_leader = !self.lost;
         if !self.killing {
             self.actions.push_back(Action::Sweep);
-            self.kill_by(now + self.manners.lost_grace, Reason::LeftRunning);
+            self.kill_by(now + self.stop_options.lost_grace, Reason::LeftRunning);
         }
     }
 
@@ -297,8 +297,9 @@ mod tests {
 
     /// A command that runs since a lease was won at this instant.
     fn running(now: Instant) -> Policy {
-        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
-        let mut policy = Policy::new(manners);
+        let stop_options =
+            StopOptions { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
+        let mut policy = Policy::new(stop_options);
         assert_eq!(policy.held_until(), None);
         policy.handle_start(tenure(now));
         policy.handle_started();
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!(actions(&mut ended), [Action::Start, Action::Report(gone)]);
         ended.handle_lose(now);
         assert_eq!((actions(&mut ended), ended.next_timeout()), (vec![], None));
-        let mut not_started = Policy::new(ended.manners);
+        let mut not_started = Policy::new(ended.stop_options);
         not_started.handle_orders(now, &[Order::Lose]);
         assert_eq!((actions(&mut not_started), not_started.next_timeout()), (vec![], None));
     }

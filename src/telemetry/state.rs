@@ -62,7 +62,7 @@ pub enum Update {
     Lock(String),
     /// The election acts by then, whatever happens; without an instant it waits for something.
     ActsBy(Option<Instant>),
-    Sighted(Sighted),
+    Observed(Observed),
     WatchRestarted,
     Renewal {
         result: RenewalResult,
@@ -101,7 +101,7 @@ pub enum Update {
 
 /// The record as it was last seen.
 #[derive(Clone, Debug)]
-pub struct Sighted {
+pub struct Observed {
     /// Empty when nobody holds it.
     pub holder: String,
     pub since: Option<Timestamp>,
@@ -157,7 +157,7 @@ pub struct State {
     candidate: Candidate,
     metrics: Metrics,
     acts_by: Option<Instant>,
-    sighted: Option<Sighted>,
+    observed: Option<Observed>,
     transitions: Option<u32>,
     leading: Option<Leading>,
 }
@@ -182,7 +182,7 @@ impl State {
         let metrics = counted
             .and_then(|counted| serde_json::from_str(counted).ok())
             .unwrap_or_else(|| Metrics::new(candidate.renew_deadline, candidate.retry_period));
-        Self { candidate, metrics, acts_by: None, sighted: None, transitions: None, leading: None }
+        Self { candidate, metrics, acts_by: None, observed: None, transitions: None, leading: None }
     }
 
     /// Takes in what happened.
@@ -190,9 +190,9 @@ impl State {
         match update {
             Update::Lock(name) => self.candidate.lock = name,
             Update::ActsBy(instant) => self.acts_by = instant,
-            Update::Sighted(sighted) => {
-                self.transitions = sighted.transitions.or(self.transitions);
-                self.sighted = Some(sighted);
+            Update::Observed(observed) => {
+                self.transitions = observed.transitions.or(self.transitions);
+                self.observed = Some(observed);
             }
             Update::WatchRestarted => self.metrics.watch_restarted(),
             Update::Renewal { result, took } => self.metrics.renewal(result, took),
@@ -241,24 +241,24 @@ impl State {
             (Some(leading), _) if leading.lost || now >= leading.stop => Err("leadership is lost".into()),
             (Some(Leading { started: true, .. }), _) => Ok(()),
             (_, ReadyWhen::Leading) => Err("not leading".into()),
-            (_, ReadyWhen::Waiting) if self.sighted.is_some() => Ok(()),
+            (_, ReadyWhen::Waiting) if self.observed.is_some() => Ok(()),
             (_, ReadyWhen::Waiting) => Err("the lock was not read yet".into()),
         }
     }
 
     /// Who leads, as JSON.
     pub fn leader(&self, now: Instant) -> String {
-        let sighted = self.sighted.as_ref().filter(|sighted| !sighted.holder.is_empty());
+        let observed = self.observed.as_ref().filter(|observed| !observed.holder.is_empty());
         let remaining = match &self.leading {
             Some(leading) => Some(leading.stop.since(now)),
-            None => sighted.map(|sighted| sighted.free.since(now)),
+            None => observed.map(|observed| observed.free.since(now)),
         };
         let leader = Leader {
             lock: &self.candidate.lock,
             identity: &self.candidate.identity,
             leading: self.leading.is_some(),
-            leader: sighted.map(|sighted| sighted.holder.as_str()),
-            since: sighted.and_then(|sighted| sighted.since),
+            leader: observed.map(|observed| observed.holder.as_str()),
+            since: observed.and_then(|observed| observed.since),
             remaining_seconds: remaining.map(|remaining| remaining.as_millis() as f64 / 1000.0),
             transitions: self.transitions,
         };
@@ -298,8 +298,8 @@ mod tests {
         [Update::Leading { stop: at(10), gone: at(13) }, Update::CommandStarted]
     }
 
-    fn sighted(holder: &str, transitions: Option<u32>) -> Update {
-        Update::Sighted(Sighted { holder: holder.into(), since: None, transitions, free: at(15) })
+    fn observed(holder: &str, transitions: Option<u32>) -> Update {
+        Update::Observed(Observed { holder: holder.into(), since: None, transitions, free: at(15) })
     }
 
     #[test]
@@ -340,15 +340,15 @@ mod tests {
     #[test]
     fn a_waiting_candidate_is_ready_when_it_has_read_the_lock_if_that_is_wanted() {
         assert!(state(ReadyWhen::Waiting, []).readiness(at(1)).is_err());
-        assert_eq!(state(ReadyWhen::Waiting, [sighted("b", Some(3))]).readiness(at(1)), Ok(()));
-        assert!(state(ReadyWhen::Leading, [sighted("b", Some(3))]).readiness(at(1)).is_err());
+        assert_eq!(state(ReadyWhen::Waiting, [observed("b", Some(3))]).readiness(at(1)), Ok(()));
+        assert!(state(ReadyWhen::Leading, [observed("b", Some(3))]).readiness(at(1)).is_err());
     }
 
     #[test]
     fn nothing_is_said_of_transitions_before_they_are_known_nor_forgotten_with_the_record() {
         let mut state = state(ReadyWhen::Waiting, []);
         assert!(!state.metrics().contains("leaderrun_transitions_total"));
-        for update in [sighted("b", Some(3)), sighted("", None)] {
+        for update in [observed("b", Some(3)), observed("", None)] {
             state.apply(update);
             assert!(state.metrics().contains("leaderrun_transitions_total{name=\"default/job\"} 3\n"));
         }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun::election::record::{Record, RunId, Stored, Version};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::timing::Timing;
-use leaderrun::election::{Action, Campaign, Election, Now, Reply, Request, WatchEvent};
+use leaderrun::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
 use leaderrun::process::clock::Instant;
 
 use crate::knowledge::Knowledge;
@@ -50,11 +50,11 @@ impl Play {
         let run = RunId::new("my-run");
         let wait = [None, None, None, Some(Duration::ZERO), Some(40 * second)][random.usize(..5)];
         let min_hold = (random.u8(..4) == 0).then_some(60 * second);
-        let campaign = Campaign { identity: "me".into(), run: run.clone(), timing: timing.clone(), wait, min_hold };
+        let config = ElectionConfig { identity: "me".into(), run: run.clone(), timing: timing.clone(), wait, min_hold };
         let boot = Instant::after_boot([Duration::ZERO, 1000 * second][random.usize(..2)]);
         let now = Now { boot, wall: wall_clock(&mut random) };
         Self {
-            election: Election::new(campaign, now, random.u64(..)),
+            election: Election::new(config, now, random.u64(..)),
             knowledge: Knowledge::new(run, timing.lease_duration(), boot),
             random,
             now,

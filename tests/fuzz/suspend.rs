@@ -7,7 +7,7 @@ use leaderrun::channel::Reason;
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::timing::Timing;
 use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Action, Manners, Policy};
+use leaderrun::supervisor::policy::{Action, Policy, StopOptions};
 
 use crate::fuzz;
 
@@ -18,8 +18,8 @@ fn deadlines_come_first() {
     let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
     fuzz("suspend", 50_000, |mut random| {
         let kill_after = random.bool().then_some(SECOND);
-        let manners = Manners { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after };
-        let mut policy = Policy::new(manners);
+        let stop_options = StopOptions { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after };
+        let mut policy = Policy::new(stop_options);
         let mut now = Instant::after_boot(Duration::from_secs(random.u64(0..1000)));
         let mut newest = now;
         policy.handle_start(Tenure::of_renewal(newest, &timing));

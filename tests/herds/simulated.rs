@@ -9,7 +9,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use leaderrun::election::record::{RunId, Stored, Version};
 use leaderrun::election::timing::Timing;
-use leaderrun::election::{Action, Campaign, Election, Now, Reply, Request, WatchEvent};
+use leaderrun::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
 use leaderrun::process::clock::Instant;
 
 /// What a message takes on its way, microseconds: a large cluster, and a busy server.
@@ -96,8 +96,8 @@ impl Herd {
         let timing =
             Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None).unwrap();
         let identity = format!("candidate {}", self.born);
-        let campaign = Campaign { run: RunId::new(&*identity), identity, timing, wait: None, min_hold: None };
-        let election = Election::new(campaign, self.now(), self.random.u64(..));
+        let config = ElectionConfig { run: RunId::new(&*identity), identity, timing, wait: None, min_hold: None };
+        let election = Election::new(config, self.now(), self.random.u64(..));
         Candidate { election, born: self.born, watches: false, wakes_at: 0 }
     }
 

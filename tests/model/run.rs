@@ -6,10 +6,10 @@ use std::time::Duration;
 use leaderrun::channel::{End, Gone, Order, Report};
 use leaderrun::election::record::{RunId, RunState, Stored};
 use leaderrun::election::tenure::Tenure;
-use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Reply, Request, WatchEvent};
+use leaderrun::election::{Action, Election, ElectionConfig, Leadership, Now, Reply, Request, WatchEvent};
 use leaderrun::elector::policy::{self as guard, Failure, Notice};
 use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Manners, Policy};
+use leaderrun::supervisor::policy::{Policy, StopOptions};
 
 use crate::clock::Time;
 use crate::disturbance::{Cut, Part};
@@ -131,17 +131,19 @@ impl World<'_> {
         let number = self.state.runs.len();
         let id = RunId::new(number.to_string());
         let identity = if self.setting.one_identity { "same" } else { ["A", "B"][host] };
-        let campaign = Campaign { identity: identity.to_owned(), run: id.clone(), timing, wait: None, min_hold: None };
+        let config =
+            ElectionConfig { identity: identity.to_owned(), run: id.clone(), timing, wait: None, min_hold: None };
         let now = self.setting.clocks[host].now(self.state.now);
         let now = Now { wall: self.setting.clocks[host].now(0).wall, ..now };
-        let manners = Manners { stop_signal: TERM, lost_grace: self.setting.timing.lost_grace(), kill_after: None };
+        let stop_options =
+            StopOptions { stop_signal: TERM, lost_grace: self.setting.timing.lost_grace(), kill_after: None };
         self.state.runs.push(Run {
             host,
             id,
             elector: Process::Well,
             supervisor: Process::Well,
-            election: Election::new(campaign, now, number as u64),
-            policy: Policy::new(manners),
+            election: Election::new(config, now, number as u64),
+            policy: Policy::new(stop_options),
             guard: guard::Policy::new(&self.setting.timing, false),
             supervisor_seen_dead: false,
             tree: Tree::default(),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use leaderrun::channel::Report;
 use leaderrun::election::record::{RunId, Stored};
 use leaderrun::election::tenure::Tenure;
-use leaderrun::election::{Action, Campaign, Election, Leadership, Now, Outcome, Reply, Request, WatchEvent};
+use leaderrun::election::{Action, Election, ElectionConfig, Leadership, Now, Outcome, Reply, Request, WatchEvent};
 use leaderrun::elector::policy::{self, Notice, Policy};
 use leaderrun::lock::pair::{Pair, Place};
 use leaderrun::process::clock::Instant;
@@ -47,7 +47,7 @@ pub struct Elector {
     handling_read: bool,
     /// What was last shown to the election, and its revision; 0 when there was no lease.
     pub shown: u64,
-    pub sighted: Option<Stored>,
+    pub observed: Option<Stored>,
     pub heeds_watch: bool,
     /// When the election gives the request under way up, and no longer heeds what becomes of it.
     gives_up_at: Option<Instant>,
@@ -56,7 +56,7 @@ pub struct Elector {
 
 impl Elector {
     pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
-        let campaign = Campaign {
+        let config = ElectionConfig {
             identity: plan.identity.clone(),
             run,
             timing: plan.timing.clone(),
@@ -67,7 +67,7 @@ impl Elector {
             alive: true,
             frozen_until: 0,
             network_frozen_until: 0,
-            election: Election::new(campaign, now, seed),
+            election: Election::new(config, now, seed),
             over: false,
             requests: 0,
             both: (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(Both::default),
@@ -85,7 +85,7 @@ impl Elector {
             kill_again_at: None,
             handling_read: false,
             shown: 0,
-            sighted: None,
+            observed: None,
             heeds_watch: false,
             gives_up_at: None,
             heeds_reply: false,
@@ -96,7 +96,7 @@ impl Elector {
 impl World {
     /// Everything that has come for the election, notices first, then the reply, then the watch, then
     /// the time.
-    pub fn run_campaign(&mut self, run: usize) {
+    pub fn run_election(&mut self, run: usize) {
         if !self.runs[run].elector.alive || self.runs[run].elector.over {
             return;
         }
@@ -150,12 +150,12 @@ impl World {
             }
             if self.runs[run].elector.election.next_timeout().is_some_and(|at| now.boot >= at) && self.is_idle(run) {
                 // A timer that has expired fires in the next round.
-                return self.rouse(run, Thread::Campaign);
+                return self.rouse(run, Thread::Election);
             }
         }
         if let Some(at) = self.runs[run].elector.election.next_timeout() {
             let at = self.clock(run).time_of(at) + self.rng.u64(0..MILLISECOND);
-            self.wake(run, Thread::Campaign, at);
+            self.wake(run, Thread::Election, at);
         }
     }
 

@@ -141,7 +141,7 @@ impl World {
     pub fn notify(&mut self, run: usize, notice: Notice) {
         self.runs[run].ended_well |= notice == Notice::TreeGone { well: true };
         self.runs[run].elector.notices.push_back(notice);
-        self.rouse(run, Thread::Campaign);
+        self.rouse(run, Thread::Election);
     }
 
     fn order(&mut self, run: usize, order: Order) {

@@ -123,7 +123,7 @@ impl World {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.awaited == Some(number) && elector.reply.is_none() {
             elector.reply = Some((reply, revision));
-            self.rouse(run, Thread::Campaign);
+            self.rouse(run, Thread::Election);
         }
     }
 
@@ -159,7 +159,7 @@ impl World {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.watch == Some(number) {
             elector.watch_events.push_back(event);
-            self.rouse(run, Thread::Campaign);
+            self.rouse(run, Thread::Election);
         }
     }
 

@@ -80,7 +80,7 @@ impl World {
         let (Reply::Written(shown) | Reply::Read(Some(shown))) = reply else { return };
         let Run { id, elector, .. } = &mut self.runs[run];
         let is_mine = |stored: &Stored| stored.record.mark().is_some_and(|mark| mark.run == *id);
-        let Some(mut before) = elector.sighted.clone().filter(|before| is_mine(shown) && !is_mine(before)) else {
+        let Some(mut before) = elector.observed.clone().filter(|before| is_mine(shown) && !is_mine(before)) else {
             return;
         };
         before.record.holder_identity.clear();
@@ -99,7 +99,7 @@ impl World {
     /// Notes whose marks a run knows, from what it is told of a revision.
     fn note_seen(&mut self, run: usize, stored: Option<&Stored>, told: u64) {
         let elector = &mut self.runs[run].elector;
-        (elector.shown, elector.sighted) = (stored.map_or(0, revision), stored.cloned());
+        (elector.shown, elector.observed) = (stored.map_or(0, revision), stored.cloned());
         let seen = &mut self.runs[run].seen;
         let said = stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
         match (stored.and_then(|stored| stored.record.mark()), seen.last_mut()) {

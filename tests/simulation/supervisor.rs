@@ -6,7 +6,7 @@ use std::time::Duration;
 use leaderrun::channel::{End, Gone, Order, Report};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Action, Manners, Policy};
+use leaderrun::supervisor::policy::{Action, Policy, StopOptions};
 
 use crate::clock::{MILLISECOND, Time};
 use crate::command::Parent;
@@ -29,7 +29,7 @@ pub struct Supervisor {
     pub bought: Option<Tenure>,
     /// An order was last lost.
     pub deaf_at: Time,
-    manners: Manners,
+    stop_options: StopOptions,
     pub elector_gone: bool,
     /// Between the check of the time left and the fork.
     forking: bool,
@@ -52,15 +52,16 @@ struct Kill {
 
 impl Supervisor {
     pub fn new(plan: &HostPlan) -> Self {
-        let manners = Manners { stop_signal: TERM, lost_grace: plan.timing.lost_grace(), kill_after: plan.kill_after };
+        let stop_options =
+            StopOptions { stop_signal: TERM, lost_grace: plan.timing.lost_grace(), kill_after: plan.kill_after };
         Self {
             alive: true,
             frozen_until: 0,
-            policy: Policy::new(manners.clone()),
+            policy: Policy::new(stop_options.clone()),
             orders: VecDeque::new(),
             bought: None,
             deaf_at: 0,
-            manners,
+            stop_options,
             elector_gone: false,
             forking: false,
             starting: None,
@@ -165,7 +166,7 @@ impl World {
     fn put_off_kill(&mut self, run: usize, tenure: Tenure) {
         let supervisor = &mut self.runs[run].supervisor;
         if supervisor.stop_began && supervisor.has_main && supervisor.kill.is_none() {
-            supervisor.policy = Policy::new(supervisor.manners.clone());
+            supervisor.policy = Policy::new(supervisor.stop_options.clone());
             supervisor.policy.handle_start(tenure);
             supervisor.policy.poll_action();
             supervisor.policy.handle_started();

@@ -25,7 +25,7 @@ pub const RESUMING: Time = 100 * MILLISECOND;
 /// What a thread of leaderrun is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
-    Campaign,
+    Election,
     Guard,
     Supervisor,
 }
@@ -262,7 +262,7 @@ impl World {
                 }
                 self.runs[run].wakes[thread as usize] = None;
                 match thread {
-                    Thread::Campaign => self.run_campaign(run),
+                    Thread::Election => self.run_election(run),
                     Thread::Guard => self.run_guard(run),
                     Thread::Supervisor => self.run_supervisor(run),
                 }
@@ -292,7 +292,7 @@ impl World {
     /// Nothing happens on a suspended machine, nor in a stopped process.
     fn put_off_until(&self, event: &Event) -> Option<Time> {
         let (run, stopped_until) = match *event {
-            Event::Wake(run, Thread::Campaign) | Event::Transmit { run, .. } => {
+            Event::Wake(run, Thread::Election) | Event::Transmit { run, .. } => {
                 let elector = &self.runs[run].elector;
                 (run, elector.frozen_until.max(elector.network_frozen_until))
             }
@@ -369,7 +369,7 @@ impl World {
         });
         self.living.push(run);
         tell!(self, "{} begins", self.name(run));
-        self.rouse(run, Thread::Campaign);
+        self.rouse(run, Thread::Election);
     }
 
     /// Forgets runs that have no process any more.

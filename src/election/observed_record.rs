@@ -11,7 +11,7 @@ use crate::process::clock::Instant;
 /// The record's own times are never compared with a clock: a holder is taken for dead only when its
 /// record stayed the same for as long as the record says it holds.
 #[derive(Clone, Debug, Hash)]
-pub struct Sighting {
+pub struct ObservedRecord {
     /// The record and its version; nothing when there is no record.
     pub stored: Option<Stored>,
     changed: Instant,
@@ -43,10 +43,10 @@ impl Displaced {
     }
 }
 
-impl Sighting {
+impl ObservedRecord {
     /// The first sight; `fallback` is how long a record holds that does not say.
     pub fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
-        let mut sighting = Self {
+        let mut observed = Self {
             changed: now.boot,
             confirmed: now.boot,
             holds_for: lease_duration(&stored, fallback),
@@ -55,8 +55,8 @@ impl Sighting {
             stored: None,
             fallback,
         };
-        sighting.take_in(now, stored);
-        sighting
+        observed.take_in(now, stored);
+        observed
     }
 
     /// Takes in what was just seen; `out_of_turn` says that it was written by us over something else than

@@ -21,7 +21,7 @@ use super::complaints::{Access, Complaints};
 use super::journal;
 use super::observations::Observations;
 use super::policy::{Event, Notice};
-use crate::election::{Action, Campaign, Election, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
+use crate::election::{Action, Election, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{Instant, Timer};
@@ -37,18 +37,23 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// A running election, as the guard sees it.
 #[derive(Debug)]
-pub struct Race {
+pub struct ElectionThread {
     events: mpsc::Receiver<anyhow::Result<Event>>,
     arrived: Arc<EventFd>,
     notices: UnboundedSender<Notice>,
 }
 
-impl Race {
+impl ElectionThread {
     /// Starts the election on a thread of its own.
     ///
     /// # Errors
     /// When the kernel gives no descriptor or no thread.
-    pub fn start(lock: LockName, cluster: ClusterOptions, campaign: Campaign, observer: Observer) -> io::Result<Self> {
+    pub fn start(
+        lock: LockName,
+        cluster: ClusterOptions,
+        config: ElectionConfig,
+        observer: Observer,
+    ) -> io::Result<Self> {
         let arrived = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (sender, events) = mpsc::channel();
         let (notices, inbox) = unbounded_channel();
@@ -58,7 +63,7 @@ impl Race {
                 tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
             let ended = match runtime {
                 Ok(runtime) => {
-                    let ended = runtime.block_on(contend(lock, cluster, campaign, &guard, inbox, &observer));
+                    let ended = runtime.block_on(run_election(lock, cluster, config, &guard, inbox, &observer));
                     // Dropping it would wait for a file or a name lookup that may never come back.
                     runtime.shutdown_background();
                     ended
@@ -83,7 +88,7 @@ impl Race {
     }
 }
 
-impl AsFd for Race {
+impl AsFd for ElectionThread {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.arrived.as_fd()
     }
@@ -114,41 +119,41 @@ impl ToGuard {
 async fn open(
     name: LockName,
     cluster: ClusterOptions,
-    campaign: &Campaign,
+    config: &ElectionConfig,
 ) -> anyhow::Result<Option<(Box<dyn Lock>, LockName)>> {
-    let mut opening = pin!(lock::open(name.clone(), cluster, campaign.timing.attempt(), &campaign.run));
+    let mut opening = pin!(lock::open(name.clone(), cluster, config.timing.attempt(), &config.run));
     let patience = lock::OPEN + A_MOMENT;
     if let Ok(opened) = timeout(patience, &mut opening).await {
         return opened.map(Some);
     }
     journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
-    match campaign.wait {
+    match config.wait {
         None => opening.await.map(Some),
         Some(wait) => timeout(wait.saturating_sub(patience), opening).await.ok().transpose(),
     }
 }
 
-async fn contend(
+async fn run_election(
     name: LockName,
     cluster: ClusterOptions,
-    campaign: Campaign,
+    config: ElectionConfig,
     guard: &ToGuard,
     inbox: UnboundedReceiver<Notice>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
     observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
-    let Some((lock, name)) = open(name, cluster, &campaign).await? else { return Ok(Outcome::NotAcquired) };
+    let Some((lock, name)) = open(name, cluster, &config).await? else { return Ok(Outcome::NotAcquired) };
     observer.tell(Update::Lock(name.to_string()));
-    journal::waiting(&name, &campaign);
+    journal::waiting(&name, &config);
     let environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
-        ("LEADERRUN_HOLDER".to_owned(), campaign.identity.clone()),
-        (RUN_VARIABLE.to_owned(), campaign.run.to_string()),
+        ("LEADERRUN_HOLDER".to_owned(), config.identity.clone()),
+        (RUN_VARIABLE.to_owned(), config.run.to_string()),
     ];
     let timer = Readable::new(Timer::new()?)?;
-    let identity = campaign.identity.clone();
-    let election = Election::new(campaign, now(), fastrand::u64(..));
-    let contest = Contest {
+    let identity = config.identity.clone();
+    let election = Election::new(config, now(), fastrand::u64(..));
+    let election_loop = ElectionLoop {
         lock: &*lock,
         name,
         identity,
@@ -162,10 +167,10 @@ async fn contend(
         watch_failure: None,
         news: None,
     };
-    contest.run(guard, inbox, timer).await
+    election_loop.run(guard, inbox, timer).await
 }
 
-struct Contest<'a> {
+struct ElectionLoop<'a> {
     lock: &'a dyn Lock,
     name: LockName,
     identity: String,
@@ -181,7 +186,7 @@ struct Contest<'a> {
     news: Option<News>,
 }
 
-impl<'a> Contest<'a> {
+impl<'a> ElectionLoop<'a> {
     async fn run(
         mut self,
         guard: &ToGuard,
