@@ -9,11 +9,11 @@
 //! clock, socket or task; when the command must be stopped and killed by [`supervisor::policy`], and
 //! when the supervisor must be by [`elector::policy`], two others.
 //!
-//! What else it does with a lock is in [`tools`].
+//! What else it does with a lock is in [`subcommands`].
 //!
 //! What the cluster is told of who leads is up to [`announce`].
 //!
-//! Imports run one way: `cli`, `elector`, `supervisor` and `tools`, then `announce`, then `lock` and
+//! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `announce`, then `lock` and
 //! `channel`, then `election`, then `process` and `telemetry`.
 
 pub mod announce;
@@ -24,6 +24,6 @@ pub mod elector;
 pub mod exit;
 pub mod lock;
 pub mod process;
+pub mod subcommands;
 pub mod supervisor;
 pub mod telemetry;
-pub mod tools;

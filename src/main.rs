@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use leaderrun::cli::{self, Invocation};
 use leaderrun::process::part::{Side, part};
 use leaderrun::process::signals::Inherited;
+use leaderrun::subcommands::{self, CommandOutput};
 use leaderrun::telemetry::log::printable_cause;
-use leaderrun::tools::{self, Answer};
 use leaderrun::{channel, elector, exit, supervisor};
 
 fn main() -> ExitCode {
@@ -20,10 +20,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8> {
-    let (config, job) = match cli::parse(std::env::args_os())? {
-        Invocation::Run(config, job) => (config, job),
-        Invocation::Use(tool) => {
-            let Answer { text, status } = tools::run(tool)?;
+    let (elector_config, supervisor_config) = match cli::parse(std::env::args_os())? {
+        Invocation::Run(elector, supervisor) => (elector, supervisor),
+        Invocation::Subcommand(subcommand) => {
+            let CommandOutput { text, status } = subcommands::run(subcommand)?;
             print(&text)?;
             return Ok(status);
         }
@@ -39,11 +39,11 @@ fn run() -> Result<u8> {
     match part()? {
         Side::Outer { inner } => {
             drop(to_elector);
-            elector::run(*config, to_supervisor, inner, inherited)
+            elector::run(*elector_config, to_supervisor, inner, inherited)
         }
         Side::Inner { outer } => {
             drop(to_supervisor);
-            supervisor::run(job, to_elector, outer, inherited)
+            supervisor::run(supervisor_config, to_elector, outer, inherited)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The README's tables are those of the program.
 
-use leaderrun::lock::rights::role;
+use leaderrun::lock::rbac::role;
 use leaderrun::lock::{Kind, ObjectName};
 use leaderrun::{cli, exit};
 

@@ -5,12 +5,12 @@
 //! written with the version that was read before: what arrives late changes nothing.
 
 mod collection;
-mod desk;
 mod endpoint_slice;
 mod events;
 mod mark;
 mod pod_label;
 mod route;
+mod worker;
 
 use std::fmt;
 use std::io;
@@ -24,11 +24,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::unbounded_channel;
 use tracing::warn;
 
-use self::desk::Desk;
 pub use self::endpoint_slice::{Service, ServiceName, ServicePort, check_ports, is_reachable};
 pub use self::events::rule as event_rule;
 pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
+use self::worker::Worker;
 use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{Kind, Rule};
@@ -39,14 +39,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// By what traffic finds the leader, as far as rights are concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RoutingTarget {
     /// A Service selects pods by this label, which only the leader's has.
     PodLabel(Label),
     /// A Service without a selector has the leader's address.
     Service(ServiceName),
 }
 
-impl Way {
+impl RoutingTarget {
     /// What a candidate needs for it, besides what the lock takes.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
@@ -57,7 +57,7 @@ impl Way {
 }
 
 /// As an option of leaderrun says it.
-impl fmt::Display for Way {
+impl fmt::Display for RoutingTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PodLabel(label) => write!(f, "--pod-label {label}"),
@@ -98,8 +98,8 @@ pub struct Announcement {
 #[derive(Debug)]
 pub struct Announcer {
     observer: Observer,
-    led_away: Arc<EventFd>,
-    leaves_traffic: Arc<AtomicBool>,
+    withdrawn: Arc<EventFd>,
+    is_routed: Arc<AtomicBool>,
     done: Receiver<()>,
     routes: bool,
 }
@@ -110,16 +110,16 @@ impl Announcer {
     /// # Errors
     /// When the kernel gives no descriptor or no thread.
     pub fn start(announcement: Announcement) -> io::Result<Self> {
-        let led_away = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let withdrawn = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (updates, told) = unbounded_channel();
         let (sender, done) = sync_channel(1);
         let routes = announcement.routing.is_some();
-        let desk = Desk::new(announcement, Arc::clone(&led_away));
-        let leaves_traffic = desk.leaves_traffic();
+        let is_routed = Arc::new(AtomicBool::new(false));
+        let worker = Worker::new(announcement, Arc::clone(&withdrawn), Arc::clone(&is_routed));
         thread::Builder::new().name("announce".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let ended = runtime.and_then(|runtime| {
-                let ended = runtime.block_on(desk.work(told));
+                let ended = runtime.block_on(worker.work(told));
                 // Dropping it would wait for a name lookup that may never come back.
                 runtime.shutdown_background();
                 ended
@@ -131,8 +131,8 @@ impl Announcer {
         })?;
         Ok(Self {
             observer: Observer::new(updates, if routes { concerns_routes } else { concerns_events }),
-            led_away,
-            leaves_traffic,
+            withdrawn,
+            is_routed,
             done,
             routes,
         })
@@ -145,14 +145,14 @@ impl Announcer {
 
     /// Becomes readable when the traffic was led away because the command is to end, or cannot be; none
     /// where none is led.
-    pub fn led_away(&self) -> Option<Arc<EventFd>> {
-        self.routes.then(|| Arc::clone(&self.led_away))
+    pub fn withdrawn(&self) -> Option<Arc<EventFd>> {
+        self.routes.then(|| Arc::clone(&self.withdrawn))
     }
 
     /// Leads the traffic away and writes the last Event, as far as the API server answers in a moment.
     pub fn finish(self) {
         self.observer.tell(Update::Over);
-        if self.done.recv_timeout(LAST_WORDS).is_err() && self.leaves_traffic.load(Ordering::Relaxed) {
+        if self.done.recv_timeout(LAST_WORDS).is_err() && self.is_routed.load(Ordering::Relaxed) {
             warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
         }
     }

@@ -65,7 +65,7 @@ pub struct Route {
     ending: bool,
     known: Known,
     /// A withdrawal was begun and not seen to end.
-    leads_away: bool,
+    withdraws: bool,
     look_after: Duration,
     /// Steps in a row that went badly.
     failures: u32,
@@ -83,7 +83,7 @@ impl Route {
             started: false,
             ending: false,
             known: Known::Unknown,
-            leads_away: false,
+            withdraws: false,
             look_after: LOOKS.0,
             failures: 0,
             again_at: None,
@@ -109,7 +109,7 @@ impl Route {
         }
         match (self.shown_until().filter(|until| now < *until), &self.token, self.known) {
             (Some(_), Some(_), Known::Shown { look_at }) if now < look_at => None,
-            (Some(until), Some(token), _) => Some(Step::Show { token: token.clone(), until, anew: self.leads_away }),
+            (Some(until), Some(token), _) => Some(Step::Show { token: token.clone(), until, anew: self.withdraws }),
             (_, _, Known::Withdrawn) => None,
             // Before the start it is left to where a predecessor led it.
             (_, Some(token), _) if self.started || self.ending => Some(Step::Withdraw { token: token.clone() }),
@@ -130,7 +130,7 @@ impl Route {
     pub fn begun(&mut self, step: &Step) {
         match step {
             Step::Show { .. } => self.known = Known::Unknown,
-            Step::Withdraw { .. } => self.leads_away = true,
+            Step::Withdraw { .. } => self.withdraws = true,
         }
     }
 
@@ -145,7 +145,7 @@ impl Route {
             self.again_at = Some(now + pause);
             return;
         }
-        (self.failures, self.again_at, self.leads_away) = (0, None, false);
+        (self.failures, self.again_at, self.withdraws) = (0, None, false);
         self.known = match step {
             Step::Show { .. } => {
                 let look_at = now + self.look_after;

@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::tools;
+use super::subcommands;
 
 /// One sentence for what clap found, with an example for the subcommand that was asked for.
 pub fn explain(error: &clap::Error, subcommand: Option<&str>) -> String {
@@ -36,7 +36,7 @@ pub fn explain(error: &clap::Error, subcommand: Option<&str>) -> String {
             Some(suggested) => format!("{name}: there is no such option; {suggested} would do"),
             None if name.starts_with('-') => format!("{name}: there is no such option; see {help}"),
             None if subcommand.is_some() => format!("{name:?}: only options here, as in: {example}"),
-            None if tools::is_subcommand(name) => {
+            None if subcommands::is_subcommand(name) => {
                 format!("{name:?}: a subcommand comes first, and a command after --: leaderrun {name} …, or: {example}")
             }
             None => format!("{name:?}: options only before --; the command comes after it: {example}"),

@@ -2,7 +2,7 @@
 
 mod explain;
 mod routing;
-mod tools;
+mod subcommands;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,12 +25,12 @@ use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::deadline::FD_VARIABLE;
 use crate::process::signals::{self, MASK_VARIABLE};
-use crate::supervisor::Job;
+use crate::subcommands::Subcommand;
+use crate::supervisor::SupervisorConfig;
 use crate::supervisor::policy::StopOptions;
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::Format;
 use crate::telemetry::state::ReadyWhen;
-use crate::tools::Tool;
 
 const LOCK: &str = "Lock";
 const TIMES: &str = "Times";
@@ -182,9 +182,9 @@ impl From<ClusterArguments> for ClusterOptions {
 #[derive(Debug)]
 pub enum Invocation {
     /// To run a command: what each of the two processes has to know.
-    Run(Box<ElectorConfig>, Job),
+    Run(Box<ElectorConfig>, SupervisorConfig),
     /// To do something else about a lock.
-    Use(Tool),
+    Subcommand(Subcommand),
     /// To print this: the help or the version.
     Print(String),
 }
@@ -196,10 +196,11 @@ pub enum Invocation {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // A subcommand is one as the first argument only: everywhere else the word may mean something else.
-    let subcommand = arguments.get(1).and_then(|first| first.to_str()).filter(|first| tools::is_subcommand(first));
+    let subcommand =
+        arguments.get(1).and_then(|first| first.to_str()).filter(|first| subcommands::is_subcommand(first));
     let subcommand = subcommand.map(str::to_owned);
     let asked = match subcommand {
-        Some(_) => tools::parse(arguments).map(|tool| tool.map(Invocation::Use)),
+        Some(_) => subcommands::parse(arguments).map(|subcommand| subcommand.map(Invocation::Subcommand)),
         None => parse_run(arguments),
     };
     match asked {
@@ -216,7 +217,7 @@ fn parse_run(arguments: Vec<OsString>) -> Result<Result<Invocation>, clap::Error
 
 /// The definition of the command line, for completions and the man page.
 pub fn definition() -> clap::Command {
-    tools::augment(Cli::command())
+    subcommands::augment(Cli::command())
 }
 
 impl Cli {
@@ -252,7 +253,10 @@ impl Cli {
             log_format: self.log_format,
             log_level,
         };
-        Ok(Invocation::Run(Box::new(config), Job { command: self.command, stop_options, own_variables, run }))
+        Ok(Invocation::Run(
+            Box::new(config),
+            SupervisorConfig { command: self.command, stop_options, own_variables, run },
+        ))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, anyhow, bail};
 
 use crate::announce::{
-    LONGEST_LOCK, Label, PodLabel, Routing, Service, ServiceName, ServicePort, Way, check_ports, is_reachable,
+    LONGEST_LOCK, Label, PodLabel, Routing, RoutingTarget, Service, ServiceName, ServicePort, check_ports, is_reachable,
 };
 use crate::lock::{LockName, check_name};
 
@@ -13,7 +13,7 @@ const ROUTING: &str = "Routing";
 
 /// By what traffic finds the leader.
 #[derive(Debug, clap::Args)]
-pub struct WayArguments {
+pub struct RoutingTargetArguments {
     /// Put this label on the pod while its command runs, and on no other, for a Service that selects it
     #[arg(long, env = "LEADERRUN_POD_LABEL", value_name = "KEY=VALUE", conflicts_with = "service", help_heading = ROUTING)]
     pod_label: Option<Label>,
@@ -23,9 +23,9 @@ pub struct WayArguments {
     service: Option<ServiceName>,
 }
 
-impl WayArguments {
-    pub fn way(self) -> Option<Way> {
-        self.pod_label.map(Way::PodLabel).or(self.service.map(Way::Service))
+impl RoutingTargetArguments {
+    pub fn target(self) -> Option<RoutingTarget> {
+        self.pod_label.map(RoutingTarget::PodLabel).or(self.service.map(RoutingTarget::Service))
     }
 }
 
@@ -33,7 +33,7 @@ impl WayArguments {
 #[derive(Debug, clap::Args)]
 pub struct RoutingArguments {
     #[command(flatten)]
-    way: WayArguments,
+    target: RoutingTargetArguments,
 
     /// The pod that gets the label [default: the host name]
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = pod, help_heading = ROUTING)]
@@ -51,26 +51,26 @@ pub struct RoutingArguments {
 impl RoutingArguments {
     /// How traffic is led to a command that runs under this lock, on this host.
     pub fn routing(self, lock: &LockName, host: &str) -> Result<Option<Routing>> {
-        let Self { way, pod, ports, address } = self;
-        let way = way.way();
-        if !matches!(way, Some(Way::Service(_))) {
+        let Self { target, pod, ports, address } = self;
+        let target = target.target();
+        if !matches!(target, Some(RoutingTarget::Service(_))) {
             let useless = [("--port", !ports.is_empty()), ("--address", address.is_some())];
             if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
                 bail!("{option} says where a Service leads, and none is named; --service my-service would do");
             }
         }
-        let routing = match way {
+        let routing = match target {
             None => return Ok(None),
-            Some(Way::PodLabel(label)) => {
+            Some(RoutingTarget::PodLabel(label)) => {
                 if let (None, Err(reason)) = (&pod, check_name(host)) {
                     bail!("--pod-label: no pod has the host name {host:?}: it {reason}; --pod worker-0 would do");
                 }
                 Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
             }
-            Some(Way::Service(_)) if ports.is_empty() => {
+            Some(RoutingTarget::Service(_)) if ports.is_empty() => {
                 bail!("--service needs a --port; --port 8080 would do")
             }
-            Some(Way::Service(name)) => {
+            Some(RoutingTarget::Service(name)) => {
                 check_ports(&ports).map_err(|reason| anyhow!("--port: {reason}"))?;
                 Routing::Service(Service { name, ports, address })
             }

@@ -16,12 +16,12 @@
 //! - Only the run that holds a lease can release it: emptied or deleted by anyone else, candidates
 //!   that knew it wait its duration.
 
-mod chance;
 mod decide;
 mod herd;
 mod learn;
 mod observed_record;
 mod protocol;
+mod random;
 pub mod record;
 pub mod tenure;
 pub mod timing;
@@ -31,9 +31,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::chance::{Random, Share};
 use self::observed_record::ObservedRecord;
 pub use self::protocol::{Action, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
+use self::random::{Fraction, Random};
 use self::record::{Record, Version};
 use self::tenure::Tenure;
 use crate::process::clock::Instant;
@@ -42,7 +42,7 @@ use crate::process::clock::Instant;
 const JITTER: f64 = 1.2;
 
 /// How long a candidate that was told to stop tries to give back a lease it may just be winning.
-const GIVE_BACK: Duration = Duration::from_secs(1);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a candidate that may not watch polls before it asks again; roles may arrive later.
 const FORBIDDEN_WATCH: Duration = Duration::from_secs(60);
@@ -105,7 +105,7 @@ pub struct Election {
     /// How many candidates the next release wakes, by the last record that said so.
     contenders: u32,
     /// Which share of their spread this candidate waits; none for what was free when it came.
-    fraction: Option<Share>,
+    fraction: Option<Fraction>,
     /// The number of the acquisition that this candidate last tried for in vain.
     refused: Option<u32>,
     /// How many acquisitions by others it has seen, as far as that matters.
@@ -246,7 +246,7 @@ impl Election {
     pub fn handle_stop(&mut self, now: Now) {
         match &mut self.phase {
             Phase::Waiting => self.step_back(now, Outcome::Stopped),
-            Phase::Releasing { until, .. } => *until = (*until).min(now.boot + GIVE_BACK),
+            Phase::Releasing { until, .. } => *until = (*until).min(now.boot + RELEASE_TIMEOUT),
             Phase::Holding { .. } | Phase::Finished => {}
         }
         self.decide(now);
@@ -261,7 +261,7 @@ impl Election {
         self.stop_watching();
         self.must_read |= !self.doubtful.is_empty();
         self.send_at = now.boot;
-        let until = now.boot + GIVE_BACK;
+        let until = now.boot + RELEASE_TIMEOUT;
         self.phase = Phase::Releasing { until, done: outcome, late: outcome, not_before: None };
     }
 

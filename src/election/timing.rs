@@ -38,12 +38,13 @@ impl Timing {
         renew_deadline: Duration,
         retry_period: Duration,
         lost_grace: Option<Duration>,
-    ) -> Result<Self, Unfit> {
-        let unfit = |option, value, reason: String, would_do| Err(Unfit { option, value, reason, would_do });
+    ) -> Result<Self, InvalidTiming> {
+        let unfit =
+            |option, value, reason: String, suggestion| Err(InvalidTiming { option, value, reason, suggestion });
         if lease_duration.is_zero() || lease_duration.subsec_nanos() != 0 {
-            let would_do = Duration::from_secs(lease_duration.as_secs() + 1);
+            let suggestion = Duration::from_secs(lease_duration.as_secs() + 1);
             let reason = "a lease stores whole seconds, at least one".into();
-            return unfit("--lease-duration", lease_duration, reason, would_do);
+            return unfit("--lease-duration", lease_duration, reason, suggestion);
         }
         if lease_duration > LONGEST_LEASE {
             let reason = format!("a lease cannot last longer than {}", format_duration(LONGEST_LEASE));
@@ -129,27 +130,27 @@ fn two_thirds(duration: Duration) -> Duration {
 
 /// A duration that does not fit the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
+pub struct InvalidTiming {
     option: &'static str,
     value: Duration,
     reason: String,
-    would_do: Duration,
+    suggestion: Duration,
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for InvalidTiming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { option, value, reason, would_do } = self;
-        write!(f, "{option} {}: {reason}; {} would do", format_duration(*value), format_duration(*would_do))
+        let Self { option, value, reason, suggestion } = self;
+        write!(f, "{option} {}: {reason}; {} would do", format_duration(*value), format_duration(*suggestion))
     }
 }
 
-impl std::error::Error for Unfit {}
+impl std::error::Error for InvalidTiming {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn timing(lease: u64, renew: u64, retry: u64, grace: Option<u64>) -> Result<Timing, Unfit> {
+    fn timing(lease: u64, renew: u64, retry: u64, grace: Option<u64>) -> Result<Timing, InvalidTiming> {
         let millis = Duration::from_millis;
         Timing::new(millis(lease), millis(renew), millis(retry), grace.map(millis))
     }
@@ -210,12 +211,12 @@ mod tests {
                         let (mut l, mut n, mut t, mut g) = (lease, renew, retry, grace);
                         let mut advice = 0;
                         while let Err(unfit) = timing(l, n, t, g) {
-                            let would_do = unfit.would_do.as_millis() as u64;
+                            let suggestion = unfit.suggestion.as_millis() as u64;
                             match unfit.option {
-                                "--lease-duration" => l = would_do,
-                                "--renew-deadline" => n = would_do,
-                                "--retry-period" => t = would_do,
-                                _ => g = Some(would_do),
+                                "--lease-duration" => l = suggestion,
+                                "--renew-deadline" => n = suggestion,
+                                "--retry-period" => t = suggestion,
+                                _ => g = Some(suggestion),
                             }
                             advice += 1;
                             assert!(advice <= 5, "{lease} {renew} {retry} {grace:?}: {unfit}");

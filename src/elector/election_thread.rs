@@ -71,7 +71,7 @@ impl ElectionThread {
                 Err(failure) => Err(failure.into()),
             };
             observer.tell(Update::ActsBy(None));
-            guard.say(ended.map(Event::Finished));
+            guard.send_result(ended.map(Event::Finished));
         })?;
         Ok(Self { events, arrived, notices })
     }
@@ -100,17 +100,17 @@ struct ToGuard {
 }
 
 impl ToGuard {
-    fn tell(&self, event: Event) {
-        self.say(Ok(event));
+    fn send(&self, event: Event) {
+        self.send_result(Ok(event));
     }
 
-    fn say(&self, event: anyhow::Result<Event>) {
+    fn send_result(&self, event: anyhow::Result<Event>) {
         let _ = self.events.send(event);
         let _ = self.arrived.write(1);
     }
 
     /// For the guard to find when it wakes for something else.
-    fn leave(&self, event: Event) {
+    fn send_without_waking(&self, event: Event) {
         let _ = self.events.send(Ok(event));
     }
 }
@@ -245,22 +245,22 @@ impl<'a> ElectionLoop<'a> {
             }
             Action::Unwatch => self.watch = None,
             // Looked at when it matters, with whatever wakes the guard: the claim itself is more urgent.
-            Action::Claiming => guard.leave(Event::Claiming),
-            Action::NotWon => guard.leave(Event::NotWon),
+            Action::Claiming => guard.send_without_waking(Event::Claiming),
+            Action::NotWon => guard.send_without_waking(Event::NotWon),
             Action::Lead(leadership) => self.lead(leadership, guard),
             Action::Extend(tenure) => {
                 // Whoever meddles again is said again.
                 self.news = None;
                 self.observations.held(tenure);
-                guard.tell(Event::Extend(tenure));
+                guard.send(Event::Extend(tenure));
             }
             Action::StepDown => {
                 journal::step_down(&self.name);
-                guard.tell(Event::StepDown);
+                guard.send(Event::StepDown);
             }
             Action::Lose { holder } => {
                 journal::taken(&self.name, &self.identity, &holder);
-                guard.tell(Event::Lose);
+                guard.send(Event::Lose);
             }
             Action::Tell(news) => self.tell(news),
             Action::Finish(outcome) => return Some(outcome),
@@ -275,7 +275,7 @@ impl<'a> ElectionLoop<'a> {
         environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
         environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token.clone()));
         // The command first: whoever waits for it waits for this.
-        guard.tell(Event::Lead { tenure, environment });
+        guard.send(Event::Lead { tenure, environment });
         journal::leading(&self.name, &fencing_token);
         self.observations.won(fencing_token, self.lock.uids(&uid));
         self.observations.held(tenure);

@@ -19,7 +19,7 @@ use crate::exit::{self, Exit};
 use crate::process::clock::{Instant, Timer};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals, asks_for_an_end};
+use crate::process::signals::{Inherited, Signals, is_termination_signal};
 use crate::process::terminal::Terminal;
 use crate::process::tree;
 use crate::telemetry::state::{Observer, Update};
@@ -39,7 +39,7 @@ pub struct Guard {
     timer: Timer,
     observer: Observer,
     /// Becomes readable when traffic was led away for an end; none where none is led.
-    led_away: Option<Arc<EventFd>>,
+    withdrawn: Option<Arc<EventFd>>,
     terminal: Option<Terminal>,
     kill: Option<Kill>,
 }
@@ -56,7 +56,7 @@ impl Guard {
         inherited: Inherited,
         policy: Policy,
         observer: Observer,
-        led_away: Option<Arc<EventFd>>,
+        withdrawn: Option<Arc<EventFd>>,
     ) -> io::Result<Self> {
         Ok(Self {
             policy,
@@ -68,7 +68,7 @@ impl Guard {
             inherited,
             timer: Timer::new()?,
             observer,
-            led_away,
+            withdrawn,
             terminal: None,
             kill: None,
         })
@@ -107,8 +107,8 @@ impl Guard {
                 self.policy.handle_supervisor_dead(Instant::now());
             }
             self.policy.handle_timeout(Instant::now());
-            if self.led_away.as_ref().is_some_and(|led_away| led_away.read().is_ok()) {
-                self.policy.handle_led_away();
+            if self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.read().is_ok()) {
+                self.policy.handle_withdrawn();
             }
             self.handle_signals();
             self.handle_children();
@@ -137,7 +137,7 @@ impl Guard {
 
     fn handle_signals(&mut self) {
         for signal in self.signals.receive() {
-            if !asks_for_an_end(signal) || !self.inherited.ignores(signal) {
+            if !is_termination_signal(signal) || !self.inherited.ignores(signal) {
                 self.policy.handle_signal(Instant::now(), signal);
             }
         }
@@ -163,7 +163,7 @@ impl Guard {
         match action {
             Action::Order(order) => self.order(&order),
             Action::Notify(notice) => self.election.notify(notice),
-            Action::TakeOver(failure) => self.take_over(failure),
+            Action::LastResort(failure) => self.kill_all(failure),
             Action::Tell(news) => self.tell(news),
             Action::End(exit) => return Some(exit),
         }
@@ -178,8 +178,8 @@ impl Guard {
         let _ = self.channel.send(order);
     }
 
-    fn take_over(&mut self, failure: Failure) {
-        journal::takes_over(failure);
+    fn kill_all(&mut self, failure: Failure) {
+        journal::last_resort(failure);
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.kill = Some(Kill::begin(Instant::now()));
         self.kill_children();
@@ -216,7 +216,7 @@ impl Guard {
             descriptors.push(PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN));
             descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
         }
-        descriptors.extend(self.led_away.as_ref().map(|led_away| PollFd::new(led_away.as_fd(), PollFlags::POLLIN)));
+        descriptors.extend(self.withdrawn.as_ref().map(|withdrawn| PollFd::new(withdrawn.as_fd(), PollFlags::POLLIN)));
         match poll(&mut descriptors, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

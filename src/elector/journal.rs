@@ -158,7 +158,7 @@ pub fn cannot_kill(what: &str) {
 }
 
 /// The guard takes the supervisor's place.
-pub fn takes_over(failure: Failure) {
+pub fn last_resort(failure: Failure) {
     let (reason, loss) = match failure {
         Failure::Died => ("supervisor_died", "the supervisor died"),
         Failure::Late => ("supervisor_late", "the supervisor did not have the command dead in time"),

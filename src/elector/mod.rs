@@ -108,11 +108,11 @@ fn guarded(
     tree::check().map_err(anyhow::Error::msg)?;
     let counts = counts(&config)?;
     let announcer = announcer(&config)?;
-    let led_away = announcer.as_ref().and_then(Announcer::led_away);
+    let withdrawn = announcer.as_ref().and_then(Announcer::withdrawn);
     let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts.clone());
-    let policy = Policy::new(&config.election.timing, led_away.is_some());
+    let policy = Policy::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
-    let exit = Guard::new(channel, supervisor, election, inherited, policy, observer, led_away)?.stand();
+    let exit = Guard::new(channel, supervisor, election, inherited, policy, observer, withdrawn)?.stand();
     announcer.into_iter().for_each(Announcer::finish);
     Ok((exit?, counts.counted()))
 }

@@ -17,101 +17,30 @@
 //! What has come together is handed in in this order: reports, events, the supervisor's death, the time,
 //! signals, children.
 
+mod protocol;
+
 use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
+pub use self::protocol::{Action, Event, Failure, News, Notice};
 use crate::channel::{End, Gone, Order, Report};
 use crate::election::Outcome;
 use crate::election::tenure::Tenure;
 use crate::election::timing::Timing;
 use crate::exit::{self, Exit};
 use crate::process::clock::Instant;
-use crate::process::signals::{asks_for_an_end, is_relayed};
+use crate::process::signals::{is_relayed, is_termination_signal};
 use crate::telemetry::metrics::Loss;
 
 /// How long the end is put off for a lease that may just have been won; the election takes a second.
-const GIVE_BACK: Duration = Duration::from_millis(1100);
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
 /// How long the end is put off for an election that has nothing to give back.
-const GOOD_BYE: Duration = Duration::from_millis(50);
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a command is not asked to end for the traffic to be led away.
-const LEADING_AWAY: Duration = Duration::from_secs(1);
-
-/// What the election tells the guard.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// From here on a lease may be won that has to be given back.
-    Claiming,
-    /// It was not won.
-    NotWon,
-    /// The lease is won: here is what the command may know of it.
-    Lead {
-        tenure: Tenure,
-        environment: Vec<(String, String)>,
-    },
-    Extend(Tenure),
-    /// End the command as if leaderrun were told to end.
-    StepDown,
-    Lose,
-    Finished(Outcome),
-}
-
-/// What the guard tells the election.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Notice {
-    /// Nothing of the command is left; it may have ended well, with status 0.
-    TreeGone { well: bool },
-    /// Come to an end.
-    Stop,
-}
-
-/// What to do next.
-#[derive(Clone, Debug, PartialEq, Hash)]
-pub enum Action {
-    /// Tell the supervisor.
-    Order(Order),
-    /// Tell the election.
-    Notify(Notice),
-    /// Kill the supervisor, and then every descendant, again and again, until none is left.
-    TakeOver(Failure),
-    /// Something worth telling.
-    Tell(News),
-    /// End leaderrun.
-    End(Exit),
-}
-
-/// How a supervisor can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
-    Died,
-    /// It did not have the command dead in time.
-    Late,
-}
-
-/// What people want to know of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum News {
-    /// The command may live for as long as this tenure lasts.
-    Leading(Tenure),
-    Lost(Loss),
-    /// The command is about to be asked to end.
-    Ending,
-    CommandEnded(End),
-    /// Nothing of the command is left.
-    Gone,
-    NotAcquired,
-    /// The lease was given back.
-    Released,
-    NotReleased,
-    /// The command is asked to end by this signal, for the first time.
-    AskedToEnd(i32),
-    /// This signal ended the wait for the lease.
-    WaitsNoLonger(i32),
-    /// There was no command, and now there will be none.
-    SupervisorDied,
-}
+const WITHDRAWAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Signals that ask for an end, while traffic is led away.
 #[derive(Clone, Debug, Hash)]
@@ -145,10 +74,10 @@ pub struct Policy {
     routes: bool,
     started: bool,
     /// It is led away, since the command is to end.
-    leads_away: bool,
+    withdraws: bool,
     held: Option<Held>,
     /// The first signal that asked for an end since the lease was won.
-    asked_to_end: Option<i32>,
+    termination_signal: Option<i32>,
     actions: VecDeque<Action>,
 }
 
@@ -163,9 +92,9 @@ impl Policy {
             longest_release,
             routes,
             started: false,
-            leads_away: false,
+            withdraws: false,
             held: None,
-            asked_to_end: None,
+            termination_signal: None,
             actions: VecDeque::new(),
         }
     }
@@ -268,11 +197,11 @@ impl Policy {
     /// The supervisor is dead, and what it said before was handed in.
     pub fn handle_supervisor_dead(&mut self, now: Instant) {
         match self.phase {
-            Phase::Leading { .. } => self.take_over(Failure::Died),
+            Phase::Leading { .. } => self.kill_all(Failure::Died),
             Phase::Waiting { .. } => {
                 self.tell(News::SupervisorDied);
                 self.notify(Notice::Stop);
-                self.phase = Phase::Ending { exit: Exit::with(exit::FAILED), until: now + GIVE_BACK };
+                self.phase = Phase::Ending { exit: Exit::with(exit::FAILED), until: now + RELEASE_TIMEOUT };
             }
             Phase::Killing | Phase::Ending { .. } => {}
         }
@@ -284,7 +213,7 @@ impl Policy {
             self.let_go();
         }
         match self.phase {
-            Phase::Leading { enforced, .. } if now >= enforced.last_resort() => self.take_over(Failure::Late),
+            Phase::Leading { enforced, .. } if now >= enforced.last_resort() => self.kill_all(Failure::Late),
             Phase::Ending { exit, until } if now >= until => self.actions.push_back(Action::End(exit)),
             _ => {}
         }
@@ -294,26 +223,26 @@ impl Policy {
     pub fn handle_signal(&mut self, now: Instant, signal: i32) {
         match &mut self.phase {
             Phase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
-            Phase::Waiting { claiming } if asks_for_an_end(signal) => {
-                let patience = if *claiming { GIVE_BACK } else { GOOD_BYE };
+            Phase::Waiting { claiming } if is_termination_signal(signal) => {
+                let patience = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
                 self.phase = Phase::Ending { exit: Exit::by_signal(signal), until: now + patience };
                 self.tell(News::WaitsNoLonger(signal));
                 self.notify(Notice::Stop);
             }
-            Phase::Ending { exit, until } if asks_for_an_end(signal) => {
-                *until = (*until).min(now + GIVE_BACK);
+            Phase::Ending { exit, until } if is_termination_signal(signal) => {
+                *until = (*until).min(now + RELEASE_TIMEOUT);
                 exit.may_rejoin = false;
                 self.notify(Notice::Stop);
             }
-            Phase::Killing if asks_for_an_end(signal) => {
-                self.asked_to_end.get_or_insert(signal);
+            Phase::Killing if is_termination_signal(signal) => {
+                self.termination_signal.get_or_insert(signal);
             }
             _ => {}
         }
     }
 
     /// The traffic was led away, or cannot be.
-    pub fn handle_led_away(&mut self) {
+    pub fn handle_withdrawn(&mut self) {
         self.let_go();
     }
 
@@ -328,7 +257,7 @@ impl Policy {
         match &mut self.phase {
             Phase::Waiting { claiming } => *claiming = true,
             // It crossed with the end.
-            Phase::Ending { until, .. } => *until = (*until).max(now + GIVE_BACK),
+            Phase::Ending { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
             Phase::Leading { .. } | Phase::Killing => {}
         }
     }
@@ -342,19 +271,19 @@ impl Policy {
         let Phase::Leading { .. } = self.phase else { return };
         // By a SIGHUP many commands only read their settings again, and by a SIGQUIT some show what they do.
         let is_no_request = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let asks = asks_for_an_end(signal) && !is_no_request;
-        if asks && self.asked_to_end.is_none() {
-            self.asked_to_end = Some(signal);
+        let asks = is_termination_signal(signal) && !is_no_request;
+        if asks && self.termination_signal.is_none() {
+            self.termination_signal = Some(signal);
             self.tell(News::AskedToEnd(signal));
         }
         if asks && self.routes {
-            if mem::replace(&mut self.leads_away, true) {
+            if mem::replace(&mut self.withdraws, true) {
                 // Who asks again does not want to wait.
                 self.let_go();
             } else {
                 self.tell(News::Ending);
                 if self.started {
-                    self.held = Some(Held { signal, until: now + LEADING_AWAY });
+                    self.held = Some(Held { signal, until: now + WITHDRAWAL_PATIENCE });
                     return;
                 }
             }
@@ -368,7 +297,7 @@ impl Policy {
         }
     }
 
-    fn take_over(&mut self, failure: Failure) {
+    fn kill_all(&mut self, failure: Failure) {
         if let Phase::Leading { lost: false, .. } = self.phase {
             self.tell(News::Lost(match failure {
                 Failure::Died => Loss::SupervisorDied,
@@ -376,12 +305,12 @@ impl Policy {
             }));
         }
         self.phase = Phase::Killing;
-        self.actions.push_back(Action::TakeOver(failure));
+        self.actions.push_back(Action::LastResort(failure));
     }
 
     /// Nothing of the command is left: the lease is given back.
     fn end(&mut self, now: Instant, mut exit: Exit, well: bool) {
-        exit.may_rejoin &= self.asked_to_end.is_none();
+        exit.may_rejoin &= self.termination_signal.is_none();
         self.phase = Phase::Ending { exit, until: now + self.longest_release };
         self.tell(News::Gone);
         self.notify(Notice::TreeGone { well });
@@ -396,7 +325,7 @@ impl Policy {
             // For want of processes or memory, which says nothing about the command.
             End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => Exit::with(exit::FAILED),
             End::NotExecuted(_) => Exit::with(exit::NOT_EXECUTABLE),
-            End::NotStarted => self.asked_to_end.map_or(Exit::AFTER_LOSS, Exit::by_signal),
+            End::NotStarted => self.termination_signal.map_or(Exit::AFTER_LOSS, Exit::by_signal),
         }
     }
 

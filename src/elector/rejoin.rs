@@ -15,7 +15,7 @@ use nix::unistd::execve;
 
 use crate::process::clock::{Instant, Timer};
 use crate::process::environment;
-use crate::process::signals::{Inherited, Signals, asks_for_an_end};
+use crate::process::signals::{Inherited, Signals, is_termination_signal};
 
 /// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
@@ -72,7 +72,7 @@ fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
     let end = Instant::now() + duration;
     timer.set(Some(end))?;
     loop {
-        let ends = |signal: &i32| asks_for_an_end(*signal) && !inherited.ignores(*signal);
+        let ends = |signal: &i32| is_termination_signal(*signal) && !inherited.ignores(*signal);
         if let Some(signal) = signals.receive().into_iter().find(ends) {
             return Ok(Some(signal));
         }

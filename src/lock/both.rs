@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready, try_join};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::pair::{Pair, Place};
+use super::pair::{Member, Pair};
 use super::{Lock, LockError, LockErrorKind, ObjectLock};
 use crate::election::WatchEvent;
 use crate::election::record::{Record, RunId, Stored, Version};
@@ -41,12 +41,12 @@ impl BothLocks {
         let [(_, first), (_, second)] = before.writes(expected.as_ref()).ok_or_else(conflict)?;
         let written = put(&self.first, first, record.clone()).await?;
         let version = written.version.clone();
-        self.note(|seen| seen.note(Place::First, Some(written)));
+        self.note(|seen| seen.note(Member::First, Some(written)));
         let claims = record.is_marked_by(&self.run) && !before.bears_mark_of(&self.run);
         let taken_back = record.clone().taken_back(&self.run);
         let refusal = match put(&self.second, second, record).await {
             Ok(written) => {
-                let both = self.note(|seen| seen.note(Place::Second, Some(written)));
+                let both = self.note(|seen| seen.note(Member::Second, Some(written)));
                 return both.ok_or_else(|| LockError::new(LockErrorKind::Unknown, "written and gone"));
             }
             Err(refusal) => refusal,
@@ -54,15 +54,15 @@ impl BothLocks {
         // A claim that certainly does not get both keeps nobody out of the first.
         if claims && refusal.kind != LockErrorKind::Unknown {
             let free = self.first.update(version, taken_back).await?;
-            self.note(|seen| seen.note(Place::First, Some(free)));
+            self.note(|seen| seen.note(Member::First, Some(free)));
         }
         Err(refusal)
     }
 
-    fn object(&self, place: Place) -> &ObjectLock {
-        match place {
-            Place::First => &self.first,
-            Place::Second => &self.second,
+    fn object(&self, member: Member) -> &ObjectLock {
+        match member {
+            Member::First => &self.first,
+            Member::Second => &self.second,
         }
     }
 
@@ -77,17 +77,17 @@ impl BothLocks {
         seen.stored(&self.run)
     }
 
-    fn changes(&self, place: Place) -> BoxStream<'_, Result<WatchEvent, LockError>> {
-        let from = self.seen().of(place).map(|stored| stored.version.clone());
-        let events = self.object(place).watch(from);
+    fn changes(&self, member: Member) -> BoxStream<'_, Result<WatchEvent, LockError>> {
+        let from = self.seen().of(member).map(|stored| stored.version.clone());
+        let events = self.object(member).watch(from);
         let events = events.filter_map(move |event| {
             let stored = match event {
                 Ok(WatchEvent::Changed(stored)) => Some(stored),
                 Ok(WatchEvent::Deleted) => None,
                 other => return ready(Some(other)),
             };
-            let both = self.note(|seen| seen.note(place, stored));
-            let is_news = !self.seen().is_half_claimed(place, &self.run);
+            let both = self.note(|seen| seen.note(member, stored));
+            let is_news = !self.seen().is_half_claimed(member, &self.run);
             ready(is_news.then(|| Ok(both.map_or(WatchEvent::Deleted, WatchEvent::Changed))))
         });
         // One of the two ending cleanly ends both: the election takes them up again together.
@@ -116,7 +116,7 @@ impl Lock for BothLocks {
     }
 
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
-        stream::select(self.changes(Place::First), self.changes(Place::Second)).boxed()
+        stream::select(self.changes(Member::First), self.changes(Member::Second)).boxed()
     }
 
     /// That of the second object: the kind that stays when the move is over.

@@ -39,11 +39,11 @@ const WARY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// A record in a file.
 pub struct FileLock {
-    place: Arc<Place>,
+    record_file: Arc<RecordFile>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct RecordFile {
     path: PathBuf,
     folder: PathBuf,
     lock_file: PathBuf,
@@ -73,52 +73,52 @@ impl FileLock {
         let mut lock_name = OsString::from(name);
         lock_name.push(".lock");
         let (path, lock_file) = (folder.join(name), folder.join(lock_name));
-        let place = Place { path, folder, lock_file, attempt };
-        if fs::symlink_metadata(&place.path).is_ok_and(|found| !found.is_file()) {
+        let record_file = RecordFile { path, folder, lock_file, attempt };
+        if fs::symlink_metadata(&record_file.path).is_ok_and(|found| !found.is_file()) {
             anyhow::bail!("it is a link, a folder or a device, not a file of its own");
         }
-        place.read()?;
-        Ok(Self { place: Arc::new(place) })
+        record_file.read()?;
+        Ok(Self { record_file: Arc::new(record_file) })
     }
 
     /// The file that is locked while the record is written.
     pub fn lock_file(&self) -> &Path {
-        &self.place.lock_file
+        &self.record_file.lock_file
     }
 
     async fn on<T, F>(&self, request: F) -> Result<T, LockError>
     where
         T: Send + 'static,
-        F: FnOnce(&Place) -> Result<T, LockError> + Send + 'static,
+        F: FnOnce(&RecordFile) -> Result<T, LockError> + Send + 'static,
     {
-        let place = Arc::clone(&self.place);
-        let done = spawn_blocking(move || request(&place)).await;
+        let record_file = Arc::clone(&self.record_file);
+        let done = spawn_blocking(move || request(&record_file)).await;
         done.unwrap_or_else(|failure| Err(LockError::new(LockErrorKind::Unknown, failure.to_string())))
     }
 }
 
 impl Lock for FileLock {
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>> {
-        self.on(|place| Ok(place.read()?.map(stored))).boxed()
+        self.on(|record_file| Ok(record_file.read()?.map(stored))).boxed()
     }
 
     fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
-        self.on(|place| place.replace(None, record)).boxed()
+        self.on(|record_file| record_file.replace(None, record)).boxed()
     }
 
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
-        self.on(|place| place.replace(Some(version), record)).boxed()
+        self.on(|record_file| record_file.replace(Some(version), record)).boxed()
     }
 
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
-        let watch = match FolderWatch::new(&self.place) {
+        let watch = match FolderWatch::new(&self.record_file) {
             Ok(watch) => watch,
-            Err(failure) => return stream::iter([Err(refused("watch", &self.place.folder, &failure))]).boxed(),
+            Err(failure) => return stream::iter([Err(refused("watch", &self.record_file.folder, &failure))]).boxed(),
         };
         // Looks once at the beginning, for what changed before the watch began.
         stream::unfold((watch, true), async |(watch, first)| {
             if !first && let Err(failure) = watch.changed().await {
-                return Some((Err(refused("watch", &self.place.folder, &failure)), (watch, false)));
+                return Some((Err(refused("watch", &self.record_file.folder, &failure)), (watch, false)));
             }
             let event = self.get().await.map(|stored| stored.map_or(WatchEvent::Deleted, WatchEvent::Changed));
             Some((event, (watch, false)))
@@ -127,7 +127,7 @@ impl Lock for FileLock {
     }
 }
 
-impl Place {
+impl RecordFile {
     fn read(&self) -> Result<Option<Contents>, LockError> {
         let mut text = Vec::new();
         match OpenOptions::new().read(true).custom_flags(WARY).open(&self.path) {
@@ -197,9 +197,9 @@ impl Place {
     }
 
     fn is_lock_file(&self, file: &File) -> bool {
-        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let record_file = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         let (Ok(opened), Ok(there)) = (file.metadata(), fs::metadata(&self.lock_file)) else { return false };
-        place(opened) == place(there)
+        record_file(opened) == record_file(there)
     }
 
     fn refusal(&self, reason: &str) -> LockError {
@@ -230,12 +230,12 @@ struct FolderWatch {
 }
 
 impl FolderWatch {
-    fn new(place: &Place) -> io::Result<Self> {
+    fn new(record_file: &RecordFile) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let gone = AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE;
         let changes = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE | gone;
-        inotify.add_watch(&place.folder, changes | AddWatchFlags::IN_ONLYDIR)?;
-        let file_name = place.path.file_name().unwrap_or_default().to_owned();
+        inotify.add_watch(&record_file.folder, changes | AddWatchFlags::IN_ONLYDIR)?;
+        let file_name = record_file.path.file_name().unwrap_or_default().to_owned();
         Ok(Self { inotify: Readable::new(inotify)?, file_name })
     }
 
@@ -258,64 +258,70 @@ impl FolderWatch {
 mod tests {
     use super::*;
 
-    fn place() -> (tempfile::TempDir, Place) {
+    fn record_file() -> (tempfile::TempDir, RecordFile) {
         let folder = tempfile::tempdir().unwrap();
         let lock = FileLock::new(&folder.path().join("job"), Duration::from_millis(50)).unwrap();
-        (folder, Arc::into_inner(lock.place).unwrap())
+        (folder, Arc::into_inner(lock.record_file).unwrap())
     }
 
     #[test]
     fn a_write_needs_the_version_that_is_there() {
-        let (_folder, place) = place();
-        let first = place.replace(None, Record::default()).unwrap();
-        assert_eq!(place.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
-        let second = place.replace(Some(first.version.clone()), Record::default()).unwrap();
+        let (_folder, record_file) = record_file();
+        let first = record_file.replace(None, Record::default()).unwrap();
+        assert_eq!(record_file.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
+        let second = record_file.replace(Some(first.version.clone()), Record::default()).unwrap();
         assert_eq!(second.version.resource_version, "2");
-        assert_eq!(place.replace(Some(first.version), Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
+        assert_eq!(
+            record_file.replace(Some(first.version), Record::default()).unwrap_err().kind,
+            LockErrorKind::Conflict
+        );
     }
 
     #[test]
     fn a_file_made_anew_is_another_one() {
-        let (_folder, place) = place();
-        let before = place.replace(None, Record::default()).unwrap();
-        fs::remove_file(&place.path).unwrap();
-        place.replace(None, Record::default()).unwrap();
-        assert_eq!(place.replace(Some(before.version), Record::default()).unwrap_err().kind, LockErrorKind::Conflict);
+        let (_folder, record_file) = record_file();
+        let before = record_file.replace(None, Record::default()).unwrap();
+        fs::remove_file(&record_file.path).unwrap();
+        record_file.replace(None, Record::default()).unwrap();
+        assert_eq!(
+            record_file.replace(Some(before.version), Record::default()).unwrap_err().kind,
+            LockErrorKind::Conflict
+        );
     }
 
     #[test]
     fn nobody_writes_while_another_process_has_the_lock_file() {
-        let (_folder, place) = place();
-        let exclusive = place.lock().unwrap();
-        assert_eq!(place.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Refused);
+        let (_folder, record_file) = record_file();
+        let exclusive = record_file.lock().unwrap();
+        assert_eq!(record_file.replace(None, Record::default()).unwrap_err().kind, LockErrorKind::Refused);
         drop(exclusive);
-        place.replace(None, Record::default()).unwrap();
+        record_file.replace(None, Record::default()).unwrap();
     }
 
     #[test]
     fn links_and_fifos_beside_it_are_not_used() {
-        let (folder, place) = place();
-        let (victim, mut temporary) = (folder.path().join("victim"), place.lock_file.clone().into_os_string());
+        let (folder, record_file) = record_file();
+        let (victim, mut temporary) = (folder.path().join("victim"), record_file.lock_file.clone().into_os_string());
         temporary.push(".new");
         let temporary = PathBuf::from(temporary);
         fs::write(&victim, "precious").unwrap();
-        for beside in [&temporary, &place.lock_file] {
+        for beside in [&temporary, &record_file.lock_file] {
             let _ = fs::remove_file(beside);
             std::os::unix::fs::symlink(&victim, beside).unwrap();
-            place.replace(None, Record::default()).unwrap_err();
+            record_file.replace(None, Record::default()).unwrap_err();
             fs::remove_file(beside).unwrap();
         }
         nix::unistd::mkfifo(&temporary, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        place.replace(None, Record::default()).unwrap_err();
+        record_file.replace(None, Record::default()).unwrap_err();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]
     fn what_is_no_file_is_refused() {
-        let (folder, place) = place();
-        place.replace(None, Record::default()).unwrap();
+        let (folder, record_file) = record_file();
+        record_file.replace(None, Record::default()).unwrap();
         let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&place.path, &link).unwrap();
+        std::os::unix::fs::symlink(&record_file.path, &link).unwrap();
         for not_a_file in [link.as_path(), folder.path()] {
             assert!(FileLock::new(not_a_file, Duration::from_millis(50)).is_err());
         }

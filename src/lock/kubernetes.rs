@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tower::util::MapResponseLayer;
 
 use super::resource::error;
-use super::{LockError, bounded};
+use super::{LockError, response_limit};
 
 /// What the command line says about the cluster.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +108,7 @@ async fn find_config(options: &ClusterOptions) -> Result<Config> {
     Config::from_custom_kubeconfig(from, &select).await.context("the kubeconfig cannot be used")
 }
 
-/// What of an answer is limited; see [`bounded`].
+/// What of an answer is limited; see [`response_limit`].
 #[derive(Clone, Copy)]
 enum Limit {
     Whole,
@@ -129,7 +129,7 @@ async fn client(config: &Config, limit: Limit) -> Result<Client> {
 fn build(config: &Config, limit: Limit) -> Result<Client> {
     let client = ClientBuilder::try_from(config.clone()).context("cannot prepare a connection to the API server")?;
     Ok(match limit {
-        Limit::Whole => client.with_layer(&MapResponseLayer::new(bounded::whole)).build(),
-        Limit::Lines => client.with_layer(&MapResponseLayer::new(bounded::lines)).build(),
+        Limit::Whole => client.with_layer(&MapResponseLayer::new(response_limit::whole)).build(),
+        Limit::Lines => client.with_layer(&MapResponseLayer::new(response_limit::lines)).build(),
     })
 }

@@ -2,7 +2,6 @@
 
 mod annotation;
 mod both;
-mod bounded;
 mod file;
 pub mod kubernetes;
 mod lease;
@@ -10,8 +9,9 @@ mod name;
 mod object;
 mod open;
 pub mod pair;
+pub mod rbac;
 pub mod resource;
-pub mod rights;
+mod response_limit;
 
 use std::fmt;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub use self::file::FileLock;
 pub use self::name::{Kind, LockName, check_label, check_name};
 pub use self::object::ObjectLock;
 pub use self::open::{OPEN, open};
+pub use self::rbac::{Rule, collection_path};
 pub use self::resource::ObjectName;
-pub use self::rights::{Rule, collection_path};
 use crate::election::WatchEvent;
 use crate::election::record::{Record, Stored, Version};
 

@@ -21,7 +21,7 @@ const SEPARATOR: char = '+';
 
 /// One of the two objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Member {
     /// Where the present candidates look.
     First,
     /// Where the future ones will.
@@ -42,18 +42,18 @@ impl Pair {
     }
 
     /// What one of them has.
-    pub fn of(&self, place: Place) -> Option<&Stored> {
-        match place {
-            Place::First => self.first.as_ref(),
-            Place::Second => self.second.as_ref(),
+    pub fn of(&self, member: Member) -> Option<&Stored> {
+        match member {
+            Member::First => self.first.as_ref(),
+            Member::Second => self.second.as_ref(),
         }
     }
 
     /// Takes in what one of them has.
-    pub fn note(&mut self, place: Place, stored: Option<Stored>) {
-        match place {
-            Place::First => self.first = stored,
-            Place::Second => self.second = stored,
+    pub fn note(&mut self, member: Member, stored: Option<Stored>) {
+        match member {
+            Member::First => self.first = stored,
+            Member::Second => self.second = stored,
         }
     }
 
@@ -64,9 +64,9 @@ impl Pair {
 
     /// Whether what one of them has is half a claim of this run: no news to it, which hears by the answer what becomes
     /// of the claim.
-    pub fn is_half_claimed(&self, place: Place, run: &RunId) -> bool {
+    pub fn is_half_claimed(&self, member: Member, run: &RunId) -> bool {
         let by_us = |stored: &Stored| stored.record.is_marked_by(run);
-        self.of(place).is_some_and(by_us) && !self.stored(run).is_some_and(|both| by_us(&both))
+        self.of(member).is_some_and(by_us) && !self.stored(run).is_some_and(|both| by_us(&both))
     }
 
     /// What both make together; `run` is whose writes are ours.
@@ -76,9 +76,9 @@ impl Pair {
 
     /// A write that replaces this version of both: what it replaces in the one, and then in the other.
     /// Nothing when that is not what was last seen.
-    pub fn writes(&self, replaced: Option<&Version>) -> Option<[(Place, Option<Version>); 2]> {
-        let write = |place| (place, self.of(place).map(|stored| stored.version.clone()));
-        (self.version().as_ref() == replaced).then(|| [Place::First, Place::Second].map(write))
+    pub fn writes(&self, replaced: Option<&Version>) -> Option<[(Member, Option<Version>); 2]> {
+        let write = |member| (member, self.of(member).map(|stored| stored.version.clone()));
+        (self.version().as_ref() == replaced).then(|| [Member::First, Member::Second].map(write))
     }
 
     /// That part of a resourceVersion of both that is the second object's.
@@ -225,9 +225,9 @@ mod tests {
         use RunState::Held;
         let us = RunId::new("us");
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
-        assert!(half.is_half_claimed(Place::First, &us) && !half.is_half_claimed(Place::Second, &us));
+        assert!(half.is_half_claimed(Member::First, &us) && !half.is_half_claimed(Member::Second, &us));
         for whole in [Pair::new(stored("us", Held, 2), stored("us", Held, 2)), Pair::new(stored("a", Held, 2), None)] {
-            assert!(!whole.is_half_claimed(Place::First, &us));
+            assert!(!whole.is_half_claimed(Member::First, &us));
         }
     }
 
@@ -258,9 +258,9 @@ mod tests {
         let pair = Pair::new(stored("a", RunState::Released, 1), None);
         let version = pair.stored(&RunId::new("us")).unwrap().version;
         let [first, second] = pair.writes(Some(&version)).unwrap();
-        assert_eq!(first, (Place::First, Some(Version { uid: "u".into(), resource_version: "1".into() })));
-        assert_eq!(second, (Place::Second, None));
+        assert_eq!(first, (Member::First, Some(Version { uid: "u".into(), resource_version: "1".into() })));
+        assert_eq!(second, (Member::Second, None));
         assert_eq!(pair.writes(None), None);
-        assert_eq!(Pair::default().writes(None), Some([(Place::First, None), (Place::Second, None)]));
+        assert_eq!(Pair::default().writes(None), Some([(Member::First, None), (Member::Second, None)]));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::api::DynamicObject;
 use kube::core::Status;
 
-use super::rights::{Rule, role};
+use super::rbac::{Rule, role};
 use super::{LockError, LockErrorKind};
 use crate::election::record::Record;
 use crate::telemetry::log;

@@ -154,7 +154,7 @@ pub fn is_relayed(signal: i32) -> bool {
 }
 
 /// Whether a signal means that leaderrun shall end, as long as there is no command to relay it to.
-pub fn asks_for_an_end(signal: i32) -> bool {
+pub fn is_termination_signal(signal: i32) -> bool {
     matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 

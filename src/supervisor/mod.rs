@@ -26,7 +26,7 @@ use crate::process::clock::{Instant, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals, asks_for_an_end};
+use crate::process::signals::{Inherited, Signals, is_termination_signal};
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
 use crate::telemetry::log::printable;
@@ -36,7 +36,7 @@ const TERMINAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the supervisor has to know from the command line.
 #[derive(Debug)]
-pub struct Job {
+pub struct SupervisorConfig {
     pub command: Vec<OsString>,
     pub stop_options: StopOptions,
     /// Variables that set leaderrun's own options, which the command does not inherit.
@@ -45,10 +45,10 @@ pub struct Job {
 }
 
 /// Runs the supervisor until the elector is dead or kills it. Never returns.
-pub fn run(job: Job, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> ! {
+pub fn run(config: SupervisorConfig, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> ! {
     // Without a word: stderr is the command's, and might block. The elector says that this process is gone.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    let failed = match Supervisor::new(job, channel, elector, inherited) {
+    let failed = match Supervisor::new(config, channel, elector, inherited) {
         Ok(mut supervisor) => supervisor.supervise(),
         Err(error) => Err(error),
     };
@@ -57,7 +57,7 @@ pub fn run(job: Job, channel: SupervisorEnd, elector: Pid, inherited: Inherited)
 }
 
 struct Supervisor {
-    job: Job,
+    config: SupervisorConfig,
     program: Program,
     policy: Policy,
     channel: SupervisorEnd,
@@ -82,21 +82,21 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(job: Job, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> io::Result<Self> {
+    fn new(config: SupervisorConfig, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> io::Result<Self> {
         let elector_fd = PidFd::open(elector)?;
         if nix::unistd::getppid() != elector {
             return Err(io::Error::other("the elector died before it could be watched"));
         }
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         tree::adopt_orphans()?;
-        let deadline = Deadline::new(&job.run.to_string());
+        let deadline = Deadline::new(&config.run.to_string());
         if let Err(reason) = &deadline {
             let _ = channel.send(&Report::Remark(Remark::NoCheck { reason: reason.to_string() }));
         }
         Ok(Self {
-            program: Program::new(&job.command).map_err(io::Error::other)?,
-            policy: Policy::new(job.stop_options.clone()),
-            job,
+            program: Program::new(&config.command).map_err(io::Error::other)?,
+            policy: Policy::new(config.stop_options.clone()),
+            config,
             channel,
             elector: elector_fd,
             elector_gone: false,
@@ -156,7 +156,7 @@ impl Supervisor {
             let number = deadline.as_fd().as_raw_fd();
             added.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
         }
-        self.program.set_environment(&self.job.own_variables, &added);
+        self.program.set_environment(&self.config.own_variables, &added);
     }
 
     fn handle_exec(&mut self) {
@@ -234,7 +234,7 @@ impl Supervisor {
             Action::Start => self.start(),
             Action::Signal(signal) => self.signal(signal),
             Action::Stop => {
-                let signal = self.job.stop_options.stop_signal;
+                let signal = self.config.stop_options.stop_signal;
                 self.remark(Remark::Stopping { signal });
                 self.signal(signal);
             }
@@ -253,7 +253,7 @@ impl Supervisor {
             self.take_foreground(main);
         }
         spawn::signal_group(main, signal);
-        if signal == self.job.stop_options.stop_signal || asks_for_an_end(signal) {
+        if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
             // A stopped process takes no signal but SIGKILL until it is continued.
             spawn::signal_group(main, libc::SIGCONT);
         }
@@ -359,7 +359,7 @@ impl Supervisor {
     }
 
     fn not_executed(&self, reason: impl Into<String>) -> Remark {
-        let command = printable(&self.job.command[0].to_string_lossy());
+        let command = printable(&self.config.command[0].to_string_lossy());
         Remark::NotExecuted { command, reason: reason.into() }
     }
 

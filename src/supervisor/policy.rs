@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::channel::{End, Gone, Order, Reason};
 use crate::election::tenure::Tenure;
 use crate::process::clock::Instant;
-use crate::process::signals::asks_for_an_end;
+use crate::process::signals::is_termination_signal;
 
 /// What the command line says about ending the command.
 #[derive(Clone, Debug, Hash)]
@@ -207,7 +207,7 @@ impl Policy {
                     self.kill_by(now + after, Reason::AskedToEnd);
                 }
             }
-            Main::NotStarted if asks_for_an_end(signal) => {
+            Main::NotStarted if is_termination_signal(signal) => {
                 self.end_asked_for = true;
                 self.report_not_started();
             }

@@ -410,8 +410,8 @@ impl World<'_> {
             match action {
                 guard::Action::Order(order) => self.order(run, order),
                 guard::Action::Notify(notice) => self.notify(run, notice),
-                guard::Action::TakeOver(Failure::Late) if self.is_broken(Rule::LastResort) => {}
-                guard::Action::TakeOver(_) => self.take_over(run),
+                guard::Action::LastResort(Failure::Late) if self.is_broken(Rule::LastResort) => {}
+                guard::Action::LastResort(_) => self.kill_all(run),
                 guard::Action::Tell(_) => {}
                 guard::Action::End(_) => self.exit(run),
             }
@@ -435,7 +435,7 @@ impl World<'_> {
         self.act(run);
     }
 
-    fn take_over(&mut self, run: usize) {
+    fn kill_all(&mut self, run: usize) {
         self.tell(|world| format!("{}'s guard takes over", world.state.runs[run].name()));
         self.state.runs[run].supervisor = Process::Dead;
         self.kill(run);

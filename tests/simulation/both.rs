@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use leaderrun::election::record::{Record, RunId, Version};
 use leaderrun::election::{Reply, Request};
-use leaderrun::lock::pair::{Pair, Place};
+use leaderrun::lock::pair::{Member, Pair};
 
 #[derive(Debug, Default)]
 pub struct Both {
@@ -14,8 +14,8 @@ pub struct Both {
     read: Option<Pair>,
     /// What a write has still to write, and where.
     record: Record,
-    writes: VecDeque<(Place, Option<Version>)>,
-    under_way: Option<Place>,
+    writes: VecDeque<(Member, Option<Version>)>,
+    under_way: Option<Member>,
     /// Nothing of ours was in either before.
     claims: bool,
     /// How the second of two writes failed, while the first is taken back.
@@ -24,7 +24,7 @@ pub struct Both {
 
 /// What comes next of a request to both.
 pub enum Next {
-    Send(Place, Request),
+    Send(Member, Request),
     Answer(Reply),
 }
 
@@ -37,7 +37,7 @@ impl Both {
         let (replaced, record) = match request {
             Request::Get => {
                 self.read = Some(Pair::default());
-                return self.send(Place::First, Request::Get);
+                return self.send(Member::First, Request::Get);
             }
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
@@ -54,8 +54,8 @@ impl Both {
         match (reply, &mut self.read) {
             (Reply::Read(stored), Some(read)) => {
                 read.note(place, stored);
-                if place == Place::First {
-                    return self.send(Place::Second, Request::Get);
+                if place == Member::First {
+                    return self.send(Member::Second, Request::Get);
                 }
                 self.seen = self.read.take().unwrap_or_default();
                 Next::Answer(Reply::Read(self.seen.stored(run)))
@@ -68,10 +68,10 @@ impl Both {
                 let both = self.seen.stored(run).map_or(Reply::Unknown { retry_after: None }, Reply::Written);
                 self.write_next().unwrap_or(Next::Answer(both))
             }
-            (reply @ (Reply::Conflict | Reply::Refused { .. }), None) if place == Place::Second && self.claims => {
+            (reply @ (Reply::Conflict | Reply::Refused { .. }), None) if place == Member::Second && self.claims => {
                 self.failed = Some(reply);
-                let first = self.seen.of(Place::First).expect("it was just written").version.clone();
-                self.send(Place::First, Request::Update(first, self.record.clone().taken_back(run)))
+                let first = self.seen.of(Member::First).expect("it was just written").version.clone();
+                self.send(Member::First, Request::Update(first, self.record.clone().taken_back(run)))
             }
             (reply, _) => Next::Answer(reply),
         }
@@ -79,7 +79,7 @@ impl Both {
 
     /// What the first of the two has.
     pub fn first_record(&self) -> Record {
-        self.seen.of(Place::First).map(|stored| stored.record.clone()).unwrap_or_default()
+        self.seen.of(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
     }
 
     fn write_next(&mut self) -> Option<Next> {
@@ -94,7 +94,7 @@ impl Both {
         ))
     }
 
-    fn send(&mut self, place: Place, request: Request) -> Next {
+    fn send(&mut self, place: Member, request: Request) -> Next {
         self.under_way = Some(place);
         Next::Send(place, request)
     }

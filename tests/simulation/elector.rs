@@ -7,7 +7,7 @@ use leaderrun::election::record::{RunId, Stored};
 use leaderrun::election::tenure::Tenure;
 use leaderrun::election::{Action, Election, ElectionConfig, Leadership, Now, Outcome, Reply, Request, WatchEvent};
 use leaderrun::elector::policy::{self, Notice, Policy};
-use leaderrun::lock::pair::{Pair, Place};
+use leaderrun::lock::pair::{Member, Pair};
 use leaderrun::process::clock::Instant;
 
 use crate::both::{Both, Next};
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    fn send_to(&mut self, run: usize, place: Place, request: Request) {
+    fn send_to(&mut self, run: usize, place: Member, request: Request) {
         let elector = &mut self.runs[run].elector;
         elector.requests += 1;
         elector.awaited = Some(elector.requests);

@@ -52,7 +52,7 @@ impl World {
             match action {
                 Action::Order(order) => self.order(run, order),
                 Action::Notify(notice) => self.notify(run, notice),
-                Action::TakeOver(failure) => self.take_over(run, failure, now),
+                Action::LastResort(failure) => self.kill_all(run, failure, now),
                 Action::Tell(_) => {}
                 Action::End(exit) => return self.elector_exits(run, exit),
             }
@@ -85,7 +85,7 @@ impl World {
         policy.handle_supervisor_dead(now);
     }
 
-    fn take_over(&mut self, run: usize, failure: Failure, now: Instant) {
+    fn kill_all(&mut self, run: usize, failure: Failure, now: Instant) {
         tell!(self, "{}'s guard takes over: its supervisor failed, {failure:?}", self.name(run));
         if self.runs[run].supervisor.alive {
             self.soon(2 * MILLISECOND, world::Event::SupervisorDies { run });

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use leaderrun::election::record::Record;
-use leaderrun::lock::pair::Place;
+use leaderrun::lock::pair::Member;
 use leaderrun::process::clock::Instant;
 
 use crate::clock::{SECOND, Time, wall};
@@ -174,8 +174,8 @@ impl World {
         let Run { host, ended_well, .. } = self.runs[run];
         let hold = self.hosts[host].plan.min_hold.filter(|_| ended_well && self.plan.right_walls);
         let (store, other) = match self.plan.hosts[host].lock.last() {
-            Place::First => (&self.store, &self.second),
-            Place::Second => (&self.second, &self.store),
+            Member::First => (&self.store, &self.second),
+            Member::Second => (&self.second, &self.store),
         };
         let acquired = store.record().and_then(|record| record.acquire_time);
         // What somebody left there who is dead hides what is here from those who look at both.

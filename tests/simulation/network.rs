@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leaderrun::election::record::{Record, RunState, Stored, Version};
 use leaderrun::election::{Reply, Request, WatchEvent};
-use leaderrun::lock::pair::Place;
+use leaderrun::lock::pair::Member;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::plan::LockKind;
@@ -24,7 +24,7 @@ pub struct ServerWatch {
 
 impl World {
     /// A request leaves its machine.
-    pub fn transmit(&mut self, run: usize, number: u32, place: Place, request: Box<Request>) {
+    pub fn transmit(&mut self, run: usize, number: u32, place: Member, request: Box<Request>) {
         let elector = &self.runs[run].elector;
         if !elector.alive || elector.awaited != Some(number) {
             return;
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// A request reaches the API server.
-    pub fn arrive(&mut self, run: usize, number: u32, place: Place, request: Request) {
+    pub fn arrive(&mut self, run: usize, number: u32, place: Member, request: Request) {
         if self.server_down_until > self.now {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
@@ -59,8 +59,8 @@ impl World {
         }
         let released = releases(&request);
         let reply = match place {
-            Place::First => self.carry_out_in_first(run, request),
-            Place::Second => self.carry_out_in_second(run, request),
+            Member::First => self.carry_out_in_first(run, request),
+            Member::Second => self.carry_out_in_second(run, request),
         };
         if released && matches!(reply, Reply::Written(_)) && place == self.plan.hosts[self.runs[run].host].lock.last() {
             self.note_due(run);
@@ -132,7 +132,7 @@ impl World {
             return;
         }
         let host = &self.hosts[self.runs[run].host];
-        if !host.plan.may_watch || host.plan.lock != LockKind::One(Place::First) {
+        if !host.plan.may_watch || host.plan.lock != LockKind::One(Member::First) {
             return self.soon_watched(run, number, WatchEvent::Forbidden);
         }
         let cut = host.out_cut_until.max(host.in_cut_until);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::SignedDuration;
 use leaderrun::election::timing::Timing;
-use leaderrun::lock::pair::Place;
+use leaderrun::lock::pair::Member;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 
@@ -130,25 +130,25 @@ pub struct HostPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
     /// In one object.
-    One(Place),
+    One(Member),
     /// In two.
     Both,
 }
 
 impl LockKind {
     /// Where it is read and written first.
-    pub fn first(self) -> Place {
+    pub fn first(self) -> Member {
         match self {
             Self::One(place) => place,
-            Self::Both => Place::First,
+            Self::Both => Member::First,
         }
     }
 
     /// Where it is written last.
-    pub fn last(self) -> Place {
+    pub fn last(self) -> Member {
         match self {
             Self::One(place) => place,
-            Self::Both => Place::Second,
+            Self::Both => Member::Second,
         }
     }
 }
@@ -254,7 +254,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
     let count = wishes.hosts.unwrap_or_else(|| rng.usize(2..6));
     let alike = rng.f64() < 0.7;
     let common = wishes.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
-    let one_place = if moving && rng.bool() { Place::Second } else { Place::First };
+    let one_place = if moving && rng.bool() { Member::Second } else { Member::First };
     let min_hold = wishes.min_hold || rng.f64() < 0.3;
     let one_identity = wishes.one_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)

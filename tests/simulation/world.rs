@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use fastrand::Rng;
 use leaderrun::election::record::{Record, RunId, Version};
 use leaderrun::election::{Reply, Request, WatchEvent};
-use leaderrun::lock::pair::Place;
+use leaderrun::lock::pair::Member;
 
 use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;
@@ -33,8 +33,8 @@ pub enum Thread {
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
-    Transmit { run: usize, number: u32, place: Place, request: Box<Request> },
-    Arrive { run: usize, number: u32, place: Place, request: Box<Request> },
+    Transmit { run: usize, number: u32, place: Member, request: Box<Request> },
+    Arrive { run: usize, number: u32, place: Member, request: Box<Request> },
     Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
     OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
     Watched { run: usize, number: u32, event: Box<WatchEvent> },

@@ -60,7 +60,7 @@ fn a_supervisor_is_late_by_what_it_says_it_enforces() {
     policy.handle_timeout(first.last_resort());
     assert_eq!(actions(&mut policy), []);
     policy.handle_timeout(second.last_resort());
-    assert_eq!(actions(&mut policy), [Action::TakeOver(Failure::Late)]);
+    assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Late)]);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn what_a_failed_supervisor_leaves_is_gone_before_the_lease_is_given_back() {
     let now = Instant::now();
     let mut policy = leading(now);
     policy.handle_supervisor_dead(now);
-    assert_eq!(actions(&mut policy), [Action::TakeOver(Failure::Died)]);
+    assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Died)]);
     // Its last word came too late, and its death is no news.
     policy.handle_report(now, gone(End::Exited(0), false));
     policy.handle_supervisor_dead(now);
@@ -132,15 +132,17 @@ fn an_end_waits_for_the_election_but_not_for_ever() {
     // Somebody is in a hurry.
     policy.handle_signal(now, libc::SIGTERM);
     assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
-    assert_eq!(ends_with(&mut policy, now + GIVE_BACK), Some(0));
+    assert_eq!(ends_with(&mut policy, now + RELEASE_TIMEOUT), Some(0));
 }
 
 #[test]
 fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_give_back() {
     let now = Instant::now();
-    for (events, patience) in
-        [(vec![], GOOD_BYE), (vec![Event::Claiming], GIVE_BACK), (vec![Event::Claiming, Event::NotWon], GOOD_BYE)]
-    {
+    for (events, patience) in [
+        (vec![], STOP_TIMEOUT),
+        (vec![Event::Claiming], RELEASE_TIMEOUT),
+        (vec![Event::Claiming, Event::NotWon], STOP_TIMEOUT),
+    ] {
         let mut policy = policy();
         events.into_iter().for_each(|event| policy.handle_event(now, event));
         policy.handle_signal(now, libc::SIGUSR1);
@@ -183,7 +185,7 @@ fn without_a_supervisor_nobody_goes_on_waiting() {
     let mut policy = policy();
     policy.handle_supervisor_dead(now);
     assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
-    assert_eq!(ends_with(&mut policy, now + GIVE_BACK), Some(exit::FAILED));
+    assert_eq!(ends_with(&mut policy, now + RELEASE_TIMEOUT), Some(exit::FAILED));
 }
 
 #[test]
@@ -213,8 +215,8 @@ fn traffic_is_led_away_before_the_command_is_asked_to_end() {
     policy.handle_signal(now, libc::SIGUSR1);
     assert!(policy.actions.contains(&Action::Tell(News::Ending)));
     assert_eq!(actions(&mut policy), [signal(libc::SIGUSR1)]);
-    policy.handle_led_away();
-    policy.handle_led_away();
+    policy.handle_withdrawn();
+    policy.handle_withdrawn();
     assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
 }
 
@@ -224,8 +226,8 @@ fn a_command_is_asked_to_end_at_last() {
     let mut policy = routed(now);
     policy.handle_event(now, Event::StepDown);
     assert_eq!(actions(&mut policy), []);
-    assert_eq!(policy.next_timeout(), Some(now + LEADING_AWAY));
-    policy.handle_timeout(now + LEADING_AWAY);
+    assert_eq!(policy.next_timeout(), Some(now + WITHDRAWAL_PATIENCE));
+    policy.handle_timeout(now + WITHDRAWAL_PATIENCE);
     assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
     assert_eq!(policy.next_timeout(), Some(tenure(now).last_resort()));
 }
@@ -238,7 +240,7 @@ fn who_asks_again_for_an_end_does_not_wait() {
         policy.handle_signal(now, asks);
     }
     assert_eq!(actions(&mut policy), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
-    policy.handle_led_away();
+    policy.handle_withdrawn();
     assert_eq!(actions(&mut policy), []);
 }
 
@@ -270,8 +272,8 @@ fn a_command_that_is_gone_is_not_asked_to_end() {
     let mut policy = routed(now);
     policy.handle_signal(now, libc::SIGTERM);
     policy.handle_report(now, gone(End::Exited(0), false));
-    policy.handle_led_away();
-    policy.handle_timeout(now + LEADING_AWAY);
+    policy.handle_withdrawn();
+    policy.handle_timeout(now + WITHDRAWAL_PATIENCE);
     assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
 }
 
@@ -280,9 +282,9 @@ fn a_claim_that_crossed_with_the_end_is_given_back() {
     let now = Instant::now();
     let mut policy = policy();
     policy.handle_signal(now, libc::SIGTERM);
-    assert_eq!(policy.next_timeout(), Some(now + GOOD_BYE));
+    assert_eq!(policy.next_timeout(), Some(now + STOP_TIMEOUT));
     policy.handle_event(now, Event::Claiming);
-    assert_eq!(policy.next_timeout(), Some(now + GIVE_BACK));
+    assert_eq!(policy.next_timeout(), Some(now + RELEASE_TIMEOUT));
     policy.handle_event(now, Event::Finished(Outcome::Stopped));
     assert_eq!(ends_with(&mut policy, now), Some(exit::SIGNALED + libc::SIGTERM as u8));
 }
@@ -298,7 +300,7 @@ fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
     policy.handle_election_failed(now);
     assert_eq!(ends_with(&mut policy, now), None);
     policy.handle_timeout(tenure(now).last_resort());
-    assert_eq!(actions(&mut policy), [Action::TakeOver(Failure::Late)]);
+    assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Late)]);
     policy.handle_tree_empty(now);
     policy.handle_election_failed(now);
     assert_eq!(ends_with(&mut policy, now), Some(exit::LOST));

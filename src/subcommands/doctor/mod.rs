@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use self::table::{Row, Table};
-use super::{Answer, PATIENCE, Place};
-use crate::announce::Way;
+use super::{CommandOutput, PATIENCE, Place};
+use crate::announce::RoutingTarget;
 use crate::election::timing::Timing;
 use crate::lock::{FileLock, LockName};
 use crate::telemetry::log::printable_cause;
@@ -22,17 +22,21 @@ use crate::telemetry::log::printable_cause;
 const WELL_TOLERATED: f64 = 1.05;
 
 /// Looks at everything, and says what it found.
-pub async fn doctor(Place { lock, cluster }: Place, timing: &Timing, way: Option<&Way>) -> Result<Answer> {
+pub async fn doctor(
+    Place { lock, cluster }: Place,
+    timing: &Timing,
+    target: Option<&RoutingTarget>,
+) -> Result<CommandOutput> {
     let mut table = Table::default();
     match lock {
         LockName::Objects { kind, namespace, name } => {
-            let cluster = cluster::Examined { kind, namespace, name, options: cluster, timing, way };
+            let cluster = cluster::Examined { kind, namespace, name, options: cluster, timing, target };
             cluster.examine(&mut table).await;
         }
         LockName::File(path) => examine_file(&mut table, &path),
     }
     table.add(clocks(timing));
-    Ok(Answer { text: table.to_string(), status: u8::from(table.has_failed()) })
+    Ok(CommandOutput { text: table.to_string(), status: u8::from(table.has_failed()) })
 }
 
 fn examine_file(table: &mut Table, path: &Path) {

@@ -35,8 +35,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// idle for long, and may be dead: the second one gets another.
 const HEDGE: Duration = Duration::from_millis(300);
 
-pub struct Desk {
-    reach: Arc<Reach>,
+pub struct Worker {
+    access: Arc<ClusterAccess>,
     route: Option<Route>,
     /// What is being done about the traffic.
     step: Option<(Step, BoxFuture<'static, Result<bool, Refusal>>)>,
@@ -44,9 +44,9 @@ pub struct Desk {
     routed: bool,
     /// What was last complained about.
     complaint: Option<String>,
-    led_away: Arc<EventFd>,
-    /// Traffic may still be led here, and that can be helped.
-    leaves_traffic: Arc<AtomicBool>,
+    withdrawn: Arc<EventFd>,
+    /// What [`may_be_routed`](Self::may_be_routed) says, for another thread.
+    is_routed: Arc<AtomicBool>,
     /// Somebody waits for the traffic to be led away.
     awaited: bool,
     /// Leading it away is not allowed.
@@ -61,17 +61,17 @@ pub struct Desk {
     over: bool,
 }
 
-impl Desk {
-    pub fn new(announcement: Announcement, led_away: Arc<EventFd>) -> Self {
+impl Worker {
+    pub fn new(announcement: Announcement, withdrawn: Arc<EventFd>, is_routed: Arc<AtomicBool>) -> Self {
         let route = announcement.routing.as_ref().map(|_| Route::new(announcement.timing.attempt()));
         Self {
-            reach: Arc::new(Reach { announcement, cluster: OnceCell::new(), address: OnceCell::new() }),
+            access: Arc::new(ClusterAccess { announcement, cluster: OnceCell::new(), address: OnceCell::new() }),
             route,
             step: None,
             routed: false,
             complaint: None,
-            led_away,
-            leaves_traffic: Arc::default(),
+            withdrawn,
+            is_routed,
             awaited: false,
             hopeless: false,
             uids: Vec::new(),
@@ -82,20 +82,14 @@ impl Desk {
         }
     }
 
-    /// Whether traffic may still be led here, and that can be helped, from now on.
-    pub fn leaves_traffic(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.leaves_traffic)
-    }
-
     /// Works until it is told that everything is over, and has done what was left to do.
     pub async fn work(mut self, mut told: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         loop {
             let now = Instant::now();
             self.take_step(now);
-            let leaves_traffic = self.may_be_withdrawn();
-            self.leaves_traffic.store(leaves_traffic, Ordering::Relaxed);
-            if self.over && self.event.is_none() && !leaves_traffic {
+            self.is_routed.store(self.may_be_routed(), Ordering::Relaxed);
+            if self.over && self.event.is_none() && !self.may_be_routed() {
                 return Ok(());
             }
             if self.event_at.is_some_and(|at| now >= at) {
@@ -113,7 +107,8 @@ impl Desk {
         }
     }
 
-    fn may_be_withdrawn(&self) -> bool {
+    /// Whether traffic may still be led here, and that can be helped.
+    fn may_be_routed(&self) -> bool {
         !self.hopeless && self.route.as_ref().is_some_and(Route::may_be_shown)
     }
 
@@ -139,9 +134,9 @@ impl Desk {
 
     /// Says that the traffic was led away, to whom that may concern. Or that it is of no use to wait.
     fn answer(&mut self) {
-        if self.awaited && !self.may_be_withdrawn() {
+        if self.awaited && !self.may_be_routed() {
             self.awaited = false;
-            let _ = self.led_away.write(1);
+            let _ = self.withdrawn.write(1);
         }
     }
 
@@ -160,13 +155,13 @@ impl Desk {
     }
 
     fn write_event(&mut self, what: &str) {
-        let (before, reach, uids) = (self.event.take(), Arc::clone(&self.reach), self.uids.clone());
-        let message = format!("{} {what}", reach.announcement.identity);
+        let (before, access, uids) = (self.event.take(), Arc::clone(&self.access), self.uids.clone());
+        let message = format!("{} {what}", access.announcement.identity);
         let event = async move {
             OptionFuture::from(before).await;
-            match reach.cluster().await {
+            match access.cluster().await {
                 Ok((cluster, namespace)) => {
-                    let Announcement { kind, name, timing, .. } = &reach.announcement;
+                    let Announcement { kind, name, timing, .. } = &access.announcement;
                     let subjects = kind.objects(&namespace, name).into_iter().zip(uids).collect();
                     events::write(cluster, subjects, &message, timing.attempt()).await;
                 }
@@ -184,11 +179,11 @@ impl Desk {
             return;
         }
         route.begun(&next);
-        let (reach, step) = (Arc::clone(&self.reach), next.clone());
+        let (access, step) = (Arc::clone(&self.access), next.clone());
         let taken = async move {
             match step {
-                Step::Show { .. } => reach.take(&step).await,
-                Step::Withdraw { .. } => hedged(|| reach.take(&step).boxed()).await,
+                Step::Show { .. } => access.take(&step).await,
+                Step::Withdraw { .. } => hedged(|| access.take(&step).boxed()).await,
             }
         };
         self.step = Some((next, taken.boxed()));
@@ -196,7 +191,7 @@ impl Desk {
 
     fn handle_step(&mut self, ended: Result<bool, Refusal>) {
         let (Some((step, _)), Some(route), Some(routing)) =
-            (self.step.take(), &mut self.route, &self.reach.announcement.routing)
+            (self.step.take(), &mut self.route, &self.access.announcement.routing)
         else {
             return;
         };
@@ -243,13 +238,13 @@ async fn hedged<'a, T, E>(take: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Res
 }
 
 /// The way to the API server, made when first needed: a failure is one like any other, and it is tried again.
-struct Reach {
+struct ClusterAccess {
     announcement: Announcement,
     cluster: OnceCell<Cluster>,
     address: OnceCell<IpAddr>,
 }
 
-impl Reach {
+impl ClusterAccess {
     /// And the namespace of the lock.
     async fn cluster(&self) -> Result<(&Cluster, String), Refusal> {
         let Announcement { cluster: options, timing, namespace, .. } = &self.announcement;

@@ -8,7 +8,7 @@ use humantime::format_duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Answer, Output, Place, answered};
+use super::{CommandOutput, Output, Place, answered};
 use crate::election::record::{Record, RunId};
 use crate::telemetry::log::printable;
 
@@ -16,7 +16,7 @@ use crate::telemetry::log::printable;
 const BRIEF: Duration = Duration::from_secs(10);
 
 /// Reads the record and says what it means.
-pub async fn status(place: Place, output: Output) -> Result<Answer> {
+pub async fn status(place: Place, output: Output) -> Result<CommandOutput> {
     let (lock, name) = place.open().await?;
     let stored = answered(&name, lock.get()).await?;
     let record = stored.map(|stored| stored.record);
@@ -25,7 +25,7 @@ pub async fn status(place: Place, output: Output) -> Result<Answer> {
         Output::Text => status.to_string(),
         Output::Json => json(&status)?,
     };
-    Ok(Answer { text, status: status.state as u8 })
+    Ok(CommandOutput { text, status: status.state as u8 })
 }
 
 /// What the record says at some time of this machine's clock.

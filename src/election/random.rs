@@ -14,8 +14,8 @@ impl Random {
     }
 
     /// A share of one, all equally likely.
-    pub fn share(&mut self) -> Share {
-        Share(self.0.f64())
+    pub fn share(&mut self) -> Fraction {
+        Fraction(self.0.f64())
     }
 }
 
@@ -27,9 +27,9 @@ impl Hash for Random {
 
 /// A share of one.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Share(pub f64);
+pub struct Fraction(pub f64);
 
-impl Hash for Share {
+impl Hash for Fraction {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.to_bits().hash(state);
     }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Answer;
+use super::CommandOutput;
 use crate::process::clock::Instant;
 use crate::process::deadline;
 
 /// Without any request: the supervisor keeps the instant in memory that it shares.
-pub fn check(min_remaining: Duration) -> Result<Answer> {
+pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
     let holds = Instant::now() + min_remaining < held_until;
-    Ok(Answer { text: String::new(), status: if holds { 0 } else { 1 } })
+    Ok(CommandOutput { text: String::new(), status: if holds { 0 } else { 1 } })
 }

@@ -15,13 +15,13 @@ use tokio::time::timeout;
 
 use super::rounded;
 use super::table::{Row, Table};
-use crate::announce::{self, Way};
+use crate::announce::{self, RoutingTarget};
 use crate::election::timing::{ATTEMPTS, Timing};
 use crate::lock::kubernetes::{Cluster, ClusterOptions};
 use crate::lock::{Kind, LockName, ObjectName, Rule};
 use crate::process::clock::Instant;
+use crate::subcommands::PATIENCE;
 use crate::telemetry::log::{printable, printable_cause};
-use crate::tools::PATIENCE;
 
 /// Requests whose slowest one counts; the first has to connect.
 const SAMPLES: usize = 5;
@@ -44,13 +44,13 @@ pub struct Examined<'a> {
     pub options: ClusterOptions,
     pub timing: &'a Timing,
     /// By what traffic finds the leader.
-    pub way: Option<&'a Way>,
+    pub target: Option<&'a RoutingTarget>,
 }
 
 impl Examined<'_> {
     /// Looks at the way to the API server, what it allows, and how it treats these requests.
     pub async fn examine(self, table: &mut Table) {
-        let Self { kind, namespace, name, options, timing, way } = self;
+        let Self { kind, namespace, name, options, timing, target } = self;
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::from_options(options, timing.attempt()).await {
             Ok(cluster) => cluster,
@@ -66,13 +66,13 @@ impl Examined<'_> {
         let Some(headers) = reach(table, &cluster.address(), &client, &path, timing).await else { return };
         examine_namespace(table, &client, &namespace).await;
         let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
-        let manifest = manifest(&lock, &namespace, way, &user);
+        let manifest = manifest(&lock, &namespace, target, &user);
         for object in &objects {
             examine_rules(table, &client, &object.rules(), lock_without, &manifest).await;
         }
-        if let Some(way) = way {
+        if let Some(target) = target {
             let without = |_: &str| Without::Fails("; traffic is not led to the leader");
-            examine_rules(table, &client, &way.rules(&namespace), without, &manifest).await;
+            examine_rules(table, &client, &target.rules(&namespace), without, &manifest).await;
         }
         let without = |_: &str| Without::Goes("; no Events are written");
         examine_rules(table, &client, &[announce::event_rule(&namespace)], without, &manifest).await;
@@ -81,11 +81,11 @@ impl Examined<'_> {
 }
 
 /// The command that prints a Role with all of it, for this `user` where that is a service account beside the lock.
-fn manifest(lock: &LockName, namespace: &str, way: Option<&Way>, user: &str) -> String {
-    let way = way.map(|way| format!(" {way}")).unwrap_or_default();
+fn manifest(lock: &LockName, namespace: &str, target: Option<&RoutingTarget>, user: &str) -> String {
+    let target = target.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
     let account = account.filter(|(its, _)| *its == namespace).map(|(_, name)| format!(" --service-account {name}"));
-    format!("leaderrun manifest --lock {lock}{way}{}", account.unwrap_or_default())
+    format!("leaderrun manifest --lock {lock}{target}{}", account.unwrap_or_default())
 }
 
 /// Whether the API server answers, and in time. The headers of an answer if it does.

@@ -2,13 +2,17 @@
 
 use anyhow::{Result, bail};
 
-use super::Answer;
-use crate::announce::{self, Way};
-use crate::lock::rights::{role, yaml};
+use super::CommandOutput;
+use crate::announce::{self, RoutingTarget};
+use crate::lock::rbac::{role, yaml};
 use crate::lock::{LockName, ObjectName, Rule, check_name};
 
 /// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
-pub fn manifest(lock: &LockName, service_account: Option<&str>, way: Option<&Way>) -> Result<Answer> {
+pub fn manifest(
+    lock: &LockName,
+    service_account: Option<&str>,
+    target: Option<&RoutingTarget>,
+) -> Result<CommandOutput> {
     let (kind, namespace, name) = match lock {
         LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
         LockName::Objects { namespace: None, .. } => {
@@ -22,7 +26,7 @@ pub fn manifest(lock: &LockName, service_account: Option<&str>, way: Option<&Way
     }
     let objects = kind.objects(namespace, name);
     let mut rules: Vec<Rule> = objects.iter().flat_map(ObjectName::rules).collect();
-    rules.extend(way.map(|way| way.rules(namespace)).unwrap_or_default());
+    rules.extend(target.map(|target| target.rules(namespace)).unwrap_or_default());
     // Last: the lock can do without.
     rules.push(announce::event_rule(namespace));
     let role = role(namespace, name, &rules);
@@ -76,7 +80,7 @@ spec:
 {requests}
 "
     );
-    Ok(Answer { text, status: 0 })
+    Ok(CommandOutput { text, status: 0 })
 }
 
 /// Which requests the FlowSchema is for; it cannot tell objects of one kind apart.

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 
 use super::status::expires;
-use super::{Answer, Place, answered};
+use super::{CommandOutput, Place, answered};
 use crate::election::record::{Record, RunMark, Stored};
 use crate::lock::{Lock, LockErrorKind};
 use crate::telemetry::log::printable;
@@ -13,15 +13,15 @@ use crate::telemetry::log::printable;
 const FREE: u8 = 1;
 
 /// Puts the request into the record, which otherwise stays as it is, and returns. The holder finds it when it renews.
-pub async fn step_down(place: Place) -> Result<Answer> {
+pub async fn step_down(place: Place) -> Result<CommandOutput> {
     let (lock, name) = place.open().await?;
     let Some(asked) = answered(&name, ask(&*lock)).await? else {
-        return Ok(Answer { text: format!("{name} is free\n"), status: FREE });
+        return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
     };
     let has_run_out = expires(&asked).is_some_and(|at| at <= Timestamp::now());
     let but = if has_run_out { ", which has run out by this machine's clock: it may be dead" } else { "" };
     let holder = printable(&asked.holder_identity);
-    Ok(Answer { text: format!("asked {holder} to step down from {name}{but}\n"), status: 0 })
+    Ok(CommandOutput { text: format!("asked {holder} to step down from {name}{but}\n"), status: 0 })
 }
 
 /// The record of who was asked, if anybody holds the lock.

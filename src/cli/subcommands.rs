@@ -4,22 +4,22 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand as _};
 
-use super::routing::{WayArguments, check_lock};
+use super::routing::{RoutingTargetArguments, check_lock};
 use super::{ClusterArguments, LOCK, TimeArguments, duration};
 use crate::lock::{LockName, check_name};
-use crate::tools::{Output, Place, Tool};
+use crate::subcommands::{Output, Place, Subcommand};
 
 /// leaderrun without a command to run.
 #[derive(Debug, Parser)]
 #[command(name = "leaderrun", max_term_width = 100, disable_help_subcommand = true)]
 struct Tools {
     #[command(subcommand)]
-    tool: Arguments,
+    subcommand: Arguments,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Arguments {
     /// Show who holds a lock, since when and for how long
     #[command(
@@ -55,7 +55,7 @@ Exit status:
         service_account: Option<String>,
 
         #[command(flatten)]
-        way: WayArguments,
+        target: RoutingTargetArguments,
     },
 
     /// Ask whoever holds a lock to stop its command and to hand over
@@ -94,7 +94,7 @@ Exit status:
         times: TimeArguments,
 
         #[command(flatten)]
-        way: WayArguments,
+        target: RoutingTargetArguments,
     },
 
     /// Run by the command: is the lock still held?
@@ -141,17 +141,19 @@ pub fn is_subcommand(name: &str) -> bool {
 ///
 /// # Errors
 /// What clap found; what it cannot know is in the result.
-pub fn parse(arguments: Vec<OsString>) -> Result<Result<Tool>, clap::Error> {
-    Ok(Ok(match Tools::try_parse_from(arguments)?.tool {
-        Arguments::Status { place, output } => Tool::Status(place.into(), output),
-        Arguments::Manifest { lock, service_account, way } => Tool::Manifest(lock, service_account, way.way()),
-        Arguments::StepDown { place } => Tool::StepDown(place.into()),
-        Arguments::Doctor { place, times, way } => {
-            let way = way.way();
-            let is_possible = way.as_ref().map_or(Ok(()), |_| check_lock(&place.lock));
-            return Ok(is_possible.and_then(|()| Ok(Tool::Doctor(place.into(), times.timing()?, way))));
+pub fn parse(arguments: Vec<OsString>) -> Result<Result<Subcommand>, clap::Error> {
+    Ok(Ok(match Tools::try_parse_from(arguments)?.subcommand {
+        Arguments::Status { place, output } => Subcommand::Status(place.into(), output),
+        Arguments::Manifest { lock, service_account, target } => {
+            Subcommand::Manifest(lock, service_account, target.target())
         }
-        Arguments::Check { min_remaining } => Tool::Check(min_remaining),
+        Arguments::StepDown { place } => Subcommand::StepDown(place.into()),
+        Arguments::Doctor { place, times, target } => {
+            let target = target.target();
+            let is_possible = target.as_ref().map_or(Ok(()), |_| check_lock(&place.lock));
+            return Ok(is_possible.and_then(|()| Ok(Subcommand::Doctor(place.into(), times.timing()?, target))));
+        }
+        Arguments::Check { min_remaining } => Subcommand::Check(min_remaining),
     }))
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use humantime::format_duration;
 use tokio::time::timeout;
 
-use crate::announce::Way;
+use crate::announce::RoutingTarget;
 use crate::election::record::RunId;
 use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
@@ -28,15 +28,15 @@ const OPENING: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Debug)]
-pub enum Tool {
+pub enum Subcommand {
     /// Show who holds the lock.
     Status(Place, Output),
     /// Print what a cluster has to know before a candidate may run in it, for this service account.
-    Manifest(LockName, Option<String>, Option<Way>),
+    Manifest(LockName, Option<String>, Option<RoutingTarget>),
     /// Ask the holder of the lock to hand it over.
     StepDown(Place),
     /// Check what running a command under the lock will need.
-    Doctor(Place, Timing, Option<Way>),
+    Doctor(Place, Timing, Option<RoutingTarget>),
     /// Say by the status whether the run that this process belongs to holds the lock for at least this long.
     Check(Duration),
 }
@@ -95,7 +95,7 @@ impl FromStr for Output {
 
 /// What is said on stdout, and the exit status.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CommandOutput {
     pub text: String,
     pub status: u8,
 }
@@ -104,20 +104,22 @@ pub struct Answer {
 ///
 /// # Errors
 /// When it cannot be done.
-pub fn run(tool: Tool) -> Result<Answer> {
-    match tool {
-        Tool::Status(place, output) => wait_for(Box::pin(status::status(place, output))),
-        Tool::Manifest(lock, service_account, way) => {
-            manifest::manifest(&lock, service_account.as_deref(), way.as_ref())
+pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
+    match subcommand {
+        Subcommand::Status(place, output) => wait_for(Box::pin(status::status(place, output))),
+        Subcommand::Manifest(lock, service_account, target) => {
+            manifest::manifest(&lock, service_account.as_deref(), target.as_ref())
         }
-        Tool::StepDown(place) => wait_for(Box::pin(step_down::step_down(place))),
-        Tool::Doctor(place, timing, way) => wait_for(Box::pin(doctor::doctor(place, &timing, way.as_ref()))),
-        Tool::Check(min_remaining) => check::check(min_remaining),
+        Subcommand::StepDown(place) => wait_for(Box::pin(step_down::step_down(place))),
+        Subcommand::Doctor(place, timing, target) => {
+            wait_for(Box::pin(doctor::doctor(place, &timing, target.as_ref())))
+        }
+        Subcommand::Check(min_remaining) => check::check(min_remaining),
     }
 }
 
 /// One for all, so that the runtime is compiled once for them.
-fn wait_for(answer: Pin<Box<dyn Future<Output = Result<Answer>> + '_>>) -> Result<Answer> {
+fn wait_for(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot prepare for requests")?;
     let answer = runtime.block_on(answer);
