@@ -32,22 +32,22 @@ complete -c leaderrun -n "__fish_leaderrun_needs_command" -l on-lost -d 'What to
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l retry-period -d 'How often the lease is renewed' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lost-grace -d 'How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lost-grace -d 'How long the command may take after the stop signal, or what it left running after SIGTERM, before SIGKILL [default: half of the time between renew deadline and lease duration]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l stop-signal -d 'The signal, by name or number, that tells the command to stop because the lease was lost' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill the command this long after a TERM or INT was forwarded to it [default: never]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l context -d 'The context of the kubeconfig to use' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to act as' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l service -d 'Route this Service, which must have no selector, to the leader' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod -d 'The pod that gets the label [default: the host name]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l port -d 'A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l address -d 'The address by which the Service reaches the command [default: the one by which the API server is reached]' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l address -d 'The leader\'s address for the Service [default: the one from which it reaches the API server]' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l ready-when -d 'When /readyz says yes: waiting, which includes leading, or only leading' -r
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -l ready-when -d 'When /readyz answers 200: waiting (while waiting or leading) or leading (only while leading)' -r
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -l log-format -d 'How log lines on stderr look: text or json' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -s v -l verbose -d 'Say more; twice: what the libraries say, too'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -s q -l quiet -d 'Say only what goes wrong'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -s v -l verbose -d 'Log more; given twice, also what the libraries log'
+complete -c leaderrun -n "__fish_leaderrun_needs_command" -s q -l quiet -d 'Log only what goes wrong'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -s V -l version -d 'Print version'
 complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "status" -d 'Show who holds a lock, since when and for how long'
@@ -64,7 +64,7 @@ complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s h -l help
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l lock -d 'The lock: a Lease as NAMESPACE/NAME, or another kind as KIND:NAMESPACE/NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service-account -d 'The service account that the pods have [default: the name of the lock]' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service -d 'Route this Service, which must have no selector, to the leader' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -s h -l help -d 'Print help'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
@@ -78,9 +78,9 @@ complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l as -d 'Th
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l retry-period -d 'How often the lease is renewed' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lost-grace -d 'How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lost-grace -d 'How long the command may take after the stop signal, or what it left running after SIGTERM, before SIGKILL [default: half of the time between renew deadline and lease duration]' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l service -d 'Lead this Service, which has no selector, to where the command runs' -r
+complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l service -d 'Route this Service, which must have no selector, to the leader' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand check" -l min-remaining -d 'How long it must still be held, whatever happens' -r
 complete -c leaderrun -n "__fish_leaderrun_using_subcommand check" -s h -l help -d 'Print help'

@@ -108,7 +108,7 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDR", help_heading = MONITORING)]
     http: Option<HttpAddress>,
 
-    /// When /readyz says yes: waiting, which includes leading, or only leading
+    /// When /readyz answers 200: waiting (while waiting or leading) or leading (only while leading)
     #[arg(long, env = "LEADERRUN_READY_WHEN", value_name = "STATE", default_value = "waiting", help_heading = MONITORING)]
     ready_when: ReadyWhen,
 
@@ -116,11 +116,11 @@ pub struct Cli {
     #[arg(long, env = "LEADERRUN_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = LOG)]
     log_format: Format,
 
-    /// Say more; twice: what the libraries say, too
+    /// Log more; given twice, also what the libraries log
     #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, value_parser = verbosity, help_heading = LOG)]
     verbose: u8,
 
-    /// Say only what goes wrong
+    /// Log only what goes wrong
     #[arg(short, long, env = "LEADERRUN_QUIET", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), help_heading = LOG)]
     quiet: bool,
 
@@ -144,7 +144,7 @@ struct TimeArguments {
     #[arg(long, env = "LEADERRUN_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration, help_heading = TIMES)]
     retry_period: Duration,
 
-    /// How long a command that was told to stop because the lease was lost, or what a command left running, may take before it is killed [default: half of what is left of the lease]
+    /// How long the command may take after the stop signal, or what it left running after SIGTERM, before SIGKILL [default: half of the time between renew deadline and lease duration]
     #[arg(long, env = "LEADERRUN_LOST_GRACE", value_name = "DURATION", value_parser = duration, help_heading = TIMES)]
     lost_grace: Option<Duration>,
 }

@@ -18,7 +18,7 @@ pub struct RoutingTargetArguments {
     #[arg(long, env = "LEADERRUN_POD_LABEL", value_name = "KEY=VALUE", conflicts_with = "service", help_heading = ROUTING)]
     pod_label: Option<Label>,
 
-    /// Lead this Service, which has no selector, to where the command runs
+    /// Route this Service, which must have no selector, to the leader
     #[arg(long, env = "LEADERRUN_SERVICE", value_name = "NAME", help_heading = ROUTING)]
     service: Option<ServiceName>,
 }
@@ -43,7 +43,7 @@ pub struct RoutingArguments {
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', help_heading = ROUTING)]
     ports: Vec<ServicePort>,
 
-    /// The address by which the Service reaches the command [default: the one by which the API server is reached]
+    /// The leader's address for the Service [default: the one from which it reaches the API server]
     #[arg(long, env = "LEADERRUN_ADDRESS", value_name = "IP", value_parser = address, help_heading = ROUTING)]
     address: Option<IpAddr>,
 }

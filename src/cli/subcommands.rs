@@ -25,8 +25,8 @@ enum Arguments {
     #[command(
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-Times are those that the holder's clock wrote into the record, seen by this machine's clock: they are as wrong as the \
-two clocks differ. Candidates go by none of them, but by how long they themselves saw no change.
+Times come from the holder's clock and are compared with this machine's: they are off by as much as the two differ. \
+Candidates use none of them, and go by how long they themselves saw no change.
 
 Exit status:
   0    held
@@ -101,8 +101,7 @@ Exit status:
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
         after_help = "\
-It sends nothing and says nothing. It knows by a file descriptor that everything inherits which the command starts: \
-LEADERRUN_TENURE_FD is its number.
+It sends nothing and prints nothing. It reads an inherited file descriptor, whose number is LEADERRUN_TENURE_FD.
 
 Exit status:
   0    held for at least this long
