@@ -80,7 +80,7 @@ impl ObjectName {
     /// What a failed request for this object means.
     pub(super) fn error(&self, verb: Verb, failure: kube::Error) -> LockError {
         let kube::Error::Api(status) = failure else {
-            return error(format!("cannot {} {self}: {}", verb.name(), log::printable(&innermost(&failure))));
+            return error(format!("cannot {} {self}: {}", verb.name(), log::printable_root_cause(&failure)));
         };
         // As RBAC says it. A 403 can have other reasons: a quota, a webhook, a namespace that goes.
         let lacks_role = status.code == 403 && status.message.contains(" cannot ");
@@ -133,15 +133,6 @@ fn answer(status: &Status) -> String {
         "" => format!("HTTP status {}", status.code),
         message => log::printable(message),
     }
-}
-
-/// The cause that says most: errors of the HTTP stack wrap each other without adding a word.
-fn innermost(failure: &kube::Error) -> String {
-    let mut cause: &dyn std::error::Error = failure;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -132,16 +132,17 @@ impl Policy {
     pub fn handle_orders(&mut self, now: Instant, orders: &[Order]) -> Option<Tenure> {
         let reported = self.reported.clone();
         for order in orders {
-            if let Order::Extend(tenure) = order {
-                self.handle_extend(*tenure);
+            match order {
+                Order::Start { tenure, .. } => self.handle_start(*tenure),
+                Order::Extend(tenure) => self.handle_extend(*tenure),
+                Order::Lose | Order::Signal(_) => {}
             }
         }
         for order in orders {
             match order {
-                Order::Start { tenure, .. } => self.handle_start(*tenure),
-                Order::Extend(tenure) => self.handle_extend(*tenure),
                 Order::Lose => self.handle_lose(now),
                 Order::Signal(signal) => self.handle_signal(now, *signal),
+                Order::Start { .. } | Order::Extend(_) => {}
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));

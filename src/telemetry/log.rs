@@ -3,6 +3,7 @@
 //! stderr may be a pipe that nobody reads, or a terminal stopped with Ctrl-S: a thread of its own writes
 //! to it, and lines that it cannot write in time are dropped and counted.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
@@ -244,6 +245,15 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
         Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
         _ => outer,
     })
+}
+
+/// The cause that says most, in one line: errors of the HTTP stack wrap each other without adding a word.
+pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
+    let mut cause = failure;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    printable(&cause.to_string())
 }
 
 /// Ends the process on a panic, with a word to the log rather than to a stderr that might block.

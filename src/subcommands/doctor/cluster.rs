@@ -21,7 +21,7 @@ use crate::lock::kubernetes::{Cluster, ClusterOptions};
 use crate::lock::{Kind, LockName, ObjectName, Rule};
 use crate::process::clock::Instant;
 use crate::subcommands::PATIENCE;
-use crate::telemetry::log::{printable, printable_cause};
+use crate::telemetry::log::{printable, printable_cause, printable_root_cause};
 
 /// Requests whose slowest one counts; the first has to connect.
 const SAMPLES: usize = 5;
@@ -102,7 +102,7 @@ async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, ti
             }
             Ok(answer) => headers = Some(answer.into_parts().0.headers),
             Err(reason) => {
-                let finding = format!("{address} cannot be reached: {}", innermost(&reason));
+                let finding = format!("{address} cannot be reached: {}", printable_root_cause(reason.as_ref()));
                 let remedy = "check the address, the network on the way there, and its certificate authority";
                 table.add(Row::failed("API server", finding, remedy));
                 return None;
@@ -208,7 +208,7 @@ async fn permissions(
                 Row::note(verb, format!("{what}: not allowed{what_then}"), &remedy)
             }
             (Err(reason), without) => {
-                let reason = innermost(&reason);
+                let reason = printable_root_cause(reason.as_ref());
                 let finding = format!("{what}: the API server does not say whether it is allowed: {reason}");
                 match without {
                     Without::Fails(_) => Row::failed(verb, finding, &remedy),
@@ -265,11 +265,6 @@ async fn ask(client: &Client, path: &str, body: Option<Value>) -> Result<Respons
         anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     };
     timeout(PATIENCE, answer).await.map_err(|_| anyhow!("no answer within {}", format_duration(PATIENCE)))?
-}
-
-/// The cause that says most: errors of the HTTP stack wrap each other without adding a word.
-fn innermost(failure: &anyhow::Error) -> String {
-    printable(&failure.root_cause().to_string())
 }
 
 fn json_of(answer: &Response<Bytes>) -> Result<Value> {
