@@ -56,7 +56,7 @@ fn it_is_all_that_a_candidate_needs() {
         drop(early);
 
         let documents = documents(&lock.name, &[]);
-        take_effect(&lock, &documents);
+        take_effect(&lock, "job", &documents);
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).witnessed(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(["--as", &account]).witnessed(&witnesses, &["ends"]);
@@ -73,10 +73,10 @@ fn it_is_all_that_a_candidate_needs() {
 }
 
 /// Applies what was printed for a lock, and waits until its rights are in force.
-fn take_effect(lock: &TestLock, documents: &[Value]) {
+fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
     apply(documents);
     let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
-    crate::support::cluster::wait_until_allowed(&client_for(lock.namespace(), "job"), lock.namespace(), &rules);
+    crate::support::cluster::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &rules);
 }
 
 fn it_is_all_that_routing_needs() {
@@ -88,19 +88,20 @@ fn it_is_all_that_routing_needs() {
         let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
         let pods = format!("/api/v1/namespaces/{}/pods", lock.namespace());
         Cluster::shared().admin().create(&pods, &pod).expect("a pod");
-        let account = format!("system:serviceaccount:{}:job", lock.namespace());
+        let account = format!("system:serviceaccount:{}:worker", lock.namespace());
         let doctor = |status| {
             let mut doctor = Candidate::tool("doctor", &lock).args(["--as", &account]).args(&arguments[..2]).start();
             doctor.ends_with(status);
             doctor.output()
         };
         let without = doctor(1);
-        let remedy = format!("leaderrun manifest --lock {} {} prints a Role", lock.name, arguments[..2].join(" "));
-        assert!(
-            without.contains("not allowed; traffic is not led to the leader") && without.contains(&remedy),
-            "{without}"
-        );
-        take_effect(&lock, &documents(&lock.name, &arguments[..2]));
+        let by_hand = [&arguments[..2], &["--service-account", "worker"]].concat();
+        let remedy = format!("leaderrun manifest --lock {} {} prints a ", lock.name, by_hand.join(" "));
+        assert!(without.contains("not allowed; traffic is not led to the leader"), "{without}");
+        for line in without.lines().filter(|line| line.contains("remedy: ")) {
+            assert!(line.contains(&remedy), "{line}");
+        }
+        take_effect(&lock, "worker", &documents(&lock.name, &by_hand));
         let with = doctor(0);
         assert!(!with.contains("not allowed"), "{with}");
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).witnessed(&witnesses, &[]);
