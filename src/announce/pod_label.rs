@@ -142,7 +142,12 @@ impl PodLabel {
         for _ in 0..TRIES {
             // A pod that is gone has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
-            if mark_of(&pod, mark).is_none_or(|other| other.is_later_than(mark)) {
+            let is_ours = match mark_of(&pod, mark) {
+                Some(present) => !present.is_later_than(mark),
+                // Somebody may have removed it, and left what is noted beside it.
+                None => label_on(&pod, mark).is_some(),
+            };
+            if !is_ours {
                 return Ok(false);
             }
             if clear(pods, &pod, mark).await?.is_some() {

@@ -32,6 +32,9 @@ use crate::telemetry::state::{Observer, Update};
 /// A thread for blocking calls, once there, stays: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// What is left of a wait that opening the lock has used up; zero would say something else.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
 /// Whatever has its own patience comes to its own end first.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
@@ -136,13 +139,18 @@ async fn open(
 async fn run_election(
     name: LockName,
     cluster: ClusterOptions,
-    config: ElectionConfig,
+    mut config: ElectionConfig,
     guard: &ToGuard,
     inbox: UnboundedReceiver<Notice>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
     observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
+    let began = Instant::now();
     let Some((lock, name)) = open(name, cluster, &config).await? else { return Ok(Outcome::NotAcquired) };
+    // Not where it is zero, which says not to queue.
+    if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
+        *wait = wait.saturating_sub(Instant::now().since(began)).max(SHORTEST_WAIT);
+    }
     observer.tell(Update::Lock(name.to_string()));
     journal::waiting(&name, &config);
     let environment = vec![

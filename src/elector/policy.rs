@@ -232,6 +232,12 @@ impl Policy {
             Phase::Ending { exit, until } if is_termination_signal(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
                 exit.may_rejoin = false;
+                // The time is handed in first, so the end may be decided already.
+                for action in &mut self.actions {
+                    if let Action::End(exit) = action {
+                        exit.may_rejoin = false;
+                    }
+                }
                 self.notify(Notice::Stop);
             }
             Phase::Killing if is_termination_signal(signal) => {

@@ -42,7 +42,7 @@ impl BothLocks {
         let written = put(&self.first, first, record.clone()).await?;
         let version = written.version.clone();
         self.note(|seen| seen.note(Member::First, Some(written)));
-        let claims = record.is_marked_by(&self.run) && !before.bears_mark_of(&self.run);
+        let claims = before.is_first_claim(&record, &self.run);
         let taken_back = record.clone().taken_back(&self.run);
         let refusal = match put(&self.second, second, record).await {
             Ok(written) => {

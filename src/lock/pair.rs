@@ -57,9 +57,12 @@ impl Pair {
         }
     }
 
-    /// Whether either of them has a write of this run.
-    pub fn bears_mark_of(&self, run: &RunId) -> bool {
-        [&self.first, &self.second].into_iter().flatten().any(|stored| stored.record.is_marked_by(run))
+    /// Whether a write of this record is a claim by this run, and nothing of an earlier one may still be under way. Not
+    /// a renewal, nor what a leader writes again that somebody deleted: those were acquired before they are written.
+    pub fn is_first_claim(&self, record: &Record, run: &RunId) -> bool {
+        let holds = |record: &Record| record.is_marked_by(run) && record.is_held();
+        let held = [&self.first, &self.second].into_iter().flatten().any(|stored| holds(&stored.record));
+        holds(record) && record.acquire_time == record.renew_time && !held
     }
 
     /// Whether what one of them has is half a claim of this run: no news to it, which hears by the answer what becomes

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::candidate::{Candidate, TestLock, eventually};
+use crate::support::client::Watch;
 use crate::support::{Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
@@ -17,6 +18,8 @@ crate::trials![
     a_crashed_holder_of_both_does_not_block_cron,
     half_a_release_is_finished,
     half_a_request_to_step_down_gives_nothing_back,
+    every_half_claim_is_given_back,
+    a_leader_that_writes_half_of_it_again_gives_nothing_back,
 ];
 
 const BOTH: &str = "endpoints+lease";
@@ -189,14 +192,19 @@ fn half_a_release_is_finished() {
     }
 }
 
+fn watch_endpoints(lock: &TestLock) -> Watch {
+    let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
+    let only_this = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
+    Cluster::shared().admin().watch(&only_this).expect("a watch")
+}
+
 /// The holder is dead, so that nobody else writes.
 fn half_a_request_to_step_down_gives_nothing_back() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
     let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     drop(a);
-    let namespace = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
-    let changes = admin.watch(&format!("{namespace}?fieldSelector=metadata.name%3Djob")).expect("a watch");
+    let changes = watch_endpoints(&lock);
     let proxy = Proxy::start(Cluster::shared());
     proxy.answer(Match::put().on("/leases").next(1), 409, None);
     let mut tool = Candidate::tool("step-down", &lock.by(proxy.kubeconfig())).start();
@@ -212,4 +220,39 @@ fn half_a_request_to_step_down_gives_nothing_back() {
         let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
         assert_eq!(record["holderIdentity"], "a");
     }
+}
+
+fn every_half_claim_is_given_back() {
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::of_kind(BOTH).by(proxy.kubeconfig());
+    proxy.answer(Match::put().on("/leases"), 403, None);
+    let changes = watch_endpoints(&lock);
+    let mut a = Candidate::new("a", &lock).script("true");
+    for holder in ["a", "", "a", "", "a", ""] {
+        let change = changes.next_change().expect("a change");
+        let record = change["object"]["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+        let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+        assert_eq!(record["holderIdentity"], holder);
+    }
+    a.signal(nix::sys::signal::Signal::SIGTERM);
+    a.ends_with(143);
+}
+
+/// Somebody has deleted both, and only one of them can be made again.
+fn a_leader_that_writes_half_of_it_again_gives_nothing_back() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (both, witnesses) = (TestLock::of_kind(BOTH).by(proxy.kubeconfig()), Witnesses::new());
+    let old = as_kind(&both, "endpoints").by(Cluster::shared().kubeconfig());
+    let mut a = Candidate::new("a", &both).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &old).witnessed(&witnesses, &[]);
+    b.says("is held by a");
+    proxy.answer(Match::put().on("/leases"), 403, None);
+    for path in [both.path(), both.core_path("endpoints")] {
+        Cluster::shared().admin().delete(&path).expect("it was there");
+    }
+    witnesses.wait_for("b", 1);
+    a.ends_with(76);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
 }

@@ -43,7 +43,7 @@ impl Both {
             Request::Update(version, record) => (Some(version), record),
         };
         let Some(writes) = self.seen.writes(replaced.as_ref()) else { return Next::Answer(Reply::Conflict) };
-        self.claims = record.is_marked_by(run) && !self.seen.bears_mark_of(run);
+        self.claims = self.seen.is_first_claim(&record, run);
         (self.writes, self.record) = (writes.into(), record);
         self.write_next().expect("there are two writes")
     }

@@ -336,4 +336,12 @@ fn a_loss_lets_it_lead_again_unless_an_end_was_asked_for() {
     policy.handle_signal(now, libc::SIGTERM);
     policy.handle_event(now, Event::Finished(Outcome::Lost));
     assert_eq!(ends(&mut policy, now), for_good);
+
+    // It was frozen, and finds both when it goes on.
+    let mut policy = leading(now);
+    policy.handle_report(now, gone(End::Exited(0), true));
+    let later = now + Duration::from_secs(60);
+    policy.handle_timeout(later);
+    policy.handle_signal(later, libc::SIGTERM);
+    assert_eq!(ends(&mut policy, later), for_good);
 }
