@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::client::Watch;
+use crate::support::Watch;
 use crate::support::{Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
