@@ -78,7 +78,9 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
     let (on_lost, since) = (config.on_lost, Instant::now());
-    let status = match guarded(config, channel, supervisor, inherited.clone()) {
+    let ended = guarded(config, channel, supervisor, inherited.clone());
+    tree::kill_helpers();
+    let status = match ended {
         Ok((Exit { may_rejoin: true, .. }, counted)) if on_lost == OnLost::Rejoin => {
             journal::rejoining();
             log.finish();

@@ -1,15 +1,17 @@
 //! The clients: how the API server is reached.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
 use super::resource::error;
@@ -30,8 +32,13 @@ pub struct ClusterOptions {
 pub struct Cluster {
     config: Config,
     requests: Client,
-    watches: Arc<OnceCell<Client>>,
+    watches: Arc<Mutex<Option<Making>>>,
+    /// With a connection that is being made.
+    patience: Duration,
 }
+
+/// A client that is being made, or was.
+type Making = Shared<BoxFuture<'static, Result<Client, String>>>;
 
 impl Cluster {
     /// Finds out how to reach the API server; connects when the first request is sent. `attempt` is
@@ -47,9 +54,10 @@ impl Cluster {
         // The election decides when to try again.
         config.default_retry = false;
         // Only the election's own patience counts: it closes a connection that it gives up.
-        config.connect_timeout = Some(attempt * 2);
+        let patience = attempt * 2;
+        config.connect_timeout = Some(patience);
         let requests = client(&config, Limit::Whole).await?;
-        Ok(Self { config, requests, watches: Arc::default() })
+        Ok(Self { config, requests, watches: Arc::default(), patience })
     }
 
     /// The namespace where a lock names none.
@@ -74,11 +82,29 @@ impl Cluster {
         self.requests.clone()
     }
 
-    /// Made when first needed: a credential plugin runs once more for it.
+    /// Made when first needed, and only once, however often it is asked for meanwhile: a credential plugin runs once
+    /// more for it, and may hang.
     pub(super) async fn watches(&self) -> Result<Client, LockError> {
-        let made = self.watches.get_or_try_init(|| client(&self.config, Limit::Lines)).await;
-        made.cloned().map_err(|failure| error(format!("{failure:#}")))
+        let making = self.making().get_or_insert_with(|| making(self.config.clone())).clone();
+        // The plugin goes on meanwhile, and the next watch waits for the same one.
+        let reason = match timeout(self.patience, making).await {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(reason)) => {
+                *self.making() = None;
+                reason
+            }
+            Err(_) => "the kubeconfig's credential plugin does not answer".to_owned(),
+        };
+        Err(error(reason))
     }
+
+    fn making(&self) -> MutexGuard<'_, Option<Making>> {
+        self.watches.lock().expect("nothing panics while it is held")
+    }
+}
+
+fn making(config: Config) -> Making {
+    async move { client(&config, Limit::Lines).await.map_err(|failure| format!("{failure:#}")) }.boxed().shared()
 }
 
 async fn find_config(options: &ClusterOptions) -> Result<Config> {

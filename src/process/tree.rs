@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::str::FromStr;
 
 use nix::errno::Errno;
@@ -89,12 +90,28 @@ pub fn signal_children(signal: Signal) -> io::Result<Vec<(Pid, Errno)>> {
     Ok(refused.collect())
 }
 
+/// SIGKILL to the children of the other threads, such as a credential plugin that hangs. For the end, when nobody waits
+/// for them any more.
+pub fn kill_helpers() {
+    let this = fs::read_link("/proc/thread-self").unwrap_or_default();
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    for other in threads.filter(|thread| this.file_name() != Some(&thread.file_name())) {
+        for child in children_in(&other.path().join("children")).unwrap_or_default() {
+            let _ = kill(child, Signal::SIGKILL);
+        }
+    }
+}
+
 /// The children of this thread, dead ones that nobody reaped included.
 ///
 /// # Errors
 /// When /proc does not tell.
 pub fn children() -> io::Result<Vec<Pid>> {
-    let pids: Vec<Pid> = fs::read_to_string("/proc/thread-self/children")?
+    children_in(Path::new("/proc/thread-self/children"))
+}
+
+fn children_in(list: &Path) -> io::Result<Vec<Pid>> {
+    let pids: Vec<Pid> = fs::read_to_string(list)?
         .split_ascii_whitespace()
         .filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
         .collect();

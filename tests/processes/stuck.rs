@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, Running, TestLock};
+use crate::candidate::{Candidate, Running, TestLock, children, eventually, is_alive};
 use crate::scrape::{becomes, get, samples, status};
 use crate::stopped_thread::StoppedThread;
 use crate::support::{Cluster, Match, Proxy, Seen, scratch};
@@ -24,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         test("in_a_credential_plugin_at_the_start", in_a_credential_plugin_at_the_start),
         test("in_a_credential_plugin_longer_than_it_may_wait", in_a_credential_plugin_longer_than_it_may_wait),
+        test("a_wait_begins_before_the_credential_plugin", a_wait_begins_before_the_credential_plugin),
         test(
             "a_credential_plugin_that_hangs_costs_the_watch_only",
             a_credential_plugin_that_hangs_costs_the_watch_only,
@@ -44,7 +47,7 @@ fn with_plugin(kubeconfig: &Path) -> PathBuf {
     let api_version = "client.authentication.k8s.io/v1";
     let token = &config["users"][0]["user"]["token"];
     let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
-    let script = format!("#!/bin/sh\n[ -e {} ] && exec sleep 1000\necho '{credential}'\n", hang.display());
+    let script = format!("#!/bin/sh\nwhile [ -e {} ]; do sleep 0.1; done\necho '{credential}'\n", hang.display());
     fs::write(&plugin, script).expect("a program");
     fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("which can be executed");
     let exec = json!({ "apiVersion": api_version, "command": plugin, "interactiveMode": "Never" });
@@ -57,6 +60,15 @@ fn with_plugin(kubeconfig: &Path) -> PathBuf {
 /// From now on that plugin hangs.
 fn let_plugin_hang(kubeconfig: &Path) {
     fs::write(kubeconfig.with_file_name("hang"), "").expect("a file");
+}
+
+fn let_plugin_answer(kubeconfig: &Path) {
+    fs::remove_file(kubeconfig.with_file_name("hang")).expect("it hangs");
+}
+
+fn plugins(running: &Running) -> Vec<Pid> {
+    let supervisor = running.supervisor();
+    children(running.elector()).into_iter().filter(|child| *child != supervisor).collect()
 }
 
 fn says_that_it_is_stuck(running: &Running) {
@@ -78,8 +90,27 @@ fn in_a_credential_plugin_longer_than_it_may_wait() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
     let_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().by(kubeconfig)).args(["--wait", "0s"]).script("true");
+    eventually("the plugin runs", || !plugins(&a).is_empty());
+    let left = plugins(&a);
     a.ends_with(75);
+    eventually("nothing is left of it", || !left.iter().any(is_alive));
     assert!(a.log().contains("still waiting for the kubeconfig's credential plugin"), "{}", a.log());
+}
+
+fn a_wait_begins_before_the_credential_plugin() {
+    const WAIT: Duration = Duration::from_secs(4);
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let_plugin_hang(&kubeconfig);
+    let begun = Instant::now();
+    let mut b = Candidate::new("b", &lock.by(kubeconfig.clone())).args(["--wait", "4s"]).script("true");
+    eventually("its wait is over", || begun.elapsed() > WAIT);
+    let_plugin_answer(&kubeconfig);
+    let answered = Instant::now();
+    b.ends_with(75);
+    assert!(answered.elapsed() < WAIT, "it has waited once more: {}", b.log());
 }
 
 /// The watch has a client of its own, which needs credentials, too.
@@ -95,6 +126,11 @@ fn a_credential_plugin_that_hangs_costs_the_watch_only() {
     let_plugin_hang(&kubeconfig);
     read.release();
     b.says("is held by a");
+    b.says("credential plugin does not answer");
+    let asked = || proxy.requests().len();
+    let before = asked();
+    eventually("it asks without a watch", || asked() > before + 2);
+    assert_eq!(plugins(&b).len(), 1, "one hangs, and no other was started");
     a.stop();
     witnesses.wait_for("b", 1);
     assert_eq!(status(&b, "/healthz"), 200);
