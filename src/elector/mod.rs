@@ -78,9 +78,7 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
     let (on_lost, since) = (config.on_lost, Instant::now());
-    let ended = guarded(config, channel, supervisor, inherited.clone());
-    tree::kill_helpers();
-    let status = match ended {
+    let status = match guarded(config, channel, supervisor, inherited.clone()) {
         Ok((Exit { may_rejoin: true, .. }, counted)) if on_lost == OnLost::Rejoin => {
             journal::rejoining();
             log.finish();
@@ -97,6 +95,8 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
         }
     };
     log.finish();
+    // Last: whoever waits for one may start another.
+    tree::kill_helpers();
     Ok(status)
 }
 

@@ -16,6 +16,7 @@ use nix::unistd::execve;
 use crate::process::clock::{Instant, Timer};
 use crate::process::environment;
 use crate::process::signals::{Inherited, Signals, is_termination_signal};
+use crate::process::tree;
 
 /// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
@@ -55,6 +56,7 @@ fn execute_again(losses: u32, counted: Option<String>, inherited: &Inherited) ->
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
     let added: Vec<_> = [losses, inherited.hand_down()?].into_iter().chain(counted).collect();
     let environment = environment::with(|_| false, &added);
+    tree::kill_helpers();
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
 }
 
