@@ -78,26 +78,24 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
     let (on_lost, since) = (config.on_lost, Instant::now());
-    let status = match guarded(config, channel, supervisor, inherited.clone()) {
-        Ok((Exit { may_rejoin: true, .. }, counted)) if on_lost == OnLost::Rejoin => {
-            journal::rejoining();
-            log.finish();
-            return match rejoin::rejoin(&inherited, since, counted) {
-                Ok(never) => match never {},
-                Err(NotRejoined::Signaled(signal)) => Ok(exit::of_signal(signal)),
-                Err(NotRejoined::Failed(failure)) => Err(failure).context("cannot wait for the lock again"),
-            };
-        }
-        Ok((exit, _)) => exit.status,
-        Err(failure) => {
-            journal::failed(&failure);
-            exit::FAILED
-        }
-    };
+    let (exit, counted) = guarded(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
+        journal::failed(&failure);
+        (Exit::with(exit::FAILED), None)
+    });
+    let rejoins = exit.may_rejoin && on_lost == OnLost::Rejoin;
+    if rejoins {
+        journal::rejoining();
+    }
     log.finish();
+    let status = match rejoins.then(|| rejoin::rejoin(&inherited, since, counted)) {
+        None => Ok(exit.status),
+        Some(Ok(never)) => match never {},
+        Some(Err(NotRejoined::Signaled(signal))) => Ok(exit::of_signal(signal)),
+        Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
+    };
     // Last: whoever waits for one may start another.
     tree::kill_helpers();
-    Ok(status)
+    status
 }
 
 /// Stands guard, and lets those know who want to. Also returns what was counted, if anything was.

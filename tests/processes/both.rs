@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
+use crate::candidate::{Candidate, TestLock, VERBS, eventually, rule};
 use crate::support::Watch;
 use crate::support::{Cluster, Match, Proxy};
 use crate::witness::Witnesses;
@@ -91,9 +91,8 @@ fn half_of_both_is_not_held() {
 /// As when the second step of a move is rolled out before its Role.
 fn who_may_write_only_one_keeps_nobody_out() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
-    let rule = |group: &str, plural: &str, verbs: &[&str]| json!({ "apiGroups": [group], "resources": [plural], "resourceNames": ["job"], "verbs": verbs });
-    let all = rule("", "endpoints", &["get", "create", "update", "watch"]);
-    let some = rule("coordination.k8s.io", "leases", &["get", "watch"]);
+    let all = rule("endpoints", &["job"], &VERBS);
+    let some = rule("leases", &["job"], &["get", "watch"]);
     Cluster::shared().grant(old.namespace(), "deputy", json!([all, some]));
     let both = as_kind(&old, BOTH).by(Cluster::shared().kubeconfig_for("deputy"));
     let mut a = Candidate::new("a", &both).witnessed(&witnesses, &[]);

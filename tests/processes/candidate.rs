@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 use crate::support::{Cluster, scratch};
 use crate::witness::Witnesses;
@@ -84,6 +85,15 @@ impl TestLock {
         let (_, name) = self.name.split_once(':').unwrap_or(("", &self.name));
         name.split('/').next().expect("a namespace")
     }
+}
+
+/// All that a candidate does with the objects of a lock.
+pub const VERBS: [&str; 4] = ["get", "create", "update", "watch"];
+
+/// A rule of a Role for objects of these names.
+pub fn rule(plural: &str, names: &[&str], verbs: &[&str]) -> Value {
+    let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
+    json!({ "apiGroups": [group], "resources": [plural], "resourceNames": names, "verbs": verbs })
 }
 
 /// A leaderrun that is being put together.

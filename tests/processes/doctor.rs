@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::candidate::{Candidate, Running, TestLock};
+use crate::candidate::{Candidate, Running, TestLock, VERBS, rule};
 use crate::support::{Cluster, Proxy, scratch};
 
 crate::trials![
@@ -19,13 +19,6 @@ crate::trials![
     a_file_needs_a_folder_that_can_be_written_to,
     the_priority_of_its_requests,
 ];
-
-const VERBS: [&str; 4] = ["get", "create", "update", "watch"];
-
-fn rule(plural: &str, names: &[&str], verbs: &[&str]) -> Value {
-    let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
-    json!({ "apiGroups": [group], "resources": [plural], "resourceNames": names, "verbs": verbs })
-}
 
 fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     let mut doctor = Candidate::tool("doctor", lock).args(arguments).start();

@@ -4,7 +4,7 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
+use crate::candidate::{Candidate, TestLock, VERBS, eventually, rule};
 use crate::support::{Cluster, Match, Proxy};
 use crate::witness::Witnesses;
 
@@ -76,13 +76,7 @@ fn a_loss_is_an_event() {
 
 fn what_cannot_be_written_is_left_out() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
-    let lease = json!({
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "resourceNames": ["job"],
-        "verbs": ["get", "create", "update", "watch"],
-    });
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([lease]));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rule("leases", &["job"], &VERBS)]));
     let mut a = Candidate::new("a", &lock).script("true");
     a.ends_with(0);
     assert!(!a.log().contains("warning"), "{}", a.log());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock};
+use crate::candidate::{Candidate, TestLock, VERBS, rule};
 use crate::support::Cluster;
 use crate::witness::Witnesses;
 
@@ -15,7 +15,7 @@ crate::trials![
 ];
 
 fn rules(verbs: &[&str]) -> Value {
-    json!([{ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["job"], "verbs": verbs }])
+    json!([rule("leases", &["job"], verbs)])
 }
 
 fn lock_for(user: &str) -> TestLock {
@@ -24,7 +24,7 @@ fn lock_for(user: &str) -> TestLock {
 
 fn the_printed_role_is_enough() {
     let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
-    Cluster::shared().grant(lock.namespace(), "candidate", rules(&["get", "create", "update", "watch"]));
+    Cluster::shared().grant(lock.namespace(), "candidate", rules(&VERBS));
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
@@ -40,7 +40,7 @@ fn without_a_role_it_says_which_one_would_do_and_tries_again() {
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
     a.says("not allowed to get leases.coordination.k8s.io \"job\"");
     a.says("verbs: [get, create, update, watch]");
-    Cluster::shared().grant(lock.namespace(), "stranger", rules(&["get", "create", "update", "watch"]));
+    Cluster::shared().grant(lock.namespace(), "stranger", rules(&VERBS));
     a.ends_with(0);
     assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
 }

@@ -4,7 +4,7 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
+use crate::candidate::{Candidate, TestLock, VERBS, eventually, rule};
 use crate::support::proxy::Held;
 use crate::support::{Client, Cluster, Match, Proxy, Seen};
 use crate::witness::Witnesses;
@@ -428,13 +428,7 @@ fn a_candidate_beside_the_leader_takes_nothing_from_it() {
 
 fn a_label_that_is_not_allowed_stops_nobody() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
-    let lease = json!({
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "resourceNames": ["job"],
-        "verbs": ["get", "create", "update", "watch"],
-    });
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([lease]));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rule("leases", &["job"], &VERBS)]));
     let witnesses = Witnesses::new();
     let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
