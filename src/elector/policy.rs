@@ -101,7 +101,11 @@ impl Policy {
 
     /// What to do next, in order.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let mut action = self.actions.pop_front()?;
+        if let Action::End(exit) = &mut action {
+            exit.may_rejoin &= self.termination_signal.is_none();
+        }
+        Some(action)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
@@ -229,15 +233,9 @@ impl Policy {
                 self.tell(News::WaitsNoLonger(signal));
                 self.notify(Notice::Stop);
             }
-            Phase::Ending { exit, until } if is_termination_signal(signal) => {
+            Phase::Ending { until, .. } if is_termination_signal(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
-                exit.may_rejoin = false;
-                // The time is handed in first, so the end may be decided already.
-                for action in &mut self.actions {
-                    if let Action::End(exit) = action {
-                        exit.may_rejoin = false;
-                    }
-                }
+                self.termination_signal.get_or_insert(signal);
                 self.notify(Notice::Stop);
             }
             Phase::Killing if is_termination_signal(signal) => {
@@ -315,8 +313,7 @@ impl Policy {
     }
 
     /// Nothing of the command is left: the lease is given back.
-    fn end(&mut self, now: Instant, mut exit: Exit, well: bool) {
-        exit.may_rejoin &= self.termination_signal.is_none();
+    fn end(&mut self, now: Instant, exit: Exit, well: bool) {
         self.phase = Phase::Ending { exit, until: now + self.longest_release };
         self.tell(News::Gone);
         self.notify(Notice::TreeGone { well });
