@@ -10,7 +10,7 @@ COPY . .
 # older than what was built from others.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
-    find src -type f -exec touch {} + \
+    find src crates -type f -exec touch {} + \
     && cargo build --release --locked --bin leaderrun \
     && cp target/release/leaderrun /leaderrun
 

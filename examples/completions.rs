@@ -8,7 +8,8 @@ use clap::builder::ValueHint;
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
-use leaderrun::{cli, exit};
+use leaderrun::cli;
+use leaderrun_core::exit;
 
 /// Where the files belong.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/completions");

@@ -5,23 +5,21 @@
 //!
 //! Two nested processes keep that promise. The [`elector`] campaigns for the lease, the
 //! [`supervisor`] owns the command; whichever of them dies or freezes, the other one still ends the
-//! command in time. Who may run and until when is decided by [`election`], a state machine without
-//! clock, socket or task; when the command must be stopped and killed by [`supervisor::policy`], and
-//! when the supervisor must be by [`elector::policy`], two others.
+//! command in time. Who may run and until when is decided by [`leaderrun_core::election`], a state machine
+//! without clock, socket or task; when the command must be stopped and killed by [`leaderrun_core::supervisor`],
+//! and when the supervisor must be by [`leaderrun_core::elector`], two others.
 //!
 //! What else it does with a lock is in [`subcommands`].
 //!
 //! What the cluster is told of who leads is up to [`announce`].
 //!
 //! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `announce`, then `lock` and
-//! `channel`, then `election`, then `process` and `telemetry`.
+//! `channel`, then `process` and `telemetry`, and all of them import `leaderrun_core`.
 
 pub mod announce;
 pub mod channel;
 pub mod cli;
-pub mod election;
 pub mod elector;
-pub mod exit;
 pub mod lock;
 pub mod process;
 pub mod subcommands;

@@ -1,8 +1,9 @@
 //! The README's tables are those of the program.
 
+use leaderrun::cli;
 use leaderrun::lock::rbac::role;
 use leaderrun::lock::{Kind, ObjectName};
-use leaderrun::{cli, exit};
+use leaderrun_core::exit;
 
 const README: &str = include_str!("../README.md");
 

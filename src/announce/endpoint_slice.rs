@@ -5,12 +5,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
 
+use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
 use super::collection::{Collection, Refusal, Resource};
 use super::mark::Mark;
 use crate::lock::{Rule, check_label};
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::telemetry::log::printable;
 
 /// Tries against other candidates that write it meanwhile.
@@ -148,7 +149,7 @@ impl Service {
                 let reason = format!("the EndpointSlice {slice} is for {family} addresses, and {address} is none");
                 return Err(Refusal::Other(format!("{reason}; --address says another one")));
             }
-            if Instant::now() >= until {
+            if clock::now() >= until {
                 return Err(Refusal::Other("no time was left to lead the Service here".into()));
             }
             match self.write(slices, slice, endpoint(address), mark).await {

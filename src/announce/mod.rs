@@ -9,7 +9,6 @@ mod endpoint_slice;
 mod events;
 mod mark;
 mod pod_label;
-mod route;
 mod worker;
 
 use std::fmt;
@@ -20,8 +19,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use leaderrun_core::timing::Timing;
+use leaderrun_core::updates::Update;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 pub use self::endpoint_slice::{Service, ServiceName, ServicePort, check_ports, is_reachable};
@@ -29,10 +30,9 @@ pub use self::events::rule as event_rule;
 pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
 use self::worker::Worker;
-use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{Kind, Rule};
-use crate::telemetry::state::{Observer, Update};
+use crate::telemetry::state::Observer;
 
 /// How long the program's end waits for the traffic to be led away and for the last Event.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -129,13 +129,7 @@ impl Announcer {
             }
             let _ = sender.send(());
         })?;
-        Ok(Self {
-            observer: Observer::new(updates, if routes { concerns_routes } else { concerns_events }),
-            withdrawn,
-            is_routed,
-            done,
-            routes,
-        })
+        Ok(Self { observer: observer(updates, routes), withdrawn, is_routed, done, routes })
     }
 
     /// By whom the thread is told what happens.
@@ -156,6 +150,16 @@ impl Announcer {
             warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
         }
     }
+}
+
+/// Hands the thread what concerns it. It is not woken for anything else.
+fn observer(updates: UnboundedSender<Update>, routes: bool) -> Observer {
+    let concerns = if routes { concerns_routes } else { concerns_events };
+    Observer::new(move |update| {
+        if concerns(update) {
+            let _ = updates.send(update.clone());
+        }
+    })
 }
 
 /// Of what happens, the little that Events are written about.

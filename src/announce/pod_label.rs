@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 use tracing::info;
 
 use super::collection::{Collection, Refusal, Resource};
 use super::mark::{Mark, SUFFIX};
 use crate::lock::{Rule, check_name};
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::telemetry::log::printable;
 
 /// What the annotation is called that says which label the pod has, or is about to have.
@@ -225,7 +226,7 @@ async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<O
 
 /// What is sent after that might arrive beside the next leader's.
 fn check(until: Instant) -> Result<(), Refusal> {
-    match Instant::now() < until {
+    match clock::now() < until {
         true => Ok(()),
         false => Err(Refusal::Other("no time was left to label the pod".into())),
     }

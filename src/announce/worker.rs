@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture, select_ok};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::routing::{Done, Route, Step};
+use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -20,13 +23,11 @@ use super::collection::{Collection, Refusal};
 use super::endpoint_slice::{ENDPOINT_SLICES, Service};
 use super::mark::Mark;
 use super::pod_label::PODS;
-use super::route::{Done, Route, Step};
 use super::{Announcement, Routing, events};
 use crate::lock::kubernetes::Cluster;
-use crate::process::clock::{Instant, Timer};
+use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
-use crate::telemetry::state::Update;
 
 /// How long after the start of the command an Event says so: a hand-over has more urgent things to do.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -86,7 +87,7 @@ impl Worker {
     pub async fn work(mut self, mut told: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             self.take_step(now);
             self.is_routed.store(self.may_be_routed(), Ordering::Relaxed);
             if self.over && self.event.is_none() && !self.may_be_routed() {
@@ -118,7 +119,7 @@ impl Worker {
         }
         match update {
             Update::Won { uids, .. } => self.uids.clone_from(uids),
-            Update::CommandStarted => self.event_at = Some(Instant::now() + SETTLED),
+            Update::CommandStarted => self.event_at = Some(clock::now() + SETTLED),
             Update::Ending => {
                 self.awaited = true;
                 self.answer();
@@ -200,7 +201,7 @@ impl Worker {
             Err(Refusal::Forbidden(_)) => Done::Forbidden,
             Err(_) => Done::Badly,
         };
-        route.ended(Instant::now(), &step, done);
+        route.ended(clock::now(), &step, done);
         self.hopeless = done == Done::Forbidden && matches!(step, Step::Withdraw { .. });
         match ended {
             Ok(changed) => {

@@ -3,6 +3,7 @@
 mod explain;
 mod routing;
 mod subcommands;
+mod timing;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,14 +12,15 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueHint};
+use leaderrun_core::election::ElectionConfig;
+use leaderrun_core::record::RunId;
+use leaderrun_core::supervisor::StopOptions;
+use leaderrun_core::timing::Timing;
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 use self::explain::explain;
 use self::routing::RoutingArguments;
-use crate::election::ElectionConfig;
-use crate::election::record::RunId;
-use crate::election::timing::Timing;
 use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
 use crate::elector::{ElectorConfig, OnLost};
 use crate::lock::LockName;
@@ -27,7 +29,6 @@ use crate::process::deadline::FD_VARIABLE;
 use crate::process::signals::{self, MASK_VARIABLE};
 use crate::subcommands::Subcommand;
 use crate::supervisor::SupervisorConfig;
-use crate::supervisor::policy::StopOptions;
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::Format;
 use crate::telemetry::state::ReadyWhen;
@@ -152,7 +153,8 @@ struct TimeArguments {
 impl TimeArguments {
     fn timing(&self) -> Result<Timing> {
         let Self { lease_duration, renew_deadline, retry_period, lost_grace } = *self;
-        Ok(Timing::new(lease_duration, renew_deadline, retry_period, lost_grace)?)
+        let timing = Timing::new(lease_duration, renew_deadline, retry_period, lost_grace);
+        timing.map_err(|invalid| anyhow!(timing::explain(&invalid)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::process::clock::Instant;
+use leaderrun_core::instant::Instant;
 
 /// Different complaints that are said at once; what varies all the time has to wait.
 const SAID_AT_ONCE: usize = 3;

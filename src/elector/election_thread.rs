@@ -12,6 +12,11 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use jiff::Timestamp;
+use leaderrun_core::election::{
+    Action, Election, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent,
+};
+use leaderrun_core::elector::{Event, Notice};
+use leaderrun_core::updates::Update;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
@@ -20,14 +25,12 @@ use tracing::debug;
 use super::complaints::{Access, Complaints};
 use super::journal;
 use super::observations::Observations;
-use super::policy::{Event, Notice};
-use crate::election::{Action, Election, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
-use crate::process::clock::{Instant, Timer};
+use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;
-use crate::telemetry::state::{Observer, Update};
+use crate::telemetry::state::Observer;
 
 /// A thread for blocking calls, once there, stays: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -144,12 +147,12 @@ async fn run_election(
     inbox: UnboundedReceiver<Notice>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
-    observer.tell(Update::ActsBy(Some(Instant::now() + lock::OPEN)));
-    let began = Instant::now();
+    observer.tell(Update::ActsBy(Some(clock::now() + lock::OPEN)));
+    let began = clock::now();
     let Some((lock, name)) = open(name, cluster, &config).await? else { return Ok(Outcome::NotAcquired) };
     // Not where it is zero, which says not to queue.
     if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
-        *wait = wait.saturating_sub(Instant::now().since(began)).max(SHORTEST_WAIT);
+        *wait = wait.saturating_sub(clock::now().since(began)).max(SHORTEST_WAIT);
     }
     observer.tell(Update::Lock(name.to_string()));
     journal::waiting(&name, &config);
@@ -300,7 +303,7 @@ impl<'a> ElectionLoop<'a> {
     }
 
     fn complain(&mut self, access: Access, complaint: String) {
-        if self.complaints.failed(Instant::now(), access, &complaint) {
+        if self.complaints.failed(clock::now(), access, &complaint) {
             journal::trouble(&self.name, &complaint);
         }
     }
@@ -369,5 +372,5 @@ async fn answer<T>((access, request): &mut (Access, BoxFuture<'_, T>)) -> (Acces
 }
 
 fn now() -> Now {
-    Now { boot: Instant::now(), wall: Timestamp::now() }
+    Now { boot: clock::now(), wall: Timestamp::now() }
 }

@@ -5,6 +5,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use leaderrun_core::elector::{Action, Failure, News, Policy};
+use leaderrun_core::exit::{self, Exit};
+use leaderrun_core::messages::{End, Order, Report};
+use leaderrun_core::signal::is_termination_signal;
+use leaderrun_core::updates::Update;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -13,16 +18,14 @@ use nix::unistd::getpid;
 
 use super::election_thread::ElectionThread;
 use super::journal;
-use super::policy::{Action, Failure, News, Policy};
-use crate::channel::{ElectorEnd, End, Order, Report};
-use crate::exit::{self, Exit};
-use crate::process::clock::{Instant, Timer};
+use crate::channel::ElectorEnd;
+use crate::process::clock::{self, Timer};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals, is_termination_signal};
+use crate::process::signals::{Inherited, Signals};
 use crate::process::terminal::Terminal;
 use crate::process::tree;
-use crate::telemetry::state::{Observer, Update};
+use crate::telemetry::state::Observer;
 
 /// How long the end waits for the supervisor's death, milliseconds.
 const LAST_LOOK: u16 = 1000;
@@ -93,10 +96,10 @@ impl Guard {
             self.handle_reports();
             for event in self.election.events() {
                 match event {
-                    Ok(event) => self.policy.handle_event(Instant::now(), event),
+                    Ok(event) => self.policy.handle_event(clock::now(), event),
                     Err(failure) => {
                         journal::failed(&failure);
-                        self.policy.handle_election_failed(Instant::now());
+                        self.policy.handle_election_failed(clock::now());
                     }
                 }
             }
@@ -104,9 +107,9 @@ impl Guard {
                 self.supervisor_gone = true;
                 // It may have died with its last word unread.
                 self.handle_reports();
-                self.policy.handle_supervisor_dead(Instant::now());
+                self.policy.handle_supervisor_dead(clock::now());
             }
-            self.policy.handle_timeout(Instant::now());
+            self.policy.handle_timeout(clock::now());
             if self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.read().is_ok()) {
                 self.policy.handle_withdrawn();
             }
@@ -131,14 +134,14 @@ impl Guard {
                 Report::Remark(remark) => journal::supervisor(remark),
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }
-            self.policy.handle_report(Instant::now(), report);
+            self.policy.handle_report(clock::now(), report);
         }
     }
 
     fn handle_signals(&mut self) {
         for signal in self.signals.receive() {
             if !is_termination_signal(signal) || !self.inherited.ignores(signal) {
-                self.policy.handle_signal(Instant::now(), signal);
+                self.policy.handle_signal(clock::now(), signal);
             }
         }
     }
@@ -146,7 +149,7 @@ impl Guard {
     fn handle_children(&mut self) {
         let reaped = tree::reap();
         if let Some(kill) = self.kill.as_mut().filter(|_| !reaped.ended.is_empty()) {
-            kill.handle_ended(Instant::now());
+            kill.handle_ended(clock::now());
         }
         if reaped.none_left {
             if self.kill.take().is_some()
@@ -154,7 +157,7 @@ impl Guard {
             {
                 terminal.take_back();
             }
-            self.policy.handle_tree_empty(Instant::now());
+            self.policy.handle_tree_empty(clock::now());
         }
     }
 
@@ -181,12 +184,12 @@ impl Guard {
     fn kill_all(&mut self, failure: Failure) {
         journal::last_resort(failure);
         let _ = self.supervisor.signal(Signal::SIGKILL);
-        self.kill = Some(Kill::begin(Instant::now()));
+        self.kill = Some(Kill::begin(clock::now()));
         self.kill_children();
     }
 
     fn kill_children(&mut self) {
-        if let Some(refused) = self.kill.as_mut().and_then(|kill| kill.kill_children(Instant::now())) {
+        if let Some(refused) = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now())) {
             journal::cannot_kill(&refused);
         }
     }
@@ -221,7 +224,7 @@ impl Guard {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        if next_round.is_some_and(|at| Instant::now() >= at) {
+        if next_round.is_some_and(|at| clock::now() >= at) {
             self.kill_children();
         }
         Ok(())

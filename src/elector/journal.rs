@@ -3,15 +3,15 @@
 //! Names and fields are for programs and stay as they are; the sentences say the same to people.
 
 use humantime::format_duration;
+use leaderrun_core::election::{ElectionConfig, News};
+use leaderrun_core::elector::{Failure, News as GuardNews};
+use leaderrun_core::messages::{End, Reason, Remark};
+use leaderrun_core::updates::Loss;
 use tracing::{error, info, warn};
 
-use super::policy::{Failure, News as GuardNews};
-use crate::channel::{End, Reason, Remark};
-use crate::election::{ElectionConfig, News};
 use crate::lock::LockName;
 use crate::process::{signals, tree};
 use crate::telemetry::log::{printable, printable_cause};
-use crate::telemetry::metrics::Loss;
 
 /// A candidate begins.
 pub fn waiting(lock: &LockName, config: &ElectionConfig) {

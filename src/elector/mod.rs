@@ -8,29 +8,28 @@ mod election_thread;
 mod guard;
 mod journal;
 mod observations;
-pub mod policy;
 pub mod rejoin;
 
 use std::str::FromStr;
 
 use anyhow::Context;
+use leaderrun_core::election::ElectionConfig;
+use leaderrun_core::elector::Policy;
+use leaderrun_core::exit::{self, Exit};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
 use self::guard::Guard;
-use self::policy::Policy;
 use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
 use crate::announce::{Announcement, Announcer, Routing};
 use crate::channel::ElectorEnd;
-use crate::election::ElectionConfig;
-use crate::exit::{self, Exit};
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
-use crate::telemetry::http::{self, HttpAddress};
+use crate::telemetry::http::{self, Counted, HttpAddress};
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::state::{self, Observer, ReadyWhen, State};
 
@@ -77,7 +76,7 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     tree::adopt_orphans()?;
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
-    let (on_lost, since) = (config.on_lost, Instant::now());
+    let (on_lost, since) = (config.on_lost, clock::now());
     let (exit, counted) = guarded(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
         journal::failed(&failure);
         (Exit::with(exit::FAILED), None)
@@ -106,15 +105,15 @@ fn guarded(
     inherited: Inherited,
 ) -> anyhow::Result<(Exit, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
-    let counts = counts(&config)?;
+    let (counts, counted) = counts(&config)?;
     let announcer = announcer(&config)?;
     let withdrawn = announcer.as_ref().and_then(Announcer::withdrawn);
-    let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts.clone());
+    let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts);
     let policy = Policy::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
     let exit = Guard::new(channel, supervisor, election, inherited, policy, observer, withdrawn)?.stand();
     announcer.into_iter().for_each(Announcer::finish);
-    Ok((exit?, counts.counted()))
+    Ok((exit?, counted.and_then(|counted| counted.get())))
 }
 
 /// Whoever tells the cluster, if the lock is in one.
@@ -133,8 +132,8 @@ fn announcer(config: &ElectorConfig) -> anyhow::Result<Option<Announcer>> {
 }
 
 /// Whoever counts for those that ask over HTTP, if anybody may.
-fn counts(config: &ElectorConfig) -> anyhow::Result<Observer> {
-    let Some(address) = config.http else { return Ok(Observer::default()) };
+fn counts(config: &ElectorConfig) -> anyhow::Result<(Observer, Option<Counted>)> {
+    let Some(address) = config.http else { return Ok((Observer::default(), None)) };
     let ElectionConfig { identity, timing, .. } = &config.election;
     let candidate = state::Candidate {
         lock: config.lock.to_string(),
@@ -143,6 +142,7 @@ fn counts(config: &ElectorConfig) -> anyhow::Result<Observer> {
         retry_period: timing.retry_period(),
         ready_when: config.ready_when,
     };
-    let counted = std::env::var(COUNTED_VARIABLE).ok();
-    http::start(address, State::new(candidate, counted.as_deref()))
+    let before = std::env::var(COUNTED_VARIABLE).ok();
+    let (observer, counted) = http::start(address, State::new(candidate, before.as_deref()))?;
+    Ok((observer, Some(counted)))
 }

@@ -2,12 +2,14 @@
 
 use std::mem;
 
-use crate::election::tenure::Tenure;
-use crate::election::{Election, Reply, Request};
+use leaderrun_core::election::{Election, Reply, Request};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::tenure::Tenure;
+use leaderrun_core::updates::{Observed, RenewalResult, Update};
+
 use crate::lock::{LockError, LockErrorKind};
-use crate::process::clock::Instant;
-use crate::telemetry::metrics::RenewalResult;
-use crate::telemetry::state::{Observed, Observer, Update};
+use crate::process::clock;
+use crate::telemetry::state::Observer;
 
 /// Follows an election from outside.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl Observations {
     pub fn sending(&mut self, request: &Request) {
         self.end_renewal(RenewalResult::Timeout);
         let is_renewal = self.held_until.is_some() && *request != Request::Get;
-        self.renewal = is_renewal.then(Instant::now);
+        self.renewal = is_renewal.then(clock::now);
     }
 
     /// The request under way was answered.
@@ -60,7 +62,7 @@ impl Observations {
 
     fn end_renewal(&mut self, result: RenewalResult) {
         if let Some(sent) = self.renewal.take() {
-            self.observer.tell(Update::Renewal { result, took: Instant::now().since(sent) });
+            self.observer.tell(Update::Renewal { result, took: clock::now().since(sent) });
         }
     }
 
@@ -72,7 +74,7 @@ impl Observations {
     /// A tenure is held from here on, the first one or a longer one.
     pub fn held(&mut self, tenure: Tenure) {
         if let Some(before) = self.held_until.replace(tenure.stop) {
-            self.observer.tell(Update::Renewed { margin: before.since(Instant::now()) });
+            self.observer.tell(Update::Renewed { margin: before.since(clock::now()) });
         }
     }
 

@@ -10,12 +10,14 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use leaderrun_core::instant::Instant;
+use leaderrun_core::signal::is_termination_signal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::execve;
 
-use crate::process::clock::{Instant, Timer};
+use crate::process::clock::{self, Timer};
 use crate::process::environment;
-use crate::process::signals::{Inherited, Signals, is_termination_signal};
+use crate::process::signals::{Inherited, Signals};
 use crate::process::tree;
 
 /// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
@@ -42,7 +44,7 @@ pub enum NotRejoined {
 /// process began; `counted` is what goes on being counted.
 pub fn rejoin(inherited: &Inherited, since: Instant, counted: Option<String>) -> Result<Infallible, NotRejoined> {
     let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
-    let losses = if Instant::now().since(since) < LASTED { before.saturating_add(1) } else { 0 };
+    let losses = if clock::now().since(since) < LASTED { before.saturating_add(1) } else { 0 };
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }
@@ -71,14 +73,14 @@ fn pause_after(losses: u32) -> Duration {
 /// Waits, but not when somebody wants an end: then returns the signal.
 fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::all()?, Timer::new()?);
-    let end = Instant::now() + duration;
+    let end = clock::now() + duration;
     timer.set(Some(end))?;
     loop {
         let ends = |signal: &i32| is_termination_signal(*signal) && !inherited.ignores(*signal);
         if let Some(signal) = signals.receive().into_iter().find(ends) {
             return Ok(Some(signal));
         }
-        if Instant::now() >= end {
+        if clock::now() >= end {
             return Ok(None);
         }
         let mut either = [timer.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

@@ -8,10 +8,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
+use leaderrun_core::record::Record;
 use serde::{Deserialize, Serialize};
 
 use super::resource::Resource;
-use crate::election::record::Record;
 
 /// Where client-go and fabric8 keep the record.
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";

@@ -2,18 +2,18 @@
 //! client-go's multilock.
 //!
 //! Who holds the lock holds both; candidates that know only one of the two see it held there. What both
-//! make together is in [`pair`](super::pair).
+//! make together is in [`leaderrun_core::pair`].
 
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready, try_join};
 use futures_util::stream::{self, BoxStream, StreamExt};
+use leaderrun_core::election::WatchEvent;
+use leaderrun_core::pair::{Member, Pair};
+use leaderrun_core::record::{Record, RunId, Stored, Version};
 
-use super::pair::{Member, Pair};
 use super::{Lock, LockError, LockErrorKind, ObjectLock};
-use crate::election::WatchEvent;
-use crate::election::record::{Record, RunId, Stored, Version};
 
 /// A record in two objects.
 pub struct BothLocks {

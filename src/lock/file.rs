@@ -16,6 +16,8 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use leaderrun_core::election::WatchEvent;
+use leaderrun_core::record::{Record, Stored, Version};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::{Deserialize, Serialize};
@@ -23,9 +25,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::{Lock, LockError, LockErrorKind};
-use crate::election::WatchEvent;
-use crate::election::record::{Record, Stored, Version};
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::process::readable::Readable;
 
 /// More than any record takes; a file that is longer is none.
@@ -180,7 +180,7 @@ impl RecordFile {
     }
 
     fn lock(&self) -> Result<File, LockError> {
-        let give_up = Instant::now() + self.attempt;
+        let give_up = clock::now() + self.attempt;
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).custom_flags(WARY);
@@ -189,7 +189,7 @@ impl RecordFile {
                 // Unless somebody deleted it meanwhile: then others lock another one.
                 Ok(()) if self.is_lock_file(&file) => return Ok(file),
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) if clock::now() < give_up => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::WouldBlock) => return Err(self.refusal("another process keeps its lock file locked")),
                 Err(TryLockError::Error(failure)) => return Err(refused("lock", &self.lock_file, &failure)),
             }

@@ -3,10 +3,10 @@
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::DynamicObject;
+use leaderrun_core::record::Record;
 use serde_json::Value;
 
 use super::resource::Resource;
-use crate::election::record::Record;
 
 /// A Lease: what leader election is meant to use.
 pub static LEASE: Resource =

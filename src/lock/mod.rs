@@ -8,7 +8,6 @@ mod lease;
 mod name;
 mod object;
 mod open;
-pub mod pair;
 pub mod rbac;
 pub mod resource;
 mod response_limit;
@@ -18,6 +17,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use leaderrun_core::election::WatchEvent;
+use leaderrun_core::record::{Record, Stored, Version};
 
 pub use self::both::BothLocks;
 pub use self::file::FileLock;
@@ -26,8 +27,6 @@ pub use self::object::ObjectLock;
 pub use self::open::{OPEN, open};
 pub use self::rbac::{Rule, collection_path};
 pub use self::resource::ObjectName;
-use crate::election::WatchEvent;
-use crate::election::record::{Record, Stored, Version};
 
 /// A place where a record is stored, with compare-and-swap and change notification.
 ///

@@ -6,14 +6,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{FutureExt, TryStreamExt};
 use kube::api::{Api, ApiResource, DynamicObject, PostParams, WatchEvent as KubeEvent, WatchParams};
+use leaderrun_core::election::WatchEvent;
+use leaderrun_core::record::{
+    CONTENDERS_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
+};
 
 use super::kubernetes::Cluster;
 use super::resource::{ObjectName, Resource, Verb, error, expired};
 use super::{Lock, LockError, LockErrorKind};
-use crate::election::WatchEvent;
-use crate::election::record::{
-    CONTENDERS_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
-};
 
 /// How long the server keeps a watch open: the longest that kube allows.
 const WATCH_SECONDS: u32 = 290;

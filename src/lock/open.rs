@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use leaderrun_core::record::RunId;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::kubernetes::{Cluster, ClusterOptions};
 use super::{BothLocks, FileLock, Lock, LockName, ObjectLock, ObjectName};
-use crate::election::record::RunId;
 use crate::telemetry::log::printable_cause;
 
 /// How long a file system may take to show a file before it counts as gone.

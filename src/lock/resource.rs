@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use kube::api::DynamicObject;
 use kube::core::Status;
+use leaderrun_core::record::Record;
 
 use super::rbac::{Rule, role};
 use super::{LockError, LockErrorKind};
-use crate::election::record::Record;
 use crate::telemetry::log;
 
 /// A kind of object, and where in it the record is.

@@ -1,64 +1,18 @@
 //! Time on `CLOCK_BOOTTIME`, the one clock that deadlines are kept on: it also counts suspend, and
 //! nobody can set it.
 
-use std::ops::{Add, Sub};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use leaderrun_core::instant::Instant;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId as Clock, clock_gettime};
-use serde::{Deserialize, Serialize};
 
-/// An instant on the boot clock of this machine, with nanoseconds.
-///
-/// Two processes of one machine can compare theirs; instants of two machines mean nothing to each
-/// other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Instant(Duration);
-
-impl Instant {
-    /// The present instant. Only calls that cannot fail and that a forked child may make.
-    pub fn now() -> Self {
-        let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
-        Self(Duration::from(time))
-    }
-
-    /// The instant `elapsed` after boot; for simulations and tests, which hand time in.
-    pub const fn after_boot(elapsed: Duration) -> Self {
-        Self(elapsed)
-    }
-
-    /// Since boot, for where it is stored as a number.
-    pub fn as_nanos(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// What [`as_nanos`](Self::as_nanos) made a number of.
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Self(Duration::from_nanos(nanos))
-    }
-
-    /// How long after `earlier` this is; zero when it is not after it.
-    pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl Add<Duration> for Instant {
-    type Output = Self;
-
-    fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
-    }
-}
-
-impl Sub<Duration> for Instant {
-    type Output = Self;
-
-    fn sub(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(duration))
-    }
+/// The present instant. Only calls that cannot fail and that a forked child may make.
+pub fn now() -> Instant {
+    let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
+    Instant::after_boot(Duration::from(time))
 }
 
 /// A descriptor that becomes readable at an [`Instant`].
@@ -82,8 +36,8 @@ impl Timer {
     pub fn set(&self, instant: Option<Instant>) -> nix::Result<()> {
         match instant {
             // An all-zero time would stop the timer.
-            Some(Instant(at)) => {
-                let at = at.clamp(Duration::from_nanos(1), FAR_AWAY);
+            Some(instant) => {
+                let at = instant.since_boot().clamp(Duration::from_nanos(1), FAR_AWAY);
                 self.0.set(Expiration::OneShot(TimeSpec::from(at)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
             }
             None => self.0.unset(),
@@ -115,13 +69,13 @@ mod tests {
         let timer = Timer::new().unwrap();
         timer.set(Some(Instant::after_boot(Duration::ZERO))).unwrap();
         assert!(fires(&timer, PollTimeout::NONE));
-        timer.set(Some(Instant::now() + Duration::from_secs(3600))).unwrap();
+        timer.set(Some(now() + Duration::from_secs(3600))).unwrap();
         assert!(!fires(&timer, PollTimeout::ZERO));
     }
 
     #[test]
     fn instants_saturate() {
-        let now = Instant::now();
+        let now = now();
         assert!(now + Duration::MAX > now);
         assert_eq!((now - Duration::MAX).since(now), Duration::ZERO);
         Timer::new().unwrap().set(Some(now + Duration::MAX)).unwrap();

@@ -14,13 +14,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
+use leaderrun_core::instant::Instant;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
-
-use super::clock::Instant;
 
 /// The number of the descriptor, for the command.
 pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
@@ -165,6 +164,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::process::clock;
 
     fn seen(memory: BorrowedFd<'_>) -> Instant {
         let mapping = Mapping::new(memory, ProtFlags::PROT_READ).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     fn it_is_seen_as_it_was_set() {
         let deadline = Deadline::new("run").unwrap();
         assert_eq!(seen(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
-        let at = Instant::now();
+        let at = clock::now();
         deadline.set(Some(at));
         assert_eq!(seen(deadline.as_fd()), at);
         deadline.set(None);
@@ -193,7 +193,7 @@ mod tests {
             assert!(file.set_len(0).is_err());
             assert!(Mapping::new(memory, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_err());
         }
-        deadline.set(Some(Instant::now()));
+        deadline.set(Some(clock::now()));
         assert_ne!(seen(reopened.as_fd()), Instant::after_boot(Duration::ZERO));
     }
 }

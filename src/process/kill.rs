@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use leaderrun_core::instant::Instant;
 use nix::sys::signal::Signal;
 
-use super::clock::Instant;
 use super::tree;
 
 /// Between two looks at a tree that does not die, when nothing changes; doubled up to the second.

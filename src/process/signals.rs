@@ -147,17 +147,6 @@ impl AsFd for Signals {
     }
 }
 
-/// Whether a signal sent to leaderrun is meant for the command. Not those about leaderrun's own
-/// children and its own use of the terminal.
-pub fn is_relayed(signal: i32) -> bool {
-    !matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE)
-}
-
-/// Whether a signal means that leaderrun shall end, as long as there is no command to relay it to.
-pub fn is_termination_signal(signal: i32) -> bool {
-    matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
-}
-
 /// A signal's number from its name, with or without `SIG` and in any case, or from its number.
 ///
 /// # Errors

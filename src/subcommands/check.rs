@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::CommandOutput;
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::process::deadline;
 
 /// Without any request: the supervisor keeps the instant in memory that it shares.
 pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
-    let holds = Instant::now() + min_remaining < held_until;
+    let holds = clock::now() + min_remaining < held_until;
     Ok(CommandOutput { text: String::new(), status: if holds { 0 } else { 1 } })
 }

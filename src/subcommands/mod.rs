@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use humantime::format_duration;
+use leaderrun_core::record::RunId;
+use leaderrun_core::timing::Timing;
 use tokio::time::timeout;
 
 use crate::announce::RoutingTarget;
-use crate::election::record::RunId;
-use crate::election::timing::Timing;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockName};
 

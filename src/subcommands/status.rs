@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use humantime::format_duration;
 use jiff::{SignedDuration, Timestamp};
+use leaderrun_core::record::{Record, RunId};
 use serde::Serialize;
 
 use super::{CommandOutput, Output, Place, answered};
-use crate::election::record::{Record, RunId};
 use crate::telemetry::log::printable;
 
 /// Durations longer than this are shown in whole seconds.
@@ -167,7 +167,7 @@ fn json(status: &Status) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::record::{RunMark, RunState};
+    use leaderrun_core::record::{RunMark, RunState};
 
     const RENEWED: &str = "2026-01-02T03:04:05Z";
 

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
+use leaderrun_core::record::{Record, RunMark, Stored};
 
 use super::status::expires;
 use super::{CommandOutput, Place, answered};
-use crate::election::record::{Record, RunMark, Stored};
 use crate::lock::{Lock, LockErrorKind};
 use crate::telemetry::log::printable;
 

@@ -3,7 +3,6 @@
 //! One thread, synchronous, without a network. It keeps the stop and kill instants by itself: an
 //! elector that hangs, dies or is stopped can only stop *extending* the time.
 
-pub mod policy;
 mod spawn;
 
 use std::ffi::OsString;
@@ -12,21 +11,24 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process;
 use std::time::Duration;
 
+use leaderrun_core::exit;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::{End, Gone, Order, Reason, Remark, Report};
+use leaderrun_core::record::RunId;
+use leaderrun_core::signal::is_termination_signal;
+use leaderrun_core::supervisor::{Action, Policy, StopOptions};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
-use self::policy::{Action, Policy, StopOptions};
 use self::spawn::{Exec, Program, Spawned};
-use crate::channel::{End, Gone, Order, Reason, Remark, Report, SupervisorEnd};
-use crate::election::record::RunId;
-use crate::exit;
-use crate::process::clock::{Instant, Timer};
+use crate::channel::SupervisorEnd;
+use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals, is_termination_signal};
+use crate::process::signals::{Inherited, Signals};
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
 use crate::telemetry::log::printable;
@@ -118,10 +120,10 @@ impl Supervisor {
     fn supervise(&mut self) -> io::Result<()> {
         loop {
             self.handle_orders();
-            self.policy.handle_timeout(Instant::now());
+            self.policy.handle_timeout(clock::now());
             if !self.elector_gone && self.elector.is_dead() {
                 self.elector_gone = true;
-                self.policy.handle_elector_gone(Instant::now());
+                self.policy.handle_elector_gone(clock::now());
             }
             self.handle_exec();
             self.handle_children();
@@ -146,7 +148,7 @@ impl Supervisor {
                 self.set_environment(environment.clone());
             }
         }
-        if let Some(tenure) = self.policy.handle_orders(Instant::now(), &orders) {
+        if let Some(tenure) = self.policy.handle_orders(clock::now(), &orders) {
             self.report(&Report::Enforcing(tenure));
         }
     }
@@ -176,7 +178,7 @@ impl Supervisor {
 
     fn handle_children(&mut self) {
         let reaped = tree::reap();
-        let now = Instant::now();
+        let now = clock::now();
         for (pid, ended) in reaped.ended {
             if let Some(kill) = &mut self.kill {
                 kill.handle_ended(now);
@@ -226,7 +228,7 @@ impl Supervisor {
         if self.awaits_terminal.is_none() {
             self.remark(Remark::AwaitsTerminal);
         }
-        self.awaits_terminal = Some(Instant::now() + TERMINAL_PAUSE);
+        self.awaits_terminal = Some(clock::now() + TERMINAL_PAUSE);
     }
 
     fn act(&mut self, action: Action) {
@@ -268,8 +270,8 @@ impl Supervisor {
     }
 
     fn start(&mut self) {
-        let tenure = self.policy.tenure().filter(|_| self.policy.may_start(Instant::now()));
-        let Some(tenure) = tenure else { return self.policy.handle_not_started(Instant::now()) };
+        let tenure = self.policy.tenure().filter(|_| self.policy.may_start(clock::now()));
+        let Some(tenure) = tenure else { return self.policy.handle_not_started(clock::now()) };
         self.terminal = Terminal::of_foreground_job(self.elector_pid);
         let deadline = self.deadline.as_ref().map(AsFd::as_fd);
         match spawn::spawn(&self.program, tenure, &self.inherited, self.terminal.as_ref(), deadline) {
@@ -282,7 +284,7 @@ impl Supervisor {
                 let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
                 self.remark(self.not_executed(error.to_string()));
                 self.policy.handle_started();
-                self.policy.handle_main_ended(Instant::now(), End::NotExecuted(errno));
+                self.policy.handle_main_ended(clock::now(), End::NotExecuted(errno));
                 self.policy.handle_tree_empty();
             }
         }
@@ -307,12 +309,12 @@ impl Supervisor {
         if let Some(main) = self.main.filter(|_| self.policy.main_runs()) {
             spawn::signal_group(main, libc::SIGKILL);
         }
-        self.kill = Some(Kill::begin(Instant::now()));
+        self.kill = Some(Kill::begin(clock::now()));
         self.kill_children();
     }
 
     fn kill_children(&mut self) {
-        let refused = self.kill.as_mut().and_then(|kill| kill.kill_children(Instant::now()));
+        let refused = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now()));
         if let Some(refused) = refused {
             self.remark(Remark::CannotKill(refused));
         }
@@ -349,10 +351,10 @@ impl Supervisor {
         }
         // Only SIGCHLD matters, and every round looks at the children; other signals are for the elector.
         self.signals.receive();
-        if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| Instant::now() >= at)) {
+        if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| clock::now() >= at)) {
             self.handle_awaited_terminal(main);
         }
-        if next_round.is_some_and(|at| Instant::now() >= at) {
+        if next_round.is_some_and(|at| clock::now() >= at) {
             self.kill_children();
         }
         Ok(())

@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use leaderrun_core::tenure::Tenure;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, execvpe, fork, getpid, getppid, pipe2, read, setpgid, write};
 
-use crate::election::tenure::Tenure;
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::process::deadline;
 use crate::process::environment;
 use crate::process::signals::Inherited;
@@ -153,7 +153,7 @@ fn execute(
         return errno as i32;
     }
     // The supervisor may have died before its death could have killed this child.
-    if getppid() != supervisor || Instant::now() >= tenure.stop {
+    if getppid() != supervisor || clock::now() >= tenure.stop {
         return TOO_LATE;
     }
     let Some(name) = program.arguments.first() else { return Errno::ENOENT as i32 };

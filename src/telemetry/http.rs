@@ -9,22 +9,24 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::str::FromStr;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use leaderrun_core::updates::Update;
 use nix::errno::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::exposition;
-use super::state::{Observer, State, Update};
-use crate::process::clock::Instant;
+use super::state::{Observer, State};
+use crate::process::clock;
 
 /// How long a connection lasts at most, its request and its answer included.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(5);
@@ -83,11 +85,33 @@ impl HttpAddress {
     }
 }
 
+/// How long the program's end waits for what was counted.
+const COUNTED_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What the thread is sent.
+enum Message {
+    Update(Update),
+    /// Somebody wants everything that was counted.
+    Counted(SyncSender<String>),
+}
+
+/// The way to ask the thread for what it has counted.
+pub struct Counted(UnboundedSender<Message>);
+
+impl Counted {
+    /// Everything that was counted, for a later [`State::new`]; nothing if the thread does not answer in time.
+    pub fn get(&self) -> Option<String> {
+        let (sender, counted) = sync_channel(1);
+        self.0.send(Message::Counted(sender)).ok()?;
+        counted.recv_timeout(COUNTED_TIMEOUT).ok()
+    }
+}
+
 /// Listens and begins to answer by `state`, and by what the observer is told from then on.
 ///
 /// # Errors
 /// When the address cannot be listened at, or the kernel gives no thread.
-pub fn start(address: HttpAddress, state: State) -> Result<Observer> {
+pub fn start(address: HttpAddress, state: State) -> Result<(Observer, Counted)> {
     let listener = address.listen().map_err(|failure| refusal(address, &failure))?;
     listener.set_nonblocking(true)?;
     info!(event = "http", "answering at http://{}", listener.local_addr()?);
@@ -96,11 +120,15 @@ pub fn start(address: HttpAddress, state: State) -> Result<Observer> {
         let _entered = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let (updates, told) = unbounded_channel();
+    let (messages, inbox) = unbounded_channel();
     let shared = Shared(Arc::new(Mutex::new(state)));
-    let serve = move || runtime.block_on(serve(listener, told, shared));
+    let serve = move || runtime.block_on(serve(listener, inbox, shared));
     thread::Builder::new().name("http".into()).spawn(serve).context("cannot start a thread")?;
-    Ok(Observer::new(updates, |_| true))
+    let counted = Counted(messages.clone());
+    let observer = Observer::new(move |update| {
+        let _ = messages.send(Message::Update(update.clone()));
+    });
+    Ok((observer, counted))
 }
 
 fn refusal(address: HttpAddress, failure: &io::Error) -> anyhow::Error {
@@ -125,12 +153,17 @@ impl Shared {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, mut told: UnboundedReceiver<Update>, shared: Shared) {
+async fn serve(listener: tokio::net::TcpListener, mut inbox: UnboundedReceiver<Message>, shared: Shared) {
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         tokio::select! {
             biased;
-            Some(update) = told.recv() => shared.state().apply(update),
+            Some(message) = inbox.recv() => match message {
+                Message::Update(update) => shared.state().apply(update),
+                Message::Counted(sender) => {
+                    let _ = sender.try_send(shared.state().counted());
+                }
+            },
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
                     sleep(ACCEPT_PAUSE).await;
@@ -171,7 +204,7 @@ async fn converse(mut stream: TcpStream, shared: Shared) -> io::Result<()> {
 }
 
 fn answer(request: &httparse::Request, state: &State) -> Answer {
-    let (now, path) = (Instant::now(), request.path.unwrap_or_default());
+    let (now, path) = (clock::now(), request.path.unwrap_or_default());
     let with_body = match request.method {
         Some("GET") => true,
         Some("HEAD") => false,

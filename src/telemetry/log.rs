@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use leaderrun_core::instant::Instant;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -23,7 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::process::clock::Instant;
+use crate::process::clock;
 
 /// Lines that may wait for stderr.
 const BACKLOG: usize = 1024;
@@ -68,7 +69,7 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     match format {
         Format::Text => registry
             .with(layer.event_format(Text {
-                begun: Instant::now(),
+                begun: clock::now(),
                 colored: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             }))
             .init(),
@@ -172,7 +173,7 @@ where
             Level::WARN => painted(YELLOW, "warning: ".into()),
             _ => String::new(),
         };
-        let elapsed = elapsed(Instant::now().since(self.begun));
+        let elapsed = elapsed(clock::now().since(self.begun));
         write!(writer, "{} {word}", painted(DIM, format!("leaderrun {elapsed}:")))?;
         let mut fields = Fields { message: String::new(), others: String::new() };
         event.record(&mut fields);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use leaderrun_core::updates::{Loss, RenewalResult};
 use serde::{Deserialize, Serialize};
 
 use super::exposition::{Exposition, Histogram};
@@ -13,33 +14,7 @@ const REQUEST_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 /// Into how many buckets a renew deadline is divided, for the time left of it.
 const MARGIN_BUCKETS: u32 = 10;
 
-/// How a renewal was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RenewalResult {
-    Success,
-    /// Somebody had written meanwhile.
-    Conflict,
-    /// Certainly not carried out.
-    Refused,
-    /// No telling whether it was carried out.
-    Error,
-    /// Not answered in time.
-    Timeout,
-}
-
 const RESULTS: [&str; 5] = ["success", "conflict", "refused", "error", "timeout"];
-
-/// Why a leadership was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Loss {
-    /// It could not be renewed in time.
-    NotRenewed,
-    /// Somebody else was seen to hold the lock.
-    Taken,
-    SupervisorDied,
-    /// The supervisor did not have the command dead in time.
-    SupervisorLate,
-}
 
 const LOSSES: [&str; 4] = ["not_renewed", "taken", "supervisor_died", "supervisor_late"];
 

@@ -1,114 +1,49 @@
 //! What is known of this candidate: told by the elector's threads, asked for over HTTP.
 
+use std::fmt;
 use std::str::FromStr;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
 use jiff::Timestamp;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::updates::{Observed, Update};
 use serde::Serialize;
-use tokio::sync::mpsc::UnboundedSender;
 
-use super::metrics::{Loss, Metrics, RenewalResult};
-use crate::process::clock::Instant;
+use super::metrics::Metrics;
 
 /// How late the election may be on a busy machine before it counts as stuck.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How long the program's end waits for what was counted.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// Takes what is to be told. Telling never waits for whoever listens, and nobody may listen.
-#[derive(Clone, Debug, Default)]
+/// Passes on what happens to its listeners. Telling never waits for a listener, and there may be none.
+#[derive(Clone, Default)]
 pub struct Observer(Vec<Listener>);
 
-#[derive(Clone, Debug)]
-struct Listener {
-    updates: UnboundedSender<Update>,
-    concerns: fn(&Update) -> bool,
-}
+type Listener = Arc<dyn Fn(&Update) + Send + Sync>;
 
 impl Observer {
-    /// Tells one listener what concerns it. It is not woken for anything else.
-    pub fn new(updates: UnboundedSender<Update>, concerns: fn(&Update) -> bool) -> Self {
-        Self(vec![Listener { updates, concerns }])
+    /// An observer with one listener, which must not block.
+    pub fn new(listener: impl Fn(&Update) + Send + Sync + 'static) -> Self {
+        Self(vec![Arc::new(listener)])
     }
 
-    /// Tells it to the listeners of both.
+    /// Tells the listeners of both.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Tells something.
+    /// Tells the listeners something.
     pub fn tell(&self, update: Update) {
-        for Listener { updates, .. } in self.0.iter().filter(|listener| (listener.concerns)(&update)) {
-            let _ = updates.send(update.clone());
-        }
-    }
-
-    /// Everything that was counted, for when the program begins again; nothing if nobody listens.
-    pub fn counted(&self) -> Option<String> {
-        let (by, answer) = sync_channel(1);
-        self.tell(Update::Asked(by));
-        answer.recv_timeout(LAST_WORDS).ok()
+        self.0.iter().for_each(|listener| listener(&update));
     }
 }
 
-/// Something that happened.
-#[derive(Clone, Debug)]
-pub enum Update {
-    /// The lock's name, with what was left out filled in.
-    Lock(String),
-    /// The election acts by then, whatever happens; without an instant it waits for something.
-    ActsBy(Option<Instant>),
-    Observed(Observed),
-    WatchRestarted,
-    Renewal {
-        result: RenewalResult,
-        took: Duration,
-    },
-    /// A renewal was known to have succeeded when this much time was left.
-    Renewed {
-        margin: Duration,
-    },
-    /// The lock was won.
-    Won {
-        /// The fencing token.
-        token: String,
-        /// Of the objects that the record is in.
-        uids: Vec<String>,
-    },
-    Leading {
-        /// The command is told to stop.
-        stop: Instant,
-        /// Nothing of it can be left.
-        gone: Instant,
-    },
-    CommandStarted,
-    /// The command is about to be asked to end.
-    Ending,
-    /// With a status as a shell shows it.
-    CommandEnded(String),
-    Lost(Loss),
-    /// Nothing of the command is left.
-    Gone,
-    /// leaderrun ends, or begins again.
-    Over,
-    /// Somebody wants everything that was counted, for a later [`State::new`].
-    Asked(SyncSender<String>),
-}
-
-/// The record as it was last seen.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// Empty when nobody holds it.
-    pub holder: String,
-    pub since: Option<Timestamp>,
-    /// None where there is no record.
-    pub transitions: Option<u32>,
-    /// When it may be taken, if it does not change until then.
-    pub free: Instant,
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observer({} listeners)", self.0.len())
+    }
 }
 
 /// What does not change, or only once.
@@ -216,9 +151,6 @@ impl State {
             }
             Update::Gone => self.leading = None,
             Update::Won { .. } | Update::Ending | Update::Over => {}
-            Update::Asked(by) => {
-                let _ = by.try_send(serde_json::to_string(&self.metrics).unwrap_or_default());
-            }
         }
     }
 
@@ -265,6 +197,11 @@ impl State {
         serde_json::to_string(&leader).unwrap_or_default() + "\n"
     }
 
+    /// Everything that was counted, for a later [`State::new`].
+    pub fn counted(&self) -> String {
+        serde_json::to_string(&self.metrics).unwrap_or_default()
+    }
+
     /// Everything that is counted and measured, as Prometheus reads it.
     pub fn metrics(&self) -> String {
         self.metrics.text(&self.candidate.lock, self.leading.is_some(), self.transitions)
@@ -273,6 +210,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use leaderrun_core::updates::Loss;
+
     use super::*;
 
     fn at(seconds: u64) -> Instant {
@@ -360,9 +299,7 @@ mod tests {
         before.apply(Update::Renewed { margin: Duration::from_secs(7) });
         before.apply(Update::Lost(Loss::Taken));
         before.apply(Update::Gone);
-        let (by, counted) = sync_channel(1);
-        before.apply(Update::Asked(by));
-        let after = State::new(before.candidate.clone(), counted.recv().ok().as_deref());
+        let after = State::new(before.candidate.clone(), Some(&before.counted()));
         assert_eq!(after.metrics(), before.metrics());
     }
 }

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use leaderrun::election::record::{Record, RunId, RunMark, RunState};
+use leaderrun_core::record::{Record, RunId, RunMark, RunState};
 use serde_json::{Value, json};
 
 /// Text that wants to be something else: commands for a terminal, lines or fields of a log, long.

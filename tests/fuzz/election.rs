@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use leaderrun::election::record::{Record, RunId, Stored, Version};
-use leaderrun::election::tenure::Tenure;
-use leaderrun::election::timing::Timing;
-use leaderrun::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
-use leaderrun::process::clock::Instant;
+use leaderrun_core::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::record::{Record, RunId, Stored, Version};
+use leaderrun_core::tenure::Tenure;
+use leaderrun_core::timing::Timing;
 
 use crate::knowledge::Knowledge;
 use crate::{chaos, fuzz};

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
-use leaderrun::election::record::{Record, Version};
 use leaderrun::lock::{FileLock, Lock, LockError};
+use leaderrun_core::record::{Record, Version};
 use serde_json::json;
 
 use crate::parsers::is_dangerous;

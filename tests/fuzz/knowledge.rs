@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use leaderrun::election::record::{Record, RunId, RunState, Stored};
-use leaderrun::process::clock::Instant;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::record::{Record, RunId, RunState, Stored};
 
 /// All that was seen of the record.
 pub struct Knowledge {

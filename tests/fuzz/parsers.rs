@@ -1,8 +1,8 @@
 //! What reads text by others: never a panic, and what is read is what would be written.
 
-use leaderrun::election::record::{Record, RunMark};
 use leaderrun::lock::LockName;
 use leaderrun::telemetry::log::printable;
+use leaderrun_core::record::{Record, RunMark};
 
 use crate::chaos;
 use crate::fuzz;

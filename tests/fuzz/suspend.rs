@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use leaderrun::channel::End;
-use leaderrun::channel::Reason;
-use leaderrun::election::tenure::Tenure;
-use leaderrun::election::timing::Timing;
-use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Action, Policy, StopOptions};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::End;
+use leaderrun_core::messages::Reason;
+use leaderrun_core::supervisor::{Action, Policy, StopOptions};
+use leaderrun_core::tenure::Tenure;
+use leaderrun_core::timing::Timing;
 
 use crate::fuzz;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use leaderrun::election::record::{RunId, Stored, Version};
-use leaderrun::election::timing::Timing;
-use leaderrun::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
-use leaderrun::process::clock::Instant;
+use leaderrun_core::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::record::{RunId, Stored, Version};
+use leaderrun_core::timing::Timing;
 
 /// What a message takes on its way, microseconds: a large cluster, and a busy server.
 const ON_THE_WAY: std::ops::Range<u64> = 2_000..20_000;

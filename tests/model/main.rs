@@ -1,6 +1,6 @@
 //! All interleavings of two candidates, within bounds: the production machines
-//! [`leaderrun::election::Election`], [`leaderrun::elector::policy::Policy`] and
-//! [`leaderrun::supervisor::policy::Policy`], an API server with one object in it, and every order in
+//! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Policy`] and
+//! [`leaderrun_core::supervisor::Policy`], an API server with one object in it, and every order in
 //! which requests, answers and watch events can arrive, with everything going wrong that a bounded number
 //! of disturbances can make go wrong (see [`disturbance`]).
 //!

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use leaderrun::channel::{End, Gone, Order, Report};
-use leaderrun::election::record::{RunId, RunState, Stored};
-use leaderrun::election::tenure::Tenure;
-use leaderrun::election::{Action, Election, ElectionConfig, Leadership, Now, Reply, Request, WatchEvent};
-use leaderrun::elector::policy::{self as guard, Failure, Notice};
-use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Policy, StopOptions};
+use leaderrun_core::election::{Action, Election, ElectionConfig, Leadership, Now, Reply, Request, WatchEvent};
+use leaderrun_core::elector::{self as guard, Failure, Notice};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::{End, Gone, Order, Report};
+use leaderrun_core::record::{RunId, RunState, Stored};
+use leaderrun_core::supervisor::{Policy, StopOptions};
+use leaderrun_core::tenure::Tenure;
 
 use crate::clock::Time;
 use crate::disturbance::{Cut, Part};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use leaderrun::election::timing::Timing;
+use leaderrun_core::timing::Timing;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 use crate::disturbance::Kind;

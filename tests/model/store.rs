@@ -1,7 +1,7 @@
 //! The API server: one object, compare-and-swap on uid and resourceVersion, and its last changes.
 
-use leaderrun::election::record::{Record, Stored, Version};
-use leaderrun::election::{Reply, Request, WatchEvent};
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+use leaderrun_core::record::{Record, Stored, Version};
 
 use crate::setting::Rule;
 

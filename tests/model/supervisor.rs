@@ -1,7 +1,7 @@
 //! The inner process: the production policy over a command of two processes.
 
-use leaderrun::channel::{End, Gone, Order, Report};
-use leaderrun::supervisor::policy::Action;
+use leaderrun_core::messages::{End, Gone, Order, Report};
+use leaderrun_core::supervisor::Action;
 
 use crate::run::{Process, Run, Tree};
 use crate::setting::Rule;

@@ -1,7 +1,7 @@
 //! The state of everything, the steps that can be taken from it, and what must never be.
 
-use leaderrun::election::record::{Record, RunState};
-use leaderrun::election::{Reply, Request, WatchEvent};
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+use leaderrun_core::record::{Record, RunState};
 
 use crate::clock::{MILLISECOND, Time};
 use crate::disturbance::{Cut, Kind, Part};
@@ -358,7 +358,7 @@ impl<'a> World<'a> {
         }
     }
 
-    pub fn events_since(&self, from: Option<&leaderrun::election::record::Version>) -> Vec<WatchEvent> {
+    pub fn events_since(&self, from: Option<&leaderrun_core::record::Version>) -> Vec<WatchEvent> {
         self.state.store.events_since(from)
     }
 

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use leaderrun::election::record::{Record, RunId, Version};
-use leaderrun::election::{Reply, Request};
-use leaderrun::lock::pair::{Member, Pair};
+use leaderrun_core::election::{Reply, Request};
+use leaderrun_core::pair::{Member, Pair};
+use leaderrun_core::record::{Record, RunId, Version};
 
 #[derive(Debug, Default)]
 pub struct Both {

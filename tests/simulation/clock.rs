@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use leaderrun::election::Now;
-use leaderrun::process::clock::Instant;
+use leaderrun_core::election::Now;
+use leaderrun_core::instant::Instant;
 
 /// Nanoseconds since a schedule began.
 pub type Time = u64;

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
-use leaderrun::channel::Report;
-use leaderrun::election::record::{RunId, Stored};
-use leaderrun::election::tenure::Tenure;
-use leaderrun::election::{Action, Election, ElectionConfig, Leadership, Now, Outcome, Reply, Request, WatchEvent};
-use leaderrun::elector::policy::{self, Notice, Policy};
-use leaderrun::lock::pair::{Member, Pair};
-use leaderrun::process::clock::Instant;
+use leaderrun_core::election::{
+    Action, Election, ElectionConfig, Leadership, Now, Outcome, Reply, Request, WatchEvent,
+};
+use leaderrun_core::elector::{self, Notice, Policy};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::Report;
+use leaderrun_core::pair::{Member, Pair};
+use leaderrun_core::record::{RunId, Stored};
+use leaderrun_core::tenure::Tenure;
 
 use crate::both::{Both, Next};
 use crate::clock::{MILLISECOND, Time};
@@ -36,7 +38,7 @@ pub struct Elector {
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
     pub notices: VecDeque<Notice>,
-    pub events: VecDeque<policy::Event>,
+    pub events: VecDeque<elector::Event>,
     pub reports: VecDeque<Report>,
     pub signals: VecDeque<i32>,
     pub policy: Policy,
@@ -192,8 +194,8 @@ impl World {
                 elector.watch_events.clear();
                 self.close_watch(run);
             }
-            Action::Claiming => self.inform(run, policy::Event::Claiming),
-            Action::NotWon => self.inform(run, policy::Event::NotWon),
+            Action::Claiming => self.inform(run, elector::Event::Claiming),
+            Action::NotWon => self.inform(run, elector::Event::NotWon),
             Action::Lead(Leadership { tenure, resource_version, .. }) => {
                 let tenure = self.believed(run, tenure, now);
                 tell!(self, "{} has won the lease, token {resource_version}", self.name(run));
@@ -201,32 +203,32 @@ impl World {
                 self.runs[run].led_since = Some(self.now);
                 self.runs[run].fencing_token =
                     Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
-                self.inform(run, policy::Event::Lead { tenure, environment: Vec::new() });
+                self.inform(run, elector::Event::Lead { tenure, environment: Vec::new() });
             }
             Action::Extend(tenure) => {
                 let tenure = self.believed(run, tenure, now);
                 self.led_at = self.now;
-                self.inform(run, policy::Event::Extend(tenure));
+                self.inform(run, elector::Event::Extend(tenure));
             }
             Action::StepDown => {
                 tell!(self, "{} is asked to step down", self.name(run));
-                self.inform(run, policy::Event::StepDown);
+                self.inform(run, elector::Event::StepDown);
             }
             Action::Lose { holder } => {
                 tell!(self, "{} sees that {holder:?} holds the lease", self.name(run));
-                self.inform(run, policy::Event::Lose);
+                self.inform(run, elector::Event::Lose);
             }
             Action::Tell(news) => tell!(self, "{} says {news:?}", self.name(run)),
             Action::Finish(outcome) => {
                 self.runs[run].elector.over = true;
                 self.runs[run].elector.awaited = None;
                 self.close_watch(run);
-                self.inform(run, policy::Event::Finished(outcome));
+                self.inform(run, elector::Event::Finished(outcome));
             }
         }
     }
 
-    fn inform(&mut self, run: usize, event: policy::Event) {
+    fn inform(&mut self, run: usize, event: elector::Event) {
         self.runs[run].elector.events.push_back(event);
         self.rouse(run, Thread::Guard);
     }
@@ -275,7 +277,7 @@ impl World {
             (Request::Update(version, mut record), Some(present))
                 if self.mutation == Mutation::EqualRenewals && present.run.is_some() =>
             {
-                let run = |mark: &leaderrun::election::record::RunMark| (mark.run.clone(), mark.state);
+                let run = |mark: &leaderrun_core::record::RunMark| (mark.run.clone(), mark.state);
                 if present.run.as_ref().map(run) == record.run.as_ref().map(run) {
                     record = present.clone();
                 }

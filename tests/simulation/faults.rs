@@ -1,8 +1,8 @@
 //! What goes wrong.
 
 use jiff::SignedDuration;
-use leaderrun::election::WatchEvent;
-use leaderrun::election::record::Record;
+use leaderrun_core::election::WatchEvent;
+use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::guard::RESTARTED_AFTER;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use leaderrun::election::record::Record;
+use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time, wall};
 use crate::invariants::is_displaced;

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use leaderrun::channel::{End, Gone, Order, Report};
-use leaderrun::election::tenure::Tenure;
-use leaderrun::elector::policy::{Action, Event, Failure, Notice};
-use leaderrun::exit::Exit;
-use leaderrun::process::clock::Instant;
+use leaderrun_core::elector::{Action, Event, Failure, Notice};
+use leaderrun_core::exit::Exit;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::{End, Gone, Order, Report};
+use leaderrun_core::tenure::Tenure;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;

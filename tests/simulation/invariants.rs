@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use leaderrun::election::record::Record;
-use leaderrun::lock::pair::Member;
-use leaderrun::process::clock::Instant;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::pair::Member;
+use leaderrun_core::record::Record;
 
 use crate::clock::{SECOND, Time, wall};
 use crate::tell;

@@ -1,6 +1,6 @@
 //! A deterministic simulation of many candidates, most of whose parts fail most of the time, over the
-//! production machines: [`leaderrun::election::Election`], [`leaderrun::elector::policy::Policy`] and
-//! [`leaderrun::supervisor::policy::Policy`].
+//! production machines: [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Policy`] and
+//! [`leaderrun_core::supervisor::Policy`].
 //!
 //! A seed decides everything. One that fails prints its story, and is told again by
 //! `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. A million of them:

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use leaderrun::election::record::{Record, RunState, Stored, Version};
-use leaderrun::election::{Reply, Request, WatchEvent};
-use leaderrun::lock::pair::Member;
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+use leaderrun_core::pair::Member;
+use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::plan::LockKind;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::SignedDuration;
-use leaderrun::election::timing::Timing;
-use leaderrun::lock::pair::Member;
+use leaderrun_core::pair::Member;
+use leaderrun_core::timing::Timing;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 

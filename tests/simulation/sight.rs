@@ -1,7 +1,7 @@
 //! What an election is shown of the record: as a mutation has it, and noted down for the invariants.
 
-use leaderrun::election::record::{RunId, RunState, Stored};
-use leaderrun::election::{Now, Reply, WatchEvent};
+use leaderrun_core::election::{Now, Reply, WatchEvent};
+use leaderrun_core::record::{RunId, RunState, Stored};
 
 use crate::mutation::Mutation;
 use crate::world::{Run, Seen, World};

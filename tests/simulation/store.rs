@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use leaderrun::election::record::{Record, RunState, Stored, Version};
-use leaderrun::election::{Reply, Request, WatchEvent};
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::mutation::Mutation;
 

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use leaderrun::channel::{End, Gone, Order, Report};
-use leaderrun::election::tenure::Tenure;
-use leaderrun::process::clock::Instant;
-use leaderrun::supervisor::policy::{Action, Policy, StopOptions};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::{End, Gone, Order, Report};
+use leaderrun_core::supervisor::{Action, Policy, StopOptions};
+use leaderrun_core::tenure::Tenure;
 
 use crate::clock::{MILLISECOND, Time};
 use crate::command::Parent;

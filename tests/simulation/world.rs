@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fastrand::Rng;
-use leaderrun::election::record::{Record, RunId, Version};
-use leaderrun::election::{Reply, Request, WatchEvent};
-use leaderrun::lock::pair::Member;
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+use leaderrun_core::pair::Member;
+use leaderrun_core::record::{Record, RunId, Version};
 
 use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;

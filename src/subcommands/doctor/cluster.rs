@@ -10,16 +10,16 @@ use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Request, Response};
 use kube::Client;
 use kube::client::Body;
+use leaderrun_core::timing::{ATTEMPTS, Timing};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::rounded;
 use super::table::{Row, Table};
 use crate::announce::{self, RoutingTarget};
-use crate::election::timing::{ATTEMPTS, Timing};
 use crate::lock::kubernetes::{Cluster, ClusterOptions};
 use crate::lock::{Kind, LockName, ObjectName, Rule};
-use crate::process::clock::Instant;
+use crate::process::clock;
 use crate::subcommands::PATIENCE;
 use crate::telemetry::log::{printable, printable_cause, printable_root_cause};
 
@@ -93,7 +93,7 @@ async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, ti
     let mut slowest = Duration::ZERO;
     let mut headers = None;
     for _ in 0..SAMPLES {
-        let sent = Instant::now();
+        let sent = clock::now();
         match ask(client, path, None).await {
             Ok(answer) if answer.status() == 401 => {
                 let finding = format!("{address} does not know who is asking");
@@ -108,7 +108,7 @@ async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, ti
                 return None;
             }
         }
-        slowest = slowest.max(Instant::now().since(sent));
+        slowest = slowest.max(clock::now().since(sent));
     }
     table.add(Row::ok("API server", format!("{address} answers")));
     let limit = timing.attempt();

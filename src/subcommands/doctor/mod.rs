@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use humantime::format_duration;
+use leaderrun_core::timing::Timing;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use self::table::{Row, Table};
 use super::{CommandOutput, PATIENCE, Place};
 use crate::announce::RoutingTarget;
-use crate::election::timing::Timing;
 use crate::lock::{FileLock, LockName};
 use crate::telemetry::log::printable_cause;
 

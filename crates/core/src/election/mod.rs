@@ -22,21 +22,18 @@ mod learn;
 mod observed_record;
 mod protocol;
 mod random;
-pub mod record;
-pub mod tenure;
-pub mod timing;
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use self::observed_record::ObservedRecord;
 pub use self::protocol::{Action, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
 use self::random::{Fraction, Random};
-use self::record::{Record, Version};
-use self::tenure::Tenure;
-use crate::process::clock::Instant;
+use crate::instant::Instant;
+use crate::record::{Record, Version};
+use crate::tenure::Tenure;
 
 /// Spread of the waits between polls, as a share of the retry period: client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;

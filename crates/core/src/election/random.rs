@@ -1,7 +1,7 @@
 //! Random numbers. Their state can be hashed, so that a search of all states knows one when it sees it
 //! again.
 
-use std::hash::{Hash, Hasher};
+use core::hash::{Hash, Hasher};
 
 /// A random number generator.
 #[derive(Clone, Debug)]

@@ -9,9 +9,13 @@
 //! - Neither is: the one by which the command is due later, or which says who released it.
 //! - Both are held, and not by one write: held by somebody unknown, for the longer of the two durations.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+
 use jiff::Timestamp;
 
-use crate::election::record::{Record, RunId, Stored, Version};
+use crate::record::{Record, RunId, Stored, Version};
 
 /// What client-go calls a holder when the two records name different ones.
 const UNKNOWN_HOLDER: &str = "leaderelection.k8s.io/unknown";
@@ -168,7 +172,7 @@ fn says_more(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::record::{RunMark, RunState};
+    use crate::record::{RunMark, RunState};
 
     fn stored(run: &str, state: RunState, second: i64) -> Option<Stored> {
         let renew_time = Timestamp::from_second(second).unwrap();

@@ -13,13 +13,13 @@
 //! - When the main process has ended, what it left running is terminated, and killed after `LostGrace`.
 //! - After an end has been asked for, or when no time is left, nothing is started.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use core::time::Duration;
 
-use crate::channel::{End, Gone, Order, Reason};
-use crate::election::tenure::Tenure;
-use crate::process::clock::Instant;
-use crate::process::signals::is_termination_signal;
+use crate::instant::Instant;
+use crate::messages::{End, Gone, Order, Reason};
+use crate::signal::is_termination_signal;
+use crate::tenure::Tenure;
 
 /// What the command line says about ending the command.
 #[derive(Clone, Debug, Hash)]
@@ -308,12 +308,12 @@ mod tests {
     }
 
     fn actions(policy: &mut Policy) -> Vec<Action> {
-        std::iter::from_fn(|| policy.poll_action()).collect()
+        core::iter::from_fn(|| policy.poll_action()).collect()
     }
 
     #[test]
     fn a_stop_that_is_overdue_comes_before_a_signal_that_waited() {
-        let now = Instant::now();
+        let now = Instant::after_boot(Duration::from_secs(100));
         let mut policy = running(now);
         policy.handle_signal(tenure(now).stop, libc::SIGUSR1);
         assert_eq!(actions(&mut policy), [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_loss_has_nothing_to_kill_where_nothing_is_left() {
-        let now = Instant::now();
+        let now = Instant::after_boot(Duration::from_secs(100));
         let mut ended = running(now);
         ended.handle_main_ended(now, End::Exited(0));
         ended.handle_tree_empty();
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_renewal_that_waited_comes_before_a_stop_that_is_overdue() {
-        let now = Instant::now();
+        let now = Instant::after_boot(Duration::from_secs(100));
         let mut policy = running(now);
         let renewed = tenure(now + Duration::from_secs(2));
         let orders = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn an_elector_that_renews_what_is_gone_is_told_again() {
-        let now = Instant::now();
+        let now = Instant::after_boot(Duration::from_secs(100));
         let mut policy = running(now);
         policy.handle_main_ended(now, End::Exited(7));
         policy.handle_tree_empty();
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_command_counts_on_nothing_once_it_is_told_to_stop() {
-        let now = Instant::now();
+        let now = Instant::after_boot(Duration::from_secs(100));
         let leading = || {
             let mut policy = running(now);
             policy.handle_extend(tenure(now + Duration::from_secs(1)));

@@ -1,16 +1,16 @@
 //! How long a command may live on the strength of one renewal.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::timing::Timing;
-use crate::process::clock::Instant;
+use crate::instant::Instant;
+use crate::timing::Timing;
 
 /// How long after the kill instant the elector waits for the supervisor's word that the tree is gone,
 /// before it kills the supervisor and the tree itself. Part of the time that
-/// [`ROOM_FOR_THE_KILL`](super::timing::ROOM_FOR_THE_KILL) keeps free.
-const PATIENCE_WITH_THE_SUPERVISOR: Duration = Duration::from_millis(50);
+/// [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) keeps free.
+const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The time that one successful renewal buys: until when the command may run untouched, and when it is
 /// killed at the latest.
@@ -38,6 +38,6 @@ impl Tenure {
 
     /// When the elector no longer waits for the supervisor to kill the tree.
     pub fn last_resort(&self) -> Instant {
-        self.kill + PATIENCE_WITH_THE_SUPERVISOR
+        self.kill + SUPERVISOR_KILL_TIMEOUT
     }
 }

@@ -1,10 +1,12 @@
 //! What a candidate does next, given what it knows.
 
+use alloc::string::String;
+
 use super::observed_record::ObservedRecord;
 use super::protocol::{Action, News, Now, Request};
-use super::record::{Record, RunMark, RunState};
 use super::{Attempt, Election, Phase, Watching, Write, herd, next_transitions};
-use crate::process::clock::Instant;
+use crate::instant::Instant;
+use crate::record::{Record, RunMark, RunState};
 
 impl Election {
     /// Sends what is due.

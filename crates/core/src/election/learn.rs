@@ -1,13 +1,13 @@
 //! What a candidate learns, from replies and from its watch.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::observed_record::ObservedRecord;
 use super::protocol::{Action, Leadership, News, Now, Outcome, Reply};
-use super::record::{Record, RunId, Stored, Version};
-use super::tenure::Tenure;
 use super::{Election, Phase, Watching, Write, herd};
-use crate::process::clock::Instant;
+use crate::instant::Instant;
+use crate::record::{Record, RunId, Stored, Version};
+use crate::tenure::Tenure;
 
 /// After this many conflicts in a row the next request is put off: something is at odds with us.
 const CONFLICTS_IN_A_ROW: u32 = 3;

@@ -1,10 +1,11 @@
 //! What a waiting candidate saw of the record, and when it may take the lease.
 
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::protocol::Now;
-use super::record::{Record, RunId, Stored};
-use crate::process::clock::Instant;
+use crate::instant::Instant;
+use crate::record::{Record, RunId, Stored};
 
 /// The record as last seen, and since when it has looked like that on our own clock.
 ///

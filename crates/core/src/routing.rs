@@ -3,11 +3,12 @@
 //! A state machine without clock or network: it is told what happens and how its steps went, and says
 //! what to do next.
 
-use std::mem;
-use std::time::Duration;
+use alloc::string::String;
+use core::mem;
+use core::time::Duration;
 
-use crate::process::clock::Instant;
-use crate::telemetry::state::Update;
+use crate::instant::Instant;
+use crate::updates::Update;
 
 /// How long after the first look a leader looks again whether traffic is still led to it, and only to it: what a
 /// predecessor had sent may have come late. Doubled after each further look.
@@ -169,7 +170,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::Loss;
+    use crate::updates::Loss;
 
     const LEAD: Duration = Duration::from_secs(2);
 

@@ -1,13 +1,14 @@
 //! What the election is given and what it returns.
 
-use std::time::Duration;
+use alloc::string::String;
+use core::time::Duration;
 
 use jiff::Timestamp;
 
-use super::record::{Record, RunId, Stored, Version};
-use super::tenure::Tenure;
-use super::timing::Timing;
-use crate::process::clock::Instant;
+use crate::instant::Instant;
+use crate::record::{Record, RunId, Stored, Version};
+use crate::tenure::Tenure;
+use crate::timing::Timing;
 
 /// Who takes part, and how.
 #[derive(Clone, Debug, Hash)]

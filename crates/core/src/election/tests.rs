@@ -1,8 +1,8 @@
 //! Single rules of the election, step by step. What they add up to is shown by the simulation.
 
-use super::record::{RunId, RunMark, RunState, Stored};
 use super::*;
-use crate::election::timing::Timing;
+use crate::record::{RunId, RunMark, RunState, Stored};
+use crate::timing::Timing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,7 +46,7 @@ impl Play {
     /// All actions but those that are only talk.
     fn actions(&mut self) -> Vec<Action> {
         let talk = |action: &Action| matches!(action, Action::Tell(_) | Action::Claiming | Action::NotWon);
-        std::iter::from_fn(|| self.election.poll_action()).filter(|action| !talk(action)).collect()
+        core::iter::from_fn(|| self.election.poll_action()).filter(|action| !talk(action)).collect()
     }
 
     #[track_caller]
@@ -412,7 +412,7 @@ fn a_watch_that_lags_is_not_left_open() {
 fn the_guard_knows_while_a_claim_is_undecided() {
     let mut play = Play::start(None);
     play.read(None);
-    let said = |play: &mut Play| -> Vec<Action> { std::iter::from_fn(|| play.election.poll_action()).collect() };
+    let said = |play: &mut Play| -> Vec<Action> { core::iter::from_fn(|| play.election.poll_action()).collect() };
     assert!(matches!(said(&mut play)[..], [Action::Claiming, Action::Send(Request::Create(_))]));
     play.passes(play.wakes_in());
     assert!(!said(&mut play).contains(&Action::NotWon), "it may have been won");
@@ -575,7 +575,7 @@ fn who_edits_what_is_held_is_told_about() {
     let mut play = Play::leading();
     let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
     let told = |play: &mut Play| -> Vec<News> {
-        let actions = std::iter::from_fn(|| play.election.poll_action());
+        let actions = core::iter::from_fn(|| play.election.poll_action());
         actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
     };
     for (present, news) in [

@@ -1,10 +1,13 @@
 //! What the guard and everybody around it say to each other.
 
-use crate::channel::{End, Order};
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::election::Outcome;
-use crate::election::tenure::Tenure;
 use crate::exit::Exit;
-use crate::telemetry::metrics::Loss;
+use crate::messages::{End, Order};
+use crate::tenure::Tenure;
+use crate::updates::Loss;
 
 /// What the election tells the guard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,9 @@
 //! The leader election record: what candidates read and write, wherever it is stored.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+use core::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -7,8 +7,8 @@
 //! Nobody counts them. The record carries an estimate, so that newcomers have it too, and each winner
 //! corrects it: the least of n fractions is about 1/n.
 
-use std::f64::consts::LN_2;
-use std::time::Duration;
+use core::f64::consts::LN_2;
+use core::time::Duration;
 
 /// Up to this many claim at once.
 pub const FEW: u32 = 5;
@@ -76,8 +76,14 @@ pub fn corrected(contenders: u32, experience: Experience, transitions: u32) -> u
     // Half of all winners among n draw less than this share of 1/n.
     let drawn = (LN_2 / fraction).clamp(1.0, found * LARGEST_STEP);
     let least = if is_one_of_many { found * CROWDED_STEP } else { 1.0 };
-    let estimate = (found * drawn.max(least)).sqrt().round() as u32;
+    let estimate = rounded_sqrt(found * drawn.max(least));
     if contenders < CROWD && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
+}
+
+/// Returns the square root, rounded: `f64::sqrt` needs the standard library.
+fn rounded_sqrt(square: f64) -> u32 {
+    let doubled = ((4.0 * square) as u64).isqrt();
+    doubled.div_ceil(2) as u32
 }
 
 #[cfg(test)]

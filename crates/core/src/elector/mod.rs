@@ -19,19 +19,19 @@
 
 mod protocol;
 
-use std::collections::VecDeque;
-use std::mem;
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use core::mem;
+use core::time::Duration;
 
 pub use self::protocol::{Action, Event, Failure, News, Notice};
-use crate::channel::{End, Gone, Order, Report};
 use crate::election::Outcome;
-use crate::election::tenure::Tenure;
-use crate::election::timing::Timing;
 use crate::exit::{self, Exit};
-use crate::process::clock::Instant;
-use crate::process::signals::{is_relayed, is_termination_signal};
-use crate::telemetry::metrics::Loss;
+use crate::instant::Instant;
+use crate::messages::{End, Gone, Order, Report};
+use crate::signal::{is_relayed, is_termination_signal};
+use crate::tenure::Tenure;
+use crate::timing::Timing;
+use crate::updates::Loss;
 
 /// How long the end is put off for a lease that may just have been won; the election takes a second.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);

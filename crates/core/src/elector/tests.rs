@@ -26,12 +26,12 @@ fn leading(now: Instant) -> Policy {
 
 /// What is to be done, besides what is to be told.
 fn actions(policy: &mut Policy) -> Vec<Action> {
-    let actions = std::iter::from_fn(|| policy.poll_action());
+    let actions = core::iter::from_fn(|| policy.poll_action());
     actions.filter(|action| !matches!(action, Action::Tell(_))).collect()
 }
 
 fn told(policy: &mut Policy) -> Vec<News> {
-    let actions = std::iter::from_fn(|| policy.poll_action());
+    let actions = core::iter::from_fn(|| policy.poll_action());
     actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
 }
 
@@ -48,7 +48,7 @@ fn ends_with(policy: &mut Policy, now: Instant) -> Option<u8> {
 
 #[test]
 fn a_supervisor_is_late_by_what_it_says_it_enforces() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
     // Ordered is not yet enforced.
@@ -65,7 +65,7 @@ fn a_supervisor_is_late_by_what_it_says_it_enforces() {
 
 #[test]
 fn a_lease_known_to_be_lost_leaves_no_time_whatever_the_supervisor_says() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     policy.handle_event(now, Event::Lose);
     assert_eq!(actions(&mut policy), [Action::Order(Order::Lose)]);
@@ -75,7 +75,7 @@ fn a_lease_known_to_be_lost_leaves_no_time_whatever_the_supervisor_says() {
 
 #[test]
 fn a_loss_is_told_once() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     for (lose, loss) in [(None, Loss::NotRenewed), (Some(Event::Lose), Loss::Taken)] {
         let mut policy = leading(now);
         lose.into_iter().for_each(|event| policy.handle_event(now, event));
@@ -87,7 +87,7 @@ fn a_loss_is_told_once() {
 
 #[test]
 fn what_a_failed_supervisor_leaves_is_gone_before_the_lease_is_given_back() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     policy.handle_supervisor_dead(now);
     assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Died)]);
@@ -104,7 +104,7 @@ fn what_a_failed_supervisor_leaves_is_gone_before_the_lease_is_given_back() {
 
 #[test]
 fn a_last_word_counts_when_it_comes_before_the_death() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     policy.handle_report(now, gone(End::Exited(7), false));
     policy.handle_supervisor_dead(now);
@@ -115,7 +115,7 @@ fn a_last_word_counts_when_it_comes_before_the_death() {
 
 #[test]
 fn a_tree_is_empty_before_there_is_a_command_and_ends_nothing() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     policy.handle_tree_empty(now);
     assert_eq!(actions(&mut policy), []);
@@ -123,7 +123,7 @@ fn a_tree_is_empty_before_there_is_a_command_and_ends_nothing() {
 
 #[test]
 fn an_end_waits_for_the_election_but_not_for_ever() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     policy.handle_report(now, gone(End::Exited(0), false));
     assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
@@ -137,7 +137,7 @@ fn an_end_waits_for_the_election_but_not_for_ever() {
 
 #[test]
 fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_give_back() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     for (events, patience) in [
         (vec![], STOP_TIMEOUT),
         (vec![Event::Claiming], RELEASE_TIMEOUT),
@@ -159,7 +159,7 @@ fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_give_back() {
 
 #[test]
 fn a_leader_relays_signals_and_ends_by_them_what_had_not_begun() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
         policy.handle_signal(now, signal);
@@ -173,7 +173,7 @@ fn a_leader_relays_signals_and_ends_by_them_what_had_not_begun() {
 
 #[test]
 fn a_request_to_step_down_is_a_sigterm() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = leading(now);
     policy.handle_event(now, Event::StepDown);
     assert_eq!(actions(&mut policy), [Action::Order(Order::Signal(libc::SIGTERM))]);
@@ -181,7 +181,7 @@ fn a_request_to_step_down_is_a_sigterm() {
 
 #[test]
 fn without_a_supervisor_nobody_goes_on_waiting() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = policy();
     policy.handle_supervisor_dead(now);
     assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
@@ -190,7 +190,7 @@ fn without_a_supervisor_nobody_goes_on_waiting() {
 
 #[test]
 fn who_waited_in_vain_ends_at_once() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = policy();
     policy.handle_event(now, Event::Finished(Outcome::NotAcquired));
     assert_eq!(ends_with(&mut policy, now), Some(exit::NOT_ACQUIRED));
@@ -209,7 +209,7 @@ fn signal(signal: i32) -> Action {
 
 #[test]
 fn traffic_is_led_away_before_the_command_is_asked_to_end() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = routed(now);
     policy.handle_signal(now, libc::SIGTERM);
     policy.handle_signal(now, libc::SIGUSR1);
@@ -222,7 +222,7 @@ fn traffic_is_led_away_before_the_command_is_asked_to_end() {
 
 #[test]
 fn a_command_is_asked_to_end_at_last() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = routed(now);
     policy.handle_event(now, Event::StepDown);
     assert_eq!(actions(&mut policy), []);
@@ -234,7 +234,7 @@ fn a_command_is_asked_to_end_at_last() {
 
 #[test]
 fn who_asks_again_for_an_end_does_not_wait() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = routed(now);
     for asks in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
         policy.handle_signal(now, asks);
@@ -246,7 +246,7 @@ fn who_asks_again_for_an_end_does_not_wait() {
 
 #[test]
 fn before_the_command_has_started_nothing_is_led_to_it() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = Policy { routes: true, ..leading(now) };
     policy.handle_signal(now, libc::SIGTERM);
     assert!(policy.actions.contains(&Action::Tell(News::Ending)), "and nothing will be");
@@ -255,7 +255,7 @@ fn before_the_command_has_started_nothing_is_led_to_it() {
 
 #[test]
 fn a_command_that_reads_its_settings_again_or_shows_what_it_does_keeps_its_traffic() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = routed(now);
     for other in [libc::SIGHUP, libc::SIGQUIT] {
         policy.handle_signal(now, other);
@@ -268,7 +268,7 @@ fn a_command_that_reads_its_settings_again_or_shows_what_it_does_keeps_its_traff
 
 #[test]
 fn a_command_that_is_gone_is_not_asked_to_end() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = routed(now);
     policy.handle_signal(now, libc::SIGTERM);
     policy.handle_report(now, gone(End::Exited(0), false));
@@ -279,7 +279,7 @@ fn a_command_that_is_gone_is_not_asked_to_end() {
 
 #[test]
 fn a_claim_that_crossed_with_the_end_is_given_back() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut policy = policy();
     policy.handle_signal(now, libc::SIGTERM);
     assert_eq!(policy.next_timeout(), Some(now + STOP_TIMEOUT));
@@ -291,7 +291,7 @@ fn a_claim_that_crossed_with_the_end_is_given_back() {
 
 #[test]
 fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let mut waiting = policy();
     waiting.handle_election_failed(now);
     assert_eq!(ends_with(&mut waiting, now), Some(exit::FAILED));
@@ -308,7 +308,7 @@ fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
 
 #[test]
 fn a_loss_lets_it_lead_again_unless_an_end_was_asked_for() {
-    let now = Instant::now();
+    let now = Instant::after_boot(Duration::from_secs(100));
     let exit_after = |happens: &dyn Fn(&mut Policy), status: i32, lost: bool| {
         let mut policy = leading(now);
         policy.handle_report(now, Report::Started { pid: 7 });

@@ -1,0 +1,274 @@
+//! The durations of an election, and the rules that make them safe together.
+
+use core::fmt;
+use core::time::Duration;
+
+/// The least time between the kill of a command and the takeover by another candidate: killing a process tree takes
+/// time, too.
+pub const MIN_KILL_MARGIN: Duration = Duration::from_secs(1);
+
+/// The number of requests that fit between the first renewal that fails and the renew deadline, so that a connection
+/// that went silent costs a request and never the lease.
+pub const ATTEMPTS: u32 = 3;
+
+/// The least time that a request is given to be answered.
+const MIN_ATTEMPT: Duration = Duration::from_millis(50);
+
+/// The longest duration that a lease can state: `leaseDurationSeconds` is an `int32`.
+pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(i32::MAX as u64);
+
+/// The lease duration that is suggested where the given one is of no use: client-go's default.
+const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
+
+/// Durations that fit together; see [`Timing::new`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Timing {
+    lease_duration: Duration,
+    renew_deadline: Duration,
+    retry_period: Duration,
+    lost_grace: Duration,
+}
+
+impl Timing {
+    /// Checks the durations against each other. The default for `lost_grace` is half of the time between the renew
+    /// deadline and the lease duration, as far as that leaves [`MIN_KILL_MARGIN`].
+    ///
+    /// # Errors
+    /// The duration that does not fit the others, why, and a value to try instead.
+    pub fn new(
+        lease_duration: Duration,
+        renew_deadline: Duration,
+        retry_period: Duration,
+        lost_grace: Option<Duration>,
+    ) -> Result<Self, InvalidTiming> {
+        use TimingField::{LeaseDuration, LostGrace, RenewDeadline, RetryPeriod};
+        use TimingProblem::{
+            AboveMaximum, BeyondKillMargin, NoRoomForAttempts, NoRoomForRenewDeadline, NotWholeSeconds, TooShort,
+        };
+
+        let invalid = |field, value, problem, suggestion| Err(InvalidTiming { field, value, problem, suggestion });
+        if lease_duration.is_zero() || lease_duration.subsec_nanos() != 0 {
+            let suggestion = Duration::from_secs(lease_duration.as_secs() + 1);
+            return invalid(LeaseDuration, lease_duration, NotWholeSeconds, suggestion);
+        }
+        if lease_duration > MAX_LEASE_DURATION {
+            return invalid(LeaseDuration, lease_duration, AboveMaximum, USUAL_LEASE_DURATION);
+        }
+        let latest_kill = lease_duration.saturating_sub(MIN_KILL_MARGIN);
+        let usual_deadline = latest_kill.min(two_thirds(lease_duration));
+        if renew_deadline.is_zero() || renew_deadline > latest_kill {
+            if latest_kill < Duration::from_millis(500) {
+                return invalid(LeaseDuration, lease_duration, NoRoomForRenewDeadline, USUAL_LEASE_DURATION);
+            }
+            return invalid(RenewDeadline, renew_deadline, BeyondKillMargin { lease_duration }, usual_deadline);
+        }
+        let attempt = renew_deadline.saturating_sub(retry_period) / ATTEMPTS;
+        if retry_period.is_zero() || attempt < MIN_ATTEMPT {
+            if renew_deadline < Duration::from_millis(200) {
+                return invalid(RenewDeadline, renew_deadline, TooShort, usual_deadline);
+            }
+            return invalid(RetryPeriod, retry_period, NoRoomForAttempts { renew_deadline }, renew_deadline / 5);
+        }
+        let longest_grace = latest_kill - renew_deadline;
+        let lost_grace = match lost_grace {
+            None => longest_grace.min((lease_duration - renew_deadline) / 2),
+            Some(grace) if grace > longest_grace => {
+                return invalid(LostGrace, grace, BeyondKillMargin { lease_duration }, longest_grace);
+            }
+            Some(grace) => grace,
+        };
+        Ok(Self { lease_duration, renew_deadline, retry_period, lost_grace })
+    }
+
+    /// Returns how long a record holds without being renewed; whole seconds.
+    pub fn lease_duration(&self) -> Duration {
+        self.lease_duration
+    }
+
+    /// Returns the time from the last renewal to the stop signal.
+    pub fn renew_deadline(&self) -> Duration {
+        self.renew_deadline
+    }
+
+    /// Returns the time between two renewals, and between two reads of a candidate that cannot watch.
+    pub fn retry_period(&self) -> Duration {
+        self.retry_period
+    }
+
+    /// Returns the time from the stop signal to the kill.
+    pub fn lost_grace(&self) -> Duration {
+        self.lost_grace
+    }
+
+    /// Returns how long a request may stay unanswered: [`ATTEMPTS`] of them, one after the other, fit between the
+    /// first renewal that fails and the renew deadline.
+    pub fn attempt(&self) -> Duration {
+        (self.renew_deadline - self.retry_period) / ATTEMPTS
+    }
+
+    /// Returns how many times faster one candidate's clock may run than another's without two commands being alive at
+    /// once.
+    pub fn tolerated_clock_rate(&self) -> f64 {
+        self.lease_duration.as_secs_f64() / (self.renew_deadline + self.lost_grace).as_secs_f64()
+    }
+}
+
+/// Returns two thirds, to the millisecond: the proportion of client-go's defaults, 15 s and 10 s.
+fn two_thirds(duration: Duration) -> Duration {
+    Duration::from_millis((duration * 2 / 3).as_millis() as u64)
+}
+
+/// One of the durations of a [`Timing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimingField {
+    LeaseDuration,
+    RenewDeadline,
+    RetryPeriod,
+    LostGrace,
+}
+
+/// Why a duration does not fit the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimingProblem {
+    /// A lease stores whole seconds, at least one.
+    NotWholeSeconds,
+    /// It is longer than [`MAX_LEASE_DURATION`].
+    AboveMaximum,
+    /// It leaves no time for a renew deadline beside [`MIN_KILL_MARGIN`].
+    NoRoomForRenewDeadline,
+    /// It is zero, or it does not end [`MIN_KILL_MARGIN`] before the lease does.
+    BeyondKillMargin { lease_duration: Duration },
+    /// It is too short for [`ATTEMPTS`] requests.
+    TooShort,
+    /// It is zero, or it leaves no time for [`ATTEMPTS`] requests before the renew deadline.
+    NoRoomForAttempts { renew_deadline: Duration },
+}
+
+/// A duration that does not fit the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidTiming {
+    pub field: TimingField,
+    pub value: Duration,
+    pub problem: TimingProblem,
+    /// A value that fits the other durations, or brings the field closer to fitting.
+    pub suggestion: Duration,
+}
+
+impl fmt::Display for InvalidTiming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, value, problem, suggestion } = self;
+        let field = match field {
+            TimingField::LeaseDuration => "lease duration",
+            TimingField::RenewDeadline => "renew deadline",
+            TimingField::RetryPeriod => "retry period",
+            TimingField::LostGrace => "lost grace",
+        };
+        write!(f, "{field} {value:?}: {problem}; try {suggestion:?}")
+    }
+}
+
+impl fmt::Display for TimingProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotWholeSeconds => f.write_str("a lease stores whole seconds, at least one"),
+            Self::AboveMaximum => write!(f, "a lease cannot last longer than {MAX_LEASE_DURATION:?}"),
+            Self::NoRoomForRenewDeadline => {
+                write!(f, "no renew deadline fits into it: {MIN_KILL_MARGIN:?} of it is kept for killing the command")
+            }
+            Self::BeyondKillMargin { lease_duration } => write!(
+                f,
+                "it must be above zero, and the command is killed {MIN_KILL_MARGIN:?} before the lease duration of \
+                 {lease_duration:?} ends"
+            ),
+            Self::TooShort => write!(f, "it leaves no time for {ATTEMPTS} requests"),
+            Self::NoRoomForAttempts { renew_deadline } => write!(
+                f,
+                "it must be above zero and leave time for {ATTEMPTS} requests before the renew deadline of \
+                 {renew_deadline:?}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for InvalidTiming {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing(lease: u64, renew: u64, retry: u64, grace: Option<u64>) -> Result<Timing, InvalidTiming> {
+        let millis = Duration::from_millis;
+        Timing::new(millis(lease), millis(renew), millis(retry), grace.map(millis))
+    }
+
+    #[test]
+    fn the_defaults_leave_half_of_the_margin_for_a_clean_stop() {
+        let defaults = timing(15_000, 10_000, 2_000, None).unwrap();
+        assert_eq!(defaults.lost_grace(), Duration::from_millis(2500));
+        assert!(defaults.attempt() * ATTEMPTS + defaults.retry_period() <= defaults.renew_deadline());
+        assert_eq!(defaults.tolerated_clock_rate(), 1.2);
+    }
+
+    #[test]
+    fn without_grace_the_tolerated_rate_is_the_classic_one() {
+        assert_eq!(timing(60_000, 30_000, 2_000, Some(0)).unwrap().tolerated_clock_rate(), 2.0);
+    }
+
+    #[test]
+    fn the_default_grace_leaves_time_for_the_kill() {
+        assert_eq!(timing(6_000, 4_500, 1_000, None).unwrap().lost_grace(), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn each_refusal_names_the_field_and_its_problem() {
+        use TimingField::{LeaseDuration, LostGrace, RenewDeadline, RetryPeriod};
+        use TimingProblem::*;
+        let millis = Duration::from_millis;
+        let (lease_duration, renew_deadline) = (millis(15_000), millis(10_000));
+        for (durations, field, problem) in [
+            ((1500, 1000, 100, None), LeaseDuration, NotWholeSeconds),
+            ((0, 1000, 100, None), LeaseDuration, NotWholeSeconds),
+            ((3_000_000_000_000, 1000, 100, None), LeaseDuration, AboveMaximum),
+            ((1000, 500, 100, None), LeaseDuration, NoRoomForRenewDeadline),
+            ((15_000, 15_000, 2000, None), RenewDeadline, BeyondKillMargin { lease_duration }),
+            ((15_000, 14_500, 2000, None), RenewDeadline, BeyondKillMargin { lease_duration }),
+            ((15_000, 0, 2000, None), RenewDeadline, BeyondKillMargin { lease_duration }),
+            ((15_000, 150, 149, None), RenewDeadline, TooShort),
+            ((15_000, 10_000, 10_000, None), RetryPeriod, NoRoomForAttempts { renew_deadline }),
+            ((15_000, 10_000, 0, None), RetryPeriod, NoRoomForAttempts { renew_deadline }),
+            ((15_000, 10_000, 9_900, None), RetryPeriod, NoRoomForAttempts { renew_deadline }),
+            ((15_000, 10_000, 2000, Some(4500)), LostGrace, BeyondKillMargin { lease_duration }),
+        ] {
+            let (lease, renew, retry, grace) = durations;
+            let refusal = timing(lease, renew, retry, grace).unwrap_err();
+            assert_eq!((refusal.field, refusal.problem), (field, problem), "{durations:?}");
+        }
+    }
+
+    /// Following the suggestions, one refusal after the other, leads to durations that fit.
+    #[test]
+    fn suggestions_lead_to_durations_that_fit() {
+        let values = [0, 1, 40, 100, 500, 999, 1000, 1001, 1500, 2000, 3000, 10_000, 15_000, 86_400_000];
+        for lease in values {
+            for renew in values {
+                for retry in values {
+                    for grace in [None, Some(0), Some(1500), Some(20_000)] {
+                        let (mut l, mut n, mut t, mut g) = (lease, renew, retry, grace);
+                        let mut refusals = 0;
+                        while let Err(refusal) = timing(l, n, t, g) {
+                            let suggestion = refusal.suggestion.as_millis() as u64;
+                            match refusal.field {
+                                TimingField::LeaseDuration => l = suggestion,
+                                TimingField::RenewDeadline => n = suggestion,
+                                TimingField::RetryPeriod => t = suggestion,
+                                TimingField::LostGrace => g = Some(suggestion),
+                            }
+                            refusals += 1;
+                            assert!(refusals <= 5, "{lease} {renew} {retry} {grace:?}: {refusal}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
