@@ -9,7 +9,7 @@ use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use leaderrun::cli;
-use leaderrun_core::exit;
+use leaderrun::exit;
 
 /// Where the files belong.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/completions");

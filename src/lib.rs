@@ -20,6 +20,7 @@ pub mod announce;
 pub mod channel;
 pub mod cli;
 pub mod elector;
+pub mod exit;
 pub mod lock;
 pub mod process;
 pub mod subcommands;

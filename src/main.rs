@@ -9,8 +9,7 @@ use leaderrun::process::part::{Side, part};
 use leaderrun::process::signals::Inherited;
 use leaderrun::subcommands::{self, CommandOutput};
 use leaderrun::telemetry::log::printable_cause;
-use leaderrun::{channel, elector, supervisor};
-use leaderrun_core::exit;
+use leaderrun::{channel, elector, exit, supervisor};
 
 fn main() -> ExitCode {
     let status = run().unwrap_or_else(|failure| {

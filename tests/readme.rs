@@ -3,7 +3,7 @@
 use leaderrun::cli;
 use leaderrun::lock::rbac::role;
 use leaderrun::lock::{Kind, ObjectName};
-use leaderrun_core::exit;
+use leaderrun::exit;
 
 const README: &str = include_str!("../README.md");
 

@@ -145,7 +145,7 @@ impl Announcer {
 
     /// Leads the traffic away and writes the last Event, as far as the API server answers in a moment.
     pub fn finish(self) {
-        self.observer.tell(Update::Over);
+        self.observer.tell(Update::Exiting);
         if self.done.recv_timeout(LAST_WORDS).is_err() && self.is_routed.load(Ordering::Relaxed) {
             warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
         }
@@ -164,10 +164,10 @@ fn observer(updates: UnboundedSender<Update>, routes: bool) -> Observer {
 
 /// Of what happens, the little that Events are written about.
 fn concerns_events(update: &Update) -> bool {
-    matches!(update, Update::Won { .. } | Update::CommandStarted | Update::Lost(_) | Update::Over)
+    matches!(update, Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting)
 }
 
 /// And what leads traffic here or away, each renewal included.
 fn concerns_routes(update: &Update) -> bool {
-    concerns_events(update) || matches!(update, Update::Leading { .. } | Update::Ending | Update::Gone)
+    concerns_events(update) || matches!(update, Update::Leading { .. } | Update::Terminating | Update::CommandGone)
 }

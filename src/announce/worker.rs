@@ -118,14 +118,14 @@ impl Worker {
             route.told(update);
         }
         match update {
-            Update::Won { uids, .. } => self.uids.clone_from(uids),
+            Update::Acquired { uids, .. } => self.uids.clone_from(uids),
             Update::CommandStarted => self.event_at = Some(clock::now() + SETTLED),
-            Update::Ending => {
+            Update::Terminating => {
                 self.awaited = true;
                 self.answer();
             }
             Update::Lost(_) => self.write_last_event(),
-            Update::Over => {
+            Update::Exiting => {
                 self.over = true;
                 self.write_last_event();
             }

@@ -3,9 +3,9 @@
 //! Names and fields are for programs and stay as they are; the sentences say the same to people.
 
 use humantime::format_duration;
-use leaderrun_core::election::{ElectionConfig, News};
-use leaderrun_core::elector::{Failure, News as GuardNews};
-use leaderrun_core::messages::{End, Reason, Remark};
+use leaderrun_core::election::{ElectionConfig, ElectionNotice};
+use leaderrun_core::elector::{ElectorNotice, SupervisorFailure};
+use leaderrun_core::messages::{End, KillReason, SupervisorNotice};
 use leaderrun_core::updates::Loss;
 use tracing::{error, info, warn};
 
@@ -21,9 +21,9 @@ pub fn waiting(lock: &LockName, config: &ElectionConfig) {
 }
 
 /// What the election has to tell.
-pub fn election(lock: &LockName, news: &News) {
+pub fn election(lock: &LockName, news: &ElectionNotice) {
     match news {
-        News::Waiting { holder, since, lease_duration } => {
+        ElectionNotice::Held { holder, since, lease_duration } => {
             let holder = shown(holder);
             let lasts = format_duration(*lease_duration);
             match since.map(|since| format!("{since:.0}")) {
@@ -39,31 +39,32 @@ pub fn election(lock: &LockName, news: &News) {
                 }
             }
         }
-        News::Released { holder } => {
+        ElectionNotice::Released { holder } => {
             let holder = shown(holder);
             info!(event = "released", %lock, holder, "{holder} has given {lock} back");
         }
-        News::Expired { holder } => {
+        ElectionNotice::Expired { holder } => {
             let holder = shown(holder);
             info!(event = "expired", %lock, holder, "the lease of {holder} has run out");
         }
-        News::Restoring => {
+        ElectionNotice::Restoring => {
             warn!(event = "restoring", %lock, "somebody emptied or deleted {lock} while it was held here: writing it again")
         }
-        News::Edited => {
+        ElectionNotice::Edited => {
             warn!(event = "edited", %lock, "somebody edited {lock} while it was held here: writing it again")
         }
-        News::Displaced => warn!(
+        ElectionNotice::Displaced => warn!(
             event = "displaced",
             %lock,
             "somebody emptied or deleted {lock} while it was held: waiting until that holder's time is over"
         ),
-        News::NotDue { not_before } => {
+        ElectionNotice::NotDue { not_before } => {
             let not_before = format!("{not_before:.0}");
             info!(event = "not_due", %lock, not_before, "{lock} is free, and its command not due before {not_before}");
         }
+        ElectionNotice::Watching => info!(event = "watching", %lock, "watching {lock} again"),
         // Said with the reason.
-        News::Polling => {}
+        ElectionNotice::Polling => {}
     }
 }
 
@@ -106,16 +107,16 @@ pub fn started(pid: i32) {
 }
 
 /// What the supervisor has to tell.
-pub fn supervisor(remark: &Remark) {
+pub fn supervisor(remark: &SupervisorNotice) {
     match remark {
-        Remark::Stopping { signal } => {
+        SupervisorNotice::Stopping { signal } => {
             let signal = signals::name(*signal);
             warn!(event = "stopping", signal, "leadership lost: telling the command to stop with {signal}");
         }
-        Remark::Killing { reason, processes } => {
+        SupervisorNotice::Killing { reason, processes } => {
             let processes = printable(processes);
             match reason {
-                Reason::Lost => {
+                KillReason::Lost => {
                     warn!(
                         event = "killing",
                         reason = "lost",
@@ -123,13 +124,13 @@ pub fn supervisor(remark: &Remark) {
                         "killing what is left of the command: {processes}"
                     )
                 }
-                Reason::AskedToEnd => warn!(
+                KillReason::Terminated => warn!(
                     event = "killing",
                     reason = "asked_to_end",
                     processes,
                     "the command did not end in time: killing it: {processes}"
                 ),
-                Reason::LeftRunning => warn!(
+                KillReason::LeftRunning => warn!(
                     event = "killing",
                     reason = "left_running",
                     processes,
@@ -137,18 +138,20 @@ pub fn supervisor(remark: &Remark) {
                 ),
             }
         }
-        Remark::CannotKill(what) => cannot_kill(what),
-        Remark::NotExecuted { command, reason } => {
+        SupervisorNotice::CannotKill(what) => cannot_kill(what),
+        SupervisorNotice::NotExecuted { command, reason } => {
             warn!(event = "not_executed", command, "cannot execute {command:?}: {reason}");
         }
-        Remark::GoesOn => {
+        SupervisorNotice::SuspendRefused => {
             warn!(event = "not_suspended", "a command that holds a lease cannot be suspended: it goes on")
         }
-        Remark::AwaitsTerminal => warn!(
+        SupervisorNotice::AwaitsTerminal => warn!(
             event = "awaits_terminal",
             "the command is stopped: it waits for the terminal, of which it is not the foreground job"
         ),
-        Remark::NoCheck { reason } => warn!(event = "no_check", "the command cannot use leaderrun check: {reason}"),
+        SupervisorNotice::CheckUnavailable { reason } => {
+            warn!(event = "no_check", "the command cannot use leaderrun check: {reason}")
+        }
     }
 }
 
@@ -158,46 +161,52 @@ pub fn cannot_kill(what: &str) {
 }
 
 /// The guard takes the supervisor's place.
-pub fn last_resort(failure: Failure) {
+pub fn last_resort(failure: SupervisorFailure) {
     let (reason, loss) = match failure {
-        Failure::Died => ("supervisor_died", "the supervisor died"),
-        Failure::Late => ("supervisor_late", "the supervisor did not have the command dead in time"),
+        SupervisorFailure::Died => ("supervisor_died", "the supervisor died"),
+        SupervisorFailure::Late => ("supervisor_late", "the supervisor did not have the command dead in time"),
     };
     let processes = printable(&tree::names());
     error!(event = "killing", reason, processes, "{loss}: killing the command: {processes}");
 }
 
 /// What the guard has to tell.
-pub fn guard(news: &GuardNews) {
+pub fn elector(news: &ElectorNotice) {
     match news {
-        GuardNews::Lost(Loss::NotRenewed) => {
+        ElectorNotice::Lost(Loss::NotRenewed) => {
             warn!(event = "lost", reason = "not_renewed", "leadership lost: it could not be renewed in time")
         }
-        GuardNews::CommandEnded(End::Exited(status)) => {
+        ElectorNotice::CommandEnded(End::Exited(status)) => {
             info!(event = "ended", status, "the command has ended with status {status}, and nothing of it is left");
         }
-        GuardNews::CommandEnded(End::Signaled(signal)) => {
+        ElectorNotice::CommandEnded(End::Signaled(signal)) => {
             let signal = signals::name(*signal);
             info!(event = "ended", signal, "the command was ended by {signal}, and nothing of it is left");
         }
-        GuardNews::CommandEnded(End::NotStarted) => info!(event = "ended", "the command was not started"),
-        GuardNews::NotAcquired => info!(event = "not_acquired", "not acquired in time"),
-        GuardNews::Released => info!(event = "given_back", "the lock is given back"),
-        GuardNews::NotReleased => {
+        ElectorNotice::CommandEnded(End::NotStarted) => info!(event = "ended", "the command was not started"),
+        ElectorNotice::NotAcquired => info!(event = "not_acquired", "not acquired in time"),
+        ElectorNotice::Unreachable => {
+            warn!(event = "unreachable", "the lock could not be reached or used in time")
+        }
+        ElectorNotice::Released => info!(event = "given_back", "the lock is given back"),
+        ElectorNotice::NotReleased => {
             warn!(event = "not_given_back", "the lease could not be given back: it will run out")
         }
-        GuardNews::WaitsNoLonger(signal) => {
+        ElectorNotice::WaitInterrupted(signal) => {
             let signal = signals::name(*signal);
             info!(event = "interrupted", signal, "{signal}: waiting no longer");
         }
-        GuardNews::AskedToEnd(signal) => {
+        ElectorNotice::TerminationSignal(signal) => {
             let signal = signals::name(*signal);
             info!(event = "asked_to_end", signal, "{signal}: the command is asked to end");
         }
-        GuardNews::SupervisorDied => error!(event = "supervisor_died", "the supervisor died"),
+        ElectorNotice::SupervisorDied => error!(event = "supervisor_died", "the supervisor died"),
         // Said by others, in the same breath.
-        GuardNews::Leading(_) | GuardNews::Lost(_) | GuardNews::Ending | GuardNews::Gone => {}
-        GuardNews::CommandEnded(End::NotExecuted(_)) => {}
+        ElectorNotice::Leading(_)
+        | ElectorNotice::Lost(_)
+        | ElectorNotice::Terminating
+        | ElectorNotice::CommandGone => {}
+        ElectorNotice::CommandEnded(End::NotExecuted(_)) => {}
     }
 }
 

@@ -1,12 +1,13 @@
 //! The outer process: it takes part in the election, relays signals, and is the last resort.
 //!
-//! The main thread is the guard; the election runs on a thread of its own, with the network. The guard
-//! never waits for it: it may sit in a credential plugin.
+//! The main thread waits for nothing but its descriptors; the election runs on a thread of its own, with the network.
+//! What the main thread does is decided by [`leaderrun_core::elector`].
 
 mod complaints;
+mod election_loop;
 mod election_thread;
-mod guard;
 mod journal;
+mod main_loop;
 mod observations;
 pub mod rejoin;
 
@@ -14,15 +15,15 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use leaderrun_core::election::ElectionConfig;
-use leaderrun_core::elector::Policy;
-use leaderrun_core::exit::{self, Exit};
+use leaderrun_core::elector::{Elector, Ending};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
-use self::guard::Guard;
+use self::main_loop::MainLoop;
 use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
 use crate::announce::{Announcement, Announcer, Routing};
 use crate::channel::ElectorEnd;
+use crate::exit;
 use crate::lock::LockName;
 use crate::lock::kubernetes::ClusterOptions;
 use crate::process::clock;
@@ -77,46 +78,48 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
     let (on_lost, since) = (config.on_lost, clock::now());
-    let (exit, counted) = guarded(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
-        journal::failed(&failure);
-        (Exit::with(exit::FAILED), None)
-    });
-    let rejoins = exit.may_rejoin && on_lost == OnLost::Rejoin;
+    let (ending, counted) =
+        observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
+            journal::failed(&failure);
+            (Ending::Failed, None)
+        });
+    let rejoins = ending == Ending::Lost { may_rejoin: true } && on_lost == OnLost::Rejoin;
     if rejoins {
         journal::rejoining();
     }
     log.finish();
     let status = match rejoins.then(|| rejoin::rejoin(&inherited, since, counted)) {
-        None => Ok(exit.status),
+        None => Ok(exit::status(&ending)),
         Some(Ok(never)) => match never {},
         Some(Err(NotRejoined::Signaled(signal))) => Ok(exit::of_signal(signal)),
         Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
     };
-    // Last: whoever waits for one may start another.
+    // Last: a request that waits for a helper may start another one.
     tree::kill_helpers();
     status
 }
 
-/// Stands guard, and lets those know who want to. Also returns what was counted, if anything was.
-fn guarded(
+/// Runs the main loop and its observers. Also returns what was counted, if anything was.
+fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
     inherited: Inherited,
-) -> anyhow::Result<(Exit, Option<String>)> {
+) -> anyhow::Result<(Ending, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
     let (counts, counted) = counts(&config)?;
     let announcer = announcer(&config)?;
     let withdrawn = announcer.as_ref().and_then(Announcer::withdrawn);
     let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts);
-    let policy = Policy::new(&config.election.timing, withdrawn.is_some());
+    let elector = Elector::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
-    let exit = Guard::new(channel, supervisor, election, inherited, policy, observer, withdrawn)?.stand();
+    let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer, withdrawn)?;
+    let ending = main_loop.run();
     announcer.into_iter().for_each(Announcer::finish);
-    Ok((exit?, counted.and_then(|counted| counted.get())))
+    Ok((ending?, counted.and_then(|counted| counted.get())))
 }
 
-/// Whoever tells the cluster, if the lock is in one.
+/// Starts the thread that tells the cluster who leads, if the lock is in a cluster.
 fn announcer(config: &ElectorConfig) -> anyhow::Result<Option<Announcer>> {
     let ElectorConfig { lock, cluster, election, routing, .. } = config;
     let LockName::Objects { kind, namespace, name } = lock else { return Ok(None) };
@@ -131,7 +134,7 @@ fn announcer(config: &ElectorConfig) -> anyhow::Result<Option<Announcer>> {
     })?))
 }
 
-/// Whoever counts for those that ask over HTTP, if anybody may.
+/// Starts to answer over HTTP, where that was asked for.
 fn counts(config: &ElectorConfig) -> anyhow::Result<(Observer, Option<Counted>)> {
     let Some(address) = config.http else { return Ok((Observer::default(), None)) };
     let ElectionConfig { identity, timing, .. } = &config.election;

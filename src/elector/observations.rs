@@ -29,14 +29,14 @@ impl Observations {
     }
 
     /// The election has done what there was to do for now.
-    pub fn acted(&self, election: &Election) {
+    pub fn stepped(&self, election: &Election) {
         self.observer.tell(Update::ActsBy(election.next_timeout()));
-        if let Some((record, free)) = election.observed() {
+        if let Some((record, takeable_at)) = election.observed() {
             self.observer.tell(Update::Observed(Observed {
                 holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
                 since: record.and_then(|record| record.acquire_time),
                 transitions: record.map(|record| record.lease_transitions),
-                free,
+                takeable_at,
             }));
         }
     }
@@ -67,8 +67,8 @@ impl Observations {
     }
 
     /// The lock was won.
-    pub fn won(&self, token: String, uids: Vec<String>) {
-        self.observer.tell(Update::Won { token, uids });
+    pub fn acquired(&self, token: String, uids: Vec<String>) {
+        self.observer.tell(Update::Acquired { token, uids });
     }
 
     /// A tenure is held from here on, the first one or a longer one.
@@ -79,7 +79,7 @@ impl Observations {
     }
 
     /// None is held any more; what is written now gives the lock back.
-    pub fn given_up(&mut self) {
+    pub fn stopped_leading(&mut self) {
         self.held_until = None;
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -33,6 +34,14 @@ impl<T: AsFd> Readable<T> {
     /// What was registered.
     pub fn get(&self) -> &T {
         &self.0.get_ref().0
+    }
+
+    /// Returns once the descriptor has become readable since the last call that returned.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(context).map_ok(|mut guard| guard.clear_ready())
     }
 
     /// Waits until the descriptor has become readable since the last call returned.

@@ -149,8 +149,8 @@ impl State {
                     leading.lost = true;
                 }
             }
-            Update::Gone => self.leading = None,
-            Update::Won { .. } | Update::Ending | Update::Over => {}
+            Update::CommandGone => self.leading = None,
+            Update::Acquired { .. } | Update::Terminating | Update::Exiting => {}
         }
     }
 
@@ -183,7 +183,7 @@ impl State {
         let observed = self.observed.as_ref().filter(|observed| !observed.holder.is_empty());
         let remaining = match &self.leading {
             Some(leading) => Some(leading.stop.since(now)),
-            None => observed.map(|observed| observed.free.since(now)),
+            None => observed.map(|observed| observed.takeable_at.since(now)),
         };
         let leader = Leader {
             lock: &self.candidate.lock,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn observed(holder: &str, transitions: Option<u32>) -> Update {
-        Update::Observed(Observed { holder: holder.into(), since: None, transitions, free: at(15) })
+        Update::Observed(Observed { holder: holder.into(), since: None, transitions, takeable_at: at(15) })
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         let mut state = state(ReadyWhen::Waiting, leading());
         assert_eq!(state.health(at(12)), Ok(()));
         assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, and has not".into()));
-        state.apply(Update::Gone);
+        state.apply(Update::CommandGone);
         assert_eq!(state.health(at(14)), Ok(()));
     }
 
@@ -298,7 +298,7 @@ mod tests {
         let mut before = state(ReadyWhen::Waiting, leading());
         before.apply(Update::Renewed { margin: Duration::from_secs(7) });
         before.apply(Update::Lost(Loss::Taken));
-        before.apply(Update::Gone);
+        before.apply(Update::CommandGone);
         let after = State::new(before.candidate.clone(), Some(&before.counted()));
         assert_eq!(after.metrics(), before.metrics());
     }

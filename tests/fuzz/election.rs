@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use leaderrun_core::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
+use leaderrun_core::election::{
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Reply, Request, WatchEvent,
+};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
 use leaderrun_core::tenure::Tenure;
@@ -72,26 +74,25 @@ impl Play {
     }
 
     fn run(mut self) {
-        self.act();
+        self.step(ElectionInputs::default());
         for _ in 0..STEPS {
             match self.random.u8(..10) {
                 0..4 => self.answer(),
                 4..6 => self.watch_says(),
                 6..9 => self.time_passes(),
                 _ if self.leads && self.random.bool() => {
-                    let well = self.random.bool();
-                    self.election.handle_tree_gone(self.now, well);
+                    let succeeded = self.random.bool();
                     self.leads = false;
-                    // What is written from here on gives the lease back.
+                    // What is written from here on releases the lock.
                     self.over = true;
+                    self.step(ElectionInputs::command_gone(succeeded));
                 }
                 _ if self.random.u8(..8) == 0 => {
-                    self.election.handle_stop(self.now);
                     self.over |= !self.leads;
+                    self.step(ElectionInputs::stop());
                 }
                 _ => {}
             }
-            self.act();
         }
         let kept = format!("{:?}", self.election).len();
         assert!(kept < ROOM + 8 * self.largest, "it keeps {kept} bytes of records of {} at most", self.largest);
@@ -147,7 +148,7 @@ impl Play {
             }
             _ => {}
         }
-        self.election.handle_reply(self.now, reply);
+        self.step(ElectionInputs::reply(reply));
     }
 
     fn watch_says(&mut self) {
@@ -165,7 +166,7 @@ impl Play {
             WatchEvent::Deleted => _ = self.knowledge.see(self.now.boot, None),
             _ => self.watching = false,
         }
-        self.election.handle_watch(self.now, event);
+        self.step(ElectionInputs::watch_event(event));
     }
 
     fn time_passes(&mut self) {
@@ -183,45 +184,45 @@ impl Play {
         }
         // What comes later is not heard any more.
         self.under_way.take_if(|_| self.now.boot >= self.since + self.timing.attempt());
-        self.election.handle_timeout(self.now);
+        let taken = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
-        assert!(waits || self.act() > 0, "it wants to be woken again at once, for nothing");
+        assert!(waits || taken > 0, "it wants to be woken again at once, for nothing");
     }
 
-    /// Carries out what it says, and judges that.
-    fn act(&mut self) -> usize {
-        let mut count = 0;
-        while let Some(action) = self.election.poll_action() {
-            count += 1;
-            assert!(count < 100, "it never stops");
+    /// Hands something in, carries out what the election says, and judges that.
+    fn step(&mut self, inputs: ElectionInputs) -> usize {
+        let actions = self.election.step(self.now, inputs);
+        let count = actions.len();
+        assert!(count < 100, "it never stops");
+        for action in actions {
             match action {
-                Action::Send(request) => self.judge_request(request),
-                Action::Watch(_) => self.watching = true,
-                Action::Unwatch => self.watching = false,
-                Action::Lead(leadership) => {
+                ElectionAction::Send(request) => self.judge_request(request),
+                ElectionAction::Watch(_) => self.watching = true,
+                ElectionAction::Unwatch => self.watching = false,
+                ElectionAction::StartLeading(leadership) => {
                     assert!(!self.leads, "it leads already");
                     let record = &self.knowledge.last().expect("a record").record;
                     assert!(self.knowledge.is_mine(record), "it leads by somebody else's record: {record:?}");
-                    let renewed = leadership.tenure.renewed;
+                    let renewed = leadership.tenure.renewal_sent_at;
                     assert!(self.sent.contains(&(record.renew_time, renewed)), "T0 of nothing that was sent");
                     assert!(self.now.boot < leadership.tenure.stop, "it leads when its time is over");
                     self.leads = true;
                     // A read that began before this tells of the time before it: its answer is not heard.
                     self.under_way.take_if(|request| *request == Request::Get);
                 }
-                Action::Extend(Tenure { renewed, .. }) => {
+                ElectionAction::Extend(Tenure { renewal_sent_at: renewed, .. }) => {
                     assert!(self.leads && self.sent.iter().any(|(_, sent)| *sent == renewed));
                     assert!(!self.knowledge.is_anothers());
                 }
-                Action::StepDown => {
+                ElectionAction::StepDown => {
                     let last = self.knowledge.last().expect("what asks for it");
                     assert!(self.leads && last.record.step_down.is_some());
                 }
-                Action::Lose { .. } => {
+                ElectionAction::Lose { .. } => {
                     assert!(self.knowledge.is_anothers() || self.knowledge.last().is_some());
                 }
-                Action::Finish(_) => (self.over, self.leads) = (true, false),
-                Action::Tell(_) | Action::Claiming | Action::NotWon => {}
+                ElectionAction::Finish(_) => (self.over, self.leads) = (true, false),
+                ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed => {}
             }
         }
         count

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
-use leaderrun_core::messages::End;
-use leaderrun_core::messages::Reason;
-use leaderrun_core::supervisor::{Action, Policy, StopOptions};
+use leaderrun_core::messages::{End, Gone, KillReason, Order, Report};
+use leaderrun_core::supervisor::{StartResult, StopOptions, Supervisor, SupervisorAction, SupervisorInputs};
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::timing::Timing;
 
@@ -13,62 +12,82 @@ use crate::fuzz;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn orders(orders: Vec<Order>) -> SupervisorInputs {
+    SupervisorInputs { orders, ..SupervisorInputs::default() }
+}
+
+/// Whether something is done to the command.
+fn is_deed(action: &SupervisorAction) -> bool {
+    !matches!(action, SupervisorAction::SetHeldUntil(_) | SupervisorAction::Report(Report::Enforcing(_)))
+}
+
+fn is_loss(action: &SupervisorAction) -> bool {
+    matches!(action, SupervisorAction::Stop | SupervisorAction::Kill(KillReason::Lost))
+}
+
+fn deeds(actions: Vec<SupervisorAction>) -> Vec<SupervisorAction> {
+    actions.into_iter().filter(is_deed).collect()
+}
+
 #[test]
 fn deadlines_come_first() {
     let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
     fuzz("suspend", 50_000, |mut random| {
         let kill_after = random.bool().then_some(SECOND);
         let stop_options = StopOptions { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after };
-        let mut policy = Policy::new(stop_options);
+        let mut supervisor = Supervisor::new(stop_options);
         let mut now = Instant::after_boot(Duration::from_secs(random.u64(0..1000)));
         let mut newest = now;
-        policy.handle_start(Tenure::of_renewal(newest, &timing));
+        let first = Tenure::of_renewal(newest, &timing);
         let slept_before_start = random.u8(..8) == 0;
         now = now + if slept_before_start { 60 * SECOND } else { Duration::from_millis(random.u64(0..9000)) };
-        assert_eq!(policy.poll_action(), Some(Action::Start));
-        assert_eq!(policy.may_start(now), !slept_before_start, "nothing is started late");
+        let start = orders(vec![Order::Start { tenure: first, environment: Vec::new() }]);
+        let actions = deeds(supervisor.step(now, start));
         if slept_before_start {
-            policy.handle_not_started(now);
-            assert!(matches!(policy.poll_action(), Some(Action::Report(gone)) if gone.lost));
+            let is_gone = |action: &SupervisorAction| {
+                matches!(action, SupervisorAction::Report(Report::Gone(Gone { lost: true, .. })))
+            };
+            assert!(actions.len() == 1 && is_gone(&actions[0]), "nothing is started late: {actions:?}");
             return;
         }
-        policy.handle_started();
+        assert_eq!(actions, [SupervisorAction::Start(first)]);
+        let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+        assert_eq!(deeds(supervisor.step(now, forked)), []);
         // Awake: renewals in time, and nothing is done to the command.
         for _ in 0..random.usize(..5) {
             newest = now;
-            policy.handle_extend(Tenure::of_renewal(newest, &timing));
+            let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest, &timing))]);
+            assert_eq!(deeds(supervisor.step(now, renewed)), []);
             now = now + Duration::from_millis(random.u64(0..9000));
-            policy.handle_timeout(now);
-            assert_eq!(policy.poll_action(), None);
+            assert_eq!(deeds(supervisor.step(now, SupervisorInputs::default())), []);
         }
         // Asleep. Renewals that were sent before wait in the queue, out of order; so do signals.
         let before = now;
         now = now + Duration::from_millis(1 << random.u32(..40));
+        let mut waiting = Vec::new();
         for _ in 0..random.usize(..4) {
             let sent = newest + Duration::from_millis(random.u64(0..2000));
-            policy.handle_extend(Tenure::of_renewal(sent.min(before), &timing));
+            waiting.push(Order::Extend(Tenure::of_renewal(sent.min(before), &timing)));
             newest = newest.max(sent.min(before));
         }
-        policy.handle_timeout(now);
         if random.bool() {
-            policy.handle_signal(now, libc::SIGTERM);
+            waiting.push(Order::Signal(libc::SIGTERM));
         }
-        if random.u8(..4) == 0 {
-            policy.handle_main_ended(now, End::Exited(0));
-        }
+        random.shuffle(&mut waiting);
+        let main_ended = (random.u8(..4) == 0).then_some(End::Exited(0));
+        let inputs = SupervisorInputs { orders: waiting, main_ended, ..SupervisorInputs::default() };
+        let actions = deeds(supervisor.step(now, inputs));
         let tenure = Tenure::of_renewal(newest, &timing);
-        assert_eq!(policy.tenure(), Some(tenure), "queued renewals count, the newest of them");
-        let actions: Vec<Action> = std::iter::from_fn(|| policy.poll_action()).collect();
+        assert_eq!(supervisor.tenure(), Some(tenure), "queued renewals count, the newest of them");
         let first = match () {
-            () if now >= tenure.kill => &[Action::Stop, Action::Kill(Reason::Lost)][..],
-            () if now >= tenure.stop => &[Action::Stop],
+            () if now >= tenure.kill => &[SupervisorAction::Stop, SupervisorAction::Kill(KillReason::Lost)][..],
+            () if now >= tenure.stop => &[SupervisorAction::Stop],
             () => &[],
         };
         assert!(actions.starts_with(first), "{first:?} before {actions:?}");
-        let is_loss = |action: &Action| matches!(action, Action::Stop | Action::Kill(Reason::Lost));
         assert!(!actions[first.len()..].iter().any(is_loss), "and no more than that: {actions:?}");
-        // What is renewed from here on keeps the lease, not the command.
-        policy.handle_extend(Tenure::of_renewal(now, &timing));
-        assert!(first.is_empty() || policy.tenure() == Some(tenure), "a kill instant is frozen");
+        // What is renewed from here on keeps the lock, not the command.
+        supervisor.step(now, orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
+        assert!(first.is_empty() || supervisor.tenure() == Some(tenure), "a kill instant is frozen");
     });
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use leaderrun_core::election::{Action, Election, ElectionConfig, Now, Reply, Request, WatchEvent};
+use leaderrun_core::election::{
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Reply, Request, WatchEvent,
+};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
@@ -82,7 +84,7 @@ impl Herd {
         for index in 0..size {
             let candidate = herd.candidate();
             herd.candidates.push(candidate);
-            herd.act(index);
+            herd.step(index, ElectionInputs::default());
         }
         herd
     }
@@ -119,36 +121,39 @@ impl Herd {
             if self.candidates[whose].born != born {
                 continue;
             }
-            let now = self.now();
-            match event {
+            let inputs = match event {
                 Event::Wake if self.candidates[whose].wakes_at != at => continue,
-                Event::Wake => self.candidates[whose].election.handle_timeout(now),
-                Event::Reply(reply) => self.candidates[whose].election.handle_reply(now, reply),
-                Event::Watched(event) => self.candidates[whose].election.handle_watch(now, event),
-                Event::Ends => self.candidates[whose].election.handle_tree_gone(now, true),
-                Event::Returns => self.candidates[whose] = self.candidate(),
+                Event::Wake => ElectionInputs::default(),
+                Event::Reply(reply) => ElectionInputs::reply(reply),
+                Event::Watched(event) => ElectionInputs::watch_event(event),
+                Event::Ends => ElectionInputs::command_gone(true),
+                Event::Returns => {
+                    self.candidates[whose] = self.candidate();
+                    ElectionInputs::default()
+                }
                 Event::Request(request) => {
                     let reply = self.answer(request);
                     let delay = self.on_the_way();
                     self.after(delay, whose, Event::Reply(reply));
                     continue;
                 }
-            }
-            self.act(whose);
+            };
+            self.step(whose, inputs);
         }
     }
 
-    fn act(&mut self, whose: usize) {
-        while let Some(action) = self.candidates[whose].election.poll_action() {
+    fn step(&mut self, whose: usize, inputs: ElectionInputs) {
+        let now = self.now();
+        for action in self.candidates[whose].election.step(now, inputs) {
             match action {
-                Action::Send(request) => {
+                ElectionAction::Send(request) => {
                     let delay = self.on_the_way();
                     self.after(delay, whose, Event::Request(request));
                 }
-                Action::Watch(_) => self.candidates[whose].watches = true,
-                Action::Unwatch => self.candidates[whose].watches = false,
-                Action::Lead(_) => self.after(LEADS, whose, Event::Ends),
-                Action::Finish(_) => return self.after(RESTARTS_IN, whose, Event::Returns),
+                ElectionAction::Watch(_) => self.candidates[whose].watches = true,
+                ElectionAction::Unwatch => self.candidates[whose].watches = false,
+                ElectionAction::StartLeading(_) => self.after(LEADS, whose, Event::Ends),
+                ElectionAction::Finish(_) => return self.after(RESTARTS_IN, whose, Event::Returns),
                 _ => {}
             }
         }

@@ -1,6 +1,6 @@
 //! All interleavings of two candidates, within bounds: the production machines
-//! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Policy`] and
-//! [`leaderrun_core::supervisor::Policy`], an API server with one object in it, and every order in
+//! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`] and
+//! [`leaderrun_core::supervisor::Supervisor`], an API server with one object in it, and every order in
 //! which requests, answers and watch events can arrive, with everything going wrong that a bounded number
 //! of disturbances can make go wrong (see [`disturbance`]).
 //!
@@ -18,13 +18,14 @@
 
 #[path = "../simulation/clock.rs"]
 mod clock;
+mod detection;
 mod disturbance;
 mod run;
 mod search;
 mod setting;
 mod store;
 mod supervisor;
-mod teeth;
+
 mod world;
 
 use search::{Order, search};

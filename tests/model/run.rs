@@ -1,14 +1,18 @@
-//! One run of leaderrun: its election and its guard, driven like the production loops drive them.
+//! One run of leaderrun: its election and its elector, driven like the production loops drive them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use leaderrun_core::election::{Action, Election, ElectionConfig, Leadership, Now, Reply, Request, WatchEvent};
-use leaderrun_core::elector::{self as guard, Failure, Notice};
+use leaderrun_core::election::{
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Leadership, Now, Reply, Request, WatchEvent,
+};
+use leaderrun_core::elector::{
+    ElectionReport, Elector, ElectorAction, ElectorInputs, ElectorNotice, SupervisorFailure,
+};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::record::{RunId, RunState, Stored};
-use leaderrun_core::supervisor::{Policy, StopOptions};
+use leaderrun_core::supervisor::{StopOptions, Supervisor};
 use leaderrun_core::tenure::Tenure;
 
 use crate::clock::Time;
@@ -44,11 +48,11 @@ impl Tree {
 pub struct Run {
     pub host: usize,
     pub id: RunId,
-    pub elector: Process,
-    pub supervisor: Process,
+    pub elector_process: Process,
+    pub supervisor_process: Process,
     pub election: Election,
-    pub policy: Policy,
-    pub guard: guard::Policy,
+    pub supervisor: Supervisor,
+    pub elector: Elector,
     pub supervisor_seen_dead: bool,
     pub tree: Tree,
     /// The election is over.
@@ -73,6 +77,8 @@ pub struct Run {
     /// A third party has removed this run's mark.
     pub displaced: bool,
     pub lost_at: Option<Instant>,
+    /// Traffic is to be routed away from the command.
+    pub withdraws: bool,
 }
 
 impl Run {
@@ -88,22 +94,22 @@ impl Run {
     /// A process, and the other one.
     pub fn parts(&self, part: Part) -> (Process, Process) {
         match part {
-            Part::Elector => (self.elector, self.supervisor),
-            Part::Supervisor => (self.supervisor, self.elector),
+            Part::Elector => (self.elector_process, self.supervisor_process),
+            Part::Supervisor => (self.supervisor_process, self.elector_process),
         }
     }
 
     pub fn part(&mut self, part: Part) -> &mut Process {
         match part {
-            Part::Elector => &mut self.elector,
-            Part::Supervisor => &mut self.supervisor,
+            Part::Elector => &mut self.elector_process,
+            Part::Supervisor => &mut self.supervisor_process,
         }
     }
 
     /// How many things are under way that could be here by now.
     pub fn on_the_way(&self) -> u8 {
         // What has reached a process that is stopped waits there.
-        let heeds = self.elector == Process::Well;
+        let heeds = self.elector_process == Process::Well;
         let event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
         u8::from(self.request.is_some() && !self.request_is_late)
             + u8::from(heeds && self.reply.is_some() && !self.reply_is_late)
@@ -118,7 +124,7 @@ impl Run {
 
     pub fn everything_is_late(&mut self) {
         self.request_is_late = self.request.is_some();
-        if self.elector == Process::Well {
+        if self.elector_process == Process::Well {
             self.reply_is_late = self.reply.is_some();
             self.watch_is_late = self.watch.as_ref().is_some_and(|events| !events.is_empty());
         }
@@ -140,11 +146,11 @@ impl World<'_> {
         self.state.runs.push(Run {
             host,
             id,
-            elector: Process::Well,
-            supervisor: Process::Well,
+            elector_process: Process::Well,
+            supervisor_process: Process::Well,
             election: Election::new(config, now, number as u64),
-            policy: Policy::new(stop_options),
-            guard: guard::Policy::new(&self.setting.timing, false),
+            supervisor: Supervisor::new(stop_options),
+            elector: Elector::new(&self.setting.timing, self.setting.routes),
             supervisor_seen_dead: false,
             tree: Tree::default(),
             over: false,
@@ -165,8 +171,9 @@ impl World<'_> {
             knows: None,
             displaced: false,
             lost_at: None,
+            withdraws: false,
         });
-        self.act(number);
+        self.step_election(number, ElectionInputs::default(), false);
     }
 
     fn now(&self, run: usize) -> Now {
@@ -185,14 +192,15 @@ impl World<'_> {
     }
 
     pub fn next_instant_of(&self, run: usize) -> Option<Time> {
-        let Run { host, elector, supervisor, election, policy, guard, tree, .. } = &self.state.runs[run];
+        let Run { host, elector_process, supervisor_process, election, supervisor, elector, tree, .. } =
+            &self.state.runs[run];
         let (mut instants, mut at) = (Vec::new(), tree.dies_at);
-        if *elector == Process::Well {
+        if *elector_process == Process::Well {
             instants.extend(election.next_timeout());
-            instants.extend(guard.next_timeout());
+            instants.extend(elector.next_timeout());
         }
-        if *supervisor == Process::Well {
-            instants.extend(policy.next_timeout());
+        if *supervisor_process == Process::Well {
+            instants.extend(supervisor.next_timeout());
         }
         at = instants.into_iter().map(|instant| self.setting.clocks[*host].time_of(instant)).chain(at).min();
         at
@@ -205,17 +213,16 @@ impl World<'_> {
             self.tell(|world| format!("{}'s command is dead", world.state.runs[run].name()));
         }
         self.run_supervisor(run);
-        self.run_guard(run);
+        self.run_elector(run);
         self.run_election(run);
     }
 
     fn run_election(&mut self, run: usize) {
         let now = self.now(run);
-        while self.state.runs[run].elector == Process::Well
+        while self.state.runs[run].elector_process == Process::Well
             && self.state.runs[run].election.next_timeout().is_some_and(|at| now.boot >= at)
         {
-            self.state.runs[run].election.handle_timeout(now);
-            self.act(run);
+            self.step_election(run, ElectionInputs::default(), false);
         }
     }
 
@@ -234,9 +241,7 @@ impl World<'_> {
             Reply::Written(stored) => Reply::Written(self.shown_to(run, stored)),
             reply => reply,
         };
-        let now = self.now(run);
-        self.state.runs[run].election.handle_reply(now, reply);
-        self.act_on(run, !by_read);
+        self.step_election(run, ElectionInputs::reply(reply), !by_read);
     }
 
     pub fn watched(&mut self, run: usize) {
@@ -257,9 +262,7 @@ impl World<'_> {
                 event
             }
         };
-        let now = self.now(run);
-        self.state.runs[run].election.handle_watch(now, event);
-        self.act(run);
+        self.step_election(run, ElectionInputs::watch_event(event), false);
     }
 
     fn note_knowledge(&mut self, run: usize, stored: Option<&Stored>) {
@@ -280,16 +283,14 @@ impl World<'_> {
         stored
     }
 
-    fn act(&mut self, run: usize) {
-        self.act_on(run, false);
-    }
-
-    /// Carries out what the election wants; `by_write` when the answer to a write made it want that.
-    fn act_on(&mut self, run: usize, by_write: bool) {
-        while let Some(action) = self.state.runs[run].election.poll_action() {
+    /// Gives the election what has arrived, and carries out what it wants; `by_write` when that is the answer to a
+    /// write.
+    fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
+        let now = self.now(run);
+        for action in self.state.runs[run].election.step(now, inputs) {
             match action {
-                Action::Send(request) => self.send(run, request),
-                Action::Watch(from) => {
+                ElectionAction::Send(request) => self.send(run, request),
+                ElectionAction::Watch(from) => {
                     let cut = self.state.cuts[self.state.runs[run].host];
                     let events = match self.setting.may_watch {
                         true => self.events_since(from.as_ref()).into(),
@@ -299,31 +300,33 @@ impl World<'_> {
                     (run.watch_is_late, run.watch_is_dead) = (false, cut.is_some());
                     run.watch = Some(if cut.is_some() { VecDeque::new() } else { events });
                 }
-                Action::Unwatch => self.state.runs[run].watch = None,
-                Action::Lead(Leadership { tenure, resource_version, .. }) => {
+                ElectionAction::Unwatch => self.state.runs[run].watch = None,
+                ElectionAction::StartLeading(Leadership { tenure, resource_version, .. }) => {
                     let tenure = self.believed(run, tenure, by_write);
                     self.state.runs[run].token = resource_version.parse().unwrap_or_default();
-                    self.tell(|world| format!("{} has won, token {resource_version}", world.state.runs[run].name()));
-                    self.inform(run, guard::Event::Lead { tenure, environment: Vec::new() });
+                    self.tell(|world| {
+                        format!("{} has acquired the lock, token {resource_version}", world.state.runs[run].name())
+                    });
+                    self.inform(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
                 }
-                Action::Extend(tenure) => {
+                ElectionAction::Extend(tenure) => {
                     let tenure = self.believed(run, tenure, by_write);
-                    self.inform(run, guard::Event::Extend(tenure));
+                    self.inform(run, ElectionReport::Extend(tenure));
                 }
-                Action::Lose { holder } => {
+                ElectionAction::Lose { holder } => {
                     self.tell(|world| format!("{} sees {holder:?} hold it", world.state.runs[run].name()));
                     self.lose(run);
                 }
-                Action::Finish(outcome) => {
+                ElectionAction::Finish(outcome) => {
                     self.tell(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
                     self.state.runs[run].over = true;
                     self.state.runs[run].watch = None;
-                    self.inform(run, guard::Event::Finished(outcome));
+                    self.inform(run, ElectionReport::Finished(outcome));
                 }
-                Action::Claiming => self.inform(run, guard::Event::Claiming),
-                Action::NotWon => self.inform(run, guard::Event::NotWon),
-                Action::StepDown => self.inform(run, guard::Event::StepDown),
-                Action::Tell(_) => {}
+                ElectionAction::Claiming => self.inform(run, ElectionReport::Claiming),
+                ElectionAction::ClaimFailed => self.inform(run, ElectionReport::ClaimFailed),
+                ElectionAction::StepDown => self.inform(run, ElectionReport::StepDown),
+                ElectionAction::Notify(_) => {}
             }
         }
     }
@@ -369,77 +372,68 @@ impl World<'_> {
     fn lose(&mut self, run: usize) {
         self.state.runs[run].lost_at = Some(self.boot(run));
         if !self.is_broken(Rule::NoGraceWhenLost) {
-            self.inform(run, guard::Event::Lose);
+            self.inform(run, ElectionReport::Lose);
         }
     }
 
-    /// The election tells the guard something.
-    fn inform(&mut self, run: usize, event: guard::Event) {
-        let now = self.boot(run);
-        self.state.runs[run].guard.handle_event(now, event);
-        self.carry_out_guard(run);
+    /// The election reports something to the elector.
+    fn inform(&mut self, run: usize, report: ElectionReport) {
+        self.step_elector(run, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
     }
 
-    /// One round of the guard: reports, the supervisor's death, deadlines, children.
-    pub fn run_guard(&mut self, run: usize) {
-        if self.state.runs[run].elector != Process::Well {
+    /// One round of the elector's main loop.
+    pub fn run_elector(&mut self, run: usize) {
+        if self.state.runs[run].elector_process != Process::Well {
             return;
         }
-        let now = self.boot(run);
         let is_released_early = self.is_broken(Rule::ReleaseAfterTheKill);
-        let Run { guard, reports, supervisor, supervisor_seen_dead, tree, .. } = &mut self.state.runs[run];
-        for report in reports.drain(..) {
-            guard.handle_report(now, report);
+        let Run { reports, supervisor_process, supervisor_seen_dead, tree, .. } = &mut self.state.runs[run];
+        let supervisor_died = *supervisor_process == Process::Dead && !*supervisor_seen_dead;
+        *supervisor_seen_dead |= supervisor_died;
+        let mut reports: Vec<Report> = reports.drain(..).collect();
+        if supervisor_died && is_released_early {
+            reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
-        if *supervisor == Process::Dead && !*supervisor_seen_dead {
-            *supervisor_seen_dead = true;
-            if is_released_early {
-                guard.handle_report(now, Report::Gone(Gone { end: End::Exited(0), lost: false }));
-            }
-            guard.handle_supervisor_dead(now);
-        }
-        guard.handle_timeout(now);
-        if *supervisor == Process::Dead && !tree.is_left() {
-            guard.handle_tree_empty(now);
-        }
-        self.carry_out_guard(run);
+        let tree_empty = *supervisor_process == Process::Dead && !tree.is_left();
+        self.step_elector(run, ElectorInputs { reports, supervisor_died, tree_empty, ..ElectorInputs::default() });
     }
 
-    fn carry_out_guard(&mut self, run: usize) {
-        while let Some(action) = self.state.runs[run].guard.poll_action() {
+    fn step_elector(&mut self, run: usize, inputs: ElectorInputs) {
+        let now = self.boot(run);
+        for action in self.state.runs[run].elector.step(now, inputs) {
             match action {
-                guard::Action::Order(order) => self.order(run, order),
-                guard::Action::Notify(notice) => self.notify(run, notice),
-                guard::Action::LastResort(Failure::Late) if self.is_broken(Rule::LastResort) => {}
-                guard::Action::LastResort(_) => self.kill_all(run),
-                guard::Action::Tell(_) => {}
-                guard::Action::End(_) => self.exit(run),
+                ElectorAction::Order(order) => self.order(run, order),
+                ElectorAction::CommandGone { succeeded } => {
+                    self.step_election(run, ElectionInputs::command_gone(succeeded), false);
+                }
+                ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), false),
+                ElectorAction::KillAll(SupervisorFailure::Late) if self.is_broken(Rule::LastResort) => {}
+                ElectorAction::KillAll(_) => self.kill_all(run),
+                ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdraws = true,
+                ElectorAction::Notify(_) => {}
+                ElectorAction::Exit(_) => return self.exit(run),
             }
         }
+    }
+
+    /// Traffic was routed away from the command.
+    pub fn withdrawn(&mut self, run: usize) {
+        self.state.runs[run].withdraws = false;
+        self.step_elector(run, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
     }
 
     fn order(&mut self, run: usize, order: Order) {
-        if self.state.runs[run].supervisor != Process::Dead {
+        if self.state.runs[run].supervisor_process != Process::Dead {
             self.state.runs[run].orders.push_back(order);
             self.run_supervisor(run);
         }
     }
 
-    fn notify(&mut self, run: usize, notice: Notice) {
-        let now = self.now(run);
-        let election = &mut self.state.runs[run].election;
-        match notice {
-            Notice::TreeGone { well } => election.handle_tree_gone(now, well),
-            Notice::Stop => election.handle_stop(now),
-        }
-        self.act(run);
-    }
-
     fn kill_all(&mut self, run: usize) {
-        self.tell(|world| format!("{}'s guard takes over", world.state.runs[run].name()));
-        self.state.runs[run].supervisor = Process::Dead;
+        self.tell(|world| format!("{}'s elector takes over", world.state.runs[run].name()));
+        self.state.runs[run].supervisor_process = Process::Dead;
         self.kill(run);
-        self.run_guard(run);
+        self.run_elector(run);
     }
 
     /// SIGKILL to the whole tree.
@@ -452,9 +446,7 @@ impl World<'_> {
     }
 
     pub fn ask_to_end(&mut self, run: usize) {
-        let now = self.boot(run);
-        self.state.runs[run].guard.handle_signal(now, TERM);
-        self.carry_out_guard(run);
+        self.step_elector(run, ElectorInputs { signals: vec![TERM], ..ElectorInputs::default() });
     }
 
     /// leaderrun ends, and its supervisor with it.
@@ -462,7 +454,7 @@ impl World<'_> {
         if self.state.runs[run].tree.is_left() {
             self.breaks(Broken::ReleasedAlive);
         }
-        self.state.runs[run].supervisor = Process::Dead;
+        self.state.runs[run].supervisor_process = Process::Dead;
         self.crash(run, Part::Elector);
     }
 
@@ -471,7 +463,7 @@ impl World<'_> {
         match part {
             Part::Supervisor => self.run_supervisor(run),
             Part::Elector => {
-                self.run_guard(run);
+                self.run_elector(run);
                 if !self.state.runs[run].reply_is_late {
                     self.answered(run);
                 }
@@ -483,7 +475,7 @@ impl World<'_> {
     pub fn crash(&mut self, run: usize, part: Part) {
         *self.state.runs[run].part(part) = Process::Dead;
         match part {
-            Part::Supervisor => self.run_guard(run),
+            Part::Supervisor => self.run_elector(run),
             Part::Elector => {
                 let state = &mut self.state.runs[run];
                 state.over = true;

@@ -46,6 +46,8 @@ pub struct Setting {
     pub clocks: [Clock; 2],
     pub may_watch: bool,
     pub one_identity: bool,
+    /// Traffic is routed to the commands.
+    pub routes: bool,
     /// How many disturbances happen at most, and of which kinds.
     pub disturbances: u8,
     pub kinds: &'static [Kind],
@@ -68,6 +70,7 @@ impl Setting {
             timing,
             may_watch: true,
             one_identity: false,
+            routes: true,
             disturbances: 1,
             kinds: &Kind::ALL,
             runs: 3,

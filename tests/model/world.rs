@@ -49,6 +49,7 @@ pub enum Step {
     Crash(usize, Part),
     CommandEnds(usize),
     AskToEnd(usize),
+    Withdrawn(usize),
     Begin(usize),
     Meddle(Kind),
 }
@@ -123,7 +124,7 @@ impl<'a> World<'a> {
                 None if self.may(Kind::Cut) => steps.extend(Cut::ALL.map(|cut| Step::Cut(host, cut))),
                 None => {}
             }
-            let is_free = !self.state.runs.iter().any(|run| run.host == host && run.elector != Process::Dead);
+            let is_free = !self.state.runs.iter().any(|run| run.host == host && run.elector_process != Process::Dead);
             let room = self.state.runs.len() < self.setting.runs;
             if is_free && room && self.may(Kind::Again) && !self.state.runs.iter().any(Run::is_displaced) {
                 steps.push(Step::Begin(host));
@@ -153,12 +154,15 @@ impl<'a> World<'a> {
             }
         }
         steps.extend((0..run.given_up.len()).map(|number| Step::GivenUpArrives(index, number)));
-        if run.elector == Process::Well {
+        if run.elector_process == Process::Well {
             if run.reply.is_some() {
                 steps.push(Step::Answer(index));
             }
             if run.watch.as_ref().is_some_and(|events| !events.is_empty()) {
                 steps.push(Step::Watched(index));
+            }
+            if run.withdraws {
+                steps.push(Step::Withdrawn(index));
             }
             if !run.over && self.may(Kind::AskedToEnd) {
                 steps.push(Step::AskToEnd(index));
@@ -244,6 +248,7 @@ impl<'a> World<'a> {
                 self.run_supervisor(run);
             }
             Step::AskToEnd(run) => self.ask_to_end(run),
+            Step::Withdrawn(run) => self.withdrawn(run),
             Step::Begin(host) => self.begin(host),
             Step::Meddle(kind) => self.meddle(kind),
         }
@@ -254,7 +259,7 @@ impl<'a> World<'a> {
         match step {
             Step::Pass | Step::PassAlmost => self.state.runs.iter().map(Run::on_the_way).sum(),
             Step::Arrive(_) | Step::GivenUpArrives(..) | Step::Answer(_) | Step::Watched(_) => 0,
-            Step::Heal(_) | Step::Thaw(..) => 0,
+            Step::Heal(_) | Step::Thaw(..) | Step::Withdrawn(_) => 0,
             _ => 1,
         }
     }
@@ -276,6 +281,7 @@ impl<'a> World<'a> {
             Step::Crash(run, part) => format!("{}'s {part:?} is killed", name(run)),
             Step::CommandEnds(run) => format!("{}'s main process ends", name(run)),
             Step::AskToEnd(run) => format!("{} is asked to end", name(run)),
+            Step::Withdrawn(run) => format!("traffic is routed away from {}", name(run)),
             Step::Begin(host) => format!("leaderrun is started again on machine {}", ["A", "B"][host]),
             Step::Meddle(kind) => format!("somebody else: {kind:?}"),
         }
@@ -304,13 +310,13 @@ impl<'a> World<'a> {
     }
 
     fn reply(&mut self, run: usize, reply: Reply, at_once: bool) {
-        let Run { host, elector, .. } = self.state.runs[run];
+        let Run { host, elector_process, .. } = self.state.runs[run];
         if Cut::inward(self.state.cuts[host]) {
             return self.tell(|_| "the answer is lost".to_owned());
         }
         self.state.runs[run].reply = Some(reply);
         self.state.runs[run].reply_is_late = !at_once;
-        if at_once && elector == Process::Well {
+        if at_once && elector_process == Process::Well {
             self.answered(run);
         }
     }
@@ -397,8 +403,8 @@ impl<'a> World<'a> {
 
     fn check_outlived(&mut self, run: usize) {
         let now = self.boot(run);
-        let Run { tree, policy, lost_at, .. } = &self.state.runs[run];
-        let dead_by = policy.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
+        let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];
+        let dead_by = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
         if tree.is_left() && dead_by.is_some_and(|at| now > at + KILLING) {
             self.breaks(Broken::Outlived);
         }

@@ -78,7 +78,7 @@ fn an_annotation_that_is_no_record_is_never_taken() {
     let admin = Cluster::shared().admin();
     admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
     let mut a = Candidate::new("a", &lock).args(["--wait", "3s"]).witnessed(&witnesses, &[]);
-    a.ends_with(75);
+    a.ends_with(69);
     assert!(a.log().contains("has no leader election record"), "{}", a.log());
     assert!(!a.log().contains('\u{1b}'));
     witnesses.assert_one_at_a_time(0);

@@ -71,7 +71,7 @@ fn a_missing_namespace_is_said_and_not_waited_for() {
     for kind in ["lease", "configmap"] {
         let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
         let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).script("echo started");
-        a.ends_with(75);
+        a.ends_with(69);
         assert!(a.log().contains("nowhere/job: namespaces \"nowhere\" not found"), "{}", a.log());
         assert_eq!(a.output(), "");
     }

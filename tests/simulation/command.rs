@@ -22,8 +22,8 @@ pub struct Process {
     pub hidden: bool,
     /// How long it takes to end on SIGTERM; for ever without.
     pub ends_on_term: Option<Time>,
-    /// The sweep's SIGTERM was sent.
-    pub swept: bool,
+    /// SIGTERM was sent to it as something that the main process left running.
+    pub terminated: bool,
     /// How its main process's end has been taken note of.
     pub reaped: bool,
 }
@@ -36,7 +36,7 @@ pub struct Tree {
 
 impl Tree {
     pub fn add(&mut self, parent: Parent, hidden: bool, executed: bool, ends_on_term: Option<Time>) -> usize {
-        let process = Process { parent, alive: true, executed, hidden, ends_on_term, swept: false, reaped: false };
+        let process = Process { parent, alive: true, executed, hidden, ends_on_term, terminated: false, reaped: false };
         self.processes.push(process);
         self.processes.len() - 1
     }

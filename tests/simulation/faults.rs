@@ -5,7 +5,7 @@ use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
-use crate::guard::RESTARTED_AFTER;
+use crate::elector::RESTARTED_AFTER;
 use crate::plan::{Fault, host_name};
 use crate::tell;
 use crate::world::{Event, RESUMING, Thread, World};
@@ -112,7 +112,7 @@ impl World {
             Fault::AskToEnd if self.runs[run].elector.alive => {
                 tell!(self, "{name} is asked to end");
                 self.runs[run].elector.signals.push_back(15);
-                self.rouse(run, Thread::Guard);
+                self.rouse(run, Thread::Main);
             }
             _ => {}
         }

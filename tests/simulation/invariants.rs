@@ -25,6 +25,8 @@ pub enum Broken {
     Outlived,
     /// A command was told to stop although a renewal had come that bought it more time.
     StoppedInTime,
+    /// A command was executed after its tenure was over.
+    StartedLate,
     /// Nobody led although nothing was wrong.
     NoLeader,
     /// A lease was kept although its command was long gone, and nothing was wrong.
@@ -94,6 +96,10 @@ impl World {
 
     /// A command has just come to life.
     pub fn check_start(&mut self, run: usize) {
+        let now = self.clock(run).boot(self.now);
+        if self.resuming(run).is_none() && self.runs[run].supervisor.starts_late(now) {
+            self.violate(Broken::StartedLate, format!("{} starts its command when its time is over", self.name(run)));
+        }
         for index in 0..self.living.len() {
             let other = self.living[index];
             if other != run {

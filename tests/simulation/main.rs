@@ -1,30 +1,30 @@
 //! A deterministic simulation of many candidates, most of whose parts fail most of the time, over the
-//! production machines: [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Policy`] and
-//! [`leaderrun_core::supervisor::Policy`].
+//! production machines: [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`] and
+//! [`leaderrun_core::supervisor::Supervisor`].
 //!
 //! A seed decides everything. One that fails prints its story, and is told again by
 //! `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. A million of them:
 //! `cargo test --release --test simulation -- --ignored million --nocapture`.
 
 mod both;
+mod client_go;
 mod clock;
 mod command;
+mod detection;
+mod election;
 mod elector;
 mod faults;
-mod foreigner;
-mod guard;
 mod invariants;
 mod meddling;
 mod moving;
 mod mutation;
 mod network;
+mod observation;
 mod plan;
 mod processes;
 mod runner;
-mod sight;
 mod store;
 mod supervisor;
-mod teeth;
 mod world;
 
 use mutation::Mutation;

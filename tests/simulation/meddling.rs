@@ -18,7 +18,7 @@ const BY: Wishes = Wishes {
     clock_rates: None,
     calm_network: true,
     one_identity: false,
-    no_foreigner: true,
+    no_client_go: true,
     stubborn_commands: false,
     long_commands: true,
     min_hold: false,

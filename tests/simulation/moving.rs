@@ -10,7 +10,7 @@ const MOVING: Wishes = Wishes {
     clock_rates: None,
     calm_network: false,
     one_identity: false,
-    no_foreigner: true,
+    no_client_go: true,
     stubborn_commands: false,
     long_commands: false,
     moving: true,

@@ -121,6 +121,8 @@ pub struct HostPlan {
     pub kill_after: Option<Duration>,
     pub min_hold: Option<Duration>,
     pub lock: LockKind,
+    /// Traffic is routed to the command.
+    pub routes: bool,
     /// `--on-lost rejoin`.
     pub rejoins: bool,
     pub may_watch: bool,
@@ -170,7 +172,7 @@ pub struct Plan {
     /// Mean time between two faults.
     pub between_faults: Time,
     /// An implementation with looser rules takes part.
-    pub foreigner: bool,
+    pub client_go: bool,
     pub commands: Commands,
     /// There are two objects.
     pub moving: bool,
@@ -195,7 +197,7 @@ pub struct Wishes {
     pub clock_rates: Option<f64>,
     pub calm_network: bool,
     pub one_identity: bool,
-    pub no_foreigner: bool,
+    pub no_client_go: bool,
     pub stubborn_commands: bool,
     pub long_commands: bool,
     /// A system is being moved: some have their record in two objects, the others in one of these. Nobody
@@ -233,7 +235,7 @@ impl Plan {
             network: draw_network(rng, wishes, longest_lease),
             faults,
             between_faults: longest_lease / rng.u64(1..6),
-            foreigner: rng.f64() < 0.25 && !wishes.no_foreigner && !moving,
+            client_go: rng.f64() < 0.25 && !wishes.no_client_go && !moving,
             commands: Commands {
                 longest: if wishes.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
                 endless: if wishes.long_commands { 0.8 } else { rng.f64() * 0.8 },
@@ -286,6 +288,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
             kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
             min_hold: min_hold.then(|| timing.lease_duration().mul_f64(3.0 * rng.f64())),
             lock: if moving && rng.bool() { LockKind::Both } else { LockKind::One(one_place) },
+            routes: rng.bool(),
             rejoins: rng.bool(),
             may_watch: rng.f64() < 0.8,
             timing,

@@ -54,7 +54,7 @@ impl World {
         }
         let (heir, reaper) = match (supervisor.alive, elector.alive) {
             (true, _) => (Parent::Supervisor, Some(Thread::Supervisor)),
-            (false, true) => (Parent::Elector, Some(Thread::Guard)),
+            (false, true) => (Parent::Elector, Some(Thread::Main)),
             (false, false) => (Parent::Init, None),
         };
         tree.die(process, heir);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::messages::{End, Gone, Order, Report};
-use leaderrun_core::supervisor::{Action, Policy, StopOptions};
+use leaderrun_core::supervisor::{StartResult, StopOptions, Supervisor, SupervisorAction, SupervisorInputs};
 use leaderrun_core::tenure::Tenure;
 
 use crate::clock::{MILLISECOND, Time};
@@ -20,10 +20,10 @@ const TERM: i32 = 15;
 const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 #[derive(Debug)]
-pub struct Supervisor {
+pub struct SupervisorProcess {
     pub alive: bool,
     pub frozen_until: Time,
-    pub policy: Policy,
+    pub supervisor: Supervisor,
     pub orders: VecDeque<Order>,
     /// What the latest renewal bought of which it was told.
     pub bought: Option<Tenure>,
@@ -33,13 +33,15 @@ pub struct Supervisor {
     pub elector_gone: bool,
     /// Between the check of the time left and the fork.
     forking: bool,
+    /// What became of the last start.
+    start: Option<StartResult>,
     /// What the forked child knows of the time left.
     starting: Option<Tenure>,
     /// The main process was started and is not reported gone.
     has_main: bool,
     too_late: bool,
     kill: Option<Kill>,
-    sweeping: bool,
+    terminates_leftovers: bool,
     stop_began: bool,
 }
 
@@ -50,27 +52,38 @@ struct Kill {
     killed: usize,
 }
 
-impl Supervisor {
+impl SupervisorProcess {
     pub fn new(plan: &HostPlan) -> Self {
         let stop_options =
             StopOptions { stop_signal: TERM, lost_grace: plan.timing.lost_grace(), kill_after: plan.kill_after };
         Self {
             alive: true,
             frozen_until: 0,
-            policy: Policy::new(stop_options.clone()),
+            supervisor: Supervisor::new(stop_options.clone()),
             orders: VecDeque::new(),
             bought: None,
             deaf_at: 0,
             stop_options,
             elector_gone: false,
             forking: false,
+            start: None,
             starting: None,
             has_main: false,
             too_late: false,
             kill: None,
-            sweeping: false,
+            terminates_leftovers: false,
             stop_began: false,
         }
+    }
+}
+
+/// What may lie between the forked child's look at the clock and its exec.
+const EXEC_TIME: Duration = Duration::from_millis(10);
+
+impl SupervisorProcess {
+    /// Whether the command is executed, at this instant, although its tenure was over before.
+    pub fn starts_late(&self, now: Instant) -> bool {
+        self.starting.is_some_and(|tenure| now >= tenure.stop + EXEC_TIME)
     }
 }
 
@@ -82,57 +95,22 @@ impl World {
         }
         let now = self.clock(run).boot(self.now);
         if self.mutation == Mutation::StopBeforeRenewals {
-            self.runs[run].supervisor.policy.handle_timeout(now);
+            self.step_supervisor(run, now, SupervisorInputs::default());
         }
-        self.handle_orders(run, now);
-        self.runs[run].supervisor.policy.handle_timeout(now);
-        if !self.runs[run].elector.alive && !self.runs[run].supervisor.elector_gone {
-            self.runs[run].supervisor.elector_gone = true;
-            tell!(self, "{}'s supervisor sees that the elector is dead", self.name(run));
-            self.runs[run].supervisor.policy.handle_elector_gone(now);
-        }
-        self.note_stop(run, now);
-        self.handle_children(run, now);
-        self.act(run, now);
-    }
-
-    fn act(&mut self, run: usize, now: Instant) {
-        while let Some(action) = self.runs[run].supervisor.policy.poll_action() {
-            match action {
-                Action::Start => {
-                    self.start(run, now);
-                    if self.runs[run].supervisor.forking {
-                        return;
-                    }
-                }
-                Action::Signal(signal) => self.signal_group(run, signal),
-                Action::Stop => {
-                    self.check_stop(run, now);
-                    self.signal_group(run, TERM);
-                }
-                Action::Sweep => {
-                    self.runs[run].supervisor.sweeping = true;
-                    if self.mutation == Mutation::ReleaseWhenMainEnded {
-                        self.report(run, Report::Gone(Gone { end: End::Exited(0), lost: false }));
-                    }
-                    self.sweep(run);
-                }
-                Action::Kill(reason) => {
-                    tell!(self, "{}'s supervisor kills: {reason:?}", self.name(run));
-                    let supervisor = &mut self.runs[run].supervisor;
-                    supervisor.sweeping = false;
-                    supervisor.kill = Some(Kill { again_at: now, pause: KILL_PAUSES.0, killed: 0 });
-                    self.kill_again(run, now);
-                }
-                Action::Report(gone) => {
-                    let supervisor = &mut self.runs[run].supervisor;
-                    (supervisor.has_main, supervisor.kill, supervisor.sweeping) = (false, None, false);
-                    self.report(run, Report::Gone(gone));
+        let inputs = self.supervisor_inputs(run, now);
+        if self.mutation == Mutation::KillPutOff {
+            for order in &inputs.orders {
+                if let Order::Extend(tenure) = order {
+                    self.put_off_kill(run, now, *tenure);
                 }
             }
         }
+        self.step_supervisor(run, self.time_of_start(&inputs).unwrap_or(now), inputs);
+        if self.runs[run].supervisor.forking {
+            return;
+        }
         let supervisor = &self.runs[run].supervisor;
-        if supervisor.elector_gone && !supervisor.has_main {
+        if supervisor.elector_gone && !supervisor.has_main && supervisor.start.is_none() {
             return self.supervisor_dies(run);
         }
         let kill_again = supervisor.kill.as_ref().map(|kill| kill.again_at);
@@ -140,43 +118,104 @@ impl World {
             self.kill_again(run, now);
         }
         let supervisor = &self.runs[run].supervisor;
+        if supervisor.start.is_some() {
+            return self.rouse(run, Thread::Supervisor);
+        }
         let kill_again = supervisor.kill.as_ref().map(|kill| kill.again_at);
-        if let Some(at) = supervisor.policy.next_timeout().into_iter().chain(kill_again).min() {
+        if let Some(at) = supervisor.supervisor.next_timeout().into_iter().chain(kill_again).min() {
             let at = self.clock(run).time_of(at) + self.rng.u64(0..MILLISECOND);
             self.wake(run, Thread::Supervisor, at);
         }
     }
 
-    fn handle_orders(&mut self, run: usize, now: Instant) {
-        let supervisor = &mut self.runs[run].supervisor;
-        let orders: Vec<Order> = supervisor.orders.drain(..).collect();
-        let enforced = supervisor.policy.handle_orders(now, &orders);
-        if self.mutation == Mutation::KillPutOff {
-            for order in &orders {
-                if let Order::Extend(tenure) = order {
-                    self.put_off_kill(run, *tenure);
-                }
-            }
+    /// The time that a start is judged by, where a mutation says that no time passes before it.
+    fn time_of_start(&self, inputs: &SupervisorInputs) -> Option<Instant> {
+        let start = |order: &Order| match order {
+            Order::Start { tenure, .. } => Some(tenure.renewal_sent_at),
+            _ => None,
+        };
+        inputs.orders.iter().find_map(start).filter(|_| self.mutation == Mutation::NoCheckBeforeSpawn)
+    }
+
+    /// Everything that has arrived.
+    fn supervisor_inputs(&mut self, run: usize, now: Instant) -> SupervisorInputs {
+        let Run { elector, supervisor, .. } = &mut self.runs[run];
+        let elector_died = !elector.alive && !supervisor.elector_gone;
+        supervisor.elector_gone |= elector_died;
+        let (start, orders) = (supervisor.start.take(), supervisor.orders.drain(..).collect());
+        if elector_died {
+            tell!(self, "{}'s supervisor sees that the elector is dead", self.name(run));
         }
-        if let Some(tenure) = enforced {
-            self.report(run, Report::Enforcing(tenure));
+        let main_ended = self.reap(run, now);
+        let tree_empty = self.runs[run].tree.living_children(Parent::Supervisor).next().is_none();
+        if !tree_empty && self.runs[run].supervisor.terminates_leftovers {
+            self.terminate_leftovers(run);
+        }
+        SupervisorInputs { start, orders, elector_died, main_ended, tree_empty }
+    }
+
+    fn step_supervisor(&mut self, run: usize, now: Instant, inputs: SupervisorInputs) {
+        let actions = self.runs[run].supervisor.supervisor.step(now, inputs);
+        self.note_stop(run, now);
+        for action in actions {
+            self.act(run, action, now);
         }
     }
 
-    fn put_off_kill(&mut self, run: usize, tenure: Tenure) {
+    fn act(&mut self, run: usize, action: SupervisorAction, now: Instant) {
+        match action {
+            SupervisorAction::SetHeldUntil(_) => {}
+            SupervisorAction::Start(tenure) => {
+                // The process may be stopped right here.
+                let supervisor = &mut self.runs[run].supervisor;
+                supervisor.forking = true;
+                supervisor.starting = Some(tenure);
+                self.soon(MILLISECOND, Event::Fork { run });
+            }
+            SupervisorAction::Signal(signal) => self.signal_group(run, signal),
+            SupervisorAction::Stop => {
+                self.check_stop(run, now);
+                self.signal_group(run, TERM);
+            }
+            SupervisorAction::TerminateLeftovers => {
+                self.runs[run].supervisor.terminates_leftovers = true;
+                if self.mutation == Mutation::ReleaseWhenMainEnded {
+                    self.report(run, Report::Gone(Gone { end: End::Exited(0), lost: false }));
+                }
+                self.terminate_leftovers(run);
+            }
+            SupervisorAction::Kill(reason) => {
+                tell!(self, "{}'s supervisor kills: {reason:?}", self.name(run));
+                let supervisor = &mut self.runs[run].supervisor;
+                supervisor.terminates_leftovers = false;
+                supervisor.kill = Some(Kill { again_at: now, pause: KILL_PAUSES.0, killed: 0 });
+                self.kill_again(run, now);
+            }
+            SupervisorAction::Report(report) => {
+                if let Report::Gone(_) = &report {
+                    let supervisor = &mut self.runs[run].supervisor;
+                    (supervisor.has_main, supervisor.kill, supervisor.terminates_leftovers) = (false, None, false);
+                }
+                self.report(run, report);
+            }
+        }
+    }
+
+    fn put_off_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
         let supervisor = &mut self.runs[run].supervisor;
         if supervisor.stop_began && supervisor.has_main && supervisor.kill.is_none() {
-            supervisor.policy = Policy::new(supervisor.stop_options.clone());
-            supervisor.policy.handle_start(tenure);
-            supervisor.policy.poll_action();
-            supervisor.policy.handle_started();
+            supervisor.supervisor = Supervisor::new(supervisor.stop_options.clone());
+            let orders = vec![Order::Start { tenure, environment: Vec::new() }];
+            supervisor.supervisor.step(now, SupervisorInputs { orders, ..SupervisorInputs::default() });
+            let start = Some(StartResult::Forked);
+            supervisor.supervisor.step(now, SupervisorInputs { start, ..SupervisorInputs::default() });
         }
     }
 
     /// Notes from outside that the time is over, and by when the command must be dead for it.
     fn note_stop(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
-        let Some(tenure) = supervisor.policy.tenure() else { return };
+        let Some(tenure) = supervisor.supervisor.tenure() else { return };
         if supervisor.stop_began || now < tenure.stop {
             return;
         }
@@ -189,7 +228,8 @@ impl World {
         }
     }
 
-    fn handle_children(&mut self, run: usize, now: Instant) {
+    /// Reaps the dead, and returns how the main process ended, if it did.
+    fn reap(&mut self, run: usize, now: Instant) -> Option<End> {
         let Run { supervisor, tree, .. } = &mut self.runs[run];
         let mut main_ended = false;
         for (index, process) in tree.processes.iter_mut().enumerate() {
@@ -202,43 +242,33 @@ impl World {
                 }
             }
         }
-        if main_ended {
-            let end = if supervisor.too_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
-            supervisor.policy.handle_main_ended(now, end);
-            tell!(self, "{}'s main process has ended", self.name(run));
+        if !main_ended {
+            return None;
         }
-        if self.runs[run].tree.living_children(Parent::Supervisor).next().is_none() {
-            self.runs[run].supervisor.policy.handle_tree_empty();
-        } else if self.runs[run].supervisor.sweeping {
-            self.sweep(run);
-        }
-    }
-
-    fn start(&mut self, run: usize, now: Instant) {
-        let supervisor = &mut self.runs[run].supervisor;
-        if !supervisor.policy.may_start(now) && self.mutation != Mutation::NoCheckBeforeSpawn {
-            return supervisor.policy.handle_not_started(now);
-        }
-        // It may be stopped right here.
-        supervisor.forking = true;
-        supervisor.starting = supervisor.policy.tenure();
-        self.soon(MILLISECOND, Event::Fork { run });
+        let end = if supervisor.too_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
+        tell!(self, "{}'s main process has ended", self.name(run));
+        Some(end)
     }
 
     pub fn fork_command(&mut self, run: usize) {
         if !self.runs[run].supervisor.alive {
             return;
         }
-        let ends_on_term = self.draw_end_on_term();
-        let Run { supervisor, tree, .. } = &mut self.runs[run];
-        supervisor.forking = false;
-        supervisor.has_main = true;
-        tree.add(Parent::Supervisor, false, false, ends_on_term);
-        supervisor.policy.handle_started();
-        self.soon(2 * MILLISECOND, Event::CheckInChild { run });
         let now = self.clock(run).boot(self.now);
-        self.act(run, now);
-        self.rouse(run, Thread::Supervisor);
+        let supervisor = &mut self.runs[run].supervisor;
+        supervisor.forking = false;
+        let in_time = supervisor.starting.is_some_and(|tenure| now < tenure.stop);
+        if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
+            let ends_on_term = self.draw_end_on_term();
+            let Run { supervisor, tree, .. } = &mut self.runs[run];
+            supervisor.has_main = true;
+            supervisor.start = Some(StartResult::Forked);
+            tree.add(Parent::Supervisor, false, false, ends_on_term);
+            self.soon(2 * MILLISECOND, Event::CheckInChild { run });
+        } else {
+            supervisor.start = Some(StartResult::TooLate);
+        }
+        self.run_supervisor(run);
     }
 
     /// The forked child looks at the clock itself before it executes the command.
@@ -265,11 +295,11 @@ impl World {
         }
     }
 
-    fn sweep(&mut self, run: usize) {
+    fn terminate_leftovers(&mut self, run: usize) {
         let children: Vec<usize> = self.runs[run].tree.living_children(Parent::Supervisor).collect();
         for process in children {
-            if !self.runs[run].tree.processes[process].swept {
-                self.runs[run].tree.processes[process].swept = true;
+            if !self.runs[run].tree.processes[process].terminated {
+                self.runs[run].tree.processes[process].terminated = true;
                 self.terminate(run, process);
             }
         }
@@ -300,7 +330,7 @@ impl World {
             return tell!(self, "{}'s report is lost: {report:?}", self.name(run));
         }
         self.runs[run].elector.reports.push_back(report);
-        self.rouse(run, Thread::Guard);
+        self.rouse(run, Thread::Main);
     }
 
     /// The supervisor's process is no more: its children are the elector's, and the main process dies
@@ -316,7 +346,7 @@ impl World {
         if tree.is_alive(0) {
             self.soon(MILLISECOND, Event::Die { run, process: 0 });
         }
-        self.rouse(run, Thread::Guard);
+        self.rouse(run, Thread::Main);
         self.bury(run);
     }
 }

@@ -8,16 +8,16 @@ use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::pair::Member;
 use leaderrun_core::record::{Record, RunId, Version};
 
+use crate::client_go::ClientGo;
 use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;
-use crate::elector::Elector;
-use crate::foreigner::Foreigner;
+use crate::election::ElectorProcess;
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::network::ServerWatch;
 use crate::plan::{HostPlan, Plan, Wishes, host_name};
 use crate::store::Store;
-use crate::supervisor::Supervisor;
+use crate::supervisor::SupervisorProcess;
 
 /// After a suspended machine has come back, its processes take this long to be back in order.
 pub const RESUMING: Time = 100 * MILLISECOND;
@@ -26,7 +26,7 @@ pub const RESUMING: Time = 100 * MILLISECOND;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
     Election,
-    Guard,
+    Main,
     Supervisor,
 }
 
@@ -44,12 +44,13 @@ pub enum Event {
     ForkMore { run: usize, process: usize },
     Die { run: usize, process: usize },
     SupervisorDies { run: usize },
+    Withdrawn { run: usize },
     DeadBy { run: usize },
     Recheck { run: usize, other: usize },
     Begin { host: usize },
     Fault,
     Restore(Box<Record>),
-    Foreigner,
+    ClientGo,
     Healthy,
     LeaderDue,
 }
@@ -94,8 +95,8 @@ pub struct Host {
 pub struct Run {
     pub host: usize,
     pub id: RunId,
-    pub elector: Elector,
-    pub supervisor: Supervisor,
+    pub elector: ElectorProcess,
+    pub supervisor: SupervisorProcess,
     pub tree: Tree,
     pub wakes: [Option<Time>; 3],
     pub led_since: Option<Time>,
@@ -155,7 +156,7 @@ pub struct World {
     pub second: Store,
     pub server_down_until: Time,
     pub watches: Vec<ServerWatch>,
-    pub foreigner: Option<Foreigner>,
+    pub client_go: Option<ClientGo>,
     pub archive: Vec<Record>,
     pub greatest_token: u64,
     /// The last command has ended well, and by its run's `--min-hold` there is none before then.
@@ -200,7 +201,7 @@ impl World {
             second: Store::new(),
             server_down_until: 0,
             watches: Vec::new(),
-            foreigner: None,
+            client_go: None,
             archive: Vec::new(),
             greatest_token: 0,
             not_due_before: 0,
@@ -217,10 +218,10 @@ impl World {
             let at = world.rng.u64(0..2 * SECOND);
             world.at(at, Event::Begin { host });
         }
-        if world.plan.foreigner {
+        if world.plan.client_go {
             let longest = world.plan.hosts.iter().map(|host| host.timing.lease_duration()).max().unwrap_or_default();
-            world.foreigner = Some(Foreigner::draw(&mut world.rng, longest));
-            world.at(SECOND, Event::Foreigner);
+            world.client_go = Some(ClientGo::draw(&mut world.rng, longest));
+            world.at(SECOND, Event::ClientGo);
         }
         if !world.plan.faults.is_empty() {
             world.next_fault();
@@ -263,7 +264,7 @@ impl World {
                 self.runs[run].wakes[thread as usize] = None;
                 match thread {
                     Thread::Election => self.run_election(run),
-                    Thread::Guard => self.run_guard(run),
+                    Thread::Main => self.run_elector(run),
                     Thread::Supervisor => self.run_supervisor(run),
                 }
             }
@@ -278,12 +279,13 @@ impl World {
             Event::ForkMore { run, process } => self.fork_more(run, process),
             Event::Die { run, process } => self.process_dies(run, process),
             Event::SupervisorDies { run } => self.supervisor_dies(run),
+            Event::Withdrawn { run } => self.withdrawn(run),
             Event::DeadBy { run } => self.check_dead_by(run),
             Event::Recheck { run, other } => self.check_overlap(run, other),
             Event::Begin { host } => self.begin(host),
             Event::Fault => self.inflict(),
             Event::Restore(record) => self.meddle("recreates the lease", |_| Some(*record)),
-            Event::Foreigner => self.run_foreigner(),
+            Event::ClientGo => self.run_client_go(),
             Event::Healthy => tell!(self, "           -- from here on everything is healthy --"),
             Event::LeaderDue => self.check_leader(),
         }
@@ -296,7 +298,7 @@ impl World {
                 let elector = &self.runs[run].elector;
                 (run, elector.frozen_until.max(elector.network_frozen_until))
             }
-            Event::Wake(run, Thread::Guard) => (run, self.runs[run].elector.frozen_until),
+            Event::Wake(run, Thread::Main) => (run, self.runs[run].elector.frozen_until),
             Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
             Event::CheckInChild { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
             Event::Die { run, .. } | Event::ForkMore { run, .. } => (run, 0),
@@ -347,8 +349,8 @@ impl World {
         let run = self.runs.len();
         let now = self.hosts[host].plan.clock.now(self.now);
         let id = RunId::new(run.to_string());
-        let elector = Elector::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..), self.mutation);
-        let supervisor = Supervisor::new(&self.hosts[host].plan);
+        let elector = ElectorProcess::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..), self.mutation);
+        let supervisor = SupervisorProcess::new(&self.hosts[host].plan);
         self.runs.push(Run {
             host,
             id,

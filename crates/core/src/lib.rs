@@ -8,7 +8,6 @@ extern crate alloc;
 
 pub mod election;
 pub mod elector;
-pub mod exit;
 pub mod instant;
 pub mod messages;
 pub mod pair;

@@ -95,9 +95,9 @@ impl Route {
     pub fn told(&mut self, update: &Update) {
         match update {
             Update::Leading { stop, .. } => return self.stop = Some(*stop),
-            Update::Won { token, .. } => self.token = Some(token.clone()),
+            Update::Acquired { token, .. } => self.token = Some(token.clone()),
             Update::CommandStarted => self.started = true,
-            Update::Ending | Update::Lost(_) | Update::Gone | Update::Over => self.ending = true,
+            Update::Terminating | Update::Lost(_) | Update::CommandGone | Update::Exiting => self.ending = true,
             _ => return,
         }
         (self.failures, self.again_at) = (0, None);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn won() -> Update {
-        Update::Won { token: "7".into(), uids: Vec::new() }
+        Update::Acquired { token: "7".into(), uids: Vec::new() }
     }
 
     fn take(route: &mut Route, now: u64, done: Done) -> Step {
@@ -216,7 +216,7 @@ mod tests {
     fn who_waits_changes_nothing() {
         let mut route = Route::new(LEAD);
         assert_eq!((route.next(at(0)), route.next_timeout(at(0))), (None, None));
-        for update in [Update::Lost(Loss::Taken), Update::Over] {
+        for update in [Update::Lost(Loss::Taken), Update::Exiting] {
             route.told(&update);
             assert_eq!(route.next(at(1)), None);
         }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn what_is_not_allowed_is_tried_again_after_a_minute() {
         let mut route = shown();
-        route.told(&Update::Ending);
+        route.told(&Update::Terminating);
         assert_eq!(take(&mut route, 2, Done::Forbidden), withdraw().unwrap());
         assert_eq!((route.next(at(61)), route.next_timeout(at(61))), (None, Some(at(62))));
         assert_eq!(route.next(at(62)), withdraw());
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_goes_wrong_is_tried_less_and_less_often_until_something_happens() {
         let mut route = shown();
-        route.told(&Update::Ending);
+        route.told(&Update::Terminating);
         let pauses = (0..12).map(|now| {
             take(&mut route, 1000 * now, Done::Badly);
             route.next_timeout(at(1000 * now)).expect("another try").since(at(1000 * now)).as_millis()
@@ -242,7 +242,7 @@ mod tests {
         let pauses: Vec<_> = pauses.collect();
         assert_eq!(pauses[..4], [100, 200, 400, 800]);
         assert_eq!(pauses[11], 10_000);
-        route.told(&Update::Over);
+        route.told(&Update::Exiting);
         assert_eq!(route.next(at(11_000)), withdraw());
     }
 
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn it_is_led_away_whenever_the_command_ends() {
-        for end in [Update::Ending, Update::Lost(Loss::Taken), Update::Gone] {
+        for end in [Update::Terminating, Update::Lost(Loss::Taken), Update::CommandGone] {
             let mut route = shown();
             route.told(&end);
             assert_eq!(route.next(at(2)), withdraw());
@@ -311,7 +311,7 @@ mod tests {
             route.told(&update);
         }
         route.begun(&route.next(at(1)).unwrap());
-        route.told(&Update::Ending);
+        route.told(&Update::Terminating);
         assert_eq!(route.next(at(1)), withdraw());
     }
 }

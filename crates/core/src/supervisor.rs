@@ -1,52 +1,77 @@
-//! When the command is started, stopped and killed.
+//! The decisions of the supervisor: when the command is started, stopped and killed.
 //!
-//! A state machine that is given the time, the elector's orders and what became of the command, and
-//! returns what to do. It has no clock and touches no process: the supervisor and the simulation drive
-//! the same code.
+//! [`Supervisor`] is a state machine without I/O. Its driver calls [`Supervisor::step`] with everything that has
+//! arrived, carries out the actions in order, and waits for more or for [`Supervisor::next_timeout`]. What became of
+//! [`SupervisorAction::Start`] is handed in with the next step, at once.
 //!
-//! The rules:
+//! # The rules
 //!
-//! - The stop signal is due when the tenure ends, SIGKILL for the whole tree `LostGrace` later.
-//! - Once a stop for loss has begun, its kill instant is frozen: later renewals keep the *lease*, not
-//!   the command.
+//! - The stop signal is due when the tenure ends, SIGKILL for the whole tree `lost_grace` later.
+//! - Once a stop for loss has begun, its kill instant is frozen: later renewals keep the *lock*, not the command.
 //! - A kill instant only ever moves towards the present.
-//! - When the main process has ended, what it left running is terminated, and killed after `LostGrace`.
-//! - After an end has been asked for, or when no time is left, nothing is started.
+//! - When the main process has ended, what it left running is terminated, and killed after `lost_grace`.
+//! - After a termination signal, or when no time is left, nothing is started.
 
-use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
 use crate::instant::Instant;
-use crate::messages::{End, Gone, Order, Reason};
+use crate::messages::{End, Gone, KillReason, Order, Report};
 use crate::signal::is_termination_signal;
 use crate::tenure::Tenure;
 
-/// What the command line says about ending the command.
+/// How a command is ended.
 #[derive(Clone, Debug, Hash)]
 pub struct StopOptions {
-    /// Sent when the leadership is lost.
+    /// The signal that is sent when the leadership is lost.
     pub stop_signal: i32,
-    /// From the end of the main process to the kill of what it left running.
+    /// The time from the end of the main process to the kill of what it left running.
     pub lost_grace: Duration,
-    /// From a forwarded TERM or INT to the kill; none without.
+    /// The time from a relayed TERM or INT to the kill; without a limit if `None`.
     pub kill_after: Option<Duration>,
 }
 
+/// Everything that has arrived since the last step.
+#[derive(Clone, Debug, Default, PartialEq, Hash)]
+pub struct SupervisorInputs {
+    /// What became of [`SupervisorAction::Start`].
+    pub start: Option<StartResult>,
+    /// The elector's orders, in order.
+    pub orders: Vec<Order>,
+    pub elector_died: bool,
+    /// The main process has ended.
+    pub main_ended: Option<End>,
+    /// This process has no child left, dead or alive.
+    pub tree_empty: bool,
+}
+
+/// What became of the start of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StartResult {
+    /// The command was forked.
+    Forked,
+    /// No time was left.
+    TooLate,
+}
+
 /// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Start the command, if [`Policy::may_start`] still says so at the last moment.
-    Start,
+#[derive(Clone, Debug, PartialEq, Hash)]
+pub enum SupervisorAction {
+    /// Tell the command until when it may count on the lock; not at all if `None`.
+    SetHeldUntil(Option<Instant>),
+    /// Start the command, unless this tenure is over by then.
+    Start(Tenure),
     /// Send a signal that leaderrun was sent to the command's process group.
     Signal(i32),
     /// The leadership is lost: send the stop signal to the command's process group.
     Stop,
-    /// Send SIGTERM to everything that the main process left running.
-    Sweep,
+    /// Send SIGTERM to everything that the main process left running, and whatever is orphaned later.
+    TerminateLeftovers,
     /// Send SIGKILL to every descendant, again and again, until none is left.
-    Kill(Reason),
-    /// Nothing is left.
-    Report(Gone),
+    Kill(KillReason),
+    /// Send this report to the elector.
+    Report(Report),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,122 +81,159 @@ enum Main {
     Ended(End),
 }
 
-/// The life of one command; see the [module](self).
+/// The decisions about one command; see the [module](self).
 #[derive(Clone, Debug, Hash)]
-pub struct Policy {
+pub struct Supervisor {
     stop_options: StopOptions,
     tenure: Option<Tenure>,
     main: Main,
+    start_due: bool,
     /// A stop for loss has begun.
     lost: bool,
     /// The main process ended before the leadership did, so its status counts.
     ended_as_leader: bool,
-    end_asked_for: bool,
-    kill: Option<(Instant, Reason)>,
+    terminated: bool,
+    kill: Option<(Instant, KillReason)>,
     killing: bool,
+    leftovers_due: bool,
     reported: Option<Gone>,
-    actions: VecDeque<Action>,
+    /// Until when the command was told that it may count on the lock.
+    told_held_until: Option<Instant>,
+    /// The actions of the step under way.
+    actions: Vec<SupervisorAction>,
 }
 
-impl Policy {
-    /// A command that has not been started.
+impl Supervisor {
+    /// Creates the decisions about a command that has not been started.
     pub fn new(stop_options: StopOptions) -> Self {
         Self {
             stop_options,
             tenure: None,
             main: Main::NotStarted,
+            start_due: false,
             lost: false,
             ended_as_leader: false,
-            end_asked_for: false,
+            terminated: false,
             kill: None,
             killing: false,
+            leftovers_due: false,
             reported: None,
-            actions: VecDeque::new(),
+            told_held_until: None,
+            actions: Vec::new(),
         }
     }
 
-    /// What to do next, in order.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+    /// Takes in everything that has arrived, and returns what to do, in order.
+    ///
+    /// What came together counts in this order: the start, renewals, the other orders, the time, the elector's death,
+    /// the end of the main process, the end of the tree. Renewals come before an overdue deadline: a tenure counts
+    /// from T0, and a supervisor that was stopped for a while has both in its queue.
+    pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
+        let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
+        match start {
+            Some(StartResult::Forked) => self.main = Main::Running,
+            Some(StartResult::TooLate) => {
+                self.handle_timeout(now);
+                self.report_not_started();
+            }
+            None => {}
+        }
+        self.handle_orders(now, &orders);
+        self.handle_timeout(now);
+        if elector_died {
+            // Nobody renews any more: the time bought so far is what there is.
+            self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
+            self.handle_timeout(now);
+        }
+        if let Some(end) = main_ended {
+            self.handle_main_ended(now, end);
+        }
+        if tree_empty && let Main::Ended(end) = &self.main {
+            let gone = Gone { end: end.clone(), lost: !self.ended_as_leader };
+            self.report_gone(gone);
+        }
+        if mem::take(&mut self.leftovers_due) && self.reported.is_none() && !self.killing {
+            self.actions.push(SupervisorAction::TerminateLeftovers);
+        }
+        if mem::take(&mut self.start_due) {
+            match self.tenure.filter(|tenure| self.may_start(now, tenure)) {
+                Some(tenure) => self.actions.push(SupervisorAction::Start(tenure)),
+                None => self.report_not_started(),
+            }
+        }
+        let held_until = self.held_until();
+        if mem::replace(&mut self.told_held_until, held_until) != held_until {
+            // First: the command must not count on the lock when it is told to stop.
+            self.actions.insert(0, SupervisorAction::SetHeldUntil(held_until));
+        }
+        mem::take(&mut self.actions)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
         stop.into_iter().chain(kill).min()
     }
 
-    /// The tenure being enforced: the last one, or the one that was frozen.
+    /// Returns the tenure being enforced: the last one, or the one that was frozen.
     pub fn tenure(&self) -> Option<Tenure> {
         self.tenure
     }
 
-    /// Whether the main process was started and has not been seen to end.
+    /// Returns whether the main process was started and has not been seen to end.
     pub fn main_runs(&self) -> bool {
         self.main == Main::Running
     }
 
-    /// Until when the command may count on holding the lease, as far as is known now; not at all once it was
-    /// told to stop because the lease was lost.
-    pub fn held_until(&self) -> Option<Instant> {
+    /// Returns until when the command may count on holding the lock, as far as is known now; not at all once it was
+    /// told to stop because the lock was lost.
+    fn held_until(&self) -> Option<Instant> {
         self.tenure.filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
     }
 
-    /// Whether the command may be started at this instant. To be asked last thing before it is.
-    pub fn may_start(&self, now: Instant) -> bool {
-        let in_time = self.tenure.is_some_and(|tenure| now < tenure.stop);
-        in_time && self.main == Main::NotStarted && !self.lost && !self.end_asked_for && self.reported.is_none()
+    fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
+        now < tenure.stop && self.main == Main::NotStarted && !self.lost && !self.terminated
     }
 
-    /// The elector's orders as they were queued. Renewals come first, before an overdue deadline and
-    /// everything else: T0 is absolute, and a supervisor that was stopped for a while has both in its
-    /// queue. The tenure that is enforced from here on, where one was ordered.
-    ///
-    /// An elector that still renews what is gone has not heard of it, and is told again.
-    pub fn handle_orders(&mut self, now: Instant, orders: &[Order]) -> Option<Tenure> {
+    fn handle_orders(&mut self, now: Instant, orders: &[Order]) {
         let reported = self.reported.clone();
         for order in orders {
             match order {
-                Order::Start { tenure, .. } => self.handle_start(*tenure),
-                Order::Extend(tenure) => self.handle_extend(*tenure),
-                Order::Lose | Order::Signal(_) => {}
+                Order::Start { tenure, .. } if self.tenure.is_none() => {
+                    self.tenure = Some(*tenure);
+                    self.start_due = true;
+                }
+                Order::Extend(tenure) if !self.lost => {
+                    let is_later = |present: Tenure| present.renewal_sent_at < tenure.renewal_sent_at;
+                    if self.tenure.is_some_and(is_later) {
+                        self.tenure = Some(*tenure);
+                    }
+                }
+                _ => {}
             }
         }
         for order in orders {
             match order {
-                Order::Lose => self.handle_lose(now),
+                Order::Lose => {
+                    self.lose(now);
+                    self.handle_timeout(now);
+                }
                 Order::Signal(signal) => self.handle_signal(now, *signal),
                 Order::Start { .. } | Order::Extend(_) => {}
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
-        match reported.filter(|_| renewed) {
-            Some(gone) => {
-                self.actions.push_back(Action::Report(gone));
-                None
-            }
-            None => self.tenure.filter(|_| renewed),
-        }
+        let answer = match (reported, self.tenure) {
+            // An elector that still renews for what is gone has not received the report.
+            (Some(gone), _) => Some(Report::Gone(gone)),
+            (None, Some(tenure)) => Some(Report::Enforcing(tenure)),
+            (None, None) => None,
+        };
+        self.actions.extend(answer.filter(|_| renewed).map(SupervisorAction::Report));
     }
 
-    /// The lease was won.
-    pub fn handle_start(&mut self, tenure: Tenure) {
-        if self.tenure.is_none() {
-            self.tenure = Some(tenure);
-            self.actions.push_back(Action::Start);
-        }
-    }
-
-    /// A renewal succeeded. To be applied before an overdue deadline: T0 is absolute.
-    pub fn handle_extend(&mut self, tenure: Tenure) {
-        if !self.lost && self.tenure.is_some_and(|present| present.renewed < tenure.renewed) {
-            self.tenure = Some(tenure);
-        }
-    }
-
-    /// Time has passed. Calling it early, or for nothing, does no harm.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         if let Some(tenure) = self.tenure.filter(|tenure| now >= tenure.stop) {
             self.begin_stop_for_loss(tenure.kill);
         }
@@ -180,71 +242,36 @@ impl Policy {
             && !self.killing
         {
             self.killing = true;
-            self.actions.push_back(Action::Kill(reason));
+            self.actions.push(SupervisorAction::Kill(reason));
         }
     }
 
-    /// Somebody else is known to hold the lease: no grace.
-    pub fn handle_lose(&mut self, now: Instant) {
-        self.lose(now);
-        self.handle_timeout(now);
-    }
-
-    /// The elector is dead: nobody renews any more, and the time bought so far is what there is.
-    pub fn handle_elector_gone(&mut self, now: Instant) {
-        self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
-        self.handle_timeout(now);
-    }
-
-    /// leaderrun was sent a signal. A stop that is overdue comes before it.
-    pub fn handle_signal(&mut self, now: Instant, signal: i32) {
+    /// Relays a signal. A stop that is overdue comes before it.
+    fn handle_signal(&mut self, now: Instant, signal: i32) {
         self.handle_timeout(now);
         match self.main {
             Main::Running => {
-                self.actions.push_back(Action::Signal(signal));
+                self.actions.push(SupervisorAction::Signal(signal));
                 if let Some(after) = self.stop_options.kill_after
                     && matches!(signal, libc::SIGTERM | libc::SIGINT)
                 {
-                    self.kill_by(now + after, Reason::AskedToEnd);
+                    self.kill_by(now + after, KillReason::Terminated);
                 }
             }
             Main::NotStarted if is_termination_signal(signal) => {
-                self.end_asked_for = true;
+                self.terminated = true;
                 self.report_not_started();
             }
             Main::NotStarted | Main::Ended(_) => {}
         }
     }
 
-    /// The command was forked.
-    pub fn handle_started(&mut self) {
-        self.main = Main::Running;
-    }
-
-    /// The command was not started after all: no time was left, or an end was asked for.
-    pub fn handle_not_started(&mut self, now: Instant) {
-        self.handle_timeout(now);
-        self.report_not_started();
-    }
-
-    /// The main process has ended. What is left of the tree is not known yet: see
-    /// [`handle_tree_empty`](Self::handle_tree_empty).
-    pub fn handle_main_ended(&mut self, now: Instant, end: End) {
+    fn handle_main_ended(&mut self, now: Instant, end: End) {
         self.main = Main::Ended(end);
         self.ended_as_leader = !self.lost;
         if !self.killing {
-            self.actions.push_back(Action::Sweep);
-            self.kill_by(now + self.stop_options.lost_grace, Reason::LeftRunning);
-        }
-    }
-
-    /// No descendant is alive.
-    pub fn handle_tree_empty(&mut self) {
-        if let Main::Ended(end) = &self.main {
-            // Looking for what is not there takes its time, and the next leader waits.
-            self.actions.retain(|action| *action != Action::Sweep);
-            let gone = Gone { end: end.clone(), lost: !self.ended_as_leader };
-            self.report(gone);
+            self.leftovers_due = true;
+            self.kill_by(now + self.stop_options.lost_grace, KillReason::LeftRunning);
         }
     }
 
@@ -252,7 +279,7 @@ impl Policy {
         if !self.lost {
             self.lose(kill);
             if self.main == Main::Running {
-                self.actions.push_back(Action::Stop);
+                self.actions.push(SupervisorAction::Stop);
             }
         }
     }
@@ -262,11 +289,11 @@ impl Policy {
         if self.main == Main::NotStarted {
             self.report_not_started();
         } else if self.reported.is_none() {
-            self.kill_by(kill, Reason::Lost);
+            self.kill_by(kill, KillReason::Lost);
         }
     }
 
-    fn kill_by(&mut self, at: Instant, reason: Reason) {
+    fn kill_by(&mut self, at: Instant, reason: KillReason) {
         if self.kill.is_none_or(|(present, _)| at < present) {
             self.kill = Some((at, reason));
         }
@@ -274,15 +301,15 @@ impl Policy {
 
     fn report_not_started(&mut self) {
         if self.tenure.is_some() && self.main == Main::NotStarted {
-            self.report(Gone { end: End::NotStarted, lost: self.lost });
+            self.report_gone(Gone { end: End::NotStarted, lost: self.lost });
         }
     }
 
-    fn report(&mut self, gone: Gone) {
+    fn report_gone(&mut self, gone: Gone) {
         if self.reported.is_none() {
             self.reported = Some(gone.clone());
             self.kill = None;
-            self.actions.push_back(Action::Report(gone));
+            self.actions.push(SupervisorAction::Report(Report::Gone(gone)));
         }
     }
 }
@@ -291,92 +318,136 @@ impl Policy {
 mod tests {
     use super::*;
 
-    fn tenure(renewed: Instant) -> Tenure {
-        let stop = renewed + Duration::from_secs(4);
-        Tenure { renewed, stop, kill: stop + Duration::from_secs(1) }
+    const LOSE: Order = Order::Lose;
+
+    fn start() -> Instant {
+        Instant::after_boot(Duration::from_secs(100))
     }
 
-    /// A command that runs since a lease was won at this instant.
-    fn running(now: Instant) -> Policy {
-        let stop_options =
-            StopOptions { stop_signal: libc::SIGTERM, lost_grace: Duration::from_secs(1), kill_after: None };
-        let mut policy = Policy::new(stop_options);
-        assert_eq!(policy.held_until(), None);
-        policy.handle_start(tenure(now));
-        policy.handle_started();
-        policy
+    fn tenure(renewal_sent_at: Instant) -> Tenure {
+        let stop = renewal_sent_at + Duration::from_secs(4);
+        Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
     }
 
-    fn actions(policy: &mut Policy) -> Vec<Action> {
-        core::iter::from_fn(|| policy.poll_action()).collect()
+    fn orders(orders: &[Order]) -> SupervisorInputs {
+        SupervisorInputs { orders: orders.to_vec(), ..SupervisorInputs::default() }
+    }
+
+    fn ended(end: End, tree_empty: bool) -> SupervisorInputs {
+        SupervisorInputs { main_ended: Some(end), tree_empty, ..SupervisorInputs::default() }
+    }
+
+    fn gone(end: End) -> SupervisorAction {
+        SupervisorAction::Report(Report::Gone(Gone { end, lost: false }))
+    }
+
+    /// What is done, besides what the command is told about the time it may count on.
+    fn step(supervisor: &mut Supervisor, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
+        let actions = supervisor.step(now, inputs).into_iter();
+        actions.filter(|action| !matches!(action, SupervisorAction::SetHeldUntil(_))).collect()
+    }
+
+    fn new() -> Supervisor {
+        Supervisor::new(StopOptions {
+            stop_signal: libc::SIGTERM,
+            lost_grace: Duration::from_secs(1),
+            kill_after: None,
+        })
+    }
+
+    /// A command that runs since the lock was acquired at this instant.
+    fn running(now: Instant) -> Supervisor {
+        let mut supervisor = new();
+        assert_eq!(supervisor.held_until(), None);
+        let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
+        let actions = step(&mut supervisor, now, orders(&[start]));
+        let enforcing = SupervisorAction::Report(Report::Enforcing(tenure(now)));
+        assert_eq!(actions, [enforcing, SupervisorAction::Start(tenure(now))]);
+        let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+        assert_eq!(step(&mut supervisor, now, forked), []);
+        supervisor
     }
 
     #[test]
     fn a_stop_that_is_overdue_comes_before_a_signal_that_waited() {
-        let now = Instant::after_boot(Duration::from_secs(100));
-        let mut policy = running(now);
-        policy.handle_signal(tenure(now).stop, libc::SIGUSR1);
-        assert_eq!(actions(&mut policy), [Action::Start, Action::Stop, Action::Signal(libc::SIGUSR1)]);
+        let now = start();
+        let mut supervisor = running(now);
+        let actions = step(&mut supervisor, tenure(now).stop, orders(&[Order::Signal(libc::SIGUSR1)]));
+        assert_eq!(actions, [SupervisorAction::Stop, SupervisorAction::Signal(libc::SIGUSR1)]);
     }
 
     #[test]
-    fn a_loss_has_nothing_to_kill_where_nothing_is_left() {
-        let now = Instant::after_boot(Duration::from_secs(100));
-        let mut ended = running(now);
-        ended.handle_main_ended(now, End::Exited(0));
-        ended.handle_tree_empty();
-        let gone = Gone { end: End::Exited(0), lost: false };
-        assert_eq!(actions(&mut ended), [Action::Start, Action::Report(gone)]);
-        ended.handle_lose(now);
-        assert_eq!((actions(&mut ended), ended.next_timeout()), (vec![], None));
-        let mut not_started = Policy::new(ended.stop_options);
-        not_started.handle_orders(now, &[Order::Lose]);
-        assert_eq!((actions(&mut not_started), not_started.next_timeout()), (vec![], None));
+    fn a_loss_kills_nothing_where_nothing_is_left() {
+        let now = start();
+        let mut supervisor = running(now);
+        assert_eq!(step(&mut supervisor, now, ended(End::Exited(0), true)), [gone(End::Exited(0))]);
+        assert_eq!(step(&mut supervisor, now, orders(&[LOSE])), []);
+        assert_eq!(supervisor.next_timeout(), None);
+        let mut not_started = new();
+        assert_eq!((step(&mut not_started, now, orders(&[LOSE])), not_started.next_timeout()), (vec![], None));
     }
 
     #[test]
     fn a_renewal_that_waited_comes_before_a_stop_that_is_overdue() {
-        let now = Instant::after_boot(Duration::from_secs(100));
-        let mut policy = running(now);
+        let now = start();
+        let mut supervisor = running(now);
         let renewed = tenure(now + Duration::from_secs(2));
-        let orders = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
-        assert_eq!(policy.handle_orders(tenure(now).stop, &orders), Some(renewed));
-        assert_eq!(actions(&mut policy), [Action::Start, Action::Signal(libc::SIGUSR1)]);
+        let waiting = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
+        let actions = step(&mut supervisor, tenure(now).stop, orders(&waiting));
+        let enforcing = SupervisorAction::Report(Report::Enforcing(renewed));
+        assert_eq!(actions, [SupervisorAction::Signal(libc::SIGUSR1), enforcing]);
     }
 
     #[test]
-    fn an_elector_that_renews_what_is_gone_is_told_again() {
-        let now = Instant::after_boot(Duration::from_secs(100));
-        let mut policy = running(now);
-        policy.handle_main_ended(now, End::Exited(7));
-        policy.handle_tree_empty();
-        let report = Action::Report(Gone { end: End::Exited(7), lost: false });
-        assert_eq!(actions(&mut policy), [Action::Start, report.clone()]);
-        assert_eq!(policy.handle_orders(now, &[Order::Signal(libc::SIGTERM)]), None);
-        assert_eq!(actions(&mut policy), []);
-        assert_eq!(policy.handle_orders(now, &[Order::Extend(tenure(now + Duration::from_secs(1)))]), None);
-        assert_eq!(actions(&mut policy), [report]);
+    fn an_elector_that_renews_for_what_is_gone_gets_the_report_again() {
+        let now = start();
+        let mut supervisor = running(now);
+        assert_eq!(step(&mut supervisor, now, ended(End::Exited(7), true)), [gone(End::Exited(7))]);
+        assert_eq!(step(&mut supervisor, now, orders(&[Order::Signal(libc::SIGTERM)])), []);
+        let renewed = Order::Extend(tenure(now + Duration::from_secs(1)));
+        assert_eq!(step(&mut supervisor, now, orders(&[renewed])), [gone(End::Exited(7))]);
     }
 
     #[test]
     fn a_command_counts_on_nothing_once_it_is_told_to_stop() {
-        let now = Instant::after_boot(Duration::from_secs(100));
-        let leading = || {
-            let mut policy = running(now);
-            policy.handle_extend(tenure(now + Duration::from_secs(1)));
-            assert_eq!(policy.held_until(), Some(now + Duration::from_secs(5)));
-            policy
-        };
-        for lose in [
-            |policy: &mut Policy, now: Instant| policy.handle_timeout(now + Duration::from_secs(5)),
-            |policy: &mut Policy, now: Instant| policy.handle_lose(now),
-            |policy: &mut Policy, now: Instant| policy.handle_elector_gone(now),
-        ] {
-            let mut policy = leading();
-            lose(&mut policy, now);
-            assert_eq!(policy.held_until(), None);
-            policy.handle_extend(tenure(now + Duration::from_secs(6)));
-            assert_eq!(policy.held_until(), None, "a renewal keeps the lease, not the command");
+        let now = start();
+        let late = now + Duration::from_secs(5);
+        let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };
+        for (at, loss) in [(late, SupervisorInputs::default()), (now, orders(&[LOSE])), (now, elector_died)] {
+            let mut supervisor = running(now);
+            let renewed = tenure(now + Duration::from_secs(1));
+            let actions = supervisor.step(now, orders(&[Order::Extend(renewed)]));
+            assert_eq!(actions[0], SupervisorAction::SetHeldUntil(Some(late)));
+            let actions = supervisor.step(at, loss);
+            assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "before anything else");
+            supervisor.step(at, orders(&[Order::Extend(tenure(now + Duration::from_secs(6)))]));
+            assert_eq!(supervisor.held_until(), None, "a renewal keeps the lock, not the command");
+        }
+    }
+
+    #[test]
+    fn what_the_main_process_left_running_is_terminated() {
+        let now = start();
+        let mut supervisor = running(now);
+        let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
+        assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
+        let kill = step(&mut supervisor, now + Duration::from_secs(1), SupervisorInputs::default());
+        assert_eq!(kill, [SupervisorAction::Kill(KillReason::LeftRunning)]);
+    }
+
+    #[test]
+    fn nothing_is_started_after_a_termination_signal_or_without_time() {
+        let now = start();
+        let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
+        let terminated = orders(&[start.clone(), Order::Signal(libc::SIGTERM)]);
+        for (at, inputs) in [(now, terminated), (tenure(now).stop, orders(&[start]))] {
+            let mut supervisor = new();
+            let actions = supervisor.step(at, inputs);
+            assert!(!actions.iter().any(|action| matches!(action, SupervisorAction::Start(_))), "{actions:?}");
+            let is_gone = |action: &SupervisorAction| {
+                matches!(action, SupervisorAction::Report(Report::Gone(Gone { end: End::NotStarted, .. })))
+            };
+            assert!(actions.iter().any(is_gone), "{actions:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long a command may live on the strength of one renewal.
+//! The time that one successful renewal buys.
 
 use core::time::Duration;
 
@@ -7,17 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::instant::Instant;
 use crate::timing::Timing;
 
-/// How long after the kill instant the elector waits for the supervisor's word that the tree is gone,
-/// before it kills the supervisor and the tree itself. Part of the time that
-/// [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) keeps free.
+/// How long after the kill instant the elector waits for the supervisor's report that the command is gone, before it
+/// kills the supervisor and the command itself. Part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// The time that one successful renewal buys: until when the command may run untouched, and when it is
-/// killed at the latest.
+/// The time that one successful renewal buys: until when the command may run, and when it is killed at the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
     /// T0, just before the renewal's request was sent: the record cannot be older than this.
-    pub renewed: Instant,
+    pub renewal_sent_at: Instant,
     /// The command gets the stop signal.
     pub stop: Instant,
     /// Every descendant gets SIGKILL, until none is left.
@@ -25,18 +23,18 @@ pub struct Tenure {
 }
 
 impl Tenure {
-    /// What a renewal sent at `renewed` buys.
-    pub fn of_renewal(renewed: Instant, timing: &Timing) -> Self {
-        let stop = renewed + timing.renew_deadline();
-        Self { renewed, stop, kill: stop + timing.lost_grace() }
+    /// Returns what a renewal buys that was sent at this instant.
+    pub fn of_renewal(renewal_sent_at: Instant, timing: &Timing) -> Self {
+        let stop = renewal_sent_at + timing.renew_deadline();
+        Self { renewal_sent_at, stop, kill: stop + timing.lost_grace() }
     }
 
-    /// A tenure that is over: somebody else is known to hold the lease.
+    /// Returns a tenure that is over: another candidate is known to hold the lock.
     pub fn over(now: Instant) -> Self {
-        Self { renewed: now, stop: now, kill: now }
+        Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
-    /// When the elector no longer waits for the supervisor to kill the tree.
+    /// Returns when the elector no longer waits for the supervisor to kill the command.
     pub fn last_resort(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT
     }

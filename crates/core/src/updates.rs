@@ -1,4 +1,4 @@
-//! What the rest of the program is told of a candidate.
+//! What those that observe a candidate are told: metrics, health, routing, Events.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use crate::instant::Instant;
 pub enum Update {
     /// The lock's name, with what was left out filled in.
     Lock(String),
-    /// The election acts by then, whatever happens; without an instant it waits for something.
+    /// The election acts by then, whatever happens; without an instant it only waits for something to happen.
     ActsBy(Option<Instant>),
     Observed(Observed),
     WatchRestarted,
@@ -25,29 +25,29 @@ pub enum Update {
     Renewed {
         margin: Duration,
     },
-    /// The lock was won.
-    Won {
+    /// The lock was acquired.
+    Acquired {
         /// The fencing token.
         token: String,
-        /// Of the objects that the record is in.
+        /// The uids of the objects that the record is in.
         uids: Vec<String>,
     },
     Leading {
-        /// The command is told to stop.
+        /// When the command is sent the stop signal.
         stop: Instant,
-        /// Nothing of it can be left.
+        /// When nothing of it can be left.
         gone: Instant,
     },
     CommandStarted,
-    /// The command is about to be asked to end.
-    Ending,
-    /// With a status as a shell shows it.
+    /// The command is about to be sent a termination signal.
+    Terminating,
+    /// The main process of the command has ended, with this status as a shell shows it.
     CommandEnded(String),
     Lost(Loss),
     /// Nothing of the command is left.
-    Gone,
-    /// leaderrun ends, or begins again.
-    Over,
+    CommandGone,
+    /// leaderrun exits, or rejoins.
+    Exiting,
 }
 
 /// The record as it was last seen.
@@ -58,19 +58,19 @@ pub struct Observed {
     pub since: Option<Timestamp>,
     /// None where there is no record.
     pub transitions: Option<u32>,
-    /// When it may be taken, if it does not change until then.
-    pub free: Instant,
+    /// When the lock may be acquired, if the record does not change until then.
+    pub takeable_at: Instant,
 }
 
 /// How a renewal was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewalResult {
     Success,
-    /// Somebody had written meanwhile.
+    /// Somebody else had written meanwhile.
     Conflict,
     /// Certainly not carried out.
     Refused,
-    /// No telling whether it was carried out.
+    /// It may or may not have been carried out.
     Error,
     /// Not answered in time.
     Timeout,
@@ -81,7 +81,7 @@ pub enum RenewalResult {
 pub enum Loss {
     /// It could not be renewed in time.
     NotRenewed,
-    /// Somebody else was seen to hold the lock.
+    /// Another candidate was seen to hold the lock.
     Taken,
     SupervisorDied,
     /// The supervisor did not have the command dead in time.

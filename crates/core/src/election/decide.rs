@@ -1,10 +1,12 @@
 //! What a candidate does next, given what it knows.
 
 use alloc::string::String;
+use core::time::Duration;
 
 use super::observed_record::ObservedRecord;
-use super::protocol::{Action, News, Now, Request};
-use super::{Attempt, Election, Phase, Watching, Write, herd, next_transitions};
+use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
+use super::timers::Timer;
+use super::{Attempt, Election, ElectionPhase, Watching, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState};
 
@@ -12,16 +14,16 @@ impl Election {
     /// Sends what is due.
     pub(super) fn decide(&mut self, now: Now) {
         match self.phase {
-            Phase::Waiting => self.decide_waiting(now),
-            Phase::Holding { lost: false, .. } => self.decide_holding(now),
-            Phase::Releasing { .. } => self.decide_releasing(now),
-            Phase::Holding { .. } | Phase::Finished => {}
+            ElectionPhase::Waiting => self.decide_waiting(now),
+            ElectionPhase::Holding { lost: false, .. } => self.decide_holding(now),
+            ElectionPhase::Releasing { .. } => self.decide_releasing(now),
+            ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
         }
         let undecided =
-            self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some()) || !self.doubtful.is_empty();
+            self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some()) || !self.unconfirmed_writes.is_empty();
         if self.is_waiting() && self.claiming && !undecided {
             self.claiming = false;
-            self.actions.push_back(Action::NotWon);
+            self.actions.push(ElectionAction::ClaimFailed);
         }
     }
 
@@ -29,15 +31,7 @@ impl Election {
         if self.attempt.is_some() {
             return;
         }
-        if let Some(observed) = &self.observed
-            && let Watching::Closed { reopen_at } = self.watching
-            && (now.boot >= reopen_at && self.poll_at.is_none() && !self.must_read)
-            && (now.boot < self.claim_at(observed) && !self.is_mine_already(observed))
-        {
-            let from = observed.stored.as_ref().map(|stored| stored.version.clone());
-            self.watching = Watching::Open { since: now.boot };
-            self.actions.push_back(Action::Watch(from));
-        }
+        self.open_watch_if_due(now);
         if now.boot < self.next_request() {
             return;
         }
@@ -51,9 +45,26 @@ impl Election {
         }
     }
 
+    fn open_watch_if_due(&mut self, now: Now) {
+        let Some(observed) = &self.observed else { return };
+        let is_due = self.timers.get(Timer::ReopenWatch).is_none_or(|at| now.boot >= at);
+        let waits = now.boot < self.claim_at(observed) && !self.is_mine_already(observed);
+        if self.watching == Watching::Closed
+            && is_due
+            && waits
+            && !self.must_read
+            && self.timers.get(Timer::Poll).is_none()
+        {
+            let from = observed.stored.as_ref().map(|stored| stored.version.clone());
+            self.watching = Watching::Open { since: now.boot };
+            self.watch_replaced = true;
+            self.actions.push(ElectionAction::Watch(from));
+        }
+    }
+
     fn decide_holding(&mut self, now: Now) {
-        let Phase::Holding { record, .. } = &self.phase else { return };
-        if self.attempt.is_some() || now.boot < self.send_at {
+        let ElectionPhase::Holding { record, .. } = &self.phase else { return };
+        if self.attempt.is_some() || now.boot < self.send_at() {
             return;
         }
         if self.must_read {
@@ -64,11 +75,11 @@ impl Election {
     }
 
     fn decide_releasing(&mut self, now: Now) {
-        let Phase::Releasing { until, done, late, not_before } = self.phase else { return };
-        if now.boot >= until {
+        let ElectionPhase::Releasing { done, late, not_before } = self.phase else { return };
+        if self.timers.has_expired(Timer::Release, now.boot) {
             return self.finish(late);
         }
-        if self.attempt.is_some() || now.boot < self.send_at {
+        if self.attempt.is_some() || now.boot < self.send_at() {
             return;
         }
         if self.must_read {
@@ -88,34 +99,30 @@ impl Election {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record);
         if let Some(expired) = observed.filter(|record| record.is_held() && !self.is_mine(record)) {
             let holder = expired.holder_identity.clone();
-            self.actions.push_back(Action::Tell(News::Expired { holder }));
+            self.actions.push(ElectionAction::Notify(ElectionNotice::Expired { holder }));
         }
-        let (lease_transitions, fraction) = match observed {
-            Some(mine) if self.is_mine(mine) => (mine.lease_transitions, None),
-            Some(others) => (next_transitions(others), self.fraction),
-            None => (0, self.fraction),
-        };
-        let experience = herd::Experience {
-            fraction: fraction.map(|share| share.0),
-            refused_ago: self.refused.map(|refused| lease_transitions.saturating_sub(refused)),
-            missed: self.missed,
+        // A claim that is written again has not waited for its turn.
+        let (lease_transitions, has_waited) = match observed {
+            Some(mine) if self.is_mine(mine) => (mine.lease_transitions, false),
+            Some(others) => (next_transitions(others), true),
+            None => (0, true),
         };
         let claim = Record {
             holder_identity: self.config.identity.clone(),
             lease_transitions,
-            contenders: Some(herd::corrected(self.contenders, experience, lease_transitions)),
+            contenders: Some(self.claims.estimate_of_winner(lease_transitions, has_waited)),
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
         claim.acquire_time = claim.renew_time;
         if !self.claiming {
             self.claiming = true;
-            self.actions.push_back(Action::Claiming);
+            self.actions.push(ElectionAction::Claiming);
         }
         self.write(now, claim);
     }
 
-    /// The record as this run writes it next: with its own duration, whatever somebody made of it.
+    /// Returns the record as this run writes it next: with its own duration, whatever somebody made of it.
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record).and_then(|record| record.renew_time);
         let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
@@ -125,45 +132,68 @@ impl Election {
     }
 
     fn read(&mut self, now: Now) {
-        self.attempt = Some(Attempt { sent: now.boot, write: None });
-        self.actions.push_back(Action::Send(Request::Get));
+        self.begin_attempt(now, None);
+        self.actions.push(ElectionAction::Send(Request::Get));
     }
 
     fn write(&mut self, now: Now, record: Record) {
-        let base =
-            self.observed.as_ref().and_then(|observed| observed.stored.as_ref()).map(|stored| stored.version.clone());
+        let base = self.observed_version().cloned();
         self.last_renew_time = record.renew_time;
         let Record { lease_transitions: transitions, renew_time, .. } = record;
-        let write = Write { base: base.clone(), transitions, renew_time, sent: now.boot };
-        self.attempt = Some(Attempt { sent: now.boot, write: Some(write) });
-        self.actions.push_back(Action::Send(match base {
+        self.begin_attempt(now, Some(Write { base: base.clone(), transitions, renew_time, sent: now.boot }));
+        self.actions.push(ElectionAction::Send(match base {
             Some(version) => Request::Update(version, record),
             None => Request::Create(record),
         }));
     }
 
-    /// When this candidate takes what it may take: many do not do so at the same instant.
-    fn claim_at(&self, observed: &ObservedRecord) -> Instant {
-        let longest = self.config.timing.lease_duration() / 2;
-        observed.takeable_at() + herd::spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default().0)
+    /// Notes T0: the instant just before a request is sent.
+    fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
+        let is_read = write.is_none();
+        self.attempt = Some(Attempt { sent: now.boot, write });
+        self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
     }
 
-    /// When the next request is due, if nothing happens until then.
+    /// Returns how long a request may stay unanswered. Nothing is lost while a candidate waits, so its reads get more
+    /// time the longer they are not answered: the API server may be slow, rather than the connection dead.
+    fn attempt_timeout(&self, is_read: bool) -> Duration {
+        let timing = &self.config.timing;
+        if is_read && self.is_waiting() {
+            let doubled = timing.attempt().saturating_mul(1 << self.unanswered_reads.min(16));
+            doubled.min(timing.lease_duration().max(timing.attempt()))
+        } else {
+            timing.attempt()
+        }
+    }
+
+    /// Returns when this candidate claims what it may acquire: many do not do so at the same instant.
+    fn claim_at(&self, observed: &ObservedRecord) -> Instant {
+        observed.takeable_at() + self.claims.delay(self.config.timing.lease_duration() / 2)
+    }
+
+    fn send_at(&self) -> Instant {
+        self.timers.get(Timer::Send).unwrap_or(self.started)
+    }
+
+    /// Returns when the next request is due, if nothing arrives until then.
     pub(super) fn next_request(&self) -> Instant {
         match &self.observed {
             Some(observed) if self.is_waiting() && !self.must_read && !self.is_mine_already(observed) => {
                 let look_at = match self.watching {
                     Watching::Open { .. } => None,
-                    Watching::Closed { reopen_at } => Some(self.poll_at.unwrap_or(reopen_at)),
+                    Watching::Closed => {
+                        let reopen_at = self.timers.get(Timer::ReopenWatch).unwrap_or(self.started);
+                        Some(self.timers.get(Timer::Poll).unwrap_or(reopen_at))
+                    }
                 };
                 let claim_at = self.claim_at(observed);
-                look_at.map_or(claim_at, |look_at| look_at.min(claim_at)).max(self.send_at)
+                look_at.map_or(claim_at, |look_at| look_at.min(claim_at)).max(self.send_at())
             }
-            _ => self.send_at,
+            _ => self.send_at(),
         }
     }
 
-    /// When a candidate gives up.
+    /// Returns when a candidate gives up waiting.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         let wait = self.config.wait?;
         if !wait.is_zero() {
@@ -171,6 +201,11 @@ impl Election {
         }
         // A dead holder's time is waited out, an API server that does not answer is not.
         let takeable_at = self.observed.as_ref().map(ObservedRecord::takeable_at);
-        Some(takeable_at.map_or(self.heard, |at| at.max(self.heard)) + self.config.timing.lease_duration())
+        Some(takeable_at.map_or(self.last_answer, |at| at.max(self.last_answer)) + self.config.timing.lease_duration())
     }
+}
+
+/// Returns the number of the acquisition that follows the one in this record.
+fn next_transitions(record: &Record) -> u32 {
+    record.lease_transitions.saturating_add(1).min(i32::MAX as u32)
 }

@@ -1,49 +1,83 @@
-//! The election: who may run, and until when.
+//! The election: which candidate leads, and until when.
 //!
-//! A state machine that is *given* everything — the time, replies, watch events, a seed — and
-//! *returns* what to do ([`Election::poll_action`]) and when it wants to be woken
-//! ([`Election::next_timeout`]). It has no clock, no socket, no task: the elector and the simulation
-//! drive the same code.
+//! [`Election`] is one candidate in the election for one lock. It is a state machine without I/O: it is given the
+//! time, replies and watch events, and returns what to do. Production, the simulation and the model drive the same
+//! code.
 //!
-//! The protocol is client-go's, with these rules on top:
+//! # How to drive an election
 //!
-//! - T0 of a tenure is taken just *before* the renewal's request is sent.
-//! - Every write is a compare-and-swap on the uid and resourceVersion last read, the release too.
+//! 1. Call [`Election::step`] once with no inputs: its actions begin with the first request.
+//! 2. Carry out the returned actions in order. At most one request and one watch are under way at a time: a new
+//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the one before it, whose result must not be handed
+//!    in any more.
+//! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until there is something to
+//!    say about the command. Call `step` with everything that has arrived. Calling it early, or for nothing, does no
+//!    harm. The order in which things that arrive together count is decided in `step`.
+//! 4. Time only moves forward, on a clock that also counts suspend. Its readings are never stored in the record or
+//!    compared with another machine's.
+//! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`; every
+//!    [`ElectionAction::Extend`] moves that instant. At `kill` nothing of the command may be left, whatever else
+//!    happens. Report the end of the command with [`ElectionInputs::command_gone`], and not before nothing of it is
+//!    left: the lock is released then.
+//! 6. The election is over after [`ElectionAction::Finish`].
+//!
+//! # The rules
+//!
+//! The protocol is client-go's (`tools/leaderelection/leaderelection.go`), with these rules on top:
+//!
+//! - A tenure counts from the instant just *before* its renewal's request is sent (T0).
+//! - Every write is a compare-and-swap on the uid and resourceVersion last read, a release included.
 //! - Every renewal differs from the one before.
-//! - "Mine" is what bears this run's mark, never what bears my name.
+//! - "Mine" is what bears this run's mark, never what bears this candidate's name.
 //! - A write without an answer is settled by reading, and counts from its own T0.
-//! - Many candidates do not claim at the same instant: see [`herd`].
-//! - Only the run that holds a lease can release it: emptied or deleted by anyone else, candidates
-//!   that knew it wait its duration.
+//! - Many candidates do not claim at the same instant: see `contention.rs`.
+//! - Only the run that holds a lock can release it: where the record was emptied, deleted or replaced by anybody else,
+//!   candidates that knew the holder wait its duration.
 
+mod contention;
 mod decide;
-mod herd;
-mod learn;
+mod observe;
 mod observed_record;
 mod protocol;
 mod random;
+mod timers;
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::contention::ClaimHistory;
 use self::observed_record::ObservedRecord;
-pub use self::protocol::{Action, ElectionConfig, Leadership, News, Now, Outcome, Reply, Request, WatchEvent};
-use self::random::{Fraction, Random};
+pub use self::protocol::{
+    CommandGone, ElectionAction, ElectionConfig, ElectionInputs, ElectionNotice, Leadership, Now, Outcome, Reply,
+    Request, WatchEvent,
+};
+use self::random::Random;
+use self::timers::{Timer, Timers};
 use crate::instant::Instant;
 use crate::record::{Record, Version};
 use crate::tenure::Tenure;
 
-/// Spread of the waits between polls, as a share of the retry period: client-go's `JitterFactor`.
+/// The spread of the pauses between polls, as a share of the retry period: client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
-/// How long a candidate that was told to stop tries to give back a lease it may just be winning.
+/// How long a candidate that stops waiting tries to release a lock that it may just be acquiring.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a candidate that may not watch polls before it asks again; roles may arrive later.
-const FORBIDDEN_WATCH: Duration = Duration::from_secs(60);
+/// How long a candidate that may not watch polls before it tries to watch again: a Role may be added later.
+const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
+/// How many watches in a row break, soon after they were opened, before the candidate is said to poll.
+const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
+
+/// How many requests in a row are refused before a candidate with `wait` zero gives up. One refusal may come from an
+/// API server that is just starting.
+const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
+
+/// A request that is under way.
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
     sent: Instant,
@@ -54,151 +88,170 @@ struct Attempt {
 #[derive(Clone, Debug, Hash)]
 struct Write {
     base: Option<Version>,
-    /// The number of the acquisition that it is for.
+    /// The number of the acquisition that the write is for.
     transitions: u32,
     renew_time: Option<Timestamp>,
     sent: Instant,
 }
 
 #[derive(Clone, Debug, Hash)]
-enum Phase {
+#[expect(clippy::large_enum_variant, reason = "an election has one of it")]
+enum ElectionPhase {
     Waiting,
-    /// The lease is ours, and a command may be alive.
+    /// The lock is held, and a command may be alive.
     Holding {
         tenure: Tenure,
         record: Record,
         lost: bool,
     },
-    /// No command is alive. What is ours is given back, until `until`.
+    /// No command is alive. What this run holds is released, until [`Timer::Release`].
     Releasing {
-        until: Instant,
+        /// The outcome once nothing is held.
         done: Outcome,
+        /// The outcome when time runs out.
         late: Outcome,
-        /// What the release says about when the command is due again.
+        /// The earliest time of the next run that the release states.
         not_before: Option<Timestamp>,
     },
     Finished,
 }
 
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Watching {
-    Closed { reopen_at: Instant },
+    Closed,
     Open { since: Instant },
 }
 
-/// One candidate in the election for one lease; see the [module](self).
+/// One candidate in the election for one lock; the [module](self) states how it is driven.
 #[derive(Clone, Debug, Hash)]
 pub struct Election {
     config: ElectionConfig,
-    phase: Phase,
+    phase: ElectionPhase,
     started: Instant,
     observed: Option<ObservedRecord>,
-    /// What was observed is known to be outdated: nothing is written before it is read again.
+    /// The observed record is known to be outdated: it is read again before anything is written.
     must_read: bool,
     attempt: Option<Attempt>,
     /// Writes without an answer that may have been, or may still be, carried out.
-    doubtful: VecDeque<Write>,
+    unconfirmed_writes: VecDeque<Write>,
     last_renew_time: Option<Timestamp>,
-    /// How many candidates the next release wakes, by the last record that said so.
-    contenders: u32,
-    /// Which share of their spread this candidate waits; none for what was free when it came.
-    fraction: Option<Fraction>,
-    /// The number of the acquisition that this candidate last tried for in vain.
-    refused: Option<u32>,
-    /// How many acquisitions by others it has seen, as far as that matters.
-    missed: u32,
-    /// The next request is not sent before this.
-    send_at: Instant,
-    /// Without a watch, the next read.
-    poll_at: Option<Instant>,
-    /// When the last answer came that told something.
-    heard: Instant,
+    claims: ClaimHistory,
+    timers: Timers,
+    /// When the last reply came that told something.
+    last_answer: Instant,
+    /// Requests that were refused since the last answer.
+    refusals: u32,
+    /// Reads in a row that were not answered in time.
+    unanswered_reads: u32,
     watching: Watching,
+    /// The watch was replaced in this step: events of the one before it no longer count.
+    watch_replaced: bool,
+    /// Watches in a row that broke before they could be relied on.
+    broken_watches: u32,
+    /// People were told that the record is read every retry period.
+    is_polling: bool,
     claiming: bool,
     conflicts: u32,
-    told_polling: bool,
-    asked_to_step_down: bool,
+    step_down_requested: bool,
     random: Random,
-    actions: VecDeque<Action>,
+    /// The actions of the step under way.
+    actions: Vec<ElectionAction>,
 }
 
 impl Election {
-    /// A candidate that begins by reading the record. `seed` spreads the polls of many.
+    /// Creates a candidate that begins by reading the record. `seed` spreads the polls of many.
     pub fn new(config: ElectionConfig, now: Now, seed: u64) -> Self {
-        let mut election = Self {
+        Self {
             config,
-            phase: Phase::Waiting,
+            phase: ElectionPhase::Waiting,
             started: now.boot,
             observed: None,
             must_read: true,
             attempt: None,
-            doubtful: VecDeque::new(),
+            unconfirmed_writes: VecDeque::new(),
             last_renew_time: None,
-            contenders: 1,
-            fraction: None,
-            refused: None,
-            missed: 0,
-            send_at: now.boot,
-            poll_at: None,
-            heard: now.boot,
-            watching: Watching::Closed { reopen_at: now.boot },
+            claims: ClaimHistory::default(),
+            timers: Timers::default(),
+            last_answer: now.boot,
+            refusals: 0,
+            unanswered_reads: 0,
+            watching: Watching::Closed,
+            watch_replaced: false,
+            broken_watches: 0,
+            is_polling: false,
             claiming: false,
             conflicts: 0,
-            told_polling: false,
-            asked_to_step_down: false,
+            step_down_requested: false,
             random: Random::with_seed(seed),
-            actions: VecDeque::new(),
-        };
-        election.decide(now);
-        election
+            actions: Vec::new(),
+        }
     }
 
-    /// What to do next, in order; nothing when all is said.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+    /// Takes in everything that has arrived, then the time, and returns what to do, in order.
+    ///
+    /// What came together counts in this order: what is said about the command, the request to stop, the reply, watch
+    /// events, the time.
+    pub fn step(&mut self, now: Now, inputs: ElectionInputs) -> Vec<ElectionAction> {
+        let ElectionInputs { command_gone, stop, reply, watch_events } = inputs;
+        if let Some(CommandGone { succeeded }) = command_gone {
+            self.handle_command_gone(now, succeeded);
+        }
+        if stop {
+            self.handle_stop(now);
+        }
+        if let Some(reply) = reply {
+            self.apply_reply(now, reply);
+            self.decide(now);
+        }
+        for event in watch_events {
+            if !self.watch_replaced {
+                self.handle_watch_event(now, event);
+            }
+        }
+        self.handle_timeout(now);
+        self.watch_replaced = false;
+        mem::take(&mut self.actions)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let bound = match &self.phase {
-            Phase::Finished | Phase::Holding { lost: true, .. } => return None,
-            Phase::Waiting => self.waits_until(),
-            Phase::Holding { .. } => None,
-            Phase::Releasing { until, .. } => Some(*until),
+            ElectionPhase::Finished | ElectionPhase::Holding { lost: true, .. } => return None,
+            ElectionPhase::Waiting => self.waits_until().into_iter().chain(self.timers.get(Timer::WatchSettled)).min(),
+            ElectionPhase::Holding { .. } => None,
+            ElectionPhase::Releasing { .. } => self.timers.get(Timer::Release),
         };
         let next = match &self.attempt {
-            Some(attempt) => self.gives_up_at(attempt),
-            None => self.next_request(),
+            Some(_) => self.timers.get(Timer::GiveUp),
+            None => Some(self.next_request()),
         };
-        Some(bound.map_or(next, |bound| bound.min(next)))
+        bound.into_iter().chain(next).min()
     }
 
-    /// The record as last seen, nothing where there was none, and when it may be taken if it does not
-    /// change until then; nothing at all before it was seen.
+    /// Returns the record as last seen, nothing where there was none, and the instant from which it may be acquired if
+    /// it does not change until then; nothing at all before it was seen.
     pub fn observed(&self) -> Option<(Option<&Record>, Instant)> {
         self.observed.as_ref().map(|observed| (observed.record(), observed.takeable_at()))
     }
 
-    /// Time has passed. Calling it early, or for nothing, does no harm.
-    pub fn handle_timeout(&mut self, now: Now) {
-        if self.attempt.as_ref().is_some_and(|attempt| now.boot >= self.gives_up_at(attempt)) {
-            // Silence says that the connection is dead: the next one is tried at once.
-            self.settle(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
+    fn handle_timeout(&mut self, now: Now) {
+        if self.attempt.is_some() && self.timers.has_expired(Timer::GiveUp, now.boot) {
+            // The connection is probably dead: another one is tried at once.
+            self.apply_reply(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
+        }
+        if self.timers.has_expired(Timer::WatchSettled, now.boot) {
+            self.timers.stop(Timer::WatchSettled);
+            (self.is_polling, self.broken_watches) = (false, 0);
+            self.actions.push(ElectionAction::Notify(ElectionNotice::Watching));
         }
         if self.is_waiting() && self.waits_until().is_some_and(|until| now.boot >= until) {
-            self.step_back(now, Outcome::NotAcquired);
+            let outcome = self.outcome_of_waiting(now);
+            self.stop_waiting(now, outcome);
         }
         self.decide(now);
     }
 
-    /// The request under way was answered.
-    pub fn handle_reply(&mut self, now: Now, reply: Reply) {
-        self.settle(now, reply);
-        self.decide(now);
-    }
-
-    /// The watch said something.
-    pub fn handle_watch(&mut self, now: Now, event: WatchEvent) {
+    fn handle_watch_event(&mut self, now: Now, event: WatchEvent) {
         let Watching::Open { since } = self.watching else { return };
         if !self.is_waiting() {
             return;
@@ -206,95 +259,125 @@ impl Election {
         // A server that ends every watch at once is not asked again at once.
         let soon = now.boot.max(since + self.jittered_retry());
         match event {
+            WatchEvent::Opened => {
+                if self.is_polling {
+                    self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
+                }
+            }
             WatchEvent::Changed(stored) => {
                 self.observe(now, Some(stored));
             }
             WatchEvent::Deleted => {
                 self.observe(now, None);
             }
-            WatchEvent::Ended => self.watching = Watching::Closed { reopen_at: soon },
-            WatchEvent::Broken => self.poll_until(soon, soon),
-            WatchEvent::Forbidden => self.poll_until(now.boot + FORBIDDEN_WATCH, soon),
+            WatchEvent::Ended => self.close_watch(soon),
+            WatchEvent::Broken => {
+                let was_settled = now.boot >= since + self.config.timing.lease_duration();
+                self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
+                if self.broken_watches >= BROKEN_WATCHES_UNTIL_POLLING {
+                    self.notify_polling();
+                }
+                self.poll_until(soon, soon);
+            }
+            WatchEvent::Forbidden => {
+                self.notify_polling();
+                self.poll_until(now.boot + FORBIDDEN_WATCH_PAUSE, soon);
+            }
         }
         self.decide(now);
     }
 
-    /// The command's tree is gone, or was never started: nothing of it can be alive. `well` says that the
-    /// command did what it had to do.
-    pub fn handle_tree_gone(&mut self, now: Now, well: bool) {
+    fn notify_polling(&mut self) {
+        if !mem::replace(&mut self.is_polling, true) {
+            self.actions.push(ElectionAction::Notify(ElectionNotice::Polling));
+        }
+    }
+
+    fn handle_command_gone(&mut self, now: Now, succeeded: bool) {
         match &self.phase {
-            Phase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
-            Phase::Holding { record, .. } => {
-                let acquired = record.acquire_time.filter(|_| well);
+            ElectionPhase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
+            ElectionPhase::Holding { record, .. } => {
+                let acquired = record.acquire_time.filter(|_| succeeded);
                 let hold = self.config.min_hold.and_then(|hold| SignedDuration::try_from(hold).ok());
                 let not_before = acquired.zip(hold).and_then(|(acquired, hold)| acquired.checked_add(hold).ok());
-                let until = now.boot + self.config.timing.renew_deadline() / 2;
-                self.phase =
-                    Phase::Releasing { until, done: Outcome::Released, late: Outcome::NotReleased, not_before };
-                self.send_at = now.boot;
+                let timeout = self.config.timing.renew_deadline() / 2;
+                self.release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
                 self.decide(now);
             }
             _ => {}
         }
     }
 
-    /// Come to an end. What may just have been won is given back; a leader goes on until its command
-    /// is gone.
-    pub fn handle_stop(&mut self, now: Now) {
-        match &mut self.phase {
-            Phase::Waiting => self.step_back(now, Outcome::Stopped),
-            Phase::Releasing { until, .. } => *until = (*until).min(now.boot + RELEASE_TIMEOUT),
-            Phase::Holding { .. } | Phase::Finished => {}
+    /// Ends the candidacy: what may just have been acquired is released; a leader goes on until its command is gone.
+    fn handle_stop(&mut self, now: Now) {
+        match &self.phase {
+            ElectionPhase::Waiting => self.stop_waiting(now, Outcome::Stopped),
+            ElectionPhase::Releasing { .. } => {
+                let until = now.boot + RELEASE_TIMEOUT;
+                let until = self.timers.get(Timer::Release).map_or(until, |present| present.min(until));
+                self.timers.set(Timer::Release, until);
+            }
+            ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
         }
         self.decide(now);
     }
 
-    fn step_back(&mut self, now: Now, outcome: Outcome) {
+    fn stop_waiting(&mut self, now: Now, outcome: Outcome) {
         let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
         let mine = self.observed.as_ref().is_some_and(|observed| self.bears_my_mark(observed));
-        if !claimed && !mine && self.doubtful.is_empty() {
+        if !claimed && !mine && self.unconfirmed_writes.is_empty() {
             return self.finish(outcome);
         }
         self.stop_watching();
-        self.must_read |= !self.doubtful.is_empty();
-        self.send_at = now.boot;
-        let until = now.boot + RELEASE_TIMEOUT;
-        self.phase = Phase::Releasing { until, done: outcome, late: outcome, not_before: None };
+        self.must_read |= !self.unconfirmed_writes.is_empty();
+        self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
+    }
+
+    fn release(&mut self, now: Now, timeout: Duration, done: Outcome, late: Outcome, not_before: Option<Timestamp>) {
+        self.phase = ElectionPhase::Releasing { done, late, not_before };
+        self.timers.set(Timer::Release, now.boot + timeout);
+        self.timers.stop(Timer::Send);
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        self.phase = Phase::Finished;
+        self.phase = ElectionPhase::Finished;
         self.attempt = None;
-        self.actions.push_back(Action::Finish(outcome));
+        self.actions.push(ElectionAction::Finish(outcome));
     }
 
     fn stop_watching(&mut self) {
         if matches!(self.watching, Watching::Open { .. }) {
-            self.actions.push_back(Action::Unwatch);
+            self.actions.push(ElectionAction::Unwatch);
+            self.watch_replaced = true;
         }
-        self.watching = Watching::Closed { reopen_at: self.started };
+        self.watching = Watching::Closed;
+        self.timers.stop(Timer::ReopenWatch);
+        self.timers.stop(Timer::WatchSettled);
+    }
+
+    fn close_watch(&mut self, reopen_at: Instant) {
+        self.watching = Watching::Closed;
+        self.timers.set(Timer::ReopenWatch, reopen_at);
+        self.timers.stop(Timer::WatchSettled);
     }
 
     fn poll_until(&mut self, reopen_at: Instant, poll_at: Instant) {
-        self.watching = Watching::Closed { reopen_at };
-        self.poll_at = Some(poll_at);
-        if !self.told_polling {
-            self.told_polling = true;
-            self.actions.push_back(Action::Tell(News::Polling));
-        }
+        self.close_watch(reopen_at);
+        self.timers.set(Timer::Poll, poll_at);
     }
 
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
-            Phase::Waiting => (self.jittered_retry(), FORBIDDEN_WATCH),
+            ElectionPhase::Waiting => (self.jittered_retry(), FORBIDDEN_WATCH_PAUSE),
             _ => (timing.retry_period() / 4, timing.attempt()),
         };
-        self.send_at = match retry_after {
-            Some(Duration::ZERO) => now,
-            Some(after) => now + least.max(after.min(most)),
-            None => now + least,
+        let pause = match retry_after {
+            Some(Duration::ZERO) => Duration::ZERO,
+            Some(after) => least.max(after.min(most)),
+            None => least,
         };
+        self.timers.set(Timer::Send, now + pause);
     }
 
     fn jittered_retry(&mut self) -> Duration {
@@ -302,7 +385,7 @@ impl Election {
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting)
+        matches!(self.phase, ElectionPhase::Waiting)
     }
 
     fn is_mine(&self, record: &Record) -> bool {
@@ -317,14 +400,13 @@ impl Election {
         observed.record().is_some_and(|record| self.is_mine(record))
     }
 
-    fn gives_up_at(&self, attempt: &Attempt) -> Instant {
-        attempt.sent + self.config.timing.attempt()
+    /// Returns how a candidate that gives up has waited: for somebody, or for an answer.
+    fn outcome_of_waiting(&self, now: Now) -> Outcome {
+        let Some(observed) = &self.observed else { return Outcome::Unreachable };
+        let is_held = observed.record().is_some_and(|record| record.is_held() && !self.is_mine(record));
+        let is_awaited = observed.takeable_at() > now.boot || observed.is_displaced();
+        if is_held || is_awaited { Outcome::NotAcquired } else { Outcome::Unreachable }
     }
-}
-
-/// How often the lease will have been acquired when the next one takes it after this record's holder.
-fn next_transitions(record: &Record) -> u32 {
-    record.lease_transitions.saturating_add(1).min(i32::MAX as u32)
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Random numbers. Their state can be hashed, so that a search of all states knows one when it sees it
-//! again.
+//! Random numbers whose state can be hashed, so that a search of all states recognises a state it has seen.
 
 use core::hash::{Hash, Hasher};
 
@@ -8,12 +7,12 @@ use core::hash::{Hash, Hasher};
 pub struct Random(fastrand::Rng);
 
 impl Random {
-    /// The generator that this seed decides.
+    /// Creates the generator that this seed decides.
     pub fn with_seed(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// A share of one, all equally likely.
+    /// Returns a share of one, all equally likely.
     pub fn share(&mut self) -> Fraction {
         Fraction(self.0.f64())
     }

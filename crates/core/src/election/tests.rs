@@ -11,6 +11,8 @@ struct Play {
     election: Election,
     now: Now,
     version: u64,
+    /// The actions that the test has not looked at yet.
+    taken: Vec<ElectionAction>,
 }
 
 impl Play {
@@ -24,7 +26,9 @@ impl Play {
             min_hold: Some(60 * SECOND),
         };
         let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
-        Self { election: Election::new(config, now, 0), now, version: 10 }
+        let mut play = Self { election: Election::new(config, now, 0), now, version: 10, taken: Vec::new() };
+        play.step(ElectionInputs::default());
+        play
     }
 
     /// A leader that won with its first write, sent at the present instant.
@@ -33,26 +37,40 @@ impl Play {
         play.read(None);
         let record = play.expect_write();
         play.written(record);
-        assert!(matches!(play.actions()[..], [Action::Lead(_)]));
+        assert!(matches!(play.actions()[..], [ElectionAction::StartLeading(_)]));
         play
     }
 
     fn passes(&mut self, duration: Duration) {
         self.now.boot = self.now.boot + duration;
         self.now.wall += duration;
-        self.election.handle_timeout(self.now);
+        self.step(ElectionInputs::default());
+    }
+
+    fn step(&mut self, inputs: ElectionInputs) {
+        self.taken.extend(self.election.step(self.now, inputs));
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        self.step(ElectionInputs::reply(reply));
+    }
+
+    fn watch_event(&mut self, event: WatchEvent) {
+        self.step(ElectionInputs::watch_event(event));
     }
 
     /// All actions but those that are only talk.
-    fn actions(&mut self) -> Vec<Action> {
-        let talk = |action: &Action| matches!(action, Action::Tell(_) | Action::Claiming | Action::NotWon);
-        core::iter::from_fn(|| self.election.poll_action()).filter(|action| !talk(action)).collect()
+    fn actions(&mut self) -> Vec<ElectionAction> {
+        let is_done = |action: &ElectionAction| {
+            !matches!(action, ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed)
+        };
+        self.taken.drain(..).filter(is_done).collect()
     }
 
     #[track_caller]
     fn expect_write(&mut self) -> Record {
         match &self.actions()[..] {
-            [.., Action::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
+            [.., ElectionAction::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
             others => panic!("no write but {others:?}"),
         }
     }
@@ -60,25 +78,25 @@ impl Play {
     #[track_caller]
     fn expect_read(&mut self) {
         let actions = self.actions();
-        assert!(matches!(actions[..], [.., Action::Send(Request::Get)]), "no read but {actions:?}");
+        assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "no read but {actions:?}");
     }
 
     fn read(&mut self, record: Option<Record>) {
-        assert!(matches!(self.actions()[..], [.., Action::Send(Request::Get)]));
+        assert!(matches!(self.actions()[..], [.., ElectionAction::Send(Request::Get)]));
         let stored = record.map(|record| self.stored(record));
-        self.election.handle_reply(self.now, Reply::Read(stored));
+        self.reply(Reply::Read(stored));
     }
 
     fn written(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
-        self.election.handle_reply(self.now, Reply::Written(stored));
+        self.reply(Reply::Written(stored));
     }
 
     fn watched(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
-        self.election.handle_watch(self.now, WatchEvent::Changed(stored));
+        self.watch_event(WatchEvent::Changed(stored));
     }
 
     fn stored(&self, record: Record) -> Stored {
@@ -113,8 +131,8 @@ fn a_tenure_counts_from_before_the_request_was_sent() {
     let claim = play.expect_write();
     play.passes(2 * SECOND);
     play.written(claim);
-    let [Action::Lead(leadership), ..] = &play.actions()[..] else { panic!() };
-    assert_eq!(leadership.tenure.renewed, sent);
+    let [ElectionAction::StartLeading(leadership), ..] = &play.actions()[..] else { panic!() };
+    assert_eq!(leadership.tenure.renewal_sent_at, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
     assert_eq!(leadership.tenure.kill, sent + Duration::from_millis(12_500));
     assert_eq!(leadership.resource_version, "11");
@@ -129,7 +147,7 @@ fn a_leader_renews_by_one_update_every_retry_period() {
         let sent = play.now.boot;
         let renewal = play.expect_write();
         play.written(renewal);
-        assert!(matches!(play.actions()[..], [Action::Extend(tenure)] if tenure.renewed == sent));
+        assert!(matches!(play.actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent));
     }
 }
 
@@ -140,12 +158,12 @@ fn wall_clocks_that_stand_still_or_jump_change_nothing() {
     for offset in [0, 0, 3600, -7200, 3600, 0] {
         play.now.boot = play.now.boot + 2 * SECOND;
         play.now.wall += jiff::SignedDuration::from_secs(offset);
-        play.election.handle_timeout(play.now);
+        play.step(ElectionInputs::default());
         let renewal = play.expect_write();
         assert!(renewal.renew_time > before, "renewals differ, always");
         before = renewal.renew_time;
         play.written(renewal);
-        assert!(matches!(play.actions()[..], [Action::Extend(_)]));
+        assert!(matches!(play.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
 
@@ -167,7 +185,7 @@ fn silence_costs_a_request_and_at_least_three_fit_before_the_stop() {
     let mut renewals = vec![play.expect_write().renew_time];
     while play.now.boot + play.wakes_in() < stop {
         play.passes(play.wakes_in());
-        if let [.., Action::Send(Request::Update(_, record))] = &play.actions()[..] {
+        if let [.., ElectionAction::Send(Request::Update(_, record))] = &play.actions()[..] {
             renewals.push(record.renew_time);
         }
     }
@@ -182,12 +200,12 @@ fn a_renewal_whose_reply_was_lost_counts_from_its_own_sending() {
     let (sent, lost) = (play.now.boot, play.expect_write());
     play.passes(play.wakes_in());
     play.expect_write();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     play.version += 1;
     play.read(Some(lost));
     let actions = play.actions();
-    let [Action::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
-    assert_eq!(tenure.renewed, sent);
+    let [ElectionAction::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!(tenure.renewal_sent_at, sent);
 }
 
 #[test]
@@ -197,10 +215,13 @@ fn a_claim_whose_reply_was_lost_is_recognised_by_reading() {
     let (sent, claim) = (play.now.boot, play.expect_write());
     play.passes(play.wakes_in());
     play.expect_write();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     play.read(Some(claim));
     let actions = play.actions();
-    assert!(matches!(&actions[..], [Action::Lead(leadership), ..] if leadership.tenure.renewed == sent), "{actions:?}");
+    assert!(
+        matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
+        "{actions:?}"
+    );
 }
 
 #[test]
@@ -214,19 +235,23 @@ fn a_claim_that_is_recognised_late_is_renewed_before_the_command_starts() {
     let again = play.expect_write();
     play.written(again);
     let actions = play.actions();
-    assert!(matches!(&actions[..], [Action::Lead(leadership), ..] if leadership.tenure.renewed == sent), "{actions:?}");
+    assert!(
+        matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
+        "{actions:?}"
+    );
 }
 
 #[test]
-fn somebody_elses_lease_is_taken_after_its_own_duration_and_one_more_look() {
+fn an_expired_record_is_taken_over_after_its_own_duration_and_one_more_read() {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 40)));
-    assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
+    assert!(matches!(play.actions()[..], [ElectionAction::Watch(Some(_))]));
     play.passes(39 * SECOND);
     assert_eq!(play.actions(), []);
     play.passes(SECOND);
     play.expect_read();
-    play.election.handle_reply(play.now, Reply::Read(Some(play.stored(others("r", RunState::Held, T1, 40)))));
+    let stored = play.stored(others("r", RunState::Held, T1, 40));
+    play.reply(Reply::Read(Some(stored)));
     let claim = play.expect_write();
     assert_eq!(claim.holder_identity, "me");
     assert_eq!(claim.lease_transitions, 1);
@@ -244,7 +269,7 @@ fn a_renewal_seen_by_the_watch_starts_the_duration_anew() {
 }
 
 #[test]
-fn a_release_by_the_holder_is_taken_straight_away() {
+fn a_lock_that_its_holder_released_is_claimed_at_once() {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
@@ -254,7 +279,7 @@ fn a_release_by_the_holder_is_taken_straight_away() {
 }
 
 #[test]
-fn a_lease_emptied_overwritten_or_deleted_by_others_is_awaited() {
+fn a_record_that_others_emptied_overwrote_or_deleted_is_waited_for() {
     let emptied = Record { holder_identity: String::new(), ..others("r", RunState::Held, T1, 15) };
     let overwritten =
         Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
@@ -265,7 +290,7 @@ fn a_lease_emptied_overwritten_or_deleted_by_others_is_awaited() {
         play.passes(5 * SECOND);
         match meddled {
             Some(record) => play.watched(record),
-            None => play.election.handle_watch(play.now, WatchEvent::Deleted),
+            None => play.watch_event(WatchEvent::Deleted),
         }
         play.passes(14 * SECOND);
         assert_eq!(play.actions(), []);
@@ -292,7 +317,7 @@ fn a_holder_that_is_back_releases_for_good() {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
-    play.election.handle_watch(play.now, WatchEvent::Deleted);
+    play.watch_event(WatchEvent::Deleted);
     assert_eq!(play.wakes_in(), 15 * SECOND);
     play.watched(others("r", RunState::Held, T2, 15));
     play.watched(others("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
@@ -305,11 +330,11 @@ fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
         let mut play = Play::start(None);
         play.read(Some(others("r", RunState::Held, T1, 15)));
         play.actions();
-        play.election.handle_watch(play.now, WatchEvent::Deleted);
+        play.watch_event(WatchEvent::Deleted);
         play.passes(away);
-        play.election.handle_reply(play.now, Reply::Conflict);
-        play.election.handle_watch(play.now, WatchEvent::Deleted);
-        // It wrote the record again, which was not seen; then somebody shortened it.
+        play.reply(Reply::Conflict);
+        play.watch_event(WatchEvent::Deleted);
+        // The holder wrote the record again, which was not seen; then somebody shortened it.
         play.watched(others("r", RunState::Held, T2, 1));
         let waits = play.election.observed().expect("a record").1.since(play.now.boot);
         assert_eq!(waits, 15 * SECOND, "away for {away:?}");
@@ -317,13 +342,13 @@ fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
 }
 
 #[test]
-fn whoever_held_a_lease_that_was_made_anew_unseen_is_awaited() {
+fn the_holder_of_a_record_that_was_made_anew_unseen_is_waited_for() {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
     let mut made_anew = play.stored(others("another", RunState::Held, T2, 3));
     made_anew.version.uid = "another".into();
-    play.election.handle_watch(play.now, WatchEvent::Changed(made_anew));
+    play.watch_event(WatchEvent::Changed(made_anew));
     assert_eq!(play.wakes_in(), 15 * SECOND);
 }
 
@@ -334,60 +359,60 @@ fn a_late_claim() -> (Play, Record) {
     let claim = play.expect_write();
     play.passes(play.wakes_in());
     play.expect_write();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
     (play, claim)
 }
 
-/// By another write, over the claim that has arrived.
-fn wins_anew(mut play: Play, claim: Record) {
+/// The candidate acquires the lock by another write, over the claim that has arrived.
+fn acquires_by_another_write(mut play: Play, claim: Record) {
     play.passes(play.wakes_in());
     play.read(Some(claim));
     let again = play.expect_write();
     play.written(again);
-    assert!(matches!(play.actions()[..], [.., Action::Lead(_)]));
+    assert!(matches!(play.actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
 
 #[test]
-fn a_claim_that_arrives_late_wins_nothing_while_a_displaced_holder_may_live() {
+fn a_late_claim_acquires_nothing_while_a_displaced_holder_may_be_alive() {
     let (mut play, claim) = a_late_claim();
-    play.election.handle_watch(play.now, WatchEvent::Deleted);
+    play.watch_event(WatchEvent::Deleted);
     play.watched(claim.clone());
     assert_eq!(play.actions(), []);
     play.passes(14 * SECOND);
     assert_eq!(play.actions(), []);
     play.passes(SECOND);
-    wins_anew(play, claim);
+    acquires_by_another_write(play, claim);
 }
 
-/// Its holder may have renewed, unseen, until somebody deleted what it held.
+/// The holder may have renewed, unseen, until somebody deleted what it held.
 #[test]
-fn a_claim_that_arrives_late_takes_nothing_from_a_holder_whose_time_seems_over() {
+fn a_late_claim_takes_nothing_from_a_holder_whose_time_seems_over() {
     let (mut play, claim) = a_late_claim();
     play.passes(15 * SECOND);
     play.version += 2;
     play.read(Some(claim.clone()));
-    assert!(!play.actions().iter().any(|action| matches!(action, Action::Send(_))));
+    assert!(!play.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
     play.passes(14 * SECOND);
-    assert!(!play.actions().iter().any(|action| matches!(action, Action::Send(Request::Update(..)))));
+    assert!(!play.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
     play.passes(SECOND);
-    wins_anew(play, claim);
+    acquires_by_another_write(play, claim);
 }
 
 #[test]
-fn bearing_my_name_is_not_being_me() {
+fn a_record_with_my_name_is_not_mine_without_my_mark() {
     let mut play = Play::start(None);
     let namesake = Record { holder_identity: "me".into(), ..others("r", RunState::Held, T1, 15) };
     play.read(Some(namesake));
-    assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
+    assert!(matches!(play.actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
 /// A candidate whose claim on a released lease is on its way, and its watch open.
 fn claiming_beside_others() -> Play {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 15)));
-    assert!(matches!(play.actions()[..], [Action::Watch(Some(_))]));
+    assert!(matches!(play.actions()[..], [ElectionAction::Watch(Some(_))]));
     play.watched(others("r", RunState::Released, T2, 15));
     play.expect_write();
     play
@@ -396,30 +421,31 @@ fn claiming_beside_others() -> Play {
 #[test]
 fn a_watch_that_lags_is_not_left_open() {
     let mut play = claiming_beside_others();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     play.version += 1;
     play.read(Some(others("s", RunState::Held, T1, 15)));
-    assert!(matches!(play.actions()[..], [Action::Unwatch, Action::Watch(Some(_))]));
+    assert!(matches!(play.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
 
     let mut play = claiming_beside_others();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     play.version += 1;
     play.read(Some(others("r", RunState::Released, T1, 15)));
-    assert!(matches!(play.actions()[..], [Action::Unwatch, Action::Send(Request::Update(..))]));
+    assert!(matches!(play.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
 #[test]
-fn the_guard_knows_while_a_claim_is_undecided() {
+fn the_elector_knows_while_a_claim_is_undecided() {
     let mut play = Play::start(None);
     play.read(None);
-    let said = |play: &mut Play| -> Vec<Action> { core::iter::from_fn(|| play.election.poll_action()).collect() };
-    assert!(matches!(said(&mut play)[..], [Action::Claiming, Action::Send(Request::Create(_))]));
+    let said = |play: &mut Play| -> Vec<ElectionAction> { play.taken.drain(..).collect() };
+    assert!(matches!(said(&mut play)[..], [ElectionAction::Claiming, ElectionAction::Send(Request::Create(_))]));
     play.passes(play.wakes_in());
-    assert!(!said(&mut play).contains(&Action::NotWon), "it may have been won");
-    play.election.handle_reply(play.now, Reply::Conflict);
-    assert!(!said(&mut play).contains(&Action::NotWon), "by the first write");
-    play.election.handle_reply(play.now, Reply::Read(Some(play.stored(others("s", RunState::Held, T1, 15)))));
-    assert!(said(&mut play).contains(&Action::NotWon));
+    assert!(!said(&mut play).contains(&ElectionAction::ClaimFailed), "it may have been won");
+    play.reply(Reply::Conflict);
+    assert!(!said(&mut play).contains(&ElectionAction::ClaimFailed), "by the first write");
+    let stored = play.stored(others("s", RunState::Held, T1, 15));
+    play.reply(Reply::Read(Some(stored)));
+    assert!(said(&mut play).contains(&ElectionAction::ClaimFailed));
 }
 
 #[test]
@@ -428,11 +454,11 @@ fn a_record_that_names_another_holder_is_a_loss_at_once() {
         let mut play = Play::leading();
         play.passes(2 * SECOND);
         play.expect_write();
-        play.election.handle_reply(play.now, Reply::Conflict);
+        play.reply(Reply::Conflict);
         play.read(Some(Record { holder_identity: holder.into(), ..others("r", RunState::Held, T1, 15) }));
-        assert!(matches!(&play.actions()[..], [Action::Lose { holder: by }] if by == holder));
-        play.election.handle_tree_gone(play.now, true);
-        assert_eq!(play.actions(), [Action::Finish(Outcome::Lost)]);
+        assert!(matches!(&play.actions()[..], [ElectionAction::Lose { holder: by }] if by == holder));
+        play.step(ElectionInputs::command_gone(true));
+        assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Lost)]);
     }
 }
 
@@ -442,92 +468,92 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
         let mut play = Play::leading();
         play.passes(2 * SECOND);
         play.expect_write();
-        play.election.handle_reply(play.now, Reply::Conflict);
+        play.reply(Reply::Conflict);
         play.read(meddled);
         let again = play.expect_write();
         assert_eq!(again.holder_identity, "me");
         play.written(again);
-        assert!(matches!(play.actions()[..], [Action::Extend(_)]));
+        assert!(matches!(play.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
 
 #[test]
 fn the_lease_is_released_when_the_tree_is_gone_and_not_before() {
     let mut play = Play::leading();
-    play.election.handle_stop(play.now);
+    play.step(ElectionInputs::stop());
     assert_eq!(play.actions(), [], "a leader is told to end by its command's end");
-    play.election.handle_tree_gone(play.now, true);
+    play.step(ElectionInputs::command_gone(true));
     let released = play.expect_write();
     assert_eq!(released.holder_identity, "");
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     assert_eq!(released.lease_duration_seconds, Some(15));
     play.written(released);
-    assert_eq!(play.actions(), [Action::Finish(Outcome::Released)]);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Released)]);
 }
 
 #[test]
 fn a_release_that_does_not_get_through_is_given_up() {
     let mut play = Play::leading();
-    play.election.handle_tree_gone(play.now, true);
+    play.step(ElectionInputs::command_gone(true));
     let end = play.now.boot + 5 * SECOND;
     while play.now.boot < end {
         play.actions();
         play.passes(play.wakes_in());
     }
-    assert_eq!(play.actions(), [Action::Finish(Outcome::NotReleased)]);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotReleased)]);
 }
 
 #[test]
-fn told_to_stop_a_candidate_gives_back_what_it_may_have_won() {
+fn a_candidate_that_stops_releases_what_it_may_have_acquired() {
     let mut play = Play::start(None);
     play.read(None);
     let claim = play.expect_write();
-    play.election.handle_stop(play.now);
+    play.step(ElectionInputs::stop());
     assert_eq!(play.actions(), []);
     play.written(claim);
     let released = play.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     play.written(released);
-    assert_eq!(play.actions(), [Action::Finish(Outcome::Stopped)]);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
-fn told_to_stop_a_candidate_looks_what_became_of_a_claim_without_an_answer() {
+fn a_candidate_that_stops_reads_what_became_of_a_claim_without_an_answer() {
     let mut play = Play::start(None);
     play.read(None);
     let claim = play.expect_write();
-    play.election.handle_stop(play.now);
-    play.election.handle_reply(play.now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
+    play.step(ElectionInputs::stop());
+    play.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
     play.read(Some(claim));
     assert_eq!(play.expect_write().mark().unwrap().state, RunState::Released);
 }
 
 #[test]
-fn told_to_stop_a_candidate_with_nothing_to_give_back_stops() {
+fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
     let mut play = Play::start(None);
-    play.election.handle_stop(play.now);
-    assert!(matches!(play.actions()[..], [_, Action::Finish(Outcome::Stopped)]));
+    play.step(ElectionInputs::stop());
+    assert!(matches!(play.actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
 }
 
 #[test]
-fn waiting_ends_when_its_time_is_over() {
+fn a_candidate_waits_for_its_time_only() {
     let mut play = Play::start(Some(3 * SECOND));
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
     assert_eq!(play.wakes_in(), 3 * SECOND);
     play.passes(3 * SECOND);
-    assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
-fn not_waiting_at_all_ends_with_the_first_sign_of_life() {
+fn a_candidate_that_does_not_wait_ends_with_the_first_sign_of_life() {
     let mut play = Play::start(Some(Duration::ZERO));
     play.read(Some(others("r", RunState::Held, T1, 15)));
-    assert!(matches!(play.actions()[..], [Action::Watch(_)]));
+    assert!(matches!(play.actions()[..], [ElectionAction::Watch(_)]));
     play.passes(SECOND);
     assert_eq!(play.actions(), [], "it may be dead");
     play.watched(others("r", RunState::Held, T2, 15));
-    assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
@@ -535,7 +561,7 @@ fn without_a_watch_it_reads_every_retry_period_with_jitter() {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 15)));
     play.actions();
-    play.election.handle_watch(play.now, WatchEvent::Forbidden);
+    play.watch_event(WatchEvent::Forbidden);
     for _ in 0..3 {
         let pause = play.wakes_in();
         assert!(pause >= 2 * SECOND && pause <= Duration::from_millis(4400), "{pause:?}");
@@ -545,12 +571,12 @@ fn without_a_watch_it_reads_every_retry_period_with_jitter() {
 }
 
 #[test]
-fn a_command_that_ended_well_is_not_due_before_its_time() {
+fn a_command_that_succeeded_is_not_due_before_its_time() {
     for well in [true, false] {
         let mut play = Play::leading();
         let acquired = play.now.wall;
         play.passes(SECOND);
-        play.election.handle_tree_gone(play.now, well);
+        play.step(ElectionInputs::command_gone(well));
         let released = play.expect_write();
         assert_eq!(released.due(), well.then(|| acquired + 60 * SECOND));
         // Other candidates, whose clocks read less or more. None waits longer than the hold itself.
@@ -571,42 +597,44 @@ fn a_command_that_ended_well_is_not_due_before_its_time() {
 }
 
 #[test]
-fn who_edits_what_is_held_is_told_about() {
+fn edits_of_a_held_record_are_notified() {
     let mut play = Play::leading();
     let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
-    let told = |play: &mut Play| -> Vec<News> {
-        let actions = core::iter::from_fn(|| play.election.poll_action());
-        actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
+    let told = |play: &mut Play| -> Vec<ElectionNotice> {
+        let actions = play.taken.drain(..);
+        actions
+            .filter_map(|action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None })
+            .collect()
     };
-    for (present, news) in [
+    for (present, notices) in [
         (mine.clone(), vec![]),
         (Record { step_down: Some(RunId::new("other")), ..mine.clone() }, vec![]),
-        (Record { lease_duration_seconds: Some(1), ..mine }, vec![News::Edited]),
+        (Record { lease_duration_seconds: Some(1), ..mine }, vec![ElectionNotice::Edited]),
     ] {
         play.passes(2 * SECOND);
         told(&mut play);
-        play.election.handle_reply(play.now, Reply::Conflict);
+        play.reply(Reply::Conflict);
         play.version += 1;
         let stored = play.stored(present);
-        play.election.handle_reply(play.now, Reply::Read(Some(stored)));
-        assert_eq!(told(&mut play), news);
+        play.reply(Reply::Read(Some(stored)));
+        assert_eq!(told(&mut play), notices);
     }
 }
 
 #[test]
-fn not_waiting_at_all_ends_when_the_command_is_not_due() {
+fn a_candidate_that_does_not_wait_ends_when_the_command_is_not_due() {
     let mut play = Play::start(Some(Duration::ZERO));
     let not_before = Some(play.now.wall + SECOND);
     play.read(Some(Record { not_before, ..others("r", RunState::Released, T1, 15) }));
-    assert_eq!(play.actions(), [Action::Finish(Outcome::NotAcquired)]);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 fn released(contenders: u32) -> Record {
     Record { contenders: Some(contenders), ..others("r", RunState::Released, T2, 15) }
 }
 
-/// It knows of so many contenders, waits, and sees a release.
-fn woken(contenders: u32) -> Play {
+/// A candidate that knows of so many contenders, waits, and sees a release.
+fn standby_of_a_released_lock(contenders: u32) -> Play {
     let mut play = Play::start(None);
     play.read(Some(Record { contenders: Some(contenders), ..others("r", RunState::Held, T1, 15) }));
     play.actions();
@@ -615,13 +643,13 @@ fn woken(contenders: u32) -> Play {
 }
 
 #[test]
-fn few_that_are_woken_claim_at_once() {
-    woken(5).expect_write();
+fn few_candidates_claim_at_once() {
+    standby_of_a_released_lock(5).expect_write();
 }
 
 #[test]
-fn many_that_are_woken_claim_one_after_another() {
-    let mut play = woken(1000);
+fn many_candidates_claim_one_after_another() {
+    let mut play = standby_of_a_released_lock(1000);
     assert_eq!(play.actions(), []);
     let wait = play.wakes_in();
     assert!(wait < 8 * SECOND, "{wait:?}");
@@ -631,22 +659,22 @@ fn many_that_are_woken_claim_one_after_another() {
 }
 
 #[test]
-fn whoever_is_too_late_among_many_writes_nothing() {
-    let mut play = woken(1000);
+fn a_candidate_that_is_too_late_among_many_writes_nothing() {
+    let mut play = standby_of_a_released_lock(1000);
     play.watched(Record { contenders: Some(1000), ..others("s", RunState::Held, T1, 15) });
     play.passes(8 * SECOND);
     assert_eq!(play.actions(), []);
 }
 
 #[test]
-fn whoever_comes_to_a_free_lease_takes_it_at_once() {
+fn a_candidate_that_comes_to_a_free_lock_claims_it_at_once() {
     let mut play = Play::start(None);
     play.read(Some(released(1000)));
     assert_eq!(play.expect_write().contenders, Some(1000));
 }
 
 #[test]
-fn many_do_not_take_an_expired_lease_at_the_same_instant() {
+fn many_candidates_do_not_take_over_at_the_same_instant() {
     let mut play = Play::start(None);
     let held = Record { contenders: Some(1000), ..others("r", RunState::Held, T1, 15) };
     play.read(Some(held.clone()));
@@ -659,30 +687,30 @@ fn many_do_not_take_an_expired_lease_at_the_same_instant() {
 }
 
 #[test]
-fn who_is_asked_to_step_down_says_so_once_and_takes_the_request_back() {
+fn a_request_to_step_down_is_passed_on_once_and_taken_back() {
     let asked = |record: &Record, run: &str| Record { step_down: Some(RunId::new(run)), ..record.clone() };
     let mut play = Play::leading();
     play.passes(2 * SECOND);
     play.expect_write();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
     play.read(Some(asked(&mine, "another-run")));
-    assert!(!play.actions().contains(&Action::StepDown), "it is another run that is asked");
+    assert!(!play.actions().contains(&ElectionAction::StepDown), "it is another run that is asked");
 
     play.passes(2 * SECOND);
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     play.read(Some(asked(&mine, "my-run")));
     let actions = play.actions();
-    assert_eq!(actions.iter().filter(|action| **action == Action::StepDown).count(), 1);
+    assert_eq!(actions.iter().filter(|action| **action == ElectionAction::StepDown).count(), 1);
     let renewal = actions.into_iter().rev().find_map(|action| match action {
-        Action::Send(Request::Update(_, record)) => Some(record),
+        ElectionAction::Send(Request::Update(_, record)) => Some(record),
         _ => None,
     });
     let renewal = renewal.expect("it keeps the lease meanwhile");
     assert_eq!((renewal.step_down.clone(), renewal.is_held()), (None, true));
     play.written(renewal);
     play.passes(2 * SECOND);
-    assert!(!play.actions().contains(&Action::StepDown));
+    assert!(!play.actions().contains(&ElectionAction::StepDown));
 }
 
 #[test]
@@ -700,8 +728,116 @@ fn a_request_in_a_record_that_others_wrote_does_not_count() {
     let mut play = Play::leading();
     play.passes(2 * SECOND);
     play.expect_write();
-    play.election.handle_reply(play.now, Reply::Conflict);
+    play.reply(Reply::Conflict);
     let others = Record { step_down: Some(RunId::new("my-run")), ..others("r", RunState::Held, T1, 15) };
     play.read(Some(others));
-    assert!(matches!(play.actions()[..], [Action::Lose { .. }]), "it is lost, as ever");
+    assert!(matches!(play.actions()[..], [ElectionAction::Lose { .. }]), "it is lost, as ever");
+}
+
+#[test]
+fn an_old_record_that_is_put_back_does_not_end_the_wait_for_the_holder() {
+    let held = Record { lease_transitions: 7, ..others("r", RunState::Held, T1, 60) };
+    for transitions in [6, 7] {
+        let mut play = Play::start(None);
+        play.read(Some(held.clone()));
+        play.passes(10 * SECOND);
+        play.actions();
+        let old = others("earlier", RunState::Held, T2, 3);
+        play.watched(Record { lease_transitions: transitions, ..old });
+        assert_eq!(play.wakes_in(), 60 * SECOND);
+    }
+}
+
+#[test]
+fn a_successor_that_counts_its_acquisition_is_believed() {
+    let held = Record { lease_transitions: 7, ..others("r", RunState::Held, T1, 60) };
+    let mut play = Play::start(None);
+    play.read(Some(held.clone()));
+    play.passes(50 * SECOND);
+    play.actions();
+    play.watched(Record { lease_transitions: 8, ..others("successor", RunState::Held, T2, 3) });
+    assert_eq!(play.wakes_in(), 3 * SECOND);
+}
+
+fn notices(play: &mut Play) -> Vec<ElectionNotice> {
+    let notice = |action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None };
+    play.taken.drain(..).filter_map(notice).collect()
+}
+
+/// Reads once and opens the watch again.
+fn reopens_the_watch(play: &mut Play) {
+    play.passes(play.wakes_in());
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    assert!(play.taken.iter().any(|action| matches!(action, ElectionAction::Watch(_))));
+}
+
+#[test]
+fn polling_is_said_when_it_has_begun_and_when_it_ends() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    notices(&mut play);
+    play.watch_event(WatchEvent::Broken);
+    reopens_the_watch(&mut play);
+    assert_eq!(notices(&mut play), [], "one broken watch is no polling");
+    play.watch_event(WatchEvent::Broken);
+    assert_eq!(notices(&mut play), [ElectionNotice::Polling]);
+    play.taken.clear();
+    reopens_the_watch(&mut play);
+    play.watch_event(WatchEvent::Opened);
+    assert_eq!(notices(&mut play), [], "it may break again");
+    play.passes(15 * SECOND);
+    assert_eq!(notices(&mut play)[..1], [ElectionNotice::Watching]);
+}
+
+#[test]
+fn a_watch_that_is_forbidden_means_polling_at_once() {
+    let mut play = Play::start(None);
+    play.read(Some(others("r", RunState::Held, T1, 15)));
+    notices(&mut play);
+    play.watch_event(WatchEvent::Forbidden);
+    assert_eq!(notices(&mut play), [ElectionNotice::Polling]);
+}
+
+#[test]
+fn a_candidate_that_waits_gives_a_slow_api_server_more_and_more_time() {
+    let mut play = Play::start(None);
+    let mut timeouts = Vec::new();
+    for _ in 0..4 {
+        play.expect_read();
+        timeouts.push(play.wakes_in().as_millis());
+        play.passes(play.wakes_in());
+    }
+    assert_eq!(timeouts, [2666, 5333, 10_666, 15_000]);
+    play.read(None);
+    play.expect_write();
+    assert_eq!(play.wakes_in().as_millis(), 2666, "a write has to count in time");
+}
+
+#[test]
+fn a_candidate_that_gives_up_says_whether_somebody_held_the_lock() {
+    let mut held = Play::start(Some(3 * SECOND));
+    held.read(Some(others("r", RunState::Held, T1, 15)));
+    held.passes(3 * SECOND);
+    assert!(held.actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
+
+    let mut silent = Play::start(Some(3 * SECOND));
+    silent.passes(3 * SECOND);
+    assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+
+    let mut unusable = Play::start(Some(3 * SECOND));
+    unusable.read(None);
+    unusable.reply(Reply::Refused { retry_after: None });
+    unusable.passes(3 * SECOND);
+    assert!(unusable.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_gives_up_what_it_may_not_use() {
+    let mut play = Play::start(Some(Duration::ZERO));
+    play.reply(Reply::Refused { retry_after: None });
+    assert_eq!(play.actions().len(), 1, "an API server that is starting refuses, too");
+    play.passes(play.wakes_in());
+    play.expect_read();
+    play.reply(Reply::Refused { retry_after: None });
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
 }

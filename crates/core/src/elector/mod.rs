@@ -1,31 +1,28 @@
-//! What the outer process passes on, when it takes the supervisor's place, and when it ends.
+//! The decisions of the elector's main thread: what it passes on to the supervisor, when it takes the supervisor's
+//! place, and when leaderrun ends.
 //!
-//! A state machine that is given the time, what the supervisor reports, what the election says, the signals
-//! that leaderrun is sent and what became of the processes, and returns what to do. It has no clock and
-//! touches no process: the guard, the simulation and the model drive the same code.
+//! [`Elector`] is a state machine without I/O. Its driver calls [`Elector::step`] with everything that has arrived,
+//! carries out the actions in order, and waits for more or for [`Elector::next_timeout`].
 //!
-//! The rules:
+//! # The rules
 //!
-//! - The supervisor has to have the command dead when the tenure is over that it enforces by its own word.
-//!   One that did not, or that died, is killed, and then everything below it.
-//! - A lease known to be lost leaves it no time.
-//! - The lease is given back when nothing of the command is left, and not before.
+//! - The supervisor has to have the command dead when the tenure is over that it enforces by its own report. One that
+//!   has not, or that died, is killed, and then everything below it.
+//! - A lock known to be lost leaves it no time.
+//! - The lock is released when nothing of the command is left, and not before.
 //! - leaderrun ends when its election has, or does not in time.
-//! - Where traffic is led to the command, it is led away before the command is asked to end. That is not
-//!   waited for for long, and not at all when it is asked again or before the command has started.
-//!
-//! What has come together is handed in in this order: reports, events, the supervisor's death, the time,
-//! signals, children.
+//! - Where traffic is routed to the command, it is routed away before the command gets a termination signal. That
+//!   signal is deferred for [`WITHDRAWAL_TIMEOUT`] at most, and not at all when another one follows or before the
+//!   command has started.
 
 mod protocol;
 
-use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-pub use self::protocol::{Action, Event, Failure, News, Notice};
+pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
 use crate::election::Outcome;
-use crate::exit::{self, Exit};
 use crate::instant::Instant;
 use crate::messages::{End, Gone, Order, Report};
 use crate::signal::{is_relayed, is_termination_signal};
@@ -33,261 +30,277 @@ use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
 
-/// How long the end is put off for a lease that may just have been won; the election takes a second.
+/// How long the end is put off for a lock that may just have been acquired. The election takes a second to release it.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
-/// How long the end is put off for an election that has nothing to give back.
+/// How long the end is put off for an election that has nothing to release.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long a command is not asked to end for the traffic to be led away.
-const WITHDRAWAL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a termination signal is deferred for traffic to be routed away.
+pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Signals that ask for an end, while traffic is led away.
+/// How much longer than the release itself an election thread that has not noticed yet may take.
+const RELEASE_SLACK: Duration = Duration::from_millis(500);
+
+/// A termination signal that is not relayed before traffic is routed away.
 #[derive(Clone, Debug, Hash)]
-struct Held {
+struct DeferredSignal {
     signal: i32,
     until: Instant,
 }
 
 #[derive(Clone, Debug, Hash)]
-enum Phase {
+enum ElectorPhase {
     /// No command was ever started.
     Waiting { claiming: bool },
-    /// The supervisor was told to start the command and has not said that it is gone.
+    /// The supervisor was told to start the command and has not reported that it is gone.
     Leading {
-        /// What the supervisor enforces, by its own word.
+        /// What the supervisor enforces, by its own report.
         enforced: Tenure,
         lost: bool,
     },
-    /// The supervisor failed: the guard kills the tree itself.
+    /// The supervisor failed: the elector kills the tree itself.
     Killing,
-    /// No command is alive; the lease is being given back.
-    Ending { exit: Exit, until: Instant },
+    /// No command is alive; the lock is being released.
+    Ending { ending: Ending, until: Instant },
 }
 
 /// The decisions of the elector's main thread; see the [module](self).
 #[derive(Clone, Debug, Hash)]
-pub struct Policy {
-    phase: Phase,
-    longest_release: Duration,
-    /// Traffic is led to the command while it runs.
+pub struct Elector {
+    phase: ElectorPhase,
+    max_release_time: Duration,
+    /// Traffic is routed to the command while it runs.
     routes: bool,
     started: bool,
-    /// It is led away, since the command is to end.
+    /// Traffic is being routed away, or was.
     withdraws: bool,
-    held: Option<Held>,
-    /// The first signal that asked for an end since the lease was won.
+    deferred: Option<DeferredSignal>,
+    /// The first termination signal since the lock was acquired.
     termination_signal: Option<i32>,
-    actions: VecDeque<Action>,
+    /// The actions of the step under way.
+    actions: Vec<ElectorAction>,
 }
 
-impl Policy {
-    /// Of a candidate that has just begun; `routes` says whether traffic is led to its command.
+impl Elector {
+    /// Creates the decisions of a candidate that has just begun; `routes` says whether traffic is routed to its command.
     pub fn new(timing: &Timing, routes: bool) -> Self {
-        let phase = Phase::Waiting { claiming: false };
-        // What a release may take, and a little for a thread that has not noticed yet.
-        let longest_release = timing.renew_deadline() / 2 + Duration::from_millis(500);
         Self {
-            phase,
-            longest_release,
+            phase: ElectorPhase::Waiting { claiming: false },
+            max_release_time: timing.renew_deadline() / 2 + RELEASE_SLACK,
             routes,
             started: false,
             withdraws: false,
-            held: None,
+            deferred: None,
             termination_signal: None,
-            actions: VecDeque::new(),
+            actions: Vec::new(),
         }
     }
 
-    /// What to do next, in order.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        let mut action = self.actions.pop_front()?;
-        if let Action::End(exit) = &mut action {
-            exit.may_rejoin &= self.termination_signal.is_none();
+    /// Takes in everything that has arrived, and returns what to do, in order.
+    ///
+    /// What came together counts in this order: the supervisor's reports, the election's, the supervisor's death, the
+    /// time, the withdrawal of traffic, signals, the end of the tree.
+    pub fn step(&mut self, now: Instant, inputs: ElectorInputs) -> Vec<ElectorAction> {
+        let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, tree_empty } = inputs;
+        for report in reports {
+            self.handle_report(now, report);
         }
-        Some(action)
+        for report in election {
+            self.handle_election(now, report);
+        }
+        if supervisor_died {
+            self.handle_supervisor_death(now);
+        }
+        self.handle_timeout(now);
+        if withdrawn {
+            self.forward_deferred();
+        }
+        for signal in signals {
+            self.handle_signal(now, signal);
+        }
+        if tree_empty && matches!(self.phase, ElectorPhase::Killing) {
+            self.end(now, Ending::Lost { may_rejoin: true }, false);
+        }
+        self.exit_if_due(now);
+        mem::take(&mut self.actions)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let held_until = self.held.as_ref().map(|held| held.until);
+        let deferred_until = self.deferred.as_ref().map(|deferred| deferred.until);
         match &self.phase {
-            Phase::Leading { enforced, .. } => held_until.into_iter().chain([enforced.last_resort()]).min(),
-            Phase::Ending { until, .. } => Some(*until),
-            Phase::Waiting { .. } | Phase::Killing => None,
+            ElectorPhase::Leading { enforced, .. } => deferred_until.into_iter().chain([enforced.last_resort()]).min(),
+            ElectorPhase::Ending { until, .. } => Some(*until),
+            ElectorPhase::Waiting { .. } | ElectorPhase::Killing => None,
         }
     }
 
-    /// The supervisor said something.
-    pub fn handle_report(&mut self, now: Instant, report: Report) {
-        let Phase::Leading { enforced, lost } = &mut self.phase else { return };
+    fn handle_report(&mut self, now: Instant, report: Report) {
+        let ElectorPhase::Leading { enforced, lost } = &mut self.phase else { return };
         match report {
             Report::Enforcing(tenure) if !*lost => {
                 *enforced = tenure;
-                self.tell(News::Leading(tenure));
+                self.notify(ElectorNotice::Leading(tenure));
             }
-            Report::Gone(gone) => {
-                if gone.lost && !*lost {
-                    self.tell(News::Lost(Loss::NotRenewed));
+            Report::Gone(Gone { end, lost: was_lost }) => {
+                if was_lost && !*lost {
+                    self.notify(ElectorNotice::Lost(Loss::NotRenewed));
                 }
-                let well = gone.end == End::Exited(0) && !gone.lost;
-                let exit = self.exit(&gone);
-                self.tell(News::CommandEnded(gone.end));
-                self.end(now, exit, well);
+                let succeeded = end == End::Exited(0) && !was_lost;
+                let ending = match end {
+                    _ if was_lost => Ending::Lost { may_rejoin: true },
+                    End::NotStarted => {
+                        self.termination_signal.map_or(Ending::Lost { may_rejoin: true }, Ending::Signaled)
+                    }
+                    ref end => Ending::Command(end.clone()),
+                };
+                self.notify(ElectorNotice::CommandEnded(end));
+                self.end(now, ending, succeeded);
             }
             Report::Started { .. } => self.started = true,
-            Report::Enforcing(_) | Report::Remark(_) => {}
+            Report::Enforcing(_) | Report::Notice(_) => {}
         }
     }
 
-    /// The election said something.
-    pub fn handle_event(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::Claiming => self.handle_claiming(now),
-            Event::NotWon => {
-                if let Phase::Waiting { claiming } = &mut self.phase {
+    fn handle_election(&mut self, now: Instant, report: ElectionReport) {
+        match report {
+            ElectionReport::Claiming => self.handle_claiming(now),
+            ElectionReport::ClaimFailed => {
+                if let ElectorPhase::Waiting { claiming } = &mut self.phase {
                     *claiming = false;
                 }
             }
-            Event::Lead { tenure, environment } => match self.phase {
-                Phase::Waiting { .. } => {
+            ElectionReport::StartLeading { tenure, environment } => match self.phase {
+                ElectorPhase::Waiting { .. } => {
                     self.order(Order::Start { tenure, environment });
                     self.lead(tenure, false);
                 }
-                // Won after all, when the end had begun.
-                _ => self.notify(Notice::TreeGone { well: false }),
+                // Acquired after all, when the end had begun.
+                _ => self.actions.push(ElectorAction::CommandGone { succeeded: false }),
             },
-            Event::Extend(tenure) => self.order(Order::Extend(tenure)),
-            Event::StepDown => self.relay(now, libc::SIGTERM),
-            Event::Lose => {
-                if let Phase::Leading { .. } = self.phase {
+            ElectionReport::Extend(tenure) => self.order(Order::Extend(tenure)),
+            ElectionReport::StepDown => self.relay(now, libc::SIGTERM),
+            ElectionReport::Lose => {
+                if let ElectorPhase::Leading { .. } = self.phase {
                     self.lead(Tenure::over(now), true);
-                    self.tell(News::Lost(Loss::Taken));
+                    self.notify(ElectorNotice::Lost(Loss::Taken));
                 }
                 self.order(Order::Lose);
             }
-            Event::Finished(outcome) => self.handle_finished(now, outcome),
+            ElectionReport::Finished(outcome) => self.handle_finished(now, outcome),
+            ElectionReport::Failed => self.handle_election_failed(now),
         }
     }
 
     fn handle_finished(&mut self, now: Instant, outcome: Outcome) {
         match (&mut self.phase, outcome) {
-            (Phase::Waiting { .. }, Outcome::NotAcquired) => {
-                self.phase = Phase::Ending { exit: Exit::with(exit::NOT_ACQUIRED), until: now };
-                self.tell(News::NotAcquired);
+            (ElectorPhase::Waiting { .. }, Outcome::NotAcquired) => {
+                self.phase = ElectorPhase::Ending { ending: Ending::NotAcquired, until: now };
+                self.notify(ElectorNotice::NotAcquired);
             }
-            (Phase::Ending { until, .. }, outcome) => {
+            (ElectorPhase::Waiting { .. }, Outcome::Unreachable) => {
+                self.phase = ElectorPhase::Ending { ending: Ending::Unreachable, until: now };
+                self.notify(ElectorNotice::Unreachable);
+            }
+            (ElectorPhase::Ending { until, .. }, outcome) => {
                 *until = now;
                 match outcome {
-                    Outcome::Released => self.tell(News::Released),
-                    Outcome::NotReleased => self.tell(News::NotReleased),
-                    Outcome::Lost | Outcome::Stopped | Outcome::NotAcquired => {}
+                    Outcome::Released => self.notify(ElectorNotice::Released),
+                    Outcome::NotReleased => self.notify(ElectorNotice::NotReleased),
+                    Outcome::Lost | Outcome::Stopped | Outcome::NotAcquired | Outcome::Unreachable => {}
                 }
             }
             _ => {}
         }
     }
 
-    /// There is no election any more, for a reason that has nothing to do with it. A command runs to the end
-    /// of its tenure: nobody renews, and the supervisor needs nobody to stop and kill it.
-    pub fn handle_election_failed(&mut self, now: Instant) {
+    /// A command runs to the end of its tenure: nobody renews, and the supervisor needs nobody to stop and kill it.
+    fn handle_election_failed(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Waiting { .. } => self.phase = Phase::Ending { exit: Exit::with(exit::FAILED), until: now },
-            Phase::Ending { until, .. } => *until = now,
-            Phase::Leading { .. } | Phase::Killing => {}
-        }
-    }
-
-    /// The supervisor is dead, and what it said before was handed in.
-    pub fn handle_supervisor_dead(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Leading { .. } => self.kill_all(Failure::Died),
-            Phase::Waiting { .. } => {
-                self.tell(News::SupervisorDied);
-                self.notify(Notice::Stop);
-                self.phase = Phase::Ending { exit: Exit::with(exit::FAILED), until: now + RELEASE_TIMEOUT };
+            ElectorPhase::Waiting { .. } => {
+                self.phase = ElectorPhase::Ending { ending: Ending::Failed, until: now };
             }
-            Phase::Killing | Phase::Ending { .. } => {}
+            ElectorPhase::Ending { until, .. } => *until = now,
+            ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
         }
     }
 
-    /// Time has passed. Calling it early, or for nothing, does no harm.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.held.as_ref().is_some_and(|held| now >= held.until) {
-            self.let_go();
-        }
+    fn handle_supervisor_death(&mut self, now: Instant) {
         match self.phase {
-            Phase::Leading { enforced, .. } if now >= enforced.last_resort() => self.kill_all(Failure::Late),
-            Phase::Ending { exit, until } if now >= until => self.actions.push_back(Action::End(exit)),
-            _ => {}
+            ElectorPhase::Leading { .. } => self.kill_all(SupervisorFailure::Died),
+            ElectorPhase::Waiting { .. } => {
+                self.notify(ElectorNotice::SupervisorDied);
+                self.actions.push(ElectorAction::StopElection);
+                self.phase = ElectorPhase::Ending { ending: Ending::Failed, until: now + RELEASE_TIMEOUT };
+            }
+            ElectorPhase::Killing | ElectorPhase::Ending { .. } => {}
         }
     }
 
-    /// leaderrun was sent a signal that it was not started to ignore.
-    pub fn handle_signal(&mut self, now: Instant, signal: i32) {
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.deferred.as_ref().is_some_and(|deferred| now >= deferred.until) {
+            self.forward_deferred();
+        }
+        if let ElectorPhase::Leading { enforced, .. } = self.phase
+            && now >= enforced.last_resort()
+        {
+            self.kill_all(SupervisorFailure::Late);
+        }
+    }
+
+    fn handle_signal(&mut self, now: Instant, signal: i32) {
         match &mut self.phase {
-            Phase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
-            Phase::Waiting { claiming } if is_termination_signal(signal) => {
-                let patience = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
-                self.phase = Phase::Ending { exit: Exit::by_signal(signal), until: now + patience };
-                self.tell(News::WaitsNoLonger(signal));
-                self.notify(Notice::Stop);
+            ElectorPhase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
+            ElectorPhase::Waiting { claiming } if is_termination_signal(signal) => {
+                let timeout = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
+                self.phase = ElectorPhase::Ending { ending: Ending::Signaled(signal), until: now + timeout };
+                self.notify(ElectorNotice::WaitInterrupted(signal));
+                self.actions.push(ElectorAction::StopElection);
             }
-            Phase::Ending { until, .. } if is_termination_signal(signal) => {
+            ElectorPhase::Ending { until, .. } if is_termination_signal(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
                 self.termination_signal.get_or_insert(signal);
-                self.notify(Notice::Stop);
+                self.actions.push(ElectorAction::StopElection);
             }
-            Phase::Killing if is_termination_signal(signal) => {
+            ElectorPhase::Killing if is_termination_signal(signal) => {
                 self.termination_signal.get_or_insert(signal);
             }
             _ => {}
-        }
-    }
-
-    /// The traffic was led away, or cannot be.
-    pub fn handle_withdrawn(&mut self) {
-        self.let_go();
-    }
-
-    /// This process has no child left, dead or alive.
-    pub fn handle_tree_empty(&mut self, now: Instant) {
-        if let Phase::Killing = self.phase {
-            self.end(now, Exit::AFTER_LOSS, false);
         }
     }
 
     fn handle_claiming(&mut self, now: Instant) {
         match &mut self.phase {
-            Phase::Waiting { claiming } => *claiming = true,
+            ElectorPhase::Waiting { claiming } => *claiming = true,
             // It crossed with the end.
-            Phase::Ending { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
-            Phase::Leading { .. } | Phase::Killing => {}
+            ElectorPhase::Ending { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
+            ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
         }
     }
 
     fn lead(&mut self, enforced: Tenure, lost: bool) {
-        self.phase = Phase::Leading { enforced, lost };
-        self.tell(News::Leading(enforced));
+        self.phase = ElectorPhase::Leading { enforced, lost };
+        self.notify(ElectorNotice::Leading(enforced));
     }
 
     fn relay(&mut self, now: Instant, signal: i32) {
-        let Phase::Leading { .. } = self.phase else { return };
+        let ElectorPhase::Leading { .. } = self.phase else { return };
         // By a SIGHUP many commands only read their settings again, and by a SIGQUIT some show what they do.
         let is_no_request = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let asks = is_termination_signal(signal) && !is_no_request;
-        if asks && self.termination_signal.is_none() {
+        let terminates = is_termination_signal(signal) && !is_no_request;
+        if terminates && self.termination_signal.is_none() {
             self.termination_signal = Some(signal);
-            self.tell(News::AskedToEnd(signal));
+            self.notify(ElectorNotice::TerminationSignal(signal));
         }
-        if asks && self.routes {
+        if terminates && self.routes {
             if mem::replace(&mut self.withdraws, true) {
-                // Who asks again does not want to wait.
-                self.let_go();
+                // A second signal says that the sender does not want to wait.
+                self.forward_deferred();
             } else {
-                self.tell(News::Ending);
+                self.notify(ElectorNotice::Terminating);
                 if self.started {
-                    self.held = Some(Held { signal, until: now + WITHDRAWAL_PATIENCE });
+                    self.deferred = Some(DeferredSignal { signal, until: now + WITHDRAWAL_TIMEOUT });
                     return;
                 }
             }
@@ -295,53 +308,50 @@ impl Policy {
         self.order(Order::Signal(signal));
     }
 
-    fn let_go(&mut self) {
-        if let (Some(Held { signal, .. }), Phase::Leading { .. }) = (self.held.take(), &self.phase) {
+    fn forward_deferred(&mut self) {
+        if let (Some(DeferredSignal { signal, .. }), ElectorPhase::Leading { .. }) = (self.deferred.take(), &self.phase)
+        {
             self.order(Order::Signal(signal));
         }
     }
 
-    fn kill_all(&mut self, failure: Failure) {
-        if let Phase::Leading { lost: false, .. } = self.phase {
-            self.tell(News::Lost(match failure {
-                Failure::Died => Loss::SupervisorDied,
-                Failure::Late => Loss::SupervisorLate,
+    fn kill_all(&mut self, failure: SupervisorFailure) {
+        // The kill comes first: nothing may delay it.
+        self.actions.push(ElectorAction::KillAll(failure));
+        if let ElectorPhase::Leading { lost: false, .. } = self.phase {
+            self.notify(ElectorNotice::Lost(match failure {
+                SupervisorFailure::Died => Loss::SupervisorDied,
+                SupervisorFailure::Late => Loss::SupervisorLate,
             }));
         }
-        self.phase = Phase::Killing;
-        self.actions.push_back(Action::LastResort(failure));
+        self.phase = ElectorPhase::Killing;
     }
 
-    /// Nothing of the command is left: the lease is given back.
-    fn end(&mut self, now: Instant, exit: Exit, well: bool) {
-        self.phase = Phase::Ending { exit, until: now + self.longest_release };
-        self.tell(News::Gone);
-        self.notify(Notice::TreeGone { well });
+    /// Begins the end: nothing of the command is left, and the lock is released.
+    fn end(&mut self, now: Instant, ending: Ending, succeeded: bool) {
+        self.phase = ElectorPhase::Ending { ending, until: now + self.max_release_time };
+        self.notify(ElectorNotice::CommandGone);
+        self.actions.push(ElectorAction::CommandGone { succeeded });
     }
 
-    fn exit(&self, gone: &Gone) -> Exit {
-        match gone.end {
-            _ if gone.lost => Exit::AFTER_LOSS,
-            End::Exited(status) => Exit::with(status as u8),
-            End::Signaled(signal) => Exit::by_signal(signal),
-            End::NotExecuted(libc::ENOENT) => Exit::with(exit::NOT_FOUND),
-            // For want of processes or memory, which says nothing about the command.
-            End::NotExecuted(libc::EAGAIN | libc::ENOMEM) => Exit::with(exit::FAILED),
-            End::NotExecuted(_) => Exit::with(exit::NOT_EXECUTABLE),
-            End::NotStarted => self.termination_signal.map_or(Exit::AFTER_LOSS, Exit::by_signal),
+    fn exit_if_due(&mut self, now: Instant) {
+        let ElectorPhase::Ending { ending, until } = &self.phase else { return };
+        if now < *until {
+            return;
         }
+        let ending = match ending {
+            Ending::Lost { .. } => Ending::Lost { may_rejoin: self.termination_signal.is_none() },
+            ending => ending.clone(),
+        };
+        self.actions.push(ElectorAction::Exit(ending));
     }
 
     fn order(&mut self, order: Order) {
-        self.actions.push_back(Action::Order(order));
+        self.actions.push(ElectorAction::Order(order));
     }
 
-    fn notify(&mut self, notice: Notice) {
-        self.actions.push_back(Action::Notify(notice));
-    }
-
-    fn tell(&mut self, news: News) {
-        self.actions.push_back(Action::Tell(news));
+    fn notify(&mut self, notice: ElectorNotice) {
+        self.actions.push(ElectorAction::Notify(notice));
     }
 }
 

@@ -1,347 +1,406 @@
+//! Single rules of the elector's decisions.
+
 use super::*;
 
-fn policy() -> Policy {
-    let seconds = Duration::from_secs;
-    Policy::new(&Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap(), false)
+/// An elector, and the actions that the test has not looked at yet.
+struct Driver {
+    elector: Elector,
+    actions: Vec<ElectorAction>,
 }
 
-fn tenure(renewed: Instant) -> Tenure {
-    let stop = renewed + Duration::from_secs(4);
-    Tenure { renewed, stop, kill: stop + Duration::from_secs(1) }
+impl Driver {
+    fn new(routes: bool) -> Self {
+        let seconds = Duration::from_secs;
+        let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap();
+        Self { elector: Elector::new(&timing, routes), actions: Vec::new() }
+    }
+
+    fn step(&mut self, now: Instant, inputs: ElectorInputs) {
+        self.actions.extend(self.elector.step(now, inputs));
+    }
+
+    fn report(&mut self, now: Instant, report: Report) {
+        self.step(now, ElectorInputs { reports: vec![report], ..ElectorInputs::default() });
+    }
+
+    fn election(&mut self, now: Instant, report: ElectionReport) {
+        self.step(now, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
+    }
+
+    fn supervisor_dies(&mut self, now: Instant) {
+        self.step(now, ElectorInputs { supervisor_died: true, ..ElectorInputs::default() });
+    }
+
+    fn signal(&mut self, now: Instant, signal: i32) {
+        self.step(now, ElectorInputs { signals: vec![signal], ..ElectorInputs::default() });
+    }
+
+    fn withdrawn(&mut self, now: Instant) {
+        self.step(now, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
+    }
+
+    fn tree_empty(&mut self, now: Instant) {
+        self.step(now, ElectorInputs { tree_empty: true, ..ElectorInputs::default() });
+    }
+
+    fn time(&mut self, now: Instant) {
+        self.step(now, ElectorInputs::default());
+    }
+
+    /// Returns what is to be done, besides notices.
+    fn actions(&mut self) -> Vec<ElectorAction> {
+        let actions = self.actions.drain(..);
+        actions.filter(|action| !matches!(action, ElectorAction::Notify(_))).collect()
+    }
+
+    fn notices(&mut self) -> Vec<ElectorNotice> {
+        let notice = |action| if let ElectorAction::Notify(notice) = action { Some(notice) } else { None };
+        self.actions.drain(..).filter_map(notice).collect()
+    }
+
+    /// Returns how leaderrun ends, if it does at this instant.
+    fn ends(&mut self, now: Instant) -> Option<Ending> {
+        self.time(now);
+        let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
+        self.actions().into_iter().find_map(ending)
+    }
+}
+
+fn start() -> Instant {
+    Instant::after_boot(Duration::from_secs(100))
+}
+
+fn tenure(renewal_sent_at: Instant) -> Tenure {
+    let stop = renewal_sent_at + Duration::from_secs(4);
+    Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
 }
 
 fn gone(end: End, lost: bool) -> Report {
     Report::Gone(Gone { end, lost })
 }
 
-/// A candidate that won the lease at this instant.
-fn leading(now: Instant) -> Policy {
-    let mut policy = policy();
-    policy.handle_event(now, Event::Claiming);
-    policy.handle_event(now, Event::Lead { tenure: tenure(now), environment: Vec::new() });
+fn acquired(now: Instant) -> ElectionReport {
+    ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
+}
+
+/// A candidate that acquired the lock at this instant.
+fn leading_with(routes: bool, now: Instant) -> Driver {
+    let mut driver = Driver::new(routes);
+    driver.election(now, ElectionReport::Claiming);
+    driver.election(now, acquired(now));
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
-    assert_eq!(actions(&mut policy), [Action::Order(start)]);
-    policy
+    assert_eq!(driver.actions(), [ElectorAction::Order(start)]);
+    driver
 }
 
-/// What is to be done, besides what is to be told.
-fn actions(policy: &mut Policy) -> Vec<Action> {
-    let actions = core::iter::from_fn(|| policy.poll_action());
-    actions.filter(|action| !matches!(action, Action::Tell(_))).collect()
+fn leading(now: Instant) -> Driver {
+    leading_with(false, now)
 }
 
-fn told(policy: &mut Policy) -> Vec<News> {
-    let actions = core::iter::from_fn(|| policy.poll_action());
-    actions.filter_map(|action| if let Action::Tell(news) = action { Some(news) } else { None }).collect()
+/// A leader whose command has started, and to which traffic is routed.
+fn routed(now: Instant) -> Driver {
+    let mut driver = leading_with(true, now);
+    driver.report(now, Report::Started { pid: 7 });
+    driver
 }
 
-/// How it ends at once.
-fn ends(policy: &mut Policy, now: Instant) -> Option<Exit> {
-    policy.handle_timeout(now);
-    actions(policy).into_iter().find_map(|action| if let Action::End(exit) = action { Some(exit) } else { None })
+fn signal(signal: i32) -> ElectorAction {
+    ElectorAction::Order(Order::Signal(signal))
 }
 
-/// The status it ends with at once.
-fn ends_with(policy: &mut Policy, now: Instant) -> Option<u8> {
-    ends(policy, now).map(|exit| exit.status)
+fn command_gone(succeeded: bool) -> ElectorAction {
+    ElectorAction::CommandGone { succeeded }
 }
+
+const LOST: Ending = Ending::Lost { may_rejoin: true };
+const LOST_FOR_GOOD: Ending = Ending::Lost { may_rejoin: false };
 
 #[test]
 fn a_supervisor_is_late_by_what_it_says_it_enforces() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
+    let now = start();
+    let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
     // Ordered is not yet enforced.
-    policy.handle_event(now, Event::Extend(second));
-    assert_eq!(actions(&mut policy), [Action::Order(Order::Extend(second))]);
-    assert_eq!(policy.next_timeout(), Some(first.last_resort()));
-    policy.handle_report(now, Report::Enforcing(second));
-    assert_eq!(policy.next_timeout(), Some(second.last_resort()));
-    policy.handle_timeout(first.last_resort());
-    assert_eq!(actions(&mut policy), []);
-    policy.handle_timeout(second.last_resort());
-    assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Late)]);
+    driver.election(now, ElectionReport::Extend(second));
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Extend(second))]);
+    assert_eq!(driver.elector.next_timeout(), Some(first.last_resort()));
+    driver.report(now, Report::Enforcing(second));
+    assert_eq!(driver.elector.next_timeout(), Some(second.last_resort()));
+    driver.time(first.last_resort());
+    assert_eq!(driver.actions(), []);
+    driver.time(second.last_resort());
+    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
 }
 
 #[test]
-fn a_lease_known_to_be_lost_leaves_no_time_whatever_the_supervisor_says() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
-    policy.handle_event(now, Event::Lose);
-    assert_eq!(actions(&mut policy), [Action::Order(Order::Lose)]);
-    policy.handle_report(now, Report::Enforcing(tenure(now)));
-    assert_eq!(policy.next_timeout(), Some(Tenure::over(now).last_resort()));
+fn a_lock_known_to_be_lost_leaves_no_time_whatever_the_supervisor_reports() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.election(now, ElectionReport::Lose);
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Lose)]);
+    driver.report(now, Report::Enforcing(tenure(now)));
+    assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).last_resort()));
 }
 
 #[test]
-fn a_loss_is_told_once() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    for (lose, loss) in [(None, Loss::NotRenewed), (Some(Event::Lose), Loss::Taken)] {
-        let mut policy = leading(now);
-        lose.into_iter().for_each(|event| policy.handle_event(now, event));
-        policy.handle_report(now, gone(End::Signaled(libc::SIGKILL), true));
-        let losses: Vec<News> = told(&mut policy).into_iter().filter(|news| matches!(news, News::Lost(_))).collect();
-        assert_eq!(losses, [News::Lost(loss)]);
+fn a_loss_is_notified_once() {
+    let now = start();
+    for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
+        let mut driver = leading(now);
+        lose.into_iter().for_each(|event| driver.election(now, event));
+        driver.report(now, gone(End::Signaled(libc::SIGKILL), true));
+        let losses: Vec<ElectorNotice> =
+            driver.notices().into_iter().filter(|notice| matches!(notice, ElectorNotice::Lost(_))).collect();
+        assert_eq!(losses, [ElectorNotice::Lost(loss)]);
     }
 }
 
 #[test]
-fn what_a_failed_supervisor_leaves_is_gone_before_the_lease_is_given_back() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
-    policy.handle_supervisor_dead(now);
-    assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Died)]);
-    // Its last word came too late, and its death is no news.
-    policy.handle_report(now, gone(End::Exited(0), false));
-    policy.handle_supervisor_dead(now);
-    policy.handle_timeout(now + Duration::from_secs(3600));
-    assert_eq!(actions(&mut policy), []);
-    policy.handle_tree_empty(now);
-    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: false })]);
-    policy.handle_event(now, Event::Finished(Outcome::Released));
-    assert_eq!(ends_with(&mut policy, now), Some(exit::LOST));
+fn what_a_failed_supervisor_leaves_is_gone_before_the_lock_is_released() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.supervisor_dies(now);
+    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
+    // Its last word came too late, and its death is no notice.
+    driver.report(now, gone(End::Exited(0), false));
+    driver.supervisor_dies(now);
+    driver.time(now + Duration::from_secs(3600));
+    assert_eq!(driver.actions(), []);
+    driver.tree_empty(now);
+    assert_eq!(driver.actions(), [command_gone(false)]);
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), Some(LOST));
 }
 
 #[test]
-fn a_last_word_counts_when_it_comes_before_the_death() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
-    policy.handle_report(now, gone(End::Exited(7), false));
-    policy.handle_supervisor_dead(now);
-    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: false })]);
-    policy.handle_event(now, Event::Finished(Outcome::Released));
-    assert_eq!(ends_with(&mut policy, now), Some(7));
+fn a_report_counts_when_it_comes_before_the_death() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(7), false));
+    driver.supervisor_dies(now);
+    assert_eq!(driver.actions(), [command_gone(false)]);
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), Some(Ending::Command(End::Exited(7))));
 }
 
 #[test]
-fn a_tree_is_empty_before_there_is_a_command_and_ends_nothing() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
-    policy.handle_tree_empty(now);
-    assert_eq!(actions(&mut policy), []);
+fn an_empty_tree_ends_nothing_before_there_is_a_command() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.tree_empty(now);
+    assert_eq!(driver.actions(), []);
 }
 
 #[test]
-fn an_end_waits_for_the_election_but_not_for_ever() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
-    policy.handle_report(now, gone(End::Exited(0), false));
-    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
-    assert_eq!(policy.next_timeout(), Some(now + Duration::from_millis(2500)));
-    assert_eq!(ends_with(&mut policy, now), None);
-    // Somebody is in a hurry.
-    policy.handle_signal(now, libc::SIGTERM);
-    assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
-    assert_eq!(ends_with(&mut policy, now + RELEASE_TIMEOUT), Some(0));
+fn the_end_waits_for_the_election_but_not_for_ever() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(0), false));
+    assert_eq!(driver.actions(), [command_gone(true)]);
+    assert_eq!(driver.elector.next_timeout(), Some(now + Duration::from_millis(2500)));
+    assert_eq!(driver.ends(now), None);
+    // A signal shortens the wait.
+    driver.signal(now, libc::SIGTERM);
+    assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Command(End::Exited(0))));
 }
 
 #[test]
-fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_give_back() {
-    let now = Instant::after_boot(Duration::from_secs(100));
+fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_release() {
+    let now = start();
     for (events, patience) in [
         (vec![], STOP_TIMEOUT),
-        (vec![Event::Claiming], RELEASE_TIMEOUT),
-        (vec![Event::Claiming, Event::NotWon], STOP_TIMEOUT),
+        (vec![ElectionReport::Claiming], RELEASE_TIMEOUT),
+        (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT),
     ] {
-        let mut policy = policy();
-        events.into_iter().for_each(|event| policy.handle_event(now, event));
-        policy.handle_signal(now, libc::SIGUSR1);
-        assert_eq!(actions(&mut policy), []);
-        policy.handle_signal(now, libc::SIGINT);
-        assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
-        assert_eq!(policy.next_timeout(), Some(now + patience));
-        // Won after all: nothing is started.
-        policy.handle_event(now, Event::Lead { tenure: tenure(now), environment: Vec::new() });
-        assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: false })]);
-        assert_eq!(ends_with(&mut policy, now + patience), Some(exit::SIGNALED + 2));
+        let mut driver = Driver::new(false);
+        events.into_iter().for_each(|event| driver.election(now, event));
+        driver.signal(now, libc::SIGUSR1);
+        assert_eq!(driver.actions(), []);
+        driver.signal(now, libc::SIGINT);
+        assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+        assert_eq!(driver.elector.next_timeout(), Some(now + patience));
+        // Acquired after all: nothing is started.
+        driver.election(now, acquired(now));
+        assert_eq!(driver.actions(), [command_gone(false)]);
+        assert_eq!(driver.ends(now + patience), Some(Ending::Signaled(2)));
     }
 }
 
 #[test]
-fn a_leader_relays_signals_and_ends_by_them_what_had_not_begun() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
+fn a_leader_relays_signals_and_ends_by_them_if_the_command_was_not_started() {
+    let now = start();
+    let mut driver = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
-        policy.handle_signal(now, signal);
+        driver.signal(now, signal);
     }
     let relayed = [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT];
-    assert_eq!(actions(&mut policy), relayed.map(|signal| Action::Order(Order::Signal(signal))));
-    policy.handle_report(now, gone(End::NotStarted, false));
-    policy.handle_event(now, Event::Finished(Outcome::Released));
-    assert_eq!(ends_with(&mut policy, now), Some(exit::SIGNALED + 15));
+    assert_eq!(driver.actions(), relayed.map(|signal| ElectorAction::Order(Order::Signal(signal))));
+    driver.report(now, gone(End::NotStarted, false));
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), Some(Ending::Signaled(15)));
 }
 
 #[test]
 fn a_request_to_step_down_is_a_sigterm() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = leading(now);
-    policy.handle_event(now, Event::StepDown);
-    assert_eq!(actions(&mut policy), [Action::Order(Order::Signal(libc::SIGTERM))]);
+    let now = start();
+    let mut driver = leading(now);
+    driver.election(now, ElectionReport::StepDown);
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Signal(libc::SIGTERM))]);
 }
 
 #[test]
-fn without_a_supervisor_nobody_goes_on_waiting() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = policy();
-    policy.handle_supervisor_dead(now);
-    assert_eq!(actions(&mut policy), [Action::Notify(Notice::Stop)]);
-    assert_eq!(ends_with(&mut policy, now + RELEASE_TIMEOUT), Some(exit::FAILED));
+fn a_candidate_without_a_supervisor_stops_waiting() {
+    let now = start();
+    let mut driver = Driver::new(false);
+    driver.supervisor_dies(now);
+    assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Failed));
 }
 
 #[test]
-fn who_waited_in_vain_ends_at_once() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = policy();
-    policy.handle_event(now, Event::Finished(Outcome::NotAcquired));
-    assert_eq!(ends_with(&mut policy, now), Some(exit::NOT_ACQUIRED));
-}
-
-/// A leader whose command has started, and to which traffic is led.
-fn routed(now: Instant) -> Policy {
-    let mut policy = Policy { routes: true, ..leading(now) };
-    policy.handle_report(now, Report::Started { pid: 7 });
-    policy
-}
-
-fn signal(signal: i32) -> Action {
-    Action::Order(Order::Signal(signal))
+fn a_candidate_that_did_not_acquire_the_lock_ends_at_once() {
+    let now = start();
+    let mut driver = Driver::new(false);
+    driver.election(now, ElectionReport::Finished(Outcome::NotAcquired));
+    assert_eq!(driver.ends(now), Some(Ending::NotAcquired));
 }
 
 #[test]
-fn traffic_is_led_away_before_the_command_is_asked_to_end() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = routed(now);
-    policy.handle_signal(now, libc::SIGTERM);
-    policy.handle_signal(now, libc::SIGUSR1);
-    assert!(policy.actions.contains(&Action::Tell(News::Ending)));
-    assert_eq!(actions(&mut policy), [signal(libc::SIGUSR1)]);
-    policy.handle_withdrawn();
-    policy.handle_withdrawn();
-    assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
+fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.signal(now, libc::SIGTERM);
+    driver.signal(now, libc::SIGUSR1);
+    assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
+    assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
+    driver.withdrawn(now);
+    driver.withdrawn(now);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
 }
 
 #[test]
-fn a_command_is_asked_to_end_at_last() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = routed(now);
-    policy.handle_event(now, Event::StepDown);
-    assert_eq!(actions(&mut policy), []);
-    assert_eq!(policy.next_timeout(), Some(now + WITHDRAWAL_PATIENCE));
-    policy.handle_timeout(now + WITHDRAWAL_PATIENCE);
-    assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
-    assert_eq!(policy.next_timeout(), Some(tenure(now).last_resort()));
+fn a_termination_signal_is_not_deferred_for_ever() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.election(now, ElectionReport::StepDown);
+    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
+    driver.time(now + WITHDRAWAL_TIMEOUT);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    assert_eq!(driver.elector.next_timeout(), Some(tenure(now).last_resort()));
 }
 
 #[test]
-fn who_asks_again_for_an_end_does_not_wait() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = routed(now);
+fn a_second_termination_signal_ends_the_deferral() {
+    let now = start();
+    let mut driver = routed(now);
     for asks in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
-        policy.handle_signal(now, asks);
+        driver.signal(now, asks);
     }
-    assert_eq!(actions(&mut policy), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
-    policy.handle_withdrawn();
-    assert_eq!(actions(&mut policy), []);
+    assert_eq!(driver.actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
+    driver.withdrawn(now);
+    assert_eq!(driver.actions(), []);
 }
 
 #[test]
-fn before_the_command_has_started_nothing_is_led_to_it() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = Policy { routes: true, ..leading(now) };
-    policy.handle_signal(now, libc::SIGTERM);
-    assert!(policy.actions.contains(&Action::Tell(News::Ending)), "and nothing will be");
-    assert_eq!(actions(&mut policy), [signal(libc::SIGTERM)]);
+fn nothing_is_deferred_before_the_command_has_started() {
+    let now = start();
+    let mut driver = leading_with(true, now);
+    driver.signal(now, libc::SIGTERM);
+    assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)), "and nothing will be");
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
 }
 
 #[test]
 fn a_command_that_reads_its_settings_again_or_shows_what_it_does_keeps_its_traffic() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = routed(now);
+    let now = start();
+    let mut driver = routed(now);
     for other in [libc::SIGHUP, libc::SIGQUIT] {
-        policy.handle_signal(now, other);
-        assert!(!policy.actions.contains(&Action::Tell(News::Ending)));
-        assert_eq!(actions(&mut policy), [signal(other)]);
+        driver.signal(now, other);
+        assert!(!driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
+        assert_eq!(driver.actions(), [signal(other)]);
     }
-    policy.handle_signal(now, libc::SIGTERM);
-    assert_eq!(told(&mut policy), [News::AskedToEnd(libc::SIGTERM), News::Ending]);
+    driver.signal(now, libc::SIGTERM);
+    assert_eq!(driver.notices(), [ElectorNotice::TerminationSignal(libc::SIGTERM), ElectorNotice::Terminating]);
 }
 
 #[test]
-fn a_command_that_is_gone_is_not_asked_to_end() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = routed(now);
-    policy.handle_signal(now, libc::SIGTERM);
-    policy.handle_report(now, gone(End::Exited(0), false));
-    policy.handle_withdrawn();
-    policy.handle_timeout(now + WITHDRAWAL_PATIENCE);
-    assert_eq!(actions(&mut policy), [Action::Notify(Notice::TreeGone { well: true })]);
+fn a_command_that_is_gone_gets_no_termination_signal() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.signal(now, libc::SIGTERM);
+    driver.report(now, gone(End::Exited(0), false));
+    driver.withdrawn(now);
+    driver.time(now + WITHDRAWAL_TIMEOUT);
+    assert_eq!(driver.actions(), [command_gone(true)]);
 }
 
 #[test]
-fn a_claim_that_crossed_with_the_end_is_given_back() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut policy = policy();
-    policy.handle_signal(now, libc::SIGTERM);
-    assert_eq!(policy.next_timeout(), Some(now + STOP_TIMEOUT));
-    policy.handle_event(now, Event::Claiming);
-    assert_eq!(policy.next_timeout(), Some(now + RELEASE_TIMEOUT));
-    policy.handle_event(now, Event::Finished(Outcome::Stopped));
-    assert_eq!(ends_with(&mut policy, now), Some(exit::SIGNALED + libc::SIGTERM as u8));
+fn a_claim_that_crossed_with_the_end_is_released() {
+    let now = start();
+    let mut driver = Driver::new(false);
+    driver.signal(now, libc::SIGTERM);
+    assert_eq!(driver.elector.next_timeout(), Some(now + STOP_TIMEOUT));
+    driver.election(now, ElectionReport::Claiming);
+    assert_eq!(driver.elector.next_timeout(), Some(now + RELEASE_TIMEOUT));
+    driver.election(now, ElectionReport::Finished(Outcome::Stopped));
+    assert_eq!(driver.ends(now), Some(Ending::Signaled(libc::SIGTERM)));
 }
 
 #[test]
 fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let mut waiting = policy();
-    waiting.handle_election_failed(now);
-    assert_eq!(ends_with(&mut waiting, now), Some(exit::FAILED));
+    let now = start();
+    let mut waiting = Driver::new(false);
+    waiting.election(now, ElectionReport::Failed);
+    assert_eq!(waiting.ends(now), Some(Ending::Failed));
 
-    let mut policy = leading(now);
-    policy.handle_election_failed(now);
-    assert_eq!(ends_with(&mut policy, now), None);
-    policy.handle_timeout(tenure(now).last_resort());
-    assert_eq!(actions(&mut policy), [Action::LastResort(Failure::Late)]);
-    policy.handle_tree_empty(now);
-    policy.handle_election_failed(now);
-    assert_eq!(ends_with(&mut policy, now), Some(exit::LOST));
+    let mut driver = leading(now);
+    driver.election(now, ElectionReport::Failed);
+    assert_eq!(driver.ends(now), None);
+    driver.time(tenure(now).last_resort());
+    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
+    driver.tree_empty(now);
+    driver.election(now, ElectionReport::Failed);
+    assert_eq!(driver.ends(now), Some(LOST));
 }
 
 #[test]
-fn a_loss_lets_it_lead_again_unless_an_end_was_asked_for() {
-    let now = Instant::after_boot(Duration::from_secs(100));
-    let exit_after = |happens: &dyn Fn(&mut Policy), status: i32, lost: bool| {
-        let mut policy = leading(now);
-        policy.handle_report(now, Report::Started { pid: 7 });
-        happens(&mut policy);
-        policy.handle_report(now, gone(End::Exited(status), lost));
-        policy.handle_event(now, Event::Finished(Outcome::Lost));
-        ends(&mut policy, now)
+fn a_candidate_may_rejoin_after_a_loss_unless_it_was_told_to_end() {
+    let now = start();
+    let exit_after = |happens: &dyn Fn(&mut Driver), status: i32, lost: bool| {
+        let mut driver = leading(now);
+        driver.report(now, Report::Started { pid: 7 });
+        happens(&mut driver);
+        driver.report(now, gone(End::Exited(status), lost));
+        driver.election(now, ElectionReport::Finished(Outcome::Lost));
+        driver.ends(now)
     };
-    let for_good = Some(Exit { status: exit::LOST, may_rejoin: false });
-    let asks = |signal| move |policy: &mut Policy| policy.handle_signal(now, signal);
-    assert_eq!(exit_after(&|_| {}, 0, true), Some(Exit::AFTER_LOSS));
-    assert_eq!(exit_after(&asks(libc::SIGHUP), 0, true), Some(Exit::AFTER_LOSS), "it has read its settings again");
+    let for_good = Some(LOST_FOR_GOOD);
+    let asks = |signal| move |driver: &mut Driver| driver.signal(now, signal);
+    assert_eq!(exit_after(&|_| {}, 0, true), Some(LOST));
+    assert_eq!(exit_after(&asks(libc::SIGHUP), 0, true), Some(LOST), "the command has read its settings again");
     assert_eq!(exit_after(&asks(libc::SIGTERM), 0, true), for_good);
-    assert_eq!(exit_after(&|_| {}, exit::LOST.into(), false), for_good, "the status is the command's own");
+    let status_of_a_loss = 76;
+    assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(Ending::Command(End::Exited(status_of_a_loss))));
 
-    let mut policy = leading(now);
-    policy.handle_supervisor_dead(now);
-    policy.handle_signal(now, libc::SIGTERM);
-    policy.handle_tree_empty(now);
-    policy.handle_event(now, Event::Finished(Outcome::Released));
-    assert_eq!(ends(&mut policy, now), for_good);
+    let mut driver = leading(now);
+    driver.supervisor_dies(now);
+    driver.signal(now, libc::SIGTERM);
+    driver.tree_empty(now);
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), for_good);
 
-    let mut policy = leading(now);
-    policy.handle_report(now, gone(End::Exited(0), true));
-    policy.handle_signal(now, libc::SIGTERM);
-    policy.handle_event(now, Event::Finished(Outcome::Lost));
-    assert_eq!(ends(&mut policy, now), for_good);
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(0), true));
+    driver.signal(now, libc::SIGTERM);
+    driver.election(now, ElectionReport::Finished(Outcome::Lost));
+    assert_eq!(driver.ends(now), for_good);
 
-    // It was frozen, and finds both when it goes on.
-    let mut policy = leading(now);
-    policy.handle_report(now, gone(End::Exited(0), true));
+    // A process that was frozen finds both when it goes on.
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(0), true));
     let later = now + Duration::from_secs(60);
-    policy.handle_timeout(later);
-    policy.handle_signal(later, libc::SIGTERM);
-    assert_eq!(ends(&mut policy, later), for_good);
+    driver.signal(later, libc::SIGTERM);
+    assert_eq!(driver.ends(later), for_good);
 }

@@ -1,13 +1,13 @@
-//! What an election is shown of the record: as a mutation has it, and noted down for the invariants.
+//! What an election is shown of the record: as a mutation changes it, and noted for the invariants.
 
-use leaderrun_core::election::{Now, Reply, WatchEvent};
+use leaderrun_core::election::{ElectionInputs, Now, Reply, WatchEvent};
 use leaderrun_core::record::{RunId, RunState, Stored};
 
 use crate::mutation::Mutation;
 use crate::world::{Run, Seen, World};
 
 impl World {
-    pub fn as_read(&mut self, run: usize, reply: Reply, told: u64) -> Reply {
+    pub fn reply_as_shown(&mut self, run: usize, reply: Reply, told: u64) -> Reply {
         match reply {
             Reply::Read(stored) => {
                 let revision = stored.as_ref().map_or(0, revision);
@@ -29,22 +29,25 @@ impl World {
         }
     }
 
-    pub fn as_watched(&mut self, run: usize, event: WatchEvent) -> WatchEvent {
-        let heeded = self.runs[run].elector.heeds_watch;
+    pub fn watch_event_as_shown(&self, run: usize, event: WatchEvent) -> WatchEvent {
         match event {
-            WatchEvent::Changed(stored) => {
-                if heeded {
-                    self.note_seen(run, Some(&stored), revision(&stored));
-                }
-                WatchEvent::Changed(self.shown_to(run, stored))
+            WatchEvent::Changed(stored) => WatchEvent::Changed(self.shown_to(run, stored)),
+            event => event,
+        }
+    }
+
+    /// Notes what a watch event has told the election.
+    pub fn note_watch_event(&mut self, run: usize, event: &WatchEvent) {
+        if !self.runs[run].elector.heeds_watch {
+            return;
+        }
+        match event {
+            WatchEvent::Changed(stored) => self.note_seen(run, Some(stored), revision(stored)),
+            WatchEvent::Deleted => {
+                let told = self.store.deleted_after(self.runs[run].elector.shown);
+                self.note_seen(run, None, told);
             }
-            event => {
-                if heeded && event == WatchEvent::Deleted {
-                    let told = self.store.deleted_after(self.runs[run].elector.shown);
-                    self.note_seen(run, None, told);
-                }
-                event
-            }
+            _ => {}
         }
     }
 
@@ -75,8 +78,8 @@ impl World {
         stored
     }
 
-    /// What an own write has replaced passes for given back, whoever held it.
-    pub fn pass_for_given_back(&mut self, run: usize, reply: &Reply, now: Now) {
+    /// Shows what an own write has replaced as released, whoever held it.
+    pub fn pass_for_released(&mut self, run: usize, reply: &Reply, now: Now) {
         let (Reply::Written(shown) | Reply::Read(Some(shown))) = reply else { return };
         let Run { id, elector, .. } = &mut self.runs[run];
         let is_mine = |stored: &Stored| stored.record.mark().is_some_and(|mark| mark.run == *id);
@@ -87,7 +90,7 @@ impl World {
         if let Some(mark) = &mut before.record.run {
             mark.state = RunState::Released;
         }
-        elector.election.handle_watch(now, WatchEvent::Changed(before));
+        self.step_election(run, now, ElectionInputs::watch_event(WatchEvent::Changed(before)));
     }
 
     /// The lease duration that a run writes, in seconds.

@@ -6,14 +6,14 @@ use crate::search::{Order, search};
 use crate::setting::{Rule, Setting, clock, tolerated_rate};
 use crate::world::Broken;
 
-fn bites(setting: Setting, breaks: Broken) {
+fn detects(setting: Setting, breaks: Broken) {
     let (found, explored) = search(&setting, Order::BreadthFirst);
     let found = found.unwrap_or_else(|| panic!("nobody notices {:?}: {explored}", setting.broken));
     println!("{:?}: {explored}\n{}", setting.broken, found.story(&setting));
     assert_eq!(found.broken, breaks);
 }
 
-macro_rules! teeth {
+macro_rules! broken_rules {
     ($($name:ident: $rule:ident, $disturbances:literal of $kinds:expr, within $seconds:literal s, $breaks:ident;)*) => {
         $(
             #[test]
@@ -25,13 +25,13 @@ macro_rules! teeth {
                     broken: Rule::$rule,
                     ..Setting::everything()
                 };
-                bites(setting, Broken::$breaks);
+                detects(setting, Broken::$breaks);
             }
         )*
     };
 }
 
-teeth! {
+broken_rules! {
     t0_is_taken_before_sending: SentBefore, 2 of &[Kind::Late, Kind::Cut], within 5 s, Overlap;
     writes_are_compare_and_swap: CompareAndSwap, 3 of &[Kind::CommandEnds, Kind::Late, Kind::Again], within 2 s, Overlap;
     // Two claims of what has run out, one of them by the holder of before; the one that came first is deleted.
@@ -49,7 +49,7 @@ teeth! {
 #[test]
 fn mine_is_what_bears_my_run_id() {
     let setting = Setting { one_identity: true, disturbances: 0, broken: Rule::MineByRun, ..Setting::everything() };
-    bites(setting, Broken::Overlap);
+    detects(setting, Broken::Overlap);
 }
 
 #[test]
@@ -57,5 +57,5 @@ fn clocks_may_not_run_further_apart_than_tolerated() {
     let setting = Setting { disturbances: 1, kinds: &[Kind::Cut], ..Setting::everything() };
     let too_slow = clock(1.0 / (tolerated_rate(&setting.timing) * 1.1));
     let [_, fast] = &setting.clocks;
-    bites(Setting { clocks: [too_slow, fast.clone()], ..setting }, Broken::Overlap);
+    detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, Broken::Overlap);
 }

@@ -7,7 +7,7 @@ use crate::plan::{Fault, Wishes};
 use crate::runner::{play, play_all};
 
 /// A rule, the circumstances in which it matters, and the promises that break without it.
-struct Tooth {
+struct BrokenRule {
     mutation: Mutation,
     wishes: Wishes,
     breaks: &'static [Broken],
@@ -24,7 +24,7 @@ const PLAIN: Wishes = Wishes {
     clock_rates: None,
     calm_network: false,
     one_identity: false,
-    no_foreigner: true,
+    no_client_go: true,
     stubborn_commands: true,
     long_commands: true,
     min_hold: false,
@@ -38,8 +38,8 @@ const CRASHES: &[Fault] = &[Fault::CrashSupervisor];
 const SHORTENING: &[Fault] = &[Fault::Shorten, Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Empty, Fault::CutOff];
 
-fn bites(tooth: &Tooth) {
-    let Tooth { mutation, wishes, breaks } = tooth;
+fn detects(rule: &BrokenRule) {
+    let BrokenRule { mutation, wishes, breaks } = rule;
     let (found, _) = play_all(0..SEEDS, wishes, *mutation);
     let (seed, violation) = found.unwrap_or_else(|| panic!("nobody notices {mutation:?}"));
     println!("{mutation:?}: seed {seed}, {violation}");
@@ -48,18 +48,18 @@ fn bites(tooth: &Tooth) {
     assert!(unmutated.is_none(), "seed {seed}: {}", unmutated.unwrap());
 }
 
-macro_rules! teeth {
+macro_rules! broken_rules {
     ($($name:ident: $mutation:ident, $wishes:expr, $($breaks:ident)|+;)*) => {
         $(
             #[test]
             fn $name() {
-                bites(&Tooth { mutation: Mutation::$mutation, wishes: $wishes, breaks: &[$(Broken::$breaks),+] });
+                detects(&BrokenRule { mutation: Mutation::$mutation, wishes: $wishes, breaks: &[$(Broken::$breaks),+] });
             }
         )*
     };
 }
 
-teeth! {
+broken_rules! {
     t0_is_taken_before_sending:
         SentAfterReply, Wishes { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
     a_write_settled_by_reading_counts_from_its_own_t0:
@@ -85,7 +85,7 @@ teeth! {
     time_left_is_checked_before_the_spawn:
         NoCheckBeforeSpawn,
         Wishes { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },
-        ReleasedAlive | Overlap;
+        StartedLate | ReleasedAlive | Overlap;
     mine_is_what_bears_my_run_id:
         MineByName, Wishes { faults: Some(&[]), one_identity: true, ..PLAIN }, Overlap;
     renewals_come_before_an_overdue_stop:
@@ -99,7 +99,7 @@ teeth! {
     the_grace_is_inside_the_lease:
         GraceBeyondLease, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
-        NoLastResort, Wishes { faults: Some(FREEZES), ..PLAIN }, Outlived;
+        NoLastResort, Wishes { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
     the_kill_ends_with_the_last_process:
         KillMainOnly, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
     what_ended_well_is_not_begun_again_before_it_is_due:

@@ -11,13 +11,13 @@ use crate::invariants::is_displaced;
 use crate::tell;
 use crate::world::{Event, World};
 
-const NAME: &str = "foreigner";
+const NAME: &str = "client_go";
 const RETRY: Time = 2 * SECOND;
 
 /// It polls, reads before it writes, knows no marks, and its release empties the lease of whoever holds
 /// it. Its own command is not looked after: its rules promise less.
 #[derive(Debug)]
-pub struct Foreigner {
+pub struct ClientGo {
     observed: Option<Record>,
     observed_at: Time,
     leading_until: Option<Time>,
@@ -25,7 +25,7 @@ pub struct Foreigner {
     lease: Duration,
 }
 
-impl Foreigner {
+impl ClientGo {
     pub fn draw(rng: &mut Rng, longest_lease: Duration) -> Self {
         let lease = Duration::from_secs(rng.u64(1..=longest_lease.as_secs()));
         Self { observed: None, observed_at: 0, leading_until: None, releases: rng.bool(), lease }
@@ -33,59 +33,59 @@ impl Foreigner {
 }
 
 impl World {
-    pub fn run_foreigner(&mut self) {
-        let Some(mut foreigner) = self.foreigner.take() else { return };
+    pub fn run_client_go(&mut self) {
+        let Some(mut client_go) = self.client_go.take() else { return };
         if self.is_healthy() {
             return;
         }
-        self.step_foreigner(&mut foreigner);
-        self.foreigner = Some(foreigner);
+        self.step_client_go(&mut client_go);
+        self.client_go = Some(client_go);
         let pause = RETRY + self.rng.u64(0..RETRY);
-        self.at(self.now + pause, Event::Foreigner);
+        self.at(self.now + pause, Event::ClientGo);
     }
 
-    fn step_foreigner(&mut self, foreigner: &mut Foreigner) {
+    fn step_client_go(&mut self, client_go: &mut ClientGo) {
         if self.server_down_until > self.now {
             return;
         }
         let present = self.store.record().cloned();
-        if present != foreigner.observed {
-            foreigner.observed = present.clone();
-            foreigner.observed_at = self.now;
+        if present != client_go.observed {
+            client_go.observed = present.clone();
+            client_go.observed_at = self.now;
         }
         let wall = wall(self.now);
         let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
         let held = Record {
             holder_identity: NAME.to_owned(),
-            lease_duration_seconds: Some(foreigner.lease.as_secs() as u32),
+            lease_duration_seconds: Some(client_go.lease.as_secs() as u32),
             acquire_time: Some(wall),
             renew_time: Some(wall),
             ..present.clone().unwrap_or_default()
         };
         let holds = present.as_ref().is_some_and(|record| record.holder_identity == NAME);
-        match foreigner.leading_until {
+        match client_go.leading_until {
             Some(until) if self.now >= until => {
-                foreigner.leading_until = None;
-                if foreigner.releases {
+                client_go.leading_until = None;
+                if client_go.releases {
                     // Whoever holds it by now.
                     let empty = Record { holder_identity: String::new(), lease_duration_seconds: Some(1), ..held };
                     self.meddle("releases as others do", |_| Some(empty));
                 }
             }
             Some(_) if holds => self.meddle("renews", |_| Some(held)),
-            Some(_) => foreigner.leading_until = None,
-            None => self.contend(foreigner, present, held),
+            Some(_) => client_go.leading_until = None,
+            None => self.contend(client_go, present, held),
         }
     }
 
-    fn contend(&mut self, foreigner: &mut Foreigner, present: Option<Record>, held: Record) {
+    fn contend(&mut self, client_go: &mut ClientGo, present: Option<Record>, held: Record) {
         let holder = present.as_ref().filter(|record| !record.holder_identity.is_empty());
         let expires = holder.map(|record| {
-            let duration = record.lease_duration(foreigner.lease);
-            foreigner.observed_at + duration.as_nanos() as Time
+            let duration = record.lease_duration(client_go.lease);
+            client_go.observed_at + duration.as_nanos() as Time
         });
         if expires.is_none_or(|at| self.now > at) {
-            foreigner.leading_until = Some(self.now + self.rng.u64(500 * MILLISECOND..20 * SECOND));
+            client_go.leading_until = Some(self.now + self.rng.u64(500 * MILLISECOND..20 * SECOND));
             if expires.is_some() {
                 self.check_foreign_takeover();
             }

@@ -1,0 +1,241 @@
+//! What a candidate learns from replies and from its watch.
+
+use core::time::Duration;
+
+use super::observed_record::ObservedRecord;
+use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
+use super::timers::Timer;
+use super::{Election, ElectionPhase, MAX_REFUSALS_WITHOUT_WAITING, Watching, Write};
+use crate::instant::Instant;
+use crate::record::{Record, RunId, Stored, Version};
+use crate::tenure::Tenure;
+
+/// After this many conflicts in a row the next request is put off: somebody else keeps writing.
+const MAX_CONFLICTS_AT_ONCE: u32 = 3;
+
+/// How many unconfirmed writes are remembered. Forgetting one only costs another write.
+const MAX_UNCONFIRMED_WRITES: usize = 16;
+
+impl Election {
+    /// Takes in what became of the request under way.
+    pub(super) fn apply_reply(&mut self, now: Now, reply: Reply) {
+        let Some(attempt) = self.attempt.take() else { return };
+        self.timers.stop(Timer::GiveUp);
+        if !matches!(reply, Reply::Refused { .. } | Reply::Unknown { .. }) {
+            (self.last_answer, self.refusals, self.unanswered_reads) = (now.boot, 0, 0);
+        }
+        match reply {
+            Reply::Read(stored) => {
+                self.must_read = false;
+                let changed = self.observe(now, stored);
+                if changed && matches!(self.watching, Watching::Open { .. }) {
+                    // The watch should have said so: it is dead, or begins in a future that never comes.
+                    self.stop_watching();
+                }
+                let reopens_later = self.timers.get(Timer::ReopenWatch).is_some_and(|at| at > now.boot);
+                if self.watching == Watching::Closed && reopens_later {
+                    let poll_at = now.boot + self.jittered_retry();
+                    self.timers.set(Timer::Poll, poll_at);
+                } else {
+                    self.timers.stop(Timer::Poll);
+                }
+            }
+            Reply::Written(stored) => {
+                self.conflicts = 0;
+                let nothing_written =
+                    attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
+                if nothing_written {
+                    self.must_read = true;
+                    self.back_off(now.boot, None);
+                } else {
+                    self.unconfirmed_writes.extend(attempt.write);
+                    self.observe(now, Some(stored));
+                }
+            }
+            Reply::Conflict => {
+                self.must_read = true;
+                self.timers.stop(Timer::Send);
+                if self.is_waiting() {
+                    self.claims.note_refusal(attempt.write.map(|write| write.transitions));
+                }
+                self.conflicts += 1;
+                if self.conflicts > MAX_CONFLICTS_AT_ONCE {
+                    self.back_off(now.boot, None);
+                }
+            }
+            Reply::Refused { retry_after } => {
+                self.refusals += 1;
+                let does_not_wait = self.config.wait == Some(Duration::ZERO);
+                if self.is_waiting() && does_not_wait && self.refusals >= MAX_REFUSALS_WITHOUT_WAITING {
+                    return self.stop_waiting(now, Outcome::Unreachable);
+                }
+                self.back_off(now.boot, retry_after);
+            }
+            Reply::Unknown { retry_after } => {
+                if attempt.write.is_none() {
+                    self.unanswered_reads = self.unanswered_reads.saturating_add(1);
+                }
+                // What may have been acquired, or released, is looked at before it is left.
+                self.must_read |= attempt.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
+                self.unconfirmed_writes.extend(attempt.write);
+                if self.unconfirmed_writes.len() > MAX_UNCONFIRMED_WRITES {
+                    self.unconfirmed_writes.pop_front();
+                }
+                self.back_off(now.boot, retry_after);
+            }
+        }
+    }
+
+    /// Takes in the present record, from whichever source. Returns whether it changed.
+    pub(super) fn observe(&mut self, now: Now, stored: Option<Stored>) -> bool {
+        let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
+        let written = mine.and_then(|mine| self.write_of(&mine.record));
+        let mine_since = written.map(|write| write.sent);
+        // A create may be carried out late, when what others have created meanwhile was deleted: unseen, they may
+        // have renewed until then.
+        let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
+        let (is_mine, known) = (mine.is_some(), self.observed.is_some());
+        let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
+        let changed = match &mut self.observed {
+            Some(observed) => observed.update(now, stored.clone(), out_of_turn),
+            none => {
+                let fallback = self.config.timing.lease_duration();
+                *none = Some(ObservedRecord::first(now, stored.clone(), fallback));
+                true
+            }
+        };
+        if changed {
+            let acquired = match (&before, &stored) {
+                (Some(before), Some(stored)) => {
+                    stored.record.lease_transitions.saturating_sub(before.lease_transitions)
+                }
+                _ => 0,
+            };
+            let contenders = stored.as_ref().and_then(|stored| stored.record.contenders);
+            let free_at_first = !known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
+            self.claims.note_change(contenders, acquired, free_at_first, &mut self.random);
+        }
+        let displaced = self.observed.as_ref().is_some_and(ObservedRecord::is_displaced);
+        match &mut self.phase {
+            ElectionPhase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
+                // With half of the renew deadline gone, a fresh claim comes first.
+                (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
+                    self.start_leading(sent, stored);
+                }
+                (_, stored) if changed && !is_mine => {
+                    self.notify_of_change(before, stored.map(|stored| stored.record), known, now);
+                }
+                _ => {}
+            },
+            ElectionPhase::Holding { lost: true, .. } => {}
+            ElectionPhase::Holding { tenure, lost, record } => {
+                self.timers.stop(Timer::Send);
+                match stored {
+                    Some(stored) if is_mine => {
+                        if is_edited(&stored.record, record) {
+                            self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
+                        }
+                        if let Some(sent) = mine_since.filter(|sent| *sent > tenure.renewal_sent_at) {
+                            *tenure = Tenure::of_renewal(sent, &self.config.timing);
+                            self.actions.push(ElectionAction::Extend(*tenure));
+                        }
+                        self.timers.set(Timer::Send, tenure.renewal_sent_at + self.config.timing.retry_period());
+                    }
+                    Some(Stored { record, .. }) if is_held_by_another(&record, &self.config.run) => {
+                        *lost = true;
+                        self.actions.push(ElectionAction::Lose { holder: record.holder_identity });
+                    }
+                    _ => self.actions.push(ElectionAction::Notify(ElectionNotice::Restoring)),
+                }
+            }
+            ElectionPhase::Releasing { .. } => self.timers.stop(Timer::Send),
+            ElectionPhase::Finished => {}
+        }
+        self.forget_settled_writes();
+        self.check_step_down();
+        changed
+    }
+
+    /// Passes on a request to step down. It counts only in a record that is this run's own: what anybody else made of
+    /// the record is dealt with first.
+    fn check_step_down(&mut self) {
+        let record = self.observed.as_ref().and_then(ObservedRecord::record);
+        let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
+        if asked && matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) && !self.step_down_requested {
+            self.step_down_requested = true;
+            self.actions.push(ElectionAction::StepDown);
+        }
+    }
+
+    fn start_leading(&mut self, sent: Instant, stored: Stored) {
+        let tenure = Tenure::of_renewal(sent, &self.config.timing);
+        self.stop_watching();
+        // A read that began before this was known may tell of the time before it.
+        self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
+        self.claiming = false;
+        self.timers.set(Timer::Send, sent + self.config.timing.retry_period());
+        let (Version { uid, resource_version }, transitions) = (stored.version, stored.record.lease_transitions);
+        let leadership = Leadership { tenure, uid, resource_version, transitions };
+        self.actions.push(ElectionAction::StartLeading(leadership));
+        self.phase = ElectionPhase::Holding { tenure, record: stored.record, lost: false };
+    }
+
+    /// Drops the writes that can no longer be carried out: the version they replace has been replaced.
+    fn forget_settled_writes(&mut self) {
+        let present = self.observed_version().cloned();
+        self.unconfirmed_writes.retain(|write| write.base == present);
+    }
+
+    fn notify_of_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
+        let takeable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::takeable_at);
+        let does_not_wait = self.config.wait == Some(Duration::ZERO);
+        let notice = match after {
+            Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
+                if known && does_not_wait {
+                    // A holder that renews, or has just acquired the lock, is alive.
+                    return self.stop_waiting(now, Outcome::NotAcquired);
+                }
+                if before.is_some_and(|before| before.holder_identity == holder) {
+                    return;
+                }
+                ElectionNotice::Held { holder, since, lease_duration: takeable_at.since(now.boot) }
+            }
+            Some(record) if record.due().is_some_and(|due| due > now.wall) => {
+                let not_before = record.due().unwrap_or_default();
+                self.actions.push(ElectionAction::Notify(ElectionNotice::NotDue { not_before }));
+                if does_not_wait {
+                    self.stop_waiting(now, Outcome::NotAcquired);
+                }
+                return;
+            }
+            _ if takeable_at > now.boot => ElectionNotice::Displaced,
+            Some(_) => match before.filter(Record::is_held) {
+                Some(Record { holder_identity: holder, .. }) => ElectionNotice::Released { holder },
+                None => return,
+            },
+            None => return,
+        };
+        self.actions.push(ElectionAction::Notify(notice));
+    }
+
+    /// Returns the write of this run that made this record.
+    fn write_of(&self, record: &Record) -> Option<&Write> {
+        let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
+        self.unconfirmed_writes.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
+    }
+
+    pub(super) fn observed_version(&self) -> Option<&Version> {
+        Some(&self.observed.as_ref()?.stored.as_ref()?.version)
+    }
+}
+
+/// Returns whether somebody changed in a record of this run what no renewal changes.
+fn is_edited(present: &Record, written: &Record) -> bool {
+    let Record { renew_time, run, step_down, .. } = present.clone();
+    Record { renew_time, run, step_down, ..written.clone() } != *present
+}
+
+/// Returns whether a record that is not this run's names another holder, rather than none.
+fn is_held_by_another(record: &Record, run: &RunId) -> bool {
+    !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
+}

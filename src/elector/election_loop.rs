@@ -1,0 +1,303 @@
+//! The election's loop: carries out over a lock what the state machine returns.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
+use jiff::Timestamp;
+use leaderrun_core::election::{
+    CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, ElectionNotice, Leadership, Now, Outcome,
+    Reply, Request, WatchEvent,
+};
+use leaderrun_core::elector::ElectionReport;
+use leaderrun_core::updates::Update;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::complaints::{Access, Complaints};
+use super::election_thread::{ElectionOrder, MainThread};
+use super::journal;
+use super::observations::Observations;
+use crate::lock::kubernetes::ClusterOptions;
+use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
+use crate::process::clock::{self, Timer};
+use crate::process::deadline::RUN_VARIABLE;
+use crate::process::readable::Readable;
+use crate::telemetry::state::Observer;
+
+/// What is left of a wait that opening the lock has used up; zero would mean something else.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
+/// How much longer than its own timeouts opening a lock may take: inner timeouts fire first.
+const OPEN_SLACK: Duration = Duration::from_secs(1);
+
+/// How many watch events are handed in with one step.
+const MAX_WATCH_EVENTS: usize = 16;
+
+/// Takes part in the election for a lock until it is over.
+///
+/// # Errors
+/// When the lock cannot be opened, or the kernel refuses what everything depends on.
+pub async fn run(
+    name: LockName,
+    cluster: ClusterOptions,
+    mut config: ElectionConfig,
+    main_thread: &MainThread,
+    inbox: UnboundedReceiver<ElectionOrder>,
+    observer: &Observer,
+) -> anyhow::Result<Outcome> {
+    observer.tell(Update::ActsBy(Some(clock::now() + lock::OPEN)));
+    let began = clock::now();
+    let Some((lock, name)) = open(name, cluster, &config).await? else { return Ok(Outcome::Unreachable) };
+    // Not where it is zero, which means not to queue.
+    if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
+        *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
+    }
+    observer.tell(Update::Lock(name.to_string()));
+    journal::waiting(&name, &config);
+    let environment = vec![
+        ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
+        ("LEADERRUN_HOLDER".to_owned(), config.identity.clone()),
+        (RUN_VARIABLE.to_owned(), config.run.to_string()),
+    ];
+    let identity = config.identity.clone();
+    let election_loop = ElectionLoop {
+        lock: &*lock,
+        name,
+        identity,
+        election: Election::new(config, now(), fastrand::u64(..)),
+        inbox,
+        timer: Readable::new(Timer::new()?)?,
+        request: None,
+        watch: None,
+        observations: Observations::new(observer.clone()),
+        environment,
+        complaints: Complaints::default(),
+        watch_complaint: None,
+        watch_failure: None,
+        last_notice: None,
+    };
+    election_loop.run(main_thread).await
+}
+
+/// Opens the lock, however long it takes, unless the wait for the lock is limited; that it takes long is logged.
+async fn open(
+    name: LockName,
+    cluster: ClusterOptions,
+    config: &ElectionConfig,
+) -> anyhow::Result<Option<(Box<dyn Lock>, LockName)>> {
+    let mut opening = pin!(lock::open(name.clone(), cluster, config.timing.attempt(), &config.run));
+    let slow_after = lock::OPEN + OPEN_SLACK;
+    if let Ok(opened) = timeout(slow_after, &mut opening).await {
+        return opened.map(Some);
+    }
+    journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
+    match config.wait {
+        None => opening.await.map(Some),
+        Some(wait) => timeout(wait.saturating_sub(slow_after), opening).await.ok().transpose(),
+    }
+}
+
+struct ElectionLoop<'a> {
+    lock: &'a dyn Lock,
+    name: LockName,
+    identity: String,
+    election: Election,
+    inbox: UnboundedReceiver<ElectionOrder>,
+    timer: Readable<Timer>,
+    request: Option<(Access, BoxFuture<'a, Result<Reply, LockError>>)>,
+    watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
+    observations: Observations,
+    environment: Vec<(String, String)>,
+    complaints: Complaints,
+    watch_complaint: Option<String>,
+    /// Why the watch broke, if that was not logged.
+    watch_failure: Option<String>,
+    last_notice: Option<ElectionNotice>,
+}
+
+impl<'a> ElectionLoop<'a> {
+    async fn run(mut self, main_thread: &MainThread) -> anyhow::Result<Outcome> {
+        let mut inputs = ElectionInputs::default();
+        loop {
+            for action in self.election.step(now(), inputs) {
+                if let Some(outcome) = self.act(action, main_thread) {
+                    return Ok(outcome);
+                }
+            }
+            self.observations.stepped(&self.election);
+            self.timer.get().set(self.election.next_timeout())?;
+            inputs = poll_fn(|context| self.poll_inputs(context)).await?;
+        }
+    }
+
+    /// Returns everything that has arrived, as soon as there is anything or the next timeout has passed.
+    fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<io::Result<ElectionInputs>> {
+        let mut inputs = ElectionInputs::default();
+        while let Poll::Ready(Some(order)) = self.inbox.poll_recv(context) {
+            match order {
+                ElectionOrder::CommandGone { succeeded } => {
+                    self.observations.stopped_leading();
+                    inputs.command_gone = Some(CommandGone { succeeded });
+                }
+                ElectionOrder::Stop => inputs.stop = true,
+            }
+        }
+        if let Some((access, request)) = &mut self.request
+            && let Poll::Ready(answer) = request.poll_unpin(context)
+        {
+            let access = *access;
+            self.request = None;
+            self.observations.answered(&answer);
+            inputs.reply = Some(self.reply(access, answer));
+        }
+        while inputs.watch_events.len() < MAX_WATCH_EVENTS
+            && let Some(watch) = &mut self.watch
+            && let Poll::Ready(event) = watch.poll_next_unpin(context)
+        {
+            let event = self.watch_event(event);
+            inputs.watch_events.push(event);
+        }
+        match self.timer.poll_ready(context) {
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(inputs)),
+            Poll::Pending if inputs != ElectionInputs::default() => Poll::Ready(Ok(inputs)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Carries out an action, and returns the outcome when it was the last one.
+    fn act(&mut self, action: ElectionAction, main_thread: &MainThread) -> Option<Outcome> {
+        match action {
+            ElectionAction::Send(request) => {
+                if let Some((access, _)) = self.request {
+                    self.complain(access, format!("{} does not answer; trying again", self.name));
+                }
+                debug!(?request, "sending");
+                self.observations.sending(&request);
+                self.request = Some(send(self.lock, request));
+            }
+            ElectionAction::Watch(from) => {
+                self.observations.watching();
+                self.watch = Some(self.lock.watch(from));
+            }
+            ElectionAction::Unwatch => self.watch = None,
+            // Nobody waits for these two, and the claim itself is more urgent.
+            ElectionAction::Claiming => main_thread.send_without_waking(ElectionReport::Claiming),
+            ElectionAction::ClaimFailed => main_thread.send_without_waking(ElectionReport::ClaimFailed),
+            ElectionAction::StartLeading(leadership) => self.start_leading(leadership, main_thread),
+            ElectionAction::Extend(tenure) => {
+                // Repeated edits by others are logged again.
+                self.last_notice = None;
+                self.observations.held(tenure);
+                main_thread.send(ElectionReport::Extend(tenure));
+            }
+            ElectionAction::StepDown => {
+                journal::step_down(&self.name);
+                main_thread.send(ElectionReport::StepDown);
+            }
+            ElectionAction::Lose { holder } => {
+                main_thread.send(ElectionReport::Lose);
+                journal::taken(&self.name, &self.identity, &holder);
+            }
+            ElectionAction::Notify(notice) => self.notify(notice),
+            ElectionAction::Finish(outcome) => return Some(outcome),
+        }
+        None
+    }
+
+    fn start_leading(&mut self, leadership: Leadership, main_thread: &MainThread) {
+        let Leadership { tenure, uid, resource_version, transitions } = leadership;
+        let fencing_token = self.lock.fencing_token(&resource_version);
+        let mut environment = self.environment.clone();
+        environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
+        environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token.clone()));
+        // Before anything else: the start of the command waits for it.
+        main_thread.send(ElectionReport::StartLeading { tenure, environment });
+        journal::leading(&self.name, &fencing_token);
+        self.observations.acquired(fencing_token, self.lock.uids(&uid));
+        self.observations.held(tenure);
+    }
+
+    fn notify(&mut self, notice: ElectionNotice) {
+        if self.last_notice.as_ref() != Some(&notice) {
+            match notice {
+                ElectionNotice::Polling => journal::polling(&self.name, self.watch_failure.take()),
+                _ => journal::election(&self.name, &notice),
+            }
+            self.last_notice = Some(notice);
+        }
+    }
+
+    fn complain(&mut self, access: Access, complaint: String) {
+        if self.complaints.failed(clock::now(), access, &complaint) {
+            journal::trouble(&self.name, &complaint);
+        }
+    }
+
+    /// Returns what an answer means for the election.
+    fn reply(&mut self, access: Access, answer: Result<Reply, LockError>) -> Reply {
+        let error = match answer {
+            Ok(reply) => {
+                if self.complaints.answered(access) {
+                    journal::answers_again(&self.name);
+                }
+                return reply;
+            }
+            Err(error) => error,
+        };
+        if error.kind != LockErrorKind::Conflict {
+            self.complain(access, error.explained());
+        }
+        let retry_after = error.retry_after;
+        match error.kind {
+            LockErrorKind::Conflict => Reply::Conflict,
+            LockErrorKind::Forbidden | LockErrorKind::Refused => Reply::Refused { retry_after },
+            LockErrorKind::Unknown => Reply::Unknown { retry_after },
+        }
+    }
+
+    /// Returns what an item of the watch means for the election; a watch that has ended is dropped.
+    fn watch_event(&mut self, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
+        let event = match event {
+            Some(Ok(event)) if event != WatchEvent::Ended => return event,
+            None | Some(Ok(_)) => WatchEvent::Ended,
+            Some(Err(error)) => {
+                debug!("{error}");
+                if error.kind == LockErrorKind::Forbidden {
+                    let complaint = error.explained();
+                    if self.watch_complaint.as_ref() != Some(&complaint) {
+                        journal::trouble(&self.name, &complaint);
+                        self.watch_complaint = Some(complaint);
+                    }
+                    WatchEvent::Forbidden
+                } else {
+                    self.watch_failure = Some(error.message);
+                    WatchEvent::Broken
+                }
+            }
+        };
+        self.watch = None;
+        event
+    }
+}
+
+fn send(lock: &dyn Lock, request: Request) -> (Access, BoxFuture<'_, Result<Reply, LockError>>) {
+    match request {
+        Request::Get => (Access::Read, lock.get().map_ok(Reply::Read).boxed()),
+        Request::Create(record) => (Access::Write, lock.create(record).map_ok(Reply::Written).boxed()),
+        Request::Update(version, record) => {
+            (Access::Write, lock.update(version, record).map_ok(Reply::Written).boxed())
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { boot: clock::now(), wall: Timestamp::now() }
+}

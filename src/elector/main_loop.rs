@@ -1,0 +1,224 @@
+//! The elector's main loop: relays signals, passes the tenure on, and kills as a last resort when the supervisor dies
+//! or freezes. It waits for nothing but its descriptors.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
+use leaderrun_core::messages::{End, Order, Report};
+use leaderrun_core::signal::is_termination_signal;
+use leaderrun_core::updates::Update;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+
+use super::election_thread::{ElectionOrder, ElectionThread};
+use super::journal;
+use crate::channel::ElectorEnd;
+use crate::exit;
+use crate::process::clock::{self, Timer};
+use crate::process::kill::Kill;
+use crate::process::pidfd::PidFd;
+use crate::process::signals::{Inherited, Signals};
+use crate::process::terminal::Terminal;
+use crate::process::tree;
+use crate::telemetry::state::Observer;
+
+/// How long the end waits for the supervisor's death, milliseconds.
+const SUPERVISOR_EXIT_TIMEOUT: u16 = 1000;
+
+/// The elector's main thread.
+pub struct MainLoop {
+    elector: Elector,
+    channel: ElectorEnd,
+    supervisor: PidFd,
+    supervisor_gone: bool,
+    election: ElectionThread,
+    signals: Signals,
+    inherited: Inherited,
+    timer: Timer,
+    observer: Observer,
+    /// Becomes readable when traffic was routed away from a command that is to end; none where none is routed.
+    withdrawn: Option<Arc<EventFd>>,
+    terminal: Option<Terminal>,
+    kill: Option<Kill>,
+}
+
+impl MainLoop {
+    /// Creates the loop of an elector whose supervisor has nothing to do yet.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor.
+    pub fn new(
+        channel: ElectorEnd,
+        supervisor: PidFd,
+        election: ElectionThread,
+        inherited: Inherited,
+        elector: Elector,
+        observer: Observer,
+        withdrawn: Option<Arc<EventFd>>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            elector,
+            channel,
+            supervisor,
+            supervisor_gone: false,
+            election,
+            signals: Signals::all()?,
+            inherited,
+            timer: Timer::new()?,
+            observer,
+            withdrawn,
+            terminal: None,
+            kill: None,
+        })
+    }
+
+    /// Runs until everything has come to an end, and returns how leaderrun ends.
+    ///
+    /// # Errors
+    /// When the kernel refuses what everything depends on. The supervisor is left alone then, and holds the command to
+    /// the time that was bought.
+    pub fn run(mut self) -> io::Result<Ending> {
+        let ending = loop {
+            let inputs = self.inputs();
+            let actions = self.elector.step(clock::now(), inputs);
+            if let Some(ending) = actions.into_iter().find_map(|action| self.act(action)) {
+                break ending;
+            }
+            self.wait()?;
+        };
+        // It has nothing to do and nothing below it.
+        let _ = self.supervisor.signal(Signal::SIGKILL);
+        let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
+        tree::reap();
+        Ok(ending)
+    }
+
+    /// Returns everything that has arrived.
+    fn inputs(&mut self) -> ElectorInputs {
+        // Looked at before the reports: a supervisor may have died with its last report unread.
+        let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
+        self.supervisor_gone |= supervisor_died;
+        ElectorInputs {
+            reports: self.reports(),
+            election: self.election.reports(),
+            supervisor_died,
+            withdrawn: self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.read().is_ok()),
+            signals: self.signals(),
+            tree_empty: self.reap(),
+        }
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let reports = self.channel.receive();
+        for report in &reports {
+            match report {
+                Report::Started { pid } => {
+                    journal::started(*pid);
+                    self.observer.tell(Update::CommandStarted);
+                }
+                Report::Notice(notice) => journal::supervisor(notice),
+                Report::Enforcing(_) | Report::Gone(_) => {}
+            }
+        }
+        reports
+    }
+
+    fn signals(&self) -> Vec<i32> {
+        let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);
+        self.signals.receive().into_iter().filter(|signal| !is_ignored(*signal)).collect()
+    }
+
+    /// Reaps every dead child, and returns whether there is no child left.
+    fn reap(&mut self) -> bool {
+        let reaped = tree::reap();
+        if let Some(kill) = self.kill.as_mut().filter(|_| !reaped.ended.is_empty()) {
+            kill.handle_ended(clock::now());
+        }
+        if reaped.none_left
+            && self.kill.take().is_some()
+            && let Some(terminal) = self.terminal.take()
+        {
+            terminal.take_back();
+        }
+        reaped.none_left
+    }
+
+    /// Carries out an action, and returns how leaderrun ends when it was the last one.
+    fn act(&mut self, action: ElectorAction) -> Option<Ending> {
+        match action {
+            ElectorAction::Order(order) => self.order(&order),
+            ElectorAction::CommandGone { succeeded } => {
+                self.election.order(ElectionOrder::CommandGone { succeeded });
+            }
+            ElectorAction::StopElection => self.election.order(ElectionOrder::Stop),
+            ElectorAction::KillAll(failure) => self.kill_all(failure),
+            ElectorAction::Notify(notice) => self.notify(notice),
+            ElectorAction::Exit(ending) => return Some(ending),
+        }
+        None
+    }
+
+    /// Sends an order. One that the supervisor does not take is lost: its time then runs out.
+    fn order(&mut self, order: &Order) {
+        if let Order::Start { .. } = order {
+            self.terminal = Terminal::of_foreground_job(getpid());
+        }
+        let _ = self.channel.send(order);
+    }
+
+    fn kill_all(&mut self, failure: SupervisorFailure) {
+        let _ = self.supervisor.signal(Signal::SIGKILL);
+        self.kill = Some(Kill::begin(clock::now()));
+        self.kill_children();
+        journal::last_resort(failure);
+    }
+
+    fn kill_children(&mut self) {
+        if let Some(refused) = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now())) {
+            journal::cannot_kill(&refused);
+        }
+    }
+
+    fn notify(&self, notice: ElectorNotice) {
+        journal::elector(&notice);
+        self.observer.tell(match notice {
+            ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
+            ElectorNotice::Lost(loss) => Update::Lost(loss),
+            ElectorNotice::Terminating => Update::Terminating,
+            ElectorNotice::CommandEnded(End::Exited(status)) => Update::CommandEnded(status.to_string()),
+            ElectorNotice::CommandEnded(End::Signaled(signal)) => {
+                Update::CommandEnded(exit::of_signal(signal).to_string())
+            }
+            ElectorNotice::CommandGone => Update::CommandGone,
+            _ => return,
+        });
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let next_round = self.kill.as_ref().map(Kill::next_round);
+        self.timer.set(self.elector.next_timeout().into_iter().chain(next_round).min())?;
+        let mut descriptors = vec![
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.election.as_fd(), PollFlags::POLLIN),
+        ];
+        if !self.supervisor_gone {
+            descriptors.push(PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN));
+            descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
+        }
+        descriptors.extend(self.withdrawn.as_ref().map(|withdrawn| PollFd::new(withdrawn.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if next_round.is_some_and(|at| clock::now() >= at) {
+            self.kill_children();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! The supervisor's main loop.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
+use leaderrun_core::signal::is_termination_signal;
+use leaderrun_core::supervisor::{StartResult, Supervisor, SupervisorAction, SupervisorInputs};
+use leaderrun_core::tenure::Tenure;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, setpgid};
+
+use super::SupervisorConfig;
+use super::spawn::{self, Exec, Program, Spawned};
+use crate::channel::SupervisorEnd;
+use crate::process::clock::{self, Timer};
+use crate::process::deadline::{self, Deadline};
+use crate::process::kill::Kill;
+use crate::process::pidfd::PidFd;
+use crate::process::signals::{Inherited, Signals};
+use crate::process::terminal::Terminal;
+use crate::process::tree::{self, Ended};
+use crate::telemetry::log::printable;
+
+/// How often it is checked whether a command that waits for the terminal may have it.
+const TERMINAL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The only thread of the supervisor.
+pub struct MainLoop {
+    config: SupervisorConfig,
+    program: Program,
+    supervisor: Supervisor,
+    channel: SupervisorEnd,
+    elector: PidFd,
+    elector_gone: bool,
+    signals: Signals,
+    inherited: Inherited,
+    timer: Timer,
+    main: Option<Pid>,
+    exec: Option<Spawned>,
+    /// What became of the last start, for the next step.
+    start: Option<StartResult>,
+    /// How a command ended that could not be forked, for the next step.
+    not_forked: Option<End>,
+    /// What became of an exec that did not take place.
+    not_executed: Option<End>,
+    terminal: Option<Terminal>,
+    /// The command is stopped because it wants the terminal; when to check again.
+    awaits_terminal: Option<Instant>,
+    elector_pid: Pid,
+    kill: Option<Kill>,
+    /// For `leaderrun check`; none where the kernel gives none.
+    deadline: Option<Deadline>,
+    /// What the main process left running and has got SIGTERM; what is orphaned later gets it, too.
+    terminated_leftovers: Option<Vec<Pid>>,
+}
+
+impl MainLoop {
+    /// Creates the loop of a supervisor that has nothing to do yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses what everything depends on, or the elector is already dead.
+    pub fn new(
+        config: SupervisorConfig,
+        channel: SupervisorEnd,
+        elector: Pid,
+        inherited: Inherited,
+    ) -> io::Result<Self> {
+        let elector_fd = PidFd::open(elector)?;
+        if nix::unistd::getppid() != elector {
+            return Err(io::Error::other("the elector died before it could be watched"));
+        }
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        tree::adopt_orphans()?;
+        let deadline = Deadline::new(&config.run.to_string());
+        if let Err(reason) = &deadline {
+            let notice = SupervisorNotice::CheckUnavailable { reason: reason.to_string() };
+            let _ = channel.send(&Report::Notice(notice));
+        }
+        Ok(Self {
+            program: Program::new(&config.command).map_err(io::Error::other)?,
+            supervisor: Supervisor::new(config.stop_options.clone()),
+            config,
+            channel,
+            elector: elector_fd,
+            elector_gone: false,
+            signals: Signals::all()?,
+            inherited,
+            timer: Timer::new()?,
+            main: None,
+            exec: None,
+            start: None,
+            not_forked: None,
+            not_executed: None,
+            terminal: None,
+            awaits_terminal: None,
+            elector_pid: elector,
+            kill: None,
+            deadline: deadline.ok(),
+            terminated_leftovers: None,
+        })
+    }
+
+    /// Runs until the elector is dead and nothing of the command is left.
+    ///
+    /// # Errors
+    /// When the kernel refuses what everything depends on.
+    pub fn run(&mut self) -> io::Result<()> {
+        loop {
+            let inputs = self.inputs();
+            for action in self.supervisor.step(clock::now(), inputs) {
+                self.act(action);
+            }
+            if self.elector_gone && self.main.is_none() && self.start.is_none() {
+                return Ok(());
+            }
+            // What became of a start is handed in at once.
+            if self.start.is_none() {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// Returns everything that has arrived.
+    fn inputs(&mut self) -> SupervisorInputs {
+        let elector_died = !self.elector_gone && self.elector.is_dead();
+        self.elector_gone |= elector_died;
+        let orders = self.orders();
+        self.check_exec();
+        let (main_ended, tree_empty) = self.reap();
+        SupervisorInputs { start: self.start.take(), orders, elector_died, main_ended, tree_empty }
+    }
+
+    fn orders(&mut self) -> Vec<Order> {
+        let orders = self.channel.receive();
+        for order in &orders {
+            if let Order::Start { environment, .. } = order {
+                self.set_environment(environment.clone());
+            }
+        }
+        orders
+    }
+
+    fn set_environment(&mut self, mut added: Vec<(String, String)>) {
+        if let Some(deadline) = &self.deadline {
+            let number = deadline.as_fd().as_raw_fd();
+            added.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
+        }
+        self.program.set_environment(&self.config.own_variables, &added);
+    }
+
+    fn check_exec(&mut self) {
+        let Some(spawned) = &self.exec else { return };
+        match spawned.exec() {
+            Exec::Pending => return,
+            Exec::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
+            Exec::Failed(errno) => {
+                let errno = self.program.failure(errno);
+                self.notify(self.not_executed(errno.desc()));
+                self.not_executed = Some(End::NotExecuted(errno as i32));
+            }
+            Exec::TooLate => self.not_executed = Some(End::NotStarted),
+        }
+        self.exec = None;
+    }
+
+    /// Reaps every dead child. Returns how the main process ended, if it did, and whether no child is left.
+    fn reap(&mut self) -> (Option<End>, bool) {
+        if let Some(end) = self.not_forked.take() {
+            return (Some(end), true);
+        }
+        let reaped = tree::reap();
+        let mut main_ended = None;
+        for (pid, ended) in reaped.ended {
+            if let Some(kill) = &mut self.kill {
+                kill.handle_ended(clock::now());
+            }
+            if self.main == Some(pid) {
+                // Whatever it wrote into the exec pipe, it wrote before it died.
+                self.check_exec();
+                main_ended = Some(self.not_executed.take().unwrap_or(match ended {
+                    Ended::Exited(status) => End::Exited(status),
+                    Ended::Signaled(signal) => End::Signaled(signal),
+                }));
+            }
+        }
+        for (pid, signal) in reaped.stopped {
+            self.handle_stopped(pid, signal);
+        }
+        if !reaped.none_left && self.terminated_leftovers.is_some() {
+            self.terminate_leftovers();
+        }
+        (main_ended, reaped.none_left)
+    }
+
+    /// Continues a command that Ctrl-Z stopped. A leader cannot be suspended, since its lock would expire; and with
+    /// the foreground group stopped the terminal would listen to nobody.
+    fn handle_stopped(&mut self, pid: Pid, signal: i32) {
+        if self.main == Some(pid) && matches!(signal, libc::SIGTTIN | libc::SIGTTOU) {
+            return self.handle_awaited_terminal(pid);
+        }
+        let in_foreground = self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(pid));
+        if self.main == Some(pid) && signal == libc::SIGTSTP && in_foreground {
+            self.notify(SupervisorNotice::SuspendRefused);
+            spawn::signal_group(pid, libc::SIGCONT);
+        }
+    }
+
+    /// Handles a command that was stopped because it wants a terminal that is not its own. A shell's `fg` of a job that
+    /// runs sends no SIGCONT: by now leaderrun may be the foreground job.
+    fn handle_awaited_terminal(&mut self, main: Pid) {
+        self.take_foreground(main);
+        if self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(main)) {
+            self.awaits_terminal = None;
+            spawn::signal_group(main, libc::SIGCONT);
+            return;
+        }
+        if self.awaits_terminal.is_none() {
+            self.notify(SupervisorNotice::AwaitsTerminal);
+        }
+        self.awaits_terminal = Some(clock::now() + TERMINAL_CHECK_INTERVAL);
+    }
+
+    fn act(&mut self, action: SupervisorAction) {
+        match action {
+            SupervisorAction::SetHeldUntil(held_until) => {
+                if let Some(deadline) = &self.deadline {
+                    deadline.set(held_until);
+                }
+            }
+            SupervisorAction::Start(tenure) => self.start(tenure),
+            SupervisorAction::Signal(signal) => self.signal(signal),
+            SupervisorAction::Stop => {
+                let signal = self.config.stop_options.stop_signal;
+                self.signal(signal);
+                self.notify(SupervisorNotice::Stopping { signal });
+            }
+            SupervisorAction::TerminateLeftovers => {
+                self.terminated_leftovers = Some(Vec::new());
+                self.terminate_leftovers();
+            }
+            SupervisorAction::Kill(reason) => self.begin_kill(reason),
+            SupervisorAction::Report(Report::Gone(gone)) => self.report_gone(gone),
+            SupervisorAction::Report(report) => self.report(&report),
+        }
+    }
+
+    fn signal(&mut self, signal: i32) {
+        let Some(main) = self.main else { return };
+        if signal == libc::SIGCONT {
+            self.take_foreground(main);
+        }
+        spawn::signal_group(main, signal);
+        if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
+            // A stopped process takes no signal but SIGKILL until it is continued.
+            spawn::signal_group(main, libc::SIGCONT);
+        }
+    }
+
+    /// Makes the command's group the foreground group, if leaderrun is the foreground job: `fg` and `bg` continue it,
+    /// and by now it may be.
+    fn take_foreground(&mut self, main: Pid) {
+        if let Some(terminal) = Terminal::of_foreground_job(self.elector_pid) {
+            terminal.give_to(main);
+            self.terminal = Some(terminal);
+        }
+    }
+
+    fn start(&mut self, tenure: Tenure) {
+        if clock::now() >= tenure.stop {
+            self.start = Some(StartResult::TooLate);
+            return;
+        }
+        self.terminal = Terminal::of_foreground_job(self.elector_pid);
+        let deadline = self.deadline.as_ref().map(AsFd::as_fd);
+        self.start = Some(StartResult::Forked);
+        match spawn::spawn(&self.program, tenure, &self.inherited, self.terminal.as_ref(), deadline) {
+            Ok(spawned) => {
+                self.main = Some(spawned.pid);
+                self.exec = Some(spawned);
+            }
+            Err(error) => {
+                self.notify(self.not_executed(error.to_string()));
+                self.not_forked = Some(End::NotExecuted(error.raw_os_error().unwrap_or(libc::EAGAIN)));
+            }
+        }
+    }
+
+    /// Sends SIGTERM, once, to everything that has become our child since the main process ended.
+    fn terminate_leftovers(&mut self) {
+        let Some(terminated) = &mut self.terminated_leftovers else { return };
+        for child in tree::children().unwrap_or_default() {
+            if !terminated.contains(&child) {
+                terminated.push(child);
+                let _ = nix::sys::signal::kill(child, Signal::SIGTERM);
+                let _ = nix::sys::signal::kill(child, Signal::SIGCONT);
+            }
+        }
+    }
+
+    fn begin_kill(&mut self, reason: KillReason) {
+        self.terminated_leftovers = None;
+        // At one stroke, while the unreaped main process keeps its group's number from being used again.
+        if let Some(main) = self.main.filter(|_| self.supervisor.main_runs()) {
+            spawn::signal_group(main, libc::SIGKILL);
+        }
+        self.kill = Some(Kill::begin(clock::now()));
+        self.kill_children();
+        self.notify(SupervisorNotice::Killing { reason, processes: tree::names() });
+    }
+
+    fn kill_children(&mut self) {
+        let refused = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now()));
+        if let Some(refused) = refused {
+            self.notify(SupervisorNotice::CannotKill(refused));
+        }
+    }
+
+    fn report_gone(&mut self, gone: Gone) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.take_back();
+        }
+        self.main = None;
+        self.awaits_terminal = None;
+        self.kill = None;
+        self.terminated_leftovers = None;
+        self.report(&Report::Gone(gone));
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let next_round = self.kill.as_ref().map(Kill::next_round);
+        let next_timeout = self.supervisor.next_timeout();
+        self.timer.set(next_timeout.into_iter().chain(next_round).chain(self.awaits_terminal).min())?;
+        let mut descriptors = vec![
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        if !self.elector_gone {
+            descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
+            descriptors.push(PollFd::new(self.elector.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(exec) = &self.exec {
+            descriptors.push(PollFd::new(exec.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Only SIGCHLD matters, and every round looks at the children; other signals are for the elector.
+        self.signals.receive();
+        if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| clock::now() >= at)) {
+            self.handle_awaited_terminal(main);
+        }
+        if next_round.is_some_and(|at| clock::now() >= at) {
+            self.kill_children();
+        }
+        Ok(())
+    }
+
+    fn not_executed(&self, reason: impl Into<String>) -> SupervisorNotice {
+        let command = printable(&self.config.command[0].to_string_lossy());
+        SupervisorNotice::NotExecuted { command, reason: reason.into() }
+    }
+
+    fn notify(&self, notice: SupervisorNotice) {
+        self.report(&Report::Notice(notice));
+    }
+
+    /// Sends a report. One that cannot be sent is lost: an elector that does not listen is dealt with by its pidfd, or
+    /// finds out from ours.
+    fn report(&self, report: &Report) {
+        let _ = self.channel.send(report);
+    }
+}
