@@ -25,7 +25,7 @@ use tracing::debug;
 use super::complaints::{Access, Complaints};
 use super::journal;
 use super::observations::Observations;
-use crate::lock::kubernetes::ClusterOptions;
+use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
