@@ -11,18 +11,20 @@
 //!
 //! What else it does with a lock is in [`subcommands`].
 //!
-//! What the cluster is told of who leads is up to [`announce`].
+//! Traffic follows the leader by [`routing`]; [`events`] tells the cluster who leads.
 //!
-//! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `announce`, then `lock` and
-//! `channel`, then `process` and `telemetry`, and all of them import `leaderrun_core`.
+//! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `routing` and `events`, then `lock`,
+//! then `kubernetes` and `channel`, then `process` and `telemetry`, and all of them import `leaderrun_core`.
 
-pub mod announce;
 pub mod channel;
 pub mod cli;
 pub mod elector;
+pub mod events;
 pub mod exit;
+pub mod kubernetes;
 pub mod lock;
 pub mod process;
+pub mod routing;
 pub mod subcommands;
 pub mod supervisor;
 pub mod telemetry;

@@ -1,9 +1,9 @@
 //! The README's tables are those of the program.
 
 use leaderrun::cli;
-use leaderrun::lock::rbac::role;
-use leaderrun::lock::{Kind, ObjectName};
 use leaderrun::exit;
+use leaderrun::kubernetes::role;
+use leaderrun::lock::{self, Kind};
 
 const README: &str = include_str!("../README.md");
 
@@ -45,7 +45,7 @@ fn every_exit_status_has_its_row() {
 
 #[test]
 fn the_role_is_the_one_that_leaderrun_prints() {
-    let object = ObjectName { resource: Kind::Lease.resources().0, namespace: "default".into(), name: "my-job".into() };
-    let role = role(&object.namespace, &object.name, &object.rules());
+    let objects = Kind::Lease.objects("default", "my-job");
+    let role = role("default", "my-job", &lock::rules(&objects[0]));
     assert!(README.contains(&role), "README.md: the Role must be\n{role}");
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::announce::{
+use crate::lock::{LockName, check_name};
+use crate::routing::{
     LONGEST_LOCK, Label, PodLabel, Routing, RoutingTarget, Service, ServiceName, ServicePort, check_ports, is_reachable,
 };
-use crate::lock::{LockName, check_name};
 
 const ROUTING: &str = "Routing";
 

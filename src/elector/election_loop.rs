@@ -24,7 +24,7 @@ use super::complaints::{Access, Complaints};
 use super::election_thread::{ElectionOrder, MainThread};
 use super::journal;
 use super::observations::Observations;
-use crate::lock::kubernetes::ClusterOptions;
+use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;

@@ -15,8 +15,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::election_loop;
 use super::journal;
+use crate::kubernetes::ClusterOptions;
 use crate::lock::LockName;
-use crate::lock::kubernetes::ClusterOptions;
 use crate::telemetry::state::Observer;
 
 /// A thread for blocking calls stays once it is there: later there may be none to be had.

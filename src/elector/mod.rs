@@ -12,27 +12,33 @@ mod observations;
 pub mod rejoin;
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Context;
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::{Elector, Ending};
+use leaderrun_core::updates::Update;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
 use self::main_loop::MainLoop;
 use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
-use crate::announce::{Announcement, Announcer, Routing};
 use crate::channel::ElectorEnd;
+use crate::events::{Events, EventsConfig};
 use crate::exit;
+use crate::kubernetes::ClusterOptions;
 use crate::lock::LockName;
-use crate::lock::kubernetes::ClusterOptions;
 use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
+use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::{self, Counted, HttpAddress};
 use crate::telemetry::log::{self, Format};
 use crate::telemetry::state::{self, Observer, ReadyWhen, State};
+
+/// How long the end waits for traffic to be led away and for the last Event.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the elector has to know from the command line.
 #[derive(Debug)]
@@ -108,29 +114,45 @@ fn observed_main_loop(
 ) -> anyhow::Result<(Ending, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
     let (counts, counted) = counts(&config)?;
-    let announcer = announcer(&config)?;
-    let withdrawn = announcer.as_ref().and_then(Announcer::withdrawn);
-    let observer = announcer.as_ref().map(Announcer::observer).unwrap_or_default().and(counts);
+    let (router, events) = (router(&config)?, events(&config)?);
+    let withdrawn = router.as_ref().map(Router::withdrawn);
+    let observer = router.as_ref().map(Router::observer).unwrap_or_default();
+    let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(counts);
     let elector = Elector::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
-    let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer, withdrawn)?;
+    let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), withdrawn)?;
     let ending = main_loop.run();
-    announcer.into_iter().for_each(Announcer::finish);
+    observer.tell(Update::Exiting);
+    let until = clock::now() + FLUSH_TIMEOUT;
+    router.into_iter().for_each(|router| router.finish(until));
+    events.into_iter().for_each(|events| events.finish(until));
     Ok((ending?, counted.and_then(|counted| counted.get())))
 }
 
-/// Starts the thread that tells the cluster who leads, if the lock is in a cluster.
-fn announcer(config: &ElectorConfig) -> anyhow::Result<Option<Announcer>> {
+/// Starts what routes traffic to the leader, if that is asked for.
+fn router(config: &ElectorConfig) -> anyhow::Result<Option<Router>> {
     let ElectorConfig { lock, cluster, election, routing, .. } = config;
+    let (LockName::Objects { namespace, name, .. }, Some(routing)) = (lock, routing) else { return Ok(None) };
+    Ok(Some(Router::start(RouterConfig {
+        routing: routing.clone(),
+        namespace: namespace.clone(),
+        lock: name.clone(),
+        cluster: cluster.clone(),
+        timeout: election.timing.attempt(),
+    })?))
+}
+
+/// Starts what writes Events, if the lock is in a cluster.
+fn events(config: &ElectorConfig) -> anyhow::Result<Option<Events>> {
+    let ElectorConfig { lock, cluster, election, .. } = config;
     let LockName::Objects { kind, namespace, name } = lock else { return Ok(None) };
-    Ok(Some(Announcer::start(Announcement {
+    Ok(Some(Events::start(EventsConfig {
         kind: *kind,
         namespace: namespace.clone(),
         name: name.clone(),
         cluster: cluster.clone(),
         identity: election.identity.clone(),
-        timing: election.timing.clone(),
-        routing: routing.clone(),
+        timeout: election.timing.attempt(),
     })?))
 }
 

@@ -1,28 +1,27 @@
 //! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and
 //! fabric8's kubernetes-client keep it.
 //!
-//! Both have it as JSON, and differ: client-go says `leaseDurationSeconds`, a number, and reads times
-//! with any fraction of a second; fabric8 says `leaseDuration`, an ISO 8601 duration or a number of seconds,
-//! insists on it and on six digits of fraction, and leaves an empty holder out. Both spellings are read. Both are
-//! written, but for a record that has fabric8's alone: releases of it refuse what they do not know.
+//! Both write it as JSON, in different spellings. client-go has `leaseDurationSeconds`, a number, and reads times with
+//! any fraction of a second. fabric8 has `leaseDuration`, an ISO 8601 duration or a number of seconds; it insists on
+//! it and on six digits of fraction, and leaves an empty holder out. Both spellings are read. Both are written, except
+//! into a record that has fabric8's alone: releases of it refuse fields that they do not know.
 
 use jiff::{SignedDuration, Timestamp};
-use kube::api::DynamicObject;
 use leaderrun_core::record::Record;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::resource::Resource;
+use super::object::RecordFormat;
+use crate::kubernetes;
 
-/// Where client-go and fabric8 keep the record.
+/// The annotation in which client-go and fabric8 keep the record.
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// An Endpoints object.
-pub static ENDPOINTS: Resource =
-    Resource { group: "", kind: "Endpoints", plural: "endpoints", created_by_put: true, read, write };
+pub static ENDPOINTS: RecordFormat = RecordFormat { resource: &kubernetes::ENDPOINTS, read, write };
 
-/// A ConfigMap, which cannot be created by PUT.
-pub static CONFIGMAP: Resource =
-    Resource { group: "", kind: "ConfigMap", plural: "configmaps", created_by_put: false, read, write };
+/// A ConfigMap.
+pub static CONFIGMAP: RecordFormat = RecordFormat { resource: &kubernetes::CONFIG_MAPS, read, write };
 
 /// The record as the annotation has it.
 #[derive(Default, Serialize, Deserialize)]
@@ -32,22 +31,22 @@ struct Annotation {
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_duration_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    lease_duration: Option<SpelledDuration>,
+    lease_duration: Option<Fabric8Duration>,
     acquire_time: Option<String>,
     renew_time: Option<String>,
     leader_transitions: i64,
 }
 
-/// As fabric8 spells it.
+/// The lease duration in fabric8's spellings.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum SpelledDuration {
+enum Fabric8Duration {
     Iso(SignedDuration),
     Seconds(f64),
 }
 
-impl SpelledDuration {
-    /// Rounded up: a record never holds for less than its holder believes.
+impl Fabric8Duration {
+    /// Returns it in seconds, rounded up: a record never holds for less than its holder reckons with.
     fn seconds(&self) -> i64 {
         match self {
             Self::Iso(duration) => duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0)),
@@ -56,18 +55,17 @@ impl SpelledDuration {
     }
 }
 
-/// What the annotation has, if it is there.
-fn annotation(object: &DynamicObject) -> Result<Option<Annotation>, String> {
-    let annotations = object.metadata.annotations.as_ref();
-    let Some(text) = annotations.and_then(|annotations| annotations.get(LEADER_ANNOTATION)) else { return Ok(None) };
-    let refusal = |failure| format!("its annotation {LEADER_ANNOTATION} has no leader election record: {failure}");
-    serde_json::from_str(text).map(Some).map_err(refusal)
+/// Parses the annotation, if it is there.
+fn annotation(object: &Value) -> Result<Option<Annotation>, String> {
+    let Some(text) = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str() else { return Ok(None) };
+    let invalid = |reason| format!("its annotation {LEADER_ANNOTATION} has no leader election record: {reason}");
+    serde_json::from_str(text).map(Some).map_err(invalid)
 }
 
-fn read(object: &DynamicObject) -> Result<Record, String> {
+fn read(object: &Value) -> Result<Record, String> {
     let Some(annotation) = annotation(object)? else { return Ok(Record::default()) };
-    let spelled = annotation.lease_duration.map(|duration| duration.seconds());
-    let seconds = annotation.lease_duration_seconds.max(spelled).filter(|seconds| *seconds > 0);
+    let fabric8 = annotation.lease_duration.map(|duration| duration.seconds());
+    let seconds = annotation.lease_duration_seconds.max(fabric8).filter(|seconds| *seconds > 0);
     // A time that cannot be read is not left out: a renewal would look like the one before.
     let time = |text: Option<String>| match text {
         None => Ok(None),
@@ -86,7 +84,7 @@ fn read(object: &DynamicObject) -> Result<Record, String> {
     })
 }
 
-fn write(object: &mut DynamicObject, record: &Record) {
+fn write(object: &mut Value, record: &Record) {
     let time = |time: Option<Timestamp>| time.map(|time| format!("{time:.6}"));
     let seconds = record.lease_duration_seconds.map(i64::from);
     let present = annotation(object).ok().flatten();
@@ -95,39 +93,38 @@ fn write(object: &mut DynamicObject, record: &Record) {
     let annotation = Annotation {
         holder_identity: Some(record.holder_identity.clone()),
         lease_duration_seconds: seconds.filter(|_| !is_fabric8s),
-        lease_duration: seconds.map(SignedDuration::from_secs).map(SpelledDuration::Iso),
+        lease_duration: seconds.map(SignedDuration::from_secs).map(Fabric8Duration::Iso),
         acquire_time: time(record.acquire_time),
         renew_time: time(record.renew_time),
         leader_transitions: record.lease_transitions.into(),
     };
     let text = serde_json::to_string(&annotation).unwrap_or_default();
-    object.metadata.annotations.get_or_insert_default().insert(LEADER_ANNOTATION.to_owned(), text);
+    object["metadata"]["annotations"][LEADER_ANNOTATION] = text.into();
 }
 
 #[cfg(test)]
 mod tests {
-    use kube::api::ApiResource;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn object(annotation: Option<&str>) -> DynamicObject {
-        let resource = ApiResource {
-            group: String::new(),
-            version: "v1".into(),
-            api_version: "v1".into(),
-            kind: "ConfigMap".into(),
-            plural: "configmaps".into(),
-        };
-        let mut object = DynamicObject::new("x", &resource);
-        object.metadata.annotations = annotation.map(|text| [(LEADER_ANNOTATION.to_owned(), text.to_owned())].into());
-        object
+    fn object(annotation: Option<&str>) -> Value {
+        match annotation {
+            None => json!({ "metadata": { "name": "x" } }),
+            Some(text) => json!({ "metadata": { "name": "x", "annotations": { LEADER_ANNOTATION: text } } }),
+        }
+    }
+
+    /// The annotation of an object, parsed as JSON.
+    fn parsed(object: &Value) -> Value {
+        let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation");
+        serde_json::from_str(text).expect("which is JSON")
     }
 
     fn written(record: &Record) -> Value {
         let mut object = object(None);
         write(&mut object, record);
-        serde_json::from_str(&object.metadata.annotations.unwrap()[LEADER_ANNOTATION]).unwrap()
+        parsed(&object)
     }
 
     #[test]
@@ -161,8 +158,7 @@ mod tests {
             let record = read(&object).unwrap();
             assert_eq!(record.lease_duration_seconds, Some(15));
             write(&mut object, &record);
-            let written: Value =
-                serde_json::from_str(&object.metadata.annotations.unwrap()[LEADER_ANNOTATION]).unwrap();
+            let written = parsed(&object);
             assert_eq!((&written["leaseDuration"], &written["leaseDurationSeconds"]), (&json!("PT15S"), &Value::Null));
         }
     }

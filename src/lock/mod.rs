@@ -3,14 +3,10 @@
 mod annotation;
 mod both;
 mod file;
-pub mod kubernetes;
 mod lease;
 mod name;
 mod object;
 mod open;
-pub mod rbac;
-pub mod resource;
-mod response_limit;
 
 use std::fmt;
 use std::time::Duration;
@@ -23,10 +19,8 @@ use leaderrun_core::record::{Record, Stored, Version};
 pub use self::both::BothLocks;
 pub use self::file::FileLock;
 pub use self::name::{Kind, LockName, check_label, check_name};
-pub use self::object::ObjectLock;
+pub use self::object::{ObjectLock, rules};
 pub use self::open::{OPEN, open};
-pub use self::rbac::{Rule, collection_path};
-pub use self::resource::ObjectName;
 
 /// A place where a record is stored, with compare-and-swap and change notification.
 ///

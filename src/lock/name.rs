@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use super::annotation::{CONFIGMAP, ENDPOINTS};
 use super::lease::LEASE;
-use super::resource::{ObjectName, Resource};
+use super::object::RecordFormat;
+use crate::kubernetes::ObjectName;
 
 /// A lock as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +44,8 @@ impl Kind {
         }
     }
 
-    /// Where the record is, and where else.
-    pub fn resources(self) -> (&'static Resource, Option<&'static Resource>) {
+    /// The kind of object that the record is in, and the second one for a lock in two objects.
+    pub fn formats(self) -> (&'static RecordFormat, Option<&'static RecordFormat>) {
         match self {
             Self::Lease => (&LEASE, None),
             Self::Endpoints => (&ENDPOINTS, None),
@@ -56,11 +57,14 @@ impl Kind {
 
     /// The objects that a lock of this kind is in.
     pub fn objects(self, namespace: &str, name: &str) -> Vec<ObjectName> {
-        let (first, second) = self.resources();
-        let resources = [Some(first), second].into_iter().flatten();
-        resources
-            .map(|resource| ObjectName { resource, namespace: namespace.to_owned(), name: name.to_owned() })
-            .collect()
+        let (first, second) = self.formats();
+        let formats = [Some(first), second].into_iter().flatten();
+        let object = |format: &RecordFormat| ObjectName {
+            resource: format.resource,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        formats.map(object).collect()
     }
 }
 

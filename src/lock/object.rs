@@ -2,92 +2,121 @@
 
 use std::sync::Mutex;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{FutureExt, TryStreamExt};
-use kube::api::{Api, ApiResource, DynamicObject, PostParams, WatchEvent as KubeEvent, WatchParams};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{
     CONTENDERS_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
 };
+use serde_json::{Value, json};
 
-use super::kubernetes::Cluster;
-use super::resource::{ObjectName, Resource, Verb, error, expired};
 use super::{Lock, LockError, LockErrorKind};
+use crate::kubernetes::{self, Cluster, Collection, ErrorKind, ObjectEvent, ObjectName, Resource, Rule, Verb, role};
+use crate::telemetry::log::printable;
 
-/// How long the server keeps a watch open: the longest that kube allows.
-const WATCH_SECONDS: u32 = 290;
-
-/// A resourceVersion that no object has: it is etcd's own, before anything is stored.
+/// A resourceVersion that no object has: etcd's own, before anything is stored.
 const NO_OBJECTS_VERSION: &str = "1";
+
+/// Where in objects of one kind the record is.
+#[derive(Debug)]
+pub struct RecordFormat {
+    pub resource: &'static Resource,
+    /// Reads the record of an object, without leaderrun's annotations. A record is free where there is none.
+    pub read: fn(&Value) -> Result<Record, String>,
+    /// Puts a record into an object and leaves everything else there as it is.
+    pub write: fn(&mut Value, &Record),
+}
+
+/// Returns the rights that a candidate needs on an object that its record is in.
+pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule> {
+    let name = Some(name.clone());
+    if resource.created_by_put {
+        return vec![resource.rule(namespace, name, &[Verb::Get, Verb::Create, Verb::Update, Verb::Watch])];
+    }
+    // RBAC cannot restrict a POST by name. The right is not needed where the object was created beforehand.
+    vec![
+        resource.rule(namespace, name, &[Verb::Get, Verb::Update, Verb::Watch]),
+        resource.rule(namespace, None, &[Verb::Create]),
+    ]
+}
 
 /// The record in one object.
 pub struct ObjectLock {
-    cluster: Cluster,
-    object: ObjectName,
-    /// The object last seen: a write keeps what is not ours in it.
-    seen: Mutex<Option<DynamicObject>>,
+    format: &'static RecordFormat,
+    objects: Collection,
+    name: ObjectName,
+    /// The object last seen. A write keeps what is not ours in it.
+    seen: Mutex<Option<Value>>,
 }
 
 impl ObjectLock {
-    /// The record in that object. Nothing is asked of the API server yet.
-    pub fn new(cluster: Cluster, object: ObjectName) -> Self {
-        Self { cluster, object, seen: Mutex::new(None) }
-    }
-
-    fn api(&self, client: kube::Client) -> Api<DynamicObject> {
-        let ObjectName { resource, namespace, .. } = &self.object;
-        Api::namespaced_with(client, namespace, &api_resource(resource))
+    /// Returns the record in the object of that name. Nothing is asked of the API server yet.
+    pub fn new(cluster: &Cluster, format: &'static RecordFormat, namespace: &str, name: &str) -> Self {
+        let objects = Collection::new(cluster, format.resource, namespace);
+        let name = ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
+        Self { format, objects, name, seen: Mutex::new(None) }
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
-        let found = self.api(self.cluster.requests()).get_opt(&self.object.name).await;
-        let found = found.map_err(|failure| self.object.error(Verb::Get, failure))?;
+        let found = self.objects.get(&self.name.name).await;
+        let found = found.map_err(|error| self.error(error))?;
         found.map(|object| self.note(object)).transpose()
     }
 
-    async fn make(&self, record: Record) -> Result<Stored, LockError> {
-        let ObjectName { resource, namespace, name } = &self.object;
-        let object = DynamicObject::new(name, &api_resource(resource)).within(namespace);
-        let mut object = filled(resource, object, &record);
-        let api = self.api(self.cluster.requests());
-        let made = match resource.created_by_put {
-            // A PUT creates where nothing is. What is there has another version than any that was ever given
-            // to it, and is left alone; without a version a PUT would replace some kinds of objects blindly.
-            true => {
-                object.metadata.resource_version = Some(NO_OBJECTS_VERSION.to_owned());
-                api.replace(name, &PostParams::default(), &object).await
-            }
-            false => api.create(&PostParams::default(), &object).await,
+    async fn create_object(&self, record: Record) -> Result<Stored, LockError> {
+        let ObjectName { resource, namespace, name } = &self.name;
+        let mut object = json!({
+            "apiVersion": resource.api_version(),
+            "kind": resource.kind,
+            "metadata": { "name": name, "namespace": namespace },
+        });
+        self.put_record(&mut object, &record);
+        let created = if resource.created_by_put {
+            // A PUT creates where nothing is. An object that exists never had this version, so it is left alone;
+            // without a version a PUT would replace some kinds of objects blindly.
+            object["metadata"]["resourceVersion"] = NO_OBJECTS_VERSION.into();
+            self.objects.create_by_put(name, &object).await
+        } else {
+            self.objects.create(name, &object).await
         };
-        self.note(made.map_err(|failure| self.object.error(Verb::Create, failure))?)
+        self.note(created.map_err(|error| self.error(error))?)
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
-        // What was seen since has another version, and the server would say the same.
-        let Some(seen) = self.seen_with(&version) else {
+        // An object seen since has another version, and the server would say the same.
+        let Some(mut object) = self.seen_with(&version) else {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };
-        let object = filled(self.object.resource, seen, &record);
-        let api = self.api(self.cluster.requests());
-        let written = api.replace(&self.object.name, &PostParams::default(), &object).await;
-        self.note(written.map_err(|failure| self.object.error(Verb::Update, failure))?)
+        self.put_record(&mut object, &record);
+        let written = self.objects.replace(&self.name.name, &object).await;
+        self.note(written.map_err(|error| match error.kind {
+            // It was deleted since it was read.
+            ErrorKind::NotFound => LockError::new(LockErrorKind::Conflict, error.message),
+            _ => self.error(error),
+        })?)
     }
 
-    fn note(&self, mut object: DynamicObject) -> Result<Stored, LockError> {
-        // Only the API server's own bookkeeping; left out of a write it is kept.
-        object.metadata.managed_fields = None;
+    /// Remembers the object, and returns its record.
+    fn note(&self, mut object: Value) -> Result<Stored, LockError> {
+        // Only the API server's own bookkeeping. Left out of a write it is kept.
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
         let stored = self.stored(&object)?;
         *self.seen.lock().expect("nothing panics while it is held") = Some(object);
         Ok(stored)
     }
 
-    fn stored(&self, object: &DynamicObject) -> Result<Stored, LockError> {
-        let version = version(object).ok_or_else(|| error(format!("{} came without uid or version", self.object)))?;
-        let record = (self.object.resource.read)(object);
-        let mut record = record.map_err(|reason| self.object.refusal(&reason))?;
-        let annotations = object.metadata.annotations.as_ref();
-        let annotation = |name| annotations.and_then(|all| all.get(name));
+    fn stored(&self, object: &Value) -> Result<Stored, LockError> {
+        let no_version =
+            || LockError::new(LockErrorKind::Unknown, format!("{} came without uid or version", self.name));
+        let version = version(object).ok_or_else(no_version)?;
+        let unusable = |reason: String| {
+            LockError::new(LockErrorKind::Refused, format!("cannot use {}: {}", self.name, printable(&reason)))
+        };
+        let mut record = (self.format.read)(object).map_err(unusable)?;
+        let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
         record.run = annotation(RUN_ANNOTATION).and_then(|text| text.parse().ok());
         record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
         record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
@@ -95,19 +124,48 @@ impl ObjectLock {
         Ok(Stored { record, version })
     }
 
-    /// The object last seen, if it is the one that has this version.
-    fn seen_with(&self, version_wanted: &Version) -> Option<DynamicObject> {
+    /// Puts the record into the object in place of its own, and keeps everything else.
+    fn put_record(&self, object: &mut Value, record: &Record) {
+        (self.format.write)(object, record);
+        let annotations = [
+            (RUN_ANNOTATION, record.run.as_ref().map(ToString::to_string)),
+            (NOT_BEFORE_ANNOTATION, record.not_before.as_ref().map(ToString::to_string)),
+            (CONTENDERS_ANNOTATION, record.contenders.map(|contenders| contenders.to_string())),
+            (STEP_DOWN_ANNOTATION, record.step_down.as_ref().map(ToString::to_string)),
+        ];
+        for (name, text) in annotations {
+            if let Some(text) = text {
+                object["metadata"]["annotations"][name] = text.into();
+            } else if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(name);
+            }
+        }
+    }
+
+    /// Returns the object last seen, if it is the one that has this version.
+    fn seen_with(&self, version_wanted: &Version) -> Option<Value> {
         let seen = self.seen.lock().expect("nothing panics while it is held").clone();
         seen.filter(|object| version(object).as_ref() == Some(version_wanted))
     }
 
-    fn watched(&self, event: kube::Result<KubeEvent<DynamicObject>>) -> Result<Option<WatchEvent>, LockError> {
-        match event.map_err(|failure| self.object.error(Verb::Watch, failure))? {
-            KubeEvent::Added(object) | KubeEvent::Modified(object) => Ok(Some(WatchEvent::Changed(self.note(object)?))),
-            KubeEvent::Deleted(_) => Ok(Some(WatchEvent::Deleted)),
-            KubeEvent::Bookmark(_) => Ok(None),
-            KubeEvent::Error(status) => Err(expired(&status)),
+    fn watched(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
+        match event.map_err(|error| self.error(error))? {
+            ObjectEvent::Changed(object) => Ok(WatchEvent::Changed(self.note(object)?)),
+            ObjectEvent::Deleted => Ok(WatchEvent::Deleted),
         }
+    }
+
+    /// Returns what a failed request means for the lock, with the Role that would have allowed it.
+    fn error(&self, error: kubernetes::Error) -> LockError {
+        let kind = match error.kind {
+            ErrorKind::Conflict => LockErrorKind::Conflict,
+            ErrorKind::Forbidden => LockErrorKind::Forbidden,
+            ErrorKind::NotFound | ErrorKind::Refused => LockErrorKind::Refused,
+            ErrorKind::Unknown => LockErrorKind::Unknown,
+        };
+        let ObjectName { namespace, name, .. } = &self.name;
+        let role = error.lacks_role.then(|| role(namespace, name, &rules(&self.name)));
+        LockError { kind, message: error.message, retry_after: error.retry_after, role }
     }
 }
 
@@ -117,7 +175,7 @@ impl Lock for ObjectLock {
     }
 
     fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
-        self.make(record).boxed()
+        self.create_object(record).boxed()
     }
 
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
@@ -127,12 +185,8 @@ impl Lock for ObjectLock {
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let version = from.map(|from| from.resource_version).unwrap_or_default();
         async move {
-            let api = self.api(self.cluster.watches().await?);
-            let only_this = format!("metadata.name={}", self.object.name);
-            let only_this = WatchParams::default().fields(&only_this).timeout(WATCH_SECONDS);
-            let events = api.watch(&only_this, &version).await;
-            let events = events.map_err(|failure| self.object.error(Verb::Watch, failure))?;
-            Ok(events.map(|event| self.watched(event)).filter_map(async |event| event.transpose()))
+            let events = self.objects.watch(&self.name.name, &version).await.map_err(|error| self.error(error))?;
+            Ok(events.then(|event| ready(self.watched(event))))
         }
         .into_stream()
         .try_flatten()
@@ -140,40 +194,8 @@ impl Lock for ObjectLock {
     }
 }
 
-fn api_resource(resource: &Resource) -> ApiResource {
-    let Resource { group, kind, plural, .. } = *resource;
-    ApiResource {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        api_version: resource.api_version(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
-}
-
-fn version(object: &DynamicObject) -> Option<Version> {
-    let (uid, resource_version) = (object.metadata.uid.clone()?, object.metadata.resource_version.clone()?);
-    Some(Version { uid, resource_version })
-}
-
-/// The object with the record in place of its own; everything else is kept.
-fn filled(resource: &Resource, mut object: DynamicObject, record: &Record) -> DynamicObject {
-    (resource.write)(&mut object, record);
-    let annotations = object.metadata.annotations.get_or_insert_default();
-    let run = record.run.as_ref().map(ToString::to_string);
-    let not_before = record.not_before.as_ref().map(ToString::to_string);
-    let contenders = record.contenders.map(|contenders| contenders.to_string());
-    let step_down = record.step_down.as_ref().map(ToString::to_string);
-    for (name, text) in [
-        (RUN_ANNOTATION, run),
-        (NOT_BEFORE_ANNOTATION, not_before),
-        (CONTENDERS_ANNOTATION, contenders),
-        (STEP_DOWN_ANNOTATION, step_down),
-    ] {
-        match text {
-            Some(text) => annotations.insert(name.to_owned(), text),
-            None => annotations.remove(name),
-        };
-    }
-    object
+fn version(object: &Value) -> Option<Version> {
+    let metadata = &object["metadata"];
+    let (uid, resource_version) = (metadata["uid"].as_str()?, metadata["resourceVersion"].as_str()?);
+    Some(Version { uid: uid.to_owned(), resource_version: resource_version.to_owned() })
 }

@@ -7,18 +7,18 @@ use leaderrun_core::record::RunId;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::kubernetes::{Cluster, ClusterOptions};
-use super::{BothLocks, FileLock, Lock, LockName, ObjectLock, ObjectName};
+use super::{BothLocks, FileLock, Lock, LockName, ObjectLock};
+use crate::kubernetes::{Cluster, ClusterOptions};
 use crate::telemetry::log::printable_cause;
 
 /// How long a file system may take to show a file before it counts as gone.
 pub const OPEN: Duration = Duration::from_secs(10);
 
-/// The lock itself, and its name with what was left out filled in. `attempt` is how long one request may
-/// take, `run` whose writes are ours.
+/// Opens the lock of that name. Returns it with its full name: the namespace is filled in where it was left out.
+/// `attempt` is how long one request may take, `run` whose writes are ours.
 ///
 /// # Errors
-/// When there is no way to it. Nothing is asked of an API server yet.
+/// When the lock cannot be reached by what is known so far. Nothing is asked of an API server yet.
 pub async fn open(
     name: LockName,
     cluster: ClusterOptions,
@@ -29,14 +29,10 @@ pub async fn open(
         LockName::Objects { kind, namespace, name } => {
             let cluster = Cluster::from_options(cluster, attempt).await?;
             let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-            let object = |resource| ObjectName { resource, namespace: namespace.clone(), name: name.clone() };
-            let lock: Box<dyn Lock> = match kind.resources() {
-                (only, None) => Box::new(ObjectLock::new(cluster, object(only))),
-                (first, Some(second)) => {
-                    let first = ObjectLock::new(cluster.clone(), object(first));
-                    let second = ObjectLock::new(cluster, object(second));
-                    Box::new(BothLocks::new(first, second, run.clone()))
-                }
+            let object = |format| ObjectLock::new(&cluster, format, &namespace, &name);
+            let lock: Box<dyn Lock> = match kind.formats() {
+                (only, None) => Box::new(object(only)),
+                (first, Some(second)) => Box::new(BothLocks::new(object(first), object(second), run.clone())),
             };
             Ok((lock, LockName::Objects { kind, namespace: Some(namespace), name }))
         }

@@ -7,6 +7,7 @@ pub mod kill;
 pub mod part;
 pub mod pidfd;
 pub mod readable;
+pub mod runtime_thread;
 pub mod signals;
 pub mod terminal;
 pub mod tree;

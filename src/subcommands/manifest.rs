@@ -3,32 +3,33 @@
 use anyhow::{Result, bail};
 
 use super::CommandOutput;
-use crate::announce::{self, RoutingTarget};
-use crate::lock::rbac::{role, yaml};
-use crate::lock::{LockName, ObjectName, Rule, check_name};
+use crate::events;
+use crate::kubernetes::{ObjectName, Rule, role, yaml};
+use crate::lock::{self, LockName, check_name};
+use crate::routing::RoutingTarget;
 
 /// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
 pub fn manifest(
-    lock: &LockName,
+    lock_name: &LockName,
     service_account: Option<&str>,
     target: Option<&RoutingTarget>,
 ) -> Result<CommandOutput> {
-    let (kind, namespace, name) = match lock {
+    let (kind, namespace, name) = match lock_name {
         LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
         LockName::Objects { namespace: None, .. } => {
-            bail!("--lock {lock}: the manifest has to say in which namespace; {} would do", in_default(lock))
+            bail!("--lock {lock_name}: the manifest has to say in which namespace; {} would do", in_default(lock_name))
         }
-        LockName::File(_) => bail!("--lock {lock}: a file needs no rights in a cluster; default/my-job would do"),
+        LockName::File(_) => bail!("--lock {lock_name}: a file needs no rights in a cluster; default/my-job would do"),
     };
     let flow_schema = format!("leaderrun.{namespace}.{name}");
     if let Err(reason) = check_name(&flow_schema) {
-        bail!("--lock {lock}: the name of its FlowSchema, {flow_schema:?}, {reason}; default/my-job would do");
+        bail!("--lock {lock_name}: the name of its FlowSchema, {flow_schema:?}, {reason}; default/my-job would do");
     }
     let objects = kind.objects(namespace, name);
-    let mut rules: Vec<Rule> = objects.iter().flat_map(ObjectName::rules).collect();
+    let mut rules: Vec<Rule> = objects.iter().flat_map(lock::rules).collect();
     rules.extend(target.map(|target| target.rules(namespace)).unwrap_or_default());
     // Last: the lock can do without.
-    rules.push(announce::event_rule(namespace));
+    rules.push(events::rule(namespace));
     let role = role(namespace, name, &rules);
     let requests: Vec<String> = objects.iter().map(requests).collect();
     let requests = requests.join("\n");

@@ -16,9 +16,9 @@ use leaderrun_core::record::RunId;
 use leaderrun_core::timing::Timing;
 use tokio::time::timeout;
 
-use crate::announce::RoutingTarget;
-use crate::lock::kubernetes::ClusterOptions;
+use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockName};
+use crate::routing::RoutingTarget;
 
 /// How long the API server, or a file, may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -432,7 +432,6 @@ fn a_label_that_is_not_allowed_stops_nobody() {
     let witnesses = Witnesses::new();
     let mut a = candidate("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    a.says("warning: the label role=leader of the pod a: pods ");
-    a.says("cannot list resource \"pods\"");
+    a.says("warning: the label role=leader of the pod a: not allowed to list pods in namespace ");
     a.stop();
 }

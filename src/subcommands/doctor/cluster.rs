@@ -2,26 +2,23 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
-use http_body_util::BodyExt;
 use humantime::format_duration;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Request, Response};
-use kube::Client;
-use kube::client::Body;
 use leaderrun_core::timing::{ATTEMPTS, Timing};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::rounded;
 use super::table::{Row, Table};
-use crate::announce::{self, RoutingTarget};
-use crate::lock::kubernetes::{Cluster, ClusterOptions};
-use crate::lock::{Kind, LockName, ObjectName, Rule};
+use crate::events;
+use crate::kubernetes::{Cluster, ClusterOptions, Error, Rule, Verb};
+use crate::lock::{self, Kind, LockName};
 use crate::process::clock;
+use crate::routing::RoutingTarget;
 use crate::subcommands::PATIENCE;
-use crate::telemetry::log::{printable, printable_cause, printable_root_cause};
+use crate::telemetry::log::{printable, printable_cause};
 
 /// Requests whose slowest one counts; the first has to connect.
 const SAMPLES: usize = 5;
@@ -61,22 +58,21 @@ impl Examined<'_> {
         };
         let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
         let objects = kind.objects(&namespace, &name);
-        let client = cluster.requests();
-        let Some(path) = objects.iter().flat_map(ObjectName::rules).find_map(|rule| rule.object_path()) else { return };
-        let Some(headers) = reach(table, &cluster.address(), &client, &path, timing).await else { return };
-        examine_namespace(table, &client, &namespace).await;
-        let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
-        let manifest = manifest(&lock, &namespace, target, &user);
+        let Some(path) = objects.iter().flat_map(lock::rules).find_map(|rule| rule.object_path()) else { return };
+        let Some(headers) = reach(table, &cluster, &path, timing).await else { return };
+        examine_namespace(table, &cluster, &namespace).await;
+        let lock_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
+        let manifest = manifest(&lock_name, &namespace, target, &user);
         for object in &objects {
-            examine_rules(table, &client, &object.rules(), lock_without, &manifest).await;
+            examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }
         if let Some(target) = target {
-            let without = |_: &str| Without::Fails("; traffic is not led to the leader");
-            examine_rules(table, &client, &target.rules(&namespace), without, &manifest).await;
+            let if_denied = |_| IfDenied::Fails("; traffic is not led to the leader");
+            examine_rules(table, &cluster, &target.rules(&namespace), if_denied, &manifest).await;
         }
-        let without = |_: &str| Without::Goes("; no Events are written");
-        examine_rules(table, &client, &[announce::event_rule(&namespace)], without, &manifest).await;
-        table.add(priority(&client, &headers, &manifest).await);
+        let if_denied = |_| IfDenied::Degraded("; no Events are written");
+        examine_rules(table, &cluster, &[events::rule(&namespace)], if_denied, &manifest).await;
+        table.add(priority(&cluster, &headers, &manifest).await);
     }
 }
 
@@ -89,20 +85,21 @@ fn manifest(lock: &LockName, namespace: &str, target: Option<&RoutingTarget>, us
 }
 
 /// Whether the API server answers, and in time. The headers of an answer if it does.
-async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, timing: &Timing) -> Option<HeaderMap> {
+async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
+    let address = cluster.address();
     let mut slowest = Duration::ZERO;
     let mut headers = None;
     for _ in 0..SAMPLES {
         let sent = clock::now();
-        match ask(client, path, None).await {
+        match ask(cluster, path, None).await {
             Ok(answer) if answer.status() == 401 => {
                 let finding = format!("{address} does not know who is asking");
                 table.add(Row::failed("API server", finding, "new credentials in the kubeconfig, or a valid token"));
                 return None;
             }
             Ok(answer) => headers = Some(answer.into_parts().0.headers),
-            Err(reason) => {
-                let finding = format!("{address} cannot be reached: {}", printable_root_cause(reason.as_ref()));
+            Err(error) => {
+                let finding = format!("{address} cannot be reached: {error}");
                 let remedy = "check the address, the network on the way there, and its certificate authority";
                 table.add(Row::failed("API server", finding, remedy));
                 return None;
@@ -128,8 +125,8 @@ async fn reach(table: &mut Table, address: &str, client: &Client, path: &str, ti
 }
 
 /// Whether the namespace is there, if this user may know that.
-async fn examine_namespace(table: &mut Table, client: &Client, name: &str) {
-    if ask(client, &format!("/api/v1/namespaces/{name}"), None).await.is_ok_and(|answer| answer.status() == 404) {
+async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
+    if ask(cluster, &format!("/api/v1/namespaces/{name}"), None).await.is_ok_and(|answer| answer.status() == 404) {
         let finding = format!("there is no namespace {name:?}");
         table.add(Row::failed(
             "namespace",
@@ -140,79 +137,83 @@ async fn examine_namespace(table: &mut Table, client: &Client, name: &str) {
 }
 
 /// What becomes of a candidate that may not do something.
-enum Without {
+enum IfDenied {
+    /// It does not work as it should.
     Fails(&'static str),
-    Goes(&'static str),
+    /// It works without.
+    Degraded(&'static str),
 }
 
-fn lock_without(verb: &str) -> Without {
-    Without::Fails(match verb {
-        "create" => "; the lock cannot be held before somebody else has made its object",
-        "watch" => "; a waiting candidate reads it every --retry-period instead",
+fn lock_if_denied(verb: Verb) -> IfDenied {
+    IfDenied::Fails(match verb {
+        Verb::Create => "; the lock cannot be held before somebody else has made its object",
+        Verb::Watch => "; a waiting candidate reads it every --retry-period instead",
         _ => "; the lock cannot be held",
     })
 }
 
-/// What is needed for one object, or for a kind of them. Nobody has to create what is there.
+/// Adds rows for the rights on one object, or on a kind of them. An object that is there need not be created.
 async fn examine_rules(
     table: &mut Table,
-    client: &Client,
+    cluster: &Cluster,
     rules: &[Rule],
-    without: impl Fn(&str) -> Without,
+    if_denied: impl Fn(Verb) -> IfDenied,
     manifest: &str,
 ) {
     let is_there = match rules.iter().find_map(Rule::object_path) {
-        Some(path) => ask(client, &path, None).await.is_ok_and(|answer| answer.status() == 200),
+        Some(path) => ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200),
         None => false,
     };
-    let without = |verb: &str| match verb {
-        "create" if is_there => Without::Goes("; its object is there, and has to stay"),
-        verb => without(verb),
+    let if_denied = |verb| match verb {
+        Verb::Create if is_there => IfDenied::Degraded("; its object is there, and has to stay"),
+        verb => if_denied(verb),
     };
     for rule in rules {
-        permissions(table, client, rule, without, manifest).await;
+        permissions(table, cluster, rule, if_denied, manifest).await;
     }
 }
 
-/// A row for each verb of a rule; `manifest` prints a Role that has it.
+/// Adds a row for each verb of a rule. `manifest` prints a Role that has the rule.
 async fn permissions(
     table: &mut Table,
-    client: &Client,
+    cluster: &Cluster,
     rule: &Rule,
-    without: impl Fn(&str) -> Without,
+    if_denied: impl Fn(Verb) -> IfDenied,
     manifest: &str,
 ) {
-    let Rule { group, plural, namespace, name, verbs } = rule;
+    let Rule { resource, namespace, name, verbs } = rule;
+    let (group, plural) = (resource.group, resource.plural);
     let name = name.as_deref().unwrap_or_default();
     let what = match name {
         "" => format!("{plural} in namespace {namespace:?}"),
         name => format!("{plural} {name:?} in namespace {namespace:?}"),
     };
     let remedy = format!("{manifest} prints a Role that allows it");
-    for verb in *verbs {
+    for verb in verbs.iter().copied() {
         let attributes =
-            json!({ "namespace": namespace, "verb": verb, "group": group, "resource": plural, "name": name });
+            json!({ "namespace": namespace, "verb": verb.name(), "group": group, "resource": plural, "name": name });
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
             "spec": { "resourceAttributes": attributes },
         });
-        let answer = ask(client, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
-        let allowed = |review: Value| review["status"]["allowed"].as_bool().context("it answers something else");
-        table.add(match (answer.and_then(allowed), without(verb)) {
-            (Ok(true), _) => Row::ok(verb, format!("{what}: allowed")),
-            (Ok(false), Without::Fails(what_then)) => {
-                Row::failed(verb, format!("{what}: not allowed{what_then}"), &remedy)
+        let answer = ask(cluster, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
+        let other = || Error::unknown("it answers something else");
+        let allowed = answer.and_then(|review| review["status"]["allowed"].as_bool().ok_or_else(other));
+        let what_is_asked = verb.name();
+        table.add(match (allowed, if_denied(verb)) {
+            (Ok(true), _) => Row::ok(what_is_asked, format!("{what}: allowed")),
+            (Ok(false), IfDenied::Fails(then)) => {
+                Row::failed(what_is_asked, format!("{what}: not allowed{then}"), &remedy)
             }
-            (Ok(false), Without::Goes(what_then)) => {
-                Row::note(verb, format!("{what}: not allowed{what_then}"), &remedy)
+            (Ok(false), IfDenied::Degraded(then)) => {
+                Row::note(what_is_asked, format!("{what}: not allowed{then}"), &remedy)
             }
-            (Err(reason), without) => {
-                let reason = printable_root_cause(reason.as_ref());
-                let finding = format!("{what}: the API server does not say whether it is allowed: {reason}");
-                match without {
-                    Without::Fails(_) => Row::failed(verb, finding, &remedy),
-                    Without::Goes(_) => Row::note(verb, finding, &remedy),
+            (Err(error), if_denied) => {
+                let finding = format!("{what}: the API server does not say whether it is allowed: {error}");
+                match if_denied {
+                    IfDenied::Fails(_) => Row::failed(what_is_asked, finding, &remedy),
+                    IfDenied::Degraded(_) => Row::note(what_is_asked, finding, &remedy),
                 }
             }
         });
@@ -220,14 +221,14 @@ async fn permissions(
 }
 
 /// How the API server orders these requests among others when it is busy.
-async fn priority(client: &Client, headers: &HeaderMap, manifest: &str) -> Row {
+async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row {
     let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
     let Some(level) = said("x-kubernetes-pf-prioritylevel-uid") else {
         return Row::ok("priority", "the API server does not say, or has none");
     };
     let schema = said("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
     let uid = async |level: &str| {
-        let answer = ask(client, &format!("{PRIORITY_LEVELS}/{level}"), None).await.ok()?;
+        let answer = ask(cluster, &format!("{PRIORITY_LEVELS}/{level}"), None).await.ok()?;
         Some(json_of(&answer).ok()?["metadata"]["uid"].as_str()?.to_owned())
     };
     let remedy = format!("{manifest} prints a FlowSchema, by which a busy API server does not keep renewals waiting");
@@ -252,25 +253,21 @@ async fn priority(client: &Client, headers: &HeaderMap, manifest: &str) -> Row {
 }
 
 /// Asks the API server, and returns whatever it answers.
-async fn ask(client: &Client, path: &str, body: Option<Value>) -> Result<Response<Bytes>> {
+async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
-        None => Request::get(path).body(Body::empty())?,
-        Some(body) => {
-            let body = serde_json::to_vec(&body)?;
-            Request::post(path).header(CONTENT_TYPE, "application/json").body(Body::from(body))?
-        }
+        None => Request::get(path).body(Vec::new()),
+        Some(body) => Request::post(path).header(CONTENT_TYPE, "application/json").body(body.to_string().into_bytes()),
     };
-    let answer = async {
-        let (head, body) = client.send(request).await?.into_parts();
-        anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
-    };
-    timeout(PATIENCE, answer).await.map_err(|_| anyhow!("no answer within {}", format_duration(PATIENCE)))?
+    let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
+    let late = |_| Error::unknown(format!("no answer within {}", format_duration(PATIENCE)));
+    timeout(PATIENCE, cluster.send(request)).await.map_err(late)?
 }
 
-fn json_of(answer: &Response<Bytes>) -> Result<Value> {
+fn json_of(answer: &Response<Bytes>) -> Result<Value, Error> {
     let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-    match answer.status().is_success() {
-        true => Ok(body),
-        false => Err(anyhow!("{}", body["message"].as_str().unwrap_or(answer.status().as_str()))),
+    if answer.status().is_success() {
+        return Ok(body);
     }
+    let message = body["message"].as_str().map_or(answer.status().to_string(), printable);
+    Err(Error::unknown(message))
 }

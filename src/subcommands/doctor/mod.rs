@@ -14,8 +14,8 @@ use nix::unistd::{AccessFlags, access};
 
 use self::table::{Row, Table};
 use super::{CommandOutput, PATIENCE, Place};
-use crate::announce::RoutingTarget;
 use crate::lock::{FileLock, LockName};
+use crate::routing::RoutingTarget;
 use crate::telemetry::log::printable_cause;
 
 /// Clocks that run further apart are broken; machines whose clock is being corrected stay well below.

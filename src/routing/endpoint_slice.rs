@@ -8,23 +8,19 @@ use std::str::FromStr;
 use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
-use super::collection::{Collection, Refusal, Resource};
 use super::mark::Mark;
-use crate::lock::{Rule, check_label};
+use super::{MAX_TRIES, changed_all_the_time};
+use crate::kubernetes::{Collection, ENDPOINT_SLICES, Error, ErrorKind, Rule, Verb};
+use crate::lock::check_label;
 use crate::process::clock;
 use crate::telemetry::log::printable;
-
-/// Tries against other candidates that write it meanwhile.
-const TRIES: usize = 8;
-
-pub const ENDPOINT_SLICES: Resource = Resource { group: "discovery.k8s.io", plural: "endpointslices" };
 
 /// A Service, and where the leader answers for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,
     pub ports: Vec<ServicePort>,
-    /// This candidate's address; without, the one by which it reaches the API server.
+    /// This candidate's address. Without one it is the address from which it reaches the API server.
     pub address: Option<IpAddr>,
 }
 
@@ -48,36 +44,37 @@ impl fmt::Display for ServiceName {
 }
 
 impl ServiceName {
-    /// The one slice that all candidates write, so that there are never two leaders in it.
+    /// Returns the name of the EndpointSlice. All candidates write the same one, so it never has two leaders.
     fn slice(&self) -> String {
         format!("{}-leader", self.0)
     }
 
-    /// What a candidate needs for it.
+    /// Returns the rights that a candidate needs to route the Service to itself.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         vec![
-            ENDPOINT_SLICES.rule(namespace, Some(self.slice()), &["get", "update"]),
-            ENDPOINT_SLICES.rule(namespace, None, &["create"]),
+            ENDPOINT_SLICES.rule(namespace, Some(self.slice()), &[Verb::Get, Verb::Update]),
+            ENDPOINT_SLICES.rule(namespace, None, &[Verb::Create]),
         ]
     }
 }
 
-/// Whether these can be ports of one Service.
+/// Checks whether these can be ports of one Service.
 ///
 /// # Errors
-/// A sentence with a value that would do.
+/// A sentence with a value that is valid.
 pub fn check_ports(ports: &[ServicePort]) -> Result<(), &'static str> {
     let is_twice = |(index, port): (usize, &ServicePort)| ports[..index].iter().any(|other| other.name == port.name);
-    match ports.iter().enumerate().any(is_twice) {
-        true => Err("each of several ports has a name of its own; http:80,https:443 would do"),
-        false => Ok(()),
+    if ports.iter().enumerate().any(is_twice) {
+        Err("each of several ports has a name of its own; http:80,https:443 would do")
+    } else {
+        Ok(())
     }
 }
 
 /// A port of a Service, as `--port` takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// As the Service calls it; empty where it has only one.
+    /// The name that the Service has for it; empty where it has only one port.
     name: String,
     number: u16,
     protocol: &'static str,
@@ -103,11 +100,12 @@ impl FromStr for ServicePort {
 }
 
 impl Service {
-    /// This candidate's address, found out where it is not given, by the API server's host and port.
+    /// Returns this candidate's address: the one that was given, or the one from which it reaches the API server at
+    /// that host and port.
     ///
     /// # Errors
-    /// When there is no way there, or it begins at an address that nobody else can reach.
-    pub fn address(&self, (host, port): &(String, u16)) -> Result<IpAddr, Refusal> {
+    /// When there is no route to the API server, or it begins at an address that others cannot reach.
+    pub fn address(&self, (host, port): &(String, u16)) -> Result<IpAddr, Error> {
         if let Some(address) = self.address {
             return Ok(address);
         }
@@ -115,7 +113,7 @@ impl Service {
             let server = (host.as_str(), *port).to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
             let any: IpAddr = if server.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
             let socket = UdpSocket::bind((any, 0))?;
-            // Sends nothing, and finds out which address would.
+            // This sends nothing; the kernel only chooses the address from which it would.
             socket.connect(server)?;
             socket.local_addr()
         };
@@ -124,56 +122,57 @@ impl Service {
             Ok(local) => format!("nobody else reaches this candidate at {}", local.ip()),
             Err(failure) => format!("no way to the API server: {failure}"),
         };
-        Err(Refusal::Other(format!("{found}; --address says where it answers")))
+        Err(Error::unknown(format!("{found}; --address says where it answers")))
     }
 
-    /// Makes this candidate the only endpoint, and sends nothing more once the time is over. Where it is already
-    /// nothing is written, unless `anew`. Whether that changed anything.
-    pub async fn show(
+    /// Makes this candidate the only endpoint, and sends nothing more once the time is over. Nothing is written where
+    /// it is the only one already, unless `rewrite`. Returns whether something was written.
+    pub async fn lead_here(
         &self,
         slices: &Collection,
         address: IpAddr,
         mark: &Mark,
         until: Instant,
-        anew: bool,
-    ) -> Result<bool, Refusal> {
-        for _ in 0..TRIES {
+        rewrite: bool,
+    ) -> Result<bool, Error> {
+        for _ in 0..MAX_TRIES {
             let present = slices.get(&self.name.slice()).await?;
             let slice = present.unwrap_or_else(|| self.new_slice(address));
-            if !anew && mark_of(&slice, mark).as_ref() == Some(mark) && self.leads_to(&slice, address) {
+            if !rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && self.leads_to(&slice, address) {
                 return Ok(false);
             }
             if slice["addressType"] != family(address) {
-                self.show_nobody(slices, mark).await?;
+                self.remove_predecessor(slices, mark).await?;
                 let (slice, family) = (self.name.slice(), printable(&slice["addressType"].to_string()));
                 let reason = format!("the EndpointSlice {slice} is for {family} addresses, and {address} is none");
-                return Err(Refusal::Other(format!("{reason}; --address says another one")));
+                return Err(Error::unknown(format!("{reason}; --address says another one")));
             }
             if clock::now() >= until {
-                return Err(Refusal::Other("no time was left to lead the Service here".into()));
+                return Err(Error::unknown("no time was left to lead the Service here"));
             }
             match self.write(slices, slice, endpoint(address), mark).await {
-                Err(Refusal::Conflict | Refusal::Missing) => {}
-                ended => return ended.map(|()| true),
+                Err(error) if is_outdated(&error) => {}
+                result => return result.map(|()| true),
             }
         }
-        Err(Refusal::Conflict)
+        Err(changed_all_the_time())
     }
 
-    /// Takes out a predecessor, which is dead, where this candidate cannot be in.
-    pub async fn show_nobody(&self, slices: &Collection, mark: &Mark) -> Result<(), Refusal> {
+    /// Takes out a predecessor, which is dead, where this candidate cannot be put in.
+    pub async fn remove_predecessor(&self, slices: &Collection, mark: &Mark) -> Result<(), Error> {
         match slices.get(&self.name.slice()).await? {
             Some(slice) if slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
-                self.withdraw(slices, None, mark).await.map(drop)
+                self.lead_away(slices, None, mark).await.map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Takes this candidate out after this leadership, so that whatever that has sent comes too late. A later one's
-    /// is left alone. Who has no `address` was not in. Whether it was.
-    pub async fn withdraw(&self, slices: &Collection, address: Option<IpAddr>, mark: &Mark) -> Result<bool, Refusal> {
-        for _ in 0..TRIES {
+    /// Takes this candidate out after the leadership of this mark, so that whatever that leadership has sent arrives
+    /// too late. Endpoints of a later leadership are left alone. Without an `address` the candidate was never put in.
+    /// Returns whether it was in.
+    pub async fn lead_away(&self, slices: &Collection, address: Option<IpAddr>, mark: &Mark) -> Result<bool, Error> {
+        for _ in 0..MAX_TRIES {
             let present = slices.get(&self.name.slice()).await?;
             let Some(slice) = present.or_else(|| address.map(|address| self.new_slice(address))) else {
                 return Ok(false);
@@ -183,11 +182,11 @@ impl Service {
             }
             let was_in = address.is_some_and(|address| self.leads_to(&slice, address));
             match self.write(slices, slice, json!([]), mark).await {
-                Err(Refusal::Conflict | Refusal::Missing) => {}
-                ended => return ended.map(|()| was_in),
+                Err(error) if is_outdated(&error) => {}
+                result => return result.map(|()| was_in),
             }
         }
-        Err(Refusal::Conflict)
+        Err(changed_all_the_time())
     }
 
     fn new_slice(&self, address: IpAddr) -> Value {
@@ -200,17 +199,16 @@ impl Service {
     }
 
     /// Creates the slice, or replaces the one of the same version.
-    async fn write(&self, slices: &Collection, mut slice: Value, endpoints: Value, mark: &Mark) -> Result<(), Refusal> {
+    async fn write(&self, slices: &Collection, mut slice: Value, endpoints: Value, mark: &Mark) -> Result<(), Error> {
         let is_new = slice["metadata"]["resourceVersion"].is_null();
         slice["metadata"]["labels"]["kubernetes.io/service-name"] = self.name.0.as_str().into();
         slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "leaderrun".into();
         slice["metadata"]["annotations"][mark.key()] = mark.stamp().into();
         slice["endpoints"] = endpoints;
         slice["ports"] = self.ports();
-        match is_new {
-            true => slices.create(&slice).await,
-            false => slices.replace(&self.name.slice(), &slice).await,
-        }
+        let name = self.name.slice();
+        let written = if is_new { slices.create(&name, &slice).await } else { slices.replace(&name, &slice).await };
+        written.map(drop)
     }
 
     fn leads_to(&self, slice: &Value, address: IpAddr) -> bool {
@@ -223,14 +221,19 @@ impl Service {
     }
 }
 
-/// Whether others may reach a candidate there, as far as the address itself tells: what the API server takes for
-/// an endpoint.
+/// Returns whether the API server takes the address for an endpoint: whether others may reach a candidate there, as far
+/// as the address itself tells.
 pub fn is_reachable(address: &IpAddr) -> bool {
     let is_near = match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
     };
     !is_near && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+}
+
+/// Returns whether the slice has changed, or is gone, since it was read.
+fn is_outdated(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound)
 }
 
 fn family(address: IpAddr) -> &'static str {
@@ -241,7 +244,7 @@ fn endpoint(address: IpAddr) -> Value {
     json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
 }
 
-/// The mark that a slice has from the same lock.
+/// Returns the mark that a slice has from the same lock.
 fn mark_of(slice: &Value, mark: &Mark) -> Option<Mark> {
     mark.of_same_lock(&slice["metadata"]["annotations"])
 }

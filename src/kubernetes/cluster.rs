@@ -7,15 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use kube::client::ClientBuilder;
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use hyper::{Request, Response};
+use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
-use super::resource::error;
-use super::{LockError, response_limit};
+use super::error::Error;
+use super::response_limit;
 
 /// What the command line says about the cluster.
 #[derive(Clone, Debug, Default)]
@@ -32,13 +35,12 @@ pub struct ClusterOptions {
 pub struct Cluster {
     config: Config,
     requests: Client,
-    watches: Arc<Mutex<Option<Making>>>,
-    /// With a connection that is being made.
-    patience: Duration,
+    watches: Arc<Mutex<Option<PendingClient>>>,
+    connect_timeout: Duration,
 }
 
 /// A client that is being made, or was.
-type Making = Shared<BoxFuture<'static, Result<Client, String>>>;
+type PendingClient = Shared<BoxFuture<'static, Result<Client, String>>>;
 
 impl Cluster {
     /// Finds out how to reach the API server; connects when the first request is sent. `attempt` is
@@ -53,11 +55,11 @@ impl Cluster {
         }
         // The election decides when to try again.
         config.default_retry = false;
-        // Only the election's own patience counts: it closes a connection that it gives up.
-        let patience = attempt * 2;
-        config.connect_timeout = Some(patience);
+        // The election closes a connection that it gives up, so this limit is only for what it does not wait for.
+        let connect_timeout = attempt * 2;
+        config.connect_timeout = Some(connect_timeout);
         let requests = client(&config, Limit::Whole).await?;
-        Ok(Self { config, requests, watches: Arc::default(), patience })
+        Ok(Self { config, requests, watches: Arc::default(), connect_timeout })
     }
 
     /// The namespace where a lock names none.
@@ -82,28 +84,36 @@ impl Cluster {
         self.requests.clone()
     }
 
+    /// Sends a request and returns the answer to it, whatever it says.
+    pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, Error> {
+        let failed = |failure: kube::Error| Error::of_client(&failure);
+        let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
+        let body = body.collect().await.map_err(failed)?;
+        Ok(Response::from_parts(head, body.to_bytes()))
+    }
+
     /// Made when first needed, and only once, however often it is asked for meanwhile: a credential plugin runs once
     /// more for it, and may hang.
-    pub(super) async fn watches(&self) -> Result<Client, LockError> {
-        let making = self.making().get_or_insert_with(|| making(self.config.clone())).clone();
+    pub async fn watches(&self) -> Result<Client, Error> {
+        let pending = self.pending().get_or_insert_with(|| pending_client(self.config.clone())).clone();
         // The plugin goes on meanwhile, and the next watch waits for the same one.
-        let reason = match timeout(self.patience, making).await {
+        let reason = match timeout(self.connect_timeout, pending).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(reason)) => {
-                *self.making() = None;
+                *self.pending() = None;
                 reason
             }
             Err(_) => "the kubeconfig's credential plugin does not answer".to_owned(),
         };
-        Err(error(reason))
+        Err(Error::unknown(reason))
     }
 
-    fn making(&self) -> MutexGuard<'_, Option<Making>> {
+    fn pending(&self) -> MutexGuard<'_, Option<PendingClient>> {
         self.watches.lock().expect("nothing panics while it is held")
     }
 }
 
-fn making(config: Config) -> Making {
+fn pending_client(config: Config) -> PendingClient {
     async move { client(&config, Limit::Lines).await.map_err(|failure| format!("{failure:#}")) }.boxed().shared()
 }
 

@@ -1,47 +1,47 @@
-//! What an object is marked with when traffic is led by it: for which lock, and in which leadership.
+//! The mark on an object that leads traffic: for which lock, and in which leadership.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// What stands behind the lock's name in the prefix of a [`Mark`]'s key.
+/// The end of the prefix of a [`Mark`]'s key, behind the lock's name.
 pub const SUFFIX: &str = ".leaderrun";
 
-/// The longest name of a lock that leaves room for it: a prefix is a DNS-1123 subdomain.
+/// The longest name of a lock that leaves room for the suffix: a prefix is a DNS-1123 subdomain.
 pub const LONGEST_LOCK: usize = 253 - SUFFIX.len();
 
-/// Who leads traffic by an object, or did.
+/// Names the leadership in which an object leads traffic, or last did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The lock's name, which stays when it moves from one kind to another; its namespace is the object's.
+    /// The lock's name, which stays when it moves from one kind to another. Its namespace is the object's.
     pub lock: String,
     /// The fencing token of the leadership.
     pub token: String,
 }
 
 impl Mark {
-    /// The label or annotation that it is.
+    /// Returns the key of the label or annotation.
     pub fn key(&self) -> String {
         self.key_of("token")
     }
 
-    /// Of something else that is noted beside it. Several locks can mark one object.
+    /// Returns the key of something else that is noted beside the mark. Several locks can mark one object.
     pub fn key_of(&self, what: &str) -> String {
         format!("{}{SUFFIX}/{what}", self.lock)
     }
 
-    /// Its value. No two are equal, so each changes the object's version, and what was sent before arrives too
-    /// late from then on.
+    /// Returns the value of the label or annotation. No two are equal, so each one changes the object's version, and
+    /// what was sent before arrives too late from then on.
     pub fn stamp(&self) -> String {
         format!("{}.{}", self.token, Timestamp::now().as_nanosecond())
     }
 
-    /// The mark of the same lock that is among an object's labels or annotations.
+    /// Returns the mark of the same lock that is among an object's labels or annotations.
     pub fn of_same_lock(&self, present: &Value) -> Option<Self> {
         let (token, _) = present[self.key()].as_str()?.split_once('.')?;
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })
     }
 
-    /// Whether this is of a later leadership: tokens are decimal integers of any length.
+    /// Returns whether this mark is of a later leadership. Tokens are decimal integers of any length.
     pub fn is_later_than(&self, other: &Self) -> bool {
         (self.token.len(), &self.token) > (other.token.len(), &other.token)
     }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_are_equal() {
+    fn no_two_stamps_are_equal() {
         assert_ne!(mark("7").stamp(), mark("7").stamp());
     }
 

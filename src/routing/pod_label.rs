@@ -7,19 +7,15 @@ use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::collection::{Collection, Refusal, Resource};
 use super::mark::{Mark, SUFFIX};
-use crate::lock::{Rule, check_name};
+use super::{MAX_TRIES, changed_all_the_time};
+use crate::kubernetes::{Collection, Error, ErrorKind, PODS, Rule, Verb};
+use crate::lock::check_name;
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// What the annotation is called that says which label the pod has, or is about to have.
+/// The name, below the lock's prefix, of the annotation that says which label the pod has or is about to have.
 const LABEL: &str = "label";
-
-/// Tries against others who change the pod meanwhile, such as its kubelet.
-const TRIES: usize = 8;
-
-pub const PODS: Resource = Resource { group: "", plural: "pods" };
 
 /// A label, as `--pod-label` takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +56,7 @@ impl Label {
     }
 }
 
-/// What the name of a label, and its value unless it is empty, may be.
+/// Checks the name of a label, or its value unless that is empty.
 fn check_word(word: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let ends_well = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -84,25 +80,32 @@ pub struct PodLabel {
 }
 
 impl PodLabel {
-    /// What a candidate needs for it. Pods of a Deployment have no names that a Role could be restricted to.
+    /// Returns the rights that a candidate needs to label its pod. Pods of a Deployment have no names that a Role
+    /// could be restricted to.
     pub fn rules(namespace: &str) -> Vec<Rule> {
-        vec![PODS.rule(namespace, None, &["get", "list", "patch"])]
+        vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Takes the label off every other pod that this lock has put it on, then puts it on this one, and sends
-    /// nothing more once the time is over. Where it is there already nothing is written, unless `anew`. Whether
-    /// that changed anything.
+    /// Takes the label off every other pod that this lock has put it on, then puts it on this one, and sends nothing
+    /// more once the time is over. Nothing is written where it is there already, unless `rewrite`. Returns whether
+    /// something was written.
     ///
-    /// The label is put on a pod only where the [`Mark`] was seen before, so a later leader finds every pod for which
-    /// an earlier one's label may still be on its way; taking the mark off it makes that label come too late.
-    pub async fn show(&self, pods: &Collection, mark: &Mark, until: Instant, mut anew: bool) -> Result<bool, Refusal> {
+    /// The label is put on a pod only where the [`Mark`] was seen before. So a later leader finds every pod for which
+    /// an earlier leader's label may still be on its way, and taking the mark off makes that label arrive too late.
+    pub async fn lead_here(
+        &self,
+        pods: &Collection,
+        mark: &Mark,
+        until: Instant,
+        mut rewrite: bool,
+    ) -> Result<bool, Error> {
         let mut written = false;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let (mine, others): (Vec<_>, Vec<_>) =
                 pods.labelled(&mark.key()).await?.into_iter().partition(|pod| name(pod) == self.pod);
             let mut conflict = false;
             for other in &others {
-                check(until)?;
+                check_time(until)?;
                 match (clear(pods, other, mark).await?, label_on(other, mark)) {
                     (None, _) => conflict = true,
                     (Some(_), Some(label)) => {
@@ -120,27 +123,27 @@ impl PodLabel {
                 None => self.read(pods).await?,
             };
             self.check_label(&pod, mark)?;
-            if anew || mark_of(&pod, mark).as_ref() != Some(mark) {
-                check(until)?;
+            if rewrite || mark_of(&pod, mark).as_ref() != Some(mark) {
+                check_time(until)?;
                 let Some(marked) = change(pods, &pod, self.marking(&pod, mark)).await? else { continue };
-                (pod, anew, written) = (marked, false, true);
+                (pod, rewrite, written) = (marked, false, true);
             }
             if self.label.is_on(&pod) {
                 return Ok(written);
             }
-            check(until)?;
+            check_time(until)?;
             let label = json!({ "labels": { &self.label.key: self.label.value } });
             if change(pods, &pod, label).await?.is_some() {
                 return Ok(true);
             }
         }
-        Err(Refusal::Conflict)
+        Err(changed_all_the_time())
     }
 
-    /// Takes the label off this pod after this leadership, so that whatever that has sent comes too late. A later
-    /// one's is left alone. Whether it was there.
-    pub async fn withdraw(&self, pods: &Collection, mark: &Mark) -> Result<bool, Refusal> {
-        for _ in 0..TRIES {
+    /// Takes the label off this pod after the leadership of this mark, so that whatever that leadership has sent
+    /// arrives too late. The label of a later leadership is left alone. Returns whether the label was there.
+    pub async fn lead_away(&self, pods: &Collection, mark: &Mark) -> Result<bool, Error> {
+        for _ in 0..MAX_TRIES {
             // A pod that is gone has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
             let is_ours = match mark_of(&pod, mark) {
@@ -155,29 +158,29 @@ impl PodLabel {
                 return Ok(label_on(&pod, mark).is_some());
             }
         }
-        Err(Refusal::Conflict)
+        Err(changed_all_the_time())
     }
 
-    async fn read(&self, pods: &Collection) -> Result<Value, Refusal> {
+    async fn read(&self, pods: &Collection) -> Result<Value, Error> {
         pods.get(&self.pod).await?.ok_or_else(|| {
             let name = &self.pod;
-            Refusal::Other(format!("there is no pod {name:?} in the lock's namespace; --pod says which one this is"))
+            Error::unknown(format!("there is no pod {name:?} in the lock's namespace; --pod says which one this is"))
         })
     }
 
-    /// Whether the label would take the place of one that is not from a leader of this lock.
-    fn check_label(&self, pod: &Value, mark: &Mark) -> Result<(), Refusal> {
+    /// Checks that the label does not take the place of one that is not from a leader of this lock.
+    fn check_label(&self, pod: &Value, mark: &Mark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
             Some(value) if label_on(pod, mark).is_none_or(|ours| ours.key != *key) => {
-                Err(Refusal::Other(format!("the pod has {key}={value} from somebody else; another key would do")))
+                Err(Error::unknown(format!("the pod has {key}={value} from somebody else; another key would do")))
             }
             _ => Ok(()),
         }
     }
 
-    /// The mark, with the label that is to follow. Another one that an earlier leader has put on this pod is taken
-    /// off.
+    /// Returns the patch that puts the mark on this pod and says which label is to follow. Another label that an
+    /// earlier leader has put on it is taken off.
     fn marking(&self, pod: &Value, mark: &Mark) -> Value {
         let mut labels = json!({ mark.key(): mark.stamp() });
         if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {
@@ -191,19 +194,19 @@ fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// The mark that a pod has from the same lock.
+/// Returns the mark that a pod has from the same lock.
 fn mark_of(pod: &Value, mark: &Mark) -> Option<Mark> {
     mark.of_same_lock(&pod["metadata"]["labels"])
 }
 
-/// The label that a leader of the same lock has put on a pod, which may be another one than today's.
+/// Returns the label that a leader of the same lock has put on a pod, which may be another one than today's.
 fn label_on(pod: &Value, mark: &Mark) -> Option<Label> {
     let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL)].as_str()?.parse().ok()?;
     Some(label).filter(|label| label.is_on(pod))
 }
 
 /// Takes mark and label off a pod, see [`change`].
-async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Refusal> {
+async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Error> {
     let mut labels = json!({ mark.key(): null });
     if let Some(Label { key, .. }) = label_on(pod, mark) {
         labels[key] = Value::Null;
@@ -211,25 +214,22 @@ async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Val
     change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL): null } })).await
 }
 
-/// Changes a pod's metadata, where `null` removes. What it is then; nothing if it was changed since it was read, or
-/// is gone.
-async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<Option<Value>, Refusal> {
+/// Changes a pod's metadata, where `null` removes a field. Returns the pod as it is then, or nothing if it was changed
+/// since it was read or is gone.
+async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<Option<Value>, Error> {
     for field in ["uid", "resourceVersion"] {
         metadata[field] = pod["metadata"][field].clone();
     }
     match pods.merge(name(pod), &json!({ "metadata": metadata })).await {
         Ok(pod) => Ok(Some(pod)),
-        Err(Refusal::Conflict | Refusal::Missing) => Ok(None),
-        Err(refusal) => Err(refusal),
+        Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// What is sent after that might arrive beside the next leader's.
-fn check(until: Instant) -> Result<(), Refusal> {
-    match clock::now() < until {
-        true => Ok(()),
-        false => Err(Refusal::Other("no time was left to label the pod".into())),
-    }
+/// Checks that there is time left: what is sent later might arrive beside the next leader's writes.
+fn check_time(until: Instant) -> Result<(), Error> {
+    if clock::now() < until { Ok(()) } else { Err(Error::unknown("no time was left to label the pod")) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,217 @@
+//! Events on the lock's objects, as client-go writes them, for `kubectl describe`.
+//!
+//! An Event is a courtesy: one that cannot be written is left out. Events have a thread and a connection of their own,
+//! so whatever hangs here delays no renewal.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, OptionFuture};
+use jiff::Timestamp;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::updates::Update;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::sleep_until;
+use tracing::debug;
+
+use crate::kubernetes::{Cluster, ClusterOptions, Collection, EVENTS, ObjectName, Rule, Verb};
+use crate::lock::Kind;
+use crate::process::{clock, runtime_thread};
+use crate::telemetry::log::printable_cause;
+use crate::telemetry::state::Observer;
+
+/// The program that an Event says it comes from.
+const COMPONENT: &str = "leaderrun";
+
+/// How long after the start of the command the first Event is written: a hand-over has more urgent things to do.
+const FIRST_EVENT_DELAY: Duration = Duration::from_secs(1);
+
+/// Returns the right that a candidate needs to write Events. The lock works without it.
+pub fn rule(namespace: &str) -> Rule {
+    EVENTS.rule(namespace, None, &[Verb::Create])
+}
+
+/// About which lock Events are written, and in whose name.
+#[derive(Clone, Debug)]
+pub struct EventsConfig {
+    pub kind: Kind,
+    /// Without a namespace: the default one of the cluster's configuration.
+    pub namespace: Option<String>,
+    pub name: String,
+    pub cluster: ClusterOptions,
+    pub identity: String,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// The thread that writes Events.
+#[derive(Debug)]
+pub struct Events {
+    observer: Observer,
+    ended: Receiver<io::Result<()>>,
+}
+
+impl Events {
+    /// Starts the thread. It acts on the updates that [`observer`](Self::observer) is given.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(config: EventsConfig) -> io::Result<Self> {
+        let (sender, updates) = unbounded_channel();
+        let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
+        let observer = Observer::new(move |update| {
+            // The thread is not woken for anything else.
+            if matches!(update, Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting) {
+                let _ = sender.send(update.clone());
+            }
+        });
+        Ok(Self { observer, ended })
+    }
+
+    /// Returns the observer by which the thread is told what happens.
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
+    /// Waits until then for the last Event to be written, after [`Update::Exiting`].
+    pub fn finish(self, until: Instant) {
+        let _ = self.ended.recv_timeout(until.since(clock::now()));
+    }
+}
+
+/// What has been written, and what is still to be.
+struct Writer {
+    sink: Arc<Sink>,
+    /// The uids of the lock's objects, in the present leadership.
+    uids: Vec<String>,
+    /// When the Event that the leadership began is due.
+    first_due: Option<tokio::time::Instant>,
+    /// An Event has said that a leadership began, and none that it is over.
+    is_leading: bool,
+    queue: VecDeque<BoxFuture<'static, ()>>,
+    is_over: bool,
+}
+
+impl Writer {
+    fn new(config: EventsConfig) -> Self {
+        Self {
+            sink: Arc::new(Sink { config, cluster: OnceCell::new() }),
+            uids: Vec::new(),
+            first_due: None,
+            is_leading: false,
+            queue: VecDeque::new(),
+            is_over: false,
+        }
+    }
+
+    /// Writes one Event after the other until everything is over and the last one is written.
+    async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
+        let mut writing = None;
+        loop {
+            writing = writing.or_else(|| self.queue.pop_front());
+            if self.is_over && writing.is_none() {
+                return Ok(());
+            }
+            let first_due = OptionFuture::from(self.first_due.map(sleep_until));
+            tokio::select! {
+                biased;
+                update = updates.recv(), if !self.is_over => self.handle(&update.unwrap_or(Update::Exiting)),
+                Some(()) = first_due => self.begin_leadership(),
+                Some(()) = OptionFuture::from(writing.as_mut()) => writing = None,
+            }
+        }
+    }
+
+    fn handle(&mut self, update: &Update) {
+        match update {
+            Update::Acquired { uids, .. } => self.uids.clone_from(uids),
+            Update::CommandStarted => self.first_due = Some(tokio::time::Instant::now() + FIRST_EVENT_DELAY),
+            Update::Lost(_) => self.end_leadership(),
+            Update::Exiting => {
+                self.is_over = true;
+                self.end_leadership();
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_leadership(&mut self) {
+        (self.first_due, self.is_leading) = (None, true);
+        self.enqueue("became leader");
+    }
+
+    fn end_leadership(&mut self) {
+        if self.first_due.is_some() {
+            self.begin_leadership();
+        }
+        if mem::take(&mut self.is_leading) {
+            self.enqueue("stopped leading");
+        }
+    }
+
+    fn enqueue(&mut self, what: &str) {
+        let (sink, uids) = (Arc::clone(&self.sink), self.uids.clone());
+        let message = format!("{} {what}", sink.config.identity);
+        self.queue.push_back(async move { sink.write(uids, &message).await }.boxed());
+    }
+}
+
+/// Where Events are written to.
+struct Sink {
+    config: EventsConfig,
+    /// Made when first needed. A failure is one like any other, and it is tried again.
+    cluster: OnceCell<Cluster>,
+}
+
+impl Sink {
+    /// Writes an Event about each object of the lock.
+    async fn write(&self, uids: Vec<String>, message: &str) {
+        let EventsConfig { kind, namespace, name, cluster: options, timeout, .. } = &self.config;
+        let cluster = self.cluster.get_or_try_init(|| Cluster::from_options(options.clone(), *timeout)).await;
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            Err(failure) => return debug!("no Event is written: {}", printable_cause(&failure)),
+        };
+        let namespace = namespace.as_deref().unwrap_or(cluster.default_namespace());
+        let events = Collection::new(cluster, &EVENTS, namespace).with_timeout(*timeout);
+        for (object, uid) in kind.objects(namespace, name).iter().zip(uids) {
+            let now = Timestamp::now();
+            let name = format!("{name}.{:x}", now.as_nanosecond());
+            if let Err(error) = events.create(&name, &event(&name, object, &uid, message, now)).await {
+                debug!("no Event is written: {error}");
+            }
+        }
+    }
+}
+
+fn event(event_name: &str, object: &ObjectName, uid: &str, message: &str, now: Timestamp) -> Value {
+    let ObjectName { resource, namespace, name } = object;
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": { "namespace": namespace, "name": event_name },
+        "involvedObject": {
+            "apiVersion": resource.api_version(),
+            "kind": resource.kind,
+            "namespace": namespace,
+            "name": name,
+            "uid": uid,
+        },
+        "type": "Normal",
+        "reason": "LeaderElection",
+        "message": message,
+        "source": { "component": COMPONENT },
+        "reportingComponent": COMPONENT,
+        "reportingInstance": "",
+        "firstTimestamp": format!("{now:.0}"),
+        "lastTimestamp": format!("{now:.0}"),
+        "count": 1,
+    })
+}

@@ -1,0 +1,248 @@
+//! The objects of one kind in one namespace, as JSON.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::ready;
+use futures_util::stream::{Stream, StreamExt};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request};
+use kube::core::WatchEvent;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::cluster::Cluster;
+use super::error::{Error, ErrorKind};
+use super::rbac::Verb;
+use super::resource::Resource;
+
+/// How long the API server keeps a watch open: the longest that kube allows.
+const WATCH_SECONDS: u32 = 290;
+
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Objects of one kind in one namespace.
+#[derive(Clone)]
+pub struct Collection {
+    cluster: Cluster,
+    resource: &'static Resource,
+    namespace: String,
+    timeout: Option<Duration>,
+}
+
+/// A change of an object that is watched.
+#[derive(Clone, Debug)]
+pub enum ObjectEvent {
+    /// The object is now like this.
+    Changed(Value),
+    Deleted,
+}
+
+impl Collection {
+    /// Returns the objects of a kind in a namespace. A request goes on until its future is dropped.
+    pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
+        Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
+    }
+
+    /// Gives up every request after this time.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Returns the object of that name, if there is one.
+    pub async fn get(&self, name: &str) -> Result<Option<Value>, Error> {
+        match self.send(Verb::Get, name, Method::GET, &format!("/{name}"), None).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the objects that have a label of this key, which must need no escape.
+    pub async fn labelled(&self, key: &str) -> Result<Vec<Value>, Error> {
+        let list = self.send(Verb::List, "", Method::GET, &format!("?labelSelector={key}"), None).await?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        Ok(items.into_iter().filter(is_object).collect())
+    }
+
+    /// Creates the object of that name, and returns it as it is then.
+    pub async fn create(&self, name: &str, object: &Value) -> Result<Value, Error> {
+        self.send(Verb::Create, name, Method::POST, "", Some((JSON, object))).await
+    }
+
+    /// Creates the object by a PUT to its name, for kinds that allow that, and returns it as it is then.
+    pub async fn create_by_put(&self, name: &str, object: &Value) -> Result<Value, Error> {
+        self.send(Verb::Create, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
+    }
+
+    /// Replaces the object if it has the resourceVersion which stands in this one, and returns it as it is then.
+    pub async fn replace(&self, name: &str, object: &Value) -> Result<Value, Error> {
+        self.send(Verb::Update, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
+    }
+
+    /// Merges a patch into the object, where `null` removes a field, and returns the object as it is then.
+    pub async fn merge(&self, name: &str, patch: &Value) -> Result<Value, Error> {
+        self.send(Verb::Patch, name, Method::PATCH, &format!("/{name}"), Some((MERGE_PATCH, patch))).await
+    }
+
+    /// Watches the object of that name from a resourceVersion on, or from its present state on where that is empty.
+    pub async fn watch(
+        &self,
+        name: &str,
+        from: &str,
+    ) -> Result<impl Stream<Item = Result<ObjectEvent, Error>> + use<>, Error> {
+        let path = self.resource.path(&self.namespace);
+        let only_this = format!("fieldSelector=metadata.name%3D{name}");
+        let from = format!("resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}");
+        let request = Request::get(format!("{path}?watch=true&{only_this}&{from}")).body(Vec::new());
+        let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
+        let operation = self.operation(Verb::Watch, name);
+        let client = self.cluster.watches().await?;
+        let events = client.request_events::<Value>(request).await.map_err(|failure| operation.error(&failure))?;
+        Ok(events.filter_map(move |event| {
+            ready(match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
+                    Some(Ok(ObjectEvent::Changed(object)))
+                }
+                Ok(WatchEvent::Added(_) | WatchEvent::Modified(_)) => {
+                    Some(Err(Error::unknown(format!("cannot {operation}: an event is not about an API object"))))
+                }
+                Ok(WatchEvent::Deleted(_)) => Some(Ok(ObjectEvent::Deleted)),
+                Ok(WatchEvent::Bookmark(_)) => None,
+                // Mostly that the version asked for is too old.
+                Ok(WatchEvent::Error(status)) => {
+                    let error = Error::of_status(&status).context("the watch broke");
+                    Some(Err(Error { kind: ErrorKind::Unknown, ..error }))
+                }
+                Err(failure) => Some(Err(operation.error(&failure))),
+            })
+        }))
+    }
+
+    async fn send(
+        &self,
+        verb: Verb,
+        name: &str,
+        method: Method,
+        rest: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<Value, Error> {
+        let path = format!("{}{rest}", self.resource.path(&self.namespace));
+        let mut request = Request::builder().method(method).uri(&path);
+        if let Some((content_type, _)) = body {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let body = body.map(|(_, object)| object.to_string().into_bytes()).unwrap_or_default();
+        let request = request.body(body).map_err(|invalid| Error::unknown(invalid.to_string()))?;
+        let operation = self.operation(verb, name);
+        let client = self.cluster.requests();
+        let answer = client.request::<Value>(request);
+        let answer = match self.timeout {
+            None => answer.await,
+            Some(limit) => match timeout(limit, answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(Error::unknown(format!("cannot {operation}: no answer"))),
+            },
+        };
+        let answer = answer.map_err(|failure| operation.error(&failure))?;
+        if verb == Verb::List || is_object(&answer) {
+            Ok(answer)
+        } else {
+            Err(Error::unknown(format!("cannot {operation}: the answer is not an API object")))
+        }
+    }
+
+    fn operation(&self, verb: Verb, name: &str) -> Operation {
+        Operation { verb, resource: self.resource, namespace: self.namespace.clone(), name: name.to_owned() }
+    }
+}
+
+/// Returns whether this has the shape of an API object, so that metadata can be read and written without a check.
+fn is_object(value: &Value) -> bool {
+    let metadata = &value["metadata"];
+    let is_map = |field: &str| metadata[field].is_null() || metadata[field].is_object();
+    metadata.is_object() && is_map("labels") && is_map("annotations")
+}
+
+/// What a request does with which object, for messages.
+struct Operation {
+    verb: Verb,
+    resource: &'static Resource,
+    namespace: String,
+    /// The name is empty where the request is about all objects of the kind.
+    name: String,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verb, resource, namespace, name } = self;
+        match name.as_str() {
+            "" => write!(f, "{verb} {resource} in namespace {namespace:?}"),
+            name => write!(f, "{verb} the {} {namespace}/{name}", resource.kind),
+        }
+    }
+}
+
+impl Operation {
+    fn error(&self, failure: &kube::Error) -> Error {
+        let error = Error::of_client(failure);
+        if !error.lacks_role {
+            return error.context(format_args!("cannot {self}"));
+        }
+        // A PUT may lack `update`, or `create` where the object does not exist yet: the answer says which.
+        let says = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
+        let verb = [Verb::Create, Verb::Update].into_iter().find(says).unwrap_or(self.verb);
+        let Self { resource, namespace, name, .. } = self;
+        let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        Error { message: format!("not allowed to {verb} {resource}{name} in namespace {namespace:?}"), ..error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kubernetes::resource::LEASES;
+
+    #[test]
+    fn an_object_has_metadata_that_can_be_written() {
+        for object in
+            [json!({ "metadata": {} }), json!({ "metadata": { "labels": { "a": "b" }, "annotations": null } })]
+        {
+            assert!(is_object(&object), "{object}");
+        }
+        for other in [
+            json!(null),
+            json!([]),
+            json!("x"),
+            json!({}),
+            json!({ "metadata": [] }),
+            json!({ "metadata": { "annotations": "x" } }),
+            json!({ "metadata": { "labels": [] } }),
+        ] {
+            assert!(!is_object(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_rbac_names_the_right_that_is_missing() {
+        let create =
+            Operation { verb: Verb::Create, resource: &LEASES, namespace: "default".into(), name: "job".into() };
+        let refusal = |message: &str| {
+            let status = Status { code: 403, message: message.into(), ..Status::default() };
+            let Error { message, lacks_role, .. } = create.error(&kube::Error::Api(status.boxed()));
+            (message, lacks_role)
+        };
+        let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");
+        assert_eq!(
+            rbac,
+            ("not allowed to update leases.coordination.k8s.io \"job\" in namespace \"default\"".into(), true)
+        );
+        let quota = refusal("leases \"job\" is forbidden: exceeded quota: leases=1");
+        let says = "cannot create the Lease default/job: leases \"job\" is forbidden: exceeded quota: leases=1";
+        assert_eq!(quota, (says.into(), false));
+    }
+}

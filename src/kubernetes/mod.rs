@@ -1,0 +1,17 @@
+//! How the API server is reached and asked.
+//!
+//! A [`Cluster`] is the way there; a [`Collection`] has the objects of one kind in one namespace. The lock, routing,
+//! Events and `doctor` all use these, and know one [`Error`].
+
+mod cluster;
+mod collection;
+mod error;
+mod rbac;
+mod resource;
+mod response_limit;
+
+pub use self::cluster::{Cluster, ClusterOptions};
+pub use self::collection::{Collection, ObjectEvent};
+pub use self::error::{Error, ErrorKind};
+pub use self::rbac::{Rule, Verb, role, yaml};
+pub use self::resource::{CONFIG_MAPS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, LEASES, ObjectName, PODS, Resource};

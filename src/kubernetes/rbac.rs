@@ -1,0 +1,94 @@
+//! What RBAC has to allow, and how a Role says it.
+
+use std::fmt;
+
+use super::resource::Resource;
+
+/// What is done with objects, as RBAC calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+}
+
+impl Verb {
+    /// The word that a Role has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Some verbs for one object, or for all objects of a kind in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub resource: &'static Resource,
+    pub namespace: String,
+    /// Without a name the rule is about all objects of the kind.
+    pub name: Option<String>,
+    pub verbs: &'static [Verb],
+}
+
+impl Rule {
+    /// The path of the object that the rule is about, if it is about a single one.
+    pub fn object_path(&self) -> Option<String> {
+        let Self { resource, namespace, name, .. } = self;
+        Some(format!("{}/{}", resource.path(namespace), name.as_ref()?))
+    }
+}
+
+/// The rule as a Role has it, in YAML.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource: Resource { group, plural, .. }, name, verbs, .. } = self;
+        let group = if group.is_empty() { "\"\"" } else { group };
+        write!(f, "- apiGroups: [{group}]\n  resources: [{plural}]\n")?;
+        if let Some(name) = name {
+            writeln!(f, "  resourceNames: [{}]", yaml(name))?;
+        }
+        let verbs: Vec<&str> = verbs.iter().map(|verb| verb.name()).collect();
+        write!(f, "  verbs: [{}]", verbs.join(", "))
+    }
+}
+
+/// Returns a Role for the lock of that name, as YAML.
+pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> String {
+    let namespace = yaml(namespace);
+    let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    let rules = rules.join("\n");
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: leaderrun-{name}
+  namespace: {namespace}
+rules:
+{rules}"
+    )
+}
+
+/// Returns a name as YAML has it: quoted where it would be read as a number or a truth value.
+pub fn yaml(name: &str) -> String {
+    let is_word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
+    if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_word {
+        name.to_owned()
+    } else {
+        format!("{name:?}")
+    }
+}

@@ -1,0 +1,67 @@
+//! Kinds of API objects, and single objects by their names.
+
+use std::fmt;
+
+use super::rbac::{Rule, Verb};
+
+/// A kind of API object, by the names that paths, Roles and objects have for it. Always at version `v1`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    /// Whether a PUT to the name of an object that does not exist creates it. RBAC can then restrict the right to
+    /// create it to that one name.
+    pub created_by_put: bool,
+}
+
+pub static LEASES: Resource =
+    Resource { group: "coordination.k8s.io", kind: "Lease", plural: "leases", created_by_put: true };
+pub static ENDPOINTS: Resource = Resource { group: "", kind: "Endpoints", plural: "endpoints", created_by_put: true };
+pub static CONFIG_MAPS: Resource =
+    Resource { group: "", kind: "ConfigMap", plural: "configmaps", created_by_put: false };
+pub static PODS: Resource = Resource { group: "", kind: "Pod", plural: "pods", created_by_put: false };
+pub static ENDPOINT_SLICES: Resource =
+    Resource { group: "discovery.k8s.io", kind: "EndpointSlice", plural: "endpointslices", created_by_put: false };
+pub static EVENTS: Resource = Resource { group: "", kind: "Event", plural: "events", created_by_put: false };
+
+impl Resource {
+    /// The group with its version, as objects have it in `apiVersion`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+    }
+
+    /// The path of the objects of this kind in a namespace.
+    pub fn path(&self, namespace: &str) -> String {
+        let root = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        format!("{root}/namespaces/{namespace}/{}", self.plural)
+    }
+
+    /// The right to use these verbs on one object of this kind, or on all of them in a namespace.
+    pub fn rule(&'static self, namespace: &str, name: Option<String>, verbs: &'static [Verb]) -> Rule {
+        Rule { resource: self, namespace: namespace.to_owned(), name, verbs }
+    }
+}
+
+/// The plural with the group behind it, as kubectl writes it: `leases.coordination.k8s.io`.
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.plural)?;
+        if self.group.is_empty() { Ok(()) } else { write!(f, ".{}", self.group) }
+    }
+}
+
+/// The name of one object.
+#[derive(Clone, Debug)]
+pub struct ObjectName {
+    pub resource: &'static Resource,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} {}/{}", self.resource.kind, self.namespace, self.name)
+    }
+}

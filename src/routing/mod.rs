@@ -1,0 +1,163 @@
+//! Traffic follows the leader: a label on its pod, or the endpoints of a Service.
+//!
+//! Routing has a thread and a connection of its own; its failures never delay a renewal. Everything is written with the
+//! version that was read before, so that what arrives late changes nothing.
+
+mod endpoint_slice;
+mod mark;
+mod pod_label;
+mod worker;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::updates::Update;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::unbounded_channel;
+use tracing::warn;
+
+pub use self::endpoint_slice::{Service, ServiceName, ServicePort, check_ports, is_reachable};
+pub use self::mark::LONGEST_LOCK;
+pub use self::pod_label::{Label, PodLabel};
+use self::worker::Worker;
+use crate::kubernetes::{ClusterOptions, Error, ErrorKind, Rule};
+use crate::process::{clock, runtime_thread};
+use crate::telemetry::state::Observer;
+
+/// Tries against others that change the same object meanwhile: other candidates, or the kubelet of a pod.
+const MAX_TRIES: usize = 8;
+
+/// By which object traffic finds the leader, as far as rights are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoutingTarget {
+    /// A Service selects pods by this label, which only the leader's pod has.
+    PodLabel(Label),
+    /// A Service without a selector has the leader's address.
+    Service(ServiceName),
+}
+
+impl RoutingTarget {
+    /// Returns the rights that a candidate needs for it, besides those for the lock.
+    pub fn rules(&self, namespace: &str) -> Vec<Rule> {
+        match self {
+            Self::PodLabel(_) => PodLabel::rules(namespace),
+            Self::Service(service) => service.rules(namespace),
+        }
+    }
+}
+
+/// The option of leaderrun that asks for it.
+impl fmt::Display for RoutingTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PodLabel(label) => write!(f, "--pod-label {label}"),
+            Self::Service(name) => write!(f, "--service {name}"),
+        }
+    }
+}
+
+/// How traffic finds the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routing {
+    PodLabel(PodLabel),
+    Service(Service),
+}
+
+impl fmt::Display for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PodLabel(PodLabel { label, pod }) => write!(f, "the label {label} of the pod {pod}"),
+            Self::Service(service) => write!(f, "the Service {}", service.name),
+        }
+    }
+}
+
+/// What to route, for which lock.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    pub routing: Routing,
+    /// Without a namespace: the default one of the cluster's configuration.
+    pub namespace: Option<String>,
+    /// The name of the lock.
+    pub lock: String,
+    pub cluster: ClusterOptions,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// The thread that routes traffic.
+#[derive(Debug)]
+pub struct Router {
+    observer: Observer,
+    withdrawn: Arc<EventFd>,
+    may_be_routed: Arc<AtomicBool>,
+    ended: Receiver<io::Result<()>>,
+}
+
+impl Router {
+    /// Starts the thread. It acts on the updates that [`observer`](Self::observer) is given.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor or no thread.
+    pub fn start(config: RouterConfig) -> io::Result<Self> {
+        let withdrawn = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let may_be_routed = Arc::<AtomicBool>::default();
+        let (sender, updates) = unbounded_channel();
+        let worker = Worker::new(config, Arc::clone(&withdrawn), Arc::clone(&may_be_routed));
+        let ended = runtime_thread::spawn("routing", || async {
+            let result = worker.run(updates).await;
+            if let Err(failure) = &result {
+                warn!(event = "announcing_failed", "traffic is not routed to the leader: {failure}");
+            }
+            result
+        })?;
+        let observer = Observer::new(move |update| {
+            // The thread is not woken for anything else.
+            if is_about_routing(update) {
+                let _ = sender.send(update.clone());
+            }
+        });
+        Ok(Self { observer, withdrawn, may_be_routed, ended })
+    }
+
+    /// Returns the observer by which the thread is told what happens.
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
+    /// Returns what becomes readable when traffic was led away because the command is to end, or cannot be led away.
+    pub fn withdrawn(&self) -> Arc<EventFd> {
+        Arc::clone(&self.withdrawn)
+    }
+
+    /// Waits until then for traffic to be led away, after [`Update::Exiting`].
+    pub fn finish(self, until: Instant) {
+        let ended = self.ended.recv_timeout(until.since(clock::now()));
+        if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {
+            warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
+        }
+    }
+}
+
+fn is_about_routing(update: &Update) -> bool {
+    matches!(
+        update,
+        Update::Acquired { .. }
+            | Update::Leading { .. }
+            | Update::CommandStarted
+            | Update::Terminating
+            | Update::Lost(_)
+            | Update::CommandGone
+            | Update::Exiting
+    )
+}
+
+/// Returns the error for an object that others changed at every try.
+fn changed_all_the_time() -> Error {
+    Error::new(ErrorKind::Conflict, "it is changed by others all the time")
+}
