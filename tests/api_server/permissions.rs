@@ -192,3 +192,27 @@ fn allow_deputy(admin: &Client) {
     });
     admin.replace(&format!("{rbac}/clusterrolebindings/deputy"), &binding).expect("a ClusterRoleBinding");
 }
+
+#[test]
+fn a_starting_server_refuses_what_roles_allow() {
+    let cluster = Cluster::start_ours();
+    let place = Place::on(&cluster);
+    cluster.grant(&place.namespace, "candidate", on_one_name(&["get", "create", "update", "watch"]));
+    let candidate = cluster.client_for("candidate");
+    place.put("job", "a");
+    let get = || candidate.get(&place.lease("job"));
+    assert!(get().is_ok());
+
+    cluster.ours().forget_roles();
+    let refused = get().unwrap_err();
+    let unknown = cluster.client_for("stranger").get(&place.lease("job")).unwrap_err();
+    assert_eq!(refused.message, unknown.message.replace("stranger", "candidate"), "it looks like any other refusal");
+    assert_eq!((refused.code, &refused.details), (403, &unknown.details));
+    assert!(place.admin.get(&place.lease("job")).is_ok(), "an administrator needs no Role");
+    cluster.ours().read_roles();
+    assert!(get().is_ok());
+
+    cluster.ours().forget_roles_for(2);
+    let outcomes = [get(), get(), get(), get()].map(|outcome| outcome.is_ok());
+    assert_eq!(outcomes, [false, false, true, true]);
+}

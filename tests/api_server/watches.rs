@@ -151,3 +151,58 @@ fn a_version_too_old_is_an_event() {
     assert!(event["object"]["message"].as_str().expect("a message").starts_with("too old resource version: "));
     assert_eq!(watch.next(), None);
 }
+
+#[test]
+fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
+    let cluster = Cluster::start_ours();
+    cluster.ours().set_watch_cache(3);
+    let place = Place::on(&cluster);
+    let quiet = place.put("quiet", "a");
+    let from_quiet = format!("{}?resourceVersion={}", place.leases(), version(&quiet));
+    let configmaps = place.configmap("other").replace("/other", "");
+    for number in 0..5 {
+        let other = json!({ "metadata": { "name": format!("other-{number}") } });
+        place.admin.create(&configmaps, &other).expect("a ConfigMap");
+    }
+    for holder in ["b", "c"] {
+        place.put(&format!("busy-{holder}"), holder);
+        let watch = place.admin.watch(&from_quiet).expect("a watch");
+        assert_eq!(gist(&next(&watch)), ("ADDED", "b"), "what comes after it is still there");
+    }
+    let running = place.admin.watch(&from_quiet).expect("a watch");
+    place.put("busy-d", "d");
+
+    let expired = place.admin.watch(&from_quiet).expect("a watch").next().expect("an event");
+    assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    let without_version = place.admin.watch(&place.leases()).expect("a watch");
+    assert_eq!(gist(&next(&without_version)).0, "ADDED");
+    let told: Vec<Value> = (0..3).map(|_| next(&running)).collect();
+    assert_eq!(gist(&told[2]), ("ADDED", "d"), "a watch that runs misses nothing");
+}
+
+#[test]
+fn a_bookmark_carries_a_version_to_go_on_from() {
+    let cluster = Cluster::start_ours();
+    cluster.ours().set_watch_cache(3);
+    cluster.ours().set_bookmark_period(Duration::from_millis(50));
+    let place = Place::on(&cluster);
+    let quiet = place.put("quiet", "a");
+    let one = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", place.leases());
+    let watch = place.admin.watch(&format!("{one}&resourceVersion={}", version(&quiet))).expect("a watch");
+    let newest = (0..8).map(|number| version(&place.put(&format!("busy-{number}"), "b"))).max().expect("a version");
+    let bookmark = loop {
+        let event = watch.next().expect("a bookmark");
+        assert_eq!(event["type"], "BOOKMARK");
+        assert_eq!(event["object"]["metadata"].get("annotations"), None, "initial events are over from the start");
+        if version(&event["object"]) >= newest {
+            break event;
+        }
+    };
+    let from_there = format!("{one}&resourceVersion={}", version(&bookmark["object"]));
+    let resumed = place.admin.watch(&from_there).expect("a watch");
+    place.give("quiet", "c");
+    assert_eq!(gist(&next(&resumed)), ("MODIFIED", "c"));
+    let silent = place.admin.watch(&from_there.replace("&allowWatchBookmarks=true", "")).expect("a watch");
+    assert_eq!(silent.next().expect("an event")["type"], "MODIFIED");
+    assert!(silent.is_silent_for(A_WHILE), "bookmarks are for those who ask for them");
+}

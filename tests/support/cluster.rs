@@ -43,6 +43,21 @@ impl Cluster {
         Cluster { server, kubeconfigs }
     }
 
+    /// One of its own that is always ours, for tests that tell it how to behave.
+    pub fn start_ours() -> Cluster {
+        let server = ApiServer::start();
+        let kubeconfigs = Kubeconfigs::new(server.address());
+        Cluster { server: Server::Ours(server), kubeconfigs }
+    }
+
+    /// The server of [`Cluster::start_ours`], which can be told how to behave.
+    pub fn ours(&self) -> &ApiServer {
+        match &self.server {
+            Server::Ours(server) => server,
+            Server::Real(_) => panic!("a real kube-apiserver cannot be told how to behave; see Cluster::start_ours"),
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()

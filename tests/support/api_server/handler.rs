@@ -12,6 +12,7 @@ use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::authentication::{self, Identity};
+use super::behavior::Behavior;
 use super::decode::UnknownFields;
 use super::metadata::text;
 use super::objects::{Objects, Patch};
@@ -28,7 +29,7 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Reply = Response<Body>;
 
 /// Answers a request.
-pub async fn handle(store: Arc<Store>, request: Request<Incoming>) -> Reply {
+pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
@@ -38,6 +39,7 @@ pub async fn handle(store: Arc<Store>, request: Request<Incoming>) -> Reply {
     let call = Call {
         target: Target::parse(&head.method, head.uri.path(), &query),
         store,
+        behavior,
         method: head.method,
         query,
         headers: head.headers,
@@ -48,6 +50,7 @@ pub async fn handle(store: Arc<Store>, request: Request<Incoming>) -> Reply {
 
 struct Call {
     store: Arc<Store>,
+    behavior: Arc<Behavior>,
     method: Method,
     query: Query,
     headers: HeaderMap,
@@ -58,6 +61,9 @@ struct Call {
 impl Call {
     fn answer(&self) -> Result<Reply> {
         let who = authentication::identify(&self.store, &self.headers, &self.target)?;
+        if !rbac::is_administrator(&who) && !self.behavior.knows_roles() {
+            return Err(rbac::forbidden(&who, &self.target));
+        }
         rbac::authorize(&self.store, &who, &self.target)?;
         let access = match &self.target {
             Target::Path { path, .. } => {
@@ -130,7 +136,7 @@ impl Call {
             namespace: scope(objects),
             selector: Selector::parse(objects.resource, &self.query)?,
         };
-        let body = watch::start(Arc::clone(&self.store), scope, &self.query)?;
+        let body = watch::start(Arc::clone(&self.store), scope, &self.query, self.behavior.bookmark_period())?;
         Ok(reply(200, "application/json", body))
     }
 

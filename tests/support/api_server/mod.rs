@@ -8,6 +8,7 @@
 
 mod access_review;
 mod authentication;
+mod behavior;
 mod bootstrap;
 mod decode;
 mod discovery;
@@ -30,6 +31,7 @@ mod watch;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -39,6 +41,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use self::behavior::{Behavior, Roles};
 use self::store::Store;
 use super::port::Port;
 use super::{runtime, tls};
@@ -47,6 +50,7 @@ use super::{runtime, tls};
 pub struct ApiServer {
     port: Port,
     store: Arc<Store>,
+    behavior: Arc<Behavior>,
     listening: Mutex<Option<Listening>>,
 }
 
@@ -60,7 +64,12 @@ impl ApiServer {
     pub fn start() -> ApiServer {
         let store = Arc::new(Store::new());
         bootstrap::fill(&store);
-        let server = ApiServer { port: Port::reserve(), store, listening: Mutex::new(None) };
+        let server = ApiServer {
+            port: Port::reserve(),
+            store,
+            behavior: Arc::new(Behavior::new()),
+            listening: Mutex::new(None),
+        };
         server.listen();
         server
     }
@@ -87,15 +96,42 @@ impl ApiServer {
         self.listen();
     }
 
-    /// Makes every version up to now too old to watch from.
+    /// Makes every version up to now too old to start a watch from.
     pub fn forget_changes(&self) {
-        self.store.compact();
+        self.store.forget_changes();
+    }
+
+    /// Keeps this many changes of each resource in the watch cache. A watch that starts from a version before the
+    /// oldest of them gets one event, 410 Expired; changes of other resources do not count.
+    pub fn set_watch_cache(&self, changes: usize) {
+        self.store.set_watch_cache(changes);
+    }
+
+    /// Sends bookmarks this often to watches that start from now on and ask for them.
+    pub fn set_bookmark_period(&self, period: Duration) {
+        self.behavior.set_bookmark_period(period);
+    }
+
+    /// Refuses every request of a user who is no administrator with a plain 403, as a real server does for up to
+    /// a second at its start, until [`ApiServer::read_roles`].
+    pub fn forget_roles(&self) {
+        self.behavior.set_roles(Roles::Unknown);
+    }
+
+    /// Refuses the next requests like [`ApiServer::forget_roles`], this many of them.
+    pub fn forget_roles_for(&self, requests: usize) {
+        self.behavior.set_roles(Roles::UnknownFor(requests));
+    }
+
+    /// Goes by the stored Roles and bindings again.
+    pub fn read_roles(&self) {
+        self.behavior.set_roles(Roles::Known);
     }
 
     fn listen(&self) {
         let listener = runtime::enter(|| self.port.listen()).expect("the API server's own port");
         let (stop, stopped) = oneshot::channel();
-        let task = runtime::spawn(serve(listener, Arc::clone(&self.store), stopped));
+        let task = runtime::spawn(serve(listener, Arc::clone(&self.store), Arc::clone(&self.behavior), stopped));
         *self.listening.lock().expect("the listener") = Some(Listening { stop, task });
     }
 }
@@ -106,15 +142,15 @@ impl Drop for ApiServer {
     }
 }
 
-async fn serve(listener: TcpListener, store: Arc<Store>, mut stopped: oneshot::Receiver<()>) {
+async fn serve(listener: TcpListener, store: Arc<Store>, behavior: Arc<Behavior>, mut stopped: oneshot::Receiver<()>) {
     let acceptor = TlsAcceptor::from(tls::server_config());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let store = Arc::clone(&store);
-                    connections.spawn(serve_connection(stream, acceptor.clone(), store));
+                    let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
+                    connections.spawn(serve_connection(stream, acceptor.clone(), store, behavior));
                 }
                 Err(error) => eprintln!("the test API server cannot accept: {error}"),
             },
@@ -126,15 +162,15 @@ async fn serve(listener: TcpListener, store: Arc<Store>, mut stopped: oneshot::R
     connections.shutdown().await;
 }
 
-async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<Store>) {
+async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<Store>, behavior: Arc<Behavior>) {
     let _ = stream.set_nodelay(true);
     // A client that breaks off, be it in the handshake, is nothing to report.
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
     let service = service_fn(|request| {
-        let store = Arc::clone(&store);
-        async move { Ok::<_, Infallible>(handler::handle(store, request).await) }
+        let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
+        async move { Ok::<_, Infallible>(handler::handle(store, behavior, request).await) }
     });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

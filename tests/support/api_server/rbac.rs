@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kube::core::Status;
 use serde_json::Value;
 
 use super::authentication::Identity;
@@ -12,11 +13,16 @@ use super::store::{Key, Store};
 
 /// Lets a request pass or says 403 in the words of the real server.
 pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
-    if reason_to_allow(store, who, target).is_some() {
-        return Ok(());
+    match reason_to_allow(store, who, target) {
+        Some(_) => Ok(()),
+        None => Err(forbidden(who, target)),
     }
+}
+
+/// The 403 for a request that no Role allows.
+pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
     let user = &who.name;
-    Err(match target {
+    match target {
         Target::Path { verb, path } => {
             status::forbidden("", "", "", format_args!("User {user:?} cannot {verb} path {path:?}"))
         }
@@ -30,12 +36,17 @@ pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
             let why = format!("User {user:?} cannot {verb} resource {full:?} in API group {group:?} {place}");
             status::forbidden(group, resource, name, why)
         }
-    })
+    }
+}
+
+/// Whether somebody may do everything, whatever Roles there are.
+pub fn is_administrator(who: &Identity) -> bool {
+    who.groups.iter().any(|group| group == "system:masters")
 }
 
 /// Why a request is allowed, if it is.
 pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option<String> {
-    if who.groups.iter().any(|group| group == "system:masters") {
+    if is_administrator(who) {
         return Some(String::new());
     }
     let (cluster_bindings, _) = store.list("clusterrolebindings", None);

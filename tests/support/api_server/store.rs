@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use kube::core::Status;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -12,8 +13,13 @@ use super::status::{self, Result};
 /// Close below a power of ten: whoever compares versions as text is caught within the first few writes.
 const FIRST_REVISION: u64 = 9_970;
 
-/// How many changes a watch may lag behind before its version is too old.
-const HISTORY: usize = 1_000;
+/// How many changes of one collection are kept for watches that run, which read them when they get to it.
+const HISTORY: usize = 10_000;
+
+/// From how many newer changes of its collection on a version is too old to start a watch from.
+///
+/// A real server begins with 100 and grows while its changes are younger than 75 seconds.
+const WATCH_CACHE: usize = 1_000;
 
 /// Where an object is. Two API groups that serve the same objects share a collection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,9 +59,18 @@ pub struct Store {
 struct State {
     revision: u64,
     objects: BTreeMap<Key, Arc<Value>>,
-    history: VecDeque<Change>,
-    /// The changes up to this revision are forgotten.
-    compacted: u64,
+    histories: BTreeMap<&'static str, History>,
+    watch_cache: usize,
+    /// Watches of any collection can start from this revision on, or from a later one.
+    forgotten: u64,
+}
+
+/// The recent changes of one collection, oldest first.
+#[derive(Default)]
+struct History {
+    changes: VecDeque<Change>,
+    /// The changes up to this revision are no longer in it.
+    dropped: u64,
 }
 
 impl Store {
@@ -64,8 +79,9 @@ impl Store {
             state: Mutex::new(State {
                 revision: FIRST_REVISION,
                 objects: BTreeMap::new(),
-                history: VecDeque::new(),
-                compacted: 0,
+                histories: BTreeMap::new(),
+                watch_cache: WATCH_CACHE,
+                forgotten: 0,
             }),
             revision: watch::Sender::new(FIRST_REVISION),
         }
@@ -120,16 +136,27 @@ impl Store {
         self.state().revision
     }
 
-    /// The changes after `revision`, and the revision up to which they are complete.
-    pub fn changes_after(&self, revision: u64) -> Result<(Vec<Change>, u64)> {
+    /// Refuses to start a watch of a collection from a revision that has left the watch cache.
+    pub fn check_watchable(&self, collection: &'static str, revision: u64) -> Result<()> {
         let state = self.state();
-        if revision < state.compacted {
-            let oldest = state.compacted;
-            return Err(status::expired(format_args!("too old resource version: {revision} ({oldest})")));
+        let oldest = state.oldest_watchable(collection);
+        if revision < oldest {
+            return Err(too_old(revision, oldest));
         }
-        let start = state.history.partition_point(|change| change.revision <= revision);
-        let changes = state.history.range(start..).cloned().collect();
-        Ok((changes, state.revision))
+        Ok(())
+    }
+
+    /// The changes of a collection after `revision`, and the revision up to which they are complete.
+    pub fn changes_after(&self, collection: &'static str, revision: u64) -> Result<(Vec<Change>, u64)> {
+        let state = self.state();
+        let Some(history) = state.histories.get(collection) else {
+            return Ok((Vec::new(), state.revision));
+        };
+        if revision < history.dropped {
+            return Err(too_old(revision, history.dropped));
+        }
+        let start = history.changes.partition_point(|change| change.revision <= revision);
+        Ok((history.changes.range(start..).cloned().collect(), state.revision))
     }
 
     /// Tells of new revisions.
@@ -137,12 +164,16 @@ impl Store {
         self.revision.subscribe()
     }
 
-    /// Forgets every change so far: older versions are too old to watch from.
-    pub fn compact(&self) {
+    /// Makes every version so far too old to start a watch from.
+    pub fn forget_changes(&self) {
         let mut state = self.state();
-        while !state.history.is_empty() {
-            state.forget_oldest();
-        }
+        state.forgotten = state.revision;
+    }
+
+    /// Keeps this many changes of each collection for watches that start from a version.
+    pub fn set_watch_cache(&self, changes: usize) {
+        assert!((1..=HISTORY).contains(&changes), "a watch cache holds 1 to {HISTORY} changes, not {changes}");
+        self.state().watch_cache = changes;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,21 +187,31 @@ impl State {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = self.revision.to_string().into();
         let object = Arc::new(object);
-        let before = match deleted {
-            true => self.objects.remove(key),
-            false => self.objects.insert(key.clone(), Arc::clone(&object)),
-        };
+        let before =
+            if deleted { self.objects.remove(key) } else { self.objects.insert(key.clone(), Arc::clone(&object)) };
         let change = Change { revision: self.revision, key: key.clone(), before, object: Arc::clone(&object), deleted };
-        self.history.push_back(change);
-        if self.history.len() > HISTORY {
-            self.forget_oldest();
+        let history = self.histories.entry(key.collection).or_default();
+        history.changes.push_back(change);
+        if history.changes.len() > HISTORY
+            && let Some(oldest) = history.changes.pop_front()
+        {
+            history.dropped = oldest.revision;
         }
         object
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some(change) = self.history.pop_front() {
-            self.compacted = change.revision;
+    /// The oldest version that a watch of this collection can start from: the one before the oldest change in
+    /// the watch cache, which holds changes of this collection only.
+    fn oldest_watchable(&self, collection: &'static str) -> u64 {
+        let changes = self.histories.get(collection).map(|history| &history.changes);
+        let left_the_cache = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache)).unwrap_or(0);
+        match changes {
+            Some(changes) if left_the_cache > 0 => self.forgotten.max(changes[left_the_cache].revision - 1),
+            _ => self.forgotten,
         }
     }
+}
+
+fn too_old(revision: u64, oldest: u64) -> Box<Status> {
+    status::expired(format_args!("too old resource version: {revision} ({oldest})"))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
+use kube::core::Status;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, timeout_at};
@@ -19,8 +20,6 @@ use super::selector::Selector;
 use super::status::{self, FieldError, Result};
 use super::store::{Change, Store};
 
-/// How often a watch tells how far it has come, if the client cares.
-const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// The last bookmark comes this long before the end.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// How long a watch runs that names no end.
@@ -35,7 +34,9 @@ pub struct Scope {
 }
 
 /// Starts a watch; the body ends when its time is up.
-pub fn start(store: Arc<Store>, scope: Scope, query: &Query) -> Result<Body> {
+///
+/// A client that asks for bookmarks gets one every `bookmark_period`.
+pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Duration) -> Result<Body> {
     let bookmarks = query.is_true("allowWatchBookmarks");
     let from = match query.get("resourceVersion") {
         None => 0,
@@ -49,6 +50,10 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query) -> Result<Body> {
         let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
         return Err(status::invalid_list_options(FieldError::forbidden("resourceVersionMatch", why)));
     }
+    if initial_events.is_none() && query.get("resourceVersionMatch").is_some() {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        return Err(status::invalid_list_options(FieldError::forbidden("resourceVersionMatch", why)));
+    }
     let time = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
     let time = time.filter(|seconds| *seconds > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
 
@@ -60,13 +65,18 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query) -> Result<Body> {
         store,
         ready: VecDeque::new(),
         bookmarks,
-        next_bookmark: next_bookmark(end).filter(|_| bookmarks),
+        bookmark_period,
+        next_bookmark: next_bookmark(bookmark_period, end).filter(|_| bookmarks),
         end,
         failed: false,
     };
     // A client that says neither yes nor no gets the present state, unless it names a version to go on from.
     if initial_events.unwrap_or(from == 0) {
         watch.send_present_state();
+    } else if from > 0
+        && let Err(expired) = watch.store.check_watchable(watch.scope.resource.name, from)
+    {
+        watch.fail(&expired);
     }
     let frames = futures_util::stream::unfold(watch, |mut watch| async {
         let event = watch.next().await?;
@@ -84,6 +94,7 @@ struct Watch {
     seen: u64,
     ready: VecDeque<Value>,
     bookmarks: bool,
+    bookmark_period: Duration,
     next_bookmark: Option<Instant>,
     end: Instant,
     failed: bool,
@@ -117,7 +128,7 @@ impl Watch {
             && time <= Instant::now()
         {
             self.ready.push_back(self.bookmark(Value::Null));
-            self.next_bookmark = next_bookmark(self.end);
+            self.next_bookmark = next_bookmark(self.bookmark_period, self.end);
         }
     }
 
@@ -137,19 +148,21 @@ impl Watch {
     }
 
     fn read_changes(&mut self) {
-        match self.store.changes_after(self.seen) {
+        match self.store.changes_after(self.scope.resource.name, self.seen) {
             Ok((changes, revision)) => {
                 let events = changes.iter().filter_map(|change| self.event_of(change));
                 self.ready = events.collect();
                 // A watch from a version that is yet to come stays silent until then.
                 self.seen = self.seen.max(revision);
             }
-            Err(status) => {
-                let error = json!({ "type": "ERROR", "object": status::to_json(&status) });
-                self.ready.push_back(error);
-                self.failed = true;
-            }
+            Err(expired) => self.fail(&expired),
         }
+    }
+
+    /// Ends the watch with an event that says why: the status line has been sent long before.
+    fn fail(&mut self, status: &Status) {
+        self.ready.push_back(json!({ "type": "ERROR", "object": status::to_json(status) }));
+        self.failed = true;
     }
 
     /// A change as this watch sees it: an object can also come into view, or leave it.
@@ -188,8 +201,9 @@ impl Watch {
     }
 }
 
-fn next_bookmark(end: Instant) -> Option<Instant> {
+/// When the next bookmark is due: after a period, but at least once shortly before the end.
+fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
     let now = Instant::now();
     let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;
-    Some(last.min(now + BOOKMARK_PERIOD))
+    Some(last.min(now + period))
 }
