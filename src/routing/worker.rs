@@ -1,6 +1,7 @@
 //! The routing thread's work: one step at a time, each begun and judged by [`leaderrun_core::routing`].
 
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, OptionFuture, select_ok};
-use leaderrun_core::instant::Instant;
-use leaderrun_core::routing::{Done, Route, Step};
+use leaderrun_core::routing::{Route, RouteAction, RouteInputs, RoutingStep, StepResult};
 use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::OnceCell;
@@ -34,18 +34,15 @@ pub struct Worker {
     steps: Arc<Steps>,
     route: Route,
     /// The step under way.
-    step: Option<(Step, BoxFuture<'static, Result<bool, Error>>)>,
+    step: Option<(RoutingStep, BoxFuture<'static, Result<bool, Error>>)>,
     /// The log says that traffic is led here.
     is_logged_as_routed: bool,
     /// The last failure that was logged.
     logged_failure: Option<String>,
     withdrawn: Arc<EventFd>,
-    /// What [`may_be_routed`](Self::may_be_routed) returns, for another thread.
+    /// What [`Route::may_be_routed`] returns, for another thread.
     may_be_routed: Arc<AtomicBool>,
-    /// The command's end waits for traffic to be led away.
-    is_awaited: bool,
-    withdraw_forbidden: bool,
-    is_over: bool,
+    is_exiting: bool,
 }
 
 impl Worker {
@@ -58,90 +55,69 @@ impl Worker {
             logged_failure: None,
             withdrawn,
             may_be_routed,
-            is_awaited: false,
-            withdraw_forbidden: false,
-            is_over: false,
+            is_exiting: false,
         }
     }
 
     /// Works until everything is over and traffic is led away.
     pub async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
+        let mut inputs = RouteInputs::default();
         loop {
             let now = clock::now();
-            self.begin_step(now);
-            self.may_be_routed.store(self.may_be_routed(), Ordering::Relaxed);
-            if self.is_over && !self.may_be_routed() {
-                return Ok(());
+            for action in self.route.step(now, mem::take(&mut inputs)) {
+                match action {
+                    RouteAction::Begin(step) => self.begin(step),
+                    RouteAction::Withdrawn => drop(self.withdrawn.write(1)),
+                    RouteAction::Finish => {
+                        self.may_be_routed.store(self.route.may_be_routed(), Ordering::Relaxed);
+                        return Ok(());
+                    }
+                }
             }
+            self.may_be_routed.store(self.route.may_be_routed(), Ordering::Relaxed);
             timer.get().set(self.route.next_timeout(now))?;
             tokio::select! {
                 biased;
-                update = updates.recv(), if !self.is_over => self.handle(&update.unwrap_or(Update::Exiting)),
-                Some(result) = OptionFuture::from(self.step.as_mut().map(|(_, step)| step)) => self.end_step(result),
+                update = updates.recv(), if !self.is_exiting => {
+                    let update = update.unwrap_or(Update::Exiting);
+                    self.is_exiting = matches!(update, Update::Exiting);
+                    inputs.updates.push(update);
+                }
+                Some(result) = OptionFuture::from(self.step.as_mut().map(|(_, step)| step)) => {
+                    inputs.result = Some(self.end_step(result));
+                }
                 ready = timer.ready() => ready?,
             }
         }
     }
 
-    /// Returns whether traffic may still be led here, and something can be done about that.
-    fn may_be_routed(&self) -> bool {
-        !self.withdraw_forbidden && self.route.may_be_shown()
-    }
-
-    fn handle(&mut self, update: &Update) {
-        self.route.told(update);
-        match update {
-            Update::Terminating => {
-                self.is_awaited = true;
-                self.answer();
-            }
-            Update::Exiting => self.is_over = true,
-            _ => {}
-        }
-    }
-
-    /// Lets the command's end go on when traffic was led away, or when waiting for that is of no use.
-    fn answer(&mut self) {
-        if self.is_awaited && !self.may_be_routed() {
-            self.is_awaited = false;
-            let _ = self.withdrawn.write(1);
-        }
-    }
-
-    /// Begins the step that is due, and drops the one under way if that goes the other way.
-    fn begin_step(&mut self, now: Instant) {
-        let Some(next) = self.route.next(now) else { return };
-        if self.step.as_ref().is_some_and(|(under_way, _)| under_way.is_same_way(&next)) {
-            return;
-        }
-        self.route.begun(&next);
-        let (steps, step) = (Arc::clone(&self.steps), next.clone());
+    fn begin(&mut self, step: RoutingStep) {
+        let (steps, taken) = (Arc::clone(&self.steps), step.clone());
         let taken = async move {
-            match step {
-                Step::Show { .. } => steps.take(&step).await,
-                Step::Withdraw { .. } => hedged(|| steps.take(&step).boxed()).await,
+            match taken {
+                RoutingStep::Show { .. } => steps.take(&taken).await,
+                RoutingStep::Withdraw { .. } => hedged(|| steps.take(&taken).boxed()).await,
             }
         };
-        self.step = Some((next, taken.boxed()));
+        self.step = Some((step, taken.boxed()));
     }
 
-    fn end_step(&mut self, result: Result<bool, Error>) {
-        let Some((step, _)) = self.step.take() else { return };
-        let done = match &result {
-            Ok(_) => Done::Well,
-            Err(error) if error.kind == ErrorKind::Forbidden => Done::Forbidden,
-            Err(_) => Done::Badly,
+    fn end_step(&mut self, result: Result<bool, Error>) -> StepResult {
+        let step_result = match &result {
+            Ok(_) => StepResult::Succeeded,
+            Err(error) if error.kind == ErrorKind::Forbidden => StepResult::Forbidden,
+            Err(_) => StepResult::Failed,
         };
-        self.route.ended(clock::now(), &step, done);
-        self.withdraw_forbidden = done == Done::Forbidden && matches!(step, Step::Withdraw { .. });
-        self.log(&step, result);
-        self.answer();
+        if let Some((step, _)) = self.step.take() {
+            self.log(&step, result);
+        }
+        step_result
     }
 
-    fn log(&mut self, step: &Step, result: Result<bool, Error>) {
+    fn log(&mut self, step: &RoutingStep, result: Result<bool, Error>) {
         let routing = &self.steps.config.routing;
-        let leads_here = matches!(step, Step::Show { .. });
+        let leads_here = matches!(step, RoutingStep::Show { .. });
         match result {
             Ok(changed) => {
                 if self.logged_failure.take().is_some() && leads_here {
@@ -204,7 +180,7 @@ impl Steps {
     }
 
     /// Takes a step. Returns whether something was written.
-    async fn take(&self, step: &Step) -> Result<bool, Error> {
+    async fn take(&self, step: &RoutingStep) -> Result<bool, Error> {
         let (cluster, namespace) = self.cluster().await?;
         let RouterConfig { routing, lock, timeout, .. } = &self.config;
         let collection = |resource| Collection::new(cluster, resource, &namespace).with_timeout(*timeout);
@@ -213,18 +189,20 @@ impl Steps {
             Routing::PodLabel(label) => {
                 let pods = collection(&PODS);
                 match step {
-                    Step::Show { token, until, anew } => label.lead_here(&pods, &mark(token), *until, *anew).await,
-                    Step::Withdraw { token } => label.lead_away(&pods, &mark(token)).await,
+                    RoutingStep::Show { token, until, rewrite } => {
+                        label.lead_here(&pods, &mark(token), *until, *rewrite).await
+                    }
+                    RoutingStep::Withdraw { token } => label.lead_away(&pods, &mark(token)).await,
                 }
             }
             Routing::Service(service) => {
                 let (slices, address) = (collection(&ENDPOINT_SLICES), self.address(service, cluster).await);
                 match step {
-                    Step::Show { token, until, anew } => match address {
-                        Ok(address) => service.lead_here(&slices, address, &mark(token), *until, *anew).await,
+                    RoutingStep::Show { token, until, rewrite } => match address {
+                        Ok(address) => service.lead_here(&slices, address, &mark(token), *until, *rewrite).await,
                         Err(error) => service.remove_predecessor(&slices, &mark(token)).await.and(Err(error)),
                     },
-                    Step::Withdraw { token } => service.lead_away(&slices, address.ok(), &mark(token)).await,
+                    RoutingStep::Withdraw { token } => service.lead_away(&slices, address.ok(), &mark(token)).await,
                 }
             }
         }

@@ -49,6 +49,7 @@ impl World<'_> {
                     self.check_start(run);
                     let start = Some(StartResult::Forked);
                     self.step_supervisor(run, SupervisorInputs { start, ..SupervisorInputs::default() });
+                    self.report(run, Report::Started { pid: 1 });
                 }
                 SupervisorAction::TerminateLeftovers if self.is_broken(Rule::ReleaseAtTheEnd) => {
                     self.report(run, Report::Gone(Gone { end: End::Exited(0), lost: false }));

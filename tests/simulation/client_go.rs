@@ -12,6 +12,9 @@ use crate::tell;
 use crate::world::{Event, World};
 
 const NAME: &str = "client_go";
+/// How many records are kept.
+const MAX_ARCHIVED: usize = 64;
+
 const RETRY: Time = 2 * SECOND;
 
 /// It polls, reads before it writes, knows no marks, and its release empties the lease of whoever holds
@@ -106,6 +109,16 @@ impl World {
         }
     }
 
+    /// Keeps the present record, for somebody to put it back.
+    pub fn archive_present(&mut self) {
+        if let Some(present) = self.store.object() {
+            self.archive.push_back((present.record.clone(), present.version.uid.clone()));
+            if self.archive.len() > MAX_ARCHIVED {
+                self.archive.pop_front();
+            }
+        }
+    }
+
     /// Writes what somebody else wants to see there.
     pub fn meddle(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
         self.not_due_before = 0;
@@ -114,9 +127,7 @@ impl World {
         let held_by = |run: &usize| Some(&self.runs[*run].id) == holder.as_ref();
         let holder = self.living.iter().copied().find(held_by);
         let before = present.clone();
-        if let Some(present) = &present {
-            self.archive.push(present.clone());
-        }
+        self.archive_present();
         match change(present) {
             Some(record) => drop(self.store.write(record)),
             None if self.store.object().is_some() => self.store.delete(),

@@ -24,8 +24,10 @@ pub struct Process {
     pub ends_on_term: Option<Time>,
     /// SIGTERM was sent to it as something that the main process left running.
     pub terminated: bool,
-    /// How its main process's end has been taken note of.
+    /// Its end has been taken note of.
     pub reaped: bool,
+    /// It had left the process group when both of leaderrun's processes died.
+    pub escaped: bool,
 }
 
 /// One command's processes; the first one is its main process.
@@ -36,7 +38,16 @@ pub struct Tree {
 
 impl Tree {
     pub fn add(&mut self, parent: Parent, hidden: bool, executed: bool, ends_on_term: Option<Time>) -> usize {
-        let process = Process { parent, alive: true, executed, hidden, ends_on_term, terminated: false, reaped: false };
+        let process = Process {
+            parent,
+            alive: true,
+            executed,
+            hidden,
+            ends_on_term,
+            terminated: false,
+            reaped: false,
+            escaped: false,
+        };
         self.processes.push(process);
         self.processes.len() - 1
     }
@@ -44,6 +55,13 @@ impl Tree {
     /// Something of the command itself is alive.
     pub fn runs(&self) -> bool {
         self.processes.iter().any(|process| process.alive && process.executed)
+    }
+
+    /// All that is alive has left the command's process group, and both of leaderrun's processes are dead: nobody is
+    /// left who could kill it.
+    pub fn has_escaped(&self) -> bool {
+        let mut living = self.processes.iter().filter(|process| process.alive).peekable();
+        living.peek().is_some() && living.all(|process| process.escaped)
     }
 
     /// A process is left, whatever it executes.

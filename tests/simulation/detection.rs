@@ -14,7 +14,7 @@ struct BrokenRule {
 }
 
 /// Schedules in which a broken rule has to show.
-const SEEDS: u64 = 4000;
+const SEEDS: u64 = 10_000;
 
 /// Nothing but what leaderrun does: no third party, the grace and the kill to the last.
 const PLAIN: Wishes = Wishes {
@@ -61,7 +61,7 @@ macro_rules! broken_rules {
 
 broken_rules! {
     t0_is_taken_before_sending:
-        SentAfterReply, Wishes { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
+        SentAfterReply, Wishes { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
     a_write_settled_by_reading_counts_from_its_own_t0:
         SettledByReadCountsFromRead,
         Wishes { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;

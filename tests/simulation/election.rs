@@ -12,11 +12,13 @@ use leaderrun_core::messages::Report;
 use leaderrun_core::pair::{Member, Pair};
 use leaderrun_core::record::{RunId, Stored};
 use leaderrun_core::tenure::Tenure;
+use leaderrun_core::updates::Update;
 
 use crate::both::{Both, Next};
 use crate::clock::{MILLISECOND, Time};
 use crate::mutation::Mutation;
 use crate::plan::{HostPlan, LockKind};
+use crate::routing::RoutingThread;
 use crate::tell;
 use crate::world::{Event, Thread, World};
 
@@ -47,6 +49,8 @@ pub struct ElectorProcess {
     pub supervisor_gone: bool,
     /// Traffic was routed away from the command.
     pub withdrawn: bool,
+    /// None where no traffic is routed to the command.
+    pub routing: Option<RoutingThread>,
     /// The guard kills the tree itself: when it does so again.
     pub kill_again_at: Option<Instant>,
     /// The answer that is being handled is a read's.
@@ -92,6 +96,7 @@ impl ElectorProcess {
             elector: Elector::new(&plan.timing, plan.routes),
             supervisor_gone: false,
             withdrawn: false,
+            routing: plan.routes.then(|| RoutingThread::new(plan)),
             kill_again_at: None,
             handling_read: false,
             shown: 0,
@@ -221,6 +226,7 @@ impl World {
                 self.runs[run].led_since = Some(self.now);
                 self.runs[run].fencing_token =
                     Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
+                self.update_routing(run, Update::Acquired { token: resource_version, uids: Vec::new() });
                 self.inform(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
             }
             ElectionAction::Extend(tenure) => {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use leaderrun_core::election::CommandGone;
-use leaderrun_core::elector::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
+use leaderrun_core::elector::{ElectionReport, ElectorAction, ElectorInputs, Ending, SupervisorFailure};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::tenure::Tenure;
@@ -12,6 +12,7 @@ use leaderrun_core::tenure::Tenure;
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::mutation::Mutation;
+use crate::routing::{update_of_notice, update_of_report};
 use crate::tell;
 use crate::world::{self, Run, Thread, World};
 
@@ -36,8 +37,11 @@ impl World {
                 ElectorAction::StopElection => self.stop_election(run),
                 ElectorAction::KillAll(SupervisorFailure::Late) if self.mutation == Mutation::NoLastResort => {}
                 ElectorAction::KillAll(failure) => self.kill_all(run, failure, now),
-                ElectorAction::Notify(ElectorNotice::Terminating) => self.withdraw(run),
-                ElectorAction::Notify(_) => {}
+                ElectorAction::Notify(notice) => {
+                    if let Some(update) = update_of_notice(&notice) {
+                        self.update_routing(run, update);
+                    }
+                }
                 ElectorAction::Exit(ending) => return self.elector_exits(run, ending),
             }
         }
@@ -65,6 +69,9 @@ impl World {
             elector.kill_again_at = None;
         }
         for report in &reports {
+            if let Some(update) = update_of_report(report) {
+                self.update_routing(run, update);
+            }
             if let Report::Gone(Gone { end, lost }) = report {
                 tell!(self, "{} hears that the command is gone: {end:?}, lost {lost}", self.name(run));
             }
@@ -90,18 +97,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    /// Traffic is routed away after a while, or never.
-    fn withdraw(&mut self, run: usize) {
-        if !self.chance(0.2) {
-            self.soon(2 * SECOND, world::Event::Withdrawn { run });
-        }
-    }
-
-    pub fn withdrawn(&mut self, run: usize) {
-        self.runs[run].elector.withdrawn = true;
-        self.rouse(run, Thread::Main);
     }
 
     fn command_gone(&mut self, run: usize, succeeded: bool) {

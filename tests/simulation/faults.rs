@@ -51,6 +51,7 @@ impl World {
             | Fault::FreezeNetworkThread
             | Fault::CrashElector
             | Fault::CrashSupervisor
+            | Fault::CrashBoth
             | Fault::AskToEnd => self.inflict_on_process(fault, until),
             _ => self.meddle_somehow(fault),
         }
@@ -109,6 +110,10 @@ impl World {
                 tell!(self, "{name}'s supervisor is killed");
                 self.supervisor_dies(run);
             }
+            Fault::CrashBoth if self.runs[run].elector.alive && self.runs[run].supervisor.alive => {
+                tell!(self, "{name}'s processes are both killed");
+                self.both_die(run);
+            }
             Fault::AskToEnd if self.runs[run].elector.alive => {
                 tell!(self, "{name} is asked to end");
                 self.runs[run].elector.signals.push_back(15);
@@ -161,7 +166,7 @@ impl World {
             Fault::Delete => self.meddle("deletes the lease", |_| None),
             Fault::Recreate => {
                 self.meddle("deletes the lease", |_| None);
-                let copy = self.archive.last().cloned().filter(|_| self.rng.bool());
+                let copy = self.archive.back().cloned().map(|(copy, _)| copy).filter(|_| self.rng.bool());
                 let record = Record { run: None, holder_identity: String::new(), ..copy.unwrap_or_default() };
                 self.soon(SECOND, Event::Restore(Box::new(record)));
             }
@@ -173,8 +178,24 @@ impl World {
             Fault::EmptyWithMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             Fault::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
             Fault::PutBack if !self.archive.is_empty() => {
-                let old = self.archive[self.rng.usize(..self.archive.len())].clone();
+                let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
+                // A mark counts for the object that it was written to.
+                let is_bound = old.lease_transitions > 0;
+                if is_bound && self.store.object().is_some_and(|present| present.version.uid != uid) {
+                    old.run = None;
+                }
                 self.meddle("puts an old state back", |_| Some(old));
+            }
+            // A mark counts for the lock that it was written for.
+            Fault::CopyOfAnother => {
+                let copy = Record {
+                    holder_identity: "holder of another lock".into(),
+                    lease_duration_seconds: Some(1),
+                    lease_transitions: self.rng.u32(..10),
+                    renew_time: Some(crate::clock::wall(self.now)),
+                    ..Record::default()
+                };
+                self.edit("copies another lock's record here", |record| *record = copy);
             }
             _ => {}
         }

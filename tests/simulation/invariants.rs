@@ -59,16 +59,19 @@ pub enum Excuse {
     HeldAgainUnseen,
     /// It was shown nothing between the holder's record and that of somebody with one of these excuses.
     Overtaken,
+    /// Both of the holder's processes were killed, and what is alive had left the command's process group.
+    LeftTheGroup,
 }
 
 impl Excuse {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Thawed,
         Self::NewToTheLease,
         Self::NewToTheHolder,
         Self::ToldLess,
         Self::HeldAgainUnseen,
         Self::Overtaken,
+        Self::LeftTheGroup,
     ];
 }
 
@@ -125,6 +128,10 @@ impl World {
         if !self.runs[run].tree.runs() || !self.runs[other].tree.runs() {
             return;
         }
+        if self.runs[run].tree.has_escaped() || self.runs[other].tree.has_escaped() {
+            self.tally.excused[Excuse::LeftTheGroup as usize] += 1;
+            return;
+        }
         if let Some(resumed) = self.resuming(run).max(self.resuming(other)) {
             self.tally.excused[Excuse::Thawed as usize] += 1;
             return self.at(resumed, Event::Recheck { run, other });
@@ -164,7 +171,7 @@ impl World {
 
     /// Whether a command may be alive for a reason of its own.
     pub fn is_excused_alone(&self, run: usize) -> bool {
-        self.runs[run].displaced || self.resuming(run).is_some()
+        self.runs[run].displaced || self.resuming(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
     /// A write of this run has just been carried out.
@@ -201,7 +208,8 @@ impl World {
     }
 
     pub fn check_dead_by(&mut self, run: usize) {
-        if !self.runs[run].tree.runs() || self.runs[run].dead_by.is_none_or(|at| at > self.now) {
+        let Run { tree, .. } = &self.runs[run];
+        if !tree.runs() || tree.has_escaped() || self.runs[run].dead_by.is_none_or(|at| at > self.now) {
             return;
         }
         if let Some(resumed) = self.resuming(run) {

@@ -22,6 +22,7 @@ mod network;
 mod observation;
 mod plan;
 mod processes;
+mod routing;
 mod runner;
 mod store;
 mod supervisor;

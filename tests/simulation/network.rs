@@ -98,9 +98,7 @@ impl World {
                     (self.runs[other].overtaken, self.runs[other].outranked) = (true, true);
                 }
             }
-            if let Some(present) = self.store.record().cloned().filter(|_| released) {
-                self.archive.push(present);
-            }
+            self.archive_present();
             self.check_release(run, released);
             self.publish();
         }

@@ -39,6 +39,8 @@ pub enum Fault {
     FreezeNetworkThread,
     CrashElector,
     CrashSupervisor,
+    /// Both processes of a run are killed in one instant.
+    CrashBoth,
     Suspend,
     WallClockJumps,
     AskToEnd,
@@ -52,13 +54,15 @@ pub enum Fault {
     Shorten,
     /// An older state is put back, mark and all.
     PutBack,
+    /// The record of another lock is copied over this one, mark and all.
+    CopyOfAnother,
     /// The run that holds the lease is asked to step down.
     StepDown,
 }
 
 impl Fault {
     /// What the promise covers.
-    pub const COVERED: [Self; 23] = [
+    pub const COVERED: [Self; 26] = [
         Self::CutOff,
         Self::CutOffOutward,
         Self::CutOffInward,
@@ -71,6 +75,7 @@ impl Fault {
         Self::FreezeNetworkThread,
         Self::CrashElector,
         Self::CrashSupervisor,
+        Self::CrashBoth,
         Self::Suspend,
         Self::WallClockJumps,
         Self::AskToEnd,
@@ -81,6 +86,8 @@ impl Fault {
         Self::Empty,
         Self::EmptyWithMark,
         Self::Shorten,
+        Self::PutBack,
+        Self::CopyOfAnother,
         Self::StepDown,
     ];
 }
@@ -88,8 +95,11 @@ impl Fault {
 impl Fault {
     /// A third party writes to the lease.
     pub fn is_meddling(self) -> bool {
-        use Fault::{Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch};
-        let meddling = [Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch];
+        use Fault::{
+            CopyOfAnother, Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch,
+        };
+        let meddling =
+            [CopyOfAnother, Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch];
         meddling.contains(&self)
     }
 }

@@ -1,7 +1,10 @@
 //! What becomes of the command's processes.
 
+use leaderrun_core::messages::Report;
+
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
+use crate::elector::RESTARTED_AFTER;
 use crate::tell;
 use crate::world::{Event, Run, Thread, World};
 
@@ -14,6 +17,9 @@ impl World {
         self.runs[run].tree.processes[0].executed = true;
         self.tally.commands += 1;
         tell!(self, "{} STARTS ITS COMMAND", self.name(run));
+        if self.runs[run].supervisor.alive {
+            self.report(run, Report::Started { pid: 1 });
+        }
         self.check_start(run);
         if !self.chance(self.plan.commands.endless) {
             let at = self.now + self.rng.u64(MILLISECOND..self.plan.commands.longest);
@@ -39,8 +45,10 @@ impl World {
         if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].executed {
             return;
         }
-        let (hidden, ends_on_term) = (self.rng.bool(), self.draw_end_on_term());
+        let parent = self.runs[run].tree.processes[process].clone();
+        let (hidden, ends_on_term) = (self.rng.bool() || parent.hidden, self.draw_end_on_term());
         let child = self.runs[run].tree.add(Parent::Process(process), hidden, true, ends_on_term);
+        self.runs[run].tree.processes[child].escaped = parent.escaped;
         if self.rng.bool() {
             let at = self.now + self.rng.u64(0..2 * self.plan.commands.longest);
             self.at(at, Event::Die { run, process: child });
@@ -66,6 +74,19 @@ impl World {
             self.rouse(run, reaper);
         }
         self.bury(run);
+    }
+
+    /// Both of leaderrun's processes are killed in one instant: the kernel kills the command's process group.
+    pub fn both_die(&mut self, run: usize) {
+        self.supervisor_dies(run);
+        self.elector_gone(run, RESTARTED_AFTER);
+        for process in 0..self.runs[run].tree.processes.len() {
+            if self.runs[run].tree.processes[process].hidden {
+                self.runs[run].tree.processes[process].escaped = true;
+            } else {
+                self.process_dies(run, process);
+            }
+        }
     }
 
     /// How long a process takes to end on SIGTERM, if it ever does.

@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    fn report(&mut self, run: usize, report: Report) {
+    pub fn report(&mut self, run: usize, report: Report) {
         if !self.runs[run].elector.alive {
             return;
         }

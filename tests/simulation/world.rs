@@ -1,12 +1,13 @@
 //! The world: machines, runs of leaderrun on them, the API server, and one queue of what happens next.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use fastrand::Rng;
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::pair::Member;
 use leaderrun_core::record::{Record, RunId, Version};
+use leaderrun_core::routing::StepResult;
 
 use crate::client_go::ClientGo;
 use crate::clock::{Clock, MILLISECOND, SECOND, Time};
@@ -28,6 +29,7 @@ pub enum Thread {
     Election,
     Main,
     Supervisor,
+    Routing,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub enum Event {
     ForkMore { run: usize, process: usize },
     Die { run: usize, process: usize },
     SupervisorDies { run: usize },
-    Withdrawn { run: usize },
+    Routed { run: usize, number: u32, result: StepResult },
     DeadBy { run: usize },
     Recheck { run: usize, other: usize },
     Begin { host: usize },
@@ -98,7 +100,7 @@ pub struct Run {
     pub elector: ElectorProcess,
     pub supervisor: SupervisorProcess,
     pub tree: Tree,
-    pub wakes: [Option<Time>; 3],
+    pub wakes: [Option<Time>; 4],
     pub led_since: Option<Time>,
     /// When the last process of its command died.
     pub gone_since: Option<Time>,
@@ -157,7 +159,8 @@ pub struct World {
     pub server_down_until: Time,
     pub watches: Vec<ServerWatch>,
     pub client_go: Option<ClientGo>,
-    pub archive: Vec<Record>,
+    /// Records as they were written, with the uid of the object.
+    pub archive: VecDeque<(Record, String)>,
     pub greatest_token: u64,
     /// The last command has ended well, and by its run's `--min-hold` there is none before then.
     pub not_due_before: Time,
@@ -202,7 +205,7 @@ impl World {
             server_down_until: 0,
             watches: Vec::new(),
             client_go: None,
-            archive: Vec::new(),
+            archive: VecDeque::new(),
             greatest_token: 0,
             not_due_before: 0,
             led_at: 0,
@@ -266,6 +269,7 @@ impl World {
                     Thread::Election => self.run_election(run),
                     Thread::Main => self.run_elector(run),
                     Thread::Supervisor => self.run_supervisor(run),
+                    Thread::Routing => self.run_routing(run),
                 }
             }
             Event::Transmit { run, number, place, request } => self.transmit(run, number, place, request),
@@ -279,7 +283,7 @@ impl World {
             Event::ForkMore { run, process } => self.fork_more(run, process),
             Event::Die { run, process } => self.process_dies(run, process),
             Event::SupervisorDies { run } => self.supervisor_dies(run),
-            Event::Withdrawn { run } => self.withdrawn(run),
+            Event::Routed { run, number, result } => self.routed(run, number, result),
             Event::DeadBy { run } => self.check_dead_by(run),
             Event::Recheck { run, other } => self.check_overlap(run, other),
             Event::Begin { host } => self.begin(host),
@@ -298,7 +302,7 @@ impl World {
                 let elector = &self.runs[run].elector;
                 (run, elector.frozen_until.max(elector.network_frozen_until))
             }
-            Event::Wake(run, Thread::Main) => (run, self.runs[run].elector.frozen_until),
+            Event::Wake(run, Thread::Main | Thread::Routing) => (run, self.runs[run].elector.frozen_until),
             Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
             Event::CheckInChild { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
             Event::Die { run, .. } | Event::ForkMore { run, .. } => (run, 0),
@@ -357,7 +361,7 @@ impl World {
             elector,
             supervisor,
             tree: Tree::default(),
-            wakes: [None; 3],
+            wakes: [None; 4],
             led_since: None,
             gone_since: None,
             ended_well: false,

@@ -7,33 +7,32 @@ use serde::{Deserialize, Serialize};
 
 /// An instant on the boot clock of this machine, with nanoseconds.
 ///
-/// Two processes of one machine can compare theirs; instants of two machines mean nothing to each
-/// other.
+/// Two processes of one machine can compare theirs. Instants of two machines mean nothing to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(Duration);
 
 impl Instant {
-    /// The instant `elapsed` after boot; for simulations and tests, which hand time in.
+    /// Returns the instant `elapsed` after boot.
     pub const fn after_boot(elapsed: Duration) -> Self {
         Self(elapsed)
     }
 
-    /// How long after boot it is.
+    /// Returns the time since boot.
     pub const fn since_boot(self) -> Duration {
         self.0
     }
 
-    /// Since boot, for where it is stored as a number.
+    /// Returns the nanoseconds since boot, for where an instant is stored as a number.
     pub fn as_nanos(self) -> u64 {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// What [`as_nanos`](Self::as_nanos) made a number of.
+    /// Returns the instant whose [`as_nanos`](Self::as_nanos) is this number.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(Duration::from_nanos(nanos))
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Returns how long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

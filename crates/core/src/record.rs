@@ -1,4 +1,7 @@
 //! The leader election record: what candidates read and write, wherever it is stored.
+//!
+//! The fields are those of every implementation of the protocol (client-go's `LeaderElectionRecord`), and what leaderrun
+//! adds in annotations.
 
 use alloc::string::String;
 use core::fmt;
@@ -8,44 +11,41 @@ use core::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The annotation that says which run of leaderrun wrote the record: see [`RunMark`].
+/// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
-/// The annotation that says when the command is due again, after it has ended well: see
-/// [`Record::not_before`].
+/// The annotation that states when the command is due again, after it has succeeded: see [`Record::not_before`].
 pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 
-/// The annotation that says how many candidates a release wakes: see [`Record::contenders`].
+/// The annotation that states how many candidates a release wakes: see [`Record::contenders`].
 pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 
-/// The annotation by which the run that holds the lease is asked to give it up: see
-/// [`Record::asks_to_step_down`].
+/// The annotation by which the run that holds the lock is asked to release it: see [`Record::asks_to_step_down`].
 pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 
-/// The least step between two renewals: a record's times have microseconds.
+/// The least difference between two renewals: a record's times have microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
-/// One leader election record, as every implementation of the protocol has it, and leaderrun's mark.
+/// One leader election record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
-    /// The holder's identity; empty when nobody holds it.
+    /// The holder's identity; empty when nobody holds the lock.
     pub holder_identity: String,
-    /// How long it holds without being renewed, as its holder chose; whole seconds.
+    /// How long the record holds without being renewed, as its holder chose; whole seconds.
     pub lease_duration_seconds: Option<u32>,
-    /// The holder's wall clock when it acquired the lease. For people; never compared with a clock.
+    /// The holder's wall clock when it acquired the lock. For people; never compared with a clock.
     pub acquire_time: Option<Timestamp>,
     /// The holder's wall clock at the last renewal. Only ever compared for being different.
     pub renew_time: Option<Timestamp>,
-    /// How often the lease was acquired after somebody else had held it.
+    /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
     /// The mark as it is stored, whether it counts or not; see [`Record::mark`].
     pub run: Option<RunMark>,
-    /// When the command is due again, whether that counts or not; see [`Record::due`].
+    /// When the command is due again, as it is stored, whether it counts or not; see [`Record::due`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// About how many candidates a release wakes, as the last winner estimated it. It only ever delays
-    /// a claim.
+    /// About how many candidates a release wakes, as the last winner estimated it. It only ever delays a claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contenders: Option<u32>,
     /// The run that is asked to step down.
@@ -54,48 +54,48 @@ pub struct Record {
 }
 
 impl Record {
-    /// Before when, by anybody's wall clock, the lease is not to be taken although it was released, or half of
-    /// it was. No command is alive then, so a wrong clock costs a tick and never an overlap.
+    /// Returns the time before which, by any candidate's wall clock, the lock is not to be acquired although it was
+    /// released, or half of it was. No command is alive then, so a wrong clock costs a tick and never an overlap.
     pub fn due(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }
 
-    /// How long nobody was to run the command again, from when the lease was acquired.
+    /// Returns how long the command was not to run again, counted from the acquisition of the lock.
     pub fn min_hold(&self) -> Option<Duration> {
         Duration::try_from(self.due()?.duration_since(self.acquire_time?)).ok()
     }
 
-    /// The mark of the run that wrote this record, if one did: it counts only while its time is the
-    /// record's own, so that nobody else's write passes for that run's.
+    /// Returns the mark of the run that wrote this record, if one did. A mark counts only while its time is the record's
+    /// own, so that no other writer's record is mistaken for that run's.
     pub fn mark(&self) -> Option<&RunMark> {
         self.run.as_ref().filter(|mark| Some(mark.renew_time) == self.renew_time)
     }
 
-    /// The record of a claim by `run` that comes to nothing, as a release.
+    /// Returns this claim by `run`, which has failed elsewhere, as a release.
     pub fn taken_back(self, run: &RunId) -> Self {
         let mark =
             self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: RunState::Released, renew_time });
         Self { holder_identity: String::new(), run: mark, ..self }
     }
 
-    /// Whether `run` wrote this record.
+    /// Returns whether `run` wrote this record.
     pub fn is_marked_by(&self, run: &RunId) -> bool {
         self.mark().is_some_and(|mark| mark.run == *run)
     }
 
-    /// Whether `run` wrote this record and holds the lease by it.
+    /// Returns whether `run` wrote this record and holds the lock by it.
     pub fn is_held_by_run(&self, run: &RunId, identity: &str) -> bool {
         self.holder_identity == identity
             && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
     }
 
-    /// Whether this run is asked to end its command and to release the lease. Its next write takes the request
-    /// back: a request is for one run, once.
+    /// Returns whether this run is asked to end its command and to release the lock. Its next write removes the request:
+    /// a request is for one run, once.
     pub fn asks_to_step_down(&self, run: &RunId) -> bool {
         self.step_down.as_ref() == Some(run)
     }
 
-    /// Whether somebody may be running a command on the strength of this record.
+    /// Returns whether a command may be alive on the strength of this record.
     pub fn is_held(&self) -> bool {
         match self.mark() {
             Some(mark) => mark.state == RunState::Held,
@@ -103,13 +103,13 @@ impl Record {
         }
     }
 
-    /// How long it holds without being renewed; `fallback` where it does not say.
+    /// Returns how long the record holds without being renewed; `fallback` where it does not state that.
     pub fn lease_duration(&self, fallback: Duration) -> Duration {
         self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// The next renewal's time: the wall clock's, but always different from the one before, since the
-    /// API server drops a write that changes nothing and standbys would see a dead holder.
+    /// Returns the next renewal's time: the wall clock's, but always different from the one before. The API server drops
+    /// a write that changes nothing, and standbys would see a dead holder.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);
         match previous {
@@ -124,13 +124,13 @@ fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
-/// One run of leaderrun: every start of the program has another one, whatever its identity.
+/// One start of leaderrun. No two starts have the same run ID, whatever their identities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(String);
 
 impl RunId {
-    /// A run id from text without white space, such as a UUID.
+    /// Creates a run ID from text without white space, such as a UUID.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
@@ -142,7 +142,9 @@ impl fmt::Display for RunId {
     }
 }
 
-/// Which run wrote a record, whether it held or released the lease by that, and the record's time.
+/// Which run wrote a record, whether it held or released the lock by that, and the record's time.
+///
+/// Its text is `RUN held|released TIME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunMark {
     pub run: RunId,
@@ -151,7 +153,7 @@ pub struct RunMark {
     pub renew_time: Timestamp,
 }
 
-/// What a run's write did.
+/// What the write of a run did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
     Held,
@@ -168,34 +170,36 @@ impl fmt::Display for RunMark {
     }
 }
 
-/// A run annotation that is none.
+/// The text of a run annotation is not a mark.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotAMark;
+pub struct ParseRunMarkError;
 
-impl fmt::Display for NotAMark {
+impl fmt::Display for ParseRunMarkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("expected RUN held|released TIME")
     }
 }
 
-impl FromStr for RunMark {
-    type Err = NotAMark;
+impl core::error::Error for ParseRunMarkError {}
 
-    fn from_str(text: &str) -> Result<Self, NotAMark> {
+impl FromStr for RunMark {
+    type Err = ParseRunMarkError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRunMarkError> {
         let mut words = text.split(' ');
         let (Some(run), Some(state), Some(time), None) = (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(NotAMark);
+            return Err(ParseRunMarkError);
         };
         if run.is_empty() {
-            return Err(NotAMark);
+            return Err(ParseRunMarkError);
         }
         let state = match state {
             "held" => RunState::Held,
             "released" => RunState::Released,
-            _ => return Err(NotAMark),
+            _ => return Err(ParseRunMarkError),
         };
-        let renew_time = time.parse().map_err(|_| NotAMark)?;
+        let renew_time = time.parse().map_err(|_| ParseRunMarkError)?;
         Ok(Self { run: RunId::new(run), state, renew_time })
     }
 }
@@ -213,16 +217,16 @@ impl<'de> Deserialize<'de> for RunMark {
     }
 }
 
-/// Which state of the stored object a record was read from; a write names the one it replaces.
+/// The state of the stored object that a record was read from. A write names the one it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// Tells an object from one that was deleted and made anew under the same name.
+    /// Differs between an object and one that was deleted and made anew under the same name.
     pub uid: String,
-    /// Grows with every write; the fencing token when the write won the lease.
+    /// Grows with every write. The one of the write that acquired the lock is the fencing token.
     pub resource_version: String,
 }
 
-/// A record and where it was read.
+/// A record and the version it was read at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
     pub record: Record,
@@ -248,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_survives_its_annotation() {
+    fn a_mark_is_read_as_it_was_written() {
         let mark = held("r1").run.unwrap();
         assert_eq!(mark.to_string(), "r1 held 2026-01-02T03:04:05.678901Z");
         assert_eq!(mark.to_string().parse(), Ok(mark));
     }
 
     #[test]
-    fn garbage_is_no_mark() {
+    fn text_that_is_not_a_mark_is_refused() {
         for text in [
             "",
             " ",
@@ -266,7 +270,7 @@ mod tests {
             " held 2026-01-02T03:04:05Z",
             "r1 held 2026-01-02T03:04:05Z x",
         ] {
-            assert_eq!(text.parse::<RunMark>(), Err(NotAMark), "{text:?}");
+            assert_eq!(text.parse::<RunMark>(), Err(ParseRunMarkError), "{text:?}");
         }
     }
 
@@ -278,7 +282,7 @@ mod tests {
         record.renew_time = Some(time("2026-01-02T03:04:06Z"));
         assert_eq!(record.mark(), None);
         assert!(!record.is_held_by_run(&RunId::new("r1"), "somebody"));
-        assert!(record.is_held(), "somebody else's write holds by its holder");
+        assert!(record.is_held(), "another writer's record is held by its holder");
     }
 
     #[test]

@@ -32,11 +32,12 @@ impl Election {
             return;
         }
         self.open_watch_if_due(now);
-        if now.boot < self.next_request() {
+        if self.next_request().is_none_or(|at| now.boot < at) {
             return;
         }
         let may_claim = |observed: &ObservedRecord| {
-            self.is_mine_already(observed) || (observed.is_takeable() && now.boot >= self.claim_at(observed))
+            let is_due = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
+            self.is_mine_already(observed) || is_due
         };
         if !self.must_read && self.observed.as_ref().is_some_and(may_claim) {
             self.claim(now);
@@ -48,7 +49,7 @@ impl Election {
     fn open_watch_if_due(&mut self, now: Now) {
         let Some(observed) = &self.observed else { return };
         let is_due = self.timers.get(Timer::ReopenWatch).is_none_or(|at| now.boot >= at);
-        let waits = now.boot < self.claim_at(observed) && !self.is_mine_already(observed);
+        let waits = self.claim_at(observed).is_none_or(|at| now.boot < at) && !self.is_mine_already(observed);
         if self.watching == Watching::Closed
             && is_due
             && waits
@@ -166,9 +167,11 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate claims what it may acquire: many do not do so at the same instant.
-    fn claim_at(&self, observed: &ObservedRecord) -> Instant {
-        observed.takeable_at() + self.claims.delay(self.config.timing.lease_duration() / 2)
+    /// Returns when this candidate claims what it may acquire, if claims are allowed: many do not do so at the same
+    /// instant.
+    fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
+        let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
+        self.may_claim.then(|| observed.takeable_at() + delay)
     }
 
     fn send_at(&self) -> Instant {
@@ -176,7 +179,7 @@ impl Election {
     }
 
     /// Returns when the next request is due, if nothing arrives until then.
-    pub(super) fn next_request(&self) -> Instant {
+    pub(super) fn next_request(&self) -> Option<Instant> {
         match &self.observed {
             Some(observed) if self.is_waiting() && !self.must_read && !self.is_mine_already(observed) => {
                 let look_at = match self.watching {
@@ -186,10 +189,10 @@ impl Election {
                         Some(self.timers.get(Timer::Poll).unwrap_or(reopen_at))
                     }
                 };
-                let claim_at = self.claim_at(observed);
-                look_at.map_or(claim_at, |look_at| look_at.min(claim_at)).max(self.send_at())
+                let next = look_at.into_iter().chain(self.claim_at(observed)).min()?;
+                Some(next.max(self.send_at()))
             }
-            _ => self.send_at(),
+            _ => Some(self.send_at()),
         }
     }
 

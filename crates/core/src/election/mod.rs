@@ -136,6 +136,8 @@ pub struct Election {
     unconfirmed_writes: VecDeque<Write>,
     last_renew_time: Option<Timestamp>,
     claims: ClaimHistory,
+    /// Claims are allowed. A candidate for several locks claims one at a time.
+    may_claim: bool,
     timers: Timers,
     /// When the last reply came that told something.
     last_answer: Instant,
@@ -171,6 +173,7 @@ impl Election {
             unconfirmed_writes: VecDeque::new(),
             last_renew_time: None,
             claims: ClaimHistory::default(),
+            may_claim: true,
             timers: Timers::default(),
             last_answer: now.boot,
             refusals: 0,
@@ -223,7 +226,7 @@ impl Election {
         };
         let next = match &self.attempt {
             Some(_) => self.timers.get(Timer::GiveUp),
-            None => Some(self.next_request()),
+            None => self.next_request(),
         };
         bound.into_iter().chain(next).min()
     }
@@ -232,6 +235,11 @@ impl Election {
     /// it does not change until then; nothing at all before it was seen.
     pub fn observed(&self) -> Option<(Option<&Record>, Instant)> {
         self.observed.as_ref().map(|observed| (observed.record(), observed.takeable_at()))
+    }
+
+    /// Allows or forbids claims, which are allowed at first. What is held already, or claimed, is not affected.
+    pub(crate) fn set_may_claim(&mut self, may_claim: bool) {
+        self.may_claim = may_claim;
     }
 
     fn handle_timeout(&mut self, now: Now) {

@@ -1,0 +1,316 @@
+//! Several locks of which a candidate holds one at most: up to N leaders, each in a slot of its own.
+//!
+//! [`SlotElection`] is one [`Election`] a slot. It is driven like an election: `step` with everything that has arrived,
+//! each input with its slot; carry out the actions, each for its slot; wait for more or for `next_timeout`.
+//!
+//! # The rules
+//!
+//! - A candidate waits for all slots and claims any that is free. Each candidate tries them in an order of its own, so
+//!   that not all claim the same slot at once.
+//! - A candidate claims in one slot at a time. While a claim is undecided, it claims nothing else.
+//! - A candidate that leads in one slot gives up its candidacy in the others.
+
+use alloc::vec::Vec;
+
+use crate::election::{CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Outcome};
+use crate::instant::Instant;
+
+/// Everything that has arrived since the last step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotInputs {
+    /// Nothing of the command is alive, or it was never started.
+    pub command_gone: Option<CommandGone>,
+    /// The candidacy is to end. A leader goes on until its command is gone.
+    pub stop: bool,
+    /// The replies and watch events of each slot, by its number. The rest of these inputs is ignored.
+    pub slots: Vec<(usize, ElectionInputs)>,
+}
+
+impl SlotInputs {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotAction {
+    /// Carry out this action in this slot. After a [`ElectionAction::Finish`] its request and its watch are dropped.
+    In(usize, ElectionAction),
+    /// The candidacy is over in all slots.
+    Finish(Outcome),
+}
+
+/// One candidate in the election for any of several locks; see the [module](self).
+#[derive(Clone, Debug, Hash)]
+pub struct SlotElection {
+    slots: Vec<Slot>,
+    /// The slot that is tried first.
+    first: usize,
+    /// The slot in which a claim is undecided, or in which this candidate leads.
+    claimed: Option<usize>,
+    leads: bool,
+    finished: bool,
+}
+
+#[derive(Clone, Debug, Hash)]
+struct Slot {
+    election: Election,
+    outcome: Option<Outcome>,
+}
+
+impl SlotElection {
+    /// Creates a candidate for this many slots, at least one. `seed` decides in which order it tries them, and spreads
+    /// the polls of many.
+    pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
+        let slots: Vec<Slot> = (0..slots.max(1))
+            .map(|number| {
+                let seed = seed.wrapping_add(number as u64);
+                Slot { election: Election::new(config.clone(), now, seed), outcome: None }
+            })
+            .collect();
+        let first = (seed % slots.len() as u64) as usize;
+        Self { slots, first, claimed: None, leads: false, finished: false }
+    }
+
+    /// Takes in everything that has arrived, then the time, and returns what to do, in order.
+    pub fn step(&mut self, now: Now, inputs: SlotInputs) -> Vec<SlotAction> {
+        let nothing_arrived = inputs.is_empty();
+        let SlotInputs { command_gone, stop, slots: mut arrived } = inputs;
+        let mut actions = Vec::new();
+        for offset in 0..self.slots.len() {
+            let number = (self.first + offset) % self.slots.len();
+            let position = arrived.iter().position(|(slot, _)| *slot == number);
+            let has_input = position.is_some();
+            let mut inputs = position.map(|position| arrived.swap_remove(position).1).unwrap_or_default();
+            inputs.stop = stop;
+            inputs.command_gone = command_gone.filter(|_| self.claimed == Some(number));
+            let is_due = self.slots[number].election.next_timeout().is_some_and(|at| now.boot >= at);
+            let is_concerned = has_input || stop || inputs.command_gone.is_some() || is_due || nothing_arrived;
+            if self.slots[number].outcome.is_none() && is_concerned {
+                self.step_slot(number, now, inputs, &mut actions);
+            }
+        }
+        self.finish_if_over(&mut actions);
+        actions
+    }
+
+    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let running = self.slots.iter().filter(|slot| slot.outcome.is_none());
+        running.filter_map(|slot| slot.election.next_timeout()).min()
+    }
+
+    /// Returns the election for a slot.
+    pub fn election(&self, slot: usize) -> &Election {
+        &self.slots[slot].election
+    }
+
+    /// Returns how many slots there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns the slot in which this candidate leads.
+    pub fn leading_slot(&self) -> Option<usize> {
+        self.claimed.filter(|_| self.leads)
+    }
+
+    fn step_slot(&mut self, number: usize, now: Now, inputs: ElectionInputs, actions: &mut Vec<SlotAction>) {
+        let slot = &mut self.slots[number];
+        slot.election.set_may_claim(self.claimed.is_none_or(|claimed| claimed == number));
+        for action in slot.election.step(now, inputs) {
+            match &action {
+                ElectionAction::Claiming => self.claimed = Some(number),
+                ElectionAction::ClaimFailed => {
+                    // Another slot is tried first from here on.
+                    self.first = (number + 1) % self.slots.len();
+                    self.let_others_claim(number);
+                }
+                ElectionAction::StartLeading(_) => {
+                    (self.claimed, self.leads) = (Some(number), true);
+                }
+                ElectionAction::Finish(outcome) => {
+                    self.slots[number].outcome = Some(*outcome);
+                    if self.claimed == Some(number) && !self.leads {
+                        self.let_others_claim(number);
+                    }
+                }
+                _ => {}
+            }
+            let starts = matches!(action, ElectionAction::StartLeading(_));
+            actions.push(SlotAction::In(number, action));
+            if starts {
+                self.stop_others(number, now, actions);
+            }
+        }
+    }
+
+    /// Lets the other slots claim again: they act at their next timeout.
+    fn let_others_claim(&mut self, number: usize) {
+        self.claimed = None;
+        for (other, slot) in self.slots.iter_mut().enumerate() {
+            if other != number {
+                slot.election.set_may_claim(true);
+            }
+        }
+    }
+
+    fn stop_others(&mut self, number: usize, now: Now, actions: &mut Vec<SlotAction>) {
+        for other in 0..self.slots.len() {
+            if other == number || self.slots[other].outcome.is_some() {
+                continue;
+            }
+            self.slots[other].election.step(now, ElectionInputs::stop());
+            self.slots[other].outcome = Some(Outcome::Stopped);
+            actions.push(SlotAction::In(other, ElectionAction::Finish(Outcome::Stopped)));
+        }
+    }
+
+    /// Ends the candidacy when no slot is left. Somebody who holds any slot was waited for.
+    fn finish_if_over(&mut self, actions: &mut Vec<SlotAction>) {
+        if self.finished || self.slots.iter().any(|slot| slot.outcome.is_none()) {
+            return;
+        }
+        self.finished = true;
+        let outcomes = || self.slots.iter().filter_map(|slot| slot.outcome);
+        let outcome = match self.leading_slot() {
+            Some(number) => self.slots[number].outcome.unwrap_or(Outcome::Stopped),
+            None if outcomes().any(|outcome| outcome == Outcome::NotAcquired) => Outcome::NotAcquired,
+            None if outcomes().any(|outcome| outcome == Outcome::Unreachable) => Outcome::Unreachable,
+            None => Outcome::Stopped,
+        };
+        actions.push(SlotAction::Finish(outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::election::{Reply, Request, WatchEvent};
+    use crate::record::{Record, RunId, RunMark, RunState, Stored, Version};
+    use crate::timing::Timing;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn now(seconds: u64) -> Now {
+        Now { boot: Instant::after_boot(SECOND * seconds as u32), wall: "2026-01-01T00:00:00Z".parse().unwrap() }
+    }
+
+    fn stored(record: Record, version: u64) -> Stored {
+        Stored { record, version: Version { uid: "uid".into(), resource_version: version.to_string() } }
+    }
+
+    fn held() -> Record {
+        let renew_time = "2025-01-01T00:00:00Z".parse().unwrap();
+        Record {
+            holder_identity: "other".into(),
+            lease_duration_seconds: Some(15),
+            renew_time: Some(renew_time),
+            run: Some(RunMark { run: RunId::new("other"), state: RunState::Held, renew_time }),
+            ..Record::default()
+        }
+    }
+
+    fn candidate(slots: usize, wait: Option<Duration>, seed: u64) -> (SlotElection, Vec<SlotAction>) {
+        let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
+        let config = ElectionConfig { identity: "me".into(), run: RunId::new("me"), timing, wait, min_hold: None };
+        let mut election = SlotElection::new(slots, &config, now(100), seed);
+        let actions = election.step(now(100), SlotInputs::default());
+        (election, actions)
+    }
+
+    fn reply(slot: usize, reply: Reply) -> (usize, ElectionInputs) {
+        (slot, ElectionInputs::reply(reply))
+    }
+
+    fn arrived(slots: Vec<(usize, ElectionInputs)>) -> SlotInputs {
+        SlotInputs { slots, ..SlotInputs::default() }
+    }
+
+    /// The slots in which something is written.
+    fn writes(actions: &[SlotAction]) -> Vec<(usize, Record)> {
+        let write = |action: &SlotAction| match action {
+            SlotAction::In(slot, ElectionAction::Send(Request::Create(record) | Request::Update(_, record))) => {
+                Some((*slot, record.clone()))
+            }
+            _ => None,
+        };
+        actions.iter().filter_map(write).collect()
+    }
+
+    fn finishes(actions: &[SlotAction]) -> Option<Outcome> {
+        actions.iter().find_map(|action| if let SlotAction::Finish(outcome) = action { Some(*outcome) } else { None })
+    }
+
+    #[test]
+    fn a_candidate_reads_all_slots_and_claims_one() {
+        let (mut election, actions) = candidate(3, None, 1);
+        for slot in 0..3 {
+            assert!(actions.contains(&SlotAction::In(slot, ElectionAction::Send(Request::Get))));
+        }
+        let all_free = (0..3).map(|slot| reply(slot, Reply::Read(None))).collect();
+        let actions = election.step(now(100), arrived(all_free));
+        let writes = writes(&actions);
+        assert_eq!(writes.len(), 1, "{writes:?}");
+        assert_eq!(writes[0].0, 1, "its own first slot");
+    }
+
+    #[test]
+    fn a_refused_candidate_claims_in_another_slot() {
+        let (mut election, _) = candidate(2, None, 0);
+        election.step(now(100), arrived(vec![reply(0, Reply::Read(None)), reply(1, Reply::Read(None))]));
+        let actions = election.step(now(100), arrived(vec![reply(0, Reply::Conflict)]));
+        assert_eq!(writes(&actions), []);
+        let refused = election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
+        let later = election.step(now(100), SlotInputs::default());
+        let claims = writes(&[refused, later].concat());
+        assert_eq!(claims.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn nothing_else_is_claimed_while_a_claim_is_undecided() {
+        let (mut election, _) = candidate(2, None, 0);
+        election.step(now(100), arrived(vec![reply(0, Reply::Read(None))]));
+        let actions = election.step(now(100), arrived(vec![reply(1, Reply::Read(None))]));
+        assert_eq!(writes(&actions), []);
+        // The claim is not answered. It is written again, and nothing is written elsewhere.
+        let actions = election.step(now(103), SlotInputs::default());
+        assert!(writes(&actions).iter().all(|(slot, _)| *slot == 0), "{actions:?}");
+        assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "it does not spin");
+    }
+
+    #[test]
+    fn a_leader_gives_up_its_candidacy_in_the_other_slots() {
+        let (mut election, _) = candidate(2, None, 0);
+        let read = vec![reply(1, Reply::Read(Some(stored(held(), 7)))), reply(0, Reply::Read(None))];
+        let actions = election.step(now(100), arrived(read));
+        let (slot, claim) = writes(&actions).remove(0);
+        assert_eq!(slot, 0);
+        let actions = election.step(now(100), arrived(vec![reply(0, Reply::Written(stored(claim, 8)))]));
+        assert!(matches!(actions[0], SlotAction::In(0, ElectionAction::StartLeading(_))), "{actions:?}");
+        assert_eq!(actions[1..], [SlotAction::In(1, ElectionAction::Finish(Outcome::Stopped))]);
+        assert_eq!(election.leading_slot(), Some(0));
+        // The other slot is released, and of no interest any more.
+        let released = ElectionInputs::watch_event(WatchEvent::Deleted);
+        assert_eq!(election.step(now(101), arrived(vec![(1, released)])), []);
+        let gone = SlotInputs { command_gone: Some(CommandGone { succeeded: true }), ..SlotInputs::default() };
+        let actions = election.step(now(102), gone);
+        let (slot, release) = writes(&actions).remove(0);
+        assert!(slot == 0 && !release.is_held());
+        let actions = election.step(now(102), arrived(vec![reply(0, Reply::Written(stored(release, 9)))]));
+        assert_eq!(finishes(&actions), Some(Outcome::Released));
+    }
+
+    #[test]
+    fn waiting_ends_when_it_ends_in_all_slots() {
+        let (mut election, _) = candidate(2, Some(3 * SECOND), 0);
+        election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
+        let actions = election.step(now(103), SlotInputs::default());
+        assert_eq!(finishes(&actions), Some(Outcome::NotAcquired), "somebody holds one of them");
+        let (mut unreachable, _) = candidate(2, Some(3 * SECOND), 0);
+        assert_eq!(finishes(&unreachable.step(now(103), SlotInputs::default())), Some(Outcome::Unreachable));
+    }
+}

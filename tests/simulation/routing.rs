@@ -1,0 +1,99 @@
+//! The routing thread: the production decisions about traffic, whose steps take their time or fail.
+
+use leaderrun_core::elector::ElectorNotice;
+use leaderrun_core::messages::Report;
+use leaderrun_core::routing::{Route, RouteAction, RouteInputs, RoutingStep, StepResult};
+use leaderrun_core::updates::Update;
+
+use crate::clock::{MILLISECOND, SECOND};
+use crate::plan::HostPlan;
+use crate::world::{Event, Thread, World};
+
+#[derive(Debug)]
+pub struct RoutingThread {
+    route: Route,
+    /// The step under way.
+    step: Option<u32>,
+    steps: u32,
+    updates: Vec<Update>,
+    result: Option<StepResult>,
+}
+
+impl RoutingThread {
+    pub fn new(plan: &HostPlan) -> Self {
+        let route = Route::new(plan.timing.attempt());
+        Self { route, step: None, steps: 0, updates: Vec::new(), result: None }
+    }
+}
+
+/// What the routing thread is told of a notice.
+pub fn update_of_notice(notice: &ElectorNotice) -> Option<Update> {
+    match notice {
+        ElectorNotice::Leading(tenure) => Some(Update::Leading { stop: tenure.stop, gone: tenure.last_resort() }),
+        ElectorNotice::Lost(loss) => Some(Update::Lost(*loss)),
+        ElectorNotice::Terminating => Some(Update::Terminating),
+        ElectorNotice::CommandGone => Some(Update::CommandGone),
+        _ => None,
+    }
+}
+
+/// What the routing thread is told of a report.
+pub fn update_of_report(report: &Report) -> Option<Update> {
+    matches!(report, Report::Started { .. }).then_some(Update::CommandStarted)
+}
+
+impl World {
+    pub fn update_routing(&mut self, run: usize, update: Update) {
+        if let Some(routing) = &mut self.runs[run].elector.routing {
+            routing.updates.push(update);
+            self.rouse(run, Thread::Routing);
+        }
+    }
+
+    /// One round of the loop.
+    pub fn run_routing(&mut self, run: usize) {
+        let now = self.clock(run).boot(self.now);
+        let elector = &mut self.runs[run].elector;
+        let Some(routing) = elector.routing.as_mut().filter(|_| elector.alive) else { return };
+        let inputs = RouteInputs { updates: std::mem::take(&mut routing.updates), result: routing.result.take() };
+        for action in routing.route.step(now, inputs) {
+            match action {
+                RouteAction::Begin(step) => self.begin_routing_step(run, &step),
+                RouteAction::Withdrawn => {
+                    self.runs[run].elector.withdrawn = true;
+                    self.rouse(run, Thread::Main);
+                }
+                RouteAction::Finish => {}
+            }
+        }
+        let next = self.runs[run].elector.routing.as_ref().and_then(|routing| routing.route.next_timeout(now));
+        if let Some(at) = next {
+            let at = self.clock(run).time_of(at) + self.rng.u64(0..MILLISECOND);
+            self.wake(run, Thread::Routing, at);
+        }
+    }
+
+    fn begin_routing_step(&mut self, run: usize, step: &RoutingStep) {
+        let failing = if self.is_healthy() { 0.0 } else { 0.3 };
+        let result = match step {
+            _ if self.chance(failing) => StepResult::Failed,
+            RoutingStep::Withdraw { .. } if self.chance(failing / 10.0) => StepResult::Forbidden,
+            _ => StepResult::Succeeded,
+        };
+        let Some(routing) = &mut self.runs[run].elector.routing else { return };
+        routing.steps += 1;
+        routing.step = Some(routing.steps);
+        let number = routing.steps;
+        let longest = [20 * MILLISECOND, 3 * SECOND][usize::from(self.chance(0.2))];
+        self.soon(longest, Event::Routed { run, number, result });
+    }
+
+    /// A step has ended.
+    pub fn routed(&mut self, run: usize, number: u32, result: StepResult) {
+        let elector = &mut self.runs[run].elector;
+        if let Some(routing) = elector.routing.as_mut().filter(|routing| routing.step == Some(number)) {
+            (routing.step, routing.result) = (None, Some(result));
+            self.rouse(run, Thread::Routing);
+        }
+    }
+}
