@@ -4,15 +4,6 @@
 //! `KUBEBUILDER_ASSETS`, a real one. `LEADERRUN_BENCH_RUNS` sets how often each figure is taken, and
 //! `cargo bench -- hand-over` takes only those with that in their names.
 
-#[path = "../tests/processes/candidate.rs"]
-#[allow(dead_code)]
-mod candidate;
-#[path = "../tests/support/mod.rs"]
-mod support;
-#[path = "../tests/processes/witness.rs"]
-#[allow(dead_code)]
-mod witness;
-
 use std::fs;
 use std::process::ExitCode;
 use std::thread;
@@ -21,19 +12,19 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use candidate::{Candidate, Running, TestLock, descendants, eventually};
-use support::{Cluster, Proxy};
-use witness::{Life, Witnesses, boot_time};
+use testkit::candidate::{Candidate, Running, TestLock, descendants, eventually};
+use testkit::leaderrun;
+use testkit::witness::{Life, Witnesses, boot_time};
+use testkit::{Cluster, Proxy};
 
 /// The default times.
 const DEFAULTS: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let first = arguments.next();
-    if first.as_ref().is_some_and(|first| first == "--witness") {
-        return witness::run(arguments);
+    if let Some(status) = testkit::harness!().run_as_command() {
+        return status;
     }
+    let first = std::env::args_os().nth(1);
     // cargo says --bench behind it.
     let wanted =
         first.and_then(|first| first.into_string().ok()).filter(|first| first != "--bench").unwrap_or_default();
@@ -61,7 +52,7 @@ fn main() -> ExitCode {
     if is_wanted("herd") {
         herd(200);
     }
-    let size = fs::metadata(env!("CARGO_BIN_EXE_leaderrun")).expect("the program").len();
+    let size = fs::metadata(leaderrun()).expect("the program").len();
     println!("{:<44} {:>9.2} MB", "binary", size as f64 / 1e6);
     ExitCode::SUCCESS
 }

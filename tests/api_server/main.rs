@@ -1,23 +1,18 @@
 //! What leaderrun relies on in an API server, asserted against ours or, where `KUBEBUILDER_ASSETS` names
 //! one, against the real kube-apiserver; and that the fault proxy does what it says.
 
-#[path = "../support/mod.rs"]
-mod support;
-
-mod election;
-mod events;
-mod permissions;
-mod proxy;
-mod validation;
-mod watches;
-mod writes;
+automod::dir!("tests/api_server");
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use support::client::{JSON, PATIENCE, Reply};
-use support::{Client, Cluster};
+use testkit::client::{JSON, PATIENCE, Reply};
+use testkit::{Client, Cluster};
+
+fn main() -> std::process::ExitCode {
+    testkit::harness!().run()
+}
 
 /// Long enough for something to happen that must not.
 const A_WHILE: Duration = Duration::from_millis(400);

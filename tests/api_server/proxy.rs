@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use serde_json::json;
 
-use super::support::client::{JSON, PATIENCE, Session};
-use super::support::cluster::wait_until;
-use super::support::{Client, Cluster, Match, Proxy, Watch};
 use super::{A_WHILE, Place, held_by};
+use testkit::client::{JSON, PATIENCE, Session};
+use testkit::cluster::wait_until;
+use testkit::{Client, Cluster, Match, Proxy, Watch};
 
 /// A namespace, a proxy in front of the server, and the administrator's way through it.
 struct Scene {
@@ -73,7 +73,7 @@ impl Scene {
     }
 }
 
-#[test]
+#[testkit::test]
 fn without_faults_everything_passes() {
     let scene = Scene::new();
     let watch = scene.watch();
@@ -86,7 +86,7 @@ fn without_faults_everything_passes() {
     assert!(scene.client.get("/no/such/path").is_err_and(|status| status.code == 404));
 }
 
-#[test]
+#[testkit::test]
 fn it_keeps_a_book_of_requests() {
     let scene = Scene::new();
     let before = Instant::now();
@@ -102,7 +102,7 @@ fn it_keeps_a_book_of_requests() {
     assert_eq!(scene.proxy.connections().len(), 2);
 }
 
-#[test]
+#[testkit::test]
 fn in_a_partition_everything_is_silent_and_nothing_is_closed() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -117,7 +117,7 @@ fn in_a_partition_everything_is_silent_and_nothing_is_closed() {
     assert!(watch.is_silent_for(A_WHILE), "what went silent stays silent, and open");
 }
 
-#[test]
+#[testkit::test]
 fn requests_alone_can_vanish() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -130,7 +130,7 @@ fn requests_alone_can_vanish() {
     assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
 }
 
-#[test]
+#[testkit::test]
 fn replies_alone_can_vanish() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -148,7 +148,7 @@ fn replies_alone_can_vanish() {
     assert_eq!(scene.read(A_WHILE), Err(ErrorKind::TimedOut));
 }
 
-#[test]
+#[testkit::test]
 fn present_connections_can_go_silent_while_new_ones_work() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -159,7 +159,7 @@ fn present_connections_can_go_silent_while_new_ones_work() {
     assert!(watch.is_silent_for(A_WHILE));
 }
 
-#[test]
+#[testkit::test]
 fn a_silent_connection_does_not_show_that_the_server_restarts() {
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
@@ -173,7 +173,7 @@ fn a_silent_connection_does_not_show_that_the_server_restarts() {
     assert!(silent.client_for("admin").get(&place.leases()).is_ok());
 }
 
-#[test]
+#[testkit::test]
 fn connections_can_be_broken_and_refused() {
     let scene = Scene::new();
     let (watch, address) = (scene.watch(), scene.proxy.address());
@@ -190,7 +190,7 @@ fn connections_can_be_broken_and_refused() {
     assert!(scene.works());
 }
 
-#[test]
+#[testkit::test]
 fn silent_connections_can_be_closed() {
     let scene = Scene::new();
     let watch = scene.watch();
@@ -200,7 +200,7 @@ fn silent_connections_can_be_closed() {
     watch.wait_until_over();
 }
 
-#[test]
+#[testkit::test]
 fn requests_and_replies_can_be_slow() {
     const DELAY: Duration = Duration::from_millis(200);
     for slow in [Proxy::delay, Proxy::delay_replies] {
@@ -212,7 +212,7 @@ fn requests_and_replies_can_be_slow() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn a_reply_can_be_lost() {
     let scene = Scene::new();
     scene.proxy.lose_replies(Match::put().next(1));
@@ -224,7 +224,7 @@ fn a_reply_can_be_lost() {
     assert_eq!(again.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
 }
 
-#[test]
+#[testkit::test]
 fn the_proxy_can_answer_in_place_of_the_server() {
     let scene = Scene::new();
     let path = scene.place.lease("job");
@@ -243,7 +243,7 @@ fn the_proxy_can_answer_in_place_of_the_server() {
     assert!(scene.works());
 }
 
-#[test]
+#[testkit::test]
 fn a_request_can_be_held() {
     let scene = Scene::new();
     let path = scene.place.lease("job");
@@ -258,7 +258,7 @@ fn a_request_can_be_held() {
     assert_eq!(scene.place.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
 }
 
-#[test]
+#[testkit::test]
 fn a_held_request_vanishes_in_a_partition() {
     let scene = Scene::new();
     let held = scene.proxy.hold_requests(Match::put());
@@ -270,7 +270,7 @@ fn a_held_request_vanishes_in_a_partition() {
     assert_eq!(scene.place.admin.get(&scene.place.lease("job")).unwrap_err().code, 404);
 }
 
-#[test]
+#[testkit::test]
 fn a_reply_can_be_held() {
     let scene = Scene::new();
     let path = scene.place.lease("job");
@@ -285,7 +285,7 @@ fn a_reply_can_be_held() {
     });
 }
 
-#[test]
+#[testkit::test]
 fn faults_choose_their_requests() {
     let scene = Scene::new();
     scene.proxy.answer(Match::get(), 500, None);

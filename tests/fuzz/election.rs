@@ -40,7 +40,7 @@ struct Play {
     largest: usize,
 }
 
-#[test]
+#[testkit::test]
 fn told_anything() {
     fuzz("election", 20_000, |random| Play::new(random).run());
 }

@@ -11,12 +11,12 @@ use leaderrun_core::record::{Record, Version};
 use serde_json::json;
 
 use crate::parsers::is_dangerous;
-use crate::support::scratch;
 use crate::{chaos, fuzz};
+use testkit::scratch;
 
 const ATTEMPT: Duration = Duration::from_millis(200);
 
-#[test]
+#[testkit::test]
 fn garbage_in_the_file() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let folder = scratch::folder("files");

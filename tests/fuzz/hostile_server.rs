@@ -17,10 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::parsers::is_dangerous;
-use crate::support::port::Port;
-use crate::support::users::ADMIN;
-use crate::support::{kubeconfig, runtime, scratch, tls};
 use crate::{chaos, fuzz};
+use testkit::leaderrun;
+use testkit::port::Port;
+use testkit::users::ADMIN;
+use testkit::{kubeconfig, runtime, scratch, tls};
 
 /// How long each leaderrun has to bear it.
 const ENDURANCE: Duration = Duration::from_secs(4);
@@ -31,7 +32,7 @@ const MEMORY: u64 = 64 * 1024;
 /// More than any answer may be.
 const ENDLESS: usize = 1 << 30;
 
-#[test]
+#[testkit::test]
 fn an_api_server_that_says_anything() {
     fuzz("hostile API servers", 3, |mut random| {
         // One of each sort at a time, each with its own server.
@@ -79,7 +80,7 @@ fn endure(sort: Sort, mut random: Rng) {
     });
     let format = ["text", "json"][random.usize(..2)];
     let routing = [["--pod-label=role=leader", "--pod=a"], ["--service=web", "--port=80"]][random.usize(..2)];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_leaderrun"))
+    let mut child = Command::new(leaderrun())
         .args(["--lock", "default/job", "--log-format", format, "-v", "--kubeconfig"])
         .arg(&config)
         .args(routing)

@@ -8,19 +8,15 @@
 //!
 //! More executions, or others, by the same two variables.
 
-#[path = "../support/mod.rs"]
-mod support;
-
-mod chaos;
-mod election;
-mod files;
-mod hostile_server;
-mod knowledge;
-mod parsers;
-mod suspend;
+automod::dir!("tests/fuzz");
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::ExitCode;
 use std::time::Instant;
+
+fn main() -> ExitCode {
+    testkit::harness!().run()
+}
 
 /// Runs `execution` with so many seeds, or as many as the environment says, and counts them.
 fn fuzz(name: &str, usual_runs: u64, execution: impl Fn(fastrand::Rng)) {

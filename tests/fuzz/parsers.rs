@@ -7,7 +7,7 @@ use leaderrun_core::record::{Record, RunMark};
 use crate::chaos;
 use crate::fuzz;
 
-#[test]
+#[testkit::test]
 fn marks() {
     fuzz("marks", 50_000, |mut random| {
         let mut text = chaos::text(&mut random);
@@ -25,7 +25,7 @@ fn marks() {
     });
 }
 
-#[test]
+#[testkit::test]
 fn records() {
     fuzz("records", 20_000, |mut random| {
         let record = chaos::record(&mut random);
@@ -45,7 +45,7 @@ fn records() {
     });
 }
 
-#[test]
+#[testkit::test]
 fn lock_names() {
     fuzz("lock names", 50_000, |mut random| {
         let text = [chaos::text(&mut random), chaos::text(&mut random)].join(["/", ":", ""][random.usize(..3)]);
@@ -55,7 +55,7 @@ fn lock_names() {
     });
 }
 
-#[test]
+#[testkit::test]
 fn what_is_printed() {
     fuzz("what is printed", 50_000, |mut random| {
         let text = chaos::text(&mut random);

@@ -29,7 +29,7 @@ fn deeds(actions: Vec<SupervisorAction>) -> Vec<SupervisorAction> {
     actions.into_iter().filter(is_deed).collect()
 }
 
-#[test]
+#[testkit::test]
 fn deadlines_come_first() {
     let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
     fuzz("suspend", 50_000, |mut random| {

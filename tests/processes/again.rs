@@ -2,20 +2,11 @@
 
 use nix::sys::signal::Signal;
 
-use crate::candidate::{Candidate, TestLock, eventually, is_alive};
-use crate::support::{Cluster, Proxy};
-use crate::witness::Witnesses;
+use testkit::candidate::{Candidate, TestLock, eventually, is_alive};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Proxy};
 
-crate::trials![
-    a_command_that_ended_well_is_run_once_a_tick,
-    a_command_that_failed_is_run_again_at_once,
-    after_a_loss_it_waits_and_leads_again,
-    a_pause_before_rejoining_can_be_ended,
-    a_status_like_that_of_a_loss_is_no_loss,
-    who_was_asked_to_end_does_not_wait_for_the_lock_again,
-    a_signal_never_meets_a_program_that_is_not_ready_for_it,
-];
-
+#[testkit::test]
 fn a_command_that_ended_well_is_run_once_a_tick() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
         let witnesses = Witnesses::new();
@@ -31,6 +22,7 @@ fn a_command_that_ended_well_is_run_once_a_tick() {
     }
 }
 
+#[testkit::test]
 fn a_command_that_failed_is_run_again_at_once() {
     let lock = TestLock::lease();
     let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
@@ -40,6 +32,7 @@ fn a_command_that_failed_is_run_again_at_once() {
     tick("d").script("exit 0").ends_with(75);
 }
 
+#[testkit::test]
 fn after_a_loss_it_waits_and_leads_again() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -62,18 +55,18 @@ fn after_a_loss_it_waits_and_leads_again() {
         witnesses.wait_for("a", 2 * round + 2);
     }
     witnesses.assert_one_at_a_time(4);
-    for life in witnesses.of("a") {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), Signal::SIGKILL);
-    }
+    witnesses.kill("a");
     a.ends_with(137);
 }
 
+#[testkit::test]
 fn a_status_like_that_of_a_loss_is_no_loss() {
     let mut a = Candidate::new("a", &TestLock::file()).args(["--on-lost", "rejoin"]).script("echo ran; exit 76");
     a.ends_with(76);
     assert_eq!(a.output(), "ran\n");
 }
 
+#[testkit::test]
 fn who_was_asked_to_end_does_not_wait_for_the_lock_again() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -86,6 +79,7 @@ fn who_was_asked_to_end_does_not_wait_for_the_lock_again() {
     assert!(!a.log().contains("waiting for the lock again"), "{}", a.log());
 }
 
+#[testkit::test]
 fn a_pause_before_rejoining_can_be_ended() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock)
@@ -99,6 +93,7 @@ fn a_pause_before_rejoining_can_be_ended() {
     a.ends_with(143);
 }
 
+#[testkit::test]
 fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);

@@ -2,25 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, VERBS, eventually, rule};
-use crate::support::Watch;
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    both_objects_are_handed_over,
-    moving_from_endpoints_to_a_lease_in_three_steps,
-    half_of_both_is_not_held,
-    who_may_write_only_one_keeps_nobody_out,
-    a_lost_reply_is_nobodys_meddling,
-    given_away_in_one_is_given_away,
-    a_crashed_holder_is_waited_out_once,
-    a_crashed_holder_of_both_does_not_block_cron,
-    half_a_release_is_finished,
-    half_a_request_to_step_down_gives_nothing_back,
-    every_half_claim_is_given_back,
-    a_leader_that_writes_half_of_it_again_gives_nothing_back,
-];
+use testkit::Watch;
+use testkit::candidate::{Candidate, TestLock, VERBS, eventually, rule};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
 const BOTH: &str = "endpoints+lease";
 
@@ -38,6 +23,7 @@ fn as_kind(lock: &TestLock, kind: &str) -> TestLock {
     TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
 }
 
+#[testkit::test]
 fn both_objects_are_handed_over() {
     for (kind, plural) in [(BOTH, "endpoints"), ("configmap+lease", "configmaps")] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -56,6 +42,7 @@ fn both_objects_are_handed_over() {
 }
 
 /// First everybody looks at the Endpoints, then at both, then at the Lease: one rolling update a step.
+#[testkit::test]
 fn moving_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let steps = ["endpoints", BOTH, BOTH, "lease", "lease"];
@@ -76,12 +63,13 @@ fn moving_from_endpoints_to_a_lease_in_three_steps() {
     }
 }
 
+#[testkit::test]
 fn half_of_both_is_not_held() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
     admin.replace(&lock.path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
-    let start = crate::witness::boot_time();
+    let start = testkit::witness::boot_time();
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
     a.says("is held by x");
     a.ends_with(0);
@@ -89,6 +77,7 @@ fn half_of_both_is_not_held() {
 }
 
 /// As when the second step of a move is rolled out before its Role.
+#[testkit::test]
 fn who_may_write_only_one_keeps_nobody_out() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let all = rule("endpoints", &["job"], &VERBS);
@@ -106,6 +95,7 @@ fn who_may_write_only_one_keeps_nobody_out() {
     assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
 }
 
+#[testkit::test]
 fn a_lost_reply_is_nobodys_meddling() {
     for on in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
@@ -123,6 +113,7 @@ fn a_lost_reply_is_nobodys_meddling() {
     }
 }
 
+#[testkit::test]
 fn given_away_in_one_is_given_away() {
     for in_first in [true, false] {
         let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
@@ -143,6 +134,7 @@ fn given_away_in_one_is_given_away() {
     }
 }
 
+#[testkit::test]
 fn a_crashed_holder_is_waited_out_once() {
     for kind in [BOTH, "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -160,6 +152,7 @@ fn a_crashed_holder_is_waited_out_once() {
 }
 
 /// Held by client-go's multilock, which is gone.
+#[testkit::test]
 fn a_crashed_holder_of_both_does_not_block_cron() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
@@ -174,6 +167,7 @@ fn a_crashed_holder_of_both_does_not_block_cron() {
     assert!(a.log().contains("is held by x"), "by its name, where both agree: {}", a.log());
 }
 
+#[testkit::test]
 fn half_a_release_is_finished() {
     for status in [429, 503] {
         let proxy = Proxy::start(Cluster::shared());
@@ -198,6 +192,7 @@ fn watch_endpoints(lock: &TestLock) -> Watch {
 }
 
 /// The holder is dead, so that nobody else writes.
+#[testkit::test]
 fn half_a_request_to_step_down_gives_nothing_back() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
     let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -221,6 +216,7 @@ fn half_a_request_to_step_down_gives_nothing_back() {
     }
 }
 
+#[testkit::test]
 fn every_half_claim_is_given_back() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::of_kind(BOTH).by(proxy.kubeconfig());
@@ -238,6 +234,7 @@ fn every_half_claim_is_given_back() {
 }
 
 /// Somebody has deleted both, and only one of them can be made again.
+#[testkit::test]
 fn a_leader_that_writes_half_of_it_again_gives_nothing_back() {
     let proxy = Proxy::start(Cluster::shared());
     let (both, witnesses) = (TestLock::of_kind(BOTH).by(proxy.kubeconfig()), Witnesses::new());

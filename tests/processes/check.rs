@@ -2,32 +2,23 @@
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Cluster, Proxy};
-
-crate::trials![
-    it_turns_false_before_the_stop_signal,
-    it_stays_false_when_renewals_succeed_again,
-    it_turns_false_by_itself_when_both_processes_are_frozen,
-    it_works_wherever_the_descriptor_comes,
-    without_the_descriptor_it_says_so,
-    a_leaderrun_inside_has_its_own,
-];
-
-const LEADERRUN: &str = env!("CARGO_BIN_EXE_leaderrun");
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::leaderrun;
+use testkit::{Cluster, Proxy};
 
 /// A script in which `check` is leaderrun's, and says what it ended with.
 fn script(text: &str) -> String {
-    format!("check() {{ {LEADERRUN} check \"$@\"; echo \"check $?\"; }}; {text}")
+    format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
 }
 
 /// A leader that does this, by way of a proxy.
-fn behind_a_proxy(text: &str) -> (Proxy, crate::candidate::Running) {
+fn behind_a_proxy(text: &str) -> (Proxy, testkit::candidate::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_by(proxy.kubeconfig())).script(&script(text));
     (proxy, a)
 }
 
+#[testkit::test]
 fn it_turns_false_before_the_stop_signal() {
     let (proxy, mut a) =
         behind_a_proxy("trap 'echo TERM; check; exit' TERM; while :; do check --min-remaining 2s; done");
@@ -42,6 +33,7 @@ fn it_turns_false_before_the_stop_signal() {
     assert_eq!(after, "check 1\n", "and whoever is told to stop holds nothing, for no time at all");
 }
 
+#[testkit::test]
 fn it_stays_false_when_renewals_succeed_again() {
     let (proxy, mut a) =
         behind_a_proxy("trap 'echo TERM; while :; do check; done' TERM; check; while :; do sleep 0.1; done");
@@ -55,6 +47,7 @@ fn it_stays_false_when_renewals_succeed_again() {
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
 }
 
+#[testkit::test]
 fn it_turns_false_by_itself_when_both_processes_are_frozen() {
     let a = Candidate::new("a", &TestLock::file()).script(&script("while :; do check; done"));
     eventually("it is held", || a.output().ends_with("check 0\n"));
@@ -66,8 +59,9 @@ fn it_turns_false_by_itself_when_both_processes_are_frozen() {
     kill(supervisor, Signal::SIGCONT).expect("it lives");
 }
 
+#[testkit::test]
 fn it_works_wherever_the_descriptor_comes() {
-    let own = format!("{LEADERRUN} check");
+    let own = format!("{} check", leaderrun());
     for shell in ["sh", "dash", "bash", "busybox sh"] {
         let there = format!("command -v {shell} >/dev/null || exit 0");
         let nested = format!("{there}; {shell} -c '({own}) && {shell} -c \"{own}\" && exec {shell} -c \"exec {own}\"'");
@@ -82,8 +76,9 @@ fn it_works_wherever_the_descriptor_comes() {
     assert_eq!(long.output(), "check 1\n", "no lease is held for so long");
 }
 
+#[testkit::test]
 fn without_the_descriptor_it_says_so() {
-    let own = format!("{LEADERRUN} check; echo $?");
+    let own = format!("{} check; echo $?", leaderrun());
     for (change, says) in [
         ("unset LEADERRUN_TENURE_FD", "LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this"),
         ("unset LEADERRUN_RUN_ID", "LEADERRUN_RUN_ID is not set"),
@@ -104,16 +99,18 @@ fn without_the_descriptor_it_says_so() {
     assert_eq!(outside.log(), says);
 }
 
+#[testkit::test]
 fn a_leaderrun_inside_has_its_own() {
     let proxy = Proxy::start(Cluster::shared());
     let (outer, inner) = (TestLock::file(), TestLock::lease_by(proxy.kubeconfig()));
+    let program = leaderrun();
     let kubeconfig = inner.kubeconfig.as_ref().expect("a kubeconfig").display();
     let times = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
     let inside = format!(
-        "trap \"echo TERM; {LEADERRUN} check; echo inner \\$?; exit\" TERM; {LEADERRUN} check; echo inner $?; while :; do sleep 0.1; done"
+        "trap \"echo TERM; {program} check; echo inner \\$?; exit\" TERM; {program} check; echo inner $?; while :; do sleep 0.1; done"
     );
     let nested = format!(
-        "{LEADERRUN} --lock {} --kubeconfig {kubeconfig} {times} -- sh -c '{inside}'; echo $?; check",
+        "{program} --lock {} --kubeconfig {kubeconfig} {times} -- sh -c '{inside}'; echo $?; check",
         inner.name
     );
     let mut a = Candidate::new("a", &outer).script(&script(&nested));

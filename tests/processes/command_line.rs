@@ -7,22 +7,10 @@ use std::process::Command;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
-use crate::candidate::{Candidate, TestLock, os};
-use crate::support::scratch;
+use testkit::candidate::{Candidate, TestLock, os};
+use testkit::scratch;
 
-crate::trials![
-    exit_statuses,
-    bad_input_gets_one_sentence,
-    arguments_reach_the_command_as_given,
-    the_command_sees_its_leadership_and_none_of_our_options,
-    the_environment_sets_options_and_the_command_line_wins,
-    signal_state_and_descriptors_are_as_without_leaderrun,
-    a_parent_that_ignores_sigchld_costs_no_exit_status,
-    help_and_version_are_no_failures,
-    subcommands_are_not_in_the_way,
-    a_refusal_that_nobody_reads_is_one,
-];
-
+#[testkit::test]
 fn exit_statuses() {
     let lock = TestLock::file();
     let not_executable = scratch::folder("program").join("text");
@@ -43,6 +31,7 @@ fn exit_statuses() {
     }
 }
 
+#[testkit::test]
 fn bad_input_gets_one_sentence() {
     let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
     let empty = scratch::folder("kubeconfig").join("empty");
@@ -108,6 +97,7 @@ fn bad_input_gets_one_sentence() {
     }
 }
 
+#[testkit::test]
 fn arguments_reach_the_command_as_given() {
     let written = scratch::folder("arguments").join("written");
     let arguments =
@@ -120,6 +110,7 @@ fn arguments_reach_the_command_as_given() {
     assert_eq!(fs::read(written).expect("what it wrote"), expected);
 }
 
+#[testkit::test]
 fn the_command_sees_its_leadership_and_none_of_our_options() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).env("LEADERRUN_WAIT", "1m").env("KEPT", "yes").script("env; echo done");
@@ -140,6 +131,7 @@ fn the_command_sees_its_leadership_and_none_of_our_options() {
     assert!(output.lines().any(|line| line == "KEPT=yes"));
 }
 
+#[testkit::test]
 fn the_environment_sets_options_and_the_command_line_wins() {
     let lock = TestLock::file();
     let by_environment =
@@ -159,6 +151,7 @@ fn the_environment_sets_options_and_the_command_line_wins() {
 }
 
 /// Compares with the same command run directly, in the same odd state.
+#[testkit::test]
 fn signal_state_and_descriptors_are_as_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; ls /proc/$$/fd | grep -cvx \"$LEADERRUN_TENURE_FD\"; ps -o sid= -p $$ >/dev/null; echo end";
     let odd_state = |command: &mut Command| {
@@ -183,6 +176,7 @@ fn signal_state_and_descriptors_are_as_without_leaderrun() {
     assert_eq!(a.output(), String::from_utf8_lossy(&direct.stdout));
 }
 
+#[testkit::test]
 fn help_and_version_are_no_failures() {
     for (options, shows) in [
         (&["--help"][..], "--renew-deadline"),
@@ -201,6 +195,7 @@ fn help_and_version_are_no_failures() {
     }
 }
 
+#[testkit::test]
 fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
     let ignoring = |command: &mut Command| {
         // SAFETY: between fork and exec, only a system call.
@@ -219,6 +214,7 @@ fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
     assert!(ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0), "it is handed on: {}", a.output());
 }
 
+#[testkit::test]
 fn a_refusal_that_nobody_reads_is_one() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -228,6 +224,7 @@ fn a_refusal_that_nobody_reads_is_one() {
     unread.start().ends_with(125);
 }
 
+#[testkit::test]
 fn subcommands_are_not_in_the_way() {
     let lock = TestLock::file();
     let folder = scratch::folder("programs");

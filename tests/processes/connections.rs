@@ -4,20 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
-use crate::support::{Cluster, Match, Proxy, Seen};
-use crate::witness::Witnesses;
-
-crate::trials![
-    silent_connections_while_new_ones_work,
-    connections_refused_for_half_the_renew_deadline,
-    a_lost_reply_to_the_winning_write,
-    a_lost_reply_to_a_renewal,
-    an_overloaded_api_server,
-    a_slow_api_server,
-    a_standby_whose_watch_died_silently,
-    an_api_server_that_restarts,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy, Seen};
 
 /// A leads behind a proxy.
 fn leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
@@ -47,6 +36,7 @@ fn is_put(seen: &Seen) -> bool {
     Match::put().covers(seen)
 }
 
+#[testkit::test]
 fn silent_connections_while_new_ones_work() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
@@ -57,6 +47,7 @@ fn silent_connections_while_new_ones_work() {
     still_leads(a, &witnesses);
 }
 
+#[testkit::test]
 fn connections_refused_for_half_the_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
@@ -68,6 +59,7 @@ fn connections_refused_for_half_the_renew_deadline() {
     still_leads(a, &witnesses);
 }
 
+#[testkit::test]
 fn a_lost_reply_to_the_winning_write() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_replies(Match::put().next(1));
@@ -81,6 +73,7 @@ fn a_lost_reply_to_the_winning_write() {
     still_leads(a, &witnesses);
 }
 
+#[testkit::test]
 fn a_lost_reply_to_a_renewal() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
@@ -89,6 +82,7 @@ fn a_lost_reply_to_a_renewal() {
     still_leads(a, &witnesses);
 }
 
+#[testkit::test]
 fn an_overloaded_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
@@ -99,6 +93,7 @@ fn an_overloaded_api_server() {
     still_leads(a, &witnesses);
 }
 
+#[testkit::test]
 fn a_slow_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.delay(Duration::from_millis(400));
@@ -107,16 +102,17 @@ fn a_slow_api_server() {
     still_leads(a, &witnesses);
 }
 
+#[testkit::test]
 fn a_standby_whose_watch_died_silently() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock.by(proxy.kubeconfig())).witnessed(&witnesses, &[]);
-    let watch = proxy.wait_for_request(Seen::is_watch, crate::candidate::PATIENCE);
+    let watch = proxy.wait_for_request(Seen::is_watch, testkit::candidate::PATIENCE);
     proxy.silence_existing();
     // It finds out when the lease should have run out, and watches again.
-    proxy.wait_for_request(|seen| seen.is_watch() && seen.when > watch.when, crate::candidate::PATIENCE);
+    proxy.wait_for_request(|seen| seen.is_watch() && seen.when > watch.when, testkit::candidate::PATIENCE);
     assert!(!proxy.requests().iter().any(is_put), "a living holder is left alone");
     a.stop();
     witnesses.wait_for("b", 1);
@@ -124,6 +120,7 @@ fn a_standby_whose_watch_died_silently() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn an_api_server_that_restarts() {
     let (cluster, witnesses) = (Cluster::start(), Witnesses::new());
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) };

@@ -8,26 +8,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use serde_json::json;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually, is_alive};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    the_supervisor_is_killed,
-    the_elector_is_killed,
-    the_guard_fails,
-    the_supervisor_is_stopped,
-    the_supervisor_is_stopped_and_the_network_cut,
-    the_elector_is_stopped,
-    the_elector_is_stopped_and_goes_on_after_somebody_else_leads,
-    the_supervisor_is_stopped_between_winning_and_the_spawn,
-    the_supervisor_is_killed_while_waiting,
-    the_whole_process_group_is_killed,
-    the_supervisor_is_stopped_for_less_than_the_grace,
-    the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_grace,
-    the_supervisor_is_stopped_between_winning_and_a_signal,
-    the_supervisor_is_stopped_when_somebody_else_takes_the_lease,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually, is_alive};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
 /// Four seconds from the stop to the kill, so that things can happen in between.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
@@ -57,6 +40,7 @@ fn send(process: nix::unistd::Pid, signal: Signal) {
     kill(process, signal).expect("it is alive");
 }
 
+#[testkit::test]
 fn the_supervisor_is_killed() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let (_, mut a) = strike(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
@@ -64,6 +48,7 @@ fn the_supervisor_is_killed() {
     }
 }
 
+#[testkit::test]
 fn the_elector_is_killed() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let mut supervisor = None;
@@ -76,6 +61,7 @@ fn the_elector_is_killed() {
 }
 
 /// The kernel refuses the elector what everything depends on; the supervisor must outlive it.
+#[testkit::test]
 fn the_guard_fails() {
     let (_, mut a) = strike(&TestLock::lease(), |a, _| {
         // No poll of more descriptors than a process may open.
@@ -89,11 +75,13 @@ fn the_guard_fails() {
 }
 
 /// Nobody else comes to lead while the elector renews; it is noticed all the same.
+#[testkit::test]
 fn the_supervisor_is_stopped() {
     let (_, mut a) = strike(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
     a.ends_with(76);
 }
 
+#[testkit::test]
 fn the_supervisor_is_stopped_and_the_network_cut() {
     let (_, mut a) = strike(&TestLock::lease(), |a, proxy| {
         send(a.supervisor(), Signal::SIGSTOP);
@@ -102,12 +90,14 @@ fn the_supervisor_is_stopped_and_the_network_cut() {
     a.ends_with(76);
 }
 
+#[testkit::test]
 fn the_elector_is_stopped() {
     for lock in [TestLock::lease(), TestLock::file()] {
         strike(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
     }
 }
 
+#[testkit::test]
 fn the_elector_is_stopped_and_goes_on_after_somebody_else_leads() {
     let (witnesses, mut a) = strike(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
@@ -115,6 +105,7 @@ fn the_elector_is_stopped_and_goes_on_after_somebody_else_leads() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn the_supervisor_is_stopped_between_winning_and_the_spawn() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -136,6 +127,7 @@ fn the_supervisor_is_stopped_between_winning_and_the_spawn() {
     witnesses.assert_one_at_a_time(1);
 }
 
+#[testkit::test]
 fn the_supervisor_is_killed_while_waiting() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -147,6 +139,7 @@ fn the_supervisor_is_killed_while_waiting() {
 }
 
 /// As with `kill -9 -- -PGID`: the supervisor is in a group of its own and does not go along.
+#[testkit::test]
 fn the_whole_process_group_is_killed() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let in_a_group = |command: &mut std::process::Command| {
@@ -164,6 +157,7 @@ fn the_whole_process_group_is_killed() {
 }
 
 /// When it goes on, an overdue stop and the renewals that came meanwhile are both in its queue.
+#[testkit::test]
 fn the_supervisor_is_stopped_for_less_than_the_grace() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::with_times("a", &lock, LONG_GRACE).witnessed(&witnesses, &["linger"]);
@@ -178,6 +172,7 @@ fn the_supervisor_is_stopped_for_less_than_the_grace() {
     witnesses.assert_one_at_a_time(1);
 }
 
+#[testkit::test]
 fn the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_grace() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -195,6 +190,7 @@ fn the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_gr
     assert_eq!(witnesses.of("a").len(), 0, "nothing was started after the stop instant");
 }
 
+#[testkit::test]
 fn the_supervisor_is_stopped_between_winning_and_a_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -221,13 +217,14 @@ fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
 }
 
 /// The guard does not wait for the time that the supervisor once said it enforces.
+#[testkit::test]
 fn the_supervisor_is_stopped_when_somebody_else_takes_the_lease() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
     let mut a = Candidate::with_times("a", &lock, LONG_GRACE).witnessed(&witnesses, &WORST);
     witnesses.wait_for("a", 2);
     send(a.supervisor(), Signal::SIGSTOP);
     admin.merge_patch(&lock.path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given");
-    let given = crate::witness::boot_time();
+    let given = testkit::witness::boot_time();
     a.ends_with(76);
     let last = witnesses.of("a").iter().map(|life| life.last).max().expect("lives");
     assert!(last < given + 4_000_000_000, "killed {} ns after it was known to be lost", last - given);

@@ -6,19 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::candidate::{Candidate, Running, TestLock, VERBS, rule};
-use crate::support::{Cluster, Proxy, scratch};
-
-crate::trials![
-    where_nothing_is_missing_it_says_so,
-    it_names_each_missing_verb,
-    a_configmap_needs_an_open_create,
-    both_objects_are_looked_at,
-    a_slow_api_server_is_a_failure,
-    what_cannot_be_reached_has_a_remedy,
-    a_file_needs_a_folder_that_can_be_written_to,
-    the_priority_of_its_requests,
-];
+use testkit::candidate::{Candidate, Running, TestLock, VERBS, rule};
+use testkit::{Cluster, Proxy, scratch};
 
 fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     let mut doctor = Candidate::tool("doctor", lock).args(arguments).start();
@@ -33,6 +22,7 @@ fn lines(doctor: &Running, grade: &str) -> Vec<String> {
     lines.map(|line| line.split_whitespace().next().expect("what it is about").to_owned()).collect()
 }
 
+#[testkit::test]
 fn where_nothing_is_missing_it_says_so() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rule("leases", &["job"], &VERBS)]));
@@ -46,6 +36,7 @@ fn where_nothing_is_missing_it_says_so() {
     assert_eq!(nothing.code, 404, "nothing is written");
 }
 
+#[testkit::test]
 fn it_names_each_missing_verb() {
     for missing in VERBS {
         let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("standby"));
@@ -63,6 +54,7 @@ fn it_names_each_missing_verb() {
     assert_eq!(lines(&doctor(&elsewhere, &[], 1), "FAILED "), VERBS, "rights for another name do not count");
 }
 
+#[testkit::test]
 fn a_configmap_needs_an_open_create() {
     let lock = TestLock::of_kind("configmap").by(Cluster::shared().kubeconfig_for("deputy"));
     let named = rule("configmaps", &["job"], &VERBS);
@@ -72,6 +64,7 @@ fn a_configmap_needs_an_open_create() {
     doctor(&lock, &[], 0);
 }
 
+#[testkit::test]
 fn both_objects_are_looked_at() {
     let lock = TestLock::of_kind("endpoints+lease").by(Cluster::shared().kubeconfig_for("operator"));
     let endpoints = rule("endpoints", &["job"], &VERBS);
@@ -83,6 +76,7 @@ fn both_objects_are_looked_at() {
     doctor(&lock, &[], 0);
 }
 
+#[testkit::test]
 fn a_slow_api_server_is_a_failure() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_by(proxy.kubeconfig());
@@ -91,6 +85,7 @@ fn a_slow_api_server_is_a_failure() {
     assert_eq!(lines(&doctor(&lock, &short, 1), "FAILED "), ["latency"]);
 }
 
+#[testkit::test]
 fn what_cannot_be_reached_has_a_remedy() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_by(proxy.kubeconfig());
@@ -111,6 +106,7 @@ fn what_cannot_be_reached_has_a_remedy() {
     }
 }
 
+#[testkit::test]
 fn a_file_needs_a_folder_that_can_be_written_to() {
     doctor(&TestLock::file(), &[], 0);
     let missing = TestLock { name: "file:/no/such/folder/x".into(), kubeconfig: None };
@@ -130,6 +126,7 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
     }
 }
 
+#[testkit::test]
 fn the_priority_of_its_requests() {
     let lock = TestLock::lease();
     let shown = doctor(&lock, &[], 0);

@@ -4,17 +4,9 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, VERBS, eventually, rule};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_leadership_begins_and_ends_with_an_event,
-    each_object_of_a_lock_has_its_own,
-    a_loss_is_an_event,
-    what_cannot_be_written_is_left_out,
-    events_without_an_answer_delay_no_renewal_and_no_end,
-];
+use testkit::candidate::{Candidate, TestLock, VERBS, eventually, rule};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
 fn events(lock: &TestLock) -> Vec<Value> {
     let path = format!("/api/v1/namespaces/{}/events", lock.namespace());
@@ -26,6 +18,7 @@ fn messages(lock: &TestLock) -> Vec<String> {
     events(lock).iter().map(|event| event["message"].as_str().expect("a message").to_owned()).collect()
 }
 
+#[testkit::test]
 fn a_leadership_begins_and_ends_with_an_event() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -52,6 +45,7 @@ fn a_leadership_begins_and_ends_with_an_event() {
     });
 }
 
+#[testkit::test]
 fn each_object_of_a_lock_has_its_own() {
     let lock = TestLock::of_kind("configmap+lease");
     Candidate::new("a", &lock).script("true").ends_with(0);
@@ -63,6 +57,7 @@ fn each_object_of_a_lock_has_its_own() {
     }
 }
 
+#[testkit::test]
 fn a_loss_is_an_event() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -74,6 +69,7 @@ fn a_loss_is_an_event() {
     eventually("an Event says so", || messages(&lock).contains(&"a stopped leading".to_owned()));
 }
 
+#[testkit::test]
 fn what_cannot_be_written_is_left_out() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rule("leases", &["job"], &VERBS)]));
@@ -83,6 +79,7 @@ fn what_cannot_be_written_is_left_out() {
     assert_eq!(events(&lock), [Value::Null; 0]);
 }
 
+#[testkit::test]
 fn events_without_an_answer_delay_no_renewal_and_no_end() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());

@@ -6,17 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::candidate::{Candidate, TestLock};
-use crate::support::scratch;
-
-pub fn trials() -> Vec<libtest_mimic::Trial> {
-    let path = |test: &str| format!("{}::{test}", module_path!());
-    vec![
-        crate::trial_if(has("sqlite3"), &path("a_table_refuses_an_older_leader"), a_table_refuses_an_older_leader),
-        crate::trial_if(has("flock"), &path("a_file_refuses_an_older_leader"), a_file_refuses_an_older_leader),
-        crate::trial(&path("object_storage_refuses_an_older_leader"), object_storage_refuses_an_older_leader),
-    ]
-}
+use testkit::candidate::{Candidate, TestLock};
+use testkit::scratch;
 
 fn has(program: &str) -> Result<(), String> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -39,6 +30,7 @@ fn writes(recipe: &mut Command, token: &str, input: &str) -> bool {
     ended.status.success()
 }
 
+#[testkit::test(requires = has("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
     let database = scratch::folder("sql").join("report.db");
     let write = |token: &str, total: &str| writes(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "");
@@ -53,6 +45,7 @@ fn a_table_refuses_an_older_leader() {
     }
 }
 
+#[testkit::test(requires = has("flock"))]
 fn a_file_refuses_an_older_leader() {
     let file = scratch::folder("file").join("report");
     let write = |token: &str, text: &str| writes(Command::new(recipe("file.sh")).arg(&file), token, text);
@@ -90,6 +83,7 @@ put-object) cp "$body" object; echo "$token" >token; echo "\"$(cksum <object | c
 esac
 "#;
 
+#[testkit::test]
 fn object_storage_refuses_an_older_leader() {
     let store = scratch::folder("store");
     let programs = scratch::folder("programs");

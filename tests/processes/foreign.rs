@@ -12,17 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Client, Cluster};
-use crate::witness::{Witnesses, boot_time};
-
-crate::trials![
-    leaderrun_takes_over_from_client_go_when_it_releases,
-    leaderrun_takes_over_from_client_go_when_it_dies,
-    client_go_takes_over_from_leaderrun_when_it_releases,
-    client_go_takes_over_from_leaderrun_when_it_dies,
-    fabric8_takes_over_from_leaderrun_and_back,
-];
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::witness::{Witnesses, boot_time};
+use testkit::{Client, Cluster};
 
 const DURATION: Duration = Duration::from_secs(6);
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
@@ -227,14 +219,17 @@ fn leaderrun_after_foreigner(end: fn(&Foreigner)) {
     }
 }
 
+#[testkit::test]
 fn leaderrun_takes_over_from_client_go_when_it_releases() {
     leaderrun_after_foreigner(Foreigner::releases);
 }
 
+#[testkit::test]
 fn leaderrun_takes_over_from_client_go_when_it_dies() {
     leaderrun_after_foreigner(Foreigner::dies);
 }
 
+#[testkit::test]
 fn client_go_takes_over_from_leaderrun_when_it_releases() {
     for (lock, place, spelling) in places() {
         foreigner_after_leaderrun(&lock, place, spelling);
@@ -252,6 +247,7 @@ fn foreigner_after_leaderrun(lock: &TestLock, place: Place, spelling: Spelling) 
     assert!(witnesses.of("a")[0].last < began);
 }
 
+#[testkit::test]
 fn client_go_takes_over_from_leaderrun_when_it_dies() {
     for (lock, place, spelling) in places() {
         let witnesses = Witnesses::new();
@@ -265,6 +261,7 @@ fn client_go_takes_over_from_leaderrun_when_it_dies() {
     }
 }
 
+#[testkit::test]
 fn fabric8_takes_over_from_leaderrun_and_back() {
     let lock = TestLock::of_kind("configmap");
     let place = Place::Annotation(lock.core_path("configmaps"));

@@ -7,24 +7,14 @@ use std::net::{TcpListener, TcpStream};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::candidate::{Candidate, PATIENCE, Running, TestLock, children, eventually};
 use crate::scrape::{address, becomes, get, leader, leader_becomes, request, samples, status};
-use crate::support::{Cluster, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_leader_and_a_waiting_candidate_say_who_leads,
-    readiness_follows_the_option,
-    a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready,
-    a_leader_is_not_ready_any_more_when_its_time_is_over,
-    a_port_that_is_taken_starts_nothing,
-    the_port_is_the_electors_alone,
-    silent_clients_do_not_cost_the_lease,
-    odd_requests_are_refused,
-];
+use testkit::candidate::{Candidate, PATIENCE, Running, TestLock, children, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Proxy};
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
+#[testkit::test]
 fn a_leader_and_a_waiting_candidate_say_who_leads() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
@@ -59,6 +49,7 @@ fn a_leader_and_a_waiting_candidate_say_who_leads() {
     }
 }
 
+#[testkit::test]
 fn readiness_follows_the_option() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let candidate = |name: &str, ready_when| {
@@ -79,6 +70,7 @@ fn readiness_follows_the_option() {
     becomes(&routed, "/readyz", 200);
 }
 
+#[testkit::test]
 fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("stranger"));
     let a = Candidate::new("a", &lock).args(HTTP).script("true");
@@ -89,6 +81,7 @@ fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
     assert_eq!(leader(&a)["leader"], serde_json::Value::Null);
 }
 
+#[testkit::test]
 fn a_leader_is_not_ready_any_more_when_its_time_is_over() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_by(proxy.kubeconfig());
@@ -104,6 +97,7 @@ fn a_leader_is_not_ready_any_more_when_its_time_is_over() {
     a.ends_with(76);
 }
 
+#[testkit::test]
 fn a_port_that_is_taken_starts_nothing() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     for at in ["127.0.0.1:0", "[::1]:0"] {
@@ -128,6 +122,7 @@ fn a_port_that_is_taken_starts_nothing() {
     Cluster::shared().admin().get(&lock.path()).expect_err("no lease was made");
 }
 
+#[testkit::test]
 fn the_port_is_the_electors_alone() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(HTTP).witnessed(&witnesses, &[]);
@@ -151,6 +146,7 @@ fn listening_socket(port: u16) -> String {
     format!("socket:[{}]", line.split_whitespace().nth(9).expect("an inode"))
 }
 
+#[testkit::test]
 fn silent_clients_do_not_cost_the_lease() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).witnessed(&witnesses, &[]);
@@ -179,6 +175,7 @@ fn silent_clients_do_not_cost_the_lease() {
     a.ends_with(0);
 }
 
+#[testkit::test]
 fn odd_requests_are_refused() {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).script("sleep 1000");
     let at = address(&a);

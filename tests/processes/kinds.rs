@@ -2,20 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    annotations_are_handed_over,
-    other_content_is_kept_and_other_writers_do_not_cost_the_lease,
-    an_annotation_that_is_no_record_is_never_taken,
-    a_partition_with_an_annotation,
-    the_printed_role_of_a_configmap_is_enough,
-    one_of_many_that_begin_at_once_leads,
-    an_object_that_is_created_late_replaces_nothing,
-    fabric8_finds_its_own_spelling_again,
-];
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
 pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
@@ -24,6 +13,7 @@ pub fn annotation(lock: &TestLock, plural: &str) -> Value {
     serde_json::from_str(object["metadata"]["annotations"][LEADER].as_str().expect("the annotation")).expect("JSON")
 }
 
+#[testkit::test]
 fn annotations_are_handed_over() {
     for (kind, plural) in [("endpoints", "endpoints"), ("configmap", "configmaps")] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -45,6 +35,7 @@ fn annotations_are_handed_over() {
 }
 
 /// An existing ConfigMap that somebody else writes to all the time.
+#[testkit::test]
 fn other_content_is_kept_and_other_writers_do_not_cost_the_lease() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let (admin, path) = (Cluster::shared().admin(), lock.core_path("configmaps"));
@@ -71,6 +62,7 @@ fn other_content_is_kept_and_other_writers_do_not_cost_the_lease() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn an_annotation_that_is_no_record_is_never_taken() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let metadata = json!({ "name": "job", "annotations": { LEADER: "what\u{1b}[2J is this" } });
@@ -84,6 +76,7 @@ fn an_annotation_that_is_no_record_is_never_taken() {
     witnesses.assert_one_at_a_time(0);
 }
 
+#[testkit::test]
 fn a_partition_with_an_annotation() {
     for kind in ["endpoints", "endpoints+lease"] {
         let proxy = Proxy::start(Cluster::shared());
@@ -100,6 +93,7 @@ fn a_partition_with_an_annotation() {
     }
 }
 
+#[testkit::test]
 fn the_printed_role_of_a_configmap_is_enough() {
     let lock = TestLock::of_kind("configmap").by(Cluster::shared().kubeconfig_for("deputy"));
     let witnesses = Witnesses::new();
@@ -113,6 +107,7 @@ fn the_printed_role_of_a_configmap_is_enough() {
 }
 
 /// Everybody creates what is not there yet.
+#[testkit::test]
 fn one_of_many_that_begin_at_once_leads() {
     for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -126,6 +121,7 @@ fn one_of_many_that_begin_at_once_leads() {
     }
 }
 
+#[testkit::test]
 fn an_object_that_is_created_late_replaces_nothing() {
     for (kind, plural) in [("endpoints", "endpoints"), ("endpoints+lease", "endpoints"), ("lease", "leases")] {
         let proxy = Proxy::start(Cluster::shared());
@@ -145,6 +141,7 @@ fn an_object_that_is_created_late_replaces_nothing() {
 }
 
 /// In a record that it made.
+#[testkit::test]
 fn fabric8_finds_its_own_spelling_again() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let times = r#""acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z""#;

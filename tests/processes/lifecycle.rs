@@ -2,21 +2,11 @@
 
 use nix::sys::signal::Signal;
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
-crate::trials![
-    a_lease_is_created_renewed_and_released,
-    other_content_of_the_lease_is_kept,
-    a_second_candidate_takes_over_a_lease,
-    a_second_candidate_takes_over_a_file,
-    a_waiting_candidate_asks_next_to_nothing,
-    one_identity_one_leader,
-    many_race_for_one_file,
-    a_wrong_clock_does_not_cost_a_renewing_holder_its_lease,
-];
-
+#[testkit::test]
 fn a_lease_is_created_renewed_and_released() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let admin = Cluster::shared().admin();
@@ -37,6 +27,7 @@ fn a_lease_is_created_renewed_and_released() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn other_content_of_the_lease_is_kept() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let labels = serde_json::json!({ "team": "billing" });
@@ -47,10 +38,12 @@ fn other_content_of_the_lease_is_kept() {
     assert_eq!(admin.get(&lock.path()).expect("the lease")["metadata"]["labels"], labels);
 }
 
+#[testkit::test]
 fn a_second_candidate_takes_over_a_lease() {
     second_takes_over(&TestLock::lease());
 }
 
+#[testkit::test]
 fn a_second_candidate_takes_over_a_file() {
     second_takes_over(&TestLock::file());
 }
@@ -67,6 +60,7 @@ fn second_takes_over(lock: &TestLock) {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn a_waiting_candidate_asks_next_to_nothing() {
     let lock = TestLock::lease();
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
@@ -85,6 +79,7 @@ fn a_waiting_candidate_asks_next_to_nothing() {
     assert_eq!(asked.len(), 2, "one read and one watch: {asked:?}");
 }
 
+#[testkit::test]
 fn one_identity_one_leader() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
@@ -101,6 +96,7 @@ fn one_identity_one_leader() {
 }
 
 /// The holder here is not leaderrun but anyone who follows the protocol with a clock an hour behind.
+#[testkit::test]
 fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let admin = Cluster::shared().admin();
@@ -126,7 +122,7 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
     assert!(lasted > std::time::Duration::from_secs(4), "twice the lease");
     let puts = Match::put();
     assert!(!proxy.requests().iter().any(|seen| puts.covers(seen)), "nobody touches a lease that is renewed");
-    let stopped = crate::witness::boot_time();
+    let stopped = testkit::witness::boot_time();
     witnesses.wait_for("b", 1);
     let taken_after = witnesses.of("b")[0].born - stopped;
     assert!(taken_after > 1_900_000_000, "its time is waited out: {taken_after} ns");
@@ -135,6 +131,7 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
 }
 
 /// All of them find it free at the same time, again and again.
+#[testkit::test]
 fn many_race_for_one_file() {
     for _ in 0..5 {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());

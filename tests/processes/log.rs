@@ -7,17 +7,9 @@ use std::process::Stdio;
 use nix::pty::openpty;
 use serde_json::Value;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
-use crate::support::{Cluster, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_hand_over_in_words,
-    a_hand_over_as_json,
-    colors_are_for_terminals,
-    what_is_killed_has_a_name,
-    what_lasts_is_said_once,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Proxy};
 
 /// The sentences, without who says them and when.
 fn sentences(running: &Running) -> Vec<String> {
@@ -30,6 +22,7 @@ fn sentences(running: &Running) -> Vec<String> {
     log.lines().map(sentence).collect()
 }
 
+#[testkit::test]
 fn a_hand_over_in_words() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -62,6 +55,7 @@ fn objects(running: &Running) -> Vec<Value> {
     running.log().lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
 }
 
+#[testkit::test]
 fn a_hand_over_as_json() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -83,6 +77,7 @@ fn a_hand_over_as_json() {
     assert!(objects[4]["pid"].is_number() && objects[5]["status"] == 3, "{objects:?}");
 }
 
+#[testkit::test]
 fn colors_are_for_terminals() {
     let on_terminal = |variable: &str| {
         let terminal = openpty(None, None).expect("a terminal");
@@ -105,6 +100,7 @@ fn colors_are_for_terminals() {
     assert!(!a.log().contains('\x1b'), "{}", a.log());
 }
 
+#[testkit::test]
 fn what_is_killed_has_a_name() {
     let mut a = Candidate::new("a", &TestLock::file()).script("trap '' TERM; sleep 1000 & sleep 1000 & exit 0");
     a.ends_with(0);
@@ -115,6 +111,7 @@ fn what_is_killed_has_a_name() {
     assert_eq!(names, ["sleep", "sleep"]);
 }
 
+#[testkit::test]
 fn what_lasts_is_said_once() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());

@@ -2,17 +2,9 @@
 
 use serde_json::Value;
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Client, Cluster};
-use crate::witness::Witnesses;
-
-crate::trials![
-    it_is_all_that_a_candidate_needs,
-    it_is_all_that_routing_needs,
-    names_that_look_like_numbers_stay_names,
-    a_service_account_can_be_chosen,
-    what_needs_no_rights_has_no_manifest,
-];
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Client, Cluster};
 
 fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", name]).args(arguments).start();
@@ -47,6 +39,7 @@ fn client_for(namespace: &str, account: &str) -> Client {
     Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
 }
 
+#[testkit::test]
 fn it_is_all_that_a_candidate_needs() {
     for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -76,9 +69,10 @@ fn it_is_all_that_a_candidate_needs() {
 fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
     apply(documents);
     let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
-    crate::support::cluster::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &rules);
+    testkit::cluster::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &rules);
 }
 
+#[testkit::test]
 fn it_is_all_that_routing_needs() {
     let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
     let label = ["--pod-label", "role=leader", "--pod", "a"];
@@ -125,11 +119,12 @@ fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]
     };
     let client = client_for(lock.namespace(), "job");
     eventually("the API server goes by the FlowSchema", || {
-        let reply = client.send(hyper::Method::GET, &path, None, crate::candidate::PATIENCE).expect("a reply");
+        let reply = client.send(hyper::Method::GET, &path, None, testkit::candidate::PATIENCE).expect("a reply");
         reply.headers.get("x-kubernetes-pf-flowschema-uid").is_some_and(|by| *by == *uid.as_str().expect("a uid"))
     });
 }
 
+#[testkit::test]
 fn names_that_look_like_numbers_stay_names() {
     for (namespace, name) in [("123", "1e3"), ("0x1f", "true"), ("null", "no"), ("y", "on.1")] {
         let documents = documents(&format!("{namespace}/{name}"), &[]);
@@ -148,6 +143,7 @@ fn names_that_look_like_numbers_stay_names() {
     }
 }
 
+#[testkit::test]
 fn a_service_account_can_be_chosen() {
     let documents = documents("default/job", &["--service-account", "worker"]);
     assert_eq!(documents[0]["metadata"]["name"], "worker");
@@ -156,6 +152,7 @@ fn a_service_account_can_be_chosen() {
     assert_eq!(documents[3]["spec"]["rules"][0]["subjects"][0]["serviceAccount"]["name"], "worker");
 }
 
+#[testkit::test]
 fn what_needs_no_rights_has_no_manifest() {
     for (lock, says) in [("file:/run/x", "a file needs no rights in a cluster"), ("x", "default/x would do")] {
         let mut refused = Candidate::bare("manifest").args(["manifest", "--lock", lock]).start();

@@ -2,21 +2,9 @@
 
 use serde_json::json;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
-use crate::support::{Client, Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_renewal_of_a_deleted_lease_is_refused_and_does_not_make_another,
-    the_lease_is_deleted,
-    the_lease_is_deleted_and_made_anew,
-    the_lease_is_emptied,
-    the_lease_is_overwritten_by_a_release_that_is_not_ours,
-    the_lease_is_given_to_somebody_who_is_not_there,
-    the_lease_is_given_to_the_one_who_waits,
-    a_label_is_put_on_the_lease,
-    the_file_is_deleted,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Client, Cluster, Match, Proxy};
 
 struct Scene {
     lock: TestLock,
@@ -37,7 +25,7 @@ fn meddle(deed: impl FnOnce(&Client, &str)) -> Scene {
     let b = Candidate::new("b", &lock).witnessed(&witnesses, &[]);
     b.says("is held by a");
     deed(&admin, &lock.path());
-    let done = crate::witness::boot_time();
+    let done = testkit::witness::boot_time();
     Scene { lock, admin, witnesses, a, b, done }
 }
 
@@ -49,7 +37,9 @@ impl Scene {
         let renewed = spec()["renewTime"].clone();
         eventually("and renews it", || spec()["renewTime"] != renewed && spec()["holderIdentity"] == "a");
         self.witnesses.assert_one_at_a_time(1);
-        self.a.stop_hard(&self.witnesses);
+        // The command ignores SIGTERM.
+        self.witnesses.kill("a");
+        self.a.ends_with(137);
         self.witnesses.wait_for("b", 1);
         self.b.stop();
         self.witnesses.assert_one_at_a_time(2);
@@ -69,21 +59,12 @@ impl Scene {
     }
 }
 
-impl Running {
-    /// Ends a candidate whose command is deaf.
-    fn stop_hard(&mut self, witnesses: &Witnesses) {
-        for life in witnesses.of("a") {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), nix::sys::signal::Signal::SIGKILL);
-        }
-        self.ends_with(137);
-    }
-}
-
+#[testkit::test]
 fn the_lease_is_deleted() {
     meddle(|admin, lease| drop(admin.delete(lease).expect("deleted"))).a_goes_on();
 }
 
+#[testkit::test]
 fn the_lease_is_deleted_and_made_anew() {
     let scene = meddle(|admin, lease| {
         admin.delete(lease).expect("deleted");
@@ -94,6 +75,7 @@ fn the_lease_is_deleted_and_made_anew() {
     scene.a_goes_on();
 }
 
+#[testkit::test]
 fn the_lease_is_emptied() {
     meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("emptied"))
@@ -102,11 +84,13 @@ fn the_lease_is_emptied() {
 }
 
 /// As client-go's release does it, whoever holds the lease.
+#[testkit::test]
 fn the_lease_is_overwritten_by_a_release_that_is_not_ours() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
     meddle(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten"))).a_goes_on();
 }
 
+#[testkit::test]
 fn the_lease_is_given_to_somebody_who_is_not_there() {
     meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given"))
@@ -114,6 +98,7 @@ fn the_lease_is_given_to_somebody_who_is_not_there() {
     .a_loses();
 }
 
+#[testkit::test]
 fn the_lease_is_given_to_the_one_who_waits() {
     meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("given"))
@@ -121,6 +106,7 @@ fn the_lease_is_given_to_the_one_who_waits() {
     .a_loses();
 }
 
+#[testkit::test]
 fn a_label_is_put_on_the_lease() {
     let scene = meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labelled"))
@@ -130,6 +116,7 @@ fn a_label_is_put_on_the_lease() {
     assert_eq!(admin.get(&path).expect("the lease")["metadata"]["labels"]["a"], "b", "it stays");
 }
 
+#[testkit::test]
 fn the_file_is_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -154,6 +141,7 @@ fn the_file_is_deleted() {
 }
 
 /// A PUT with a resourceVersion and no uid would silently make a new Lease.
+#[testkit::test]
 fn a_renewal_of_a_deleted_lease_is_refused_and_does_not_make_another() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_by(proxy.kubeconfig());

@@ -7,25 +7,16 @@ use nix::sys::signal::{Signal, kill};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
 use crate::scrape::{get, samples, samples_become};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost,
-    renewals_are_counted_by_their_results,
-    losses_are_counted_across_rejoining,
-    failures_of_the_supervisor_are_counted,
-    restarts_of_a_watch_are_counted,
-    the_names_keep_the_rules_of_promlint,
-    the_alerts_are_about_metrics_that_exist,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
 const README: &str = include_str!("../../README.md");
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
+#[testkit::test]
 fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_by(proxy.kubeconfig());
@@ -47,6 +38,7 @@ fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
     assert_eq!(witnesses.of("a")[0].told, 0, "nobody told it to stop: {}", a.log());
 }
 
+#[testkit::test]
 fn renewals_are_counted_by_their_results() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_by(proxy.kubeconfig());
@@ -71,6 +63,7 @@ fn has_rejoined(running: &Running, times: usize) {
     eventually("it has rejoined", || running.log().matches("answering at").count() == times + 1);
 }
 
+#[testkit::test]
 fn losses_are_counted_across_rejoining() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_by(proxy.kubeconfig());
@@ -94,6 +87,7 @@ fn losses_are_counted_across_rejoining() {
     assert_eq!(counted.of("leaderrun_transitions_total"), 2.0);
 }
 
+#[testkit::test]
 fn failures_of_the_supervisor_are_counted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).witnessed(&witnesses, &[]);
@@ -107,13 +101,14 @@ fn failures_of_the_supervisor_are_counted() {
     }
 }
 
+#[testkit::test]
 fn restarts_of_a_watch_are_counted() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock.by(proxy.kubeconfig())).args(HTTP).witnessed(&witnesses, &[]);
-    proxy.wait_for_request(crate::support::Seen::is_watch, crate::candidate::PATIENCE);
+    proxy.wait_for_request(testkit::Seen::is_watch, testkit::candidate::PATIENCE);
     assert_eq!(samples(&b).of("leaderrun_watch_restarts_total"), 0.0);
     proxy.break_existing();
     samples_become(&b, "another watch", |samples| samples.of("leaderrun_watch_restarts_total") >= 1.0);
@@ -163,6 +158,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 }
 
 /// The rules of client_golang's promlint, in its order.
+#[testkit::test]
 fn the_names_keep_the_rules_of_promlint() {
     let families = families(&exposition());
     assert!(families.len() > 10, "{families:#?}");
@@ -220,6 +216,7 @@ struct Rule {
     expr: String,
 }
 
+#[testkit::test]
 fn the_alerts_are_about_metrics_that_exist() {
     let rules: PrometheusRule =
         serde_saphyr::from_str(include_str!("../../examples/alerts.yaml")).expect("a PrometheusRule");

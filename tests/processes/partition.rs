@@ -1,18 +1,8 @@
 //! Cut off from the API server: everything is dead before anybody else may start.
 
-use crate::candidate::{Candidate, TestLock, is_alive};
-use crate::support::{Cluster, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_command_that_obeys,
-    a_command_that_ignores_sigterm,
-    a_command_whose_work_is_done_by_a_hidden_grandchild,
-    a_command_that_is_stopped,
-    a_partition_in_which_requests_arrive_and_replies_do_not,
-    renewals_during_the_stop_do_not_put_off_the_kill,
-    a_standby_cut_off_does_not_take_a_lease_that_is_renewed,
-];
+use testkit::candidate::{Candidate, TestLock, is_alive};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Proxy};
 
 /// A leads behind a proxy, B waits beside it; then A is cut off.
 fn cut_off(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
@@ -31,22 +21,26 @@ fn cut_off(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
     witnesses
 }
 
+#[testkit::test]
 fn a_command_that_obeys() {
     let life = cut_off(&[], Proxy::partition).of("a").remove(0);
     assert!(life.told > 0, "it was told to stop");
     assert!(life.last.saturating_sub(life.told) < 900_000_000, "and did so before it was killed");
 }
 
+#[testkit::test]
 fn a_command_that_ignores_sigterm() {
     let life = cut_off(&["ignore"], Proxy::partition).of("a").remove(0);
     assert!(life.told > 0, "it was told to stop first");
     assert!(life.last - life.told > 500_000_000, "and was given its grace");
 }
 
+#[testkit::test]
 fn a_command_whose_work_is_done_by_a_hidden_grandchild() {
     cut_off(&["hidden"], Proxy::partition);
 }
 
+#[testkit::test]
 fn a_command_that_is_stopped() {
     let witnesses = Witnesses::new();
     let proxy = Proxy::start(Cluster::shared());
@@ -62,6 +56,7 @@ fn a_command_that_is_stopped() {
     assert!(witnesses.of("a").iter().all(|life| !is_alive(life.pid)));
 }
 
+#[testkit::test]
 fn a_partition_in_which_requests_arrive_and_replies_do_not() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -74,6 +69,7 @@ fn a_partition_in_which_requests_arrive_and_replies_do_not() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -92,6 +88,7 @@ fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn renewals_during_the_stop_do_not_put_off_the_kill() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());

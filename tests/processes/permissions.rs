@@ -2,17 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, VERBS, rule};
-use crate::support::Cluster;
-use crate::witness::Witnesses;
-
-crate::trials![
-    the_printed_role_is_enough,
-    without_a_role_it_says_which_one_would_do_and_tries_again,
-    without_create_it_names_create,
-    without_watch_it_polls,
-    a_missing_namespace_is_said_and_not_waited_for,
-];
+use testkit::Cluster;
+use testkit::candidate::{Candidate, TestLock, VERBS, rule};
+use testkit::witness::Witnesses;
 
 fn rules(verbs: &[&str]) -> Value {
     json!([rule("leases", &["job"], verbs)])
@@ -22,6 +14,7 @@ fn lock_for(user: &str) -> TestLock {
     TestLock::lease_by(Cluster::shared().kubeconfig_for(user))
 }
 
+#[testkit::test]
 fn the_printed_role_is_enough() {
     let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "candidate", rules(&VERBS));
@@ -35,6 +28,7 @@ fn the_printed_role_is_enough() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn without_a_role_it_says_which_one_would_do_and_tries_again() {
     let (lock, witnesses) = (lock_for("stranger"), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
@@ -45,6 +39,7 @@ fn without_a_role_it_says_which_one_would_do_and_tries_again() {
     assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
 }
 
+#[testkit::test]
 fn without_create_it_names_create() {
     let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
@@ -53,6 +48,7 @@ fn without_create_it_names_create() {
     witnesses.assert_one_at_a_time(0);
 }
 
+#[testkit::test]
 fn without_watch_it_polls() {
     let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
@@ -67,6 +63,7 @@ fn without_watch_it_polls() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn a_missing_namespace_is_said_and_not_waited_for() {
     for kind in ["lease", "configmap"] {
         let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };

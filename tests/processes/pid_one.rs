@@ -3,18 +3,10 @@
 use std::process::Command;
 use std::sync::LazyLock;
 
-use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 
-use crate::candidate::{Candidate, Running, TestLock, children, eventually};
-
-pub fn trials() -> Vec<Trial> {
-    let test = |name: &str, test| crate::trial_if(NAMESPACES.clone(), &format!("pid_one::{name}"), test);
-    vec![
-        test("it_forwards_reaps_and_exits", it_forwards_reaps_and_exits),
-        test("it_kills_without_a_proc_of_its_own", it_kills_without_a_proc_of_its_own),
-    ]
-}
+use testkit::candidate::{Candidate, Running, TestLock, children, eventually};
+use testkit::leaderrun;
 
 /// Whether this user may make PID namespaces here.
 static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
@@ -31,11 +23,12 @@ fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
     let mut arguments = vec!["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
     arguments.extend(mount_proc);
     let lock = TestLock::file();
-    let leaderrun = env!("CARGO_BIN_EXE_leaderrun");
+    let leaderrun = leaderrun();
     arguments.extend([leaderrun, "--lock", &lock.name, "--lost-grace", "100ms", "--", "sh", "-c", script]);
     Candidate::program("a", "unshare").args(arguments).start()
 }
 
+#[testkit::test(requires = NAMESPACES.clone())]
 fn it_forwards_reaps_and_exits() {
     // The grandchild's orphan ends while its parents are long gone; somebody must reap it.
     let script = r#"
@@ -52,6 +45,7 @@ fn it_forwards_reaps_and_exits() {
 }
 
 /// `unshare` without `--mount-proc`, or a container with its host's /proc: pids there are others.
+#[testkit::test(requires = NAMESPACES.clone())]
 fn it_kills_without_a_proc_of_its_own() {
     let mut a =
         in_namespace(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");

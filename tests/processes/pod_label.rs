@@ -4,32 +4,10 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, VERBS, eventually, rule};
-use crate::support::proxy::Held;
-use crate::support::{Client, Cluster, Match, Proxy, Seen};
-use crate::witness::Witnesses;
-
-crate::trials![
-    the_label_is_on_the_leaders_pod_only,
-    the_label_is_off_before_the_command_is_asked_to_end,
-    a_command_is_asked_to_end_though_its_label_cannot_be_taken_off,
-    who_asks_twice_does_not_wait,
-    a_dead_leaders_label_is_taken_off_by_the_next,
-    a_partition_never_leaves_two_labels,
-    a_label_that_arrives_late_is_refused,
-    a_label_that_arrives_after_a_partition_is_refused,
-    a_late_withdrawal_leaves_the_later_leader_alone,
-    two_locks_label_one_pod,
-    a_label_that_is_not_todays_is_taken_off,
-    a_label_that_the_pod_had_before_is_left_alone,
-    a_command_that_shows_what_it_does_keeps_its_label,
-    what_hangs_beside_the_label_is_not_blamed_on_it,
-    a_slow_api_server_has_time_to_take_the_label_off,
-    what_earlier_leaders_left_is_taken_off,
-    labels_of_others_are_left_alone,
-    a_candidate_beside_the_leader_takes_nothing_from_it,
-    a_label_that_is_not_allowed_stops_nobody,
-];
+use testkit::candidate::{Candidate, TestLock, VERBS, eventually, rule};
+use testkit::proxy::Held;
+use testkit::witness::Witnesses;
+use testkit::{Client, Cluster, Match, Proxy, Seen};
 
 const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
 
@@ -104,6 +82,7 @@ fn candidate(name: &str, lock: &TestLock) -> Candidate {
     Candidate::new(name, lock).args(LABEL).args(["--pod", name])
 }
 
+#[testkit::test]
 fn the_label_is_on_the_leaders_pod_only() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
@@ -126,6 +105,7 @@ fn the_label_is_on_the_leaders_pod_only() {
     a.says("the label role=leader of the pod a does not lead here any more");
 }
 
+#[testkit::test]
 fn the_label_is_off_before_the_command_is_asked_to_end() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -143,6 +123,7 @@ fn the_label_is_off_before_the_command_is_asked_to_end() {
     assert!(witnesses.of("a")[0].told > 0);
 }
 
+#[testkit::test]
 fn a_command_is_asked_to_end_though_its_label_cannot_be_taken_off() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -157,6 +138,7 @@ fn a_command_is_asked_to_end_though_its_label_cannot_be_taken_off() {
     assert_eq!(lease["spec"]["holderIdentity"], "", "and the lease is given back");
 }
 
+#[testkit::test]
 fn who_asks_twice_does_not_wait() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -172,6 +154,7 @@ fn who_asks_twice_does_not_wait() {
     a.wait();
 }
 
+#[testkit::test]
 fn a_dead_leaders_label_is_taken_off_by_the_next() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
@@ -188,6 +171,7 @@ fn a_dead_leaders_label_is_taken_off_by_the_next() {
     assert!(history().iter().all(|names| names.len() < 2));
 }
 
+#[testkit::test]
 fn a_partition_never_leaves_two_labels() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -210,6 +194,7 @@ fn a_partition_never_leaves_two_labels() {
     witnesses.assert_one_at_a_time(3);
 }
 
+#[testkit::test]
 fn a_label_that_arrives_late_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -237,6 +222,7 @@ fn marked_only(proxy: &Proxy, first: Held) -> Held {
 }
 
 /// A label that was on its way when the replies ceased, and arrives when the next leader's is on.
+#[testkit::test]
 fn a_label_that_arrives_after_a_partition_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -264,6 +250,7 @@ fn mark(pod: &Value) -> Option<String> {
 }
 
 /// The earlier leader was of another version, and comes to itself too late.
+#[testkit::test]
 fn a_label_that_is_not_todays_is_taken_off() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -285,6 +272,7 @@ fn a_label_that_is_not_todays_is_taken_off() {
     }
 }
 
+#[testkit::test]
 fn a_label_that_the_pod_had_before_is_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -295,6 +283,7 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
     assert_eq!(pods.labelled(), ["a"]);
 }
 
+#[testkit::test]
 fn a_command_that_shows_what_it_does_keeps_its_label() {
     let lock = TestLock::lease();
     let pods = Pods::new(&lock, &["a"]);
@@ -308,6 +297,7 @@ fn a_command_that_shows_what_it_does_keeps_its_label() {
     pods.become_labelled(&[]);
 }
 
+#[testkit::test]
 fn what_hangs_beside_the_label_is_not_blamed_on_it() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -321,6 +311,7 @@ fn what_hangs_beside_the_label_is_not_blamed_on_it() {
 }
 
 /// A request that takes long is not given up for another one that takes as long.
+#[testkit::test]
 fn a_slow_api_server_has_time_to_take_the_label_off() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -338,6 +329,7 @@ fn a_slow_api_server_has_time_to_take_the_label_off() {
 }
 
 /// Two containers of one pod, of which the earlier one still takes its label off when the later one has put its on.
+#[testkit::test]
 fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -358,6 +350,7 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     pods.become_labelled(&[]);
 }
 
+#[testkit::test]
 fn two_locks_label_one_pod() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
@@ -377,6 +370,7 @@ fn two_locks_label_one_pod() {
     assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }));
 }
 
+#[testkit::test]
 fn what_earlier_leaders_left_is_taken_off() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "c"]);
@@ -396,6 +390,7 @@ fn what_earlier_leaders_left_is_taken_off() {
     pods.become_labelled(&[]);
 }
 
+#[testkit::test]
 fn labels_of_others_are_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "redis"]);
@@ -413,6 +408,7 @@ fn labels_of_others_are_left_alone() {
 }
 
 /// In a pod of the same name.
+#[testkit::test]
 fn a_candidate_beside_the_leader_takes_nothing_from_it() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -426,6 +422,7 @@ fn a_candidate_beside_the_leader_takes_nothing_from_it() {
     a.stop();
 }
 
+#[testkit::test]
 fn a_label_that_is_not_allowed_stops_nobody() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rule("leases", &["job"], &VERBS)]));

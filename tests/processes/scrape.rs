@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::candidate::{PATIENCE, Running, eventually};
+use testkit::candidate::{PATIENCE, Running, eventually};
 
 /// An answer.
 #[derive(Debug)]

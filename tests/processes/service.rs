@@ -4,19 +4,9 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![
-    the_service_has_the_leaders_address_only,
-    a_dead_leaders_address_is_replaced_by_the_next,
-    a_candidate_beside_the_leader_takes_nothing_from_it,
-    an_address_that_arrives_late_is_refused,
-    a_late_withdrawal_leaves_the_later_leader_alone,
-    who_cannot_be_reached_takes_a_dead_leader_out,
-    what_cannot_be_led_anywhere_is_refused,
-];
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
 fn slice(lock: &TestLock) -> Option<Value> {
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/web-leader", lock.namespace());
@@ -37,6 +27,7 @@ fn serving(name: &str, lock: &TestLock, address: &str) -> Candidate {
     Candidate::new(name, lock).args(["--service", "web", "--port", "http:8080,dns:53/udp", "--address", address])
 }
 
+#[testkit::test]
 fn the_service_has_the_leaders_address_only() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
@@ -59,6 +50,7 @@ fn the_service_has_the_leaders_address_only() {
     leads_to(&lock, &[]);
 }
 
+#[testkit::test]
 fn a_dead_leaders_address_is_replaced_by_the_next() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
@@ -78,6 +70,7 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
 }
 
 /// On the same machine, with its address.
+#[testkit::test]
 fn a_candidate_beside_the_leader_takes_nothing_from_it() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").witnessed(&witnesses, &[]);
@@ -90,6 +83,7 @@ fn a_candidate_beside_the_leader_takes_nothing_from_it() {
     a.stop();
 }
 
+#[testkit::test]
 fn an_address_that_arrives_late_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -105,6 +99,7 @@ fn an_address_that_arrives_late_is_refused() {
 }
 
 /// Which had no time to read the slice while it was its own.
+#[testkit::test]
 fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -123,6 +118,7 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
 }
 
 /// Its own address is of another family, or the machine's own, by which it reaches the API server.
+#[testkit::test]
 fn who_cannot_be_reached_takes_a_dead_leader_out() {
     for (own, says) in [
         (&["--address", "fd00::7"][..], "the EndpointSlice web-leader is for \"IPv4\" addresses, and fd00::7 is none"),
@@ -140,6 +136,7 @@ fn who_cannot_be_reached_takes_a_dead_leader_out() {
     }
 }
 
+#[testkit::test]
 fn what_cannot_be_led_anywhere_is_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [

@@ -3,15 +3,8 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::{Cluster, Proxy, scratch};
-
-crate::trials![
-    every_kind_is_held_and_then_free,
-    who_does_not_renew_has_run_out,
-    another_program_s_record,
-    what_cannot_be_found_out_is_no_answer,
-];
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::{Cluster, Proxy, scratch};
 
 /// The exit status and what it says as JSON.
 fn status(lock: &TestLock) -> (i32, Value) {
@@ -20,6 +13,7 @@ fn status(lock: &TestLock) -> (i32, Value) {
     (status, serde_json::from_str(&asked.output()).unwrap_or_else(|_| panic!("{}{}", asked.output(), asked.log())))
 }
 
+#[testkit::test]
 fn every_kind_is_held_and_then_free() {
     let kinds = ["endpoints", "configmap", "endpoints+lease", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file(), TestLock::lease()].into_iter().chain(kinds) {
@@ -51,6 +45,7 @@ fn every_kind_is_held_and_then_free() {
     }
 }
 
+#[testkit::test]
 fn who_does_not_renew_has_run_out() {
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).script("echo started; exec sleep 1000");
@@ -62,6 +57,7 @@ fn who_does_not_renew_has_run_out() {
     a.signal(Signal::SIGCONT);
 }
 
+#[testkit::test]
 fn another_program_s_record() {
     let lock = TestLock::lease();
     let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 } });
@@ -74,6 +70,7 @@ fn another_program_s_record() {
     assert_eq!(status(&lock).1["holder"], "\u{1b}[2Jx");
 }
 
+#[testkit::test]
 fn what_cannot_be_found_out_is_no_answer() {
     let lock = TestLock::lease_by(Cluster::shared().kubeconfig_for("stranger"));
     let mut forbidden = Candidate::tool("status", &lock).start();

@@ -7,11 +7,9 @@ use nix::pty::openpty;
 use nix::sys::termios::{FlowArg, tcflow};
 use nix::unistd::pipe;
 
-use crate::candidate::{Candidate, TestLock, is_alive};
-use crate::support::{Cluster, Proxy};
-use crate::witness::Witnesses;
-
-crate::trials![a_full_pipe_that_nobody_reads, a_terminal_stopped_with_ctrl_s];
+use testkit::candidate::{Candidate, TestLock, is_alive};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Proxy};
 
 /// A leads and renews for a while with its stderr blocked, is cut off, and must be dead in time.
 fn blocked(stderr: OwnedFd, fill: bool) {
@@ -33,7 +31,7 @@ fn blocked(stderr: OwnedFd, fill: bool) {
     let renewed = || Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"]["renewTime"].clone();
     for _ in 0..3 {
         let before = renewed();
-        crate::candidate::eventually("a renewal", || renewed() != before);
+        testkit::candidate::eventually("a renewal", || renewed() != before);
     }
     proxy.partition();
     a.ends_with(76);
@@ -43,11 +41,13 @@ fn blocked(stderr: OwnedFd, fill: bool) {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn a_full_pipe_that_nobody_reads() {
     let (_unread, stderr) = pipe().expect("a pipe");
     blocked(stderr, true);
 }
 
+#[testkit::test]
 fn a_terminal_stopped_with_ctrl_s() {
     let terminal = openpty(None, None).expect("a terminal");
     tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it stops");

@@ -3,16 +3,9 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::candidate::{Candidate, TestLock, eventually};
-use crate::support::Cluster;
-use crate::witness::Witnesses;
-
-crate::trials![
-    the_holder_of_every_kind_hands_over_once,
-    a_command_that_does_not_end_keeps_the_lease_until_it_is_killed,
-    a_waiting_candidate_is_not_asked,
-    nobody_and_strangers_are_not_asked,
-];
+use testkit::Cluster;
+use testkit::candidate::{Candidate, TestLock, eventually};
+use testkit::witness::Witnesses;
 
 fn step_down(lock: &TestLock, status: i32) -> String {
     let mut asked = Candidate::tool("step-down", lock).start();
@@ -20,6 +13,7 @@ fn step_down(lock: &TestLock, status: i32) -> String {
     asked.output() + &asked.log()
 }
 
+#[testkit::test]
 fn the_holder_of_every_kind_hands_over_once() {
     let kinds = ["lease", "endpoints", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file()].into_iter().chain(kinds) {
@@ -44,6 +38,7 @@ fn the_holder_of_every_kind_hands_over_once() {
     }
 }
 
+#[testkit::test]
 fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--kill-after", "7s"]).witnessed(&witnesses, &["ignore"]);
@@ -61,6 +56,7 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn a_waiting_candidate_is_not_asked() {
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).script("echo started; exec sleep 1000");
@@ -75,6 +71,7 @@ fn a_waiting_candidate_is_not_asked() {
     a.signal(Signal::SIGCONT);
 }
 
+#[testkit::test]
 fn nobody_and_strangers_are_not_asked() {
     let lock = TestLock::lease();
     assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));

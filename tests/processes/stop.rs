@@ -2,20 +2,9 @@
 
 use nix::sys::signal::Signal;
 
-use crate::candidate::{Candidate, Running, TestLock, descendants, eventually, is_alive};
-use crate::support::Cluster;
-use crate::witness::Witnesses;
-
-crate::trials![
-    a_slow_end_keeps_the_lease,
-    what_the_command_leaves_behind_is_gone_before_the_release,
-    a_command_that_ends_by_itself_takes_its_children_along,
-    every_signal_is_relayed,
-    kill_after_ends_a_command_that_ignores_being_told,
-    a_second_request_does_not_lengthen_the_deadline,
-    a_tree_of_many_is_killed,
-    a_command_that_is_stopped_hears_that_it_is_told_to_end,
-];
+use testkit::Cluster;
+use testkit::candidate::{Candidate, Running, TestLock, descendants, eventually, is_alive};
+use testkit::witness::Witnesses;
 
 /// A leads with this witness, B waits; then A is told to end. Returns A's log.
 fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], told: Signal) -> (Witnesses, Running, Running) {
@@ -33,6 +22,7 @@ fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], told: Signal
     (witnesses, a, b)
 }
 
+#[testkit::test]
 fn a_slow_end_keeps_the_lease() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let (witnesses, mut a, _) = handed_over(&lock, &["linger"], &[], Signal::SIGTERM);
@@ -42,6 +32,7 @@ fn a_slow_end_keeps_the_lease() {
     }
 }
 
+#[testkit::test]
 fn what_the_command_leaves_behind_is_gone_before_the_release() {
     let (witnesses, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.ends_with(0);
@@ -49,6 +40,7 @@ fn what_the_command_leaves_behind_is_gone_before_the_release() {
     assert!(a.log().contains("killing what the command left running"), "{}", a.log());
 }
 
+#[testkit::test]
 fn a_command_that_ends_by_itself_takes_its_children_along() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["hidden", "ends"]);
@@ -60,6 +52,7 @@ fn a_command_that_ends_by_itself_takes_its_children_along() {
     witnesses.assert_one_at_a_time(2);
 }
 
+#[testkit::test]
 fn every_signal_is_relayed() {
     for signal in [
         Signal::SIGHUP,
@@ -80,12 +73,14 @@ fn every_signal_is_relayed() {
     }
 }
 
+#[testkit::test]
 fn kill_after_ends_a_command_that_ignores_being_told() {
     let (_, mut a, _) =
         handed_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
     a.ends_with(137);
 }
 
+#[testkit::test]
 fn a_second_request_does_not_lengthen_the_deadline() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).witnessed(&witnesses, &["ignore"]);
@@ -98,6 +93,7 @@ fn a_second_request_does_not_lengthen_the_deadline() {
     a.ends_with(137);
 }
 
+#[testkit::test]
 fn a_tree_of_many_is_killed() {
     // Each shell has seven children, three generations deep, all deaf to SIGTERM.
     let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
@@ -115,6 +111,7 @@ fn a_tree_of_many_is_killed() {
     assert!(all.into_iter().all(|process| !is_alive(process)));
 }
 
+#[testkit::test]
 fn a_command_that_is_stopped_hears_that_it_is_told_to_end() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).witnessed(&witnesses, &[]);

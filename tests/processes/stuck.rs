@@ -6,37 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::candidate::{Candidate, Running, TestLock, children, eventually, is_alive};
 use crate::scrape::{becomes, get, samples, status};
 use crate::stopped_thread::StoppedThread;
-use crate::support::{Cluster, Match, Proxy, Seen, scratch};
-use crate::witness::Witnesses;
+use testkit::candidate::{Candidate, Running, TestLock, children, eventually, is_alive};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy, Seen, scratch};
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-pub fn trials() -> Vec<Trial> {
-    static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::is_possible);
-    let test = |name: &str, test| crate::trial(&format!("stuck::{name}"), test);
-    let with_ptrace = |name: &str, test| crate::trial_if(PTRACE.clone(), &format!("stuck::{name}"), test);
-    vec![
-        test("in_a_credential_plugin_at_the_start", in_a_credential_plugin_at_the_start),
-        test("in_a_credential_plugin_longer_than_it_may_wait", in_a_credential_plugin_longer_than_it_may_wait),
-        test("a_wait_begins_before_the_credential_plugin", a_wait_begins_before_the_credential_plugin),
-        test(
-            "a_credential_plugin_that_hangs_costs_the_watch_only",
-            a_credential_plugin_that_hangs_costs_the_watch_only,
-        ),
-        with_ptrace("an_election_thread_is_seen_before_it_costs_the_lease", {
-            an_election_thread_is_seen_before_it_costs_the_lease
-        }),
-        with_ptrace("a_leadership_that_should_have_ended", a_leadership_that_should_have_ended),
-    ]
-}
+/// Whether this user may stop threads here.
+static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::is_possible);
 
 /// The same kubeconfig, with credentials from a program that hangs while there is a file `hang` beside it.
 fn with_plugin(kubeconfig: &Path) -> PathBuf {
@@ -78,6 +61,7 @@ fn says_that_it_is_stuck(running: &Running) {
     assert_eq!(status(running, "/readyz"), 503);
 }
 
+#[testkit::test]
 fn in_a_credential_plugin_at_the_start() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
     let_plugin_hang(&kubeconfig);
@@ -86,6 +70,7 @@ fn in_a_credential_plugin_at_the_start() {
     says_that_it_is_stuck(&a);
 }
 
+#[testkit::test]
 fn in_a_credential_plugin_longer_than_it_may_wait() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
     let_plugin_hang(&kubeconfig);
@@ -97,6 +82,7 @@ fn in_a_credential_plugin_longer_than_it_may_wait() {
     assert!(a.log().contains("still waiting for the kubeconfig's credential plugin"), "{}", a.log());
 }
 
+#[testkit::test]
 fn a_wait_begins_before_the_credential_plugin() {
     const WAIT: Duration = Duration::from_secs(4);
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -114,6 +100,7 @@ fn a_wait_begins_before_the_credential_plugin() {
 }
 
 /// The watch has a client of its own, which needs credentials, too.
+#[testkit::test]
 fn a_credential_plugin_that_hangs_costs_the_watch_only() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -138,6 +125,7 @@ fn a_credential_plugin_that_hangs_costs_the_watch_only() {
     b.stop();
 }
 
+#[testkit::test(requires = PTRACE.clone())]
 fn an_election_thread_is_seen_before_it_costs_the_lease() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
@@ -154,6 +142,7 @@ fn an_election_thread_is_seen_before_it_costs_the_lease() {
 }
 
 /// Neither the supervisor nor the guard does what it should.
+#[testkit::test(requires = PTRACE.clone())]
 fn a_leadership_that_should_have_ended() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_by(proxy.kubeconfig());

@@ -5,15 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
-use crate::support::{Cluster, Proxy};
-use crate::witness::{Life, Witnesses, boot_time};
-
-crate::trials![
-    renewals_that_waited_are_applied_before_the_deadline,
-    a_stop_that_is_overdue_is_not_lost_behind_a_signal_that_waited,
-    all_of_it_wakes_up_after_its_lease_was_taken,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::witness::{Life, Witnesses, boot_time};
+use testkit::{Cluster, Proxy};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,6 +28,7 @@ fn wait_until(time: u64) {
 }
 
 /// The command would have been told to stop 4 s after the renewal that its supervisor knows of.
+#[testkit::test]
 fn renewals_that_waited_are_applied_before_the_deadline() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::with_times("a", &lock, TIMES).witnessed(&witnesses, &[]);
@@ -67,6 +62,7 @@ fn pause(words: &[&str], stopped: impl Fn(&Running, &Life), wakes_at: u64) -> (W
     (witnesses, a, woken)
 }
 
+#[testkit::test]
 fn a_stop_that_is_overdue_is_not_lost_behind_a_signal_that_waited() {
     // SIGUSR1 does nothing to the witness. Its supervisor wakes up between the stop and the kill.
     let stopped = |a: &Running, _: &Life| send(a.supervisor(), Signal::SIGSTOP);
@@ -76,6 +72,7 @@ fn a_stop_that_is_overdue_is_not_lost_behind_a_signal_that_waited() {
 }
 
 /// Command, supervisor and elector sleep, and wake up when it is too late, as those of a machine do.
+#[testkit::test]
 fn all_of_it_wakes_up_after_its_lease_was_taken() {
     let stopped = |a: &Running, life: &Life| {
         for process in [Pid::from_raw(life.pid as i32), a.supervisor(), a.elector()] {
@@ -83,7 +80,7 @@ fn all_of_it_wakes_up_after_its_lease_was_taken() {
         }
     };
     let (witnesses, _, woken) = pause(&["ignore"], stopped, 11 * SECOND);
-    eventually("the command is dead", || !crate::candidate::is_alive(life(&witnesses).pid));
+    eventually("the command is dead", || !testkit::candidate::is_alive(life(&witnesses).pid));
     let lived_on = life(&witnesses).last.saturating_sub(woken);
     assert!(lived_on < 2 * SECOND, "it lived for {lived_on} ns after it woke up");
 }

@@ -11,17 +11,8 @@ use std::thread;
 use nix::pty::openpty;
 use nix::unistd::tcgetpgrp;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
-
-crate::trials![
-    the_command_is_in_the_foreground_and_the_terminal_is_given_back,
-    ctrl_c_reaches_the_command,
-    ctrl_z_does_not_suspend_a_leader,
-    in_a_pipeline_the_terminal_is_left_alone,
-    in_a_pipeline_ctrl_z_does_not_stop_the_command,
-    ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have,
-    fg_gives_the_terminal_to_a_command_that_waits_for_it,
-];
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::leaderrun;
 
 /// A terminal with leaderrun, or something that starts it, as its session leader.
 struct Screen {
@@ -79,6 +70,7 @@ fn on(screen: &Screen, script: &str) -> Running {
     Candidate::new("a", &TestLock::file()).with(|command| screen.attach(command)).script(script)
 }
 
+#[testkit::test]
 fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
@@ -93,7 +85,7 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
-        env!("CARGO_BIN_EXE_leaderrun"),
+        leaderrun(),
         TestLock::file().name
     );
     let mut shell =
@@ -103,6 +95,7 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
     shell.wait();
 }
 
+#[testkit::test]
 fn ctrl_c_reaches_the_command() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done");
@@ -113,6 +106,7 @@ fn ctrl_c_reaches_the_command() {
     assert_eq!(screen.text().matches("interrupted").count(), 1, "once: {}", screen.text());
 }
 
+#[testkit::test]
 fn ctrl_z_does_not_suspend_a_leader() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
@@ -125,11 +119,12 @@ fn ctrl_z_does_not_suspend_a_leader() {
     a.ends_with(0);
 }
 
+#[testkit::test]
 fn in_a_pipeline_the_terminal_is_left_alone() {
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'echo from the command; sleep 0.2' | sh -c 'cat; read line < /dev/tty; echo \"<$line>\"'",
-        env!("CARGO_BIN_EXE_leaderrun"),
+        leaderrun(),
         TestLock::file().name
     );
     let mut shell =
@@ -140,10 +135,11 @@ fn in_a_pipeline_the_terminal_is_left_alone() {
     shell.wait();
 }
 
+#[testkit::test]
 fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
     let mut screen = Screen::new();
-    let leaderrun = leaderrun("while :; do echo tick; sleep 0.02; done");
-    let pipeline = format!("{leaderrun} | sh -c \"trap '' TSTP; exec cat\"");
+    let job = job("while :; do echo tick; sleep 0.02; done");
+    let pipeline = format!("{job} | sh -c \"trap '' TSTP; exec cat\"");
     let mut shell = shell(&screen, &["-i", "-c", &pipeline]);
     screen.shows("tick");
     screen.types(b"\x1a");
@@ -159,22 +155,24 @@ fn shell(screen: &Screen, arguments: &[&str]) -> Running {
     Candidate::program("shell", "bash").args(arguments).with(|command| screen.attach(command)).start()
 }
 
-fn leaderrun(script: &str) -> String {
-    format!("{} --lock {} -- sh -c '{script}'", env!("CARGO_BIN_EXE_leaderrun"), TestLock::file().name)
+fn job(script: &str) -> String {
+    format!("{} --lock {} -- sh -c '{script}'", leaderrun(), TestLock::file().name)
 }
 
+#[testkit::test]
 fn ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have() {
     let mut screen = Screen::new();
-    let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", leaderrun("read line"))]);
+    let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", job("read line"))]);
     screen.shows("waits for the terminal");
     screen.types(b"\x03");
     shell.wait();
 }
 
+#[testkit::test]
 fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     let mut screen = Screen::new();
     let mut shell = shell(&screen, &["--norc", "-i"]);
-    screen.types(format!("{} &\n", leaderrun("read line; echo \"<$line>\"")).as_bytes());
+    screen.types(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
     screen.shows("waits for the terminal");
     screen.types(b"fg\n");
     let in_foreground = || {

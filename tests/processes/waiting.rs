@@ -4,21 +4,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::candidate::{Candidate, TestLock, eventually, is_alive};
-use crate::support::{Cluster, Match, Proxy};
-use crate::witness::Witnesses;
+use testkit::candidate::{Candidate, TestLock, eventually, is_alive};
+use testkit::witness::Witnesses;
+use testkit::{Cluster, Match, Proxy};
 
-crate::trials![
-    signals_end_a_candidate_that_waits,
-    a_lease_that_is_just_being_won_is_given_back,
-    a_signal_that_was_ignored_at_the_start_stays_ignored,
-    waiting_has_an_end,
-    waiting_for_a_file_that_was_replaced_by_a_pipe_has_an_end,
-    waiting_not_at_all_for_a_living_holder,
-    waiting_not_at_all_still_replaces_a_dead_holder,
-    waiting_not_at_all_for_an_api_server_that_does_not_answer,
-];
-
+#[testkit::test]
 fn signals_end_a_candidate_that_waits() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
@@ -36,6 +26,7 @@ fn signals_end_a_candidate_that_waits() {
     }
 }
 
+#[testkit::test]
 fn a_lease_that_is_just_being_won_is_given_back() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -51,6 +42,7 @@ fn a_lease_that_is_just_being_won_is_given_back() {
     witnesses.assert_one_at_a_time(0);
 }
 
+#[testkit::test]
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let lock = TestLock::file();
     let witnesses = Witnesses::new();
@@ -73,6 +65,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     b.ends_with(143);
 }
 
+#[testkit::test]
 fn waiting_has_an_end() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
@@ -84,6 +77,7 @@ fn waiting_has_an_end() {
     }
 }
 
+#[testkit::test]
 fn waiting_not_at_all_for_a_living_holder() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
@@ -93,6 +87,7 @@ fn waiting_not_at_all_for_a_living_holder() {
     witnesses.assert_one_at_a_time(1);
 }
 
+#[testkit::test]
 fn waiting_not_at_all_still_replaces_a_dead_holder() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
@@ -112,6 +107,7 @@ fn waiting_not_at_all_still_replaces_a_dead_holder() {
     }
 }
 
+#[testkit::test]
 fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_by(proxy.kubeconfig()), Witnesses::new());
@@ -125,6 +121,7 @@ fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
 }
 
 /// Whoever opens a pipe that nobody writes to hangs, as on a file system that has gone.
+#[testkit::test]
 fn waiting_for_a_file_that_was_replaced_by_a_pipe_has_an_end() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);

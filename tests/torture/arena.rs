@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::candidate::TestLock;
 use crate::entrant::{Entrant, LEASE};
 use crate::judge::{Judge, Verdict};
 use crate::observer::Observer;
 use crate::place::{self, Kind, Place, Sight};
 use crate::plan::{Fault, Meddling, Network, Own, Plan, SLOTS, Step};
-use crate::support::proxy::Held;
-use crate::support::{Cluster, Match, Proxy, scratch};
 use crate::tally::Tally;
-use crate::witness::{Witnesses, boot_time};
 use crate::{processes, rules};
+use testkit::candidate::TestLock;
+use testkit::proxy::Held;
+use testkit::witness::{Witnesses, boot_time};
+use testkit::{Cluster, Match, Proxy, scratch};
 
 /// How often things that are due are looked after.
 const BEAT: Duration = Duration::from_millis(10);

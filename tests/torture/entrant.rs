@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::candidate::{Candidate, Running, TestLock};
 use crate::plan::Own;
 use crate::processes;
-use crate::witness::Witnesses;
+use testkit::candidate::{Candidate, Running, TestLock};
+use testkit::witness::Witnesses;
 
 /// Short, with more than a second between kill and takeover: machines that run tests are busy.
 const TIMES: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];

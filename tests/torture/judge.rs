@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::observer::Renewals;
 use crate::processes::{self, Process};
-use crate::witness::Witnesses;
+use testkit::witness::Witnesses;
 
 /// Between two looks at all processes.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -11,15 +11,6 @@
 //!
 //! This binary is a command, too: `--witness` makes it one.
 
-#[path = "../processes/candidate.rs"]
-#[allow(dead_code)]
-mod candidate;
-#[path = "../support/mod.rs"]
-mod support;
-#[path = "../processes/witness.rs"]
-#[allow(dead_code)]
-mod witness;
-
 mod arena;
 mod entrant;
 mod judge;
@@ -34,29 +25,31 @@ mod tally;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
-
 use crate::arena::Arena;
 use crate::place::Kind;
 
 const USUAL_LENGTH: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "--witness") {
-        return monster::run(arguments.collect());
-    }
+    testkit::harness!().command(monster::run).run()
+}
+
+#[testkit::test]
+fn a_lease() {
+    torture(Kind::Lease);
+}
+
+#[testkit::test]
+fn a_file() {
+    torture(Kind::File);
+}
+
+fn torture(kind: Kind) {
     let variable = |name| std::env::var(name).ok();
     let length = variable("LEADERRUN_TORTURE").map_or(USUAL_LENGTH, |length| {
         humantime::parse_duration(&length).expect("LEADERRUN_TORTURE: a duration, such as 1h")
     });
     let seed = variable("LEADERRUN_TORTURE_SEED")
         .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("LEADERRUN_TORTURE_SEED: a number"));
-    let trials = [("a_lease", Kind::Lease), ("a_file", Kind::File)].map(|(name, kind)| {
-        Trial::test(name, move || {
-            Arena::open(kind, seed).torture(length);
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+    Arena::open(kind, seed).torture(length);
 }

@@ -1,5 +1,6 @@
 //! Commands that misbehave: a [`witness`](crate::witness) that does everything to stay alive first.
 
+use std::env::ArgsOs;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -15,7 +16,7 @@ use nix::sys::prctl;
 use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
 
-use crate::witness::{self, Life, boot_time};
+use testkit::witness::{self, Life, boot_time};
 
 /// What a brood does not outlive, whatever becomes of leaderrun.
 const BROOD_LIVES: Duration = Duration::from_secs(60);
@@ -36,12 +37,13 @@ const FLOOD: usize = 256 * 1024;
 /// - `breed`: has a chain of descendants, each of which forks the next one and ends.
 /// - `flood`: fills its pipes.
 /// - `closed`: closes all its descriptors.
-pub fn run(arguments: Vec<OsString>) -> ExitCode {
+pub fn run(arguments: ArgsOs) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
     let is = |word: &str| arguments.iter().any(|argument| argument == word);
     if is("exec") {
         let own = std::env::current_exe().expect("this program");
         let rest = arguments.iter().filter(|word| *word != "exec");
-        let failure = Command::new(own).arg("--witness").args(rest).exec();
+        let failure = Command::new(own).arg(witness::FLAG).args(rest).exec();
         panic!("{failure}");
     }
     if is("orphan-safe") {

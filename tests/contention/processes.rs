@@ -2,8 +2,8 @@
 
 use nix::sys::signal::Signal;
 
-use crate::candidate::{Candidate, Running, TestLock, eventually};
-use crate::support::{Cluster, Proxy};
+use testkit::candidate::{Candidate, Running, TestLock, eventually};
+use testkit::{Cluster, Proxy};
 
 const SIZE: usize = 200;
 
@@ -44,7 +44,7 @@ impl Herd {
     }
 }
 
-#[test]
+#[testkit::test]
 fn a_release_costs_few_refused_writes() {
     let proxy = Proxy::start(Cluster::shared());
     let mut herd = Herd::new(&proxy);

@@ -15,8 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, scratch};
+use crate::harness::leaderrun;
 use crate::witness::Witnesses;
+use crate::{Cluster, scratch};
 
 /// Longer than anything here takes on a machine that is busy with something else.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,7 +131,7 @@ impl Candidate {
 
     /// leaderrun without any option.
     pub fn bare(name: &str) -> Self {
-        Self::program(name, env!("CARGO_BIN_EXE_leaderrun"))
+        Self::program(name, leaderrun())
     }
 
     /// Another program, which starts leaderrun.

@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{ForkResult, fork, setsid};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use crate::candidate::eventually;
-use crate::support::scratch;
+use crate::scratch;
+
+/// The first argument of a test binary that is started as a command.
+pub const FLAG: &str = "--witness";
 
 /// How the verdict begins that leaderrun has failed.
 pub const TWO_AT_ONCE: &str = "two commands at once";
@@ -80,7 +83,7 @@ fn hide(folder: &Path, run: &str) {
             // SAFETY: as above.
             if let ForkResult::Child = unsafe { fork() }.expect("a fork") {
                 let own = std::env::current_exe().expect("this program");
-                let words = ["--witness".as_ref(), folder.as_os_str(), "ignore".as_ref()];
+                let words = [FLAG.as_ref(), folder.as_os_str(), "ignore".as_ref()];
                 let failure = Command::new(own).args(words).arg(format!("run={run}")).env_clear().exec();
                 panic!("{failure}");
             }
@@ -139,6 +142,12 @@ impl Life {
 /// The folder that the commands of one test write to.
 pub struct Witnesses(PathBuf);
 
+impl Default for Witnesses {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Witnesses {
     pub fn new() -> Self {
         Self(scratch::folder("witnesses"))
@@ -152,7 +161,7 @@ impl Witnesses {
     /// The command line of a witness that behaves as `words` say.
     pub fn command(&self, words: &[&str]) -> Vec<OsString> {
         let own = std::env::current_exe().expect("this program");
-        let fixed = [own.into_os_string(), "--witness".into(), self.0.clone().into_os_string()];
+        let fixed = [own.into_os_string(), FLAG.into(), self.0.clone().into_os_string()];
         fixed.into_iter().chain(words.iter().map(OsString::from)).collect()
     }
 
@@ -168,6 +177,14 @@ impl Witnesses {
     /// The processes of the command that `holder` ran.
     pub fn of(&self, holder: &str) -> Vec<Life> {
         self.lives().into_iter().filter(|life| life.holder() == holder).collect()
+    }
+
+    /// Sends SIGKILL to every process of the command that `holder` ran.
+    pub fn kill(&self, holder: &str) {
+        for life in self.of(holder) {
+            // Some have ended by themselves.
+            let _ = kill(Pid::from_raw(life.pid as i32), Signal::SIGKILL);
+        }
     }
 
     /// Waits until `holder` runs its command, with so many processes.

@@ -7,25 +7,30 @@
 //!
 //! Everything here blocks: tests are plain functions, the servers live on threads of their own.
 
-// Each test binary includes this module and uses another part of it.
-#![allow(dead_code)]
-
 pub mod api_server;
+pub mod candidate;
 pub mod children;
 pub mod client;
 pub mod cluster;
 pub mod envtest;
+pub mod harness;
 pub mod kubeconfig;
 pub mod port;
 pub mod proxy;
+mod rerun;
 pub mod runtime;
 pub mod scratch;
 pub mod tls;
 pub mod users;
+pub mod witness;
 
-#[allow(unused_imports)]
+pub use leaderrun_testkit_macros::test;
+
 pub use self::{
+    candidate::{Candidate, Running, TestLock, eventually},
     client::{Client, Watch},
     cluster::Cluster,
+    harness::leaderrun,
     proxy::{Match, Proxy, Seen},
+    witness::Witnesses,
 };

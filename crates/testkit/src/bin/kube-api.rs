@@ -1,10 +1,7 @@
-//! An API server to try leaderrun against, where there is no cluster: `cargo run --example kube-api`.
+//! An API server to try leaderrun against, where there is no cluster: `cargo run --bin kube-api`.
 //!
 //! It is the one that the tests use. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no
 //! containers, and forgets everything when it stops.
-
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,9 +9,9 @@ use std::path::PathBuf;
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 
-use support::api_server::ApiServer;
-use support::users::{ADMIN, USERS};
-use support::{kubeconfig, scratch};
+use testkit::api_server::ApiServer;
+use testkit::users::{ADMIN, USERS};
+use testkit::{kubeconfig, scratch};
 
 /// Runs a small Kubernetes API server on this machine until Ctrl-C.
 #[derive(Parser)]

@@ -18,7 +18,7 @@ const PLAYS: usize = 3;
 static LAST: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Watches from now on whether this process gets to run.
-pub fn watch() {
+pub fn watch_for_stalls() {
     thread::spawn(|| {
         loop {
             let before = Instant::now();
@@ -32,7 +32,7 @@ pub fn watch() {
 
 /// Plays a test, and again if it failed on a machine that stood still. Two commands at once are never
 /// excused by that.
-pub fn play(name: &str, test: impl Fn() + Copy + UnwindSafe) {
+pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
     for _ in 1..PLAYS {
         let start = Instant::now();
         let Err(failure) = catch_unwind(test) else { return };

@@ -239,7 +239,7 @@ fn figures(size: usize, seed: u64, count: usize) -> Figures {
 /// A herd finds out its size by chance: it has to with whatever chance there is.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
-#[test]
+#[testkit::test]
 fn few_claim_at_once() {
     for size in 2..=5 {
         for seed in SEEDS {
@@ -248,7 +248,7 @@ fn few_claim_at_once() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn a_thousand_spread_their_claims() {
     for seed in SEEDS {
         let Figures { refused, median } = figures(1000, seed, 40);
@@ -256,7 +256,7 @@ fn a_thousand_spread_their_claims() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn ten_thousand_spread_their_claims() {
     let Figures { refused, median } = figures(10_000, 0, 6);
     assert!(refused < 100.0 && median < Duration::from_millis(100));
