@@ -12,10 +12,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use testkit::candidate::{Candidate, Running, TestLock, descendants, eventually};
-use testkit::leaderrun;
-use testkit::witness::{Life, Witnesses, boot_time};
-use testkit::{Cluster, Proxy};
+use testkit::{
+    Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, descendants, eventually, leaderrun,
+};
 
 /// The default times.
 const DEFAULTS: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
@@ -68,8 +67,8 @@ fn milliseconds(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
 }
 
-fn ended(life: &Life) -> u64 {
-    life.last.max(life.told)
+fn ended(life: &Lifetime) -> u64 {
+    life.last_seen_at.max(life.signaled_at)
 }
 
 fn start_to_exec(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
@@ -77,9 +76,9 @@ fn start_to_exec(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
         .map(|_| {
             let (lock, witnesses) = (lock(), Witnesses::new());
             let start = boot_time();
-            let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
-            a.ends_with(0);
-            milliseconds(start, witnesses.of("a")[0].born)
+            let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
+            a.wait_for_exit(0);
+            milliseconds(start, witnesses.lifetimes_of("a")[0].started_at)
         })
         .collect()
 }
@@ -87,20 +86,20 @@ fn start_to_exec(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
 /// From the old command's last sign of life to the new one's first.
 fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
-    let mut leader = Candidate::new("a", lock).witnessed(&witnesses, &[]);
+    let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     for run in 1..=runs {
-        let next = Candidate::new("a", lock).witnessed(&witnesses, &[]);
-        next.says("is held by");
+        let next = Candidate::new("a", lock).run_witness(&witnesses, &[]);
+        next.wait_for_log("is held by");
         // The watch opens right after this was said.
         thread::sleep(Duration::from_millis(50));
         leader.stop();
-        eventually("the next one leads", || witnesses.lives().len() > run);
+        eventually("the next one leads", || witnesses.lifetimes().len() > run);
         leader = next;
     }
     leader.stop();
-    let lives = witnesses.lives();
-    lives.windows(2).map(|pair| milliseconds(ended(&pair[0]), pair[1].born)).collect()
+    let lives = witnesses.lifetimes();
+    lives.windows(2).map(|pair| milliseconds(ended(&pair[0]), pair[1].started_at)).collect()
 }
 
 /// As when the holder's machine is gone: how much later than the lease's end the next command starts.
@@ -109,18 +108,18 @@ fn take_over(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
     (0..runs)
         .map(|_| {
             let (lock, witnesses) = (lock(), Witnesses::new());
-            let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+            let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
             witnesses.wait_for("a", 1);
-            let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
-            b.says("is held by");
+            let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+            b.wait_for_log("is held by");
             let (elector, supervisor) = (a.elector(), a.supervisor());
             let renewed = last_renewal(&lock);
             for process in [supervisor, elector] {
                 kill(process, Signal::SIGSTOP).expect("it is alive");
             }
             drop(a);
-            b.ends_with(0);
-            milliseconds(renewed + LEASE, witnesses.of("b")[0].born)
+            b.wait_for_exit(0);
+            milliseconds(renewed + LEASE, witnesses.lifetimes_of("b")[0].started_at)
         })
         .collect()
 }
@@ -129,7 +128,7 @@ fn take_over(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
 fn last_renewal(lock: &TestLock) -> u64 {
     let record = || match lock.name.strip_prefix("file:") {
         Some(path) => fs::read_to_string(path).expect("the record"),
-        None => Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"].to_string(),
+        None => Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].to_string(),
     };
     let before = record();
     while record() == before {
@@ -140,15 +139,15 @@ fn last_renewal(lock: &TestLock) -> u64 {
 
 fn end_of_waiting(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
-    let mut leader = Candidate::new("a", lock).witnessed(&witnesses, &[]);
+    let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let ends = (0..runs)
         .map(|_| {
-            let mut b = Candidate::new("b", lock).witnessed(&witnesses, &[]);
-            b.says("is held by");
+            let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+            b.wait_for_log("is held by");
             let told = boot_time();
             b.signal(Signal::SIGTERM);
-            b.ends_with(143);
+            b.wait_for_exit(143);
             milliseconds(told, boot_time())
         })
         .collect();
@@ -158,10 +157,10 @@ fn end_of_waiting(lock: &TestLock, runs: usize) -> Vec<f64> {
 
 fn memory(kind: &str, lock: &TestLock) {
     let witnesses = Witnesses::new();
-    let leader = Candidate::new("a", lock).witnessed(&witnesses, &[]);
+    let leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let waiting = Candidate::new("b", lock).witnessed(&witnesses, &[]);
-    waiting.says("is held by");
+    let waiting = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+    waiting.wait_for_log("is held by");
     last_renewal(lock);
     let rows = |running: &Running| {
         [("elector", running.elector()), ("supervisor", running.supervisor())]
@@ -191,14 +190,14 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
     let script = "trap '' TERM; grow() { i=0; while [ $i -lt 49 ]; do sleep 1000 & i=$((i+1)); done; if [ $1 -gt 1 ]; then (grow $(($1 - 1))) & fi; [ $1 = 1 ] && echo grown; wait; }; grow 20 & sleep 1000";
     (0..runs)
         .map(|_| {
-            let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).script(script);
+            let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).run_script(script);
             eventually("the tree has grown", || a.output().contains("grown"));
             let supervisor = a.supervisor();
             eventually("all of it", || descendants(supervisor).len() >= 1000);
             a.signal(Signal::SIGTERM);
-            a.says("did not end in time");
+            a.wait_for_log("did not end in time");
             let told = boot_time();
-            a.ends_with(137);
+            a.wait_for_exit(137);
             milliseconds(told, boot_time())
         })
         .collect()
@@ -210,13 +209,13 @@ fn a_minute() {
     let (witnesses, lock) = (Witnesses::new(), TestLock::lease());
     let by_proxy = |name| {
         let proxy = Proxy::start(Cluster::shared());
-        let candidate = Candidate::with_times(name, &lock.by(proxy.kubeconfig()), DEFAULTS);
-        (proxy, candidate.witnessed(&witnesses, &[]))
+        let candidate = Candidate::with_timing(name, &lock.through(proxy.kubeconfig()), DEFAULTS);
+        (proxy, candidate.run_witness(&witnesses, &[]))
     };
     let (leads, a) = by_proxy("a");
     witnesses.wait_for("a", 1);
     let (waits, b) = by_proxy("b");
-    b.says("is held by");
+    b.wait_for_log("is held by");
     thread::sleep(Duration::from_millis(500));
     let cost = |proxy: &Proxy, running: &Running| {
         let cpu = [running.elector(), running.supervisor()].map(cpu_time).iter().sum::<Duration>();
@@ -243,31 +242,31 @@ fn cpu_time(process: Pid) -> Duration {
 /// Of so many candidates that wait for one lease: memory, and what its hand-overs cost the API server.
 fn herd(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
-    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
     let witnesses = Witnesses::new();
     let mut candidates: Vec<Running> = Vec::new();
     for number in 0..size {
-        let candidate = Candidate::with_times(&number.to_string(), &lock, DEFAULTS).witnessed(&witnesses, &[]);
-        candidate.says(if number == 0 { "started the command" } else { "is held by" });
+        let candidate = Candidate::with_timing(&number.to_string(), &lock, DEFAULTS).run_witness(&witnesses, &[]);
+        candidate.wait_for_log(if number == 0 { "started the command" } else { "is held by" });
         candidates.push(candidate);
     }
     let waiting = &candidates[1..];
     let kilobytes: u64 = waiting.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
     println!("{:<44} {:>9} kB", format!("private memory, each of {size} candidates"), kilobytes / waiting.len() as u64);
     let hand_overs = |count: usize| {
-        let before = (proxy.conflicts(), witnesses.lives().len());
+        let before = (proxy.conflicts(), witnesses.lifetimes().len());
         for nth in before.1..before.1 + count {
-            let leader: usize = witnesses.lives().last().expect("a leader").holder().parse().expect("a number");
-            candidates[leader].says("started the command");
+            let leader: usize = witnesses.lifetimes().last().expect("a leader").holder().parse().expect("a number");
+            candidates[leader].wait_for_log("started the command");
             candidates[leader].signal(Signal::SIGTERM);
-            eventually("the next one leads", || witnesses.lives().len() > nth);
+            eventually("the next one leads", || witnesses.lifetimes().len() > nth);
         }
         proxy.conflicts() - before.0
     };
     let (learning, refused) = (hand_overs(20), hand_overs(40));
     println!("{:<44} {:>12.1}", "refused writes a hand-over, at first", learning as f64 / 20.0);
     println!("{:<44} {:>12.1}", "refused writes a hand-over, later", refused as f64 / 40.0);
-    let lives = witnesses.lives();
-    let took = lives.windows(2).skip(20).map(|pair| milliseconds(ended(&pair[0]), pair[1].born));
+    let lives = witnesses.lifetimes();
+    let took = lives.windows(2).skip(20).map(|pair| milliseconds(ended(&pair[0]), pair[1].started_at));
     show(&format!("hand-over, {size} candidates"), "ms", took.collect());
 }

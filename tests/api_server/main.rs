@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use testkit::client::{JSON, PATIENCE, Reply};
-use testkit::{Client, Cluster};
+use testkit::{
+    Client, Cluster, TIMEOUT,
+    client::{JSON, Reply},
+};
 
 fn main() -> std::process::ExitCode {
     testkit::harness!().run()
@@ -61,7 +63,7 @@ fn held_by(name: &str, holder: &str) -> Value {
 }
 
 fn put(client: &Client, path: &str, object: &Value) -> Reply {
-    client.send(hyper::Method::PUT, path, Some((JSON, object)), PATIENCE).expect("a reply")
+    client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a reply")
 }
 
 /// The version of an object as a number.

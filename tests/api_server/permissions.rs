@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Place, held_by, put};
-use testkit::users::ADMIN;
-use testkit::{Client, Cluster};
+use testkit::{Client, Cluster, users::ADMIN};
 
 /// All that a candidate needs: four verbs on one name.
 fn on_one_name(verbs: &[&str]) -> Value {
@@ -170,9 +169,7 @@ fn another_can_be_impersonated_by_who_may() {
 
     assert_eq!(as_candidate("deputy").get(&place.lease("job")).unwrap_err().code, 403);
     allow_deputy(&place.admin);
-    testkit::cluster::wait_until("the deputy may impersonate", || {
-        as_candidate("deputy").get(&place.lease("job")).is_ok()
-    });
+    testkit::eventually("the deputy may impersonate", || as_candidate("deputy").get(&place.lease("job")).is_ok());
     let masters = candidate.with_header("impersonate-user", "x").with_header("impersonate-group", "system:masters");
     assert_eq!(masters.get(&place.lease("job")).unwrap_err().code, 403);
 }
@@ -195,7 +192,7 @@ fn allow_deputy(admin: &Client) {
 
 #[testkit::test]
 fn a_starting_server_refuses_what_roles_allow() {
-    let cluster = Cluster::start_ours();
+    let cluster = Cluster::start_in_process();
     let place = Place::on(&cluster);
     cluster.grant(&place.namespace, "candidate", on_one_name(&["get", "create", "update", "watch"]));
     let candidate = cluster.client_for("candidate");
@@ -203,16 +200,16 @@ fn a_starting_server_refuses_what_roles_allow() {
     let get = || candidate.get(&place.lease("job"));
     assert!(get().is_ok());
 
-    cluster.ours().forget_roles();
+    cluster.api_server().forget_roles();
     let refused = get().unwrap_err();
     let unknown = cluster.client_for("stranger").get(&place.lease("job")).unwrap_err();
     assert_eq!(refused.message, unknown.message.replace("stranger", "candidate"), "it looks like any other refusal");
     assert_eq!((refused.code, &refused.details), (403, &unknown.details));
     assert!(place.admin.get(&place.lease("job")).is_ok(), "an administrator needs no Role");
-    cluster.ours().read_roles();
+    cluster.api_server().read_roles();
     assert!(get().is_ok());
 
-    cluster.ours().forget_roles_for(2);
+    cluster.api_server().forget_roles_for(2);
     let outcomes = [get(), get(), get(), get()].map(|outcome| outcome.is_ok());
     assert_eq!(outcomes, [false, false, true, true]);
 }

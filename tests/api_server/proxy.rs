@@ -8,9 +8,11 @@ use hyper::Method;
 use serde_json::json;
 
 use super::{A_WHILE, Place, held_by};
-use testkit::client::{JSON, PATIENCE, Session};
-use testkit::cluster::wait_until;
-use testkit::{Client, Cluster, Match, Proxy, Watch};
+use testkit::{
+    Client, Cluster, Match, Proxy, TIMEOUT, Watch,
+    client::{JSON, Session},
+    eventually,
+};
 
 /// A namespace, a proxy in front of the server, and the administrator's way through it.
 struct Scene {
@@ -37,7 +39,7 @@ impl Scene {
     /// A connection through the proxy, which has shown that it works.
     fn session(&self) -> Session {
         let session = self.client.open().expect("a connection");
-        assert_eq!(self.read_by(&session, PATIENCE), Ok(200));
+        assert_eq!(self.read_by(&session, TIMEOUT), Ok(200));
         session
     }
 
@@ -53,7 +55,7 @@ impl Scene {
     }
 
     fn works(&self) -> bool {
-        self.read(PATIENCE) == Ok(200)
+        self.read(TIMEOUT) == Ok(200)
     }
 
     /// Sends a PUT that gets no answer, and judges meanwhile; then ends it by closing its connection.
@@ -62,7 +64,7 @@ impl Scene {
         thread::scope(|scope| {
             let put = scope.spawn(|| {
                 let lease = held_by("job", "a");
-                self.client.send(Method::PUT, &path, Some((JSON, &lease)), PATIENCE)
+                self.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT)
             });
             judge(&path);
             thread::sleep(A_WHILE);
@@ -92,9 +94,9 @@ fn it_keeps_a_book_of_requests() {
     let before = Instant::now();
     let _watch = scene.watch();
     let session = scene.session();
-    let seen = scene.proxy.wait_for_request(|seen| seen.when > before && !seen.is_watch(), PATIENCE);
+    let seen = scene.proxy.wait_for_request(|seen| seen.when > before && !seen.is_watch(), TIMEOUT);
     assert_eq!((seen.method, seen.path, seen.user), (Method::GET, scene.place.leases(), Some("admin")));
-    assert_eq!(scene.read_by(&session, PATIENCE), Ok(200));
+    assert_eq!(scene.read_by(&session, TIMEOUT), Ok(200));
     let requests = scene.proxy.requests();
     let connections: Vec<usize> = requests.iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1, 1]);
@@ -137,8 +139,8 @@ fn replies_alone_can_vanish() {
     scene.proxy.partition_replies();
     let start = Instant::now();
     thread::scope(|scope| {
-        let read = scope.spawn(|| scene.read_by(&session, PATIENCE));
-        scene.proxy.wait_for_request(|seen| seen.when > start, PATIENCE);
+        let read = scope.spawn(|| scene.read_by(&session, TIMEOUT));
+        scene.proxy.wait_for_request(|seen| seen.when > start, TIMEOUT);
         scene.place.give("watched", "b");
         assert!(watch.is_silent_for(A_WHILE));
         assert!(!read.is_finished());
@@ -184,7 +186,7 @@ fn connections_can_be_broken_and_refused() {
     let watch = scene.client.watch(&scene.place.leases()).expect("a watch");
     scene.proxy.refuse();
     watch.wait_until_over();
-    assert_eq!(scene.read(PATIENCE), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(scene.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
     scene.proxy.heal();
     assert_eq!(scene.proxy.address(), address);
     assert!(scene.works());
@@ -217,7 +219,7 @@ fn a_reply_can_be_lost() {
     let scene = Scene::new();
     scene.proxy.lose_replies(Match::put().next(1));
     scene.while_a_put_waits(|path| {
-        wait_until("the server has done it", || scene.place.admin.get(path).is_ok());
+        eventually("the server has done it", || scene.place.admin.get(path).is_ok());
         assert!(scene.works(), "reads are not meant");
     });
     let again = scene.client.replace(&scene.place.lease("job"), &held_by("job", "a"));
@@ -230,7 +232,7 @@ fn the_proxy_can_answer_in_place_of_the_server() {
     let path = scene.place.lease("job");
     scene.proxy.answer(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
-    let reply = scene.client.send(Method::PUT, &path, Some((JSON, &lease)), PATIENCE).expect("a reply");
+    let reply = scene.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
     assert_eq!(scene.place.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");

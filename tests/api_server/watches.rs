@@ -154,8 +154,8 @@ fn a_version_too_old_is_an_event() {
 
 #[testkit::test]
 fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
-    let cluster = Cluster::start_ours();
-    cluster.ours().set_watch_cache(3);
+    let cluster = Cluster::start_in_process();
+    cluster.api_server().set_watch_cache(3);
     let place = Place::on(&cluster);
     let quiet = place.put("quiet", "a");
     let from_quiet = format!("{}?resourceVersion={}", place.leases(), version(&quiet));
@@ -182,9 +182,9 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
 
 #[testkit::test]
 fn a_bookmark_carries_a_version_to_go_on_from() {
-    let cluster = Cluster::start_ours();
-    cluster.ours().set_watch_cache(3);
-    cluster.ours().set_bookmark_period(Duration::from_millis(50));
+    let cluster = Cluster::start_in_process();
+    cluster.api_server().set_watch_cache(3);
+    cluster.api_server().set_bookmark_period(Duration::from_millis(50));
     let place = Place::on(&cluster);
     let quiet = place.put("quiet", "a");
     let one = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", place.leases());

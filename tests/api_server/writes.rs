@@ -4,8 +4,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{Place, held_by, put, version, without};
-use testkit::Cluster;
-use testkit::client::PATIENCE;
+use testkit::{Cluster, TIMEOUT};
 
 #[testkit::test]
 fn what_is_not_there_is_not_found() {
@@ -26,7 +25,7 @@ fn unknown_paths_and_methods_are_refused() {
     let resource = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/nothings")).unwrap_err();
     assert_eq!(resource.message, "the server could not find the requested resource");
     assert_eq!(admin.get("/apis/nothing.example.com/v1/nothings").unwrap_err().code, 404);
-    let post = admin.send(Method::POST, &place.lease("job"), None, PATIENCE).expect("a reply");
+    let post = admin.send(Method::POST, &place.lease("job"), None, TIMEOUT).expect("a reply");
     assert_eq!((post.status, &post.json()["reason"]), (405, &json!("MethodNotAllowed")));
     assert_eq!(put(admin, &place.leases(), &held_by("job", "a")).status, 405);
 }
@@ -143,7 +142,7 @@ fn a_json_patch_can_test_before_it_changes() {
     assert_eq!(taken["spec"]["holderIdentity"], "b");
     assert_eq!(taken["metadata"]["annotations"]["example.com/taken"], "yes");
     assert_eq!(place.admin.json_patch(&place.lease("job"), &json!({})).unwrap_err().code, 400);
-    let unknown = place.admin.send(Method::PATCH, &place.lease("job"), Some(("text/plain", &json!({}))), PATIENCE);
+    let unknown = place.admin.send(Method::PATCH, &place.lease("job"), Some(("text/plain", &json!({}))), TIMEOUT);
     assert_eq!(unknown.expect("a reply").status, 415);
 }
 

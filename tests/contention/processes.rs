@@ -2,8 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use testkit::candidate::{Candidate, Running, TestLock, eventually};
-use testkit::{Cluster, Proxy};
+use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually};
 
 const SIZE: usize = 200;
 
@@ -17,29 +16,29 @@ struct Herd {
 
 impl Herd {
     fn new(proxy: &Proxy) -> Self {
-        let lock = TestLock::lease_by(proxy.kubeconfig());
-        let start = |number: usize| Candidate::with_times(&format!("{number}"), &lock, TIMES).runs(["sleep", "1000"]);
+        let lock = TestLock::lease_through(proxy.kubeconfig());
+        let start = |number: usize| Candidate::with_timing(&format!("{number}"), &lock, TIMES).run(["sleep", "1000"]);
         let mut candidates = vec![start(0)];
-        candidates[0].says("started the command");
+        candidates[0].wait_for_log("started the command");
         while candidates.len() < SIZE {
             let some = candidates.len()..SIZE.min(candidates.len() + 20);
             candidates.extend(some.clone().map(start));
-            candidates[some].iter().for_each(|candidate| candidate.says("is held by"));
+            candidates[some].iter().for_each(|candidate| candidate.wait_for_log("is held by"));
         }
         Self { lock, candidates }
     }
 
     /// The candidate that holds the lease.
     fn leader(&self) -> Option<usize> {
-        let lease = Cluster::shared().admin().get(&self.lock.path()).expect("the lease");
+        let lease = Cluster::shared().admin().get(&self.lock.lease_path()).expect("the lease");
         lease["spec"]["holderIdentity"].as_str()?.parse().ok()
     }
 
     fn hand_over(&mut self) {
         let before = self.leader().expect("somebody leads");
-        self.candidates[before].says("started the command");
+        self.candidates[before].wait_for_log("started the command");
         self.candidates[before].signal(Signal::SIGTERM);
-        self.candidates[before].ends_with(143);
+        self.candidates[before].wait_for_exit(143);
         eventually("somebody else leads", || self.leader().is_some_and(|leader| leader != before));
     }
 }

@@ -18,10 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::parsers::is_dangerous;
 use crate::{chaos, fuzz};
-use testkit::leaderrun;
-use testkit::port::Port;
-use testkit::users::ADMIN;
-use testkit::{kubeconfig, runtime, scratch, tls};
+use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::ADMIN};
 
 /// How long each leaderrun has to bear it.
 const ENDURANCE: Duration = Duration::from_secs(4);

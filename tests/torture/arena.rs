@@ -16,10 +16,7 @@ use crate::place::{self, Kind, Place, Sight};
 use crate::plan::{Fault, Meddling, Network, Own, Plan, SLOTS, Step};
 use crate::tally::Tally;
 use crate::{processes, rules};
-use testkit::candidate::TestLock;
-use testkit::proxy::Held;
-use testkit::witness::{Witnesses, boot_time};
-use testkit::{Cluster, Match, Proxy, scratch};
+use testkit::{Cluster, Match, Proxy, TestLock, Witnesses, boot_time, proxy::Held, scratch};
 
 /// How often things that are due are looked after.
 const BEAT: Duration = Duration::from_millis(10);
@@ -82,7 +79,7 @@ impl Arena {
                 let cluster = Cluster::start();
                 let name = format!("{}/job", cluster.new_namespace());
                 let lock = TestLock { name, kubeconfig: Some(cluster.kubeconfig()) };
-                let place = Place::lease(cluster.admin(), lock.path());
+                let place = Place::lease(cluster.admin(), lock.lease_path());
                 (Some(cluster), lock, place)
             }
             Kind::File => {
@@ -164,7 +161,7 @@ impl Arena {
             let slot = &mut self.slots[index];
             match &mut slot.entrant {
                 Some(entrant) => {
-                    let (over, since) = entrant.is_over();
+                    let (over, since) = entrant.has_ended();
                     let told = format!("{} is over:\n{}", entrant.identity, entrant.running.log());
                     if over {
                         let (_, _, pause) = self.plan.candidate(index, slot.starts);
@@ -186,7 +183,7 @@ impl Arena {
         let (words, options, _) = self.plan.candidate(index, slot.starts);
         let identity = format!("{}-{}", ["a", "b", "c", "d"][index], slot.starts);
         let lock = match &slot.proxy {
-            Some(proxy) => self.lock.by(proxy.kubeconfig()),
+            Some(proxy) => self.lock.through(proxy.kubeconfig()),
             None => self.lock.clone(),
         };
         let entrant = Entrant::start(identity, &lock, &self.witnesses, &words, &options);
@@ -240,7 +237,7 @@ impl Arena {
             }
             Fault::Clog(lasts) => {
                 let entrant = self.slots[index].entrant.as_ref()?;
-                entrant.running.clog(true);
+                entrant.running.pause_reading(true);
                 let identity = entrant.identity.clone();
                 self.undo.push((now + lasts, Undo::Unclog(identity)));
             }
@@ -309,7 +306,7 @@ impl Arena {
             }
             Undo::Unclog(identity) => {
                 if let Some(entrant) = self.entrant(&identity) {
-                    entrant.running.clog(false);
+                    entrant.running.pause_reading(false);
                 }
             }
             Undo::RemoveGarbage => {

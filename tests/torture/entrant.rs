@@ -8,8 +8,7 @@ use nix::unistd::Pid;
 
 use crate::plan::Own;
 use crate::processes;
-use testkit::candidate::{Candidate, Running, TestLock};
-use testkit::witness::Witnesses;
+use testkit::{Candidate, Running, TestLock, Witnesses};
 
 /// Short, with more than a second between kill and takeover: machines that run tests are busy.
 const TIMES: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];
@@ -33,16 +32,16 @@ impl Entrant {
         let story = [words.join(" "), options.join(" ")].join(" ");
         let known_as = format!("as={identity}");
         let words: Vec<&str> = words.iter().map(String::as_str).chain([known_as.as_str()]).collect();
-        let mut candidate = Candidate::with_times(&identity, lock, TIMES).args(options);
+        let mut candidate = Candidate::with_timing(&identity, lock, TIMES).args(options);
         if !options.contains(&"--lost-grace") {
             candidate = candidate.args(["--lost-grace", GRACE]);
         }
         let dies_with_the_test = || nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into);
-        let candidate = candidate.with(|command| {
+        let candidate = candidate.configure(|command| {
             // SAFETY: prctl is async-signal-safe.
             unsafe { command.pre_exec(dies_with_the_test) };
         });
-        let running = candidate.witnessed(witnesses, &words);
+        let running = candidate.run_witness(witnesses, &words);
         // The elector's first child, long before there can be another.
         let supervisor = running.supervisor();
         Self { identity, struck: None, words: story, running, supervisor, ended: None }
@@ -81,12 +80,12 @@ impl Entrant {
     }
 
     /// Whether nothing is left of it, and how long ago leaderrun itself ended.
-    pub fn is_over(&mut self) -> (bool, Duration) {
+    pub fn has_ended(&mut self) -> (bool, Duration) {
         if self.running.is_running() {
             return (false, Duration::ZERO);
         }
-        self.running.clog(false);
+        self.running.pause_reading(false);
         let ended = *self.ended.get_or_insert_with(Instant::now);
-        (self.running.is_over(), ended.elapsed())
+        (self.running.has_ended(), ended.elapsed())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::observer::Renewals;
 use crate::processes::{self, Process};
-use testkit::witness::Witnesses;
+use testkit::Witnesses;
 
 /// Between two looks at all processes.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -49,8 +49,8 @@ pub struct Verdict {
 struct Run {
     token: u64,
     holder: String,
-    born: u64,
-    last: u64,
+    started_at: u64,
+    last_seen_at: u64,
 }
 
 impl Judge {
@@ -70,20 +70,26 @@ impl Judge {
     /// The verdict so far. `deletions` are when a file was deleted: its counter starts again then.
     pub fn verdict(&self, witnesses: &Witnesses, renewals: &Renewals, deletions: &[u64]) -> Verdict {
         let findings = self.findings.lock().expect("the book");
-        let lives = witnesses.lives();
+        let lives = witnesses.lifetimes();
         let mut runs: BTreeMap<String, Run> = BTreeMap::new();
         for life in &lives {
             let (holder, token) = (life.holder().to_owned(), life.token());
-            let run = runs.entry(holder.clone()).or_insert(Run { token, holder, born: life.born, last: life.last });
-            (run.born, run.last) = (run.born.min(life.born), run.last.max(life.last));
+            let run = runs.entry(holder.clone()).or_insert(Run {
+                token,
+                holder,
+                started_at: life.started_at,
+                last_seen_at: life.last_seen_at,
+            });
+            (run.started_at, run.last_seen_at) =
+                (run.started_at.min(life.started_at), run.last_seen_at.max(life.last_seen_at));
         }
         for (holder, seen) in &findings.last_seen {
             if let Some(run) = runs.get_mut(holder) {
-                run.last = run.last.max(*seen);
+                run.last_seen_at = run.last_seen_at.max(*seen);
             }
         }
         let mut runs: Vec<Run> = runs.into_values().collect();
-        runs.sort_by_key(|run| run.born);
+        runs.sort_by_key(|run| run.started_at);
         let mut verdict = Verdict {
             overlaps: findings.overlaps.clone(),
             commands: runs.len(),
@@ -93,11 +99,12 @@ impl Judge {
         for pair in runs.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
             verdict.hand_overs += usize::from(before.holder != after.holder);
-            if before.last >= after.born {
-                let time = Duration::from_nanos(before.last - after.born);
+            if before.last_seen_at >= after.started_at {
+                let time = Duration::from_nanos(before.last_seen_at - after.started_at);
                 verdict.overlaps.push(format!("{before:?} was alive {time:?} after the birth of {after:?}"));
             }
-            let began_anew = deletions.iter().any(|at| (before.born.saturating_sub(START)..after.born).contains(at));
+            let began_anew =
+                deletions.iter().any(|at| (before.started_at.saturating_sub(START)..after.started_at).contains(at));
             if before.token >= after.token && !began_anew {
                 verdict.overlaps.push(format!("{after:?} came after {before:?}, by a token that is not greater"));
             }
@@ -144,6 +151,6 @@ impl Drop for Judge {
 /// From a run's last sign of life to the end of what its last renewal before that bought.
 fn margin(run: &Run, renewals: &Renewals) -> Option<i64> {
     let renewals = renewals.get(&run.holder)?;
-    let (_, until) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last)?;
-    Some(*until as i64 - run.last as i64)
+    let (_, until) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;
+    Some(*until as i64 - run.last_seen_at as i64)
 }

@@ -2,7 +2,6 @@
 
 use std::env::ArgsOs;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,7 +15,8 @@ use nix::sys::prctl;
 use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
 
-use testkit::witness::{self, Life, boot_time};
+use testkit::witness;
+use testkit::{self, Lifetime, boot_time};
 
 /// What a brood does not outlive, whatever becomes of leaderrun.
 const BROOD_LIVES: Duration = Duration::from_secs(60);
@@ -131,19 +131,19 @@ fn breed(folder: &Path) {
 
 fn brood(folder: &Path, main: Pid) {
     ignore_everything();
-    let born = boot_time();
-    let mut life = Life { run: witness::run_in_environment(), pid: id(), born, last: born, told: 0 };
-    let Ok(file) = File::create(folder.join(format!("{}.{born}", life.pid))) else { return };
+    let mut life = Lifetime::begin(witness::run_from_environment());
+    let born = life.started_at;
+    let Ok(file) = life.create_file(folder) else { return };
     let mut random = fastrand::Rng::with_seed(born);
     let (end, mut sprint) = (born + BROOD_LIVES.as_nanos() as u64, SPRINT);
     loop {
-        (life.pid, life.last) = (id(), boot_time());
+        (life.pid, life.last_seen_at) = (id(), boot_time());
         life.write(&file);
         match kill(main, None) {
             Err(Errno::ESRCH) => sprint -= 1,
             _ => sleep(Duration::from_millis(random.u64(..6))),
         }
-        if life.last > end || sprint == 0 {
+        if life.last_seen_at > end || sprint == 0 {
             return;
         }
         if random.bool() {

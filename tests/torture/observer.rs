@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::entrant::LEASE;
 use crate::place::{Place, Sight};
-use testkit::witness::boot_time;
+use testkit::boot_time;
 
 /// Between two looks; several in a retry period, so that no renewal is missed.
 const PAUSE: Duration = Duration::from_millis(25);

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::plan::Meddling;
-use testkit::Client;
-use testkit::client::{MERGE_PATCH, Session};
+use testkit::{
+    Client,
+    client::{MERGE_PATCH, Session},
+};
 
 /// How long a request of the test's own may take; the server is at hand.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use testkit::witness::boot_time;
+use testkit::boot_time;
 
 /// A process that works for an arena: a leaderrun, or something that one of them runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

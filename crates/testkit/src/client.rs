@@ -20,11 +20,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use super::users::User;
-use super::{runtime, tls};
-
-/// How long anything may take before a test gives up on it. Long: test machines can be slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::users::User;
+use crate::wait::TIMEOUT;
+use crate::{runtime, tls};
 
 /// The content type of an object.
 pub const JSON: &str = "application/json";
@@ -119,7 +117,7 @@ impl Client {
                 }
                 io::Result::Ok(Err(read(response).await?.into_status()))
             };
-            tokio::time::timeout(PATIENCE, answer).await?
+            tokio::time::timeout(TIMEOUT, answer).await?
         });
         answer.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
@@ -137,14 +135,14 @@ impl Client {
     /// Opens a connection that stays open for several requests.
     pub fn open(&self) -> io::Result<Session> {
         let server = self.server;
-        let connect = async move { tokio::time::timeout(PATIENCE, connect(server)).await? };
+        let connect = async move { tokio::time::timeout(TIMEOUT, connect(server)).await? };
         let connection = Arc::new(Mutex::new(runtime::wait(connect)?));
         Ok(Session { client: self.clone(), connection })
     }
 
     fn json(&self, method: Method, path: &str, body: Body) -> Result<Value, Box<Status>> {
         let reply =
-            self.send(method.clone(), path, body, PATIENCE).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+            self.send(method.clone(), path, body, TIMEOUT).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         match reply.status {
             200..300 => Ok(reply.json()),
             _ => Err(reply.into_status()),
@@ -237,10 +235,10 @@ impl Watch {
 
     /// The next event; `None` when the server has ended the watch in the orderly way.
     pub fn next(&self) -> Option<Value> {
-        match self.events.recv_timeout(PATIENCE) {
+        match self.events.recv_timeout(TIMEOUT) {
             Ok(event) => Some(event.unwrap_or_else(|error| panic!("the watch broke: {error}"))),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("the watch has been silent for {PATIENCE:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("the watch has been silent for {TIMEOUT:?}"),
         }
     }
 
@@ -257,7 +255,7 @@ impl Watch {
     /// Waits until it is over, in whichever way: at its end, or because the connection broke.
     pub fn wait_until_over(&self) {
         loop {
-            match self.events.recv_timeout(PATIENCE) {
+            match self.events.recv_timeout(TIMEOUT) {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => panic!("the watch should be over by now"),

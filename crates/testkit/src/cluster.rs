@@ -4,16 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::api_server::ApiServer;
-use super::client::{Client, PATIENCE};
+use super::client::Client;
 use super::envtest::{self, Envtest};
 use super::kubeconfig::Kubeconfigs;
 use super::users::{self, ADMIN};
+use super::wait::eventually;
 
 /// A running API server: ours, or the real one that `KUBEBUILDER_ASSETS` names.
 pub struct Cluster {
@@ -22,8 +21,8 @@ pub struct Cluster {
 }
 
 enum Server {
-    Ours(ApiServer),
-    Real(Envtest),
+    InProcess(ApiServer),
+    Envtest(Envtest),
 }
 
 impl Cluster {
@@ -36,25 +35,27 @@ impl Cluster {
     /// One of its own, for tests that restart it or need to be alone with it.
     pub fn start() -> Cluster {
         let server = match envtest::assets() {
-            Some(assets) => Server::Real(Envtest::start(&assets)),
-            None => Server::Ours(ApiServer::start()),
+            Some(assets) => Server::Envtest(Envtest::start(&assets)),
+            None => Server::InProcess(ApiServer::start()),
         };
         let kubeconfigs = Kubeconfigs::new(server.address());
         Cluster { server, kubeconfigs }
     }
 
     /// One of its own that is always ours, for tests that tell it how to behave.
-    pub fn start_ours() -> Cluster {
+    pub fn start_in_process() -> Cluster {
         let server = ApiServer::start();
         let kubeconfigs = Kubeconfigs::new(server.address());
-        Cluster { server: Server::Ours(server), kubeconfigs }
+        Cluster { server: Server::InProcess(server), kubeconfigs }
     }
 
-    /// The server of [`Cluster::start_ours`], which can be told how to behave.
-    pub fn ours(&self) -> &ApiServer {
+    /// The server of [`Cluster::start_in_process`], which can be told how to behave.
+    pub fn api_server(&self) -> &ApiServer {
         match &self.server {
-            Server::Ours(server) => server,
-            Server::Real(_) => panic!("a real kube-apiserver cannot be told how to behave; see Cluster::start_ours"),
+            Server::InProcess(server) => server,
+            Server::Envtest(_) => {
+                panic!("a real kube-apiserver cannot be told how to behave; see Cluster::start_in_process")
+            }
         }
     }
 
@@ -65,14 +66,14 @@ impl Cluster {
 
     /// Whether this is the real kube-apiserver.
     pub fn is_real(&self) -> bool {
-        matches!(self.server, Server::Real(_))
+        matches!(self.server, Server::Envtest(_))
     }
 
     /// Stops it and starts it again at the same address with its data kept; every connection breaks.
     pub fn restart(&self) {
         match &self.server {
-            Server::Ours(server) => server.restart(),
-            Server::Real(server) => server.restart(),
+            Server::InProcess(server) => server.restart(),
+            Server::Envtest(server) => server.restart(),
         }
     }
 
@@ -127,7 +128,7 @@ impl Cluster {
         let client = self.client_for(user);
         wait_until_allowed(&client, namespace, &rules);
         for access in revoked {
-            wait_until(&format!("{user} may no longer {access}"), || !may(&client, &access));
+            eventually(&format!("{user} may no longer {access}"), || !may(&client, &access));
         }
     }
 }
@@ -135,25 +136,16 @@ impl Cluster {
 /// Waits until the rules of a Role in `namespace` are in force for a client.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
     for access in accesses(namespace, rules) {
-        wait_until(&format!("it may {access}"), || may(client, &access));
+        eventually(&format!("it may {access}"), || may(client, &access));
     }
 }
 
 impl Server {
     fn address(&self) -> SocketAddr {
         match self {
-            Server::Ours(server) => server.address(),
-            Server::Real(server) => server.address(),
+            Server::InProcess(server) => server.address(),
+            Server::Envtest(server) => server.address(),
         }
-    }
-}
-
-/// Waits for a condition that only looking again can show.
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 
-use super::children::ChildProcess;
+use super::child_process::ChildProcess;
 use super::client::Client;
 use super::port::Port;
 use super::users::{self, ADMIN};

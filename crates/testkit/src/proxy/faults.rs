@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::matching::{Match, Seen};
+use super::matching::{Match, ReceivedRequest};
 use super::wire::Traffic;
 
 /// All that is wrong; by default nothing is.
@@ -37,7 +37,7 @@ impl Faults {
     }
 
     /// The fault that hits this request: that of the first rule for it.
-    pub fn hit(&mut self, request: &Seen) -> Option<Fault> {
+    pub fn hit(&mut self, request: &ReceivedRequest) -> Option<Fault> {
         let rule = self.rules.iter_mut().find_map(|(matching, fault)| matching.take(request).then_some(fault));
         rule.cloned()
     }

@@ -25,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::super::{runtime, tls, users};
 use super::Shared;
 use super::faults::{Fault, Gate};
-use super::matching::Seen;
+use super::matching::ReceivedRequest;
 use super::wire::{Wire, Wired};
 
 /// Serves a client's connection until one of the two ends closes it.
@@ -79,10 +79,10 @@ where
     client::handshake(stream).await.map_err(io::Error::other)
 }
 
-fn seen(request: &Request<Incoming>, connection: usize) -> Seen {
+fn seen(request: &Request<Incoming>, connection: usize) -> ReceivedRequest {
     let token = request.headers().get(AUTHORIZATION);
     let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    Seen {
+    ReceivedRequest {
         method: request.method().clone(),
         path: request.uri().to_string(),
         when: Instant::now(),
@@ -96,7 +96,7 @@ struct Passage {
     shared: Arc<Shared>,
     wire: Arc<Wire>,
     sender: Arc<Mutex<client::SendRequest<Incoming>>>,
-    seen: Seen,
+    seen: ReceivedRequest,
 }
 
 type Body = BoxBody<Bytes, hyper::Error>;

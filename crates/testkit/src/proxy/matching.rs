@@ -6,7 +6,7 @@ use hyper::Method;
 
 /// A request as it came to the proxy.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub method: Method,
     /// The path and the query.
     pub path: String,
@@ -17,7 +17,7 @@ pub struct Seen {
     pub connection: usize,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub fn is_watch(&self) -> bool {
         self.method == Method::GET && self.path.contains("watch=")
     }
@@ -78,7 +78,7 @@ impl Match {
     }
 
     /// Whether the request is of that sort, however many are left.
-    pub fn covers(&self, request: &Seen) -> bool {
+    pub fn covers(&self, request: &ReceivedRequest) -> bool {
         (self.method.as_ref()).is_none_or(|method| *method == request.method)
             && self.watch.is_none_or(|watch| watch == request.is_watch())
             && request.path.contains(&self.path)
@@ -86,7 +86,7 @@ impl Match {
     }
 
     /// Whether the request is one of these; counts it if so.
-    pub fn take(&mut self, request: &Seen) -> bool {
+    pub fn take(&mut self, request: &ReceivedRequest) -> bool {
         if !self.covers(request) {
             return false;
         }

@@ -21,14 +21,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::faults::{Fault, Faults, Gate};
 use self::wire::{Traffic, Wire};
-use super::client::{Client, PATIENCE};
+use super::client::Client;
 use super::cluster::Cluster;
 use super::kubeconfig::Kubeconfigs;
 use super::port::Port;
 use super::runtime;
 use super::users::{self, ADMIN};
+use super::wait::TIMEOUT;
 
-pub use self::matching::{Match, Seen};
+pub use self::matching::{Match, ReceivedRequest};
 
 /// A running proxy in front of a cluster. It stops when dropped.
 pub struct Proxy {
@@ -156,7 +157,7 @@ impl Proxy {
     }
 
     /// All requests so far that came to the proxy; those that vanished on the way did not.
-    pub fn requests(&self) -> Vec<Seen> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.requests.lock().expect("the requests").clone()
     }
 
@@ -173,7 +174,7 @@ impl Proxy {
 
     /// Waits for a request that fulfils `predicate`, which is also asked about all earlier ones:
     /// compare `when` to leave those out.
-    pub fn wait_for_request(&self, predicate: impl Fn(&Seen) -> bool, limit: Duration) -> Seen {
+    pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, limit: Duration) -> ReceivedRequest {
         let mut looked_at = 0;
         let mut found = None;
         let requests = self.shared.requests.lock().expect("the requests");
@@ -230,8 +231,8 @@ impl Held {
     /// Waits until so much is held, or has been.
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
-        let arrived = runtime::wait(async move { tokio::time::timeout(PATIENCE, gate.arrivals(count)).await });
-        arrived.unwrap_or_else(|_| panic!("nothing to hold came in {PATIENCE:?}"));
+        let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.arrivals(count)).await });
+        arrived.unwrap_or_else(|_| panic!("nothing to hold came in {TIMEOUT:?}"));
     }
 
     /// Lets go what is held, and what would be.
@@ -251,7 +252,7 @@ struct Shared {
     upstream: SocketAddr,
     faults: Mutex<Faults>,
     connections: Mutex<Vec<Connection>>,
-    requests: Mutex<Vec<Seen>>,
+    requests: Mutex<Vec<ReceivedRequest>>,
     request_came: Condvar,
     conflicts: AtomicUsize,
 }
@@ -283,7 +284,7 @@ impl Shared {
     }
 
     /// Enters a request into the books, and says what is to become of it.
-    fn arrive(&self, request: &Seen) -> (Option<Fault>, Duration) {
+    fn arrive(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
         let mut faults = self.faults();
         let fate = (faults.hit(request), faults.request_delay);
         self.requests.lock().expect("the requests").push(request.clone());
