@@ -94,7 +94,7 @@ fn it_keeps_a_book_of_requests() {
     let before = Instant::now();
     let _watch = scene.watch();
     let session = scene.session();
-    let seen = scene.proxy.wait_for_request(|seen| seen.when > before && !seen.is_watch(), TIMEOUT);
+    let seen = scene.proxy.wait_for_request(|seen| seen.received_at > before && !seen.is_watch(), TIMEOUT);
     assert_eq!((seen.method, seen.path, seen.user), (Method::GET, scene.place.leases(), Some("admin")));
     assert_eq!(scene.read_by(&session, TIMEOUT), Ok(200));
     let requests = scene.proxy.requests();
@@ -140,7 +140,7 @@ fn replies_alone_can_vanish() {
     let start = Instant::now();
     thread::scope(|scope| {
         let read = scope.spawn(|| scene.read_by(&session, TIMEOUT));
-        scene.proxy.wait_for_request(|seen| seen.when > start, TIMEOUT);
+        scene.proxy.wait_for_request(|seen| seen.received_at > start, TIMEOUT);
         scene.place.give("watched", "b");
         assert!(watch.is_silent_for(A_WHILE));
         assert!(!read.is_finished());

@@ -1,8 +1,8 @@
-//! Many candidates wait for one lease: what its release costs the API server, and how long it takes.
+//! Many candidates for one lock: how many writes a hand-over costs the API server, and how long it takes.
 
 automod::dir!("tests/contention");
 
 fn main() -> std::process::ExitCode {
-    // One after another: the herd of processes is load enough.
+    // Two hundred processes are load enough for a machine.
     testkit::harness!().test_threads(1).run()
 }

@@ -1,5 +1,5 @@
-//! Up to ten thousand: the production election on a virtual clock, over a model of one API server that
-//! tells its watchers of a change one after another.
+//! Up to ten thousand candidates: the production election with virtual time, over a model of one API server that sends
+//! each change to its watchers one after another.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,46 +14,46 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
 
-/// What a message takes on its way, microseconds: a large cluster, and a busy server.
-const ON_THE_WAY: std::ops::Range<u64> = 2_000..20_000;
+/// How long a message takes, microseconds: as in a large cluster with a busy server.
+const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 
-/// Between the telling of one watcher and of the next, microseconds.
-const TOLD_APART: u64 = 10;
+/// The time between the events for one watcher and the next, microseconds.
+const WATCH_EVENT_INTERVAL: u64 = 10;
 
-/// How long a winner leads.
-const LEADS: Duration = Duration::from_millis(500);
+/// How long each leader leads.
+const LEADERSHIP: Duration = Duration::from_millis(500);
 
-/// Between a candidate's end and its return.
-const RESTARTS_IN: Duration = Duration::from_millis(300);
+/// How long after its end a candidate starts again.
+const RESTART_DELAY: Duration = Duration::from_millis(300);
 
 enum Event {
-    Wake,
+    Timeout,
     Request(Request),
     Reply(Reply),
-    Watched(WatchEvent),
-    Ends,
-    Returns,
+    Watch(WatchEvent),
+    CommandEnds,
+    Restart,
 }
 
-struct Candidate {
+struct SimulatedCandidate {
     election: Election,
-    /// Tells the events of a candidate from those of the one whose place it took.
-    born: usize,
+    /// The number of this start. Events for an earlier start at the same index are dropped.
+    start: usize,
     watches: bool,
-    /// When it wants to be woken, microseconds.
-    wakes_at: u64,
+    /// When its next timeout is due, microseconds.
+    timeout_at: u64,
 }
 
-/// All of them, and the server.
-struct Herd {
+/// The candidates and the server.
+struct ContentionSimulation {
     now: Duration,
-    candidates: Vec<Candidate>,
-    /// By time, in microseconds, and order of arrival; whose, and what: an index into `events`.
+    candidates: Vec<SimulatedCandidate>,
+    /// Due time in microseconds, index into `events`, index of the candidate and number of its start.
     queue: BinaryHeap<Reverse<(u64, usize, usize, usize)>>,
     events: Vec<Option<Event>>,
     stored: Option<Stored>,
     writes: u64,
-    born: usize,
+    starts: usize,
     random: Rng,
     refused: usize,
     released_at: Option<Duration>,
@@ -66,103 +66,103 @@ struct Handover {
     took: Duration,
 }
 
-impl Herd {
+impl ContentionSimulation {
     fn new(size: usize, seed: u64) -> Self {
-        let mut herd = Self {
+        let mut simulation = Self {
             now: Duration::from_secs(100),
             candidates: Vec::new(),
             queue: BinaryHeap::new(),
             events: Vec::new(),
             stored: None,
             writes: 0,
-            born: 0,
+            starts: 0,
             random: Rng::with_seed(seed),
             refused: 0,
             released_at: None,
             handovers: Vec::new(),
         };
         for index in 0..size {
-            let candidate = herd.candidate();
-            herd.candidates.push(candidate);
-            herd.step(index, ElectionInputs::default());
+            let candidate = simulation.start_candidate();
+            simulation.candidates.push(candidate);
+            simulation.step(index, ElectionInputs::default());
         }
-        herd
+        simulation
     }
 
     fn now(&self) -> Now {
         Now { boot: Instant::after_boot(self.now), wall: Timestamp::UNIX_EPOCH + self.now }
     }
 
-    fn candidate(&mut self) -> Candidate {
-        self.born += 1;
+    fn start_candidate(&mut self) -> SimulatedCandidate {
+        self.starts += 1;
         let timing =
             Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None).unwrap();
-        let identity = format!("candidate {}", self.born);
+        let identity = format!("candidate {}", self.starts);
         let config = ElectionConfig { run: RunId::new(&*identity), identity, timing, wait: None, min_hold: None };
         let election = Election::new(config, self.now(), self.random.u64(..));
-        Candidate { election, born: self.born, watches: false, wakes_at: 0 }
+        SimulatedCandidate { election, start: self.starts, watches: false, timeout_at: 0 }
     }
 
-    fn after(&mut self, delay: Duration, whose: usize, event: Event) {
+    fn schedule(&mut self, delay: Duration, index: usize, event: Event) {
         let at = (self.now + delay).as_micros() as u64;
-        self.queue.push(Reverse((at, self.events.len(), whose, self.candidates[whose].born)));
+        self.queue.push(Reverse((at, self.events.len(), index, self.candidates[index].start)));
         self.events.push(Some(event));
     }
 
-    fn on_the_way(&mut self) -> Duration {
-        Duration::from_micros(self.random.u64(ON_THE_WAY))
+    fn latency(&mut self) -> Duration {
+        Duration::from_micros(self.random.u64(LATENCY))
     }
 
-    fn run_until(&mut self, enough: impl Fn(&Self) -> bool) {
-        while !enough(self) {
-            let Reverse((at, event, whose, born)) = self.queue.pop().expect("something to come");
+    fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {
+        while !condition(self) {
+            let Reverse((at, event, index, start)) = self.queue.pop().expect("an event");
             self.now = Duration::from_micros(at);
-            let event = self.events[event].take().expect("it has not happened yet");
-            if self.candidates[whose].born != born {
+            let event = self.events[event].take().expect("an event that has not happened yet");
+            if self.candidates[index].start != start {
                 continue;
             }
             let inputs = match event {
-                Event::Wake if self.candidates[whose].wakes_at != at => continue,
-                Event::Wake => ElectionInputs::default(),
+                Event::Timeout if self.candidates[index].timeout_at != at => continue,
+                Event::Timeout => ElectionInputs::default(),
                 Event::Reply(reply) => ElectionInputs::reply(reply),
-                Event::Watched(event) => ElectionInputs::watch_event(event),
-                Event::Ends => ElectionInputs::command_gone(true),
-                Event::Returns => {
-                    self.candidates[whose] = self.candidate();
+                Event::Watch(event) => ElectionInputs::watch_event(event),
+                Event::CommandEnds => ElectionInputs::command_gone(true),
+                Event::Restart => {
+                    self.candidates[index] = self.start_candidate();
                     ElectionInputs::default()
                 }
                 Event::Request(request) => {
                     let reply = self.answer(request);
-                    let delay = self.on_the_way();
-                    self.after(delay, whose, Event::Reply(reply));
+                    let delay = self.latency();
+                    self.schedule(delay, index, Event::Reply(reply));
                     continue;
                 }
             };
-            self.step(whose, inputs);
+            self.step(index, inputs);
         }
     }
 
-    fn step(&mut self, whose: usize, inputs: ElectionInputs) {
+    fn step(&mut self, index: usize, inputs: ElectionInputs) {
         let now = self.now();
-        for action in self.candidates[whose].election.step(now, inputs) {
+        for action in self.candidates[index].election.step(now, inputs) {
             match action {
                 ElectionAction::Send(request) => {
-                    let delay = self.on_the_way();
-                    self.after(delay, whose, Event::Request(request));
+                    let delay = self.latency();
+                    self.schedule(delay, index, Event::Request(request));
                 }
-                ElectionAction::Watch(_) => self.candidates[whose].watches = true,
-                ElectionAction::Unwatch => self.candidates[whose].watches = false,
-                ElectionAction::StartLeading(_) => self.after(LEADS, whose, Event::Ends),
-                ElectionAction::Finish(_) => return self.after(RESTARTS_IN, whose, Event::Returns),
+                ElectionAction::Watch(_) => self.candidates[index].watches = true,
+                ElectionAction::Unwatch => self.candidates[index].watches = false,
+                ElectionAction::StartLeading(_) => self.schedule(LEADERSHIP, index, Event::CommandEnds),
+                ElectionAction::Finish(_) => return self.schedule(RESTART_DELAY, index, Event::Restart),
                 _ => {}
             }
         }
-        if let Some(at) = self.candidates[whose].election.next_timeout() {
+        if let Some(at) = self.candidates[index].election.next_timeout() {
             let delay = at.since(Instant::after_boot(self.now)) + Duration::from_micros(1);
-            let wakes_at = (self.now + delay).as_micros() as u64;
-            if wakes_at != self.candidates[whose].wakes_at {
-                self.candidates[whose].wakes_at = wakes_at;
-                self.after(delay, whose, Event::Wake);
+            let timeout_at = (self.now + delay).as_micros() as u64;
+            if timeout_at != self.candidates[index].timeout_at {
+                self.candidates[index].timeout_at = timeout_at;
+                self.schedule(delay, index, Event::Timeout);
             }
         }
     }
@@ -190,25 +190,25 @@ impl Herd {
         }
         let stored = Stored { record, version };
         self.stored = Some(stored.clone());
-        self.tell_watchers(stored);
+        self.send_watch_events(stored);
         Reply::Written(self.stored.clone().expect("just written"))
     }
 
-    fn tell_watchers(&mut self, stored: Stored) {
+    fn send_watch_events(&mut self, stored: Stored) {
         let mut watchers: Vec<usize> = (0..self.candidates.len()).filter(|&c| self.candidates[c].watches).collect();
         self.random.shuffle(&mut watchers);
-        for (nth, whose) in watchers.into_iter().enumerate() {
-            let delay = self.on_the_way() + Duration::from_micros(TOLD_APART * nth as u64);
-            self.after(delay, whose, Event::Watched(WatchEvent::Changed(stored.clone())));
+        for (nth, index) in watchers.into_iter().enumerate() {
+            let delay = self.latency() + Duration::from_micros(WATCH_EVENT_INTERVAL * nth as u64);
+            self.schedule(delay, index, Event::Watch(WatchEvent::Changed(stored.clone())));
         }
     }
 
-    /// Plays so many hand-overs, each with all that came of it before the next release.
-    fn play(&mut self, count: usize) -> Vec<Handover> {
+    /// Runs this many hand-overs, each with everything that it causes before the next release.
+    fn run(&mut self, count: usize) -> Vec<Handover> {
         for nth in 1..=count {
-            self.run_until(|herd| herd.handovers.len() >= nth);
-            let ended = self.now + LEADS;
-            self.run_until(|herd| herd.now >= ended);
+            self.run_until(|simulation| simulation.handovers.len() >= nth);
+            let next_release = self.now + LEADERSHIP;
+            self.run_until(|simulation| simulation.now >= next_release);
             self.handovers[nth - 1].refused = self.refused;
         }
         std::mem::take(&mut self.handovers)
@@ -220,36 +220,36 @@ struct Figures {
     median: Duration,
 }
 
-/// Of hand-overs in a herd that has found out its size.
+/// Measures hand-overs of candidates that have learned how many they are.
 fn figures(size: usize, seed: u64, count: usize) -> Figures {
-    let mut herd = Herd::new(size, seed);
-    let learning: usize = herd.play(12).iter().map(|handover| handover.refused).sum();
-    let handovers = herd.play(count);
+    let mut simulation = ContentionSimulation::new(size, seed);
+    let learning: usize = simulation.run(12).iter().map(|handover| handover.refused).sum();
+    let handovers = simulation.run(count);
     let refused = handovers.iter().map(|handover| handover.refused).sum::<usize>() as f64 / count as f64;
     let mut took: Vec<_> = handovers.iter().map(|handover| handover.took).collect();
     took.sort();
     let (median, worst) = (took[count / 2], took[count - 1]);
     println!(
-        "{size} candidates, seed {seed}: {refused:.1} refused a hand-over, {median:?} median, {worst:?} worst; \
-         {learning} refused in the twelve before"
+        "{size} candidates, seed {seed}: {refused:.1} refused writes a hand-over, {median:?} median, {worst:?} worst; \
+         {learning} in the twelve before"
     );
     Figures { refused, median }
 }
 
-/// A herd finds out its size by chance: it has to with whatever chance there is.
+/// Candidates learn how many they are by chance, and must with every seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]
-fn few_claim_at_once() {
+fn a_few_candidates_claim_at_once() {
     for size in 2..=5 {
         for seed in SEEDS {
-            assert!(figures(size, seed, 200).median < Duration::from_micros(2 * ON_THE_WAY.end));
+            assert!(figures(size, seed, 200).median < Duration::from_micros(2 * LATENCY.end));
         }
     }
 }
 
 #[testkit::test]
-fn a_thousand_spread_their_claims() {
+fn a_thousand_candidates_spread_their_claims() {
     for seed in SEEDS {
         let Figures { refused, median } = figures(1000, seed, 40);
         assert!(refused < 10.0 && median < Duration::from_millis(100));
@@ -257,7 +257,7 @@ fn a_thousand_spread_their_claims() {
 }
 
 #[testkit::test]
-fn ten_thousand_spread_their_claims() {
+fn ten_thousand_candidates_spread_their_claims() {
     let Figures { refused, median } = figures(10_000, 0, 6);
     assert!(refused < 100.0 && median < Duration::from_millis(100));
 }

@@ -1,4 +1,4 @@
-//! Blocking requests to an API server, the way `kubectl` would send them.
+//! Blocking requests to an API server, as `kubectl` sends them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,17 +31,17 @@ pub const MERGE_PATCH: &str = "application/merge-patch+json";
 /// The content type of a JSON patch (RFC 6902).
 pub const JSON_PATCH: &str = "application/json-patch+json";
 
-/// A user's way to one API server. Every request takes a connection of its own.
+/// A client of one API server with the credentials of one user. Each request has a connection of its own.
 #[derive(Clone)]
 pub struct Client {
     server: SocketAddr,
     headers: Vec<(String, String)>,
 }
 
-/// What a request carries: a content type and a document, or nothing.
+/// The body of a request: a content type and a document, or nothing.
 pub type Body<'a> = Option<(&'a str, &'a Value)>;
 
-/// What came back, whatever the status.
+/// A reply with any status.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -50,18 +50,18 @@ pub struct Reply {
 }
 
 impl Client {
-    /// A client that shows the token of `user`.
+    /// Returns a client that sends the token of `user`.
     pub fn new(server: SocketAddr, user: User) -> Client {
         Client::anonymous(server).with_header(AUTHORIZATION.as_str(), &format!("Bearer {}", user.token))
     }
 
-    /// A client that shows no token.
+    /// Returns a client that sends no token.
     pub fn anonymous(server: SocketAddr) -> Client {
         let headers = Vec::new();
         Client { server, headers }
     }
 
-    /// The same client, which sends one more header with every request.
+    /// Adds a header to every request.
     pub fn with_header(mut self, name: &str, value: &str) -> Client {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -77,7 +77,7 @@ impl Client {
         self.json(Method::POST, path, Some((JSON, object)))
     }
 
-    /// Puts `object` at `path`.
+    /// Replaces the object at `path`, or creates it where the resource allows that.
     pub fn replace(&self, path: &str, object: &Value) -> Result<Value, Box<Status>> {
         self.json(Method::PUT, path, Some((JSON, object)))
     }
@@ -97,12 +97,12 @@ impl Client {
         self.json(Method::DELETE, path, None)
     }
 
-    /// Deletes the object at `path`, with `DeleteOptions` (preconditions, say).
+    /// Deletes the object at `path`, with `DeleteOptions`, for example preconditions.
     pub fn delete_with(&self, path: &str, options: &Value) -> Result<Value, Box<Status>> {
         self.json(Method::DELETE, path, Some((JSON, options)))
     }
 
-    /// Watches a collection. `path` carries the query, except `watch=true`.
+    /// Watches a collection. The query is part of `path`, without `watch=true`.
     pub fn watch(&self, path: &str) -> Result<Watch, Box<Status>> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{separator}watch=true");
@@ -122,17 +122,20 @@ impl Client {
         answer.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
 
-    /// Sends one request and gives up after `limit`; what HTTP makes of it is in the reply.
-    pub fn send(&self, method: Method, path: &str, body: Body, limit: Duration) -> io::Result<Reply> {
+    /// Sends one request. The reply may have any status.
+    ///
+    /// # Errors
+    /// Where no complete reply comes within `timeout`.
+    pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Reply> {
         let request = self.request(method, path, body);
         let server = self.server;
         runtime::wait(async move {
             let exchange = async { exchange(&mut connect(server).await?, request).await };
-            tokio::time::timeout(limit, exchange).await?
+            tokio::time::timeout(timeout, exchange).await?
         })
     }
 
-    /// Opens a connection that stays open for several requests.
+    /// Opens a connection for several requests.
     pub fn open(&self) -> io::Result<Session> {
         let server = self.server;
         let connect = async move { tokio::time::timeout(TIMEOUT, connect(server)).await? };
@@ -168,32 +171,35 @@ impl Client {
     }
 }
 
-/// One connection of a [`Client`], for requests one after the other.
+/// One connection of a [`Client`], for one request after another.
 pub struct Session {
     client: Client,
     connection: Arc<Mutex<Connection>>,
 }
 
 impl Session {
-    /// Sends one request by this connection and gives up after `limit`.
-    pub fn send(&self, method: Method, path: &str, body: Body, limit: Duration) -> io::Result<Reply> {
+    /// Sends one request on this connection. The reply may have any status.
+    ///
+    /// # Errors
+    /// Where no complete reply comes within `timeout`.
+    pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Reply> {
         let request = self.client.request(method, path, body);
         let connection = Arc::clone(&self.connection);
         runtime::wait(async move {
             let exchange = async { exchange(&mut *connection.lock().await, request).await };
-            tokio::time::timeout(limit, exchange).await?
+            tokio::time::timeout(timeout, exchange).await?
         })
     }
 }
 
 impl Reply {
-    /// The body; panics where it is no JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in this body: {}", self.body))
     }
 
     fn into_status(self) -> Box<Status> {
-        // Not every error comes with a Status: unknown paths are answered in plain text.
+        // Errors for unknown paths are plain text, not a Status.
         Box::new(
             serde_json::from_str(&self.body)
                 .unwrap_or_else(|_| Status::failure(self.body.trim_end(), "").with_code(self.status)),
@@ -233,7 +239,7 @@ impl Watch {
         Watch { events, reader }
     }
 
-    /// The next event; `None` when the server has ended the watch in the orderly way.
+    /// Returns the next event; `None` at the regular end of the watch.
     pub fn next(&self) -> Option<Value> {
         match self.events.recv_timeout(TIMEOUT) {
             Ok(event) => Some(event.unwrap_or_else(|error| panic!("the watch broke: {error}"))),
@@ -242,23 +248,23 @@ impl Watch {
         }
     }
 
-    /// The next event that is no bookmark.
+    /// Returns the next event that is not a bookmark.
     pub fn next_change(&self) -> Option<Value> {
         std::iter::from_fn(|| self.next()).find(|event| event["type"] != "BOOKMARK")
     }
 
-    /// Whether nothing happens for `duration`: no event, no end, no error.
+    /// Returns whether nothing happens for `duration`: no event, no end, no error.
     pub fn is_silent_for(&self, duration: Duration) -> bool {
         self.events.recv_timeout(duration).is_err_and(|error| error == RecvTimeoutError::Timeout)
     }
 
-    /// Waits until it is over, in whichever way: at its end, or because the connection broke.
+    /// Waits until it is over: at its regular end, or because the connection broke.
     pub fn wait_until_over(&self) {
         loop {
             match self.events.recv_timeout(TIMEOUT) {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => panic!("the watch should be over by now"),
+                Err(RecvTimeoutError::Timeout) => panic!("the watch is not over after {TIMEOUT:?}"),
             }
         }
     }
@@ -270,7 +276,7 @@ impl Drop for Watch {
     }
 }
 
-/// An open connection; the task that drives it ends with it.
+/// An open connection. The task that drives it ends with it.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,

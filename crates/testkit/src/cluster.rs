@@ -1,4 +1,4 @@
-//! A running API server, ours or the real one.
+//! A running API server: the testkit's own or a real one.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::api_server::ApiServer;
-use super::client::Client;
-use super::envtest::{self, Envtest};
-use super::kubeconfig::Kubeconfigs;
-use super::users::{self, ADMIN};
-use super::wait::eventually;
+use crate::api_server::ApiServer;
+use crate::client::Client;
+use crate::envtest::{self, Envtest};
+use crate::kubeconfig::Kubeconfigs;
+use crate::users::{self, ADMIN};
+use crate::wait::eventually;
 
-/// A running API server: ours, or the real one that `KUBEBUILDER_ASSETS` names.
+/// A running API server: the testkit's own, or the real one that `KUBEBUILDER_ASSETS` names.
 pub struct Cluster {
     server: Server,
     kubeconfigs: Kubeconfigs,
@@ -26,13 +26,13 @@ enum Server {
 }
 
 impl Cluster {
-    /// One for each test process, started at first use.
+    /// Returns the cluster that all tests of this process share. It is started at its first use.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(Cluster::start)
     }
 
-    /// One of its own, for tests that restart it or need to be alone with it.
+    /// Starts a cluster for one test: to restart it, or to have no other test's objects in it.
     pub fn start() -> Cluster {
         let server = match envtest::assets() {
             Some(assets) => Server::Envtest(Envtest::start(&assets)),
@@ -42,34 +42,34 @@ impl Cluster {
         Cluster { server, kubeconfigs }
     }
 
-    /// One of its own that is always ours, for tests that tell it how to behave.
+    /// Starts a cluster for one test that is always the testkit's own, for tests that change its behavior.
     pub fn start_in_process() -> Cluster {
         let server = ApiServer::start();
         let kubeconfigs = Kubeconfigs::new(server.address());
         Cluster { server: Server::InProcess(server), kubeconfigs }
     }
 
-    /// The server of [`Cluster::start_in_process`], which can be told how to behave.
+    /// Returns the server of a cluster from [`Cluster::start_in_process`].
     pub fn api_server(&self) -> &ApiServer {
         match &self.server {
             Server::InProcess(server) => server,
             Server::Envtest(_) => {
-                panic!("a real kube-apiserver cannot be told how to behave; see Cluster::start_in_process")
+                panic!("this is a real kube-apiserver; use Cluster::start_in_process")
             }
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// Whether this is the real kube-apiserver.
+    /// Returns whether this is a real kube-apiserver.
     pub fn is_real(&self) -> bool {
         matches!(self.server, Server::Envtest(_))
     }
 
-    /// Stops it and starts it again at the same address with its data kept; every connection breaks.
+    /// Stops it and starts it again at the same address with the same objects. Every connection breaks.
     pub fn restart(&self) {
         match &self.server {
             Server::InProcess(server) => server.restart(),
@@ -77,27 +77,27 @@ impl Cluster {
         }
     }
 
-    /// A kubeconfig for the administrator.
+    /// Returns a kubeconfig for the administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfigs.file_for(ADMIN)
     }
 
-    /// A kubeconfig for one of [`users::USERS`].
+    /// Returns a kubeconfig for one of [`users::USERS`].
     pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
         self.kubeconfigs.file_for(users::named(user))
     }
 
-    /// Requests as the administrator.
+    /// Returns a client with the rights of the administrator.
     pub fn admin(&self) -> Client {
         Client::new(self.address(), ADMIN)
     }
 
-    /// Requests as one of [`users::USERS`].
+    /// Returns a client with the rights of one of [`users::USERS`].
     pub fn client_for(&self, user: &str) -> Client {
         Client::new(self.address(), users::named(user))
     }
 
-    /// Makes a namespace that no other test knows of.
+    /// Creates a namespace that no other test uses.
     pub fn new_namespace(&self) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -105,9 +105,10 @@ impl Cluster {
         name
     }
 
-    /// Lets `user` do what `rules` (those of an RBAC Role) say in `namespace`, and nothing else there.
+    /// Gives `user` the rights in `rules`, the rules of an RBAC Role, and no others in `namespace`. No rules at all take
+    /// away every right.
     ///
-    /// Returns once that is in force; no rules at all takes every right away.
+    /// Returns when the server acts on it.
     pub fn grant(&self, namespace: &str, user: &str, rules: Value) {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
         let admin = self.admin();
@@ -133,7 +134,7 @@ impl Cluster {
     }
 }
 
-/// Waits until the rules of a Role in `namespace` are in force for a client.
+/// Waits until the server lets a client do what `rules` allow in `namespace`.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
     for access in accesses(namespace, rules) {
         eventually(&format!("it may {access}"), || may(client, &access));
@@ -149,7 +150,7 @@ impl Server {
     }
 }
 
-/// The single accesses that the rules of a Role add up to.
+/// Returns the single accesses that the rules of a Role allow.
 fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
     let mut accesses = Vec::new();

@@ -1,4 +1,4 @@
-//! The real `etcd` and `kube-apiserver`, run the way the Kubernetes project's own envtest runs them.
+//! The real `etcd` and `kube-apiserver`, run as the envtest of the Kubernetes project runs them.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 
-use super::child_process::ChildProcess;
-use super::client::Client;
-use super::port::Port;
-use super::users::{self, ADMIN};
-use super::{scratch, tls};
+use crate::child_process::ChildProcess;
+use crate::client::Client;
+use crate::port::Port;
+use crate::users::{self, ADMIN};
+use crate::{scratch, tls};
 
-/// How long the two may take to start, on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(180);
+/// How long the two programs may take to start on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Where the binaries are, if there are any: the folder that `KUBEBUILDER_ASSETS` names.
+/// Returns the folder that `KUBEBUILDER_ASSETS` names, with the two programs.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -28,7 +28,7 @@ pub fn assets() -> Option<PathBuf> {
 /// A running kube-apiserver with an etcd of its own. Both are killed when dropped.
 pub struct Envtest {
     assets: PathBuf,
-    /// Certificates, logs and data.
+    /// The folder for certificates, logs and data.
     folder: PathBuf,
     port: Port,
     etcd: Etcd,
@@ -36,7 +36,7 @@ pub struct Envtest {
 }
 
 struct Etcd {
-    /// For its clients and for its peers, of which it has none.
+    /// The ports for clients and for peers. It has no peers, but does not start without the port.
     ports: [Port; 2],
     process: ChildProcess,
 }
@@ -54,7 +54,7 @@ impl Envtest {
         envtest
     }
 
-    /// Where the API server listens.
+    /// The address that the API server listens at.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -74,7 +74,7 @@ impl Envtest {
         let second = Duration::from_secs(1);
         while client.send(Method::GET, "/readyz", None, second).map_or(0, |reply| reply.status) != 200 {
             let alive = self.etcd.process.is_alive() && self.apiserver.lock().expect("kube-apiserver").is_alive();
-            if !alive || start.elapsed() > START_LIMIT {
+            if !alive || start.elapsed() > START_TIMEOUT {
                 panic!(
                     "kube-apiserver is not ready\n{}\n{}",
                     last_lines(&self.folder.join("etcd.log")),
@@ -128,7 +128,7 @@ fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etc
         .arg(file("service-account-key-file", "service-account.pub"))
         .arg(file("service-account-signing-key-file", "service-account.key"))
         .arg("--service-cluster-ip-range=10.0.0.0/24")
-        // There is no controller that would make the account that every pod then needs.
+        // Every pod would need an account that only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")
         .arg("--allow-privileged=true");
     spawn(command, &folder.join("kube-apiserver.log"))

@@ -1,4 +1,4 @@
-//! kubeconfig files for the users of a server.
+//! Kubeconfig files for the users of a server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::ByteString;
 use serde_json::json;
 
-use super::users::User;
-use super::{scratch, tls};
+use crate::users::User;
+use crate::{scratch, tls};
 
-/// Writes kubeconfigs that lead to one server; a file for each user.
+/// The kubeconfigs for one server: a file for each user.
 pub struct Kubeconfigs {
     server: SocketAddr,
     folder: PathBuf,
 }
 
 impl Kubeconfigs {
-    /// For the server at that address.
+    /// Returns the kubeconfigs for the server at this address.
     pub fn new(server: SocketAddr) -> Kubeconfigs {
         let folder = scratch::folder("kubeconfigs");
         Kubeconfigs { server, folder }
     }
 
-    /// The file for that user.
+    /// Writes the file for a user and returns its path.
     pub fn file_for(&self, user: User) -> PathBuf {
         let file = self.folder.join(format!("{}.kubeconfig", user.name));
         write(&file, self.server, user);
@@ -31,9 +31,9 @@ impl Kubeconfigs {
     }
 }
 
-/// Writes a kubeconfig by which `user` talks to `server`, in the namespace `default`.
+/// Writes a kubeconfig for `user` and `server`, with the namespace `default`.
 pub fn write(file: &Path, server: SocketAddr, user: User) {
-    // JSON is YAML too. A ByteString is what Kubernetes writes as base64.
+    // JSON is YAML too. A ByteString is serialized as base64.
     let authority = ByteString(tls::authority().into_bytes());
     let config = json!({
         "apiVersion": "v1",
@@ -52,7 +52,7 @@ pub fn write(file: &Path, server: SocketAddr, user: User) {
         }],
         "current-context": "test",
     });
-    // Renamed into place: another thread may be handing out the same file right now.
+    // Renamed into place: another thread may be writing the same file, or reading it.
     let draft = tempfile::NamedTempFile::new_in(file.parent().expect("a file in a folder")).expect("a new kubeconfig");
     fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
     draft.persist(file).expect("a kubeconfig at its place");

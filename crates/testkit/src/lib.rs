@@ -1,11 +1,15 @@
-//! What the tests run against: a Kubernetes API server with a fault proxy in front of it.
+//! The parts that leaderrun's tests are built from.
 //!
-//! - [`Cluster`]: a running API server. Ours ([`api_server`]), or the real one ([`envtest`]) where
+//! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one where
 //!   `KUBEBUILDER_ASSETS` names a folder with `etcd` and `kube-apiserver`.
 //! - [`Client`]: blocking requests to it, and watches.
-//! - [`Proxy`]: stands between a client and the server and makes the network bad.
+//! - [`Proxy`]: a proxy in front of it that injects faults.
+//! - [`Candidate`]: a leaderrun for a [`TestLock`]; started, it is a [`Running`].
+//! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
+//! - [`client_go`]: candidates of other implementations.
+//! - [`harness`]: the `main` of a test binary, and `#[testkit::test]`.
 //!
-//! Everything here blocks: tests are plain functions, the servers live on threads of their own.
+//! Everything blocks: tests are plain functions, and the servers run on threads of their own.
 
 pub mod api_server;
 mod candidate;
@@ -14,7 +18,9 @@ pub mod client;
 pub mod client_go;
 mod cluster;
 mod envtest;
+mod fuzz;
 pub mod harness;
+pub mod hostile_input;
 pub mod http;
 pub mod kubeconfig;
 mod lock;
@@ -37,6 +43,7 @@ pub use self::{
     candidate::{Candidate, os_string},
     client::{Client, Watch},
     cluster::{Cluster, wait_until_allowed},
+    fuzz::fuzz,
     harness::leaderrun,
     lock::{CANDIDATE_VERBS, TestLock, rbac_rule},
     processes::{children, descendants, is_alive},

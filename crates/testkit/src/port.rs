@@ -1,14 +1,14 @@
-//! A TCP port of 127.0.0.1 that stays ours, whether or not anything listens on it.
+//! A TCP port of 127.0.0.1 that stays reserved for this process, whether or not anything listens on it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Keeps a port reserved by a socket that is bound to it and never listens.
+/// A port that is reserved by a socket that is bound to it and never listens.
 ///
-/// While nothing listens, connections are refused; nobody else can take the port in the meantime, and
-/// no client can be given it as its own end (on loopback it would then connect to itself).
+/// While nothing listens, connections are refused. No other process can take the port meanwhile, and no client can get
+/// it as its own port, in which case it would connect to itself.
 pub struct Port {
     reservation: TcpSocket,
 }
@@ -20,12 +20,12 @@ impl Port {
         Port { reservation }
     }
 
-    /// Where it is.
+    /// The address of the port.
     pub fn address(&self) -> SocketAddr {
         self.reservation.local_addr().expect("the address of a bound socket")
     }
 
-    /// Listens on it, until the listener is dropped. Needs to be called inside the runtime.
+    /// Listens on it until the listener is dropped. Must be called inside the runtime.
     pub fn listen(&self) -> io::Result<TcpListener> {
         shared_socket(self.address())?.listen(1024)
     }

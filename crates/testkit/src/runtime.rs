@@ -1,4 +1,4 @@
-//! The threads that the servers of this test process run on.
+//! The runtime of the servers of this test process.
 
 use std::future::Future;
 use std::sync::{LazyLock, mpsc};
@@ -15,7 +15,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("a runtime for the test servers")
 });
 
-/// Runs `future` on the servers' threads.
+/// Starts `future` on the servers' threads.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -23,7 +23,7 @@ where
     RUNTIME.spawn(future)
 }
 
-/// Calls `function` inside the runtime, where it can make sockets.
+/// Calls `function` inside the runtime, where it can create sockets.
 pub fn enter<T>(function: impl FnOnce() -> T) -> T {
     let _entered = RUNTIME.enter();
     function()
@@ -31,7 +31,7 @@ pub fn enter<T>(function: impl FnOnce() -> T) -> T {
 
 /// Runs `future` on the servers' threads and waits for its result.
 ///
-/// Unlike `Runtime::block_on` this also works where the caller is itself inside a runtime.
+/// Unlike `Runtime::block_on`, this also works inside another runtime.
 pub fn wait<F>(future: F) -> F::Output
 where
     F: Future<Output: Send> + Send + 'static,

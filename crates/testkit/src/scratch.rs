@@ -1,7 +1,7 @@
 //! A folder for the files of this test process, removed when the process ends.
 //!
-//! Statics are never dropped, and a cluster that all tests share is one; so the clean-up hangs on the
-//! end of the process. Only a process that is killed leaves its folder behind.
+//! Statics are never dropped, and the cluster that all tests share is one, so the clean-up runs at the end of the
+//! process. Only a process that is killed leaves its folder behind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// A new folder in it, empty; the name is for the reader of a directory listing.
+/// Creates an empty folder in it. The name only helps to recognize it in a listing.
 pub fn folder(name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(1);
     let folder = FOLDER.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
@@ -24,18 +24,18 @@ pub fn folder(name: &str) -> PathBuf {
     folder
 }
 
-type Action = Box<dyn FnOnce() + Send>;
+type ExitAction = Box<dyn FnOnce() + Send>;
 
-static AT_EXIT: Mutex<Vec<Action>> = Mutex::new(Vec::new());
+static AT_EXIT: Mutex<Vec<ExitAction>> = Mutex::new(Vec::new());
 
-/// Runs `action` when the process returns from `main` or calls `exit`; the last one registered comes first.
+/// Runs `action` when the process returns from `main` or calls `exit`. The action registered last runs first.
 pub fn at_exit(action: impl FnOnce() + Send + 'static) {
     static HOOK: LazyLock<u32> = LazyLock::new(|| {
         // SAFETY: the handler is a plain function that does not unwind into C.
         unsafe { libc::atexit(run_actions) };
         process::id()
     });
-    // A child that was forked from the test inherits the handler, and must not clean up for its parent.
+    // A forked child inherits the handler, and must not clean up for its parent.
     extern "C" fn run_actions() {
         if *HOOK != process::id() {
             return;

@@ -1,4 +1,4 @@
-//! A certificate authority for this test process, and what it certifies: servers on 127.0.0.1.
+//! A certificate authority for this test process, and the certificate of its servers on 127.0.0.1.
 
 use std::sync::{Arc, LazyLock};
 
@@ -35,23 +35,23 @@ static SERVER: LazyLock<ServerCertificate> = LazyLock::new(|| {
     ServerCertificate { certificate: certificate.pem(), key: key.serialize_pem() }
 });
 
-/// What a client must trust to talk to any server of this process, as PEM.
+/// Returns the certificate of the authority, which clients must trust, as PEM.
 pub fn authority() -> String {
     AUTHORITY.pem()
 }
 
-/// The certificate that every server of this process shows.
+/// Returns the certificate of all servers of this process.
 pub fn server_certificate() -> &'static ServerCertificate {
     &SERVER
 }
 
-/// A fresh private key and its public key, both as PEM.
+/// Generates a private key. Returns it and its public key, both as PEM.
 pub fn key_pair() -> (String, String) {
     let key = new_key();
     (key.serialize_pem(), key.public_key_pem())
 }
 
-/// TLS as our servers speak it: HTTP/1.1 inside, no client certificates.
+/// Returns the TLS settings of the servers: HTTP/1.1, no client certificates.
 pub fn server_config() -> Arc<ServerConfig> {
     let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("our own certificate");
     let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("our own key");
@@ -63,7 +63,7 @@ pub fn server_config() -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// TLS as a client of those servers speaks it.
+/// Returns the TLS settings of a client of these servers.
 pub fn client_config() -> Arc<ClientConfig> {
     static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
         let mut roots = RootCertStore::empty();

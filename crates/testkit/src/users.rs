@@ -1,4 +1,4 @@
-//! Who may knock at the API server: a fixed handful of users, each known by a bearer token.
+//! The users of the API server, each with a bearer token.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ pub struct User {
     pub groups: &'static [&'static str],
 }
 
-/// May do everything: `system:masters` is above RBAC.
+/// The administrator, who may do everything: RBAC does not apply to `system:masters`.
 pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &["system:masters"] };
 
-/// Everyone but the admin starts without any rights.
+/// All users. Only the administrator has any rights at first.
 pub const USERS: [User; 6] = [
     ADMIN,
     without_rights("candidate", "token-of-candidate"),
@@ -27,7 +27,7 @@ const fn without_rights(name: &'static str, token: &'static str) -> User {
     User { name, token, groups: &[] }
 }
 
-/// The user of that name; panics where there is none, as that is a slip in the test.
+/// Returns the user with that name. Panics where there is none: the test is wrong.
 pub fn named(name: &str) -> User {
     USERS
         .into_iter()
@@ -35,12 +35,12 @@ pub fn named(name: &str) -> User {
         .unwrap_or_else(|| panic!("no user {name:?}; there are {:?}", USERS.map(|user| user.name)))
 }
 
-/// The user whom a token belongs to.
+/// Returns the user with that token.
 pub fn by_token(token: &str) -> Option<User> {
     USERS.into_iter().find(|user| user.token == token)
 }
 
-/// The users in the format of kube-apiserver's `--token-auth-file`.
+/// Returns the users in the format of `--token-auth-file` of kube-apiserver.
 pub fn token_file() -> String {
     USERS.iter().fold(String::new(), |mut file, user| {
         let User { name, token, groups } = user;

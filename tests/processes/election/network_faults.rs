@@ -110,7 +110,7 @@ fn a_standby_whose_watch_died_silently() {
     let watch = proxy.wait_for_request(ReceivedRequest::is_watch, testkit::TIMEOUT);
     proxy.silence_existing();
     // It finds out when the lease should have run out, and watches again.
-    proxy.wait_for_request(|seen| seen.is_watch() && seen.when > watch.when, testkit::TIMEOUT);
+    proxy.wait_for_request(|seen| seen.is_watch() && seen.received_at > watch.received_at, testkit::TIMEOUT);
     assert!(!proxy.requests().iter().any(is_put), "a living holder is left alone");
     a.stop();
     witnesses.wait_for("b", 1);

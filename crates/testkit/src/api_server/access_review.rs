@@ -1,4 +1,4 @@
-//! SelfSubjectAccessReview: a user asks what that user may do.
+//! SelfSubjectAccessReview: answers whether the sender of a request may do something.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use super::resources::ACCESS_REVIEW;
 use super::status::{self, FieldError, Result};
 use super::store::Store;
 
-/// Answers the question in `body`.
+/// Fills in the status of the review in `body`.
 pub fn review(store: &Store, who: &Identity, body: Value) -> Result<Value> {
     let mut review = decode(&ACCESS_REVIEW, body, UnknownFields::Drop)?;
     let field = |attributes: &Value, name: &str| text(&attributes[name]).to_owned();

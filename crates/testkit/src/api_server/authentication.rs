@@ -1,4 +1,4 @@
-//! Who sends a request: its bearer token, and whom it impersonates.
+//! Finds out who sends a request, by its bearer token and its impersonation headers.
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
@@ -8,7 +8,7 @@ use super::request::{Access, Target};
 use super::status::{self, Result};
 use super::store::Store;
 
-/// The name and groups that RBAC judges.
+/// The name and groups that RBAC decides by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,
@@ -16,8 +16,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// With the groups that everyone has who is known.
-    fn logged_in(mut self) -> Identity {
+    /// Adds the groups that every authenticated user is in.
+    fn authenticated(mut self) -> Identity {
         if let Some((namespace, _)) = service_account(&self.name)
             && self.groups.is_empty()
         {
@@ -28,14 +28,14 @@ impl Identity {
     }
 }
 
-/// The sender of a request for `target` with these headers.
+/// Returns the sender of a request for `target` with these headers.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let Some(user) = token.and_then(|token| users::by_token(token.trim())) else {
         return Err(status::unauthorized());
     };
     let groups = user.groups.iter().copied().map(str::to_owned).collect();
-    let user = Identity { name: user.name.to_owned(), groups }.logged_in();
+    let user = Identity { name: user.name.to_owned(), groups }.authenticated();
     impersonate(store, user, headers, target)
 }
 
@@ -54,11 +54,12 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
     };
     let wanted = Identity { name, groups };
     may_impersonate(store, &user, &wanted, target)?;
-    Ok(wanted.logged_in())
+    Ok(wanted.authenticated())
 }
 
-/// There are two ways to be allowed: the narrow one, for requests like this one only, and the classic one.
-/// The narrow one is asked first, and its refusal is what the client gets to see.
+/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for this verb
+/// only, and the classic verb `impersonate`. Constrained impersonation is checked first; where neither rule allows it,
+/// the client gets the error of that one.
 fn may_impersonate(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);
     let mode = if account.is_some() { "serviceaccount" } else { "user-info" };

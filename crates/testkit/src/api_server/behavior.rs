@@ -1,9 +1,10 @@
-//! Switches by which a test lets the API server behave as a real one does while it starts, or send bookmarks sooner.
+//! Switches with which a test makes the API server behave as a real one does while it starts, or send bookmarks
+//! more often.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// How often a watch with bookmarks gets one, as with a real server.
+/// How often a real server sends bookmarks.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
 /// The switches of one API server.
@@ -20,9 +21,9 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
     Known,
-    /// Every request of a user who is no administrator is refused.
+    /// Every request is refused that does not come from an administrator.
     Unknown,
-    /// This many such requests are refused, and no more.
+    /// The next requests that do not come from an administrator are refused, this many of them.
     UnknownFor(usize),
 }
 
@@ -43,7 +44,7 @@ impl Behavior {
         self.state().roles = roles;
     }
 
-    /// Counts a request that depends on Roles. Returns whether the server knows them.
+    /// Counts a request that depends on Roles. Returns whether the server has read them.
     pub fn knows_roles(&self) -> bool {
         let mut state = self.state();
         match state.roles {

@@ -1,4 +1,4 @@
-//! What a cluster has from the start: namespaces, and rights that everyone has.
+//! The objects that every cluster starts with: namespaces, and the Roles of every user.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::objects::Objects;
 use super::resources;
 use super::store::Store;
 
-/// Fills an empty store.
+/// Creates them in an empty store.
 pub fn fill(store: &Store) {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         create(store, "", "namespaces", &json!({ "metadata": { "name": name } }));

@@ -1,4 +1,4 @@
-//! From the body of a request to an object of the right kind and types.
+//! Reads the body of a request as an object of its resource.
 
 use std::fmt::Display;
 
@@ -9,16 +9,16 @@ use super::metadata::text;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// What becomes of fields that a resource does not have.
+/// The treatment of fields that the resource does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownFields {
-    /// They are dropped without a word.
+    /// They are dropped silently.
     Drop,
     /// They are an error.
     Refuse,
 }
 
-/// Reads `body` as an object of that resource.
+/// Reads `body` as an object of `resource`.
 pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> Result<Value> {
     let Some(fields) = body.as_object_mut() else {
         let why = format!("the object provided is unrecognized (must be of type {})", resource.kind);
@@ -51,7 +51,7 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
     Ok(object)
 }
 
-/// The fields that were given and are not there once the object has been read as its type.
+/// Returns the fields of the body that are lost when it is read as its type.
 fn unknown_fields(place: &str, given: &Value, read: &Value) -> Vec<String> {
     match (given, read) {
         (Value::Object(given), Value::Object(read)) => {
@@ -84,7 +84,7 @@ fn complete_lease(lease: &mut Value) {
     }
 }
 
-/// Where objects of a resource hold times with microseconds.
+/// Returns the fields of a resource that hold times with microseconds.
 fn micro_times(resource: &Resource) -> &'static [&'static str] {
     match resource.name {
         "leases" => &["/spec/acquireTime", "/spec/renewTime"],
@@ -93,7 +93,7 @@ fn micro_times(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// Such a time must be written with exactly six digits of a second.
+/// Checks that a time is written with exactly six digits of a second.
 fn check_micro_time(time: &str) -> std::result::Result<(), String> {
     const DIGITS: usize = 6;
     let fraction = time.find('.').map(|point| &time[point + 1..]);

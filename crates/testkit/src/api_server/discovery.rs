@@ -1,4 +1,4 @@
-//! What clients read to find out what a server can do, and whether it is well.
+//! Discovery, OpenAPI, version and health: the paths that are not resources.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::handler::{Reply, json_reply, plain};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
-/// The version that this server says it is: the one that its answers were compared with.
+/// The version of Kubernetes that this server reports: the one that its answers were compared with.
 const VERSION: &str = "v1.36.2";
 
-/// Answers a path that is no resource, if there is something at it.
+/// Answers a path that is not a resource; `None` where nothing is served there.
 pub fn answer(path: &str) -> Option<Reply> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
@@ -90,7 +90,7 @@ fn resource_list(group: &str, version: &str) -> Value {
     })
 }
 
-/// Where the OpenAPI documents are, one for each group.
+/// Returns the index of the OpenAPI documents, one for each group.
 fn openapi_index() -> Value {
     let groups = groups().into_iter().map(|name| format!("apis/{name}/v1"));
     let paths = groups.chain(["api/v1".to_owned()]).map(|path| {
@@ -100,7 +100,7 @@ fn openapi_index() -> Value {
     json!({ "paths": Map::from_iter(paths) })
 }
 
-/// Just so much of OpenAPI that clients like `kubectl edit` leave the validation of fields to the server.
+/// Returns just enough of an OpenAPI document for clients like `kubectl edit` to leave validation to the server.
 fn openapi(group: &str) -> Value {
     let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
     let field_validation = json!({ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } });

@@ -1,4 +1,4 @@
-//! Events: served by two API groups with different field names, stored once as core/v1.
+//! Events. Two API groups serve them with different field names; they are stored once, as core/v1.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::names;
 use super::resources::{EVENTS_GROUP, Resource};
 use super::status::FieldError;
 
-/// The fields that differ: core/v1, events.k8s.io/v1.
+/// The fields with different names: in core/v1 and in events.k8s.io/v1.
 const NAMES: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -18,7 +18,7 @@ const NAMES: [(&str, &str); 7] = [
     ("source", "deprecatedSource"),
 ];
 
-/// An object as it came by the API of `resource`, in the form it is stored in.
+/// Converts an object from the API of `resource` to the form that is stored.
 pub fn to_stored(resource: &Resource, object: Value) -> Value {
     if resource.group != EVENTS_GROUP {
         return object;
@@ -26,7 +26,7 @@ pub fn to_stored(resource: &Resource, object: Value) -> Value {
     rename(object, "v1", |(core, events)| (events, core))
 }
 
-/// A stored object in the form that the API of `resource` serves.
+/// Converts a stored object to the API of `resource`.
 pub fn from_stored(resource: &Resource, object: Value) -> Value {
     if resource.group != EVENTS_GROUP {
         return object;
@@ -50,10 +50,10 @@ fn rename(
     object
 }
 
-/// What is wrong with an event in its stored form, which came by the API of `resource`.
+/// Returns the errors in an event in its stored form that came through the API of `resource`.
 ///
-/// The old API only wants events with an `eventTime` to be complete; the new one wants all of them to be so,
-/// and nothing but the series changed later.
+/// core/v1 requires complete events only if they have an `eventTime`. events.k8s.io/v1 always does, and then allows no
+/// change but of the series.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

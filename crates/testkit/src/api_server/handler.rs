@@ -1,4 +1,4 @@
-//! From a request to its reply: who asks, may they, and what is it they want.
+//! Answers requests: authenticates, authorizes, and passes on to objects, watches or discovery.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::status::{self, Result};
 use super::store::Store;
 use super::{access_review, discovery, rbac, watch};
 
-/// The body of a reply: all at once, or a watch.
+/// The body of a reply: a whole object, or the stream of a watch.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub type Reply = Response<Body>;
@@ -108,7 +108,7 @@ impl Call {
             }
             "create" if !everywhere && name.is_empty() => Ok(json_reply(201, &objects.create(self.json()?)?)),
             "update" if !everywhere && !name.is_empty() => {
-                // Asked before the store is locked: the answer is in the store.
+                // Before the store is locked: RBAC reads the store too.
                 let creation = self.target.with_verb(|_| "create".to_owned());
                 let may_create = rbac::authorize(&self.store, who, &creation);
                 let (object, created) = objects.update(name, self.json()?, may_create)?;
@@ -159,7 +159,7 @@ impl Call {
         Ok(json_reply(200, &list(objects.resource, revision, items)))
     }
 
-    /// Refuses to read at a version that is yet to come.
+    /// Refuses to read at a version that the store has not reached.
     fn check_version(&self, current: u64) -> Result<()> {
         let wanted = self.query.get("resourceVersion").and_then(|version| version.parse().ok());
         match wanted.filter(|wanted| *wanted > current) {
@@ -170,7 +170,7 @@ impl Call {
 
     fn patch(&self) -> Result<Patch> {
         match self.content_type() {
-            // The two merge the same way but for lists, of which the objects here have none that are patched.
+            // They differ in how they merge lists, and no test patches lists of these objects.
             "application/merge-patch+json" | "application/strategic-merge-patch+json" => Ok(Patch::Merge(self.json()?)),
             "application/json-patch+json" => match self.json()? {
                 Value::Array(operations) => Ok(Patch::Json(operations)),
@@ -204,7 +204,7 @@ impl Call {
 fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Value>) -> Value {
     let items = items.into_iter().map(|mut item| {
         if let Some(item) = item.as_object_mut() {
-            // Said once, by the list.
+            // The list itself has both.
             item.remove("kind");
             item.remove("apiVersion");
         }
@@ -218,18 +218,18 @@ fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Valu
     })
 }
 
-/// The namespace that a list or watch is limited to.
+/// Returns the namespace that a list or watch is limited to.
 fn scope(objects: &Objects) -> Option<String> {
     (!objects.namespace.is_empty()).then(|| objects.namespace.to_owned())
 }
 
-/// A reply with an object in it.
+/// Returns a reply with an object.
 pub fn json_reply(code: u16, object: &Value) -> Reply {
     let body = Full::new(Bytes::from(format!("{object}\n")));
     reply(code, "application/json", Body::new(body))
 }
 
-/// A reply in plain text, as paths that are not part of the API give it.
+/// Returns a reply in plain text, as for paths outside the API.
 pub fn plain(code: u16, text: &'static str) -> Reply {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     reply(code, "text/plain; charset=utf-8", Body::new(body))

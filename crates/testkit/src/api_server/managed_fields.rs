@@ -1,6 +1,6 @@
 //! `metadata.managedFields`: which client last set which field.
 //!
-//! Real servers keep this book for every object, so clients must be able to live with it.
+//! Real servers record this in every object, so clients must cope with it.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::metadata::text;
 use super::resources::Resource;
 
-/// Metadata that the server writes itself, which nobody manages.
+/// Metadata that the server writes itself and that no client manages.
 const SYSTEM: [&str; 8] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -20,10 +20,10 @@ const SYSTEM: [&str; 8] = [
     "uid",
 ];
 
-/// Maps with keys of the client's own, which are themselves a field, written as a dot.
+/// Maps whose keys the client chooses. The map itself is a field too, written as a dot.
 const MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
 
-/// Puts down `manager` for whatever is different in `object` from what was there before.
+/// Records `manager` for every field of `object` that differs from the object before.
 pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, manager: &str) {
     let mut entries =
         before.and_then(|before| before["metadata"]["managedFields"].as_array().cloned()).unwrap_or_default();
@@ -32,7 +32,7 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
     if old != new || before.is_none() {
         let changed = changed(&old, &new);
         for entry in &mut entries {
-            // A field that is gone or has another value now is no longer theirs.
+            // Other managers lose the fields that were removed or changed.
             let theirs = fields_mut(entry);
             retain(theirs, &changed, &new);
         }
@@ -67,7 +67,7 @@ fn fields_mut(entry: &mut Value) -> &mut Fields {
     entry["fieldsV1"].as_object_mut().expect("an object, as just made sure")
 }
 
-/// The fields of an object that clients set.
+/// Returns the fields of an object that clients set.
 fn fields_of(object: &Value) -> Fields {
     let mut fields = object.as_object().cloned().unwrap_or_default();
     fields.remove("apiVersion");
@@ -79,7 +79,7 @@ fn fields_of(object: &Value) -> Fields {
     fields
 }
 
-/// The set of fields that `new` has and `old` has not, or has otherwise; lists count as one value.
+/// Returns the set of fields that `new` has and `old` lacks or has with another value. A list counts as one value.
 fn changed(old: &Fields, new: &Fields) -> Fields {
     let mut set = Fields::new();
     for (name, value) in new {
@@ -103,7 +103,7 @@ fn changed(old: &Fields, new: &Fields) -> Fields {
     set
 }
 
-/// Drops from a set of fields those that are in `changed`, and those that `object` does not have any more.
+/// Removes from a set of fields those in `changed`, and those that `object` no longer has.
 fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
     set.retain(|key, inner| {
         if key == "." {

@@ -1,4 +1,4 @@
-//! The metadata that the server itself writes, and how it must agree with the request.
+//! Metadata: what the server writes into it, and how it must agree with the request.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// The text of a field, empty where it has none.
+/// Returns the text of a field; empty where it is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -25,13 +25,13 @@ pub fn is_being_deleted(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// Marks an object that cannot go before its finalizers are taken off.
+/// Marks an object as being deleted: its finalizers keep it for now.
 pub fn mark_deleted(object: &mut Value) {
     object["metadata"]["deletionTimestamp"] = now().into();
     object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
 }
 
-/// Puts the object into the namespace of the request, and refuses one that says it is in another.
+/// Sets the namespace of an object to the one of the request. Refuses an object that names another.
 pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
@@ -50,7 +50,7 @@ pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an object that bears another name than the path.
+/// Refuses an object whose name is not the one in the path.
 pub fn check_name(object: &Value, wanted: &str) -> Result<()> {
     match text(&object["metadata"]["name"]) {
         name if name == wanted => Ok(()),
@@ -63,7 +63,7 @@ pub fn check_name(object: &Value, wanted: &str) -> Result<()> {
     }
 }
 
-/// Finds a name for an object that has only the beginning of one.
+/// Generates a name for an object with `generateName`.
 pub fn generate_name(object: &mut Value) {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let metadata = &mut object["metadata"];
@@ -78,7 +78,7 @@ pub fn generate_name(object: &mut Value) {
     metadata["name"] = name.into();
 }
 
-/// Gives a new object what makes it this object and no other.
+/// Sets the metadata of a new object: uid, creation time, API version and kind.
 pub fn begin(resource: &Resource, object: &mut Value) {
     let name = name(object);
     let metadata = &mut object["metadata"];
@@ -98,7 +98,7 @@ pub fn begin(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Keeps what an update cannot change, or does not say.
+/// Copies the metadata from the object before that an update cannot change or has left out.
 pub fn carry_over(before: &Value, object: &mut Value) {
     if text(&object["metadata"]["uid"]).is_empty() {
         object["metadata"]["uid"] = before["metadata"]["uid"].clone();
@@ -113,7 +113,7 @@ pub fn carry_over(before: &Value, object: &mut Value) {
     }
 }
 
-/// Refuses to write when the object is another than the one of that uid; no uid means any.
+/// Refuses a write whose uid is not the one of the object. No uid matches every object.
 pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, before: Option<&Value>) -> Result<()> {
     let actual = before.map_or("", |before| text(&before["metadata"]["uid"]));
     if uid.is_empty() || uid == actual {
@@ -134,7 +134,7 @@ pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, be
     ))
 }
 
-/// Refuses to delete an object that is not what the `preconditions` of `DeleteOptions` describe.
+/// Refuses a deletion whose `preconditions` (of `DeleteOptions`) the object does not fulfil.
 pub fn check_preconditions(resource: &Resource, name: &str, preconditions: &Value, before: &Value) -> Result<()> {
     for (field, what, hint) in
         [("uid", "UID", "deleted and then recreated"), ("resourceVersion", "ResourceVersion", "modified")]
@@ -161,7 +161,7 @@ fn remove(metadata: &mut Value, field: &str) {
     }
 }
 
-/// The time now as objects bear it: whole seconds, UTC.
+/// Returns the present time as metadata has it: whole seconds, UTC.
 fn now() -> String {
     format!("{:.0}", Timestamp::now())
 }

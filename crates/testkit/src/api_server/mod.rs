@@ -1,10 +1,10 @@
-//! An API server: HTTP over TLS, a store with one revision counter, RBAC, watches.
+//! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, watches.
 //!
-//! It has the resources that leader election touches, and answers as a real kube-apiserver answers:
-//! `tests/api_server.rs` holds both to the same assertions.
+//! It has the resources that leader election uses, and answers like a real kube-apiserver: `tests/api_server/` runs the
+//! same assertions against both.
 //!
-//! A request passes `handler`, which asks `authentication` and `rbac`, and ends at `objects` or `watch`;
-//! both work on the `store`. `resources` is the table of what there is.
+//! A request goes through `handler`, which calls `authentication` and `rbac`, to `objects` or `watch`. Both use the
+//! `store`. `resources` is the table of all resources.
 
 mod access_review;
 mod authentication;
@@ -74,12 +74,12 @@ impl ApiServer {
         server
     }
 
-    /// Where it listens.
+    /// The address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// Stops listening and breaks every connection. The data stay.
+    /// Stops listening and closes every connection. The objects stay.
     pub fn stop(&self) {
         let listening = self.listening.lock().expect("the listener").take();
         if let Some(Listening { stop, task }) = listening {
@@ -88,8 +88,8 @@ impl ApiServer {
         }
     }
 
-    /// Stops and starts again at the same address with the same data. Watches from before are too old then,
-    /// as with a real server, whose memory of changes begins at its start.
+    /// Stops and starts again at the same address with the same objects. As with a real server, whose watch cache
+    /// begins at its start, older versions are then too old to start a watch from.
     pub fn restart(&self) {
         self.stop();
         self.forget_changes();
@@ -112,13 +112,13 @@ impl ApiServer {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Refuses every request of a user who is no administrator with a plain 403, as a real server does for up to
-    /// a second at its start, until [`ApiServer::read_roles`].
+    /// Answers every request with a plain 403 until [`ApiServer::read_roles`], except those of administrators. A real
+    /// server does so for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);
     }
 
-    /// Refuses the next requests like [`ApiServer::forget_roles`], this many of them.
+    /// Answers the next requests like [`ApiServer::forget_roles`], this many of them.
     pub fn forget_roles_for(&self, requests: usize) {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }
@@ -164,7 +164,7 @@ async fn serve(listener: TcpListener, store: Arc<Store>, behavior: Arc<Behavior>
 
 async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<Store>, behavior: Arc<Behavior>) {
     let _ = stream.set_nodelay(true);
-    // A client that breaks off, be it in the handshake, is nothing to report.
+    // Clients break off at any time; that is not worth a message.
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };

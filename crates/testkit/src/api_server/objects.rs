@@ -1,4 +1,4 @@
-//! Create, read, update, patch and delete, with all the conditions under which each is refused.
+//! Create, read, update, patch and delete, and the conditions under which each is refused.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ pub struct Objects<'a> {
     pub resource: &'static Resource,
     /// Empty for objects of the whole cluster.
     pub namespace: &'a str,
-    /// Who is written down as the manager of changed fields.
+    /// The manager that is recorded for changed fields.
     pub manager: &'a str,
     pub unknown_fields: UnknownFields,
-    /// Everything is checked, nothing written.
+    /// Whether everything is checked and nothing written.
     pub dry_run: bool,
 }
 
@@ -54,15 +54,15 @@ impl Objects<'_> {
         })
     }
 
-    /// Puts an object to its name. Where there is none, and the resource allows to create it so, `may_create`
-    /// decides.
+    /// Replaces the object with that name. Where there is none, and the resource allows it, creates it if
+    /// `may_create` is no error.
     ///
     /// Returns the object, and whether it is new.
     pub fn update(&self, name: &str, body: Value, may_create: Result<()>) -> Result<(Value, bool)> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
         metadata::check_name(&object, name)?;
-        // Looked at before the store is locked. A namespace that goes meanwhile is a race that real servers have too.
+        // Before the store is locked. A namespace that is deleted meanwhile is a race that real servers have too.
         let namespace = self.check_namespace_is_open();
         let mut created = false;
         let stored = self.write(name, |before| {
@@ -102,9 +102,9 @@ impl Objects<'_> {
         })
     }
 
-    /// Deletes an object, where `options` (`DeleteOptions`) may set preconditions.
+    /// Deletes an object, if it fulfils the preconditions in `options` (`DeleteOptions`).
     ///
-    /// Returns what was there, and whether it is gone: finalizers keep an object until they are taken off.
+    /// Returns its last state, and whether it is gone: finalizers keep an object until they are removed.
     pub fn delete(&self, name: &str, options: &Value) -> Result<(Value, bool)> {
         let is_namespace = self.resource.name == "namespaces";
         if is_namespace && matches!(name, "default" | "kube-system" | "kube-public") {
@@ -134,7 +134,7 @@ impl Objects<'_> {
         Ok((object, gone))
     }
 
-    /// A stored object as the API of this resource shows it.
+    /// Converts a stored object to the API of this resource.
     pub fn served(&self, object: &Value) -> Value {
         events::from_stored(self.resource, object.clone())
     }
@@ -159,7 +159,7 @@ impl Objects<'_> {
         Ok(self.served(not_written.as_ref().unwrap_or(&stored)))
     }
 
-    /// An object that was not there before, as it is stored.
+    /// Returns a new object in its stored form.
     fn new_object(&self, name: &str, mut object: Value) -> Result<Value> {
         metadata::begin(self.resource, &mut object);
         managed_fields::update(self.resource, None, &mut object, self.manager);
@@ -168,7 +168,7 @@ impl Objects<'_> {
         Ok(object)
     }
 
-    /// What becomes of the object `before` when `object` is to take its place.
+    /// Decides what to write where `object` is to replace `before`.
     fn replacement(&self, name: &str, before: &Value, mut object: Value) -> Result<Write> {
         match metadata::text(&object["metadata"]["resourceVersion"]) {
             "" | "0" if self.resource.unconditional_update => {}
@@ -201,7 +201,7 @@ impl Objects<'_> {
         Ok(())
     }
 
-    /// New objects need a namespace that is there and is to stay.
+    /// Refuses new objects in a namespace that does not exist or is being deleted.
     fn check_namespace_is_open(&self) -> Result<()> {
         if !self.resource.namespaced {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// Merges `patch` into `target`: objects by their fields, `null` removes, anything else replaces.
+/// Merges `patch` into `target`: objects field by field; `null` removes, anything else replaces.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -23,7 +23,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Applies a list of operations; `None` where one of them does not fit, be it a failed `test`.
+/// Applies a list of operations. Returns `None` if one of them fails, a `test` included.
 pub fn apply(mut target: Value, operations: &[Value]) -> Option<Value> {
     for operation in operations {
         let path = operation["path"].as_str()?;

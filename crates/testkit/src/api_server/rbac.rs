@@ -1,4 +1,4 @@
-//! Who may do what: Roles and ClusterRoles, and the bindings that give them to users and groups.
+//! Authorization by Roles and ClusterRoles, and by the bindings that grant them to users and groups.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::request::{Access, Target};
 use super::status::{self, Result};
 use super::store::{Key, Store};
 
-/// Lets a request pass or says 403 in the words of the real server.
+/// Checks whether a request is allowed.
 pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
     match reason_to_allow(store, who, target) {
         Some(_) => Ok(()),
@@ -19,7 +19,7 @@ pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
     }
 }
 
-/// The 403 for a request that no Role allows.
+/// Returns the 403 for a request that no Role allows, in the words of the real server.
 pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
     let user = &who.name;
     match target {
@@ -39,12 +39,12 @@ pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
     }
 }
 
-/// Whether somebody may do everything, whatever Roles there are.
+/// Returns whether a user may do everything, whatever the Roles say.
 pub fn is_administrator(who: &Identity) -> bool {
     who.groups.iter().any(|group| group == "system:masters")
 }
 
-/// Why a request is allowed, if it is.
+/// Returns why a request is allowed; `None` if it is not.
 pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option<String> {
     if is_administrator(who) {
         return Some(String::new());
@@ -65,7 +65,7 @@ pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option
     })
 }
 
-/// The subject of a binding that is this identity, in words.
+/// Describes the subject of a binding that is this identity, if there is one.
 fn subject_of(binding: &Value, who: &Identity) -> Option<String> {
     let subjects = binding["subjects"].as_array()?;
     subjects.iter().find_map(|subject| {

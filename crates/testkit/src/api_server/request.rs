@@ -1,8 +1,8 @@
-//! What a request asks for: verb, resource and object, read from method, path and query.
+//! Reads from method, path and query what a request asks for: verb, resource and object.
 
 use hyper::Method;
 
-/// The parameters behind the `?`.
+/// The parameters after the `?`.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 
@@ -19,7 +19,7 @@ impl Query {
         )
     }
 
-    /// The first value of that name; an empty one counts as none.
+    /// Returns the first value with that name, if it is not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(key, _)| key == name)?.1.as_str();
         (!value.is_empty()).then_some(value)
@@ -30,18 +30,18 @@ impl Query {
     }
 }
 
-/// What is asked for, in the terms that RBAC judges by.
+/// The thing that a request asks for, in the terms of RBAC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Resource(Access),
-    /// A path that is no resource: discovery, health, version.
+    /// A path that is not a resource: discovery, health, version.
     Path {
         verb: String,
         path: String,
     },
 }
 
-/// A verb on a resource. Whatever does not apply is empty.
+/// A verb on a resource. Parts that do not apply are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     pub verb: String,
@@ -82,7 +82,7 @@ impl Target {
         };
         access.verb = access.verb_for(method, query).to_owned();
         if matches!(access.verb.as_str(), "list" | "watch") {
-            // A list or watch of one object by its name is judged like access to that object.
+            // RBAC treats the list or watch of one object by its name like access to that object.
             access.name = query.get("fieldSelector").and_then(required_name).unwrap_or_default();
         }
         Target::Resource(access)
@@ -90,7 +90,7 @@ impl Target {
 }
 
 impl Target {
-    /// The same with another verb.
+    /// Returns the same target with another verb.
     pub fn with_verb(&self, change: impl FnOnce(&str) -> String) -> Target {
         let mut target = self.clone();
         match &mut target {
@@ -101,7 +101,7 @@ impl Target {
 }
 
 impl Access {
-    /// The resource as Roles name it: `pods`, or `pods/status` for a subresource.
+    /// Returns the resource as Roles name it: `pods`, or `pods/status` for a subresource.
     pub fn full_resource(&self) -> String {
         match self.subresource.as_str() {
             "" => self.resource.clone(),

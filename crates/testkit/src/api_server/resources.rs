@@ -1,4 +1,4 @@
-//! The resources that this server has, and how each is stored: one table.
+//! The table of the resources that this server has.
 
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,31 +12,31 @@ use serde_json::Value;
 
 use super::status::qualified;
 
-/// One kind of object at one group and version.
+/// One kind of object in one group and version.
 pub struct Resource {
     pub group: &'static str,
     pub version: &'static str,
-    /// The plural that stands in paths and Roles.
+    /// The plural, as in paths and Roles.
     pub name: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
     pub kind: &'static str,
     pub namespaced: bool,
-    /// Whether a PUT to a name that is not there creates the object.
+    /// Whether a PUT to a name that does not exist creates the object.
     pub create_on_update: bool,
-    /// Whether a PUT without a resourceVersion overwrites whatever is there.
+    /// Whether a PUT without a resourceVersion replaces any version.
     pub unconditional_update: bool,
-    /// Reads the object as its type and writes it again: unknown fields are gone, wrong types are an error.
+    /// Reads the object as its type and writes it again, which drops unknown fields and fails on wrong types.
     pub decode: fn(Value) -> serde_json::Result<Value>,
 }
 
 impl Resource {
-    /// `leases.coordination.k8s.io`, or just `pods` in the core group
+    /// Returns `leases.coordination.k8s.io`, or just `pods` in the core group.
     pub fn qualified(&self) -> String {
         qualified(self.group, self.name)
     }
 
-    /// `coordination.k8s.io/v1`, or just `v1` in the core group
+    /// Returns `coordination.k8s.io/v1`, or just `v1` in the core group.
     pub fn api_version(&self) -> String {
         match self.group {
             "" => self.version.to_owned(),
@@ -45,12 +45,12 @@ impl Resource {
     }
 }
 
-/// The resource at a path, if there is one.
+/// Returns the resource with that group, version and plural.
 pub fn find(group: &str, version: &str, name: &str) -> Option<&'static Resource> {
     RESOURCES.iter().find(|resource| resource.group == group && resource.version == version && resource.name == name)
 }
 
-/// Whether there is anything in that group and version.
+/// Returns whether there are resources in that group and version.
 pub fn has_group(group: &str, version: &str) -> bool {
     RESOURCES.iter().any(|resource| resource.group == group && resource.version == version)
 }
@@ -93,7 +93,7 @@ pub static RESOURCES: [Resource; 12] = [
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// Not stored anywhere: a question that is answered at once.
+/// A question that is answered at once and never stored.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,
@@ -104,7 +104,7 @@ pub static ACCESS_REVIEW: Resource = Resource {
     )
 };
 
-/// What most resources are like, with the group that most have.
+/// Returns a resource with the properties that most have, in the core group.
 const fn core_v1<T: DeserializeOwned + Serialize>(
     name: &'static str,
     singular: &'static str,

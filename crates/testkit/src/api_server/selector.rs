@@ -1,4 +1,4 @@
-//! `fieldSelector` and `labelSelector`: which objects a list or watch is about.
+//! `fieldSelector` and `labelSelector`: which objects a list or watch contains.
 
 use serde_json::Value;
 
@@ -6,13 +6,13 @@ use super::request::Query;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// What an object must fulfil to be listed.
+/// The conditions that an object must fulfil to be listed.
 #[derive(Clone, Debug, Default)]
 pub struct Selector(Vec<Requirement>);
 
 #[derive(Clone, Debug)]
 struct Requirement {
-    /// Where the value is in the object.
+    /// The path of the value in the object.
     path: Vec<String>,
     condition: Condition,
 }
@@ -74,7 +74,7 @@ fn is_supported(resource: &Resource, field: &str) -> bool {
     }
 }
 
-/// Splits at commas, but not at those inside `in (a, b)`.
+/// Splits at commas, except those inside `in (a, b)`.
 fn split(selector: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
     let terms = selector.split(move |c| {

@@ -1,4 +1,4 @@
-//! The errors of the API server, worded as the real one words them.
+//! The errors of the API server, in the words of the real one.
 
 use std::fmt::Display;
 
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::resources::Resource;
 
-/// Boxed, because a `Status` is large and almost never there.
+/// A result with a boxed `Status`, which is large and rare.
 pub type Result<T> = std::result::Result<T, Box<Status>>;
 
-/// The JSON by which a `Status` travels.
+/// Returns a `Status` as JSON.
 pub fn to_json(status: &Status) -> Value {
     let mut json = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {} });
     if let (Some(json), Ok(Value::Object(fields))) = (json.as_object_mut(), serde_json::to_value(status)) {
@@ -20,7 +20,7 @@ pub fn to_json(status: &Status) -> Value {
     json
 }
 
-/// What a deletion answers
+/// The answer to a deletion.
 pub fn deleted(resource: &Resource, object: &Value) -> Box<Status> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let mut status = on(Box::new(Status::success()), resource, &text("name"));
@@ -30,17 +30,17 @@ pub fn deleted(resource: &Resource, object: &Value) -> Box<Status> {
     status
 }
 
-/// 400
+/// 400, for a request that cannot be read.
 pub fn bad_request(message: impl Display) -> Box<Status> {
     failure(400, reason::BAD_REQUEST, message)
 }
 
-/// 401
+/// 401, for a request without a valid token.
 pub fn unauthorized() -> Box<Status> {
     failure(401, reason::UNAUTHORIZED, "Unauthorized")
 }
 
-/// 403: `why` says who may not do what.
+/// 403; `why` names the user and what is not allowed.
 pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(group, resource);
     let message = match (qualified.as_str(), name) {
@@ -51,74 +51,74 @@ pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> 
     about(failure(403, reason::FORBIDDEN, message), group, resource, name)
 }
 
-/// 404 for an object
+/// 404, for an object that does not exist.
 pub fn not_found(resource: &Resource, name: &str) -> Box<Status> {
     let message = format!("{} {name:?} not found", resource.qualified());
     on(failure(404, reason::NOT_FOUND, message), resource, name)
 }
 
-/// 409 for an object that should not be there
+/// 409, for an object that exists already.
 pub fn already_exists(resource: &Resource, name: &str) -> Box<Status> {
     let message = format!("{} {name:?} already exists", resource.qualified());
     on(failure(409, reason::ALREADY_EXISTS, message), resource, name)
 }
 
-/// 409 for an object that is not what the request took it for
+/// 409, for an object that is not the version or uid that the request expects.
 pub fn conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
     let qualified = resource.qualified();
     let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
     on(failure(409, reason::CONFLICT, message), resource, name)
 }
 
-/// 409 for a deletion, which names the kind and not the resource
+/// 409, for a deletion: it names the kind where other conflicts name the resource.
 pub fn delete_conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(resource.group, resource.kind);
     let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
     about(failure(409, reason::CONFLICT, message), resource.group, resource.kind, name)
 }
 
-/// 500 without a reason, as errors come through that nobody gave a better one
+/// 500 with reason Unknown, for errors that the real server gives no other reason.
 pub fn internal(message: impl Display) -> Box<Status> {
     failure(500, reason::UNKNOWN, message)
 }
 
-/// 410
+/// 410, for a version that has left the watch cache.
 pub fn expired(message: impl Display) -> Box<Status> {
     failure(410, reason::EXPIRED, message)
 }
 
-/// 415
+/// 415, for a content type that is not supported.
 pub fn unsupported_media_type() -> Box<Status> {
     nameless(415, reason::UNSUPPORTED_MEDIA_TYPE, "415: Unsupported Media Type")
 }
 
-/// 404 for a resource that its group does not have
+/// 404, for a resource that its group does not have.
 pub fn no_such_resource() -> Box<Status> {
     nameless(404, reason::NOT_FOUND, "the server could not find the requested resource")
 }
 
-/// 405
+/// 405, for a method that the path does not support.
 pub fn method_not_allowed() -> Box<Status> {
     let message = "the server does not allow this method on the requested resource";
     nameless(405, reason::METHOD_NOT_ALLOWED, message)
 }
 
-/// 422 for a JSON patch that does not apply
+/// 422, for a JSON patch that does not apply.
 pub fn unprocessable() -> Box<Status> {
     nameless(422, reason::INVALID, "the server rejected our request due to an error in our request")
 }
 
-/// 422 for query parameters that do not go together
+/// 422, for query parameters that contradict each other.
 pub fn invalid_list_options(error: FieldError) -> Box<Status> {
     invalid_of("meta.k8s.io", "ListOptions", "", &[error])
 }
 
-/// 500 for a resourceVersion that is no number
+/// 500, for a resourceVersion that is not a number.
 pub fn not_a_version(text: &str) -> Box<Status> {
     internal(format_args!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
 }
 
-/// 504: asked for a version that is not there yet
+/// 504, for a read at a version that the store has not reached.
 pub fn too_large_version(wanted: u64, current: u64) -> Box<Status> {
     let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
     let mut status = failure(504, reason::TIMEOUT, message);
@@ -134,7 +134,7 @@ pub fn too_large_version(wanted: u64, current: u64) -> Box<Status> {
     status
 }
 
-/// One thing wrong with a field of an object.
+/// An error in a field of an object.
 #[derive(Clone, Debug)]
 pub struct FieldError {
     cause: &'static str,
@@ -143,7 +143,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A value that is there and is wrong.
+    /// A value that is not valid.
     pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Display) -> Self {
         FieldError {
             cause: "FieldValueInvalid",
@@ -152,35 +152,35 @@ impl FieldError {
         }
     }
 
-    /// A value that was another before, and may not change.
+    /// A value that may not change.
     pub fn immutable(field: impl Into<String>, value: impl Into<Value>) -> Self {
         FieldError::invalid(field, value, "field is immutable")
     }
 
-    /// A value that is not there.
+    /// A value that is missing.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueRequired", field: field.into(), message: with_detail("Required value", detail) }
     }
 
-    /// A value that would be right elsewhere.
+    /// A value that is not allowed here.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueForbidden", field: field.into(), message: with_detail("Forbidden", detail) }
     }
 
-    /// A value that is longer than allowed.
+    /// A value that is too long.
     pub fn too_long(field: impl Into<String>, detail: impl Display) -> Self {
         FieldError { cause: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }
     }
 }
 
-/// 422: names the kind where the object itself is wrong.
+/// 422, for an object that is not valid.
 pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<Status> {
-    // By whichever API an event came, the server thinks of it as one of the core group.
+    // Errors of events name the core group, whichever API they came through.
     let group = if resource.name == "events" { "" } else { resource.group };
     invalid_of(group, resource.kind, name, errors)
 }
 
-/// 422 as the storage says it, which knows only the resource and puts it where the kind belongs.
+/// 422, for an update without a version. It comes from the storage, which puts the resource where the kind belongs.
 pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
     let missing = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
     invalid_of(resource.group, resource.name, name, &[missing])
@@ -211,7 +211,7 @@ fn failure(code: u16, reason: &str, message: impl Display) -> Box<Status> {
     Box::new(Status::failure(&message.to_string(), reason).with_code(code))
 }
 
-/// An error about the request, not about an object.
+/// Returns an error that is not about an object.
 fn nameless(code: u16, reason: &str, message: &str) -> Box<Status> {
     let mut status = failure(code, reason, message);
     status.details = Some(no_details());
@@ -239,7 +239,7 @@ fn no_details() -> StatusDetails {
     }
 }
 
-/// `leases.coordination.k8s.io`, or just `pods` in the core group
+/// Returns `leases.coordination.k8s.io`, or just `pods` in the core group.
 pub fn qualified(group: &str, name: &str) -> String {
     match group {
         "" => name.to_owned(),

@@ -1,4 +1,4 @@
-//! The objects, their one revision counter, and the recent changes that watches read.
+//! The objects, the revision counter that they share, and the recent changes for watches.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -10,18 +10,17 @@ use tokio::sync::watch;
 
 use super::status::{self, Result};
 
-/// Close below a power of ten: whoever compares versions as text is caught within the first few writes.
+/// The revision of an empty store. Just below a power of ten: comparing versions as text fails after a few writes.
 const FIRST_REVISION: u64 = 9_970;
 
-/// How many changes of one collection are kept for watches that run, which read them when they get to it.
+/// How many changes of a collection are kept for running watches, which may lag behind.
 const HISTORY: usize = 10_000;
 
-/// From how many newer changes of its collection on a version is too old to start a watch from.
-///
-/// A real server begins with 100 and grows while its changes are younger than 75 seconds.
+/// How many changes of a collection the watch cache holds, from which a watch can start. A real server starts with
+/// 100, and with more while all of them are younger than 75 seconds.
 const WATCH_CACHE: usize = 1_000;
 
-/// Where an object is. Two API groups that serve the same objects share a collection.
+/// The key of an object. API groups that serve the same objects share a collection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub collection: &'static str,
@@ -30,27 +29,27 @@ pub struct Key {
     pub name: String,
 }
 
-/// What is to happen to an object.
+/// The write that an update decides on.
 pub enum Write {
     Put(Value),
-    /// It goes, and this is the last that is seen of it.
+    /// Removes the object. This is its last state, for watches.
     Delete(Value),
-    /// Nothing is written, and no watch hears of it.
+    /// Writes nothing, so that watches have no event.
     Keep,
 }
 
-/// One write, as watches see it.
+/// One write, for watches.
 #[derive(Clone)]
 pub struct Change {
     pub revision: u64,
     pub key: Key,
     pub before: Option<Arc<Value>>,
-    /// The object after the write; for a deletion the last state, with the version of the deletion.
+    /// The object after the write. For a deletion its last state, with the version of the deletion.
     pub object: Arc<Value>,
     pub deleted: bool,
 }
 
-/// All that a cluster remembers.
+/// The state of a cluster.
 pub struct Store {
     state: Mutex<State>,
     revision: watch::Sender<u64>,
@@ -61,7 +60,7 @@ struct State {
     objects: BTreeMap<Key, Arc<Value>>,
     histories: BTreeMap<&'static str, History>,
     watch_cache: usize,
-    /// Watches of any collection can start from this revision on, or from a later one.
+    /// The oldest revision that a watch of any collection can start from.
     forgotten: u64,
 }
 
@@ -69,7 +68,7 @@ struct State {
 #[derive(Default)]
 struct History {
     changes: VecDeque<Change>,
-    /// The changes up to this revision are no longer in it.
+    /// The last revision that has been dropped from it.
     dropped: u64,
 }
 
@@ -91,7 +90,7 @@ impl Store {
         self.state().objects.get(key).cloned()
     }
 
-    /// The objects of a collection, in one namespace or in all, and the revision they were read at.
+    /// Returns the objects of a collection, in one namespace or in all, and the revision they were read at.
     pub fn list(&self, collection: &'static str, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let state = self.state();
         let first = Key { collection, namespace: namespace.unwrap_or_default().to_owned(), name: String::new() };
@@ -106,7 +105,7 @@ impl Store {
         (objects, state.revision)
     }
 
-    /// Lets `decide` look at the object and say what becomes of it, with nothing in between.
+    /// Reads an object and writes what `decide` makes of it, atomically.
     ///
     /// Returns the object as it is afterwards, or as it last was.
     pub fn update(&self, key: &Key, decide: impl FnOnce(Option<&Value>) -> Result<Write>) -> Result<Arc<Value>> {
@@ -121,7 +120,7 @@ impl Store {
         Ok(object)
     }
 
-    /// Deletes everything that is in a namespace.
+    /// Deletes all objects in a namespace.
     pub fn empty_namespace(&self, namespace: &str) {
         let mut state = self.state();
         let inside = state.objects.iter().filter(|(key, _)| key.namespace == namespace);
@@ -146,7 +145,7 @@ impl Store {
         Ok(())
     }
 
-    /// The changes of a collection after `revision`, and the revision up to which they are complete.
+    /// Returns the changes of a collection after `revision`, and the revision up to which they are complete.
     pub fn changes_after(&self, collection: &'static str, revision: u64) -> Result<(Vec<Change>, u64)> {
         let state = self.state();
         let Some(history) = state.histories.get(collection) else {
@@ -159,7 +158,7 @@ impl Store {
         Ok((history.changes.range(start..).cloned().collect(), state.revision))
     }
 
-    /// Tells of new revisions.
+    /// Returns a receiver that is notified of new revisions.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
     }
@@ -182,7 +181,7 @@ impl Store {
 }
 
 impl State {
-    /// One write: the next revision, which the object bears and watches hear of.
+    /// Writes an object at the next revision and records the change.
     fn write(&mut self, key: &Key, mut object: Value, deleted: bool) -> Arc<Value> {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = self.revision.to_string().into();
@@ -200,8 +199,8 @@ impl State {
         object
     }
 
-    /// The oldest version that a watch of this collection can start from: the one before the oldest change in
-    /// the watch cache, which holds changes of this collection only.
+    /// Returns the oldest version that a watch of this collection can start from: the one just before the oldest
+    /// change in the collection's watch cache.
     fn oldest_watchable(&self, collection: &'static str) -> u64 {
         let changes = self.histories.get(collection).map(|history| &history.changes);
         let left_the_cache = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache)).unwrap_or(0);

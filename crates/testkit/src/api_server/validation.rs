@@ -1,4 +1,4 @@
-//! What an object must be like to be stored.
+//! The rules that an object must fulfil to be stored.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ use super::status::FieldError;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// What is wrong with an object, in its stored form, that is to be created or to take the place of `before`.
+/// Returns the errors in an object, in its stored form, that is to be created or to replace `before`.
 pub fn errors(resource: &Resource, before: Option<&Value>, object: &Value) -> Vec<FieldError> {
     let mut errors = metadata_errors(resource, &object["metadata"]);
     if let Some(before) = before
@@ -79,7 +79,7 @@ fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (prefix, name) = (text(&metadata["generateName"]), text(&metadata["name"]));
     if !prefix.is_empty() {
-        // The prefix may end in a dash, as what is generated comes after it.
+        // The prefix may end in a dash: the generated part follows.
         let wrong = rule(&format!("{}a", prefix.trim_end_matches('-')));
         errors.extend(wrong.iter().map(|why| FieldError::invalid("metadata.generateName", prefix, why)));
     }

@@ -1,4 +1,4 @@
-//! Watches: a stream of changes, from a revision on or from the present state.
+//! Watches: streams of changes, from a revision on or from the present state on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use super::selector::Selector;
 use super::status::{self, FieldError, Result};
 use super::store::{Change, Store};
 
-/// The last bookmark comes this long before the end.
+/// How long before the end the last bookmark comes.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
-/// How long a watch runs that names no end.
+/// How long a watch runs without `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// What a watch is about.
+/// The objects that a watch is for.
 pub struct Scope {
     pub resource: &'static Resource,
-    /// All namespaces where there is none.
+    /// `None` for all namespaces.
     pub namespace: Option<String>,
     pub selector: Selector,
 }
 
-/// Starts a watch; the body ends when its time is up.
+/// Starts a watch, and returns a body that ends when the watch times out.
 ///
 /// A client that asks for bookmarks gets one every `bookmark_period`.
 pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Duration) -> Result<Body> {
@@ -70,7 +70,7 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Du
         end,
         failed: false,
     };
-    // A client that says neither yes nor no gets the present state, unless it names a version to go on from.
+    // By default a watch begins with the present state, unless it names a version to continue from.
     if initial_events.unwrap_or(from == 0) {
         watch.send_present_state();
     } else if from > 0
@@ -90,7 +90,7 @@ struct Watch {
     store: Arc<Store>,
     scope: Scope,
     revisions: Receiver<u64>,
-    /// The revision up to which the client has been told.
+    /// The revision up to which the client has got all events.
     seen: u64,
     ready: VecDeque<Value>,
     bookmarks: bool,
@@ -101,7 +101,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next event for the client; `None` at the end.
+    /// Returns the next event for the client; `None` at the end.
     async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -152,20 +152,21 @@ impl Watch {
             Ok((changes, revision)) => {
                 let events = changes.iter().filter_map(|change| self.event_of(change));
                 self.ready = events.collect();
-                // A watch from a version that is yet to come stays silent until then.
+                // A watch from a future version is silent until that version.
                 self.seen = self.seen.max(revision);
             }
             Err(expired) => self.fail(&expired),
         }
     }
 
-    /// Ends the watch with an event that says why: the status line has been sent long before.
+    /// Ends the watch with an error event. The status line has already been sent.
     fn fail(&mut self, status: &Status) {
         self.ready.push_back(json!({ "type": "ERROR", "object": status::to_json(status) }));
         self.failed = true;
     }
 
-    /// A change as this watch sees it: an object can also come into view, or leave it.
+    /// Returns the event that a change is for this watch. An object that begins to match the selector is added, one
+    /// that ceases to match is deleted.
     fn event_of(&self, change: &Change) -> Option<Value> {
         let Scope { resource, namespace, selector } = &self.scope;
         if change.key.collection != resource.name
@@ -193,7 +194,7 @@ impl Watch {
         json!({ "type": kind, "object": object })
     }
 
-    /// An empty object that bears the version up to which the client has been told.
+    /// Returns a bookmark: an object with nothing but the version up to which the client has got all events.
     fn bookmark(&self, annotations: Value) -> Value {
         let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
         let object = decode(self.scope.resource, json!({ "metadata": metadata }), UnknownFields::Drop);
@@ -201,7 +202,7 @@ impl Watch {
     }
 }
 
-/// When the next bookmark is due: after a period, but at least once shortly before the end.
+/// Returns when the next bookmark is due: after a period, but at least once shortly before the end.
 fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
     let now = Instant::now();
     let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;

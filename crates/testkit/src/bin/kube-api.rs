@@ -1,7 +1,7 @@
-//! An API server to try leaderrun against, where there is no cluster: `cargo run --bin kube-api`.
+//! An API server for trying leaderrun without a cluster: `cargo run --bin kube-api`.
 //!
-//! It is the one that the tests use. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no
-//! containers, and forgets everything when it stops.
+//! The tests use the same one. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no containers, and keeps its
+//! objects in memory only.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // Blocked before there are other threads, so that the signals wait for this one.
+    // Before there are other threads, so that these signals are blocked in all of them.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
 
@@ -41,14 +41,16 @@ fn main() -> anyhow::Result<()> {
     println!();
     println!("    export KUBECONFIG={}", folder.join(format!("{}.kubeconfig", ADMIN.name)).display());
     println!();
-    println!("Then, say:");
+    println!("Then, for example:");
     println!();
     println!("    leaderrun --lock default/example -- sleep 60");
     println!("    kubectl get lease example --watch -o yaml");
     println!();
     let others: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
-    println!("That is the administrator. Beside it are kubeconfigs for users who have no rights until a Role");
-    println!("gives them some: {}.", others.join(", "));
+    println!(
+        "The kubeconfig is the administrator's. In the same folder are kubeconfigs for users without any rights, to"
+    );
+    println!("try Roles with: {}.", others.join(", "));
 
     signals.wait()?;
     for (_, file) in &files {

@@ -1,4 +1,4 @@
-//! What is wrong with the network right now.
+//! The present faults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,26 +8,26 @@ use tokio::sync::watch;
 use super::matching::{Match, ReceivedRequest};
 use super::wire::Traffic;
 
-/// All that is wrong; by default nothing is.
+/// All present faults. By default there is none.
 #[derive(Default)]
 pub struct Faults {
-    /// What becomes of the bytes of new connections.
+    /// Which bytes of new connections are lost.
     pub traffic: Traffic,
     pub request_delay: Duration,
     pub reply_delay: Duration,
     rules: Vec<(Match, Fault)>,
 }
 
-/// What is done to single requests.
+/// A fault of single requests.
 #[derive(Clone)]
 pub enum Fault {
-    /// It reaches the server, and its reply does not come back.
+    /// The request reaches the server and its reply is lost.
     LoseReply,
     /// The proxy answers in place of the server.
     Answer { status: u16, retry_after: Option<u32> },
-    /// It waits before it goes to the server.
+    /// The request waits before it is sent to the server.
     HoldRequest(Gate),
-    /// Its reply waits before it goes to the client.
+    /// The reply waits before it is sent to the client.
     HoldReply(Gate),
 }
 
@@ -36,13 +36,13 @@ impl Faults {
         self.rules.push((matching, fault));
     }
 
-    /// The fault that hits this request: that of the first rule for it.
-    pub fn hit(&mut self, request: &ReceivedRequest) -> Option<Fault> {
+    /// Returns the fault for a request: that of the first rule that matches.
+    pub fn fault_for(&mut self, request: &ReceivedRequest) -> Option<Fault> {
         let rule = self.rules.iter_mut().find_map(|(matching, fault)| matching.take(request).then_some(fault));
         rule.cloned()
     }
 
-    /// Lets everything go that is held.
+    /// Releases everything that is held.
     pub fn open_gates(&self) {
         for (_, fault) in &self.rules {
             if let Fault::HoldRequest(gate) | Fault::HoldReply(gate) = fault {
@@ -52,7 +52,7 @@ impl Faults {
     }
 }
 
-/// Where requests or replies wait until they are let through.
+/// A gate that requests or replies wait at until it is opened.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<GateState>>);
 
@@ -71,13 +71,13 @@ impl Gate {
         self.0.send_modify(|state| state.open = true);
     }
 
-    /// Waits, as a request, until the gate is open.
+    /// Waits until the gate is open. Counts the one that waits.
     pub async fn pass(&self) {
         self.0.send_modify(|state| state.arrived += 1);
         self.until(|state| state.open).await;
     }
 
-    /// Waits until so many are at the gate, or have been.
+    /// Waits until this many wait at the gate, or have waited.
     pub async fn arrivals(&self, count: usize) {
         self.until(|state| state.arrived >= count).await;
     }

@@ -1,4 +1,4 @@
-//! One connection through the proxy: requests in, requests out, and the faults on the way.
+//! One connection through the proxy: forwards its requests and replies, with the faults.
 
 use std::future::pending;
 use std::io;
@@ -22,11 +22,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, oneshot};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::super::{runtime, tls, users};
 use super::Shared;
 use super::faults::{Fault, Gate};
 use super::matching::ReceivedRequest;
 use super::wire::{Wire, Wired};
+use crate::{runtime, tls, users};
 
 /// Serves a client's connection until one of the two ends closes it.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
@@ -34,7 +34,7 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let stream = Wired::new(stream, Arc::clone(&wire));
     tokio::select! {
-        // That an end breaks off, or is not there, is what this proxy is for.
+        // Broken connections are no errors here: the proxy is there to break them.
         _ = relay(shared, stream, number, Arc::clone(&wire)) => {}
         () = wire.closed() => {}
     }
@@ -43,16 +43,16 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
 async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire>) -> io::Result<()> {
     let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
     let (sender, upstream) = connect(shared.upstream).await?;
-    // HTTP/1.1 has one request under way at a time, so this is never contended.
+    // HTTP/1.1 has one request under way at a time: nothing ever waits for this mutex.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |request| {
-        let passage = Passage {
+        let forwarding = Forwarding {
             shared: Arc::clone(&shared),
             wire: Arc::clone(&wire),
             sender: Arc::clone(&sender),
-            seen: seen(&request, number),
+            received: received(&request, number),
         };
-        passage.forward(request)
+        forwarding.forward(request)
     });
     let mut downstream = pin!(server::Builder::new().serve_connection(TokioIo::new(stream), service));
     let mut upstream = pin!(upstream);
@@ -60,7 +60,7 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
         ended = downstream.as_mut() => return ended.map_err(io::Error::other),
         _ = upstream.as_mut() => {}
     }
-    // The server has closed its side: what is under way is passed on, then this side closes too.
+    // The server has closed its side. Pass on the request under way, then close this side too.
     downstream.as_mut().graceful_shutdown();
     downstream.await.map_err(io::Error::other)
 }
@@ -79,52 +79,53 @@ where
     client::handshake(stream).await.map_err(io::Error::other)
 }
 
-fn seen(request: &Request<Incoming>, connection: usize) -> ReceivedRequest {
+fn received(request: &Request<Incoming>, connection: usize) -> ReceivedRequest {
     let token = request.headers().get(AUTHORIZATION);
     let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     ReceivedRequest {
         method: request.method().clone(),
         path: request.uri().to_string(),
-        when: Instant::now(),
+        received_at: Instant::now(),
         user: token.and_then(users::by_token).map(|user| user.name),
         connection,
     }
 }
 
-/// A request on its way.
-struct Passage {
+/// A request that is being forwarded.
+struct Forwarding {
     shared: Arc<Shared>,
     wire: Arc<Wire>,
     sender: Arc<Mutex<client::SendRequest<Incoming>>>,
-    seen: ReceivedRequest,
+    received: ReceivedRequest,
 }
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-impl Passage {
+impl Forwarding {
     async fn forward(self, request: Request<Incoming>) -> hyper::Result<Response<Body>> {
-        let (fault, delay) = self.shared.arrive(&self.seen);
+        let (fault, delay) = self.shared.arrive(&self.received);
         if let Some(Fault::Answer { status, retry_after }) = fault {
             return Ok(answer(status, retry_after));
         }
-        take_time(delay).await;
+        sleep(delay).await;
         let reply = match &fault {
             Some(Fault::HoldRequest(gate)) => self.hold(request, gate.clone()).await?,
-            // The network went bad while it was on its way.
-            _ if self.wire.requests_vanish() => return pending().await,
+            // The fault began after the request had been received.
+            _ if self.wire.requests_lost() => return pending().await,
             _ => self.sender.lock().await.send_request(request).await?,
         };
-        self.shared.note(reply.status());
+        self.shared.count_conflict(reply.status());
         match fault {
             Some(Fault::LoseReply) => return pending().await,
             Some(Fault::HoldReply(gate)) => gate.pass().await,
             _ => {}
         }
-        take_time(self.shared.reply_delay()).await;
+        sleep(self.shared.reply_delay()).await;
         Ok(reply.map(BodyExt::boxed))
     }
 
-    /// What has been sent arrives, though its sender may have given it up and closed the connection by then.
+    /// Holds a request until the gate opens, and then sends it on a connection of its own: the client may have given it
+    /// up and closed its connection by then.
     async fn hold(&self, request: Request<Incoming>, gate: Gate) -> hyper::Result<Response<Incoming>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -133,13 +134,13 @@ impl Passage {
         let (reply, arrived) = oneshot::channel();
         runtime::spawn(async move {
             gate.pass().await;
-            if !wire.requests_vanish()
+            if !wire.requests_lost()
                 && let Ok((mut sender, connection)) = connect(shared.upstream).await
             {
                 runtime::spawn(connection);
                 let answer = sender.send_request(request).await;
                 if let Err(Ok(unheard)) = reply.send(answer) {
-                    shared.note(unheard.status());
+                    shared.count_conflict(unheard.status());
                 }
             }
         });
@@ -150,14 +151,14 @@ impl Passage {
     }
 }
 
-/// Sleeping for no time would still wait for the next tick of the timer.
-async fn take_time(duration: Duration) {
+/// Sleeps. tokio's sleep takes a tick of its timer even for a duration of zero; this one does not.
+async fn sleep(duration: Duration) {
     if !duration.is_zero() {
         tokio::time::sleep(duration).await;
     }
 }
 
-/// An error in the place of the server's reply, with a `Status` as the server would write it.
+/// Returns an error in place of the server's reply, with the `Status` that the server would send.
 fn answer(status: u16, retry_after: Option<u32>) -> Response<Body> {
     let (reason, message) = match status {
         429 => ("TooManyRequests", "Too many requests, please try again later."),

@@ -1,19 +1,19 @@
-//! The requests that pass the proxy, and which of them a fault is for.
+//! The requests that a proxy receives, and which of them a fault applies to.
 
 use std::time::Instant;
 
 use hyper::Method;
 
-/// A request as it came to the proxy.
+/// A request as the proxy received it.
 #[derive(Clone, Debug)]
 pub struct ReceivedRequest {
     pub method: Method,
     /// The path and the query.
     pub path: String,
-    pub when: Instant,
-    /// Whose token it bore.
+    pub received_at: Instant,
+    /// The user whose token it had.
     pub user: Option<&'static str>,
-    /// The number of the connection it came by; the first is 0.
+    /// The number of the connection that it came on. The first is 0.
     pub connection: usize,
 }
 
@@ -23,7 +23,7 @@ impl ReceivedRequest {
     }
 }
 
-/// Which requests a fault is for: all of some sort, or the next few of them.
+/// The requests that a fault applies to: all of some kind, or the next few of them.
 #[derive(Clone, Debug, Default)]
 pub struct Match {
     method: Option<Method>,
@@ -34,50 +34,50 @@ pub struct Match {
 }
 
 impl Match {
-    /// Every request.
+    /// Matches every request.
     pub fn any() -> Match {
         Match::default()
     }
 
-    /// Requests of that method.
+    /// Matches requests with this method.
     pub fn method(method: Method) -> Match {
         Match { method: Some(method), ..Match::any() }
     }
 
-    /// Updates and creations by name.
+    /// Matches updates, and creations by name.
     pub fn put() -> Match {
         Match::method(Method::PUT)
     }
 
-    /// Reads, but no watches.
+    /// Matches reads that are not watches.
     pub fn get() -> Match {
         Match { watch: Some(false), ..Match::method(Method::GET) }
     }
 
-    /// Watches.
+    /// Matches watches.
     pub fn watch() -> Match {
         Match { watch: Some(true), ..Match::any() }
     }
 
-    /// Of these only the ones whose path or query has this in it.
+    /// Matches only requests with this in their path or query.
     pub fn on(self, path: &str) -> Match {
         let path = path.to_owned();
         Match { path, ..self }
     }
 
-    /// Of these only the ones of that user.
+    /// Matches only requests of this user.
     pub fn of(self, user: &str) -> Match {
         let user = Some(user.to_owned());
         Match { user, ..self }
     }
 
-    /// Of these only the next `count`.
+    /// Matches only the next `count` of these requests.
     pub fn next(self, count: usize) -> Match {
         let left = Some(count);
         Match { left, ..self }
     }
 
-    /// Whether the request is of that sort, however many are left.
+    /// Returns whether the request is of this kind, however many of them are still to be matched.
     pub fn covers(&self, request: &ReceivedRequest) -> bool {
         (self.method.as_ref()).is_none_or(|method| *method == request.method)
             && self.watch.is_none_or(|watch| watch == request.is_watch())
@@ -85,7 +85,7 @@ impl Match {
             && (self.user.as_deref()).is_none_or(|user| request.user == Some(user))
     }
 
-    /// Whether the request is one of these; counts it if so.
+    /// Returns whether the request matches, and counts it if so.
     pub fn take(&mut self, request: &ReceivedRequest) -> bool {
         if !self.covers(request) {
             return false;

@@ -1,7 +1,7 @@
-//! A proxy between a client and the API server that makes the network bad.
+//! A proxy between clients and an API server that injects faults.
 //!
-//! Faults of two sorts: those of the connection lose bytes below TLS ([`wire`]), those of single requests
-//! pick them by a [`Match`] ([`faults`]). All can be switched while traffic flows.
+//! There are faults of connections, which lose bytes below TLS ([`wire`]), and faults of requests, which a [`Match`]
+//! selects ([`faults`]). All of them can be switched while requests are under way.
 
 mod faults;
 mod forward;
@@ -21,13 +21,13 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::faults::{Fault, Faults, Gate};
 use self::wire::{Traffic, Wire};
-use super::client::Client;
-use super::cluster::Cluster;
-use super::kubeconfig::Kubeconfigs;
-use super::port::Port;
-use super::runtime;
-use super::users::{self, ADMIN};
-use super::wait::TIMEOUT;
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::kubeconfig::Kubeconfigs;
+use crate::port::Port;
+use crate::runtime;
+use crate::users::{self, ADMIN};
+use crate::wait::TIMEOUT;
 
 pub use self::matching::{Match, ReceivedRequest};
 
@@ -45,7 +45,7 @@ struct Listening {
 }
 
 impl Proxy {
-    /// Starts a proxy through which everything passes as it is.
+    /// Starts a proxy without faults.
     pub fn start(cluster: &Cluster) -> Proxy {
         let port = Port::reserve();
         let proxy = Proxy {
@@ -58,28 +58,28 @@ impl Proxy {
         proxy
     }
 
-    /// Where it listens.
+    /// The address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// A kubeconfig by which the administrator goes through this proxy.
+    /// Returns a kubeconfig for the administrator that leads through this proxy.
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfigs.file_for(ADMIN)
     }
 
-    /// A kubeconfig by which that user goes through this proxy.
+    /// Returns a kubeconfig for a user that leads through this proxy.
     pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
         self.kubeconfigs.file_for(users::named(user))
     }
 
-    /// Requests as that user, through this proxy.
+    /// Returns a client that sends requests as this user through this proxy.
     pub fn client_for(&self, user: &str) -> Client {
         Client::new(self.address(), users::named(user))
     }
 
-    /// No faults from here on. New connections work; those that have lost bytes stay silent, and open until
-    /// the client closes them.
+    /// Ends all faults. New connections work; those that have lost bytes stay silent, and open until the client closes
+    /// them.
     pub fn heal(&self) {
         let mut faults = self.shared.faults();
         faults.open_gates();
@@ -88,118 +88,118 @@ impl Proxy {
         self.listen();
     }
 
-    /// Bytes vanish both ways, nothing is closed. New connections are accepted and never answered.
+    /// Loses all bytes in both directions. Nothing is closed; new connections are accepted and never answered.
     pub fn partition(&self) {
         self.lose(Traffic::SILENT);
     }
 
-    /// Bytes to the server vanish; what the server says still arrives.
+    /// Loses all bytes to the server. Bytes from the server still arrive.
     pub fn partition_requests(&self) {
-        self.lose(Traffic { requests_vanish: true, replies_vanish: false });
+        self.lose(Traffic { requests_lost: true, replies_lost: false });
     }
 
-    /// Bytes from the server vanish; requests still arrive there, on connections that were open before.
+    /// Loses all bytes from the server. Requests on connections that are open already still arrive there.
     pub fn partition_replies(&self) {
-        self.lose(Traffic { requests_vanish: false, replies_vanish: true });
+        self.lose(Traffic { requests_lost: false, replies_lost: true });
     }
 
-    /// The present connections go silent for good, new ones work.
+    /// Loses all bytes of the present connections for good. New ones work.
     pub fn silence_existing(&self) {
         self.shared.each_wire(|wire| wire.worsen(Traffic::SILENT));
     }
 
-    /// The present connections are closed, new ones work.
+    /// Closes the present connections. New ones work.
     pub fn break_existing(&self) {
         self.shared.each_wire(Wire::close);
     }
 
-    /// The present connections are closed, and new ones refused.
+    /// Closes the present connections and refuses new ones.
     pub fn refuse(&self) {
         let listening = self.listening.lock().expect("the listener").take();
         if let Some(Listening { stop, task }) = listening {
             let _ = stop.send(());
             let _ = runtime::wait(task);
         }
-        // Silent connections outlive the task that served them.
+        // Connections that lost bytes stay open when the task ends that served them.
         self.break_existing();
     }
 
-    /// Every request takes so much longer to the server.
+    /// Delays every request on its way to the server.
     pub fn delay(&self, by: Duration) {
         self.shared.faults().request_delay = by;
     }
 
-    /// Every reply takes so much longer to the client.
+    /// Delays every reply on its way to the client.
     pub fn delay_replies(&self, by: Duration) {
         self.shared.faults().reply_delay = by;
     }
 
-    /// The requests reach the server, and their replies never come back; the connection stays open, silent.
+    /// Lets the requests reach the server and loses their replies. The connection stays open, silent.
     pub fn lose_replies(&self, matching: Match) {
         self.shared.faults().add(matching, Fault::LoseReply);
     }
 
-    /// The proxy answers with an error in place of the server, which never hears of the requests.
+    /// Answers the requests with an error. The server never receives them.
     pub fn answer(&self, matching: Match, status: u16, retry_after: Option<u32>) {
         let fault = Fault::Answer { status, retry_after };
         self.shared.faults().add(matching, fault);
     }
 
-    /// The requests stop in front of the server until they are released, and then arrive even if whoever sent
-    /// them has given them up.
-    pub fn hold_requests(&self, matching: Match) -> Held {
+    /// Holds the requests in front of the server until they are released. They then arrive even if their sender has
+    /// given them up.
+    pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
 
-    /// The requests reach the server, and their replies stop in front of the client until they are released.
-    pub fn hold_replies(&self, matching: Match) -> Held {
+    /// Lets the requests reach the server and holds their replies in front of the client until they are released.
+    pub fn hold_replies(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldReply)
     }
 
-    /// All requests so far that came to the proxy; those that vanished on the way did not.
+    /// Returns all requests that the proxy has received. Lost ones are not among them.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.requests.lock().expect("the requests").clone()
     }
 
-    /// How many requests the server has refused because of a conflict.
+    /// Returns how many requests the server has refused because of a conflict.
     pub fn conflicts(&self) -> usize {
         self.shared.conflicts.load(Ordering::Relaxed)
     }
 
-    /// When the connections so far were opened, in their order.
+    /// Returns when each connection was opened, in their order.
     pub fn connections(&self) -> Vec<Instant> {
         let connections = self.shared.connections.lock().expect("the connections");
-        connections.iter().map(|connection| connection.since).collect()
+        connections.iter().map(|connection| connection.opened_at).collect()
     }
 
-    /// Waits for a request that fulfils `predicate`, which is also asked about all earlier ones:
-    /// compare `when` to leave those out.
-    pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, limit: Duration) -> ReceivedRequest {
-        let mut looked_at = 0;
+    /// Waits for a request that fulfils `predicate`, and returns it. Earlier requests count too: compare `received_at`
+    /// to leave them out.
+    pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, timeout: Duration) -> ReceivedRequest {
+        let mut checked = 0;
         let mut found = None;
         let requests = self.shared.requests.lock().expect("the requests");
         let (requests, _) = self
             .shared
-            .request_came
-            .wait_timeout_while(requests, limit, |requests| {
-                found = requests[looked_at..].iter().find(|seen| predicate(seen)).cloned();
-                looked_at = requests.len();
+            .request_arrived
+            .wait_timeout_while(requests, timeout, |requests| {
+                found = requests[checked..].iter().find(|request| predicate(request)).cloned();
+                checked = requests.len();
                 found.is_none()
             })
             .expect("the requests");
-        found.unwrap_or_else(|| panic!("no such request in {limit:?}; there were {requests:#?}"))
+        found.unwrap_or_else(|| panic!("no such request in {timeout:?}; there were {requests:#?}"))
     }
 
     fn lose(&self, traffic: Traffic) {
-        // New connections first: none may slip through in between.
+        // New connections first, so that none is missed in between.
         self.shared.faults().traffic = traffic;
         self.shared.each_wire(|wire| wire.worsen(traffic));
     }
 
-    fn hold(&self, matching: Match, fault: fn(Gate) -> Fault) -> Held {
+    fn hold(&self, matching: Match, fault: fn(Gate) -> Fault) -> Hold {
         let gate = Gate::new();
         self.shared.faults().add(matching, fault(gate.clone()));
-        Held(gate)
+        Hold(gate)
     }
 
     fn listen(&self) {
@@ -219,46 +219,46 @@ impl Drop for Proxy {
     }
 }
 
-/// Requests that a proxy holds back, or their replies. They go on when this is dropped.
-pub struct Held(Gate);
+/// Requests, or replies, that a proxy holds. They continue when this is dropped.
+pub struct Hold(Gate);
 
-impl Held {
-    /// Waits until something is held.
+impl Hold {
+    /// Waits until one is held.
     pub fn wait_until_held(&self) {
         self.wait_for(1);
     }
 
-    /// Waits until so much is held, or has been.
+    /// Waits until this many are held, or have been.
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
         let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.arrivals(count)).await });
         arrived.unwrap_or_else(|_| panic!("nothing to hold came in {TIMEOUT:?}"));
     }
 
-    /// Lets go what is held, and what would be.
+    /// Releases what is held, and holds nothing more.
     pub fn release(self) {
         drop(self);
     }
 }
 
-impl Drop for Held {
+impl Drop for Hold {
     fn drop(&mut self) {
         self.0.open();
     }
 }
 
-/// What the connections of a proxy share.
+/// The state that the connections of a proxy share.
 struct Shared {
     upstream: SocketAddr,
     faults: Mutex<Faults>,
     connections: Mutex<Vec<Connection>>,
     requests: Mutex<Vec<ReceivedRequest>>,
-    request_came: Condvar,
+    request_arrived: Condvar,
     conflicts: AtomicUsize,
 }
 
 struct Connection {
-    since: Instant,
+    opened_at: Instant,
     wire: Weak<Wire>,
 }
 
@@ -269,30 +269,30 @@ impl Shared {
             faults: Mutex::default(),
             connections: Mutex::default(),
             requests: Mutex::default(),
-            request_came: Condvar::new(),
+            request_arrived: Condvar::new(),
             conflicts: AtomicUsize::new(0),
         }
     }
 
-    /// Enters a connection into the books: its number, and the wire that it is to go by.
+    /// Records a connection. Returns its number and its wire.
     fn new_connection(&self) -> (usize, Arc<Wire>) {
         let faults = self.faults();
         let wire = Wire::new(faults.traffic);
         let mut connections = self.connections.lock().expect("the connections");
-        connections.push(Connection { since: Instant::now(), wire: Arc::downgrade(&wire) });
+        connections.push(Connection { opened_at: Instant::now(), wire: Arc::downgrade(&wire) });
         (connections.len() - 1, wire)
     }
 
-    /// Enters a request into the books, and says what is to become of it.
+    /// Records a request. Returns its fault and its delay.
     fn arrive(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
         let mut faults = self.faults();
-        let fate = (faults.hit(request), faults.request_delay);
+        let outcome = (faults.fault_for(request), faults.request_delay);
         self.requests.lock().expect("the requests").push(request.clone());
-        self.request_came.notify_all();
-        fate
+        self.request_arrived.notify_all();
+        outcome
     }
 
-    fn note(&self, reply: StatusCode) {
+    fn count_conflict(&self, reply: StatusCode) {
         if reply == StatusCode::CONFLICT {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! A client's connection whose bytes can be made to vanish, below TLS, as a bad network would.
+//! A client's connection whose bytes can be lost below TLS, as in a bad network.
 
 use std::io;
 use std::pin::Pin;
@@ -9,20 +9,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::super::runtime;
+use crate::runtime;
 
-/// What becomes of the bytes of a connection.
+/// Which bytes of a connection are lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    pub requests_vanish: bool,
-    pub replies_vanish: bool,
+    pub requests_lost: bool,
+    pub replies_lost: bool,
 }
 
 impl Traffic {
-    pub const SILENT: Traffic = Traffic { requests_vanish: true, replies_vanish: true };
+    pub const SILENT: Traffic = Traffic { requests_lost: true, replies_lost: true };
 }
 
-/// The switch of one connection. Once bytes have vanished there is no way back: the TLS session is broken.
+/// The faults of one connection. They cannot be taken back: once bytes are lost, the TLS session is broken.
 pub struct Wire(watch::Sender<State>);
 
 #[derive(Clone, Copy)]
@@ -36,17 +36,17 @@ impl Wire {
         Arc::new(Wire(watch::Sender::new(State::Open(traffic))))
     }
 
-    /// Lets more bytes vanish from now on.
+    /// Loses more bytes from now on.
     pub fn worsen(&self, by: Traffic) {
         self.0.send_modify(|state| {
             if let State::Open(traffic) = state {
-                traffic.requests_vanish |= by.requests_vanish;
-                traffic.replies_vanish |= by.replies_vanish;
+                traffic.requests_lost |= by.requests_lost;
+                traffic.replies_lost |= by.replies_lost;
             }
         });
     }
 
-    /// Makes the owner of the connection close it.
+    /// Makes the task that serves the connection close it.
     pub fn close(&self) {
         self.0.send_replace(State::Closed);
     }
@@ -57,8 +57,8 @@ impl Wire {
         let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
     }
 
-    pub fn requests_vanish(&self) -> bool {
-        self.traffic().requests_vanish
+    pub fn requests_lost(&self) -> bool {
+        self.traffic().requests_lost
     }
 
     fn traffic(&self) -> Traffic {
@@ -69,7 +69,7 @@ impl Wire {
     }
 }
 
-/// The proxy's end of a connection, behind its wire.
+/// The proxy's end of a connection, with the faults of its wire.
 pub struct Wired {
     stream: Option<TcpStream>,
     wire: Arc<Wire>,
@@ -96,7 +96,7 @@ impl AsyncRead for Wired {
             let before = buffer.filled().len();
             ready!(self.stream().poll_read(context, buffer))?;
             let at_end = buffer.filled().len() == before;
-            if at_end || !self.wire.requests_vanish() {
+            if at_end || !self.wire.requests_lost() {
                 return Poll::Ready(Ok(()));
             }
             buffer.set_filled(before);
@@ -106,7 +106,7 @@ impl AsyncRead for Wired {
 
 impl AsyncWrite for Wired {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.wire.traffic().replies_vanish {
+        if self.wire.traffic().replies_lost {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.stream().poll_write(context, bytes)
@@ -117,7 +117,7 @@ impl AsyncWrite for Wired {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.wire.traffic().replies_vanish {
+        if self.wire.traffic().replies_lost {
             return Poll::Ready(Ok(()));
         }
         self.stream().poll_shutdown(context)
@@ -126,10 +126,10 @@ impl AsyncWrite for Wired {
 
 impl Drop for Wired {
     fn drop(&mut self) {
-        if !self.wire.traffic().replies_vanish {
+        if !self.wire.traffic().replies_lost {
             return;
         }
-        // That the proxy is done with the connection must not show: it stays open until the client closes it.
+        // The client must not notice that the proxy is done: the connection stays open until the client closes it.
         let (Some(mut stream), wire) = (self.stream.take(), Arc::clone(&self.wire)) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! What was done and what came of it, in numbers.
+//! The faults and their results in numbers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,33 +6,33 @@ use std::time::Duration;
 
 /// The numbers of one arena.
 #[derive(Default)]
-pub struct Tally {
-    /// How often which fault was injected.
+pub struct Statistics {
+    /// How often each fault was injected.
     pub faults: BTreeMap<String, u32>,
-    /// Faults that the rules did not allow at that moment, or that met nobody.
-    pub left_out: u32,
+    /// Faults that the rules did not allow at that time, or that had no target.
+    pub skipped: u32,
     /// Candidates that were started.
     pub starts: u32,
-    /// Runs of a command, and the processes of all of them that wrote something.
+    /// Runs of a command, and all their processes that recorded something.
     pub commands: usize,
     pub witnesses: usize,
-    /// Commands that were followed by another candidate's.
+    /// Commands that were followed by another candidate's command.
     pub hand_overs: usize,
-    /// The shortest time between a command's last sign of life and the end of its lease, nanoseconds.
+    /// The shortest time between the last sign of a command and the expiry of its lease, nanoseconds.
     pub worst_margin: Option<i64>,
     pub overlaps: usize,
 }
 
-impl Tally {
+impl Statistics {
     pub fn count(&mut self, fault: &str) {
         *self.faults.entry(fault.to_owned()).or_default() += 1;
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let injected: u32 = self.faults.values().sum();
-        writeln!(f, "  {injected} faults ({} left out by the rules or for want of a target):", self.left_out)?;
+        writeln!(f, "  {injected} faults ({} skipped by the rules or without a target):", self.skipped)?;
         for (fault, count) in &self.faults {
             writeln!(f, "    {count:5} {fault}")?;
         }
@@ -41,10 +41,10 @@ impl fmt::Display for Tally {
         match self.worst_margin {
             Some(margin @ 0..) => {
                 let margin = Duration::from_millis(margin as u64 / 1_000_000);
-                writeln!(f, "  worst margin between a tree's death and the end of its lease: {margin:?}")?;
+                writeln!(f, "  worst margin between the end of a command and the expiry of its lease: {margin:?}")?;
             }
-            Some(late) => writeln!(f, "  worst margin: a tree lived {} ms longer than its lease", -late / 1_000_000)?,
-            None => writeln!(f, "  no margin was seen")?,
+            Some(late) => writeln!(f, "  worst margin: a command outlived its lease by {} ms", -late / 1_000_000)?,
+            None => writeln!(f, "  no margin was observed")?,
         }
         write!(f, "  {} overlaps", self.overlaps)
     }

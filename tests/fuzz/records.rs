@@ -1,21 +1,22 @@
-//! What reads text by others: never a panic, and what is read is what would be written.
+//! Parsers of text that others wrote: they never panic, and what they accept is written back unchanged.
 
 use leaderrun::lock::LockName;
 use leaderrun::telemetry::log::printable;
 use leaderrun_core::record::{Record, RunMark};
 
-use crate::chaos;
-use crate::fuzz;
+use testkit::fuzz;
+use testkit::hostile_input;
+use testkit::hostile_input::is_dangerous;
 
 #[testkit::test]
-fn marks() {
+fn marks_are_parsed_without_a_panic_and_written_back() {
     fuzz("marks", 50_000, |mut random| {
-        let mut text = chaos::text(&mut random);
+        let mut text = hostile_input::text(&mut random);
         if random.bool() {
-            let mark = chaos::record(&mut random).run.map(|mark| mark.to_string());
+            let mark = hostile_input::record(&mut random).run.map(|mark| mark.to_string());
             let mut bytes = mark.unwrap_or_default().into_bytes();
             if random.bool() {
-                chaos::garble(&mut random, &mut bytes);
+                hostile_input::garble(&mut random, &mut bytes);
             }
             text = String::from_utf8_lossy(&bytes).into_owned();
         }
@@ -26,17 +27,17 @@ fn marks() {
 }
 
 #[testkit::test]
-fn records() {
+fn records_are_parsed_without_a_panic_and_written_back() {
     fuzz("records", 20_000, |mut random| {
-        let record = chaos::record(&mut random);
+        let record = hostile_input::record(&mut random);
         let mut document = serde_json::to_value(&record).expect("JSON");
         let untouched = random.u8(..4) == 0;
         if !untouched {
-            chaos::mutate(&mut random, &mut document);
+            hostile_input::mutate(&mut random, &mut document);
         }
         let mut bytes = document.to_string().into_bytes();
         if !untouched && random.bool() {
-            chaos::garble(&mut random, &mut bytes);
+            hostile_input::garble(&mut random, &mut bytes);
         }
         let read = serde_json::from_slice::<Record>(&bytes);
         if untouched {
@@ -46,9 +47,10 @@ fn records() {
 }
 
 #[testkit::test]
-fn lock_names() {
+fn lock_names_are_parsed_without_a_panic_and_written_back() {
     fuzz("lock names", 50_000, |mut random| {
-        let text = [chaos::text(&mut random), chaos::text(&mut random)].join(["/", ":", ""][random.usize(..3)]);
+        let text = [hostile_input::text(&mut random), hostile_input::text(&mut random)]
+            .join(["/", ":", ""][random.usize(..3)]);
         if let Ok(name) = text.parse::<LockName>() {
             assert_eq!(name.to_string().parse(), Ok(name));
         }
@@ -56,17 +58,11 @@ fn lock_names() {
 }
 
 #[testkit::test]
-fn what_is_printed() {
-    fuzz("what is printed", 50_000, |mut random| {
-        let text = chaos::text(&mut random);
+fn printed_text_contains_nothing_dangerous() {
+    fuzz("printed text", 50_000, |mut random| {
+        let text = hostile_input::text(&mut random);
         let shown = printable(&text);
-        assert!(shown.chars().count() <= 201 * 10, "no longer than an escape for each character");
+        assert!(shown.chars().count() <= 201 * 10, "no longer than one escape for each character");
         assert!(!shown.chars().any(is_dangerous), "{shown:?}");
     });
-}
-
-/// Whether a character moves, colours or hides something, or ends a line.
-pub fn is_dangerous(character: char) -> bool {
-    let unseen = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
-    character.is_control() || unseen || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -1,11 +1,11 @@
-//! What others might write.
+//! Random input that is meant to do harm: text, times, records, JSON, bytes.
 
 use fastrand::Rng;
 use jiff::Timestamp;
 use leaderrun_core::record::{Record, RunId, RunMark, RunState};
 use serde_json::{Value, json};
 
-/// Text that wants to be something else: commands for a terminal, lines or fields of a log, long.
+/// Returns text that contains commands for a terminal, or lines and fields of a log, or is long.
 pub fn text(random: &mut Rng) -> String {
     const HOSTILE: [&str; 20] = [
         "",
@@ -40,7 +40,7 @@ pub fn text(random: &mut Rng) -> String {
     }
 }
 
-/// A time at the edges of what can be stored, or near one another.
+/// Returns a time: the first or last that can be stored, any, or one of a few seconds.
 pub fn time(random: &mut Rng) -> Timestamp {
     match random.u8(..8) {
         0 => Timestamp::MIN,
@@ -52,13 +52,14 @@ pub fn time(random: &mut Rng) -> Timestamp {
     }
 }
 
+/// Returns a lease duration in seconds: absent, zero, ordinary, or the largest.
 pub fn seconds(random: &mut Rng) -> Option<u32> {
     const SECONDS: [Option<u32>; 9] =
         [None, Some(0), Some(1), Some(2), Some(15), Some(15), Some(60), Some(i32::MAX as u32), Some(u32::MAX)];
     SECONDS[random.usize(..SECONDS.len())]
 }
 
-/// A record by anybody but the run `except`.
+/// Returns a record with any holder, times and mark.
 pub fn record(random: &mut Rng) -> Record {
     let renew_time = (random.u8(..5) > 0).then(|| time(random));
     let state = if random.u8(..4) > 0 { RunState::Held } else { RunState::Released };
@@ -78,7 +79,7 @@ pub fn record(random: &mut Rng) -> Record {
     }
 }
 
-/// Any JSON, not too deep.
+/// Returns any JSON, nested at most this deep.
 pub fn json(random: &mut Rng, depth: u8) -> Value {
     match random.u8(..if depth == 0 { 7 } else { 9 }) {
         0 => Value::Null,
@@ -93,7 +94,7 @@ pub fn json(random: &mut Rng, depth: u8) -> Value {
     }
 }
 
-/// Changes something in a JSON document: a value, a name, or all of it.
+/// Changes a JSON document: a value, a name, or all of it.
 pub fn mutate(random: &mut Rng, document: &mut Value) {
     match document {
         Value::Object(fields) if !fields.is_empty() && random.u8(..8) > 0 => {
@@ -126,4 +127,10 @@ pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
             _ => drop(bytes.splice(at..at, b"\xff\xfe\x00{[\"".iter().copied())),
         }
     }
+}
+
+/// Returns whether a character moves the cursor, changes colours, hides text, or ends a line.
+pub fn is_dangerous(character: char) -> bool {
+    let invisible = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
+    character.is_control() || invisible || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
