@@ -11,7 +11,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
     find src crates -type f -exec touch {} + \
-    && cargo build --release --locked --bin leaderrun \
+    && cargo build --release --locked --package leaderrun \
     && cp target/release/leaderrun /leaderrun
 
 FROM scratch

@@ -1,17 +1,8 @@
-//! What leaderrun costs and how fast it is: `cargo bench` prints a table of medians and worst values.
+//! Measures how fast leaderrun is and what it costs: `cargo bench` prints a table of medians and worst values.
 //!
-//! Whole processes over real sockets, against the API server of the tests or, with
-//! `KUBEBUILDER_ASSETS`, a real one. `LEADERRUN_BENCH_RUNS` sets how often each figure is taken, and
-//! `cargo bench -- hand-over` takes only those with that in their names.
-
-#[path = "../tests/processes/candidate.rs"]
-#[allow(dead_code)]
-mod candidate;
-#[path = "../tests/support/mod.rs"]
-mod support;
-#[path = "../tests/processes/witness.rs"]
-#[allow(dead_code)]
-mod witness;
+//! It runs whole processes with real sockets, against the API server of the tests or, with `KUBEBUILDER_ASSETS`, a real
+//! one. `LEADERRUN_BENCH_RUNS` sets how often each figure is measured. `cargo bench -- hand-over` measures only the figures
+//! with that in their names.
 
 use std::fs;
 use std::process::ExitCode;
@@ -21,20 +12,19 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use candidate::{Candidate, Running, TestLock, descendants, eventually};
-use support::{Cluster, Proxy};
-use witness::{Life, Witnesses, boot_time};
+use testkit::{
+    Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, descendants, eventually, leaderrun,
+};
 
-/// The default times.
+/// The default durations.
 const DEFAULTS: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let first = arguments.next();
-    if first.as_ref().is_some_and(|first| first == "--witness") {
-        return witness::run(arguments);
+    if let Some(status) = testkit::harness!().run_as_command() {
+        return status;
     }
-    // cargo says --bench behind it.
+    let first = std::env::args_os().nth(1);
+    // Cargo appends --bench.
     let wanted =
         first.and_then(|first| first.into_string().ok()).filter(|first| first != "--bench").unwrap_or_default();
     let is_wanted = |figure: &str| figure.contains(&wanted);
@@ -48,7 +38,7 @@ fn main() -> ExitCode {
     for (kind, lock) in [("lease", TestLock::lease as fn() -> TestLock), ("file", TestLock::file)] {
         show(&format!("start to exec, {kind}"), &|| start_to_exec(lock, runs));
         show(&format!("hand-over, {kind}"), &|| hand_over(&lock(), runs));
-        show(&format!("take-over after the lease's end, {kind}"), &|| take_over(lock, runs.div_ceil(20)));
+        show(&format!("takeover after the lease expired, {kind}"), &|| takeover(lock, runs.div_ceil(20)));
         show(&format!("end of a waiting candidate, {kind}"), &|| end_of_waiting(&lock(), runs));
         if is_wanted("memory") {
             memory(kind, &lock());
@@ -56,12 +46,12 @@ fn main() -> ExitCode {
     }
     show("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
     if is_wanted("a minute") {
-        a_minute();
+        one_minute();
     }
-    if is_wanted("herd") {
-        herd(200);
+    if is_wanted("contention") {
+        contention(200);
     }
-    let size = fs::metadata(env!("CARGO_BIN_EXE_leaderrun")).expect("the program").len();
+    let size = fs::metadata(leaderrun()).expect("the program").len();
     println!("{:<44} {:>9.2} MB", "binary", size as f64 / 1e6);
     ExitCode::SUCCESS
 }
@@ -77,68 +67,70 @@ fn milliseconds(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
 }
 
-fn ended(life: &Life) -> u64 {
-    life.last.max(life.told)
+/// Returns the last sign of a command.
+fn ended_at(lifetime: &Lifetime) -> u64 {
+    lifetime.last_seen_at.max(lifetime.signaled_at)
 }
 
+/// Measures the time from the start of leaderrun to the first sign of its command.
 fn start_to_exec(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
     (0..runs)
         .map(|_| {
             let (lock, witnesses) = (lock(), Witnesses::new());
             let start = boot_time();
-            let mut a = Candidate::new("a", &lock).witnessed(&witnesses, &["ends"]);
-            a.ends_with(0);
-            milliseconds(start, witnesses.of("a")[0].born)
+            let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
+            a.wait_for_exit(0);
+            milliseconds(start, witnesses.lifetimes_of("a")[0].started_at)
         })
         .collect()
 }
 
-/// From the old command's last sign of life to the new one's first.
+/// Measures the time from the last sign of one command to the first sign of the next.
 fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
-    let mut leader = Candidate::new("a", lock).witnessed(&witnesses, &[]);
+    let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     for run in 1..=runs {
-        let next = Candidate::new("a", lock).witnessed(&witnesses, &[]);
-        next.says("is held by");
-        // The watch opens right after this was said.
+        let next = Candidate::new("a", lock).run_witness(&witnesses, &[]);
+        next.wait_for_log("is held by");
+        // The watch is opened right after that line.
         thread::sleep(Duration::from_millis(50));
         leader.stop();
-        eventually("the next one leads", || witnesses.lives().len() > run);
+        eventually("the next one leads", || witnesses.lifetimes().len() > run);
         leader = next;
     }
     leader.stop();
-    let lives = witnesses.lives();
-    lives.windows(2).map(|pair| milliseconds(ended(&pair[0]), pair[1].born)).collect()
+    let lifetimes = witnesses.lifetimes();
+    lifetimes.windows(2).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at)).collect()
 }
 
-/// As when the holder's machine is gone: how much later than the lease's end the next command starts.
-fn take_over(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
+/// Measures how long after the expiry of a lease the next command starts, when the holder's machine is gone.
+fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
     const LEASE: u64 = 6_000_000_000;
     (0..runs)
         .map(|_| {
             let (lock, witnesses) = (lock(), Witnesses::new());
-            let a = Candidate::new("a", &lock).witnessed(&witnesses, &[]);
+            let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
             witnesses.wait_for("a", 1);
-            let mut b = Candidate::new("b", &lock).witnessed(&witnesses, &["ends"]);
-            b.says("is held by");
+            let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+            b.wait_for_log("is held by");
             let (elector, supervisor) = (a.elector(), a.supervisor());
             let renewed = last_renewal(&lock);
             for process in [supervisor, elector] {
                 kill(process, Signal::SIGSTOP).expect("it is alive");
             }
             drop(a);
-            b.ends_with(0);
-            milliseconds(renewed + LEASE, witnesses.of("b")[0].born)
+            b.wait_for_exit(0);
+            milliseconds(renewed + LEASE, witnesses.lifetimes_of("b")[0].started_at)
         })
         .collect()
 }
 
-/// Waits for a renewal, and returns when it was seen.
+/// Waits for a renewal, and returns the boot time at which it was seen.
 fn last_renewal(lock: &TestLock) -> u64 {
     let record = || match lock.name.strip_prefix("file:") {
         Some(path) => fs::read_to_string(path).expect("the record"),
-        None => Cluster::shared().admin().get(&lock.path()).expect("the lease")["spec"].to_string(),
+        None => Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].to_string(),
     };
     let before = record();
     while record() == before {
@@ -149,16 +141,16 @@ fn last_renewal(lock: &TestLock) -> u64 {
 
 fn end_of_waiting(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
-    let mut leader = Candidate::new("a", lock).witnessed(&witnesses, &[]);
+    let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let ends = (0..runs)
         .map(|_| {
-            let mut b = Candidate::new("b", lock).witnessed(&witnesses, &[]);
-            b.says("is held by");
-            let told = boot_time();
+            let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+            b.wait_for_log("is held by");
+            let signaled_at = boot_time();
             b.signal(Signal::SIGTERM);
-            b.ends_with(143);
-            milliseconds(told, boot_time())
+            b.wait_for_exit(143);
+            milliseconds(signaled_at, boot_time())
         })
         .collect();
     leader.stop();
@@ -167,10 +159,10 @@ fn end_of_waiting(lock: &TestLock, runs: usize) -> Vec<f64> {
 
 fn memory(kind: &str, lock: &TestLock) {
     let witnesses = Witnesses::new();
-    let leader = Candidate::new("a", lock).witnessed(&witnesses, &[]);
+    let leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let waiting = Candidate::new("b", lock).witnessed(&witnesses, &[]);
-    waiting.says("is held by");
+    let waiting = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+    waiting.wait_for_log("is held by");
     last_renewal(lock);
     let rows = |running: &Running| {
         [("elector", running.elector()), ("supervisor", running.supervisor())]
@@ -195,37 +187,38 @@ fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
     values.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
-/// Twenty generations of fifty processes, deaf to SIGTERM: from SIGKILL's turn to the end of leaderrun.
+/// Measures the kill of twenty generations of fifty processes that ignore SIGTERM: from the kill deadline to the end of
+/// leaderrun.
 fn kill_of_many(runs: usize) -> Vec<f64> {
     let script = "trap '' TERM; grow() { i=0; while [ $i -lt 49 ]; do sleep 1000 & i=$((i+1)); done; if [ $1 -gt 1 ]; then (grow $(($1 - 1))) & fi; [ $1 = 1 ] && echo grown; wait; }; grow 20 & sleep 1000";
     (0..runs)
         .map(|_| {
-            let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).script(script);
+            let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).run_script(script);
             eventually("the tree has grown", || a.output().contains("grown"));
             let supervisor = a.supervisor();
             eventually("all of it", || descendants(supervisor).len() >= 1000);
             a.signal(Signal::SIGTERM);
-            a.says("did not end in time");
-            let told = boot_time();
-            a.ends_with(137);
-            milliseconds(told, boot_time())
+            a.wait_for_log("did not end in time");
+            let signaled_at = boot_time();
+            a.wait_for_exit(137);
+            milliseconds(signaled_at, boot_time())
         })
         .collect()
 }
 
-/// What leading and waiting cost with the default times, over one minute.
-fn a_minute() {
+/// Measures what leading and waiting cost in one minute with the default durations.
+fn one_minute() {
     let minute = Duration::from_secs(60);
     let (witnesses, lock) = (Witnesses::new(), TestLock::lease());
-    let by_proxy = |name| {
+    let through_proxy = |name| {
         let proxy = Proxy::start(Cluster::shared());
-        let candidate = Candidate::with_times(name, &lock.by(proxy.kubeconfig()), DEFAULTS);
-        (proxy, candidate.witnessed(&witnesses, &[]))
+        let candidate = Candidate::with_timing(name, &lock.through(proxy.kubeconfig()), DEFAULTS);
+        (proxy, candidate.run_witness(&witnesses, &[]))
     };
-    let (leads, a) = by_proxy("a");
+    let (leads, a) = through_proxy("a");
     witnesses.wait_for("a", 1);
-    let (waits, b) = by_proxy("b");
-    b.says("is held by");
+    let (waits, b) = through_proxy("b");
+    b.wait_for_log("is held by");
     thread::sleep(Duration::from_millis(500));
     let cost = |proxy: &Proxy, running: &Running| {
         let cpu = [running.elector(), running.supervisor()].map(cpu_time).iter().sum::<Duration>();
@@ -241,7 +234,7 @@ fn a_minute() {
     }
 }
 
-/// Of all threads of a process.
+/// Returns the CPU time of all threads of a process.
 fn cpu_time(process: Pid) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("a process").flatten();
     let spent = |schedstat: String| schedstat.split(' ').next()?.parse::<u64>().ok();
@@ -249,34 +242,34 @@ fn cpu_time(process: Pid) -> Duration {
     Duration::from_nanos(spent.sum())
 }
 
-/// Of so many candidates that wait for one lease: memory, and what its hand-overs cost the API server.
-fn herd(size: usize) {
+/// Measures many candidates for one lock: their memory, and the writes that hand-overs cost the API server.
+fn contention(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
-    let lock = TestLock::lease_by(proxy.kubeconfig());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
     let witnesses = Witnesses::new();
     let mut candidates: Vec<Running> = Vec::new();
     for number in 0..size {
-        let candidate = Candidate::with_times(&number.to_string(), &lock, DEFAULTS).witnessed(&witnesses, &[]);
-        candidate.says(if number == 0 { "started the command" } else { "is held by" });
+        let candidate = Candidate::with_timing(&number.to_string(), &lock, DEFAULTS).run_witness(&witnesses, &[]);
+        candidate.wait_for_log(if number == 0 { "started the command" } else { "is held by" });
         candidates.push(candidate);
     }
     let waiting = &candidates[1..];
     let kilobytes: u64 = waiting.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
     println!("{:<44} {:>9} kB", format!("private memory, each of {size} candidates"), kilobytes / waiting.len() as u64);
     let hand_overs = |count: usize| {
-        let before = (proxy.conflicts(), witnesses.lives().len());
+        let before = (proxy.conflicts(), witnesses.lifetimes().len());
         for nth in before.1..before.1 + count {
-            let leader: usize = witnesses.lives().last().expect("a leader").holder().parse().expect("a number");
-            candidates[leader].says("started the command");
+            let leader: usize = witnesses.lifetimes().last().expect("a leader").holder().parse().expect("a number");
+            candidates[leader].wait_for_log("started the command");
             candidates[leader].signal(Signal::SIGTERM);
-            eventually("the next one leads", || witnesses.lives().len() > nth);
+            eventually("the next one leads", || witnesses.lifetimes().len() > nth);
         }
         proxy.conflicts() - before.0
     };
-    let (learning, refused) = (hand_overs(20), hand_overs(40));
-    println!("{:<44} {:>12.1}", "refused writes a hand-over, at first", learning as f64 / 20.0);
-    println!("{:<44} {:>12.1}", "refused writes a hand-over, later", refused as f64 / 40.0);
-    let lives = witnesses.lives();
-    let took = lives.windows(2).skip(20).map(|pair| milliseconds(ended(&pair[0]), pair[1].born));
+    let (refused_at_first, refused_later) = (hand_overs(20), hand_overs(40));
+    println!("{:<44} {:>12.1}", "refused writes a hand-over, at first", refused_at_first as f64 / 20.0);
+    println!("{:<44} {:>12.1}", "refused writes a hand-over, later", refused_later as f64 / 40.0);
+    let lifetimes = witnesses.lifetimes();
+    let took = lifetimes.windows(2).skip(20).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at));
     show(&format!("hand-over, {size} candidates"), "ms", took.collect());
 }

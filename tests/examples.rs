@@ -1,13 +1,11 @@
 //! The files in examples/: command lines that the real parser takes, and objects that an API server takes.
 
-mod support;
-
 use std::ffi::OsString;
 use std::fs;
 
 use leaderrun::cli::{self, Invocation};
 use serde_json::Value;
-use support::Cluster;
+use testkit::Cluster;
 
 const MANIFESTS: [&str; 4] = ["deployment", "migration", "service", "tick"];
 

@@ -6,10 +6,10 @@ use std::thread;
 
 use serde_json::json;
 
-use super::support::{Client, Cluster};
 use super::{Place, held_by, put, version, without};
+use testkit::{Client, Cluster};
 
-#[test]
+#[testkit::test]
 fn a_put_to_a_free_name_creates_a_lease() {
     let place = Place::new();
     let reply = put(&place.admin, &place.lease("job"), &held_by("job", "a"));
@@ -24,7 +24,7 @@ fn a_put_to_a_free_name_creates_a_lease() {
     assert_eq!(made, place.admin.get(&place.lease("job")).expect("the Lease"));
 }
 
-#[test]
+#[testkit::test]
 fn of_several_puts_at_once_exactly_one_creates() {
     const RIVALS: usize = 6;
     for round in 0..5 {
@@ -48,7 +48,7 @@ fn of_several_puts_at_once_exactly_one_creates() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn an_update_needs_the_version_last_read() {
     let place = Place::new();
     let old = place.put("job", "a");
@@ -66,7 +66,7 @@ fn an_update_needs_the_version_last_read() {
     assert_eq!(nonsense.unwrap_err().code, 500);
 }
 
-#[test]
+#[testkit::test]
 fn of_several_updates_from_one_version_exactly_one_succeeds() {
     const RIVALS: usize = 6;
     let place = Place::new();
@@ -89,7 +89,7 @@ fn of_several_updates_from_one_version_exactly_one_succeeds() {
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), RIVALS - 1, "{statuses:?}");
 }
 
-#[test]
+#[testkit::test]
 fn a_put_without_uid_makes_a_deleted_lease_anew() {
     let place = Place::new();
     let old = place.put("job", "a");
@@ -99,7 +99,7 @@ fn a_put_without_uid_makes_a_deleted_lease_anew() {
     assert_ne!(reply.json()["metadata"]["uid"], old["metadata"]["uid"]);
 }
 
-#[test]
+#[testkit::test]
 fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
     let place = Place::new();
     let old = place.put("job", "a");
@@ -118,7 +118,7 @@ fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
     assert!(other.message.ends_with(&expected), "{}", other.message);
 }
 
-#[test]
+#[testkit::test]
 fn a_lease_made_anew_has_a_greater_version() {
     let place = Place::new();
     let mut last = 0;
@@ -131,7 +131,7 @@ fn a_lease_made_anew_has_a_greater_version() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn versions_pass_powers_of_ten() {
     // A fresh cluster: a real one starts near zero, ours just below ten thousand.
     let cluster = Cluster::start();
@@ -149,7 +149,7 @@ fn versions_pass_powers_of_ten() {
     panic!("the version is still {last}");
 }
 
-#[test]
+#[testkit::test]
 fn an_update_that_changes_nothing_is_no_write() {
     let place = Place::new();
     let lease = place.put("job", "a");
@@ -161,7 +161,7 @@ fn an_update_that_changes_nothing_is_no_write() {
     assert_eq!(version(&event["object"]), version(&changed), "the first event is of the first change");
 }
 
-#[test]
+#[testkit::test]
 fn a_put_keeps_the_managed_fields_it_leaves_out() {
     let place = Place::new();
     let lease = place.put("job", "a");
@@ -177,7 +177,7 @@ fn a_put_keeps_the_managed_fields_it_leaves_out() {
     assert_eq!(managers(&both), BTreeSet::from(["\"tests\"".to_owned(), "\"other\"".to_owned()]));
 }
 
-#[test]
+#[testkit::test]
 fn a_restart_keeps_the_data_and_breaks_connections() {
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
@@ -189,7 +189,7 @@ fn a_restart_keeps_the_data_and_breaks_connections() {
     assert!(version(&place.give("job", "b")) > version(&before));
 }
 
-#[test]
+#[testkit::test]
 fn clusters_are_apart() {
     let (one, other) = (Place::new(), Cluster::start());
     one.put("job", "a");

@@ -22,7 +22,7 @@ fn path(place: &Place, api: &str) -> String {
     format!("/{api}/v1/namespaces/{}/events", place.namespace)
 }
 
-#[test]
+#[testkit::test]
 fn what_one_api_takes_the_other_shows() {
     let place = Place::new();
     place.admin.create(&path(&place, "apis/events.k8s.io"), &event(&place)).expect("an event");
@@ -34,7 +34,7 @@ fn what_one_api_takes_the_other_shows() {
     assert_eq!(about.expect("a list")["items"].as_array().expect("items").len(), 1);
 }
 
-#[test]
+#[testkit::test]
 fn the_new_api_wants_events_complete() {
     let place = Place::new();
     let complete = event(&place);
@@ -59,7 +59,7 @@ fn the_new_api_wants_events_complete() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn only_the_series_of_an_event_changes() {
     let place = Place::new();
     let events = path(&place, "apis/events.k8s.io");

@@ -1,23 +1,20 @@
 //! What leaderrun relies on in an API server, asserted against ours or, where `KUBEBUILDER_ASSETS` names
 //! one, against the real kube-apiserver; and that the fault proxy does what it says.
 
-#[path = "../support/mod.rs"]
-mod support;
-
-mod election;
-mod events;
-mod permissions;
-mod proxy;
-mod validation;
-mod watches;
-mod writes;
+automod::dir!("tests/api_server");
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use support::client::{JSON, PATIENCE, Reply};
-use support::{Client, Cluster};
+use testkit::{
+    Client, Cluster, TIMEOUT,
+    client::{JSON, Reply},
+};
+
+fn main() -> std::process::ExitCode {
+    testkit::harness!().run()
+}
 
 /// Long enough for something to happen that must not.
 const A_WHILE: Duration = Duration::from_millis(400);
@@ -66,7 +63,7 @@ fn held_by(name: &str, holder: &str) -> Value {
 }
 
 fn put(client: &Client, path: &str, object: &Value) -> Reply {
-    client.send(hyper::Method::PUT, path, Some((JSON, object)), PATIENCE).expect("a reply")
+    client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a reply")
 }
 
 /// The version of an object as a number.

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::support::users::ADMIN;
-use super::support::{Client, Cluster};
 use super::{Place, held_by, put};
+use testkit::{Client, Cluster, users::ADMIN};
 
 /// All that a candidate needs: four verbs on one name.
 fn on_one_name(verbs: &[&str]) -> Value {
@@ -23,7 +22,7 @@ fn place_with(rules: Value) -> (Place, Client) {
     (place, cluster.client_for("candidate"))
 }
 
-#[test]
+#[testkit::test]
 fn who_is_not_known_is_unauthorized() {
     let place = Place::new();
     let server = Cluster::shared().address();
@@ -38,7 +37,7 @@ fn who_is_not_known_is_unauthorized() {
     assert!(Client::new(server, ADMIN).get(&place.leases()).is_ok());
 }
 
-#[test]
+#[testkit::test]
 fn without_rights_the_server_says_what_is_forbidden() {
     let place = Place::new();
     let stranger = Cluster::shared().client_for("stranger");
@@ -73,7 +72,7 @@ fn without_rights_the_server_says_what_is_forbidden() {
     assert_eq!(path, "forbidden: User \"stranger\" cannot get path \"/metrics\"");
 }
 
-#[test]
+#[testkit::test]
 fn everyone_known_may_look_around() {
     let stranger = Cluster::shared().client_for("stranger");
     assert!(stranger.get("/version").expect("the version")["gitVersion"].is_string());
@@ -83,7 +82,7 @@ fn everyone_known_may_look_around() {
     assert_eq!(leases.expect("leases")["kind"], "Lease");
 }
 
-#[test]
+#[testkit::test]
 fn four_verbs_on_one_name_are_all_a_candidate_needs() {
     let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch"]));
     let one = format!("{}?fieldSelector=metadata.name%3Djob", place.leases());
@@ -96,7 +95,7 @@ fn four_verbs_on_one_name_are_all_a_candidate_needs() {
     candidate.replace(&place.lease("job"), &lease).expect("an update");
 }
 
-#[test]
+#[testkit::test]
 fn a_name_restricts_everything_but_what_has_no_name() {
     let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch", "list"]));
     let other = "fieldSelector=metadata.name%3Dother";
@@ -110,7 +109,7 @@ fn a_name_restricts_everything_but_what_has_no_name() {
     assert_eq!(post.code, 403, "a creation by POST has no name that a Role could allow");
 }
 
-#[test]
+#[testkit::test]
 fn creation_by_put_needs_update_and_create() {
     let (place, candidate) = place_with(on_one_name(&["update"]));
     let refused = candidate.replace(&place.lease("job"), &held_by("job", "a")).unwrap_err();
@@ -122,7 +121,7 @@ fn creation_by_put_needs_update_and_create() {
     assert!(refused.message.contains("cannot update resource \"leases\""), "{}", refused.message);
 }
 
-#[test]
+#[testkit::test]
 fn what_is_granted_can_be_taken_away() {
     let (place, candidate) = place_with(on_one_name(&["get", "update"]));
     place.put("job", "a");
@@ -133,7 +132,7 @@ fn what_is_granted_can_be_taken_away() {
     assert_eq!(put(&candidate, &place.lease("job"), &held_by("job", "a")).status, 403);
 }
 
-#[test]
+#[testkit::test]
 fn a_user_may_ask_what_is_allowed() {
     let (place, candidate) = place_with(on_one_name(&["get"]));
     let ask = |verb: &str, name: &str| {
@@ -158,7 +157,7 @@ fn a_user_may_ask_what_is_allowed() {
     assert_eq!(ask("update", "job")["allowed"], false);
 }
 
-#[test]
+#[testkit::test]
 fn another_can_be_impersonated_by_who_may() {
     let (place, candidate) = place_with(on_one_name(&["get"]));
     place.put("job", "a");
@@ -170,9 +169,7 @@ fn another_can_be_impersonated_by_who_may() {
 
     assert_eq!(as_candidate("deputy").get(&place.lease("job")).unwrap_err().code, 403);
     allow_deputy(&place.admin);
-    super::support::cluster::wait_until("the deputy may impersonate", || {
-        as_candidate("deputy").get(&place.lease("job")).is_ok()
-    });
+    testkit::eventually("the deputy may impersonate", || as_candidate("deputy").get(&place.lease("job")).is_ok());
     let masters = candidate.with_header("impersonate-user", "x").with_header("impersonate-group", "system:masters");
     assert_eq!(masters.get(&place.lease("job")).unwrap_err().code, 403);
 }
@@ -193,9 +190,9 @@ fn allow_deputy(admin: &Client) {
     admin.replace(&format!("{rbac}/clusterrolebindings/deputy"), &binding).expect("a ClusterRoleBinding");
 }
 
-#[test]
+#[testkit::test]
 fn a_starting_server_refuses_what_roles_allow() {
-    let cluster = Cluster::start_ours();
+    let cluster = Cluster::start_in_process();
     let place = Place::on(&cluster);
     cluster.grant(&place.namespace, "candidate", on_one_name(&["get", "create", "update", "watch"]));
     let candidate = cluster.client_for("candidate");
@@ -203,16 +200,16 @@ fn a_starting_server_refuses_what_roles_allow() {
     let get = || candidate.get(&place.lease("job"));
     assert!(get().is_ok());
 
-    cluster.ours().forget_roles();
+    cluster.api_server().forget_roles();
     let refused = get().unwrap_err();
     let unknown = cluster.client_for("stranger").get(&place.lease("job")).unwrap_err();
     assert_eq!(refused.message, unknown.message.replace("stranger", "candidate"), "it looks like any other refusal");
     assert_eq!((refused.code, &refused.details), (403, &unknown.details));
     assert!(place.admin.get(&place.lease("job")).is_ok(), "an administrator needs no Role");
-    cluster.ours().read_roles();
+    cluster.api_server().read_roles();
     assert!(get().is_ok());
 
-    cluster.ours().forget_roles_for(2);
+    cluster.api_server().forget_roles_for(2);
     let outcomes = [get(), get(), get(), get()].map(|outcome| outcome.is_ok());
     assert_eq!(outcomes, [false, false, true, true]);
 }

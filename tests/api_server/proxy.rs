@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use serde_json::json;
 
-use super::support::client::{JSON, PATIENCE, Session};
-use super::support::cluster::wait_until;
-use super::support::{Client, Cluster, Match, Proxy, Watch};
 use super::{A_WHILE, Place, held_by};
+use testkit::{
+    Client, Cluster, Match, Proxy, TIMEOUT, Watch,
+    client::{JSON, Session},
+    eventually,
+};
 
 /// A namespace, a proxy in front of the server, and the administrator's way through it.
 struct Scene {
@@ -37,7 +39,7 @@ impl Scene {
     /// A connection through the proxy, which has shown that it works.
     fn session(&self) -> Session {
         let session = self.client.open().expect("a connection");
-        assert_eq!(self.read_by(&session, PATIENCE), Ok(200));
+        assert_eq!(self.read_by(&session, TIMEOUT), Ok(200));
         session
     }
 
@@ -53,7 +55,7 @@ impl Scene {
     }
 
     fn works(&self) -> bool {
-        self.read(PATIENCE) == Ok(200)
+        self.read(TIMEOUT) == Ok(200)
     }
 
     /// Sends a PUT that gets no answer, and judges meanwhile; then ends it by closing its connection.
@@ -62,7 +64,7 @@ impl Scene {
         thread::scope(|scope| {
             let put = scope.spawn(|| {
                 let lease = held_by("job", "a");
-                self.client.send(Method::PUT, &path, Some((JSON, &lease)), PATIENCE)
+                self.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT)
             });
             judge(&path);
             thread::sleep(A_WHILE);
@@ -73,7 +75,7 @@ impl Scene {
     }
 }
 
-#[test]
+#[testkit::test]
 fn without_faults_everything_passes() {
     let scene = Scene::new();
     let watch = scene.watch();
@@ -86,15 +88,15 @@ fn without_faults_everything_passes() {
     assert!(scene.client.get("/no/such/path").is_err_and(|status| status.code == 404));
 }
 
-#[test]
+#[testkit::test]
 fn it_keeps_a_book_of_requests() {
     let scene = Scene::new();
     let before = Instant::now();
     let _watch = scene.watch();
     let session = scene.session();
-    let seen = scene.proxy.wait_for_request(|seen| seen.when > before && !seen.is_watch(), PATIENCE);
+    let seen = scene.proxy.wait_for_request(|seen| seen.received_at > before && !seen.is_watch(), TIMEOUT);
     assert_eq!((seen.method, seen.path, seen.user), (Method::GET, scene.place.leases(), Some("admin")));
-    assert_eq!(scene.read_by(&session, PATIENCE), Ok(200));
+    assert_eq!(scene.read_by(&session, TIMEOUT), Ok(200));
     let requests = scene.proxy.requests();
     let connections: Vec<usize> = requests.iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1, 1]);
@@ -102,7 +104,7 @@ fn it_keeps_a_book_of_requests() {
     assert_eq!(scene.proxy.connections().len(), 2);
 }
 
-#[test]
+#[testkit::test]
 fn in_a_partition_everything_is_silent_and_nothing_is_closed() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -117,7 +119,7 @@ fn in_a_partition_everything_is_silent_and_nothing_is_closed() {
     assert!(watch.is_silent_for(A_WHILE), "what went silent stays silent, and open");
 }
 
-#[test]
+#[testkit::test]
 fn requests_alone_can_vanish() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -130,15 +132,15 @@ fn requests_alone_can_vanish() {
     assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
 }
 
-#[test]
+#[testkit::test]
 fn replies_alone_can_vanish() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
     scene.proxy.partition_replies();
     let start = Instant::now();
     thread::scope(|scope| {
-        let read = scope.spawn(|| scene.read_by(&session, PATIENCE));
-        scene.proxy.wait_for_request(|seen| seen.when > start, PATIENCE);
+        let read = scope.spawn(|| scene.read_by(&session, TIMEOUT));
+        scene.proxy.wait_for_request(|seen| seen.received_at > start, TIMEOUT);
         scene.place.give("watched", "b");
         assert!(watch.is_silent_for(A_WHILE));
         assert!(!read.is_finished());
@@ -148,7 +150,7 @@ fn replies_alone_can_vanish() {
     assert_eq!(scene.read(A_WHILE), Err(ErrorKind::TimedOut));
 }
 
-#[test]
+#[testkit::test]
 fn present_connections_can_go_silent_while_new_ones_work() {
     let scene = Scene::new();
     let (watch, session) = (scene.watch(), scene.session());
@@ -159,7 +161,7 @@ fn present_connections_can_go_silent_while_new_ones_work() {
     assert!(watch.is_silent_for(A_WHILE));
 }
 
-#[test]
+#[testkit::test]
 fn a_silent_connection_does_not_show_that_the_server_restarts() {
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
@@ -173,7 +175,7 @@ fn a_silent_connection_does_not_show_that_the_server_restarts() {
     assert!(silent.client_for("admin").get(&place.leases()).is_ok());
 }
 
-#[test]
+#[testkit::test]
 fn connections_can_be_broken_and_refused() {
     let scene = Scene::new();
     let (watch, address) = (scene.watch(), scene.proxy.address());
@@ -184,13 +186,13 @@ fn connections_can_be_broken_and_refused() {
     let watch = scene.client.watch(&scene.place.leases()).expect("a watch");
     scene.proxy.refuse();
     watch.wait_until_over();
-    assert_eq!(scene.read(PATIENCE), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(scene.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
     scene.proxy.heal();
     assert_eq!(scene.proxy.address(), address);
     assert!(scene.works());
 }
 
-#[test]
+#[testkit::test]
 fn silent_connections_can_be_closed() {
     let scene = Scene::new();
     let watch = scene.watch();
@@ -200,7 +202,7 @@ fn silent_connections_can_be_closed() {
     watch.wait_until_over();
 }
 
-#[test]
+#[testkit::test]
 fn requests_and_replies_can_be_slow() {
     const DELAY: Duration = Duration::from_millis(200);
     for slow in [Proxy::delay, Proxy::delay_replies] {
@@ -212,25 +214,25 @@ fn requests_and_replies_can_be_slow() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn a_reply_can_be_lost() {
     let scene = Scene::new();
     scene.proxy.lose_replies(Match::put().next(1));
     scene.while_a_put_waits(|path| {
-        wait_until("the server has done it", || scene.place.admin.get(path).is_ok());
+        eventually("the server has done it", || scene.place.admin.get(path).is_ok());
         assert!(scene.works(), "reads are not meant");
     });
     let again = scene.client.replace(&scene.place.lease("job"), &held_by("job", "a"));
     assert_eq!(again.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
 }
 
-#[test]
+#[testkit::test]
 fn the_proxy_can_answer_in_place_of_the_server() {
     let scene = Scene::new();
     let path = scene.place.lease("job");
     scene.proxy.answer(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
-    let reply = scene.client.send(Method::PUT, &path, Some((JSON, &lease)), PATIENCE).expect("a reply");
+    let reply = scene.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
     assert_eq!(scene.place.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");
@@ -243,7 +245,7 @@ fn the_proxy_can_answer_in_place_of_the_server() {
     assert!(scene.works());
 }
 
-#[test]
+#[testkit::test]
 fn a_request_can_be_held() {
     let scene = Scene::new();
     let path = scene.place.lease("job");
@@ -258,7 +260,7 @@ fn a_request_can_be_held() {
     assert_eq!(scene.place.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
 }
 
-#[test]
+#[testkit::test]
 fn a_held_request_vanishes_in_a_partition() {
     let scene = Scene::new();
     let held = scene.proxy.hold_requests(Match::put());
@@ -270,7 +272,7 @@ fn a_held_request_vanishes_in_a_partition() {
     assert_eq!(scene.place.admin.get(&scene.place.lease("job")).unwrap_err().code, 404);
 }
 
-#[test]
+#[testkit::test]
 fn a_reply_can_be_held() {
     let scene = Scene::new();
     let path = scene.place.lease("job");
@@ -285,7 +287,7 @@ fn a_reply_can_be_held() {
     });
 }
 
-#[test]
+#[testkit::test]
 fn faults_choose_their_requests() {
     let scene = Scene::new();
     scene.proxy.answer(Match::get(), 500, None);

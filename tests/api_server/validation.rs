@@ -11,7 +11,7 @@ fn new_lease(spec: &Value) -> (u16, Value) {
     (reply.status, reply.json())
 }
 
-#[test]
+#[testkit::test]
 fn durations_and_transitions_have_bounds() {
     for (field, number, message) in [
         ("leaseDurationSeconds", 0, "Invalid value: 0: must be greater than 0"),
@@ -30,7 +30,7 @@ fn durations_and_transitions_have_bounds() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn times_need_exactly_six_digits_of_a_second() {
     for (time, complaint) in [
         ("2026-01-01T00:00:00Z", r#"cannot parse "Z" as ".000000""#),
@@ -51,13 +51,13 @@ fn times_need_exactly_six_digits_of_a_second() {
     assert_eq!((status, &lease["spec"]["renewTime"]), (201, &json!("2026-01-01T00:00:00.000001Z")));
 }
 
-#[test]
+#[testkit::test]
 fn an_empty_holder_is_kept_and_nothing_is_nothing() {
     let (status, lease) = new_lease(&json!({ "holderIdentity": "", "renewTime": null }));
     assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "" })));
 }
 
-#[test]
+#[testkit::test]
 fn what_is_unknown_or_not_enabled_is_dropped() {
     let (status, lease) = new_lease(&json!({
         "holderIdentity": "a",
@@ -68,7 +68,7 @@ fn what_is_unknown_or_not_enabled_is_dropped() {
     assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "a" })));
 }
 
-#[test]
+#[testkit::test]
 fn what_is_unknown_is_refused_where_that_is_wished() {
     let place = Place::new();
     let path = format!("{}?fieldValidation=Strict", place.lease("job"));
@@ -80,7 +80,7 @@ fn what_is_unknown_is_refused_where_that_is_wished() {
     place.admin.replace(&path, &lease).expect("a new Lease");
 }
 
-#[test]
+#[testkit::test]
 fn wrong_types_and_kinds_are_refused() {
     let place = Place::new();
     for object in [
@@ -96,7 +96,7 @@ fn wrong_types_and_kinds_are_refused() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn names_and_keys_have_a_form() {
     let place = Place::new();
     for (metadata, field) in [
@@ -128,7 +128,7 @@ fn names_and_keys_have_a_form() {
     assert!(dotted.message.contains("must not contain dots"), "{}", dotted.message);
 }
 
-#[test]
+#[testkit::test]
 fn roles_are_checked_too() {
     let place = Place::new();
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", place.namespace);
@@ -146,7 +146,7 @@ fn roles_are_checked_too() {
     assert!(changed.message.ends_with("cannot change roleRef"), "{}", changed.message);
 }
 
-#[test]
+#[testkit::test]
 fn a_slice_is_of_one_address_family() {
     let place = Place::new();
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", place.namespace);

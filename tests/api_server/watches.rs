@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::support::{Cluster, Watch};
 use super::{A_WHILE, Place, version};
+use testkit::{Cluster, Watch};
 
 /// What an event says, in short: its type and the holder.
 fn gist(event: &Value) -> (&str, &str) {
@@ -17,7 +17,7 @@ fn next(watch: &Watch) -> Value {
     watch.next_change().expect("the watch goes on")
 }
 
-#[test]
+#[testkit::test]
 fn without_a_version_it_starts_with_the_present_state() {
     let place = Place::new();
     place.put("job", "a");
@@ -27,7 +27,7 @@ fn without_a_version_it_starts_with_the_present_state() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn it_tells_of_every_change_in_order() {
     let place = Place::new();
     let watch = place.admin.watch(&place.leases()).expect("a watch");
@@ -45,7 +45,7 @@ fn it_tells_of_every_change_in_order() {
     assert_eq!((gist(&added_again), &added_again["object"]), (("ADDED", "c"), &anew));
 }
 
-#[test]
+#[testkit::test]
 fn it_tells_at_once() {
     let place = Place::new();
     let watch = place.admin.watch(&place.leases()).expect("a watch");
@@ -60,7 +60,7 @@ fn it_tells_at_once() {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?} for 20 changes", start.elapsed());
 }
 
-#[test]
+#[testkit::test]
 fn from_a_version_it_tells_of_what_came_after() {
     let place = Place::new();
     let made = place.put("job", "a");
@@ -69,7 +69,7 @@ fn from_a_version_it_tells_of_what_came_after() {
     assert_eq!(gist(&next(&watch)), ("MODIFIED", "b"));
 }
 
-#[test]
+#[testkit::test]
 fn from_a_version_to_come_it_is_silent() {
     let place = Place::new();
     let watch = place.admin.watch(&format!("{}?resourceVersion=999999999", place.leases())).expect("a watch");
@@ -77,7 +77,7 @@ fn from_a_version_to_come_it_is_silent() {
     assert!(watch.is_silent_for(A_WHILE));
 }
 
-#[test]
+#[testkit::test]
 fn of_one_name_it_tells_of_no_other() {
     let place = Place::new();
     place.put("other", "x");
@@ -88,7 +88,7 @@ fn of_one_name_it_tells_of_no_other() {
     assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
 }
 
-#[test]
+#[testkit::test]
 fn by_label_objects_come_into_view_and_leave_it() {
     let place = Place::new();
     let label = |value: Value| json!({ "metadata": { "labels": { "app": value } } });
@@ -102,7 +102,7 @@ fn by_label_objects_come_into_view_and_leave_it() {
     assert_eq!(gist(&next(&watch)), ("DELETED", "b"));
 }
 
-#[test]
+#[testkit::test]
 fn a_bookmark_ends_the_initial_events_and_says_absent() {
     let place = Place::new();
     let one = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
@@ -124,7 +124,7 @@ fn a_bookmark_ends_the_initial_events_and_says_absent() {
     assert_eq!(unclear.err().expect("a refusal").code, 422);
 }
 
-#[test]
+#[testkit::test]
 fn it_ends_in_order_when_its_time_is_up() {
     let place = Place::new();
     place.put("job", "a");
@@ -135,7 +135,7 @@ fn it_ends_in_order_when_its_time_is_up() {
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
-#[test]
+#[testkit::test]
 fn a_version_too_old_is_an_event() {
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
@@ -152,10 +152,10 @@ fn a_version_too_old_is_an_event() {
     assert_eq!(watch.next(), None);
 }
 
-#[test]
+#[testkit::test]
 fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
-    let cluster = Cluster::start_ours();
-    cluster.ours().set_watch_cache(3);
+    let cluster = Cluster::start_in_process();
+    cluster.api_server().set_watch_cache(3);
     let place = Place::on(&cluster);
     let quiet = place.put("quiet", "a");
     let from_quiet = format!("{}?resourceVersion={}", place.leases(), version(&quiet));
@@ -180,11 +180,11 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     assert_eq!(gist(&told[2]), ("ADDED", "d"), "a watch that runs misses nothing");
 }
 
-#[test]
+#[testkit::test]
 fn a_bookmark_carries_a_version_to_go_on_from() {
-    let cluster = Cluster::start_ours();
-    cluster.ours().set_watch_cache(3);
-    cluster.ours().set_bookmark_period(Duration::from_millis(50));
+    let cluster = Cluster::start_in_process();
+    cluster.api_server().set_watch_cache(3);
+    cluster.api_server().set_bookmark_period(Duration::from_millis(50));
     let place = Place::on(&cluster);
     let quiet = place.put("quiet", "a");
     let one = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", place.leases());

@@ -3,11 +3,10 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::support::Cluster;
-use super::support::client::PATIENCE;
 use super::{Place, held_by, put, version, without};
+use testkit::{Cluster, TIMEOUT};
 
-#[test]
+#[testkit::test]
 fn what_is_not_there_is_not_found() {
     let place = Place::new();
     let missing = place.admin.get(&place.lease("job")).unwrap_err();
@@ -19,19 +18,19 @@ fn what_is_not_there_is_not_found() {
     assert_eq!(place.admin.merge_patch(&place.lease("job"), &json!({})).unwrap_err().code, 404);
 }
 
-#[test]
+#[testkit::test]
 fn unknown_paths_and_methods_are_refused() {
     let place = Place::new();
     let (namespace, admin) = (&place.namespace, &place.admin);
     let resource = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/nothings")).unwrap_err();
     assert_eq!(resource.message, "the server could not find the requested resource");
     assert_eq!(admin.get("/apis/nothing.example.com/v1/nothings").unwrap_err().code, 404);
-    let post = admin.send(Method::POST, &place.lease("job"), None, PATIENCE).expect("a reply");
+    let post = admin.send(Method::POST, &place.lease("job"), None, TIMEOUT).expect("a reply");
     assert_eq!((post.status, &post.json()["reason"]), (405, &json!("MethodNotAllowed")));
     assert_eq!(put(admin, &place.leases(), &held_by("job", "a")).status, 405);
 }
 
-#[test]
+#[testkit::test]
 fn a_name_is_created_once() {
     let place = Place::new();
     place.admin.create(&place.leases(), &held_by("job", "a")).expect("a new Lease");
@@ -43,7 +42,7 @@ fn a_name_is_created_once() {
     assert!(generated["metadata"]["name"].as_str().expect("a name").starts_with("job-"));
 }
 
-#[test]
+#[testkit::test]
 fn name_and_namespace_must_be_those_of_the_path() {
     let place = Place::new();
     for (metadata, message) in [
@@ -59,7 +58,7 @@ fn name_and_namespace_must_be_those_of_the_path() {
     }
 }
 
-#[test]
+#[testkit::test]
 fn a_namespace_must_be_there() {
     let admin = Cluster::shared().admin();
     let path = "/apis/coordination.k8s.io/v1/namespaces/nowhere/leases";
@@ -73,7 +72,7 @@ fn a_namespace_must_be_there() {
     assert_eq!(admin.delete("/api/v1/namespaces/default").unwrap_err().code, 403);
 }
 
-#[test]
+#[testkit::test]
 fn a_deletion_can_be_bound_to_a_uid_and_a_version() {
     let place = Place::new();
     let lease = place.put("job", "a");
@@ -90,7 +89,7 @@ fn a_deletion_can_be_bound_to_a_uid_and_a_version() {
     place.admin.delete_with(&place.lease("job"), &options).expect("a deletion");
 }
 
-#[test]
+#[testkit::test]
 fn finalizers_keep_a_deleted_object() {
     let place = Place::new();
     place.put("job", "a");
@@ -106,7 +105,7 @@ fn finalizers_keep_a_deleted_object() {
     assert_eq!(place.admin.get(&place.lease("job")).unwrap_err().code, 404);
 }
 
-#[test]
+#[testkit::test]
 fn a_merge_patch_changes_what_it_names() {
     let place = Place::new();
     place.put("job", "a");
@@ -125,7 +124,7 @@ fn a_merge_patch_changes_what_it_names() {
     assert!(other.message.contains("field is immutable"), "{}", other.message);
 }
 
-#[test]
+#[testkit::test]
 fn a_json_patch_can_test_before_it_changes() {
     let place = Place::new();
     place.put("job", "a");
@@ -143,11 +142,11 @@ fn a_json_patch_can_test_before_it_changes() {
     assert_eq!(taken["spec"]["holderIdentity"], "b");
     assert_eq!(taken["metadata"]["annotations"]["example.com/taken"], "yes");
     assert_eq!(place.admin.json_patch(&place.lease("job"), &json!({})).unwrap_err().code, 400);
-    let unknown = place.admin.send(Method::PATCH, &place.lease("job"), Some(("text/plain", &json!({}))), PATIENCE);
+    let unknown = place.admin.send(Method::PATCH, &place.lease("job"), Some(("text/plain", &json!({}))), TIMEOUT);
     assert_eq!(unknown.expect("a reply").status, 415);
 }
 
-#[test]
+#[testkit::test]
 fn a_configmap_is_not_created_by_put_and_needs_no_version() {
     let place = Place::new();
     let leader = |record: &str| {
@@ -168,7 +167,7 @@ fn a_configmap_is_not_created_by_put_and_needs_no_version() {
     assert_eq!(place.admin.replace(&path, &other).unwrap_err().code, 409);
 }
 
-#[test]
+#[testkit::test]
 fn endpoints_are_created_by_put_and_need_no_version() {
     let place = Place::new();
     let path = format!("/api/v1/namespaces/{}/endpoints/job", place.namespace);
@@ -180,7 +179,7 @@ fn endpoints_are_created_by_put_and_need_no_version() {
     assert_eq!(put(&place.admin, &path, &leader("{\"holderIdentity\":\"a\"}")).status, 200);
 }
 
-#[test]
+#[testkit::test]
 fn a_dry_run_writes_nothing() {
     let place = Place::new();
     let path = format!("{}?dryRun=All", place.lease("job"));
@@ -189,7 +188,7 @@ fn a_dry_run_writes_nothing() {
     assert_eq!(place.admin.get(&place.lease("job")).unwrap_err().code, 404);
 }
 
-#[test]
+#[testkit::test]
 fn lists_choose_by_name_and_label() {
     let place = Place::new();
     place.put("one", "a");
@@ -218,7 +217,7 @@ fn lists_choose_by_name_and_label() {
     assert_eq!((future.code, future.reason.as_str()), (504, "Timeout"));
 }
 
-#[test]
+#[testkit::test]
 fn all_objects_of_a_namespace_can_be_deleted_at_once() {
     let place = Place::new();
     place.put("one", "a");
@@ -228,7 +227,7 @@ fn all_objects_of_a_namespace_can_be_deleted_at_once() {
     assert_eq!(place.admin.get(&place.leases()).expect("a list")["items"], json!([]));
 }
 
-#[test]
+#[testkit::test]
 fn a_post_takes_no_version() {
     let place = Place::new();
     let lease = place.put("job", "a");

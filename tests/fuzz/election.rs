@@ -1,5 +1,5 @@
-//! The election machine, told anything: it never panics, never takes a lease before its time, never
-//! counts a tenure from anything but a write of its own, and keeps no more than it needs.
+//! The election with any input: it never panics, never acquires a lock too early, never bases a tenure on anything but
+//! its own writes, and its memory stays small.
 
 use std::time::Duration;
 
@@ -13,39 +13,39 @@ use leaderrun_core::record::{Record, RunId, Stored, Version};
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::timing::Timing;
 
-use crate::knowledge::Knowledge;
-use crate::{chaos, fuzz};
+use crate::known_record::KnownRecord;
+use testkit::{fuzz, hostile_input};
 
 const STEPS: usize = 60;
 
-/// What a machine may keep beside two records: requests without an answer, and itself.
-const ROOM: usize = 64 * 1024;
+/// What an election may keep besides two records, in bytes of its debug output.
+const MEMORY: usize = 64 * 1024;
 
-struct Play {
+struct Execution {
     random: Rng,
     now: Now,
     timing: Timing,
     election: Election,
-    knowledge: Knowledge,
-    under_way: Option<Request>,
-    /// When it was sent.
-    since: Instant,
+    known: KnownRecord,
+    pending: Option<Request>,
+    /// When the pending request was sent.
+    pending_since: Instant,
     watching: bool,
-    /// Every write: its time, and when it was sent.
+    /// Every write: its renewTime, and when it was sent.
     sent: Vec<(Option<Timestamp>, Instant)>,
     written: Vec<Record>,
     leads: bool,
-    over: bool,
+    finished: bool,
     version: u64,
     largest: usize,
 }
 
-#[test]
-fn told_anything() {
-    fuzz("election", 20_000, |random| Play::new(random).run());
+#[testkit::test]
+fn no_input_breaks_the_election() {
+    fuzz("election", 20_000, |random| Execution::new(random).run());
 }
 
-impl Play {
+impl Execution {
     fn new(mut random: Rng) -> Self {
         let second = Duration::from_secs(1);
         let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("the defaults");
@@ -57,17 +57,17 @@ impl Play {
         let now = Now { boot, wall: wall_clock(&mut random) };
         Self {
             election: Election::new(config, now, random.u64(..)),
-            knowledge: Knowledge::new(run, timing.lease_duration(), boot),
+            known: KnownRecord::new(run, timing.lease_duration(), boot),
             random,
             now,
             timing,
-            under_way: None,
-            since: boot,
+            pending: None,
+            pending_since: boot,
             watching: false,
             sent: Vec::new(),
             written: Vec::new(),
             leads: false,
-            over: false,
+            finished: false,
             version: 1,
             largest: 0,
         }
@@ -78,48 +78,48 @@ impl Play {
         for _ in 0..STEPS {
             match self.random.u8(..10) {
                 0..4 => self.answer(),
-                4..6 => self.watch_says(),
-                6..9 => self.time_passes(),
+                4..6 => self.send_watch_event(),
+                6..9 => self.advance_time(),
                 _ if self.leads && self.random.bool() => {
                     let succeeded = self.random.bool();
                     self.leads = false;
-                    // What is written from here on releases the lock.
-                    self.over = true;
+                    // Writes from here on release the lock.
+                    self.finished = true;
                     self.step(ElectionInputs::command_gone(succeeded));
                 }
                 _ if self.random.u8(..8) == 0 => {
-                    self.over |= !self.leads;
+                    self.finished |= !self.leads;
                     self.step(ElectionInputs::stop());
                 }
                 _ => {}
             }
         }
         let kept = format!("{:?}", self.election).len();
-        assert!(kept < ROOM + 8 * self.largest, "it keeps {kept} bytes of records of {} at most", self.largest);
+        assert!(kept < MEMORY + 8 * self.largest, "it keeps {kept} bytes; the largest record has {}", self.largest);
     }
 
     fn stored(&mut self) -> Option<Stored> {
         let record = match self.random.u8(..12) {
             0 => return None,
-            1..3 => self.knowledge.last().map(|last| last.record.clone()),
-            // An echo of its own writes, late ones too.
+            1..3 => self.known.last().map(|last| last.record.clone()),
+            // Its own writes come back, late ones too.
             3..5 if !self.written.is_empty() => Some(self.written[self.random.usize(..self.written.len())].clone()),
-            5..7 => self.knowledge.last().map(|last| edited(&mut self.random, last.record.clone())),
+            5..7 => self.known.last().map(|last| edited(&mut self.random, last.record.clone())),
             _ => None,
         };
-        let record = record.unwrap_or_else(|| chaos::record(&mut self.random));
+        let record = record.unwrap_or_else(|| hostile_input::record(&mut self.random));
         Some(self.versioned(record))
     }
 
     fn versioned(&mut self, record: Record) -> Stored {
         self.version += u64::from(self.random.u8(..4) > 0);
-        let uid = if self.random.u8(..10) == 0 { chaos::text(&mut self.random) } else { "uid".into() };
+        let uid = if self.random.u8(..10) == 0 { hostile_input::text(&mut self.random) } else { "uid".into() };
         self.largest = self.largest.max(format!("{record:?}{uid}").len());
         Stored { record, version: Version { uid, resource_version: self.version.to_string() } }
     }
 
     fn answer(&mut self) {
-        let Some(request) = self.under_way.take() else { return };
+        let Some(request) = self.pending.take() else { return };
         let retry_after = (self.random.u8(..4) == 0).then(|| Duration::from_secs(self.random.u64(..)));
         let base = match &request {
             Request::Update(version, _) => Some(version.clone()),
@@ -130,7 +130,7 @@ impl Play {
             (1, _) => Reply::Unknown { retry_after },
             (_, Request::Get) => Reply::Read(self.stored()),
             (2, _) => Reply::Conflict,
-            // A server that answers with something else than what was written.
+            // The server returns something else than what was written.
             (3, _) => self.stored().map_or(Reply::Conflict, Reply::Written),
             (_, Request::Create(record) | Request::Update(_, record)) => {
                 self.version += 1;
@@ -139,20 +139,20 @@ impl Play {
         };
         match &reply {
             Reply::Read(stored) => {
-                // A watch that should have said so is dead, whatever else it says.
-                self.watching &= !self.knowledge.see(self.now.boot, stored.as_ref());
+                // A watch that missed this change is dead, whatever it sends later.
+                self.watching &= !self.known.observe(self.now.boot, stored.as_ref());
             }
-            // With the version that was replaced: nothing was written.
+            // The version that was replaced says that nothing was written.
             Reply::Written(stored) if base.as_ref() != Some(&stored.version) => {
-                let _ = self.knowledge.see(self.now.boot, Some(stored));
+                let _ = self.known.observe(self.now.boot, Some(stored));
             }
             _ => {}
         }
         self.step(ElectionInputs::reply(reply));
     }
 
-    fn watch_says(&mut self) {
-        if !self.watching || self.leads || self.over {
+    fn send_watch_event(&mut self) {
+        if !self.watching || self.leads || self.finished {
             return;
         }
         let event = match self.random.u8(..8) {
@@ -162,19 +162,19 @@ impl Play {
             _ => self.stored().map_or(WatchEvent::Deleted, WatchEvent::Changed),
         };
         match &event {
-            WatchEvent::Changed(stored) => _ = self.knowledge.see(self.now.boot, Some(stored)),
-            WatchEvent::Deleted => _ = self.knowledge.see(self.now.boot, None),
+            WatchEvent::Changed(stored) => _ = self.known.observe(self.now.boot, Some(stored)),
+            WatchEvent::Deleted => _ = self.known.observe(self.now.boot, None),
             _ => self.watching = false,
         }
         self.step(ElectionInputs::watch_event(event));
     }
 
-    fn time_passes(&mut self) {
+    fn advance_time(&mut self) {
         let due = self.election.next_timeout().map_or(Duration::ZERO, |at| at.since(self.now.boot));
         let by = match self.random.u8(..6) {
             0 => Duration::ZERO,
             1 => Duration::from_millis(self.random.u64(..3000)),
-            // Asleep, with the machine.
+            // The machine is suspended.
             2 if self.random.u8(..10) == 0 => Duration::from_secs(1 << self.random.u32(..34)),
             _ => due.min(Duration::from_secs(100)),
         };
@@ -182,102 +182,109 @@ impl Play {
         if self.random.u8(..6) == 0 {
             self.now.wall = wall_clock(&mut self.random);
         }
-        // What comes later is not heard any more.
-        self.under_way.take_if(|_| self.now.boot >= self.since + self.timing.attempt());
+        // A later reply is ignored.
+        self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.attempt());
         let taken = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
-        assert!(waits || taken > 0, "it wants to be woken again at once, for nothing");
+        assert!(waits || taken > 0, "it wants to be woken again at once and has nothing to do");
     }
 
-    /// Hands something in, carries out what the election says, and judges that.
+    /// Takes one step, and carries out and checks its actions. Returns how many there were.
     fn step(&mut self, inputs: ElectionInputs) -> usize {
         let actions = self.election.step(self.now, inputs);
         let count = actions.len();
-        assert!(count < 100, "it never stops");
+        assert!(count < 100, "it has no end of actions");
         for action in actions {
             match action {
-                ElectionAction::Send(request) => self.judge_request(request),
+                ElectionAction::Send(request) => self.check_request(request),
                 ElectionAction::Watch(_) => self.watching = true,
                 ElectionAction::Unwatch => self.watching = false,
                 ElectionAction::StartLeading(leadership) => {
-                    assert!(!self.leads, "it leads already");
-                    let record = &self.knowledge.last().expect("a record").record;
-                    assert!(self.knowledge.is_mine(record), "it leads by somebody else's record: {record:?}");
+                    assert!(!self.leads, "it is the leader already");
+                    let record = &self.known.last().expect("a record").record;
+                    assert!(self.known.is_mine(record), "it leads by another run's record: {record:?}");
                     let renewed = leadership.tenure.renewal_sent_at;
-                    assert!(self.sent.contains(&(record.renew_time, renewed)), "T0 of nothing that was sent");
-                    assert!(self.now.boot < leadership.tenure.stop, "it leads when its time is over");
+                    assert!(
+                        self.sent.contains(&(record.renew_time, renewed)),
+                        "a tenure that begins with no write of its own"
+                    );
+                    assert!(self.now.boot < leadership.tenure.stop, "its tenure is over when it starts to lead");
                     self.leads = true;
-                    // A read that began before this tells of the time before it: its answer is not heard.
-                    self.under_way.take_if(|request| *request == Request::Get);
+                    // The reply to a read that was sent before this is ignored: it is older.
+                    self.pending.take_if(|request| *request == Request::Get);
                 }
                 ElectionAction::Extend(Tenure { renewal_sent_at: renewed, .. }) => {
                     assert!(self.leads && self.sent.iter().any(|(_, sent)| *sent == renewed));
-                    assert!(!self.knowledge.is_anothers());
+                    assert!(!self.known.is_held_by_other());
                 }
                 ElectionAction::StepDown => {
-                    let last = self.knowledge.last().expect("what asks for it");
+                    let last = self.known.last().expect("a record that requests it");
                     assert!(self.leads && last.record.step_down.is_some());
                 }
                 ElectionAction::Lose { .. } => {
-                    assert!(self.knowledge.is_anothers() || self.knowledge.last().is_some());
+                    assert!(self.known.is_held_by_other() || self.known.last().is_some());
                 }
-                ElectionAction::Finish(_) => (self.over, self.leads) = (true, false),
+                ElectionAction::Finish(_) => (self.finished, self.leads) = (true, false),
                 ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed => {}
             }
         }
         count
     }
 
-    fn judge_request(&mut self, request: Request) {
+    fn check_request(&mut self, request: Request) {
         let (base, record) = match &request {
             Request::Get => (None, None),
             Request::Create(record) => (None, Some(record)),
             Request::Update(version, record) => (Some(version), Some(record)),
         };
         if let Some(record) = record {
-            assert_eq!(base, self.knowledge.last().map(|last| &last.version), "it replaces what it has not seen");
-            if !self.leads && !self.over {
-                let free_at = self.knowledge.free_at();
+            assert_eq!(
+                base,
+                self.known.last().map(|last| &last.version),
+                "it replaces a version that it has not observed"
+            );
+            if !self.leads && !self.finished {
+                let free_at = self.known.free_at();
                 let early = free_at.since(self.now.boot);
-                assert!(self.now.boot >= free_at, "taken {early:?} too early: {:?}", self.knowledge.last());
+                assert!(self.now.boot >= free_at, "acquired {early:?} too early: {:?}", self.known.last());
             }
             if self.leads {
-                assert!(!self.knowledge.is_anothers(), "it overwrites {:?}", self.knowledge.last());
+                assert!(!self.known.is_held_by_other(), "it overwrites {:?}", self.known.last());
                 assert!(
                     self.now.boot.since(Instant::after_boot(Duration::ZERO)) > Duration::ZERO || self.sent.len() < 5
                 );
             }
             let renewed = record.renew_time;
-            assert!(record.mark().is_some(), "a write says whose it is");
-            assert_eq!(record.step_down, None, "a write takes every request to step down back");
+            assert!(record.mark().is_some(), "every write has a mark");
+            assert_eq!(record.step_down, None, "every write removes the request to step down");
             assert!(record.lease_transitions <= i32::MAX as u32 || !self.leads);
             assert_eq!(
                 record.lease_duration_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                 Some(self.timing.lease_duration())
             );
-            let before = self.knowledge.last().and_then(|last| last.record.renew_time);
-            assert_ne!(renewed, before, "a write that changes nothing is none");
+            let before = self.known.last().and_then(|last| last.record.renew_time);
+            assert_ne!(renewed, before, "every write changes renewTime");
             self.sent.push((renewed, self.now.boot));
             self.written.push(record.clone());
         }
-        (self.under_way, self.since) = (Some(request), self.now.boot);
+        (self.pending, self.pending_since) = (Some(request), self.now.boot);
     }
 }
 
-/// Anything, but for the last moment that can be written: no later one could follow.
+/// Returns any time but the last hour that can be stored, which leaves no room for later ones.
 fn wall_clock(random: &mut Rng) -> Timestamp {
-    let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the end of time");
-    chaos::time(random).min(last)
+    let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the last time");
+    hostile_input::time(random).min(last)
 }
 
-/// What somebody with `kubectl edit` makes of a record.
+/// Returns a record after an edit with `kubectl edit`.
 fn edited(random: &mut Rng, record: Record) -> Record {
     match random.u8(..7) {
         0 => Record { holder_identity: String::new(), ..record },
-        1 => Record { lease_duration_seconds: chaos::seconds(random), ..record },
-        2 => Record { renew_time: Some(chaos::time(random)), ..record },
+        1 => Record { lease_duration_seconds: hostile_input::seconds(random), ..record },
+        2 => Record { renew_time: Some(hostile_input::time(random)), ..record },
         3 => Record { run: None, ..record },
-        4 => Record { holder_identity: chaos::text(random), ..record },
+        4 => Record { holder_identity: hostile_input::text(random), ..record },
         5 => Record { step_down: Some(RunId::new("my-run")), ..record },
         _ => Record { run: None, holder_identity: String::new(), ..record },
     }

@@ -1,5 +1,5 @@
-//! A record in a file that somebody else wrote to: whatever is in it, it is refused in good order, and
-//! is neither free nor ours by that.
+//! A lock file that somebody else wrote to: whatever is in it, it is refused with an error, and counts neither as free
+//! nor as held by this candidate.
 
 use std::fs;
 use std::path::Path;
@@ -10,32 +10,32 @@ use leaderrun::lock::{FileLock, Lock, LockError};
 use leaderrun_core::record::{Record, Version};
 use serde_json::json;
 
-use crate::parsers::is_dangerous;
-use crate::support::scratch;
-use crate::{chaos, fuzz};
+use testkit::hostile_input::is_dangerous;
+use testkit::scratch;
+use testkit::{fuzz, hostile_input};
 
 const ATTEMPT: Duration = Duration::from_millis(200);
 
-#[test]
-fn garbage_in_the_file() {
+#[testkit::test]
+fn any_content_of_a_lock_file_is_read_or_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let folder = scratch::folder("files");
     fuzz("files", 400, |mut random| {
         let path = folder.join("job.lease");
         clear(&path);
-        let lock = FileLock::new(&path, ATTEMPT).expect("no file is no trouble");
-        let sought = runtime.block_on(lock.create(chaos::record(&mut random))).expect("a new record");
-        let is_free = put_something(&mut random, &path);
-        let outcome = tokio_timeout(&runtime, async {
+        let lock = FileLock::new(&path, ATTEMPT).expect("a lock without a file");
+        let created = runtime.block_on(lock.create(hostile_input::record(&mut random))).expect("a new record");
+        let is_free = replace_file(&mut random, &path);
+        let outcome = run_with_timeout(&runtime, async {
             let read = lock.get().await;
             let written = lock.create(Record::default()).await;
-            assert!(is_free || written.is_err(), "it was taken for no record at all");
-            let version = Version { uid: chaos::text(&mut random), ..sought.version };
+            assert!(is_free || written.is_err(), "it was read as no record at all");
+            let version = Version { uid: hostile_input::text(&mut random), ..created.version };
             let replaced = lock.update(version, Record::default()).await;
             assert!(replaced.is_err(), "a record of another uid was replaced");
             [read.err(), written.err(), replaced.err()]
         });
-        outcome.iter().flatten().for_each(assert_harmless);
+        outcome.iter().flatten().for_each(assert_printable);
         if let Err(refusal) = FileLock::new(&path, ATTEMPT) {
             let text = format!("{refusal:#}");
             assert!(!text.chars().any(is_dangerous), "{text:?}");
@@ -44,17 +44,17 @@ fn garbage_in_the_file() {
     });
 }
 
-fn tokio_timeout<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+fn run_with_timeout<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
     let limited = async { tokio::time::timeout(Duration::from_secs(20), work).await };
-    runtime.block_on(limited).expect("a file that blocks whoever reads it")
+    runtime.block_on(limited).expect("the file blocks its reader")
 }
 
-fn assert_harmless(error: &LockError) {
+fn assert_printable(error: &LockError) {
     assert!(!error.message.chars().any(is_dangerous), "{:?}", error.message);
 }
 
-/// Puts something at the record's place. True when that means that there is no record.
-fn put_something(random: &mut Rng, path: &Path) -> bool {
+/// Replaces the file by something else. Returns whether that means that there is no record.
+fn replace_file(random: &mut Rng, path: &Path) -> bool {
     let contents = fs::read(path).expect("the record");
     fs::remove_file(path).expect("to make room");
     match random.u8(..12) {
@@ -72,13 +72,13 @@ fn put_something(random: &mut Rng, path: &Path) -> bool {
         8 => fs::write(path, json!({ "uid": "x", "version": u64::MAX, "record": {} }).to_string()).expect("a file"),
         9 => {
             let mut bytes = contents;
-            chaos::garble(random, &mut bytes);
+            hostile_input::garble(random, &mut bytes);
             fs::write(path, &bytes).expect("a file");
             return bytes.is_empty();
         }
         _ => {
             let mut document = serde_json::from_slice(&contents).expect("JSON");
-            chaos::mutate(random, &mut document);
+            hostile_input::mutate(random, &mut document);
             fs::write(path, document.to_string()).expect("a file");
         }
     }

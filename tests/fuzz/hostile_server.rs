@@ -1,5 +1,5 @@
-//! leaderrun itself against an API server that answers with anything: it must not fall, must not grow,
-//! must not run the command, and nothing that the server says may reach a terminal as it is.
+//! leaderrun with an API server that answers anything: it must go on, stay small, and not run the command, and no
+//! dangerous text from the server may reach a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -16,31 +16,29 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::parsers::is_dangerous;
-use crate::support::port::Port;
-use crate::support::users::ADMIN;
-use crate::support::{kubeconfig, runtime, scratch, tls};
-use crate::{chaos, fuzz};
+use testkit::hostile_input::is_dangerous;
+use testkit::{fuzz, hostile_input};
+use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::ADMIN};
 
-/// How long each leaderrun has to bear it.
-const ENDURANCE: Duration = Duration::from_secs(4);
+/// How long each leaderrun is exposed to it.
+const DURATION: Duration = Duration::from_secs(4);
 
-/// What it may take of memory, KiB. Untroubled it takes some ten thousand.
+/// The memory that it may take, KiB. With a regular server it takes some ten thousand.
 const MEMORY: u64 = 64 * 1024;
 
-/// More than any answer may be.
+/// The size of an endless body: more than any answer may have.
 const ENDLESS: usize = 1 << 30;
 
-#[test]
-fn an_api_server_that_says_anything() {
+#[testkit::test]
+fn no_answer_of_an_api_server_breaks_leaderrun() {
     fuzz("hostile API servers", 3, |mut random| {
-        // One of each sort at a time, each with its own server.
+        // One candidate for each kind of answers at a time, each with its own server.
         thread::scope(|scope| {
-            let servers = SORTS.map(|sort| {
+            let candidates = ALL_ANSWERS.map(|answers| {
                 let random = random.fork();
-                scope.spawn(move || endure(sort, random))
+                scope.spawn(move || run_candidate(answers, random))
             });
-            let failures: Vec<_> = servers.into_iter().filter_map(|server| server.join().err()).collect();
+            let failures: Vec<_> = candidates.into_iter().filter_map(|candidate| candidate.join().err()).collect();
             if let Some(panic) = failures.into_iter().next() {
                 std::panic::resume_unwind(panic);
             }
@@ -48,22 +46,22 @@ fn an_api_server_that_says_anything() {
     });
 }
 
-/// What a server answers with.
+/// The kind of answers that a server sends.
 #[derive(Clone, Copy, Debug)]
-enum Sort {
+enum Answers {
     /// A Lease, or something like it.
     Leases,
     /// Errors with hostile text in them.
     Errors,
-    /// Bodies and lines without an end.
+    /// Endless bodies and lines.
     Endless,
-    /// What is hardly HTTP.
-    Noise,
+    /// Broken HTTP.
+    BrokenHttp,
 }
 
-const SORTS: [Sort; 4] = [Sort::Leases, Sort::Errors, Sort::Endless, Sort::Noise];
+const ALL_ANSWERS: [Answers; 4] = [Answers::Leases, Answers::Errors, Answers::Endless, Answers::BrokenHttp];
 
-fn endure(sort: Sort, mut random: Rng) {
+fn run_candidate(answers: Answers, mut random: Rng) {
     let port = Port::reserve();
     let folder = scratch::folder("hostile");
     let (config, witness) = (folder.join("kubeconfig"), folder.join("it-ran"));
@@ -74,12 +72,12 @@ fn endure(sort: Sort, mut random: Rng) {
         let (acceptor, mut random) = (TlsAcceptor::from(tls::server_config()), served);
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, random) = (acceptor.clone(), random.fork());
-            tokio::spawn(serve(acceptor, stream, sort, random));
+            tokio::spawn(serve(acceptor, stream, answers, random));
         }
     });
     let format = ["text", "json"][random.usize(..2)];
     let routing = [["--pod-label=role=leader", "--pod=a"], ["--service=web", "--port=80"]][random.usize(..2)];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_leaderrun"))
+    let mut child = Command::new(leaderrun())
         .args(["--lock", "default/job", "--log-format", format, "-v", "--kubeconfig"])
         .arg(&config)
         .args(routing)
@@ -88,10 +86,10 @@ fn endure(sort: Sort, mut random: Rng) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("leaderrun");
-    let log = gather(&mut child);
+    let log = read_log(&mut child);
     let start = Instant::now();
     let mut most = 0;
-    while start.elapsed() < ENDURANCE {
+    while start.elapsed() < DURATION {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -101,37 +99,37 @@ fn endure(sort: Sort, mut random: Rng) {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    let lives = child.try_wait().expect("a child").is_none();
+    let alive = child.try_wait().expect("a child").is_none();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("not reaped yet");
     let status = child.wait().expect("a child");
     server.abort();
     let log = log.join().expect("the log");
     let text = String::from_utf8(log).expect("a log in UTF-8");
-    assert!(lives && status.code() == Some(143), "{sort:?}: it ended with {status}:\n{text}");
-    assert!(!witness.exists(), "{sort:?}: it ran the command:\n{text}");
-    assert!(most < MEMORY, "{sort:?}: it took {most} KiB");
+    assert!(alive && status.code() == Some(143), "{answers:?}: it ended with {status}:\n{text}");
+    assert!(!witness.exists(), "{answers:?}: it ran the command:\n{text}");
+    assert!(most < MEMORY, "{answers:?}: it took {most} KiB");
     let dangerous = text.lines().find(|line| line.chars().any(is_dangerous));
-    assert!(dangerous.is_none(), "{sort:?}: printed {dangerous:?}");
+    assert!(dangerous.is_none(), "{answers:?}: printed {dangerous:?}");
     for line in text.lines() {
         match format {
             "json" => {
                 assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"].is_string()), "{line}")
             }
             _ => assert!(
-                (line.starts_with("leaderrun +") && line.contains("s: ")) || is_of_the_role(line),
+                (line.starts_with("leaderrun +") && line.contains("s: ")) || is_part_of_a_role(line),
                 "forged: {line:?}"
             ),
         }
     }
 }
 
-/// The Role that is printed where a right is missing has several lines.
-fn is_of_the_role(line: &str) -> bool {
+/// Returns whether a line may be part of the Role that is logged where a right is missing.
+fn is_part_of_a_role(line: &str) -> bool {
     const FIRST: [&str; 5] = ["apiVersion:", "kind:", "metadata:", "rules:", "- apiGroups:"];
     line.starts_with("  ") || FIRST.iter().any(|first| line.starts_with(first))
 }
 
-fn gather(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
+fn read_log(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
     let mut stderr = child.stderr.take().expect("stderr");
     thread::spawn(move || {
         let mut log = Vec::new();
@@ -140,7 +138,7 @@ fn gather(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
     })
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sort: Sort, mut random: Rng) {
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, answers: Answers, mut random: Rng) {
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
     let mut request = Vec::new();
     let mut some = [0; 4096];
@@ -149,49 +147,50 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, sort: Sort, mut random:
         let Some(end) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
         let is_watch = String::from_utf8_lossy(&request[..end]).contains("watch=");
         request.clear();
-        if answer(&mut stream, sort, is_watch, &mut random).await.is_none() {
+        if answer(&mut stream, answers, is_watch, &mut random).await.is_none() {
             return;
         }
     }
 }
 
-/// One answer; nothing when the connection is of no more use.
-async fn answer(stream: &mut TlsStream<TcpStream>, sort: Sort, is_watch: bool, random: &mut Rng) -> Option<()> {
-    match sort {
-        // Now and then something to wait for, so that it comes to a watch.
-        Sort::Endless | Sort::Errors if !is_watch && random.bool() => {
-            plain(stream, 200, &free_of_hostility(random)).await
+/// Sends one answer. Returns `None` when the connection cannot be used any more.
+async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: bool, random: &mut Rng) -> Option<()> {
+    match answers {
+        // Sometimes a record to wait for, so that leaderrun opens a watch.
+        Answers::Endless | Answers::Errors if !is_watch && random.bool() => {
+            plain(stream, 200, &regular_lease(random)).await
         }
-        Sort::Leases => {
+        Answers::Leases => {
             let mut lease = lease(random);
             for _ in 0..random.usize(..4) {
-                chaos::mutate(random, &mut lease);
+                hostile_input::mutate(random, &mut lease);
             }
-            let body = match is_watch {
-                true => format!("{}\n", json!({ "type": watch_type(random), "object": lease })),
-                false => lease.to_string(),
+            let body = if is_watch {
+                format!("{}\n", json!({ "type": watch_type(random), "object": lease }))
+            } else {
+                lease.to_string()
             };
             plain(stream, 200, &body).await
         }
-        Sort::Errors => {
+        Answers::Errors => {
             let code = [400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504][random.usize(..11)];
             let mut status = json!({
                 "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
-                "message": chaos::text(random), "reason": chaos::text(random),
-                "details": { "name": chaos::text(random), "retryAfterSeconds": random.i32(..) },
+                "message": hostile_input::text(random), "reason": hostile_input::text(random),
+                "details": { "name": hostile_input::text(random), "retryAfterSeconds": random.i32(..) },
             });
             if random.u8(..3) == 0 {
-                chaos::mutate(random, &mut status);
+                hostile_input::mutate(random, &mut status);
             }
             if is_watch && random.bool() {
                 return plain(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status }))).await;
             }
-            // What does not exist is created; that is not what is tried here.
+            // leaderrun would create a lock that does not exist.
             let code = if code == 404 && !is_watch { 403 } else { code };
-            let body = if random.u8(..4) == 0 { chaos::text(random) } else { status.to_string() };
+            let body = if random.u8(..4) == 0 { hostile_input::text(random) } else { status.to_string() };
             plain(stream, code, &body).await
         }
-        Sort::Endless => {
+        Answers::Endless => {
             let filler = ["[", "\"a\",", "\n", "{}\n", " "][random.usize(..5)].repeat(8192);
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
             stream.write_all(head.as_bytes()).await.ok()?;
@@ -201,14 +200,14 @@ async fn answer(stream: &mut TlsStream<TcpStream>, sort: Sort, is_watch: bool, r
             }
             None
         }
-        Sort::Noise => noise(stream, random).await,
+        Answers::BrokenHttp => broken_http(stream, random).await,
     }
 }
 
-async fn noise(stream: &mut TlsStream<TcpStream>, random: &mut Rng) -> Option<()> {
-    let hostile = chaos::text(random).replace(['\r', '\n', '\0'], "~");
+async fn broken_http(stream: &mut TlsStream<TcpStream>, random: &mut Rng) -> Option<()> {
+    let hostile = hostile_input::text(random).replace(['\r', '\n', '\0'], "~");
     match random.u8(..6) {
-        0 => stream.write_all(chaos::text(random).as_bytes()).await.ok()?,
+        0 => stream.write_all(hostile_input::text(random).as_bytes()).await.ok()?,
         1 => {
             let head =
                 format!("HTTP/1.1 200 {hostile}\r\nx-hostile: {hostile}\r\n{}\r\n", "x-long: y\r\n".repeat(100_000));
@@ -244,32 +243,32 @@ async fn plain(stream: &mut TlsStream<TcpStream>, code: u16, body: &str) -> Opti
 
 fn watch_type(random: &mut Rng) -> String {
     let types = ["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"];
-    if random.u8(..6) == 0 { chaos::text(random) } else { types[random.usize(..5)].to_owned() }
+    if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// A Lease that can be read.
-fn free_of_hostility(random: &mut Rng) -> String {
+/// Returns a Lease that can be read.
+fn regular_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
     lease["spec"]["acquireTime"] = Value::Null;
     lease.to_string()
 }
 
-/// A Lease that somebody holds, for longer than this takes.
+/// Returns a Lease that is held for longer than the test takes.
 fn lease(random: &mut Rng) -> Value {
     let long = if random.u8(..5) == 0 { 1_000_000 } else { 1 };
     json!({
         "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
         "metadata": {
-            "name": "job", "namespace": "default", "uid": chaos::text(random), "resourceVersion": chaos::text(random),
-            "annotations": { "leaderrun/run": chaos::text(random), "note": "x".repeat(long) },
+            "name": "job", "namespace": "default", "uid": hostile_input::text(random), "resourceVersion": hostile_input::text(random),
+            "annotations": { "leaderrun/run": hostile_input::text(random), "note": "x".repeat(long) },
         },
         "spec": {
-            "holderIdentity": format!("somebody{}", chaos::text(random)),
+            "holderIdentity": format!("somebody{}", hostile_input::text(random)),
             "leaseDurationSeconds": 3600,
             "leaseTransitions": random.i32(..),
-            "acquireTime": chaos::time(random).to_string(),
-            "renewTime": format!("{:.6}", chaos::time(random)),
+            "acquireTime": hostile_input::time(random).to_string(),
+            "renewTime": format!("{:.6}", hostile_input::time(random)),
         },
     })
 }

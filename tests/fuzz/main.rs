@@ -1,39 +1,15 @@
-//! Garbage, wrong types, huge values and hostile text wherever something comes from others.
+//! Garbage, wrong types, huge values and hostile text, wherever leaderrun reads what others wrote.
 //!
-//! Each execution has a seed of its own; a failure names it:
+//! Each execution has its own seed, which a failure prints:
 //!
 //! ```text
 //! LEADERRUN_FUZZ_SEED=42 LEADERRUN_FUZZ_RUNS=1 cargo test --test fuzz -- NAME --nocapture
 //! ```
 //!
-//! More executions, or others, by the same two variables.
+//! The same two variables make it longer, or choose other seeds.
 
-#[path = "../support/mod.rs"]
-mod support;
+automod::dir!("tests/fuzz");
 
-mod chaos;
-mod election;
-mod files;
-mod hostile_server;
-mod knowledge;
-mod parsers;
-mod suspend;
-
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Instant;
-
-/// Runs `execution` with so many seeds, or as many as the environment says, and counts them.
-fn fuzz(name: &str, usual_runs: u64, execution: impl Fn(fastrand::Rng)) {
-    let variable = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let first = variable("LEADERRUN_FUZZ_SEED").unwrap_or(1);
-    let runs = variable("LEADERRUN_FUZZ_RUNS").unwrap_or(usual_runs);
-    let start = Instant::now();
-    for seed in first..first.saturating_add(runs) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| execution(fastrand::Rng::with_seed(seed))));
-        if let Err(panic) = outcome {
-            eprintln!("{name} failed: LEADERRUN_FUZZ_SEED={seed} LEADERRUN_FUZZ_RUNS=1");
-            resume_unwind(panic);
-        }
-    }
-    println!("{name}: {runs} executions in {:?}", start.elapsed());
+fn main() -> std::process::ExitCode {
+    testkit::harness!().run()
 }

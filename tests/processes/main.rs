@@ -1,122 +1,42 @@
 //! leaderrun as people run it: real processes, real sockets, real signals.
 //!
-//! What must never happen, two commands at once, is judged by the commands themselves (see
-//! [`witness`]), never by leaderrun's log. The API server is ours, or a real one where
-//! `KUBEBUILDER_ASSETS` is set; faults are made by a proxy in front of either.
+//! Whether two commands were ever alive at once is judged by what the commands recorded themselves (see
+//! [`testkit::witness`]), never by leaderrun's log. The API server is the testkit's own, or a real one where
+//! `KUBEBUILDER_ASSETS` names a folder with its programs. A proxy in front of it injects faults.
 //!
-//! This binary is a command, too: `--witness` makes it one. That is why it has a `main` of its own.
+//! Every file in one of these folders is part of this binary, without being listed anywhere.
 
-#[path = "../support/mod.rs"]
-mod support;
-
-mod again;
-mod both;
-#[allow(dead_code)] // The torture uses more of it.
-mod candidate;
-mod check;
-mod command_line;
-mod connections;
-mod death;
-mod doctor;
-mod events;
-mod fencing;
-mod foreign;
-mod http;
-mod kinds;
-mod lifecycle;
-mod log;
-mod manifest;
-mod meddling;
-mod metrics;
-mod partition;
-mod permissions;
-mod pid_one;
-mod pod_label;
-mod scrape;
-mod service;
-mod stall;
-mod status;
-mod stderr;
-mod step_down;
-mod stop;
-mod stopped_thread;
-mod stuck;
-mod suspend;
-mod terminal;
-mod waiting;
-#[allow(dead_code)] // The torture uses more of it.
-mod witness;
-
-use std::process::ExitCode;
-
-use libtest_mimic::{Arguments, Trial};
-
-/// Makes a test of each function, named after it and its module.
-#[macro_export]
-macro_rules! trials {
-    ($($test:ident),+ $(,)?) => {
-        pub fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$($crate::trial(concat!(module_path!(), "::", stringify!($test)), $test)),+]
-        }
-    };
+/// What is asked for on the command line, and the subcommands.
+mod cli {
+    automod::dir!("tests/processes/cli");
 }
 
-fn trial(path: &str, test: fn()) -> Trial {
-    let name = path.trim_start_matches("processes::").to_owned();
-    Trial::test(name.clone(), move || {
-        stall::play(&name, test);
-        Ok(())
-    })
+/// What a cluster allows and what it is told: RBAC, traffic to the leader, Events.
+mod cluster {
+    automod::dir!("tests/processes/cluster");
 }
 
-/// A test that needs a right or a tool which may be missing: then it says so and counts as skipped.
-fn trial_if(possible: Result<(), String>, path: &str, test: fn()) -> Trial {
-    match possible {
-        Ok(()) => trial(path, test),
-        Err(reason) => trial(&format!("{path} [skipped: {reason}]"), test).with_ignored_flag(true),
-    }
+/// The command: how it is started, stopped and killed, and its terminal.
+mod command {
+    automod::dir!("tests/processes/command");
 }
 
-fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "--witness") {
-        return witness::run(arguments);
-    }
-    let trials = [
-        again::trials(),
-        both::trials(),
-        check::trials(),
-        command_line::trials(),
-        connections::trials(),
-        death::trials(),
-        doctor::trials(),
-        events::trials(),
-        fencing::trials(),
-        foreign::trials(),
-        http::trials(),
-        kinds::trials(),
-        lifecycle::trials(),
-        log::trials(),
-        manifest::trials(),
-        meddling::trials(),
-        metrics::trials(),
-        partition::trials(),
-        permissions::trials(),
-        pid_one::trials(),
-        pod_label::trials(),
-        service::trials(),
-        status::trials(),
-        stderr::trials(),
-        step_down::trials(),
-        stop::trials(),
-        stuck::trials(),
-        suspend::trials(),
-        terminal::trials(),
-        waiting::trials(),
-    ];
-    stall::watch();
-    let mut arguments = Arguments::from_args();
-    // Most of a test is waiting for a lease to run out.
-    arguments.test_threads.get_or_insert(8);
-    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+/// Who leads and until when, under every single fault.
+mod election {
+    automod::dir!("tests/processes/election");
+}
+
+/// The kinds of lock, and what others write into a lock's objects.
+mod lock {
+    automod::dir!("tests/processes/lock");
+}
+
+/// What leaderrun reports while it runs: log, health, metrics.
+mod monitoring {
+    automod::dir!("tests/processes/monitoring");
+}
+
+fn main() -> std::process::ExitCode {
+    // Most tests mostly wait for a lease to expire.
+    testkit::harness!().test_threads(8).rerun_after_stalls().run()
 }

@@ -1,182 +1,172 @@
-//! The arena: candidates come and go, faults strike, and at the end somebody must lead and nothing be left.
+//! The arena: candidates start and end, faults come and go. At the end one candidate must lead, and then nothing may be
+//! left.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::{Cluster, Proxy, TestLock, Witnesses, boot_time, scratch};
 
-use crate::candidate::TestLock;
-use crate::entrant::{Entrant, LEASE};
-use crate::judge::{Judge, Verdict};
+use crate::candidate::TorturedCandidate;
+use crate::checker::{CheckResult, Checker};
+use crate::faults::Undo;
 use crate::observer::Observer;
-use crate::place::{self, Kind, Place, Sight};
-use crate::plan::{Fault, Meddling, Network, Own, Plan, SLOTS, Step};
-use crate::support::proxy::Held;
-use crate::support::{Cluster, Match, Proxy, scratch};
-use crate::tally::Tally;
-use crate::witness::{Witnesses, boot_time};
-use crate::{processes, rules};
+use crate::plan::{Plan, SLOTS};
+use crate::processes;
+use crate::record::{LockKind, RecordStore};
+use crate::statistics::Statistics;
 
-/// How often things that are due are looked after.
-const BEAT: Duration = Duration::from_millis(10);
+/// How often the arena looks after its candidates and faults.
+const INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long after the end of all faults somebody must lead: the longest lease that was written, and the
-/// pauses of candidates that were told to be patient.
-const HEALING: Duration = Duration::from_secs(25);
+/// How long after the end of all faults a candidate must lead: the longest lease that was written, and the back-off of
+/// candidates that the API server asked to wait.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// How long after leaderrun itself is dead everything below it may take to be gone.
-const LEFT_BEHIND: Duration = Duration::from_secs(15);
+/// How long after the end of leaderrun everything below it may take to be gone.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// There must be so many commands in a time that allows for each one to be lost the slow way, more than once:
-/// a record that a third party gave away or lengthened is waited for by all.
+/// There must be one hand-over in this time on average. It allows for each command to end by a loss, more than once: all
+/// candidates wait for a record that a third party gave away or lengthened.
 const SLOWEST_HAND_OVER: Duration = Duration::from_secs(30);
 
-/// Between two verdicts while it lasts.
-const SESSIONS: Duration = Duration::from_secs(60);
+/// How often everything is checked before the end.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-struct Slot {
-    proxy: Option<Proxy>,
-    entrant: Option<Entrant>,
+/// How many lines of the story are kept.
+const STORY_LENGTH: usize = 120;
+
+/// The place of one candidate after another.
+pub struct Slot {
+    pub proxy: Option<Proxy>,
+    pub candidate: Option<TorturedCandidate>,
     starts: u32,
     start_at: Instant,
 }
 
-/// How a fault ends.
-enum Undo {
-    Heal(usize),
-    Thaw(String, Own),
-    Unclog(String),
-    Release(#[allow(dead_code)] Held),
-    Unlock(#[allow(dead_code)] File),
-    RemoveGarbage,
-}
-
 pub struct Arena {
-    kind: Kind,
+    pub kind: LockKind,
     lock: TestLock,
-    place: Place,
-    cluster: Option<Cluster>,
-    slots: Vec<Slot>,
-    witnesses: Witnesses,
+    pub store: RecordStore,
+    pub cluster: Option<Cluster>,
+    pub slots: Vec<Slot>,
+    pub witnesses: Witnesses,
     plan: Plan,
-    judge: Judge,
+    checker: Checker,
     observer: Observer,
-    tally: Tally,
-    undo: Vec<(Instant, Undo)>,
-    /// No candidate may start before; see [`rules`].
-    closed_until: Instant,
-    deletions: Vec<u64>,
+    pub statistics: Statistics,
+    /// The faults that end by themselves, and when.
+    pub undo: Vec<(Instant, Undo)>,
+    /// No candidate may start before this instant; see [`crate::rules`].
+    pub closed_until: Instant,
+    /// When the file was deleted, in nanoseconds since boot.
+    pub deletions: Vec<u64>,
     story: VecDeque<String>,
-    began: Instant,
+    began_at: Instant,
 }
 
 impl Arena {
-    pub fn open(kind: Kind, seed: u64) -> Self {
+    pub fn open(kind: LockKind, seed: u64) -> Self {
         println!("torture of {kind:?}: LEADERRUN_TORTURE_SEED={seed}");
-        let (cluster, lock, place) = match kind {
-            Kind::Lease => {
+        let (cluster, lock, store) = match kind {
+            LockKind::Lease => {
                 let cluster = Cluster::start();
                 let name = format!("{}/job", cluster.new_namespace());
                 let lock = TestLock { name, kubeconfig: Some(cluster.kubeconfig()) };
-                let place = Place::lease(cluster.admin(), lock.path());
-                (Some(cluster), lock, place)
+                let store = RecordStore::lease(cluster.admin(), lock.lease_path());
+                (Some(cluster), lock, store)
             }
-            Kind::File => {
+            LockKind::File => {
                 let path: PathBuf = scratch::folder("torture").join("job.lease");
                 let lock = TestLock { name: format!("file:{}", path.display()), kubeconfig: None };
-                (None, lock, Place::File(path))
+                (None, lock, RecordStore::File(path))
             }
         };
         let witnesses = Witnesses::new();
         let now = Instant::now();
-        let slot = |_| Slot { proxy: cluster.as_ref().map(Proxy::start), entrant: None, starts: 0, start_at: now };
+        let slot = |_| Slot { proxy: cluster.as_ref().map(Proxy::start), candidate: None, starts: 0, start_at: now };
         Self {
             kind,
             lock,
             slots: (0..SLOTS).map(slot).collect(),
-            judge: Judge::start(witnesses.folder().to_owned()),
-            observer: Observer::start(place.clone()),
-            place,
+            checker: Checker::start(witnesses.folder().to_owned()),
+            observer: Observer::start(store.clone()),
+            store,
             cluster,
             witnesses,
             plan: Plan::new(kind, seed),
-            tally: Tally::default(),
+            statistics: Statistics::default(),
             undo: Vec::new(),
             closed_until: now,
             deletions: Vec::new(),
             story: VecDeque::new(),
-            began: now,
+            began_at: now,
         }
     }
 
-    /// Faults for so long; then peace, a leader, another leader, and nothing left.
-    pub fn torture(mut self, length: Duration) {
-        let mut session = Instant::now();
-        while self.began.elapsed() < length {
+    /// Injects faults for this long. Then there must be a leader, another leader after it, and at last nothing left.
+    pub fn torture(mut self, duration: Duration) {
+        let mut checked_at = Instant::now();
+        while self.began_at.elapsed() < duration {
             let step = self.plan.step();
-            self.tend_for(step.pause);
+            self.run_for(step.pause);
             self.inject(step);
-            if session.elapsed() > SESSIONS {
-                session = Instant::now();
-                self.judge_now();
+            if checked_at.elapsed() > CHECK_INTERVAL {
+                checked_at = Instant::now();
+                self.check();
             }
         }
-        let undo = std::mem::take(&mut self.undo);
-        undo.into_iter().for_each(|(_, undo)| self.undo(undo));
-        self.slots.iter().filter_map(|slot| slot.proxy.as_ref()).for_each(Proxy::heal);
+        self.end_all_faults();
         let first = self.wait_for_leader(None);
-        if let Some(leader) = self.entrant(&first) {
-            leader.relay(libc::SIGTERM);
+        if let Some(leader) = self.candidate(&first) {
+            leader.send_to_elector(libc::SIGTERM);
         }
-        self.end_command(&first);
+        // As an impatient operator would.
+        self.kill_all(|process| process.holder.as_ref() == Some(&first));
         self.wait_for_leader(Some(&first));
-        self.clear();
-        let verdict = self.judge_now();
-        let least = (length.as_secs_f64() / SLOWEST_HAND_OVER.as_secs_f64()) as usize;
-        self.demand(verdict.hand_overs >= least, &format!("only {} hand-overs", verdict.hand_overs));
-        println!("torture of {:?} for {:?}:\n{}", self.kind, self.began.elapsed(), self.tally);
+        self.end_all_candidates();
+        let result = self.check();
+        let least = (duration.as_secs_f64() / SLOWEST_HAND_OVER.as_secs_f64()) as usize;
+        self.require(result.hand_overs >= least, &format!("only {} hand-overs", result.hand_overs));
+        println!("torture of {:?} for {:?}:\n{}", self.kind, self.began_at.elapsed(), self.statistics);
     }
 
-    /// Lets time pass: what is due is undone, what is over is replaced.
-    fn tend_for(&mut self, duration: Duration) {
+    /// Lets time pass. Ends faults that are due, and replaces candidates that have ended.
+    fn run_for(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         loop {
-            self.tend();
+            self.end_due_faults();
+            for index in 0..SLOTS {
+                self.tend(index);
+            }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            thread::sleep(left.min(BEAT));
+            thread::sleep(left.min(INTERVAL));
         }
     }
 
-    fn tend(&mut self) {
+    fn tend(&mut self, index: usize) {
         let now = Instant::now();
-        while let Some(due) = self.undo.iter().position(|(at, _)| *at <= now) {
-            let (_, undo) = self.undo.swap_remove(due);
-            self.undo(undo);
-        }
-        for index in 0..SLOTS {
-            let slot = &mut self.slots[index];
-            match &mut slot.entrant {
-                Some(entrant) => {
-                    let (over, since) = entrant.is_over();
-                    let told = format!("{} is over:\n{}", entrant.identity, entrant.running.log());
-                    if over {
-                        let (_, _, pause) = self.plan.candidate(index, slot.starts);
-                        (slot.entrant, slot.start_at) = (None, now + pause);
-                        self.tell(told);
-                    } else {
-                        self.demand(since < LEFT_BEHIND, &format!("something is left behind; {told}"));
-                    }
+        let slot = &mut self.slots[index];
+        match &mut slot.candidate {
+            Some(candidate) => {
+                let (ended, since) = candidate.has_ended();
+                let story = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
+                if ended {
+                    let (_, _, pause) = self.plan.candidate(index, slot.starts);
+                    (slot.candidate, slot.start_at) = (None, now + pause);
+                    self.tell(story);
+                } else {
+                    self.require(since < CLEANUP_TIMEOUT, &format!("something is left behind; {story}"));
                 }
-                None if now >= slot.start_at && now >= self.closed_until => self.start(index),
-                None => {}
             }
+            None if now >= slot.start_at && now >= self.closed_until => self.start(index),
+            None => {}
         }
     }
 
@@ -186,188 +176,57 @@ impl Arena {
         let (words, options, _) = self.plan.candidate(index, slot.starts);
         let identity = format!("{}-{}", ["a", "b", "c", "d"][index], slot.starts);
         let lock = match &slot.proxy {
-            Some(proxy) => self.lock.by(proxy.kubeconfig()),
+            Some(proxy) => self.lock.through(proxy.kubeconfig()),
             None => self.lock.clone(),
         };
-        let entrant = Entrant::start(identity, &lock, &self.witnesses, &words, &options);
-        self.tally.starts += 1;
-        let told = format!("{} comes: {}", entrant.identity, entrant.words);
-        self.slots[index].entrant = Some(entrant);
-        self.tell(told);
+        let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &words, &options);
+        self.statistics.starts += 1;
+        let story = format!("{} starts: {}", candidate.identity, candidate.description);
+        self.slots[index].candidate = Some(candidate);
+        self.tell(story);
     }
 
-    fn inject(&mut self, step: Step) {
-        let sight = self.place.read();
-        let holder = sight.as_ref().map(|sight| sight.holder.clone()).unwrap_or_default();
-        let leads = |slot: &Slot| slot.entrant.as_ref().is_some_and(|entrant| entrant.identity == holder);
-        let leader = self.slots.iter().position(leads).filter(|_| step.target.leader);
-        let index = leader.unwrap_or(step.target.slot);
-        if self.strike(index, step.fault, sight.as_ref()).is_some() {
-            self.tally.count(&step.fault.name());
-            let target = self.slots[index].entrant.as_ref().map(|entrant| &entrant.identity);
-            self.tell(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
-        } else {
-            self.tally.left_out += 1;
-        }
+    pub fn candidate(&mut self, identity: &str) -> Option<&mut TorturedCandidate> {
+        let mut candidates = self.slots.iter_mut().filter_map(|slot| slot.candidate.as_mut());
+        candidates.find(|candidate| candidate.identity == identity)
     }
 
-    /// Does it, if the rules allow it and there is somebody whom it could hit.
-    fn strike(&mut self, index: usize, fault: Fault, sight: Option<&Sight>) -> Option<()> {
-        let now = Instant::now();
-        match fault {
-            Fault::RestartServer => self.cluster.as_ref()?.restart(),
-            Fault::Network(network, lasts) => self.disturb(index, network, now + lasts)?,
-            Fault::KeepLock(lasts) => {
-                let Place::File(path) = &self.place else { return None };
-                self.undo.push((now + lasts, Undo::Unlock(place::lock_beside(path)?)));
-            }
-            Fault::Meddle(deed) => return self.meddle(deed, sight?),
-            Fault::Kill(own) => self.strike_own(index, own, Signal::SIGKILL)?,
-            Fault::Freeze(own, lasts) => {
-                self.strike_own(index, own, Signal::SIGSTOP)?;
-                let identity = self.slots[index].entrant.as_ref()?.identity.clone();
-                self.undo.push((now + lasts, Undo::Thaw(identity, own)));
-            }
-            Fault::Signal(signal) => {
-                let relayed = self.slots[index].entrant.as_mut()?.relay(signal);
-                return relayed.then_some(());
-            }
-            Fault::SignalCommand(signal) => {
-                let holder = &self.slots[index].entrant.as_ref()?.identity;
-                let processes = processes::in_folder(self.witnesses.folder());
-                let hit = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
-                kill(Pid::from_raw(hit.pid), signal).ok()?;
-            }
-            Fault::Clog(lasts) => {
-                let entrant = self.slots[index].entrant.as_ref()?;
-                entrant.running.clog(true);
-                let identity = entrant.identity.clone();
-                self.undo.push((now + lasts, Undo::Unclog(identity)));
-            }
-        }
-        Some(())
-    }
-
-    fn strike_own(&mut self, index: usize, own: Own, signal: Signal) -> Option<()> {
-        let entrant = self.slots[index].entrant.as_mut().filter(|entrant| rules::may_strike(entrant, own))?;
-        entrant.struck = Some(own);
-        entrant.send(own, signal).then_some(())
-    }
-
-    fn disturb(&mut self, index: usize, network: Network, until: Instant) -> Option<()> {
-        let proxy = self.slots[index].proxy.as_ref()?;
-        match network {
-            Network::Partition => proxy.partition(),
-            Network::PartitionRequests => proxy.partition_requests(),
-            Network::PartitionReplies => proxy.partition_replies(),
-            Network::SilenceExisting => proxy.silence_existing(),
-            Network::BreakExisting => proxy.break_existing(),
-            Network::Refuse => proxy.refuse(),
-            Network::LoseReplies(count) => proxy.lose_replies(Match::put().next(count)),
-            Network::Answer(status) => proxy.answer(Match::any(), status, (status == 429).then_some(1)),
-            Network::DelayRequests(by) => proxy.delay(Duration::from_millis(by)),
-            Network::DelayReplies(by) => proxy.delay_replies(Duration::from_millis(by)),
-            Network::HoldRequests => self.undo.push((until, Undo::Release(proxy.hold_requests(Match::put().next(2))))),
-            Network::HoldReplies => self.undo.push((until, Undo::Release(proxy.hold_replies(Match::put().next(2))))),
-        }
-        self.undo.push((until, Undo::Heal(index)));
-        Some(())
-    }
-
-    fn meddle(&mut self, deed: Meddling, sight: &Sight) -> Option<()> {
-        let takes_knowledge = rules::takes_knowledge(deed);
-        let entrants = self.slots.iter_mut().filter_map(|slot| slot.entrant.as_mut());
-        if takes_knowledge && (sight.holder.is_empty() || !rules::all_know(entrants, &sight.holder)) {
-            return None;
-        }
-        let waits = self.slots.iter().filter_map(|slot| slot.entrant.as_ref());
-        let other = waits.map(|entrant| &entrant.identity).find(|identity| **identity != sight.holder)?;
-        if !self.place.meddle(deed, sight, other) {
-            return None;
-        }
-        let now = Instant::now();
-        if takes_knowledge {
-            self.closed_until = rules::closed_until(now, LEASE);
-        }
-        // A file's counter is lost with it, an API server's is not.
-        if self.kind == Kind::File && matches!(deed, Meddling::Delete | Meddling::Replace | Meddling::Garbage) {
-            self.deletions.push(boot_time());
-        }
-        if deed == Meddling::Garbage {
-            self.undo.push((now + LEASE / 2, Undo::RemoveGarbage));
-        }
-        Some(())
-    }
-
-    fn undo(&mut self, undo: Undo) {
-        match undo {
-            Undo::Heal(index) => self.slots[index].proxy.iter().for_each(Proxy::heal),
-            Undo::Thaw(identity, own) => {
-                if let Some(entrant) = self.entrant(&identity) {
-                    entrant.send(own, Signal::SIGCONT);
-                }
-            }
-            Undo::Unclog(identity) => {
-                if let Some(entrant) = self.entrant(&identity) {
-                    entrant.running.clog(false);
-                }
-            }
-            Undo::RemoveGarbage => {
-                let Place::File(path) = &self.place else { return };
-                // Candidates that know a holder take this for a deletion.
-                let _ = std::fs::remove_file(path);
-                self.closed_until = rules::closed_until(Instant::now(), LEASE);
-                self.deletions.push(boot_time());
-            }
-            Undo::Release(_) | Undo::Unlock(_) => {}
-        }
-    }
-
-    fn entrant(&mut self, identity: &str) -> Option<&mut Entrant> {
-        self.slots.iter_mut().filter_map(|slot| slot.entrant.as_mut()).find(|entrant| entrant.identity == identity)
-    }
-
-    /// Waits until a command lives, of somebody else than `except`.
+    /// Waits until the command of a candidate other than `except` is alive, and returns its holder.
     fn wait_for_leader(&mut self, except: Option<&str>) -> String {
         let start = Instant::now();
         loop {
-            self.tend_for(BEAT * 5);
+            self.run_for(INTERVAL * 5);
             let living = processes::in_folder(self.witnesses.folder());
             let leader =
                 living.into_iter().filter_map(|process| process.holder).find(|holder| Some(&**holder) != except);
             if let Some(leader) = leader {
                 return leader;
             }
-            self.demand(
-                start.elapsed() < HEALING,
-                &format!("nobody but {except:?} leads {HEALING:?} after the last fault"),
+            self.require(
+                start.elapsed() < RECOVERY_TIMEOUT,
+                &format!("no candidate but {except:?} leads {RECOVERY_TIMEOUT:?} after the last fault"),
             );
         }
     }
 
-    /// Kills a command from outside, as an impatient operator would.
-    fn end_command(&mut self, holder: &str) {
-        self.kill_all(|process| process.holder.as_deref() == Some(holder));
-    }
-
-    /// Ends all candidates, and makes sure that nothing is left.
-    fn clear(&mut self) {
-        // From here on nobody comes.
+    /// Ends all candidates, and checks that nothing is left of them.
+    fn end_all_candidates(&mut self) {
+        // No candidate starts from here on.
         self.closed_until = Instant::now() + Duration::from_secs(3600);
         for slot in &mut self.slots {
-            if let Some(entrant) = &mut slot.entrant {
-                entrant.relay(libc::SIGTERM);
+            if let Some(candidate) = &mut slot.candidate {
+                candidate.send_to_elector(libc::SIGTERM);
             }
         }
         self.kill_all(|process| process.holder.is_some());
         let start = Instant::now();
-        while self.slots.iter().any(|slot| slot.entrant.is_some()) {
-            self.demand(start.elapsed() < LEFT_BEHIND, "leaderrun does not end");
-            self.tend_for(BEAT);
+        while self.slots.iter().any(|slot| slot.candidate.is_some()) {
+            self.require(start.elapsed() < CLEANUP_TIMEOUT, "leaderrun does not end");
+            self.run_for(INTERVAL);
             self.kill_all(|process| process.holder.is_some());
         }
         let left = processes::in_folder(self.witnesses.folder());
-        self.demand(left.is_empty(), &format!("left behind: {left:?}"));
+        self.require(left.is_empty(), &format!("left behind: {left:?}"));
     }
 
     fn kill_all(&self, doomed: impl Fn(&processes::Process) -> bool) {
@@ -376,43 +235,45 @@ impl Arena {
         }
     }
 
-    fn judge_now(&mut self) -> Verdict {
-        let verdict = self.judge.verdict(&self.witnesses, &self.observer.renewals(), &self.deletions);
-        self.tally.commands = verdict.commands;
-        self.tally.witnesses = verdict.witnesses;
-        self.tally.hand_overs = verdict.hand_overs;
-        self.tally.worst_margin = verdict.worst_margin;
-        self.tally.overlaps = verdict.overlaps.len();
-        self.demand(verdict.overlaps.is_empty(), &format!("overlaps: {:#?}", verdict.overlaps));
-        // Nobody happened to come in time, perhaps; it is as bad.
-        let dead_in_time = verdict.worst_margin.is_none_or(|margin| margin > 0);
-        self.demand(dead_in_time, &format!("a tree outlived its lease: {}", verdict.worst));
-        verdict
+    fn check(&mut self) -> CheckResult {
+        let result = self.checker.check(&self.witnesses, &self.observer.renewals(), &self.deletions);
+        self.statistics.commands = result.commands;
+        self.statistics.witnesses = result.witnesses;
+        self.statistics.hand_overs = result.hand_overs;
+        self.statistics.worst_margin = result.worst_margin;
+        self.statistics.overlaps = result.overlaps.len();
+        self.require(result.overlaps.is_empty(), &format!("overlaps: {:#?}", result.overlaps));
+        // As bad as an overlap, even if no candidate happened to take over in time.
+        let dead_in_time = result.worst_margin.is_none_or(|margin| margin > 0);
+        self.require(dead_in_time, &format!("a command outlived its lease: {}", result.worst_run));
+        result
     }
 
-    fn tell(&mut self, what: String) {
-        const REMEMBERED: usize = 120;
-        if self.story.len() == REMEMBERED {
+    /// Adds a line to the story that a failure prints.
+    pub fn tell(&mut self, what: String) {
+        if self.story.len() == STORY_LENGTH {
             self.story.pop_front();
         }
-        self.story.push_back(format!("[{:.3} s, boot {}] {what}", self.began.elapsed().as_secs_f64(), boot_time()));
+        let elapsed = self.began_at.elapsed().as_secs_f64();
+        self.story.push_back(format!("[{elapsed:.3} s, boot {}] {what}", boot_time()));
     }
 
+    /// Fails the test with the story so far unless the condition is true.
     #[track_caller]
-    fn demand(&self, fulfilled: bool, otherwise: &str) {
-        if !fulfilled {
+    fn require(&self, condition: bool, otherwise: &str) {
+        if !condition {
             let story: Vec<&str> = self.story.iter().map(String::as_str).collect();
-            panic!("{otherwise}\n--- the story so far:\n{}\n--- in numbers:\n{}", story.join("\n"), self.tally);
+            panic!("{otherwise}\n--- the story so far:\n{}\n--- in numbers:\n{}", story.join("\n"), self.statistics);
         }
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // Where it failed: leaderrun first, it would only start more.
+        // After a failure, leaderrun too: until it is dead it starts more.
         while !processes::in_folder(self.witnesses.folder()).is_empty() {
             self.kill_all(|_| true);
-            thread::sleep(BEAT);
+            thread::sleep(INTERVAL);
         }
     }
 }

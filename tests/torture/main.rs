@@ -1,62 +1,54 @@
-//! Everything at once, and at random: candidates with commands that misbehave, under every fault that
-//! leaderrun's promise covers, in an order that a seed decides.
+//! Torture: candidates with misbehaving commands, under every fault that leaderrun's promise covers, in an order that a
+//! seed decides.
 //!
 //! ```text
 //! LEADERRUN_TORTURE=1h LEADERRUN_TORTURE_SEED=42 cargo test --test torture -- --nocapture
 //! ```
 //!
-//! Which faults come is the seed's ([`plan`]), what may come together is written down in [`rules`], and
-//! whether two commands were ever alive at once is judged by what they wrote themselves and by looking
-//! at all processes ([`judge`]). A minute without the variable; the seed is printed.
-//!
-//! This binary is a command, too: `--witness` makes it one.
-
-#[path = "../processes/candidate.rs"]
-#[allow(dead_code)]
-mod candidate;
-#[path = "../support/mod.rs"]
-mod support;
-#[path = "../processes/witness.rs"]
-#[allow(dead_code)]
-mod witness;
+//! The seed decides which faults come ([`plan`]); [`rules`] says which of them may come together. Whether two commands
+//! were ever alive at once is decided by what they recorded themselves and by listing all processes ([`checker`]).
+//! Without the variable it takes a minute. The seed is printed.
 
 mod arena;
-mod entrant;
-mod judge;
-mod monster;
+mod candidate;
+mod checker;
+mod faults;
+mod misbehaving_command;
 mod observer;
-mod place;
 mod plan;
 mod processes;
+mod record;
 mod rules;
-mod tally;
+mod statistics;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
-
 use crate::arena::Arena;
-use crate::place::Kind;
+use crate::record::LockKind;
 
-const USUAL_LENGTH: Duration = Duration::from_secs(60);
+const DEFAULT_DURATION: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "--witness") {
-        return monster::run(arguments.collect());
-    }
+    testkit::harness!().command(misbehaving_command::run).run()
+}
+
+#[testkit::test]
+fn a_lease() {
+    torture(LockKind::Lease);
+}
+
+#[testkit::test]
+fn a_file() {
+    torture(LockKind::File);
+}
+
+fn torture(kind: LockKind) {
     let variable = |name| std::env::var(name).ok();
-    let length = variable("LEADERRUN_TORTURE").map_or(USUAL_LENGTH, |length| {
-        humantime::parse_duration(&length).expect("LEADERRUN_TORTURE: a duration, such as 1h")
+    let duration = variable("LEADERRUN_TORTURE").map_or(DEFAULT_DURATION, |duration| {
+        humantime::parse_duration(&duration).expect("LEADERRUN_TORTURE: a duration, for example 1h")
     });
     let seed = variable("LEADERRUN_TORTURE_SEED")
         .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("LEADERRUN_TORTURE_SEED: a number"));
-    let trials = [("a_lease", Kind::Lease), ("a_file", Kind::File)].map(|(name, kind)| {
-        Trial::test(name, move || {
-            Arena::open(kind, seed).torture(length);
-            Ok(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+    Arena::open(kind, seed).torture(duration);
 }

@@ -1,4 +1,4 @@
-//! Somebody who only watches: what the record said, and when.
+//! Records every renewal of the record that it sees.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,75 +8,77 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::entrant::LEASE;
-use crate::place::{Place, Sight};
-use crate::witness::boot_time;
+use crate::candidate::LEASE_DURATION;
+use crate::record::{Observation, RecordStore};
+use testkit::boot_time;
 
-/// Between two looks; several in a retry period, so that no renewal is missed.
-const PAUSE: Duration = Duration::from_millis(25);
+/// How often the record is read: several times in a retry period, so that no renewal is missed.
+const INTERVAL: Duration = Duration::from_millis(25);
 
-/// A renewal's own time counts if it is not further than this from when it was seen.
-const CREDIBLE: i64 = 5_000_000_000;
+/// A record's renewTime counts if it is at most this old when the renewal is seen, nanoseconds. A third party may write
+/// any time.
+const MAX_AGE: i64 = 5_000_000_000;
 
-/// Until when a holder's renewals bought time, nanoseconds since boot: when each was made, and its end.
+/// By holder: when each renewal was made and when the lease expires after it, in nanoseconds since boot.
 pub type Renewals = BTreeMap<String, Vec<(u64, u64)>>;
 
-/// A thread that looks at the record again and again.
+/// A thread that reads the record at intervals.
 pub struct Observer {
-    seen: Arc<Mutex<Renewals>>,
-    over: Arc<AtomicBool>,
+    renewals: Arc<Mutex<Renewals>>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Observer {
-    pub fn start(place: Place) -> Self {
-        let (seen, over) = (Arc::<Mutex<Renewals>>::default(), Arc::<AtomicBool>::default());
-        let (book, end) = (Arc::clone(&seen), Arc::clone(&over));
+    pub fn start(store: RecordStore) -> Self {
+        let (renewals, stopped) = (Arc::<Mutex<Renewals>>::default(), Arc::<AtomicBool>::default());
+        let (all, stop) = (Arc::clone(&renewals), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
             let mut last = None;
             let mut holders = HashMap::new();
-            while !end.load(Ordering::Relaxed) {
-                let sight = place.read();
-                // What somebody else wrote is not what the holder goes by: another duration, or another's mark.
-                let mut is_its_own = |sight: &Sight| {
-                    let Some(run) = sight.run.as_ref().filter(|_| !sight.holder.is_empty()) else { return false };
-                    let holder = holders.entry(run.clone()).or_insert_with(|| sight.holder.clone());
-                    sight.holder == *holder && sight.seconds == LEASE.as_secs()
+            while !stop.load(Ordering::Relaxed) {
+                let observation = store.read();
+                // Edits by third parties are no renewals: they have another duration, or another run's mark.
+                let mut is_renewal = |observed: &Observation| {
+                    let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
+                    let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());
+                    observed.holder == *holder && observed.lease_duration_seconds == LEASE_DURATION.as_secs()
                 };
-                if let Some(sight) = sight.filter(|sight| is_its_own(sight) && Some(sight) != last.as_ref()) {
-                    let renewed = renewed_at(&sight);
-                    let until = renewed + sight.seconds * 1_000_000_000;
-                    book.lock().expect("the book").entry(sight.holder.clone()).or_default().push((renewed, until));
-                    last = Some(sight);
+                let renewal = observation.filter(|observed| is_renewal(observed) && Some(observed) != last.as_ref());
+                if let Some(renewal) = renewal {
+                    let renewed = renewed_at(&renewal);
+                    let expires = renewed + renewal.lease_duration_seconds * 1_000_000_000;
+                    let mut all = all.lock().expect("the renewals");
+                    all.entry(renewal.holder.clone()).or_default().push((renewed, expires));
+                    last = Some(renewal);
                 }
-                thread::sleep(PAUSE);
+                thread::sleep(INTERVAL);
             }
         });
-        Self { seen, over, thread: Some(thread) }
+        Self { renewals, stopped, thread: Some(thread) }
     }
 
-    /// Everything seen so far.
+    /// Returns the renewals so far.
     pub fn renewals(&self) -> Renewals {
-        self.seen.lock().expect("the book").clone()
+        self.renewals.lock().expect("the renewals").clone()
     }
 }
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.stopped.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// When a renewal was made, on the boot clock. Its own time is the earliest that it can be; somebody
-/// who meddles may write any time.
-fn renewed_at(sight: &Sight) -> u64 {
-    let (seen, wall) = (boot_time(), Timestamp::now());
-    let age = sight.renewed.map_or(0, |renewed| wall.as_nanosecond() - renewed.as_nanosecond());
+/// Returns when a renewal was made, on the boot clock: not before the renewTime that it wrote.
+fn renewed_at(renewal: &Observation) -> u64 {
+    let (now, wall) = (boot_time(), Timestamp::now());
+    let age = renewal.renew_time.map_or(0, |time| wall.as_nanosecond() - time.as_nanosecond());
     match i64::try_from(age) {
-        Ok(age @ 0..CREDIBLE) => seen - age as u64,
-        _ => seen,
+        Ok(age @ 0..MAX_AGE) => now - age as u64,
+        _ => now,
     }
 }

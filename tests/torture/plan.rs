@@ -1,56 +1,56 @@
-//! What happens, to whom and how soon: decided by the seed alone.
+//! The random plan: which fault comes when, and for which candidate. The seed alone decides it.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::place::Kind;
+use crate::record::LockKind;
 
-/// How many candidates there are.
+/// The number of candidates at any time.
 pub const SLOTS: usize = 4;
 
-/// One of leaderrun's own two processes.
+/// One of leaderrun's two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Own {
+pub enum OwnProcess {
     Elector,
     Supervisor,
 }
 
-/// Whom a fault is for.
+/// The candidate that a fault is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Whoever leads when it comes, if somebody does.
+    /// Whether it is the leader at that time, if there is one.
     pub leader: bool,
-    /// Who else.
+    /// The slot of the candidate otherwise.
     pub slot: usize,
 }
 
-/// What somebody does to the record with `kubectl edit`, or with an editor.
+/// An edit of the record by a third party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meddling {
+pub enum Edit {
     Delete,
-    /// Deleted and made anew, empty.
-    Replace,
-    Empty,
-    /// Everything of it, leaderrun's mark too.
-    Wipe,
-    /// As other implementations release, and not by the holder.
-    ReleaseForeign,
-    GiveAway,
-    GiveToOther,
+    /// Deletes the object and creates it again, empty.
+    Recreate,
+    ClearHolder,
+    /// Clears every field, leaderrun's mark too.
+    ClearAll,
+    /// Writes what client-go writes for a release.
+    ReleaseLikeClientGo,
+    GiveToNobody,
+    GiveToStandby,
     Label,
     Shorten,
     Lengthen,
-    /// leaderrun's mark alone is removed.
-    Unmark,
+    /// Removes only leaderrun's mark.
+    RemoveMark,
     Backdate,
-    /// The file contains something else for a while; a Lease cannot.
+    /// Writes something that is no record into the file, for a while. A Lease does not take that.
     Garbage,
 }
 
-/// What is wrong with the way of one candidate to the API server.
+/// A fault between one candidate and the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+pub enum NetworkFault {
     Partition,
     PartitionRequests,
     PartitionReplies,
@@ -65,26 +65,26 @@ pub enum Network {
     HoldReplies,
 }
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    Kill(Own),
-    Freeze(Own, Duration),
-    Network(Network, Duration),
+    Kill(OwnProcess),
+    Freeze(OwnProcess, Duration),
+    Network(NetworkFault, Duration),
     RestartServer,
-    /// Somebody keeps the file's lock file locked.
-    KeepLock(Duration),
-    Meddle(Meddling),
-    /// leaderrun is sent a signal.
+    /// A third party holds the lock of the lock file.
+    HoldLockFile(Duration),
+    Edit(Edit),
+    /// leaderrun gets a signal.
     Signal(i32),
-    /// A process of the command is sent a signal.
+    /// A process of the command gets a signal.
     SignalCommand(Signal),
-    /// Nobody reads what leaderrun and its command write.
-    Clog(Duration),
+    /// The pipes of leaderrun and its command are not read.
+    PauseReading(Duration),
 }
 
 impl Fault {
-    /// Its kind, for the tally.
+    /// Returns the kind of the fault, for the statistics.
     pub fn name(&self) -> String {
         match self {
             Self::Kill(own) => format!("kill the {own:?}").to_lowercase(),
@@ -94,16 +94,16 @@ impl Fault {
                 format!("network: {}", name.split('(').next().unwrap_or_default())
             }
             Self::RestartServer => "restart the API server".into(),
-            Self::KeepLock(_) => "keep the lock file locked".into(),
-            Self::Meddle(deed) => format!("meddle: {deed:?}"),
+            Self::HoldLockFile(_) => "hold the lock file".into(),
+            Self::Edit(edit) => format!("edit: {edit:?}"),
             Self::Signal(_) => "signal to leaderrun".into(),
             Self::SignalCommand(signal) => format!("{signal:?} to a process of the command"),
-            Self::Clog(_) => "stderr and stdout unread".into(),
+            Self::PauseReading(_) => "stderr and stdout unread".into(),
         }
     }
 }
 
-/// One fault and when it comes.
+/// One fault, and how long after the one before it comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub pause: Duration,
@@ -111,45 +111,45 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// All that is random.
+/// The source of everything that is random.
 pub struct Plan {
-    kind: Kind,
+    kind: LockKind,
     seed: u64,
     random: fastrand::Rng,
 }
 
 impl Plan {
-    pub fn new(kind: Kind, seed: u64) -> Self {
+    pub fn new(kind: LockKind, seed: u64) -> Self {
         Self { kind, seed, random: fastrand::Rng::with_seed(seed ^ kind as u64) }
     }
 
-    /// The next fault.
+    /// Returns the next fault.
     pub fn step(&mut self) -> Step {
         let random = &mut self.random;
         let pause = Duration::from_millis(random.u64(20..400));
         let target = Target { leader: random.u8(..3) > 0, slot: random.usize(..SLOTS) };
-        let own = if random.bool() { Own::Elector } else { Own::Supervisor };
-        // Some end before the renew deadline, some after the lease.
-        let lasts = Duration::from_millis(random.u64(100..6000));
+        let own = if random.bool() { OwnProcess::Elector } else { OwnProcess::Supervisor };
+        // Some faults end before the renew deadline, some after the lease has expired.
+        let duration = Duration::from_millis(random.u64(100..6000));
         let fault = match (random.u8(..100), self.kind) {
             (..8, _) => Fault::Kill(own),
-            (8..22, _) => Fault::Freeze(own, lasts),
-            (22..50, Kind::Lease) => Fault::Network(network(random), lasts),
-            (22..35, Kind::File) => Fault::KeepLock(lasts),
-            (50..53, Kind::Lease) => Fault::RestartServer,
-            (35..53, Kind::File) | (53..70, _) => Fault::Meddle(meddling(random, self.kind)),
+            (8..22, _) => Fault::Freeze(own, duration),
+            (22..50, LockKind::Lease) => Fault::Network(network(random), duration),
+            (22..35, LockKind::File) => Fault::HoldLockFile(duration),
+            (50..53, LockKind::Lease) => Fault::RestartServer,
+            (35..53, LockKind::File) | (53..70, _) => Fault::Edit(edit(random, self.kind)),
             (70..83, _) => Fault::Signal(signal(random)),
             (83..93, _) => {
                 let signals = [Signal::SIGKILL, Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGCONT];
                 Fault::SignalCommand(signals[random.usize(..signals.len())])
             }
-            _ => Fault::Clog(lasts),
+            _ => Fault::PauseReading(duration),
         };
         Step { pause, target, fault }
     }
 
-    /// How the `count`th candidate of a slot behaves: words for its command, options for leaderrun, and
-    /// how long after the one before it comes.
+    /// Returns how the `count`th candidate of a slot behaves: words for its command, options for leaderrun, and how long
+    /// after the one before it starts.
     pub fn candidate(&self, slot: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (slot as u64 + 1) << 32 ^ u64::from(count));
         let mut words: Vec<String> = Vec::new();
@@ -159,10 +159,10 @@ impl Plan {
             ("ends", 12),
             ("exec", 20),
             ("orphan-safe", 30),
-            ("deaf", 20),
+            ("ignore-all", 20),
             ("reaper", 15),
             ("regroup", 15),
-            ("breed", 25),
+            ("descendants", 25),
             ("flood", 20),
             ("closed", 15),
         ] {
@@ -189,45 +189,43 @@ impl Plan {
     }
 }
 
-fn network(random: &mut fastrand::Rng) -> Network {
+fn network(random: &mut fastrand::Rng) -> NetworkFault {
     match random.u8(..14) {
-        0 | 1 => Network::Partition,
-        2 => Network::PartitionRequests,
-        3 | 4 => Network::PartitionReplies,
-        5 => Network::SilenceExisting,
-        6 => Network::BreakExisting,
-        7 => Network::Refuse,
-        8 => Network::LoseReplies(random.usize(1..4)),
-        9 | 10 => Network::Answer([429, 500, 503, 504][random.usize(..4)]),
-        11 => match random.bool() {
-            true => Network::DelayRequests(random.u64(1..900)),
-            false => Network::DelayReplies(random.u64(1..900)),
-        },
-        12 => Network::HoldRequests,
-        _ => Network::HoldReplies,
+        0 | 1 => NetworkFault::Partition,
+        2 => NetworkFault::PartitionRequests,
+        3 | 4 => NetworkFault::PartitionReplies,
+        5 => NetworkFault::SilenceExisting,
+        6 => NetworkFault::BreakExisting,
+        7 => NetworkFault::Refuse,
+        8 => NetworkFault::LoseReplies(random.usize(1..4)),
+        9 | 10 => NetworkFault::Answer([429, 500, 503, 504][random.usize(..4)]),
+        11 if random.bool() => NetworkFault::DelayRequests(random.u64(1..900)),
+        11 => NetworkFault::DelayReplies(random.u64(1..900)),
+        12 => NetworkFault::HoldRequests,
+        _ => NetworkFault::HoldReplies,
     }
 }
 
-fn meddling(random: &mut fastrand::Rng, kind: Kind) -> Meddling {
-    const DEEDS: [Meddling; 13] = [
-        Meddling::Delete,
-        Meddling::Replace,
-        Meddling::Empty,
-        Meddling::Wipe,
-        Meddling::ReleaseForeign,
-        Meddling::GiveAway,
-        Meddling::GiveToOther,
-        Meddling::Shorten,
-        Meddling::Lengthen,
-        Meddling::Unmark,
-        Meddling::Backdate,
-        Meddling::Label,
-        Meddling::Garbage,
+fn edit(random: &mut fastrand::Rng, kind: LockKind) -> Edit {
+    const EDITS: [Edit; 13] = [
+        Edit::Delete,
+        Edit::Recreate,
+        Edit::ClearHolder,
+        Edit::ClearAll,
+        Edit::ReleaseLikeClientGo,
+        Edit::GiveToNobody,
+        Edit::GiveToStandby,
+        Edit::Shorten,
+        Edit::Lengthen,
+        Edit::RemoveMark,
+        Edit::Backdate,
+        Edit::Label,
+        Edit::Garbage,
     ];
-    match DEEDS[random.usize(..DEEDS.len())] {
-        Meddling::Garbage if kind == Kind::Lease => Meddling::Delete,
-        Meddling::Label if kind == Kind::File => Meddling::Garbage,
-        deed => deed,
+    match EDITS[random.usize(..EDITS.len())] {
+        Edit::Garbage if kind == LockKind::Lease => Edit::Delete,
+        Edit::Label if kind == LockKind::File => Edit::Garbage,
+        edit => edit,
     }
 }
 

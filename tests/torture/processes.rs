@@ -1,36 +1,36 @@
-//! The processes of one arena, as /proc shows them.
+//! The processes of one arena, from /proc.
 
 use std::fs;
 use std::path::Path;
 
-use crate::witness::boot_time;
+use testkit::boot_time;
 
-/// A process that works for an arena: a leaderrun, or something that one of them runs.
+/// A process of an arena: a leaderrun, or part of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: i32,
-    /// Ticks since boot; with the pid it names one process and no other.
+    /// The start time in ticks since boot. Together with the pid it identifies a process.
     pub started: u64,
-    /// Whose command it is part of; nothing for a leaderrun.
+    /// The holder whose command it is part of; `None` for a leaderrun.
     pub holder: Option<String>,
-    /// When it was surely alive.
-    pub seen: u64,
+    /// A time at which it was alive.
+    pub seen_at: u64,
 }
 
 impl Process {
-    /// Whether it is alive by now: not dead, and no other process by the same pid.
+    /// Returns whether it is still alive, and the pid not that of another process.
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.alive && stat.started == self.started)
     }
 }
 
-/// All living processes with `folder` on their command line, which is how an arena marks its own.
+/// Returns all living processes with `folder` on their command line: those of the arena that writes there.
 pub fn in_folder(folder: &Path) -> Vec<Process> {
     let mark = folder.as_os_str().as_encoded_bytes();
     let pids =
         fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
-        let seen = boot_time();
+        let seen_at = boot_time();
         let started = stat(pid).filter(|stat| stat.alive)?.started;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
@@ -38,18 +38,18 @@ pub fn in_folder(folder: &Path) -> Vec<Process> {
             return None;
         }
         let is_witness = words.get(1) == Some(&&b"--witness"[..]);
-        let process = Process { pid, started, holder: is_witness.then(|| holder(&words)), seen };
+        let process = Process { pid, started, holder: is_witness.then(|| holder(&words)), seen_at };
         process.is_alive().then_some(process)
     })
     .collect()
 }
 
-/// The parent of a process.
+/// Returns the parent of a process.
 pub fn parent(pid: i32) -> Option<i32> {
     stat(pid).map(|stat| stat.parent)
 }
 
-/// Whose command a witness is part of: `as=HOLDER`, or `run=TOKEN.HOLDER`.
+/// Returns the holder whose command a witness is part of, from its word `as=HOLDER` or `run=TOKEN.HOLDER`.
 fn holder(words: &[&[u8]]) -> String {
     let text = words.iter().filter_map(|word| std::str::from_utf8(word).ok());
     let holder = text
@@ -69,7 +69,7 @@ struct Stat {
 
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in parentheses, may contain anything.
+    // The name of the program, in parentheses, may contain any character.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let alive = !matches!(*fields.first()?, "Z" | "X");
     Some(Stat { alive, parent: fields.get(1)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })

@@ -1,53 +1,54 @@
 //! Which faults may come together.
 //!
-//! leaderrun promises to hold through any *one* fault. Here they come in heaps, so this is what may be
-//! heaped, and why a candidate must still hold:
+//! leaderrun promises to hold through any *one* fault. Here they come together, so these are the rules for which ones may,
+//! and why candidates must still hold:
 //!
-//! - **One of leaderrun's two processes, never both.** In the life of one leaderrun either its elector
-//!   or its supervisor is killed or frozen, as often as the plan likes; the other one is not touched.
-//!   Each kills the tree without the other. With both frozen, nobody is left to do it: not covered.
-//!   Other candidates are other machines; theirs may be struck at the same time.
-//! - **Network, API server, clogged pipes: any time, on top of everything.** A request that is lost,
-//!   late, refused or answered wrongly can only keep a tenure from being *extended*, and what kills
-//!   the tree at its end needs no request. A write that arrives late is a compare-and-swap.
-//! - **Signals, to leaderrun and to the command: any time.** Nothing counts on the command.
-//! - **Giving the lease away, labelling it, making it last longer: any time.** Whoever comes to such a
-//!   record waits for its duration, and the holder's tree is dead before that: its last renewal is
-//!   older than the edit.
-//! - **Deleting, emptying, shortening, making leaderrun's mark invalid: only where every living
-//!   candidate has seen this holder hold it, and no other one comes before the lease's time is over.** A candidate knows that a run may be
-//!   alive because it saw its record; one that comes new to a lease without that record cannot, nor
-//!   can one that was cut off before this holder won. Not covered. Without its mark a record looks
-//!   like another implementation's, which is released by emptying it: a candidate that came to it
-//!   like that, and saw it emptied then, took it at once while an orphaned command had seconds left.
-//!   Those who knew may be cut off, frozen or struck all the same, and so may the holder.
+//! - **One of leaderrun's two processes, never both.** While one leaderrun runs, either its elector or its supervisor is
+//!   killed or frozen, any number of times; the other one is left alone. Each kills the tree without the other. If both
+//!   are frozen, no process is left to do it: that is not covered. Other candidates are other machines, and their
+//!   processes may be killed or frozen at the same time.
+//! - **Network, API server, unread pipes: at any time, on top of everything.** A request that is lost, late, refused or
+//!   answered wrongly can only keep a tenure from being *extended*, and the kill at its end needs no request. A write that
+//!   arrives late is a compare-and-swap.
+//! - **Signals, to leaderrun and to the command: at any time.** Nothing depends on the command.
+//! - **Giving the lock to another holder, labelling the object, making the lease longer: at any time.** A candidate that
+//!   comes to such a record waits for its duration, and the holder's tree is dead before that: its last renewal is older
+//!   than the edit.
+//! - **Deleting the record, clearing it, shortening it, making leaderrun's mark invalid: only where every living candidate
+//!   has seen this holder hold the lock, and no other candidate starts before the lease would have expired.** A candidate
+//!   knows that a run may be alive because it saw the run's record. One that comes new to a lock without that record cannot
+//!   know, nor can one that was cut off before this holder acquired the lock: that is not covered. A record without its mark
+//!   looks like another implementation's, which is released by clearing it: a candidate that found such a record, and then
+//!   saw it cleared, acquired the lock at once while an orphaned command had seconds left. The candidates that know may be
+//!   cut off, frozen or killed all the same, and so may the holder.
 
 use std::time::{Duration, Instant};
 
-use crate::entrant::Entrant;
-use crate::plan::{Meddling, Own};
+use crate::candidate::TorturedCandidate;
+use crate::plan::{Edit, OwnProcess};
 
-/// Whether this run's other process has been left alone so far.
-pub fn may_strike(entrant: &Entrant, own: Own) -> bool {
-    entrant.struck.is_none_or(|struck| struck == own)
+/// Returns whether faults may be injected into this process: the other one of this run must have been left alone.
+pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
+    candidate.faulty.is_none_or(|faulty| faulty == own)
 }
 
-/// Whether the edit takes away the knowledge that somebody holds the lease, or for how long.
-pub fn takes_knowledge(deed: Meddling) -> bool {
-    match deed {
-        Meddling::Delete | Meddling::Replace | Meddling::Empty | Meddling::Wipe => true,
-        Meddling::ReleaseForeign | Meddling::Shorten | Meddling::Garbage => true,
-        Meddling::Unmark | Meddling::Backdate => true,
-        Meddling::GiveAway | Meddling::GiveToOther | Meddling::Label | Meddling::Lengthen => false,
+/// Returns whether a candidate that only knows the record after this edit cannot know how long the holder may be alive.
+pub fn hides_holder(edit: Edit) -> bool {
+    match edit {
+        Edit::Delete | Edit::Recreate | Edit::ClearHolder | Edit::ClearAll => true,
+        Edit::ReleaseLikeClientGo | Edit::Shorten | Edit::Garbage => true,
+        Edit::RemoveMark | Edit::Backdate => true,
+        Edit::GiveToNobody | Edit::GiveToStandby | Edit::Label | Edit::Lengthen => false,
     }
 }
 
-/// Whether all candidates know that `holder` holds the lease: they said so, and it still does.
-pub fn all_know<'a>(mut entrants: impl Iterator<Item = &'a mut Entrant>, holder: &str) -> bool {
-    entrants.all(|entrant| entrant.identity == holder || !entrant.has_elector() || entrant.knows(holder))
+/// Returns whether all candidates know that `holder` holds the lock: they have logged it, and it still does.
+pub fn all_know<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
+    candidates
+        .all(|candidate| candidate.identity == holder || !candidate.has_elector() || candidate.has_observed(holder))
 }
 
-/// Until when no candidate may start after such an edit.
-pub fn closed_until(now: Instant, lease: Duration) -> Instant {
-    now + lease + Duration::from_millis(500)
+/// Returns until when no candidate may start after an edit that hides the holder.
+pub fn closed_until(now: Instant, lease_duration: Duration) -> Instant {
+    now + lease_duration + Duration::from_millis(500)
 }

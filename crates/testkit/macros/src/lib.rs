@@ -1,0 +1,63 @@
+//! The attribute `#[testkit::test]`.
+//!
+//! An attribute macro needs a crate of its own. This one only finds the name of the function, so it does without a
+//! parser for Rust.
+
+use proc_macro::{TokenStream, TokenTree};
+
+/// Makes a function without parameters a test of this binary's harness, named after its module and itself.
+///
+/// `#[testkit::test(requires = EXPRESSION)]` skips the test where the expression, a `Result<(), String>`, is an
+/// error, and shows the reason.
+#[proc_macro_attribute]
+pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
+    let requirement = match requirement(attribute) {
+        Ok(requirement) => requirement,
+        Err(error) => return compile_error(error),
+    };
+    let Some(name) = function_name(function.clone()) else {
+        return compile_error("#[testkit::test] belongs on a function");
+    };
+    let registration = format!(
+        "::testkit::harness::submit! {{
+            ::testkit::harness::Test {{
+                module: module_path!(),
+                name: stringify!({name}),
+                requirement: {requirement},
+                function: {name},
+            }}
+        }}"
+    );
+    let registration: TokenStream = registration.parse().expect("a registration is Rust");
+    function.into_iter().chain(registration).collect()
+}
+
+/// The expression that gives the test's requirement: a closure, or `None`.
+fn requirement(attribute: TokenStream) -> Result<String, &'static str> {
+    const USAGE: &str = "write #[testkit::test] or #[testkit::test(requires = EXPRESSION)]";
+    let mut tokens = attribute.into_iter();
+    match (tokens.next(), tokens.next()) {
+        (None, _) => Ok("None".to_owned()),
+        (Some(TokenTree::Ident(name)), Some(TokenTree::Punct(equals)))
+            if name.to_string() == "requires" && equals.as_char() == '=' =>
+        {
+            let expression: TokenStream = tokens.collect();
+            Ok(format!("Some(|| {expression})"))
+        }
+        _ => Err(USAGE),
+    }
+}
+
+/// The identifier behind `fn`.
+fn function_name(function: TokenStream) -> Option<String> {
+    let mut tokens = function.into_iter();
+    tokens.find(|token| matches!(token, TokenTree::Ident(word) if word.to_string() == "fn"))?;
+    match tokens.next()? {
+        TokenTree::Ident(name) => Some(name.to_string()),
+        _ => None,
+    }
+}
+
+fn compile_error(message: &str) -> TokenStream {
+    format!("compile_error!({message:?});").parse().expect("an error is Rust")
+}

@@ -1,0 +1,89 @@
+//! Finds out who sends a request, by its bearer token and its impersonation headers.
+
+use hyper::header::{AUTHORIZATION, HeaderMap};
+
+use super::super::users;
+use super::rbac;
+use super::request::{Access, Target};
+use super::status::{self, Result};
+use super::store::Store;
+
+/// The name and groups that RBAC decides by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub name: String,
+    pub groups: Vec<String>,
+}
+
+impl Identity {
+    /// Adds the groups that every authenticated user is in.
+    fn authenticated(mut self) -> Identity {
+        if let Some((namespace, _)) = service_account(&self.name)
+            && self.groups.is_empty()
+        {
+            self.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        }
+        self.groups.push("system:authenticated".to_owned());
+        self
+    }
+}
+
+/// Returns the sender of a request for `target` with these headers.
+pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
+    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(user) = token.and_then(|token| users::by_token(token.trim())) else {
+        return Err(status::unauthorized());
+    };
+    let groups = user.groups.iter().copied().map(str::to_owned).collect();
+    let user = Identity { name: user.name.to_owned(), groups }.authenticated();
+    impersonate(store, user, headers, target)
+}
+
+fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Target) -> Result<Identity> {
+    let all = |name: &str| -> Vec<String> {
+        let values = headers.get_all(name).iter();
+        values.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    };
+    let groups = all("impersonate-group");
+    let Some(name) = all("impersonate-user").into_iter().next() else {
+        if groups.is_empty() {
+            return Ok(user);
+        }
+        let why = format!("requested groups {groups:?} without impersonating a user name");
+        return Err(status::bad_request(why));
+    };
+    let wanted = Identity { name, groups };
+    may_impersonate(store, &user, &wanted, target)?;
+    Ok(wanted.authenticated())
+}
+
+/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for this verb
+/// only, and the classic verb `impersonate`. Constrained impersonation is checked first; where neither rule allows it,
+/// the client gets the error of that one.
+fn may_impersonate(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
+    let account = service_account(&wanted.name);
+    let mode = if account.is_some() { "serviceaccount" } else { "user-info" };
+    let ask = |verb: &str, group: &str| {
+        let names = wanted.groups.iter().map(|name| ("groups", "", name.as_str()));
+        let name = match account {
+            Some((namespace, name)) => ("serviceaccounts", namespace, name),
+            None => ("users", "", wanted.name.as_str()),
+        };
+        [name].into_iter().chain(names).try_for_each(|(resource, namespace, name)| {
+            let [verb, group, resource, namespace, name] = [verb, group, resource, namespace, name].map(str::to_owned);
+            let access = Access { verb, group, resource, namespace, name, ..Access::default() };
+            rbac::authorize(store, user, &Target::Resource(access))
+        })
+    };
+    let classic = || ask("impersonate", "");
+    if account.is_some() && !wanted.groups.is_empty() {
+        return classic();
+    }
+    let narrow = rbac::authorize(store, user, &target.with_verb(|verb| format!("impersonate-on:{mode}:{verb}")))
+        .and_then(|()| ask(&format!("impersonate:{mode}"), "authentication.k8s.io"));
+    narrow.or_else(|refusal| classic().map_err(|_| refusal))
+}
+
+fn service_account(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("system:serviceaccount:")?.split_once(':')
+}

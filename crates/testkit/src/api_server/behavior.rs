@@ -1,0 +1,63 @@
+//! Switches with which a test makes the API server behave as a real one does while it starts, or send bookmarks
+//! more often.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// How often a real server sends bookmarks.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+
+/// The switches of one API server.
+pub struct Behavior {
+    state: Mutex<State>,
+}
+
+struct State {
+    bookmark_period: Duration,
+    roles: Roles,
+}
+
+/// Whether the server has read the Roles and bindings that are stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Roles {
+    Known,
+    /// Every request is refused that does not come from an administrator.
+    Unknown,
+    /// The next requests that do not come from an administrator are refused, this many of them.
+    UnknownFor(usize),
+}
+
+impl Behavior {
+    pub fn new() -> Behavior {
+        Behavior { state: Mutex::new(State { bookmark_period: BOOKMARK_PERIOD, roles: Roles::Known }) }
+    }
+
+    pub fn bookmark_period(&self) -> Duration {
+        self.state().bookmark_period
+    }
+
+    pub fn set_bookmark_period(&self, period: Duration) {
+        self.state().bookmark_period = period;
+    }
+
+    pub fn set_roles(&self, roles: Roles) {
+        self.state().roles = roles;
+    }
+
+    /// Counts a request that depends on Roles. Returns whether the server has read them.
+    pub fn knows_roles(&self) -> bool {
+        let mut state = self.state();
+        match state.roles {
+            Roles::Known | Roles::UnknownFor(0) => true,
+            Roles::Unknown => false,
+            Roles::UnknownFor(requests) => {
+                state.roles = Roles::UnknownFor(requests - 1);
+                false
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the behavior of the API server")
+    }
+}

@@ -1,0 +1,66 @@
+//! The objects that every cluster starts with: namespaces, and the Roles of every user.
+
+use serde_json::{Value, json};
+
+use super::decode::UnknownFields;
+use super::objects::Objects;
+use super::resources;
+use super::store::Store;
+
+/// Creates them in an empty store.
+pub fn fill(store: &Store) {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        create(store, "", "namespaces", &json!({ "metadata": { "name": name } }));
+    }
+    let rules = json!([
+        { "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] },
+        { "nonResourceURLs": ["*"], "verbs": ["*"] },
+    ]);
+    role_for_group(store, "cluster-admin", "system:masters", &rules);
+    let paths = [
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
+    ];
+    let rules = json!([{ "nonResourceURLs": paths, "verbs": ["get"] }]);
+    role_for_group(store, "system:discovery", "system:authenticated", &rules);
+    let rules = json!([{
+        "apiGroups": ["authorization.k8s.io"],
+        "resources": ["selfsubjectaccessreviews"],
+        "verbs": ["create"],
+    }]);
+    role_for_group(store, "system:basic-user", "system:authenticated", &rules);
+}
+
+fn role_for_group(store: &Store, name: &str, group: &str, rules: &Value) {
+    const RBAC: &str = "rbac.authorization.k8s.io";
+    let metadata = json!({ "name": name, "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" } });
+    let role = json!({ "metadata": metadata, "rules": rules });
+    create(store, RBAC, "clusterroles", &role);
+    let binding = json!({
+        "metadata": metadata,
+        "roleRef": { "apiGroup": RBAC, "kind": "ClusterRole", "name": name },
+        "subjects": [{ "apiGroup": RBAC, "kind": "Group", "name": group }],
+    });
+    create(store, RBAC, "clusterrolebindings", &binding);
+}
+
+fn create(store: &Store, group: &str, resource: &str, object: &Value) {
+    let objects = Objects {
+        store,
+        resource: resources::find(group, "v1", resource).expect("a resource of this server"),
+        namespace: "",
+        manager: "kube-apiserver",
+        unknown_fields: UnknownFields::Refuse,
+        dry_run: false,
+    };
+    objects.create(object.clone()).expect("an object that a cluster starts with");
+}

@@ -1,0 +1,114 @@
+//! Reads the body of a request as an object of its resource.
+
+use std::fmt::Display;
+
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use super::metadata::text;
+use super::resources::Resource;
+use super::status::{self, Result};
+
+/// The treatment of fields that the resource does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// They are dropped silently.
+    Drop,
+    /// They are an error.
+    Refuse,
+}
+
+/// Reads `body` as an object of `resource`.
+pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> Result<Value> {
+    let Some(fields) = body.as_object_mut() else {
+        let why = format!("the object provided is unrecognized (must be of type {})", resource.kind);
+        return Err(status::bad_request(why));
+    };
+    fields.entry("apiVersion").or_insert_with(|| resource.api_version().into());
+    fields.entry("kind").or_insert_with(|| resource.kind.into());
+    let (api_version, kind) = (text(&body["apiVersion"]), text(&body["kind"]));
+    if (api_version, kind) != (&resource.api_version(), resource.kind) {
+        let why = format!("no kind {kind:?} is registered for version {api_version:?}");
+        return Err(unreadable(resource, kind, why));
+    }
+    for path in micro_times(resource) {
+        if let Some(time) = body.pointer(path).and_then(Value::as_str) {
+            check_micro_time(time).map_err(|why| unreadable(resource, resource.kind, why))?;
+        }
+    }
+    let given = (unknown == UnknownFields::Refuse).then(|| body.clone());
+    let mut object = (resource.decode)(body).map_err(|why| unreadable(resource, resource.kind, why))?;
+    if let Some(given) = given {
+        let unknown = unknown_fields("", &given, &object);
+        if !unknown.is_empty() {
+            let why = format!("strict decoding error: {}", unknown.join(", "));
+            return Err(unreadable(resource, resource.kind, why));
+        }
+    }
+    if resource.name == "leases" {
+        complete_lease(&mut object);
+    }
+    Ok(object)
+}
+
+/// Returns the fields of the body that are lost when it is read as its type.
+fn unknown_fields(place: &str, given: &Value, read: &Value) -> Vec<String> {
+    match (given, read) {
+        (Value::Object(given), Value::Object(read)) => {
+            let fields = given.iter().filter(|(_, value)| !value.is_null());
+            let unknown = fields.map(|(name, value)| match read.get(name) {
+                Some(read) => unknown_fields(&format!("{place}{name}."), value, read),
+                None => vec![format!("unknown field \"{place}{name}\"")],
+            });
+            unknown.flatten().collect()
+        }
+        (Value::Array(given), Value::Array(read)) => {
+            let items = given.iter().zip(read).enumerate();
+            let place = place.trim_end_matches('.');
+            items
+                .flat_map(|(index, (given, read))| unknown_fields(&format!("{place}[{index}]."), given, read))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn complete_lease(lease: &mut Value) {
+    if !lease["spec"].is_object() {
+        lease["spec"] = json!({});
+    }
+    // Coordinated leader election is a beta feature, off by default.
+    if let Some(spec) = lease["spec"].as_object_mut() {
+        spec.remove("strategy");
+        spec.remove("preferredHolder");
+    }
+}
+
+/// Returns the fields of a resource that hold times with microseconds.
+fn micro_times(resource: &Resource) -> &'static [&'static str] {
+    match resource.name {
+        "leases" => &["/spec/acquireTime", "/spec/renewTime"],
+        "events" => &["/eventTime", "/series/lastObservedTime"],
+        _ => &[],
+    }
+}
+
+/// Checks that a time is written with exactly six digits of a second.
+fn check_micro_time(time: &str) -> std::result::Result<(), String> {
+    const DIGITS: usize = 6;
+    let fraction = time.find('.').map(|point| &time[point + 1..]);
+    let digits = fraction.map_or(0, |fraction| fraction.bytes().take_while(u8::is_ascii_digit).count());
+    let (rest, wanted) = match fraction {
+        _ if time.parse::<jiff::Timestamp>().is_err() => (time, "2006"),
+        Some(fraction) if digits > DIGITS => (&fraction[DIGITS..], "Z07:00"),
+        Some(_) if digits == DIGITS => return Ok(()),
+        Some(fraction) => (&time[time.len() - fraction.len() - 1..], ".000000"),
+        None => (&time[time.len().min("2006-01-02T15:04:05".len())..], ".000000"),
+    };
+    Err(format!("parsing time {time:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {rest:?} as {wanted:?}"))
+}
+
+fn unreadable(resource: &Resource, kind: &str, why: impl Display) -> Box<Status> {
+    let (version, expected) = (resource.version, resource.kind);
+    status::bad_request(format_args!("{kind} in version {version:?} cannot be handled as a {expected}: {why}"))
+}

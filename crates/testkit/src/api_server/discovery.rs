@@ -1,0 +1,126 @@
+//! Discovery, OpenAPI, version and health: the paths that are not resources.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::handler::{Reply, json_reply, plain};
+use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
+
+/// The version of Kubernetes that this server reports: the one that its answers were compared with.
+const VERSION: &str = "v1.36.2";
+
+/// Answers a path that is not a resource; `None` where nothing is served there.
+pub fn answer(path: &str) -> Option<Reply> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let document = match parts.as_slice() {
+        ["readyz" | "livez" | "healthz"] => return Some(plain(200, "ok")),
+        ["version"] => version(),
+        ["api"] => {
+            json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })
+        }
+        ["apis"] => {
+            let groups: Vec<Value> = groups().into_iter().map(group).collect();
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+        }
+        ["apis", name] if groups().contains(name) => {
+            let mut group = group(name);
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+            group
+        }
+        ["api", "v1"] => resource_list("", "v1"),
+        ["apis", name, "v1"] if groups().contains(name) => resource_list(name, &format!("{name}/v1")),
+        ["openapi", "v3"] => openapi_index(),
+        ["openapi", "v3", "api", "v1"] => openapi(""),
+        ["openapi", "v3", "apis", name, "v1"] if groups().contains(name) => openapi(name),
+        _ => return None,
+    };
+    Some(json_reply(200, &document))
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "36",
+        "gitVersion": VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "",
+        "platform": "linux/amd64",
+    })
+}
+
+fn groups() -> BTreeSet<&'static str> {
+    let groups = all().map(|resource| resource.group);
+    groups.filter(|group| !group.is_empty()).collect()
+}
+
+fn group(name: &str) -> Value {
+    let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
+    json!({ "name": name, "versions": [version], "preferredVersion": version })
+}
+
+fn resource_list(group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = all()
+        .filter(|resource| resource.group == group)
+        .map(|resource| {
+            let verbs = if resource.name == ACCESS_REVIEW.name {
+                json!(["create"])
+            } else {
+                json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
+            };
+            json!({
+                "name": resource.name,
+                "singularName": resource.singular,
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+                "verbs": verbs,
+                "shortNames": resource.short_names,
+            })
+        })
+        .collect();
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": version,
+        "resources": resources,
+    })
+}
+
+/// Returns the index of the OpenAPI documents, one for each group.
+fn openapi_index() -> Value {
+    let groups = groups().into_iter().map(|name| format!("apis/{name}/v1"));
+    let paths = groups.chain(["api/v1".to_owned()]).map(|path| {
+        let place = json!({ "serverRelativeURL": format!("/openapi/v3/{path}") });
+        (path, place)
+    });
+    json!({ "paths": Map::from_iter(paths) })
+}
+
+/// Returns just enough of an OpenAPI document for clients like `kubectl edit` to leave validation to the server.
+fn openapi(group: &str) -> Value {
+    let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
+    let field_validation = json!({ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } });
+    let paths = all().filter(|resource| resource.group == group).map(|resource| {
+        let namespace = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+        let patch = json!({
+            "parameters": [field_validation],
+            "responses": {},
+            "x-kubernetes-action": "patch",
+            "x-kubernetes-group-version-kind": { "group": group, "version": "v1", "kind": resource.kind },
+        });
+        (format!("{root}{namespace}/{}/{{name}}", resource.name), json!({ "patch": patch }))
+    });
+    json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": VERSION },
+        "paths": Map::from_iter(paths),
+    })
+}
+
+fn all() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().chain([&ACCESS_REVIEW])
+}

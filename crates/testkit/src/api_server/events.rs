@@ -1,0 +1,154 @@
+//! Events. Two API groups serve them with different field names; they are stored once, as core/v1.
+
+use serde_json::Value;
+
+use super::metadata::text;
+use super::names;
+use super::resources::{EVENTS_GROUP, Resource};
+use super::status::FieldError;
+
+/// The fields with different names: in core/v1 and in events.k8s.io/v1.
+const NAMES: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("count", "deprecatedCount"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("source", "deprecatedSource"),
+];
+
+/// Converts an object from the API of `resource` to the form that is stored.
+pub fn to_stored(resource: &Resource, object: Value) -> Value {
+    if resource.group != EVENTS_GROUP {
+        return object;
+    }
+    rename(object, "v1", |(core, events)| (events, core))
+}
+
+/// Converts a stored object to the API of `resource`.
+pub fn from_stored(resource: &Resource, object: Value) -> Value {
+    if resource.group != EVENTS_GROUP {
+        return object;
+    }
+    rename(object, &resource.api_version(), |(core, events)| (core, events))
+}
+
+fn rename(
+    mut object: Value,
+    api_version: &str,
+    direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        for (from, to) in NAMES.map(direction) {
+            if let Some(value) = fields.remove(from) {
+                fields.insert(to.to_owned(), value);
+            }
+        }
+        fields.insert("apiVersion".to_owned(), api_version.into());
+    }
+    object
+}
+
+/// Returns the errors in an event in its stored form that came through the API of `resource`.
+///
+/// core/v1 requires complete events only if they have an `eventTime`. events.k8s.io/v1 always does, and then allows no
+/// change but of the series.
+pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
+    let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
+    if event["eventTime"].is_string() {
+        errors.extend(completeness_errors(event));
+    }
+    if resource.group == EVENTS_GROUP {
+        errors.extend(series_errors(before, event));
+        errors.extend(match before {
+            None => strict_errors(event),
+            Some(before) => changes(before, event),
+        });
+    }
+    errors
+}
+
+fn namespace_error(event: &Value) -> Option<FieldError> {
+    let own = text(&event["metadata"]["namespace"]);
+    let about = text(&event["involvedObject"]["namespace"]);
+    let fits = match (event["eventTime"].is_string(), about) {
+        (false, "") => own == "default",
+        (true, "") => matches!(own, "default" | "kube-system"),
+        (false, about) => about == own,
+        (true, _) => true,
+    };
+    (!fits).then(|| FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"))
+}
+
+fn completeness_errors(event: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let controller = text(&event["reportingComponent"]);
+    if controller.is_empty() {
+        errors.push(FieldError::required("reportingController", ""));
+    }
+    let wrong = names::key_errors(controller);
+    errors.extend(wrong.iter().map(|why| FieldError::invalid("reportingController", controller, why)));
+    for (field, required, limit) in
+        [("reportingInstance", true, 128), ("action", true, 128), ("reason", true, 128), ("message", false, 1024)]
+    {
+        let value = text(&event[field]);
+        if required && value.is_empty() {
+            errors.push(FieldError::required(field, ""));
+        }
+        if value.len() > limit {
+            errors.push(FieldError::invalid(field, "", format_args!("can have at most {limit} characters")));
+        }
+    }
+    errors
+}
+
+fn series_errors(before: Option<&Value>, event: &Value) -> Vec<FieldError> {
+    let series = &event["series"];
+    if series.is_null() || before.is_some_and(|before| before["series"] == *series) {
+        return Vec::new();
+    }
+    let mut errors = Vec::new();
+    if series["count"].as_i64().unwrap_or_default() < 2 {
+        errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
+    }
+    if !series["lastObservedTime"].is_string() {
+        errors.push(FieldError::required("series.lastObservedTime", ""));
+    }
+    errors
+}
+
+fn strict_errors(event: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if !event["eventTime"].is_string() {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    let kind = text(&event["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.push(FieldError::invalid("type", "", format_args!("has invalid value: {kind}")));
+    }
+    let old = ["firstTimestamp", "lastTimestamp", "count", "source"].into_iter();
+    let set = old.filter(|field| !event[*field].is_null());
+    errors.extend(set.map(|field| FieldError::invalid(field, "", "needs to be unset")));
+    errors
+}
+
+fn changes(before: &Value, event: &Value) -> Vec<FieldError> {
+    const FIXED: [&str; 13] = [
+        "involvedObject",
+        "reason",
+        "message",
+        "source",
+        "firstTimestamp",
+        "lastTimestamp",
+        "count",
+        "type",
+        "eventTime",
+        "action",
+        "related",
+        "reportingComponent",
+        "reportingInstance",
+    ];
+    let changed = FIXED.into_iter().filter(|field| before[*field] != event[*field]);
+    changed.map(|field| FieldError::immutable(field, event[field].clone())).collect()
+}

@@ -1,0 +1,258 @@
+//! Answers requests: authenticates, authorizes, and passes on to objects, watches or discovery.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use hyper::{Method, Request, Response};
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use super::authentication::{self, Identity};
+use super::behavior::Behavior;
+use super::decode::UnknownFields;
+use super::metadata::text;
+use super::objects::{Objects, Patch};
+use super::request::{Access, Query, Target};
+use super::resources::{self, ACCESS_REVIEW, Resource};
+use super::selector::Selector;
+use super::status::{self, Result};
+use super::store::Store;
+use super::{access_review, discovery, rbac, watch};
+
+/// The body of a reply: a whole object, or the stream of a watch.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+pub type Reply = Response<Body>;
+
+/// Answers a request.
+pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return failure(&status::bad_request(error)),
+    };
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let call = Call {
+        target: Target::parse(&head.method, head.uri.path(), &query),
+        store,
+        behavior,
+        method: head.method,
+        query,
+        headers: head.headers,
+        body,
+    };
+    call.answer().unwrap_or_else(|status| failure(&status))
+}
+
+struct Call {
+    store: Arc<Store>,
+    behavior: Arc<Behavior>,
+    method: Method,
+    query: Query,
+    headers: HeaderMap,
+    body: Bytes,
+    target: Target,
+}
+
+impl Call {
+    fn answer(&self) -> Result<Reply> {
+        let who = authentication::identify(&self.store, &self.headers, &self.target)?;
+        if !rbac::is_administrator(&who) && !self.behavior.knows_roles() {
+            return Err(rbac::forbidden(&who, &self.target));
+        }
+        rbac::authorize(&self.store, &who, &self.target)?;
+        let access = match &self.target {
+            Target::Path { path, .. } => {
+                let answer = discovery::answer(path);
+                return Ok(answer.unwrap_or_else(not_found));
+            }
+            Target::Resource(access) => access,
+        };
+        let place = (access.group.as_str(), access.resource.as_str());
+        if place == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
+            let review = access_review::review(&self.store, &who, self.json()?)?;
+            return Ok(json_reply(201, &review));
+        }
+        match resources::find(&access.group, &access.version, &access.resource) {
+            Some(resource) if access.subresource.is_empty() => self.serve(&who, resource, access),
+            _ if resources::has_group(&access.group, &access.version) => Err(status::no_such_resource()),
+            _ => Ok(not_found()),
+        }
+    }
+
+    fn serve(&self, who: &Identity, resource: &'static Resource, access: &Access) -> Result<Reply> {
+        let manager = self.manager();
+        let objects = Objects {
+            store: &self.store,
+            resource,
+            namespace: if resource.namespaced { &access.namespace } else { "" },
+            manager: &manager,
+            unknown_fields: match self.query.get("fieldValidation") {
+                Some("Strict") => UnknownFields::Refuse,
+                _ => UnknownFields::Drop,
+            },
+            dry_run: self.query.get("dryRun") == Some("All"),
+        };
+        let everywhere = resource.namespaced && access.namespace.is_empty();
+        let name = access.name.as_str();
+        match access.verb.as_str() {
+            "list" => self.list(&objects),
+            "watch" => self.watch(&objects),
+            "get" if !everywhere => {
+                self.check_version(self.store.revision())?;
+                Ok(json_reply(200, &objects.get(name)?))
+            }
+            "create" if !everywhere && name.is_empty() => Ok(json_reply(201, &objects.create(self.json()?)?)),
+            "update" if !everywhere && !name.is_empty() => {
+                // Before the store is locked: RBAC reads the store too.
+                let creation = self.target.with_verb(|_| "create".to_owned());
+                let may_create = rbac::authorize(&self.store, who, &creation);
+                let (object, created) = objects.update(name, self.json()?, may_create)?;
+                Ok(json_reply(if created { 201 } else { 200 }, &object))
+            }
+            "patch" if !everywhere && !name.is_empty() => Ok(json_reply(200, &objects.patch(name, &self.patch()?)?)),
+            "delete" if !everywhere => self.delete(&objects, name),
+            "deletecollection" if !everywhere => self.delete_all(&objects),
+            _ => Err(status::method_not_allowed()),
+        }
+    }
+
+    fn list(&self, objects: &Objects) -> Result<Reply> {
+        let resource = objects.resource;
+        let selector = Selector::parse(resource, &self.query)?;
+        let (all, revision) = self.store.list(resource.name, scope(objects).as_deref());
+        self.check_version(revision)?;
+        let items = all.iter().filter(|object| selector.matches(object)).map(|object| objects.served(object));
+        Ok(json_reply(200, &list(resource, revision, items)))
+    }
+
+    fn watch(&self, objects: &Objects) -> Result<Reply> {
+        let scope = watch::Scope {
+            resource: objects.resource,
+            namespace: scope(objects),
+            selector: Selector::parse(objects.resource, &self.query)?,
+        };
+        let body = watch::start(Arc::clone(&self.store), scope, &self.query, self.behavior.bookmark_period())?;
+        Ok(reply(200, "application/json", body))
+    }
+
+    fn delete(&self, objects: &Objects, name: &str) -> Result<Reply> {
+        let options = if self.body.is_empty() { Value::Null } else { self.json()? };
+        let (object, gone) = objects.delete(name, &options)?;
+        if !gone || matches!(objects.resource.name, "pods" | "namespaces") {
+            return Ok(json_reply(200, &object));
+        }
+        Ok(json_reply(200, &status::to_json(&status::deleted(objects.resource, &object))))
+    }
+
+    fn delete_all(&self, objects: &Objects) -> Result<Reply> {
+        let selector = Selector::parse(objects.resource, &self.query)?;
+        let (all, revision) = self.store.list(objects.resource.name, scope(objects).as_deref());
+        let mut items = Vec::new();
+        for object in all.iter().filter(|object| selector.matches(object)) {
+            items.push(objects.delete(text(&object["metadata"]["name"]), &Value::Null)?.0);
+        }
+        Ok(json_reply(200, &list(objects.resource, revision, items)))
+    }
+
+    /// Refuses to read at a version that the store has not reached.
+    fn check_version(&self, current: u64) -> Result<()> {
+        let wanted = self.query.get("resourceVersion").and_then(|version| version.parse().ok());
+        match wanted.filter(|wanted| *wanted > current) {
+            Some(wanted) => Err(status::too_large_version(wanted, current)),
+            None => Ok(()),
+        }
+    }
+
+    fn patch(&self) -> Result<Patch> {
+        match self.content_type() {
+            // They differ in how they merge lists, and no test patches lists of these objects.
+            "application/merge-patch+json" | "application/strategic-merge-patch+json" => Ok(Patch::Merge(self.json()?)),
+            "application/json-patch+json" => match self.json()? {
+                Value::Array(operations) => Ok(Patch::Json(operations)),
+                _ => Err(status::bad_request("error decoding patch: not a list of operations")),
+            },
+            _ => Err(status::unsupported_media_type()),
+        }
+    }
+
+    fn json(&self) -> Result<Value> {
+        if !matches!(self.content_type(), "" | "application/json" | "*/*") && self.method != Method::PATCH {
+            return Err(status::unsupported_media_type());
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| status::bad_request(format_args!("the object provided is unrecognized: {error}")))
+    }
+
+    fn content_type(&self) -> &str {
+        let header = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let header = header.unwrap_or_default();
+        header.split(';').next().unwrap_or_default().trim()
+    }
+
+    fn manager(&self) -> String {
+        let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let agent = agent.and_then(|agent| agent.split('/').next());
+        self.query.get("fieldManager").or(agent).unwrap_or("unknown").to_owned()
+    }
+}
+
+fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Value>) -> Value {
+    let items = items.into_iter().map(|mut item| {
+        if let Some(item) = item.as_object_mut() {
+            // The list itself has both.
+            item.remove("kind");
+            item.remove("apiVersion");
+        }
+        item
+    });
+    json!({
+        "kind": format!("{}List", resource.kind),
+        "apiVersion": resource.api_version(),
+        "metadata": { "resourceVersion": revision.to_string() },
+        "items": items.collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the namespace that a list or watch is limited to.
+fn scope(objects: &Objects) -> Option<String> {
+    (!objects.namespace.is_empty()).then(|| objects.namespace.to_owned())
+}
+
+/// Returns a reply with an object.
+pub fn json_reply(code: u16, object: &Value) -> Reply {
+    let body = Full::new(Bytes::from(format!("{object}\n")));
+    reply(code, "application/json", Body::new(body))
+}
+
+/// Returns a reply in plain text, as for paths outside the API.
+pub fn plain(code: u16, text: &'static str) -> Reply {
+    let body = Full::new(Bytes::from_static(text.as_bytes()));
+    reply(code, "text/plain; charset=utf-8", Body::new(body))
+}
+
+fn not_found() -> Reply {
+    plain(404, "404 page not found\n")
+}
+
+fn failure(status: &Status) -> Reply {
+    let mut reply = json_reply(status.code, &status::to_json(status));
+    let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if seconds > 0 {
+        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    reply
+}
+
+fn reply(code: u16, content_type: &str, body: Body) -> Reply {
+    Response::builder()
+        .status(code)
+        .header(CONTENT_TYPE, content_type)
+        .header(CACHE_CONTROL, "no-cache, private")
+        .body(body)
+        .expect("a reply of well-formed parts")
+}

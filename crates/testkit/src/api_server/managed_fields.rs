@@ -1,0 +1,134 @@
+//! `metadata.managedFields`: which client last set which field.
+//!
+//! Real servers record this in every object, so clients must cope with it.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::metadata::text;
+use super::resources::Resource;
+
+/// Metadata that the server writes itself and that no client manages.
+const SYSTEM: [&str; 8] = [
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "uid",
+];
+
+/// Maps whose keys the client chooses. The map itself is a field too, written as a dot.
+const MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
+
+/// Records `manager` for every field of `object` that differs from the object before.
+pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, manager: &str) {
+    let mut entries =
+        before.and_then(|before| before["metadata"]["managedFields"].as_array().cloned()).unwrap_or_default();
+    let old = before.map(fields_of).unwrap_or_default();
+    let new = fields_of(object);
+    if old != new || before.is_none() {
+        let changed = changed(&old, &new);
+        for entry in &mut entries {
+            // Other managers lose the fields that were removed or changed.
+            let theirs = fields_mut(entry);
+            retain(theirs, &changed, &new);
+        }
+        let mine = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
+        let index = entries.iter().position(mine).unwrap_or(entries.len());
+        if index == entries.len() {
+            entries.push(json!({ "manager": manager, "operation": "Update", "fieldsV1": {} }));
+        }
+        let entry = &mut entries[index];
+        entry["apiVersion"] = resource.api_version().into();
+        entry["time"] = format!("{:.0}", Timestamp::now()).into();
+        entry["fieldsType"] = "FieldsV1".into();
+        join(fields_mut(entry), &changed);
+        entries.retain_mut(|entry| !fields_mut(entry).is_empty());
+        let order = |entry: &Value| ["time", "manager"].map(|field| text(&entry[field]).to_owned());
+        entries.sort_by_key(order);
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+        if !entries.is_empty() {
+            metadata.insert("managedFields".to_owned(), entries.into());
+        }
+    }
+}
+
+type Fields = Map<String, Value>;
+
+fn fields_mut(entry: &mut Value) -> &mut Fields {
+    if !entry["fieldsV1"].is_object() {
+        entry["fieldsV1"] = json!({});
+    }
+    entry["fieldsV1"].as_object_mut().expect("an object, as just made sure")
+}
+
+/// Returns the fields of an object that clients set.
+fn fields_of(object: &Value) -> Fields {
+    let mut fields = object.as_object().cloned().unwrap_or_default();
+    fields.remove("apiVersion");
+    fields.remove("kind");
+    fields.remove("status");
+    if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|name, _| !SYSTEM.contains(&name.as_str()));
+    }
+    fields
+}
+
+/// Returns the set of fields that `new` has and `old` lacks or has with another value. A list counts as one value.
+fn changed(old: &Fields, new: &Fields) -> Fields {
+    let mut set = Fields::new();
+    for (name, value) in new {
+        let key = format!("f:{name}");
+        match (old.get(name), value) {
+            (Some(old), new) if old == new => {}
+            (old, Value::Object(new)) if !new.is_empty() => {
+                let empty = Fields::new();
+                let mut inner = changed(old.and_then(Value::as_object).unwrap_or(&empty), new);
+                if old.is_none() && MAPS.contains(&name.as_str()) {
+                    inner.insert(".".to_owned(), json!({}));
+                }
+                if !inner.is_empty() {
+                    set.insert(key, inner.into());
+                }
+            }
+            (_, Value::Object(_)) if matches!(name.as_str(), "metadata" | "spec") => {}
+            _ => drop(set.insert(key, json!({}))),
+        }
+    }
+    set
+}
+
+/// Removes from a set of fields those in `changed`, and those that `object` no longer has.
+fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
+    set.retain(|key, inner| {
+        if key == "." {
+            return true;
+        }
+        let Some(value) = object.get(key.trim_start_matches("f:")) else {
+            return false;
+        };
+        let empty = Fields::new();
+        match (inner.as_object_mut(), changed.get(key)) {
+            (Some(inner), change) if !inner.is_empty() => {
+                let change = change.and_then(Value::as_object).unwrap_or(&empty);
+                retain(inner, change, value.as_object().unwrap_or(&empty));
+                !inner.is_empty()
+            }
+            (_, change) => change.is_none(),
+        }
+    });
+}
+
+fn join(set: &mut Fields, other: &Fields) {
+    for (key, inner) in other {
+        let mine = set.entry(key).or_insert_with(|| json!({}));
+        if let (Some(mine), Some(inner)) = (mine.as_object_mut(), inner.as_object()) {
+            join(mine, inner);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Metadata: what the server writes into it, and how it must agree with the request.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::resources::Resource;
+use super::status::{self, Result};
+
+/// Returns the text of a field; empty where it is not a string.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+pub fn name(object: &Value) -> String {
+    text(&object["metadata"]["name"]).to_owned()
+}
+
+pub fn has_finalizers(object: &Value) -> bool {
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+pub fn is_being_deleted(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Marks an object as being deleted: its finalizers keep it for now.
+pub fn mark_deleted(object: &mut Value) {
+    object["metadata"]["deletionTimestamp"] = now().into();
+    object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+}
+
+/// Sets the namespace of an object to the one of the request. Refuses an object that names another.
+pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    let metadata = &mut object["metadata"];
+    match text(&metadata["namespace"]) {
+        _ if namespace.is_empty() => remove(metadata, "namespace"),
+        own if own == namespace => {}
+        "" => metadata["namespace"] = namespace.into(),
+        _ => {
+            return Err(status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an object whose name is not the one in the path.
+pub fn check_name(object: &Value, wanted: &str) -> Result<()> {
+    match text(&object["metadata"]["name"]) {
+        name if name == wanted => Ok(()),
+        "" => Err(status::bad_request(format_args!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
+        name => Err(status::bad_request(format_args!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        ))),
+    }
+}
+
+/// Generates a name for an object with `generateName`.
+pub fn generate_name(object: &mut Value) {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let metadata = &mut object["metadata"];
+    let prefix = text(&metadata["generateName"]);
+    if prefix.is_empty() || !text(&metadata["name"]).is_empty() {
+        return;
+    }
+    let mut name = prefix.to_owned();
+    for _ in 0..5 {
+        name.push(char::from(LETTERS[fastrand::usize(..LETTERS.len())]));
+    }
+    metadata["name"] = name.into();
+}
+
+/// Sets the metadata of a new object: uid, creation time, API version and kind.
+pub fn begin(resource: &Resource, object: &mut Value) {
+    let name = name(object);
+    let metadata = &mut object["metadata"];
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+        remove(metadata, field);
+    }
+    metadata["uid"] = Uuid::new_v4().to_string().into();
+    metadata["creationTimestamp"] = now().into();
+    match resource.name {
+        "namespaces" => {
+            metadata["labels"]["kubernetes.io/metadata.name"] = name.into();
+            object["spec"] = json!({ "finalizers": ["kubernetes"] });
+            object["status"] = json!({ "phase": "Active" });
+        }
+        "pods" => object["status"] = json!({ "phase": "Pending" }),
+        _ => {}
+    }
+}
+
+/// Copies the metadata from the object before that an update cannot change or has left out.
+pub fn carry_over(before: &Value, object: &mut Value) {
+    if text(&object["metadata"]["uid"]).is_empty() {
+        object["metadata"]["uid"] = before["metadata"]["uid"].clone();
+    }
+    for field in
+        ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
+    {
+        match &before["metadata"][field] {
+            Value::Null => remove(&mut object["metadata"], field),
+            value => object["metadata"][field] = value.clone(),
+        }
+    }
+}
+
+/// Refuses a write whose uid is not the one of the object. No uid matches every object.
+pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, before: Option<&Value>) -> Result<()> {
+    let actual = before.map_or("", |before| text(&before["metadata"]["uid"]));
+    if uid.is_empty() || uid == actual {
+        return Ok(());
+    }
+    let place = match resource.name {
+        "endpoints" => "services/endpoints",
+        other => other,
+    };
+    let key = format!("/registry/{place}/{namespace}/{name}");
+    Err(status::conflict(
+        resource,
+        name,
+        format_args!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}"
+        ),
+    ))
+}
+
+/// Refuses a deletion whose `preconditions` (of `DeleteOptions`) the object does not fulfil.
+pub fn check_preconditions(resource: &Resource, name: &str, preconditions: &Value, before: &Value) -> Result<()> {
+    for (field, what, hint) in
+        [("uid", "UID", "deleted and then recreated"), ("resourceVersion", "ResourceVersion", "modified")]
+    {
+        let (wanted, actual) = (&preconditions[field], &before["metadata"][field]);
+        if wanted.is_string() && wanted != actual {
+            let (wanted, actual) = (text(wanted), text(actual));
+            return Err(status::delete_conflict(
+                resource,
+                name,
+                format_args!(
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({actual}). \
+                     The object might have been {hint}"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn remove(metadata: &mut Value, field: &str) {
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove(field);
+    }
+}
+
+/// Returns the present time as metadata has it: whole seconds, UTC.
+fn now() -> String {
+    format!("{:.0}", Timestamp::now())
+}

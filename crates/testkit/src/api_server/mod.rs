@@ -1,0 +1,176 @@
+//! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, watches.
+//!
+//! It has the resources that leader election uses, and answers like a real kube-apiserver: `tests/api_server/` runs the
+//! same assertions against both.
+//!
+//! A request goes through `handler`, which calls `authentication` and `rbac`, to `objects` or `watch`. Both use the
+//! `store`. `resources` is the table of all resources.
+
+mod access_review;
+mod authentication;
+mod behavior;
+mod bootstrap;
+mod decode;
+mod discovery;
+mod events;
+mod handler;
+mod managed_fields;
+mod metadata;
+mod names;
+mod objects;
+mod patch;
+mod rbac;
+mod request;
+mod resources;
+mod selector;
+mod status;
+mod store;
+mod validation;
+mod watch;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use self::behavior::{Behavior, Roles};
+use self::store::Store;
+use super::port::Port;
+use super::{runtime, tls};
+
+/// A running API server. It stops when dropped.
+pub struct ApiServer {
+    port: Port,
+    store: Arc<Store>,
+    behavior: Arc<Behavior>,
+    listening: Mutex<Option<Listening>>,
+}
+
+struct Listening {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl ApiServer {
+    /// Starts a server with a new cluster in it.
+    pub fn start() -> ApiServer {
+        let store = Arc::new(Store::new());
+        bootstrap::fill(&store);
+        let server = ApiServer {
+            port: Port::reserve(),
+            store,
+            behavior: Arc::new(Behavior::new()),
+            listening: Mutex::new(None),
+        };
+        server.listen();
+        server
+    }
+
+    /// The address that it listens at.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Stops listening and closes every connection. The objects stay.
+    pub fn stop(&self) {
+        let listening = self.listening.lock().expect("the listener").take();
+        if let Some(Listening { stop, task }) = listening {
+            let _ = stop.send(());
+            let _ = runtime::wait(task);
+        }
+    }
+
+    /// Stops and starts again at the same address with the same objects. As with a real server, whose watch cache
+    /// begins at its start, older versions are then too old to start a watch from.
+    pub fn restart(&self) {
+        self.stop();
+        self.forget_changes();
+        self.listen();
+    }
+
+    /// Makes every version up to now too old to start a watch from.
+    pub fn forget_changes(&self) {
+        self.store.forget_changes();
+    }
+
+    /// Keeps this many changes of each resource in the watch cache. A watch that starts from a version before the
+    /// oldest of them gets one event, 410 Expired; changes of other resources do not count.
+    pub fn set_watch_cache(&self, changes: usize) {
+        self.store.set_watch_cache(changes);
+    }
+
+    /// Sends bookmarks this often to watches that start from now on and ask for them.
+    pub fn set_bookmark_period(&self, period: Duration) {
+        self.behavior.set_bookmark_period(period);
+    }
+
+    /// Answers every request with a plain 403 until [`ApiServer::read_roles`], except those of administrators. A real
+    /// server does so for up to a second while it starts.
+    pub fn forget_roles(&self) {
+        self.behavior.set_roles(Roles::Unknown);
+    }
+
+    /// Answers the next requests like [`ApiServer::forget_roles`], this many of them.
+    pub fn forget_roles_for(&self, requests: usize) {
+        self.behavior.set_roles(Roles::UnknownFor(requests));
+    }
+
+    /// Goes by the stored Roles and bindings again.
+    pub fn read_roles(&self) {
+        self.behavior.set_roles(Roles::Known);
+    }
+
+    fn listen(&self) {
+        let listener = runtime::enter(|| self.port.listen()).expect("the API server's own port");
+        let (stop, stopped) = oneshot::channel();
+        let task = runtime::spawn(serve(listener, Arc::clone(&self.store), Arc::clone(&self.behavior), stopped));
+        *self.listening.lock().expect("the listener") = Some(Listening { stop, task });
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn serve(listener: TcpListener, store: Arc<Store>, behavior: Arc<Behavior>, mut stopped: oneshot::Receiver<()>) {
+    let acceptor = TlsAcceptor::from(tls::server_config());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
+                    connections.spawn(serve_connection(stream, acceptor.clone(), store, behavior));
+                }
+                Err(error) => eprintln!("the test API server cannot accept: {error}"),
+            },
+            Some(_) = connections.join_next() => {}
+            _ = &mut stopped => break,
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<Store>, behavior: Arc<Behavior>) {
+    let _ = stream.set_nodelay(true);
+    // Clients break off at any time; that is not worth a message.
+    let Ok(stream) = acceptor.accept(stream).await else {
+        return;
+    };
+    let service = service_fn(|request| {
+        let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
+        async move { Ok::<_, Infallible>(handler::handle(store, behavior, request).await) }
+    });
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}

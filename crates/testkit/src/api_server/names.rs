@@ -1,0 +1,101 @@
+//! The rules for names and keys, with the error messages of the real server.
+
+const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+
+/// Checks a DNS-1123 subdomain: the name of most objects.
+pub fn subdomain_errors(name: &str) -> Vec<String> {
+    let mut errors = too_long(name, 253);
+    if !name.split('.').all(is_label) {
+        errors.push(format!(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+             and must start and end with an alphanumeric character \
+             (e.g. 'example.com', regex used for validation is '{LABEL}(\\.{LABEL})*')"
+        ));
+    }
+    errors
+}
+
+/// Checks a DNS-1123 label: the name of a namespace.
+pub fn label_errors(name: &str) -> Vec<String> {
+    let mut errors = too_long(name, 63);
+    if !is_label(name) {
+        errors.push(if name.split('.').all(is_label) {
+            "must not contain dots".to_owned()
+        } else {
+            format!(
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
+                 and must start and end with an alphanumeric character \
+                 (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')"
+            )
+        });
+    }
+    errors
+}
+
+/// Checks a name that only has to fit into a path: that of a Role.
+pub fn path_segment_errors(name: &str) -> Vec<String> {
+    if matches!(name, "." | "..") {
+        return vec![format!("may not be '{name}'")];
+    }
+    let bad = ['/', '%'].into_iter().filter(|bad| name.contains(*bad));
+    bad.map(|bad| format!("may not contain '{bad}'")).collect()
+}
+
+/// Checks the key of a label or annotation: a name, optionally with a domain and `/` before it.
+pub fn key_errors(key: &str) -> Vec<String> {
+    const RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', \
+                        and must start and end with an alphanumeric character";
+    let rule = format!("{RULE} (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{KEY}')");
+    let parts: Vec<&str> = key.split('/').collect();
+    let (mut errors, name) = match parts.as_slice() {
+        [name] => (Vec::new(), *name),
+        ["", name] => (vec!["prefix part must be non-empty".to_owned()], *name),
+        [prefix, name] => {
+            let errors = subdomain_errors(prefix).into_iter();
+            (errors.map(|error| format!("prefix part {error}")).collect(), *name)
+        }
+        _ => {
+            return vec![format!(
+                "a valid label key {rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    }
+    errors.extend(too_long(name, 63).into_iter().map(|error| format!("name part {error}")));
+    if !is_key_name(name) {
+        errors.push(format!("name part {rule}"));
+    }
+    errors
+}
+
+/// Checks the value of a label.
+pub fn label_value_errors(value: &str) -> Vec<String> {
+    let mut errors = too_long(value, 63);
+    if !value.is_empty() && !is_key_name(value) {
+        errors.push(format!(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
+             and must start and end with an alphanumeric character \
+             (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '({KEY})?')"
+        ));
+    }
+    errors
+}
+
+fn too_long(text: &str, limit: usize) -> Vec<String> {
+    let error = (text.len() > limit).then(|| format!("must be no more than {limit} characters"));
+    error.into_iter().collect()
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    text.chars().all(inner) && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn is_key_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().next_back())
+}

@@ -1,0 +1,131 @@
+//! Authorization by Roles and ClusterRoles, and by the bindings that grant them to users and groups.
+
+use std::sync::Arc;
+
+use kube::core::Status;
+use serde_json::Value;
+
+use super::authentication::Identity;
+use super::metadata::text;
+use super::request::{Access, Target};
+use super::status::{self, Result};
+use super::store::{Key, Store};
+
+/// Checks whether a request is allowed.
+pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
+    match reason_to_allow(store, who, target) {
+        Some(_) => Ok(()),
+        None => Err(forbidden(who, target)),
+    }
+}
+
+/// Returns the 403 for a request that no Role allows, in the words of the real server.
+pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
+    let user = &who.name;
+    match target {
+        Target::Path { verb, path } => {
+            status::forbidden("", "", "", format_args!("User {user:?} cannot {verb} path {path:?}"))
+        }
+        Target::Resource(access) => {
+            let Access { verb, group, namespace, resource, name, .. } = access;
+            let place = match namespace.as_str() {
+                "" => "at the cluster scope".to_owned(),
+                _ => format!("in the namespace {namespace:?}"),
+            };
+            let full = access.full_resource();
+            let why = format!("User {user:?} cannot {verb} resource {full:?} in API group {group:?} {place}");
+            status::forbidden(group, resource, name, why)
+        }
+    }
+}
+
+/// Returns whether a user may do everything, whatever the Roles say.
+pub fn is_administrator(who: &Identity) -> bool {
+    who.groups.iter().any(|group| group == "system:masters")
+}
+
+/// Returns why a request is allowed; `None` if it is not.
+pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option<String> {
+    if is_administrator(who) {
+        return Some(String::new());
+    }
+    let (cluster_bindings, _) = store.list("clusterrolebindings", None);
+    let mut bindings = cluster_bindings;
+    if let Target::Resource(access) = target
+        && !access.namespace.is_empty()
+    {
+        bindings.extend(store.list("rolebindings", Some(&access.namespace)).0);
+    }
+    bindings.iter().find_map(|binding| {
+        let subject = subject_of(binding, who)?;
+        let role = role_of(store, binding)?;
+        let mut rules = role["rules"].as_array()?.iter();
+        rules.find(|rule| covers(rule, target))?;
+        Some(describe(binding, &subject))
+    })
+}
+
+/// Describes the subject of a binding that is this identity, if there is one.
+fn subject_of(binding: &Value, who: &Identity) -> Option<String> {
+    let subjects = binding["subjects"].as_array()?;
+    subjects.iter().find_map(|subject| {
+        let name = text(&subject["name"]);
+        match text(&subject["kind"]) {
+            "User" if name == who.name => Some(format!("User {name:?}")),
+            "Group" if who.groups.iter().any(|group| group == name) => Some(format!("Group {name:?}")),
+            "ServiceAccount" => {
+                let namespace = text(&subject["namespace"]);
+                let full = format!("system:serviceaccount:{namespace}:{name}");
+                (full == who.name).then(|| format!("ServiceAccount \"{name}/{namespace}\""))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn role_of(store: &Store, binding: &Value) -> Option<Arc<Value>> {
+    let (collection, namespace) = match text(&binding["roleRef"]["kind"]) {
+        "ClusterRole" => ("clusterroles", ""),
+        "Role" => ("roles", text(&binding["metadata"]["namespace"])),
+        _ => return None,
+    };
+    store.get(&Key { collection, namespace: namespace.to_owned(), name: text(&binding["roleRef"]["name"]).to_owned() })
+}
+
+fn covers(rule: &Value, target: &Target) -> bool {
+    let lists = |field: &str, wanted: &str| {
+        let items = rule[field].as_array().into_iter().flatten();
+        items.into_iter().any(|item| item == "*" || item == wanted)
+    };
+    match target {
+        Target::Path { verb, path } => {
+            let paths = rule["nonResourceURLs"].as_array().into_iter().flatten();
+            lists("verbs", verb)
+                && paths.into_iter().any(|pattern| match text(pattern).strip_suffix('*') {
+                    Some(prefix) => path.starts_with(prefix),
+                    None => path == text(pattern),
+                })
+        }
+        Target::Resource(access) => {
+            let any_with_subresource = format!("*/{}", access.subresource);
+            let names = rule["resourceNames"].as_array().filter(|names| !names.is_empty());
+            lists("verbs", &access.verb)
+                && lists("apiGroups", &access.group)
+                && (lists("resources", &access.full_resource())
+                    || (!access.subresource.is_empty() && lists("resources", &any_with_subresource)))
+                && names.is_none_or(|names| names.iter().any(|name| *name == access.name.as_str()))
+        }
+    }
+}
+
+fn describe(binding: &Value, subject: &str) -> String {
+    let name = text(&binding["metadata"]["name"]);
+    let kind = text(&binding["kind"]);
+    let binding_name = match text(&binding["metadata"]["namespace"]) {
+        "" => name.to_owned(),
+        namespace => format!("{name}/{namespace}"),
+    };
+    let role_kind = text(&binding["roleRef"]["kind"]);
+    let role = text(&binding["roleRef"]["name"]);
+    format!("RBAC: allowed by {kind} {binding_name:?} of {role_kind} {role:?} to {subject}")
+}

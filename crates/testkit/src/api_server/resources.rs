@@ -1,0 +1,143 @@
+//! The table of the resources that this server has.
+
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::events;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::status::qualified;
+
+/// One kind of object in one group and version.
+pub struct Resource {
+    pub group: &'static str,
+    pub version: &'static str,
+    /// The plural, as in paths and Roles.
+    pub name: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub kind: &'static str,
+    pub namespaced: bool,
+    /// Whether a PUT to a name that does not exist creates the object.
+    pub create_on_update: bool,
+    /// Whether a PUT without a resourceVersion replaces any version.
+    pub unconditional_update: bool,
+    /// Reads the object as its type and writes it again, which drops unknown fields and fails on wrong types.
+    pub decode: fn(Value) -> serde_json::Result<Value>,
+}
+
+impl Resource {
+    /// Returns `leases.coordination.k8s.io`, or just `pods` in the core group.
+    pub fn qualified(&self) -> String {
+        qualified(self.group, self.name)
+    }
+
+    /// Returns `coordination.k8s.io/v1`, or just `v1` in the core group.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            _ => format!("{}/{}", self.group, self.version),
+        }
+    }
+}
+
+/// Returns the resource with that group, version and plural.
+pub fn find(group: &str, version: &str, name: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|resource| resource.group == group && resource.version == version && resource.name == name)
+}
+
+/// Returns whether there are resources in that group and version.
+pub fn has_group(group: &str, version: &str) -> bool {
+    RESOURCES.iter().any(|resource| resource.group == group && resource.version == version)
+}
+
+pub const EVENTS_GROUP: &str = "events.k8s.io";
+
+pub static RESOURCES: [Resource; 12] = [
+    Resource {
+        short_names: &["ns"],
+        namespaced: false,
+        ..core_v1::<Namespace>("namespaces", "namespace", "Namespace")
+    },
+    Resource { short_names: &["po"], ..core_v1::<Pod>("pods", "pod", "Pod") },
+    Resource { short_names: &["cm"], ..core_v1::<ConfigMap>("configmaps", "configmap", "ConfigMap") },
+    Resource {
+        short_names: &["ep"],
+        create_on_update: true,
+        ..core_v1::<Endpoints>("endpoints", "endpoints", "Endpoints")
+    },
+    Resource { short_names: &["ev"], create_on_update: true, ..core_v1::<Event>("events", "event", "Event") },
+    Resource {
+        group: EVENTS_GROUP,
+        short_names: &["ev"],
+        create_on_update: true,
+        ..core_v1::<events::v1::Event>("events", "event", "Event")
+    },
+    Resource {
+        group: "coordination.k8s.io",
+        create_on_update: true,
+        unconditional_update: false,
+        ..core_v1::<Lease>("leases", "lease", "Lease")
+    },
+    Resource {
+        group: "discovery.k8s.io",
+        ..core_v1::<EndpointSlice>("endpointslices", "endpointslice", "EndpointSlice")
+    },
+    rbac_v1::<Role>("roles", "role", "Role", true),
+    rbac_v1::<RoleBinding>("rolebindings", "rolebinding", "RoleBinding", true),
+    rbac_v1::<ClusterRole>("clusterroles", "clusterrole", "ClusterRole", false),
+    rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
+];
+
+/// A question that is answered at once and never stored.
+pub static ACCESS_REVIEW: Resource = Resource {
+    group: "authorization.k8s.io",
+    namespaced: false,
+    ..core_v1::<SelfSubjectAccessReview>(
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        "SelfSubjectAccessReview",
+    )
+};
+
+/// Returns a resource with the properties that most have, in the core group.
+const fn core_v1<T: DeserializeOwned + Serialize>(
+    name: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+) -> Resource {
+    Resource {
+        group: "",
+        version: "v1",
+        name,
+        singular,
+        short_names: &[],
+        kind,
+        namespaced: true,
+        create_on_update: false,
+        unconditional_update: true,
+        decode: decode::<T>,
+    }
+}
+
+const fn rbac_v1<T: DeserializeOwned + Serialize>(
+    name: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+    namespaced: bool,
+) -> Resource {
+    Resource {
+        group: "rbac.authorization.k8s.io",
+        namespaced,
+        create_on_update: true,
+        ..core_v1::<T>(name, singular, kind)
+    }
+}
+
+fn decode<T: DeserializeOwned + Serialize>(object: Value) -> serde_json::Result<Value> {
+    serde_json::to_value(serde_json::from_value::<T>(object)?)
+}

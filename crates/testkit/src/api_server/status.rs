@@ -1,0 +1,255 @@
+//! The errors of the API server, in the words of the real one.
+
+use std::fmt::Display;
+
+use kube::core::Status;
+use kube::core::response::{StatusCause, StatusDetails, reason};
+use serde_json::{Value, json};
+
+use super::resources::Resource;
+
+/// A result with a boxed `Status`, which is large and rare.
+pub type Result<T> = std::result::Result<T, Box<Status>>;
+
+/// Returns a `Status` as JSON.
+pub fn to_json(status: &Status) -> Value {
+    let mut json = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {} });
+    if let (Some(json), Ok(Value::Object(fields))) = (json.as_object_mut(), serde_json::to_value(status)) {
+        json.extend(fields);
+    }
+    json
+}
+
+/// The answer to a deletion.
+pub fn deleted(resource: &Resource, object: &Value) -> Box<Status> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let mut status = on(Box::new(Status::success()), resource, &text("name"));
+    if let Some(details) = &mut status.details {
+        details.uid = text("uid");
+    }
+    status
+}
+
+/// 400, for a request that cannot be read.
+pub fn bad_request(message: impl Display) -> Box<Status> {
+    failure(400, reason::BAD_REQUEST, message)
+}
+
+/// 401, for a request without a valid token.
+pub fn unauthorized() -> Box<Status> {
+    failure(401, reason::UNAUTHORIZED, "Unauthorized")
+}
+
+/// 403; `why` names the user and what is not allowed.
+pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> Box<Status> {
+    let qualified = qualified(group, resource);
+    let message = match (qualified.as_str(), name) {
+        ("", _) => format!("forbidden: {why}"),
+        (_, "") => format!("{qualified} is forbidden: {why}"),
+        _ => format!("{qualified} {name:?} is forbidden: {why}"),
+    };
+    about(failure(403, reason::FORBIDDEN, message), group, resource, name)
+}
+
+/// 404, for an object that does not exist.
+pub fn not_found(resource: &Resource, name: &str) -> Box<Status> {
+    let message = format!("{} {name:?} not found", resource.qualified());
+    on(failure(404, reason::NOT_FOUND, message), resource, name)
+}
+
+/// 409, for an object that exists already.
+pub fn already_exists(resource: &Resource, name: &str) -> Box<Status> {
+    let message = format!("{} {name:?} already exists", resource.qualified());
+    on(failure(409, reason::ALREADY_EXISTS, message), resource, name)
+}
+
+/// 409, for an object that is not the version or uid that the request expects.
+pub fn conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
+    let qualified = resource.qualified();
+    let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
+    on(failure(409, reason::CONFLICT, message), resource, name)
+}
+
+/// 409, for a deletion: it names the kind where other conflicts name the resource.
+pub fn delete_conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
+    let qualified = qualified(resource.group, resource.kind);
+    let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
+    about(failure(409, reason::CONFLICT, message), resource.group, resource.kind, name)
+}
+
+/// 500 with reason Unknown, for errors that the real server gives no other reason.
+pub fn internal(message: impl Display) -> Box<Status> {
+    failure(500, reason::UNKNOWN, message)
+}
+
+/// 410, for a version that has left the watch cache.
+pub fn expired(message: impl Display) -> Box<Status> {
+    failure(410, reason::EXPIRED, message)
+}
+
+/// 415, for a content type that is not supported.
+pub fn unsupported_media_type() -> Box<Status> {
+    nameless(415, reason::UNSUPPORTED_MEDIA_TYPE, "415: Unsupported Media Type")
+}
+
+/// 404, for a resource that its group does not have.
+pub fn no_such_resource() -> Box<Status> {
+    nameless(404, reason::NOT_FOUND, "the server could not find the requested resource")
+}
+
+/// 405, for a method that the path does not support.
+pub fn method_not_allowed() -> Box<Status> {
+    let message = "the server does not allow this method on the requested resource";
+    nameless(405, reason::METHOD_NOT_ALLOWED, message)
+}
+
+/// 422, for a JSON patch that does not apply.
+pub fn unprocessable() -> Box<Status> {
+    nameless(422, reason::INVALID, "the server rejected our request due to an error in our request")
+}
+
+/// 422, for query parameters that contradict each other.
+pub fn invalid_list_options(error: FieldError) -> Box<Status> {
+    invalid_of("meta.k8s.io", "ListOptions", "", &[error])
+}
+
+/// 500, for a resourceVersion that is not a number.
+pub fn not_a_version(text: &str) -> Box<Status> {
+    internal(format_args!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+}
+
+/// 504, for a read at a version that the store has not reached.
+pub fn too_large_version(wanted: u64, current: u64) -> Box<Status> {
+    let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
+    let mut status = failure(504, reason::TIMEOUT, message);
+    status.details = Some(StatusDetails {
+        causes: vec![StatusCause {
+            reason: "ResourceVersionTooLarge".to_owned(),
+            message: "Too large resource version".to_owned(),
+            field: String::new(),
+        }],
+        retry_after_seconds: 1,
+        ..no_details()
+    });
+    status
+}
+
+/// An error in a field of an object.
+#[derive(Clone, Debug)]
+pub struct FieldError {
+    cause: &'static str,
+    field: String,
+    message: String,
+}
+
+impl FieldError {
+    /// A value that is not valid.
+    pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Display) -> Self {
+        FieldError {
+            cause: "FieldValueInvalid",
+            field: field.into(),
+            message: format!("Invalid value: {}: {detail}", value.into()),
+        }
+    }
+
+    /// A value that may not change.
+    pub fn immutable(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        FieldError::invalid(field, value, "field is immutable")
+    }
+
+    /// A value that is missing.
+    pub fn required(field: impl Into<String>, detail: &str) -> Self {
+        FieldError { cause: "FieldValueRequired", field: field.into(), message: with_detail("Required value", detail) }
+    }
+
+    /// A value that is not allowed here.
+    pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
+        FieldError { cause: "FieldValueForbidden", field: field.into(), message: with_detail("Forbidden", detail) }
+    }
+
+    /// A value that is too long.
+    pub fn too_long(field: impl Into<String>, detail: impl Display) -> Self {
+        FieldError { cause: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }
+    }
+}
+
+/// 422, for an object that is not valid.
+pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<Status> {
+    // Errors of events name the core group, whichever API they came through.
+    let group = if resource.name == "events" { "" } else { resource.group };
+    invalid_of(group, resource.kind, name, errors)
+}
+
+/// 422, for an update without a version. It comes from the storage, which puts the resource where the kind belongs.
+pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
+    let missing = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+    invalid_of(resource.group, resource.name, name, &[missing])
+}
+
+fn invalid_of(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Box<Status> {
+    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    let all = match all.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    };
+    let message = format!("{} {name:?} is invalid: {all}", qualified(group, kind));
+    let mut status = about(failure(422, reason::INVALID, message), group, kind, name);
+    if let Some(details) = &mut status.details {
+        details.causes = errors
+            .iter()
+            .map(|error| StatusCause {
+                reason: error.cause.to_owned(),
+                message: error.message.clone(),
+                field: error.field.clone(),
+            })
+            .collect();
+    }
+    status
+}
+
+fn failure(code: u16, reason: &str, message: impl Display) -> Box<Status> {
+    Box::new(Status::failure(&message.to_string(), reason).with_code(code))
+}
+
+/// Returns an error that is not about an object.
+fn nameless(code: u16, reason: &str, message: &str) -> Box<Status> {
+    let mut status = failure(code, reason, message);
+    status.details = Some(no_details());
+    status
+}
+
+fn on(status: Box<Status>, resource: &Resource, name: &str) -> Box<Status> {
+    about(status, resource.group, resource.name, name)
+}
+
+fn about(mut status: Box<Status>, group: &str, kind: &str, name: &str) -> Box<Status> {
+    status.details =
+        Some(StatusDetails { name: name.to_owned(), group: group.to_owned(), kind: kind.to_owned(), ..no_details() });
+    status
+}
+
+fn no_details() -> StatusDetails {
+    StatusDetails {
+        name: String::new(),
+        group: String::new(),
+        kind: String::new(),
+        uid: String::new(),
+        causes: Vec::new(),
+        retry_after_seconds: 0,
+    }
+}
+
+/// Returns `leases.coordination.k8s.io`, or just `pods` in the core group.
+pub fn qualified(group: &str, name: &str) -> String {
+    match group {
+        "" => name.to_owned(),
+        _ => format!("{name}.{group}"),
+    }
+}
+
+fn with_detail(what: &str, detail: &str) -> String {
+    match detail {
+        "" => what.to_owned(),
+        _ => format!("{what}: {detail}"),
+    }
+}

@@ -1,0 +1,216 @@
+//! The objects, the revision counter that they share, and the recent changes for watches.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use kube::core::Status;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::status::{self, Result};
+
+/// The revision of an empty store. Just below a power of ten: comparing versions as text fails after a few writes.
+const FIRST_REVISION: u64 = 9_970;
+
+/// How many changes of a collection are kept for running watches, which may lag behind.
+const HISTORY: usize = 10_000;
+
+/// How many changes of a collection the watch cache holds, from which a watch can start. A real server starts with
+/// 100, and with more while all of them are younger than 75 seconds.
+const WATCH_CACHE: usize = 1_000;
+
+/// The key of an object. API groups that serve the same objects share a collection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub collection: &'static str,
+    /// Empty for objects of the whole cluster.
+    pub namespace: String,
+    pub name: String,
+}
+
+/// The write that an update decides on.
+pub enum Write {
+    Put(Value),
+    /// Removes the object. This is its last state, for watches.
+    Delete(Value),
+    /// Writes nothing, so that watches have no event.
+    Keep,
+}
+
+/// One write, for watches.
+#[derive(Clone)]
+pub struct Change {
+    pub revision: u64,
+    pub key: Key,
+    pub before: Option<Arc<Value>>,
+    /// The object after the write. For a deletion its last state, with the version of the deletion.
+    pub object: Arc<Value>,
+    pub deleted: bool,
+}
+
+/// The state of a cluster.
+pub struct Store {
+    state: Mutex<State>,
+    revision: watch::Sender<u64>,
+}
+
+struct State {
+    revision: u64,
+    objects: BTreeMap<Key, Arc<Value>>,
+    histories: BTreeMap<&'static str, History>,
+    watch_cache: usize,
+    /// The oldest revision that a watch of any collection can start from.
+    forgotten: u64,
+}
+
+/// The recent changes of one collection, oldest first.
+#[derive(Default)]
+struct History {
+    changes: VecDeque<Change>,
+    /// The last revision that has been dropped from it.
+    dropped: u64,
+}
+
+impl Store {
+    pub fn new() -> Store {
+        Store {
+            state: Mutex::new(State {
+                revision: FIRST_REVISION,
+                objects: BTreeMap::new(),
+                histories: BTreeMap::new(),
+                watch_cache: WATCH_CACHE,
+                forgotten: 0,
+            }),
+            revision: watch::Sender::new(FIRST_REVISION),
+        }
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Arc<Value>> {
+        self.state().objects.get(key).cloned()
+    }
+
+    /// Returns the objects of a collection, in one namespace or in all, and the revision they were read at.
+    pub fn list(&self, collection: &'static str, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
+        let state = self.state();
+        let first = Key { collection, namespace: namespace.unwrap_or_default().to_owned(), name: String::new() };
+        let objects = state
+            .objects
+            .range((Bound::Included(first), Bound::Unbounded))
+            .take_while(|(key, _)| {
+                key.collection == collection && namespace.is_none_or(|wanted| key.namespace == wanted)
+            })
+            .map(|(_, object)| Arc::clone(object))
+            .collect();
+        (objects, state.revision)
+    }
+
+    /// Reads an object and writes what `decide` makes of it, atomically.
+    ///
+    /// Returns the object as it is afterwards, or as it last was.
+    pub fn update(&self, key: &Key, decide: impl FnOnce(Option<&Value>) -> Result<Write>) -> Result<Arc<Value>> {
+        let mut state = self.state();
+        let before = state.objects.get(key).cloned();
+        let object = match decide(before.as_deref())? {
+            Write::Put(object) => state.write(key, object, false),
+            Write::Delete(last) => state.write(key, last, true),
+            Write::Keep => before.unwrap_or_default(),
+        };
+        self.revision.send_replace(state.revision);
+        Ok(object)
+    }
+
+    /// Deletes all objects in a namespace.
+    pub fn empty_namespace(&self, namespace: &str) {
+        let mut state = self.state();
+        let inside = state.objects.iter().filter(|(key, _)| key.namespace == namespace);
+        let inside: Vec<(Key, Arc<Value>)> = inside.map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
+        for (key, object) in inside {
+            state.write(&key, Value::clone(&object), true);
+        }
+        self.revision.send_replace(state.revision);
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.state().revision
+    }
+
+    /// Refuses to start a watch of a collection from a revision that has left the watch cache.
+    pub fn check_watchable(&self, collection: &'static str, revision: u64) -> Result<()> {
+        let state = self.state();
+        let oldest = state.oldest_watchable(collection);
+        if revision < oldest {
+            return Err(too_old(revision, oldest));
+        }
+        Ok(())
+    }
+
+    /// Returns the changes of a collection after `revision`, and the revision up to which they are complete.
+    pub fn changes_after(&self, collection: &'static str, revision: u64) -> Result<(Vec<Change>, u64)> {
+        let state = self.state();
+        let Some(history) = state.histories.get(collection) else {
+            return Ok((Vec::new(), state.revision));
+        };
+        if revision < history.dropped {
+            return Err(too_old(revision, history.dropped));
+        }
+        let start = history.changes.partition_point(|change| change.revision <= revision);
+        Ok((history.changes.range(start..).cloned().collect(), state.revision))
+    }
+
+    /// Returns a receiver that is notified of new revisions.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Makes every version so far too old to start a watch from.
+    pub fn forget_changes(&self) {
+        let mut state = self.state();
+        state.forgotten = state.revision;
+    }
+
+    /// Keeps this many changes of each collection for watches that start from a version.
+    pub fn set_watch_cache(&self, changes: usize) {
+        assert!((1..=HISTORY).contains(&changes), "a watch cache holds 1 to {HISTORY} changes, not {changes}");
+        self.state().watch_cache = changes;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the state of the API server")
+    }
+}
+
+impl State {
+    /// Writes an object at the next revision and records the change.
+    fn write(&mut self, key: &Key, mut object: Value, deleted: bool) -> Arc<Value> {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        let object = Arc::new(object);
+        let before =
+            if deleted { self.objects.remove(key) } else { self.objects.insert(key.clone(), Arc::clone(&object)) };
+        let change = Change { revision: self.revision, key: key.clone(), before, object: Arc::clone(&object), deleted };
+        let history = self.histories.entry(key.collection).or_default();
+        history.changes.push_back(change);
+        if history.changes.len() > HISTORY
+            && let Some(oldest) = history.changes.pop_front()
+        {
+            history.dropped = oldest.revision;
+        }
+        object
+    }
+
+    /// Returns the oldest version that a watch of this collection can start from: the one just before the oldest
+    /// change in the collection's watch cache.
+    fn oldest_watchable(&self, collection: &'static str) -> u64 {
+        let changes = self.histories.get(collection).map(|history| &history.changes);
+        let left_the_cache = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache)).unwrap_or(0);
+        match changes {
+            Some(changes) if left_the_cache > 0 => self.forgotten.max(changes[left_the_cache].revision - 1),
+            _ => self.forgotten,
+        }
+    }
+}
+
+fn too_old(revision: u64, oldest: u64) -> Box<Status> {
+    status::expired(format_args!("too old resource version: {revision} ({oldest})"))
+}

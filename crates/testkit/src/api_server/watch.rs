@@ -1,0 +1,210 @@
+//! Watches: streams of changes, from a revision on or from the present state on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
+use kube::core::Status;
+use serde_json::{Value, json};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, timeout_at};
+
+use super::decode::{UnknownFields, decode};
+use super::events;
+use super::handler::Body;
+use super::request::Query;
+use super::resources::Resource;
+use super::selector::Selector;
+use super::status::{self, FieldError, Result};
+use super::store::{Change, Store};
+
+/// How long before the end the last bookmark comes.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// How long a watch runs without `timeoutSeconds`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// The objects that a watch is for.
+pub struct Scope {
+    pub resource: &'static Resource,
+    /// `None` for all namespaces.
+    pub namespace: Option<String>,
+    pub selector: Selector,
+}
+
+/// Starts a watch, and returns a body that ends when the watch times out.
+///
+/// A client that asks for bookmarks gets one every `bookmark_period`.
+pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Duration) -> Result<Body> {
+    let bookmarks = query.is_true("allowWatchBookmarks");
+    let from = match query.get("resourceVersion") {
+        None => 0,
+        Some(version) => version.parse().map_err(|_| {
+            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+            status::internal(format_args!("resourceVersion: Invalid value: {version:?}: {why}"))
+        })?,
+    };
+    let initial_events = query.get("sendInitialEvents").map(|value| value == "true");
+    if initial_events.is_some() && query.get("resourceVersionMatch") != Some("NotOlderThan") {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(status::invalid_list_options(FieldError::forbidden("resourceVersionMatch", why)));
+    }
+    if initial_events.is_none() && query.get("resourceVersionMatch").is_some() {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        return Err(status::invalid_list_options(FieldError::forbidden("resourceVersionMatch", why)));
+    }
+    let time = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
+    let time = time.filter(|seconds| *seconds > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+
+    let end = Instant::now() + time;
+    let mut watch = Watch {
+        revisions: store.subscribe(),
+        scope,
+        seen: if from == 0 { store.revision() } else { from },
+        store,
+        ready: VecDeque::new(),
+        bookmarks,
+        bookmark_period,
+        next_bookmark: next_bookmark(bookmark_period, end).filter(|_| bookmarks),
+        end,
+        failed: false,
+    };
+    // By default a watch begins with the present state, unless it names a version to continue from.
+    if initial_events.unwrap_or(from == 0) {
+        watch.send_present_state();
+    } else if from > 0
+        && let Err(expired) = watch.store.check_watchable(watch.scope.resource.name, from)
+    {
+        watch.fail(&expired);
+    }
+    let frames = futures_util::stream::unfold(watch, |mut watch| async {
+        let event = watch.next().await?;
+        let line = Bytes::from(format!("{event}\n"));
+        Some((Ok(Frame::data(line)), watch))
+    });
+    Ok(Body::new(StreamBody::new(frames)))
+}
+
+struct Watch {
+    store: Arc<Store>,
+    scope: Scope,
+    revisions: Receiver<u64>,
+    /// The revision up to which the client has got all events.
+    seen: u64,
+    ready: VecDeque<Value>,
+    bookmarks: bool,
+    bookmark_period: Duration,
+    next_bookmark: Option<Instant>,
+    end: Instant,
+    failed: bool,
+}
+
+impl Watch {
+    /// Returns the next event for the client; `None` at the end.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.failed || Instant::now() >= self.end {
+                return None;
+            }
+            self.revisions.mark_unchanged();
+            self.read_changes();
+            if self.ready.is_empty() {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Waits for a new revision, the time of a bookmark, or the end.
+    async fn wait(&mut self) {
+        let alarm = self.next_bookmark.unwrap_or(self.end).min(self.end);
+        if timeout_at(alarm, self.revisions.changed()).await.is_ok() {
+            return;
+        }
+        if let Some(time) = self.next_bookmark
+            && time <= Instant::now()
+        {
+            self.ready.push_back(self.bookmark(Value::Null));
+            self.next_bookmark = next_bookmark(self.bookmark_period, self.end);
+        }
+    }
+
+    fn send_present_state(&mut self) {
+        let namespace = self.scope.namespace.as_deref();
+        let (objects, revision) = self.store.list(self.scope.resource.name, namespace);
+        for object in objects {
+            if self.scope.selector.matches(&object) {
+                self.ready.push_back(self.event("ADDED", &object));
+            }
+        }
+        self.seen = revision;
+        if self.bookmarks {
+            let bookmark = self.bookmark(json!({ "k8s.io/initial-events-end": "true" }));
+            self.ready.push_back(bookmark);
+        }
+    }
+
+    fn read_changes(&mut self) {
+        match self.store.changes_after(self.scope.resource.name, self.seen) {
+            Ok((changes, revision)) => {
+                let events = changes.iter().filter_map(|change| self.event_of(change));
+                self.ready = events.collect();
+                // A watch from a future version is silent until that version.
+                self.seen = self.seen.max(revision);
+            }
+            Err(expired) => self.fail(&expired),
+        }
+    }
+
+    /// Ends the watch with an error event. The status line has already been sent.
+    fn fail(&mut self, status: &Status) {
+        self.ready.push_back(json!({ "type": "ERROR", "object": status::to_json(status) }));
+        self.failed = true;
+    }
+
+    /// Returns the event that a change is for this watch. An object that begins to match the selector is added, one
+    /// that ceases to match is deleted.
+    fn event_of(&self, change: &Change) -> Option<Value> {
+        let Scope { resource, namespace, selector } = &self.scope;
+        if change.key.collection != resource.name
+            || namespace.as_ref().is_some_and(|namespace| *namespace != change.key.namespace)
+        {
+            return None;
+        }
+        let was = change.before.as_ref().is_some_and(|before| selector.matches(before));
+        let is = !change.deleted && selector.matches(&change.object);
+        match (was, is, &change.before) {
+            (false, true, _) => Some(self.event("ADDED", &change.object)),
+            (true, true, _) => Some(self.event("MODIFIED", &change.object)),
+            (true, false, _) if change.deleted => Some(self.event("DELETED", &change.object)),
+            (true, false, Some(before)) => {
+                let mut last_seen = Value::clone(before);
+                last_seen["metadata"]["resourceVersion"] = change.revision.to_string().into();
+                Some(self.event("DELETED", &last_seen))
+            }
+            _ => None,
+        }
+    }
+
+    fn event(&self, kind: &str, object: &Value) -> Value {
+        let object = events::from_stored(self.scope.resource, object.clone());
+        json!({ "type": kind, "object": object })
+    }
+
+    /// Returns a bookmark: an object with nothing but the version up to which the client has got all events.
+    fn bookmark(&self, annotations: Value) -> Value {
+        let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
+        let object = decode(self.scope.resource, json!({ "metadata": metadata }), UnknownFields::Drop);
+        json!({ "type": "BOOKMARK", "object": object.unwrap_or_default() })
+    }
+}
+
+/// Returns when the next bookmark is due: after a period, but at least once shortly before the end.
+fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
+    let now = Instant::now();
+    let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;
+    Some(last.min(now + period))
+}

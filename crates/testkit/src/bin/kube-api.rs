@@ -1,0 +1,60 @@
+//! An API server for trying leaderrun without a cluster: `cargo run --bin kube-api`.
+//!
+//! The tests use the same one. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no containers, and keeps its
+//! objects in memory only.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+
+use testkit::api_server::ApiServer;
+use testkit::users::{ADMIN, USERS};
+use testkit::{kubeconfig, scratch};
+
+/// Runs a small Kubernetes API server on this machine until Ctrl-C.
+#[derive(Parser)]
+#[command(name = "kube-api")]
+struct Arguments {
+    /// Put the kubeconfigs into this folder [default: a temporary one]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    // Before there are other threads, so that these signals are blocked in all of them.
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    signals.thread_block()?;
+
+    let folder = arguments.folder.unwrap_or_else(|| scratch::folder("kube-api"));
+    fs::create_dir_all(&folder)?;
+    let folder = folder.canonicalize()?;
+    let server = ApiServer::start();
+    let files = USERS.map(|user| (user, folder.join(format!("{}.kubeconfig", user.name))));
+    for (user, file) in &files {
+        kubeconfig::write(file, server.address(), *user);
+    }
+
+    println!("A Kubernetes API server is running at https://{}. Ctrl-C stops it.", server.address());
+    println!();
+    println!("    export KUBECONFIG={}", folder.join(format!("{}.kubeconfig", ADMIN.name)).display());
+    println!();
+    println!("Then, for example:");
+    println!();
+    println!("    leaderrun --lock default/example -- sleep 60");
+    println!("    kubectl get lease example --watch -o yaml");
+    println!();
+    let others: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
+    println!(
+        "The kubeconfig is the administrator's. In the same folder are kubeconfigs for users without any rights, to"
+    );
+    println!("try Roles with: {}.", others.join(", "));
+
+    signals.wait()?;
+    for (_, file) in &files {
+        fs::remove_file(file)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! A leaderrun that is being put together for a test.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use crate::harness::leaderrun;
+use crate::{Running, TestLock, Witnesses};
+
+/// Durations as short as a busy machine allows: the command gets the stop signal 4 s after the last renewal and is
+/// killed after 5 s; another candidate may take over after 6 s.
+const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
+
+/// A leaderrun that has not been started yet.
+pub struct Candidate {
+    pub name: String,
+    command: Command,
+}
+
+impl Candidate {
+    /// Makes a candidate for a lock, with `name` as its identity and short durations.
+    pub fn new(name: &str, lock: &TestLock) -> Self {
+        Self::with_timing(name, lock, TIMING)
+    }
+
+    /// Makes a candidate with other durations: the three options and their values.
+    pub fn with_timing(name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
+        let mut candidate = Self::bare(name);
+        candidate.command.args(["--lock", &lock.name, "--identity", name]).args(timing);
+        if let Some(kubeconfig) = &lock.kubeconfig {
+            candidate.command.arg("--kubeconfig").arg(kubeconfig);
+        }
+        candidate
+    }
+
+    /// Makes a run of a subcommand that takes a lock.
+    pub fn subcommand(name: &str, lock: &TestLock) -> Self {
+        let mut subcommand = Self::bare(name);
+        subcommand.command.args([name, "--lock", &lock.name]);
+        if let Some(kubeconfig) = &lock.kubeconfig {
+            subcommand.command.arg("--kubeconfig").arg(kubeconfig);
+        }
+        subcommand
+    }
+
+    /// Makes a leaderrun without any option.
+    pub fn bare(name: &str) -> Self {
+        Self::program(name, leaderrun())
+    }
+
+    /// Makes a run of another program, which starts leaderrun.
+    pub fn program(name: &str, program: &str) -> Self {
+        let mut command = Command::new(program);
+        // Tests that run under nohup, or in the background of a script, have inherited ignored signals.
+        // SAFETY: signal(2) is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                Ok(())
+            });
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LEADERRUN_")) {
+            command.env_remove(variable);
+        }
+        command.env_remove("KUBECONFIG");
+        Self { name: name.to_owned(), command }
+    }
+
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Changes anything else about how it is started.
+    pub fn configure(mut self, change: impl FnOnce(&mut Command)) -> Self {
+        change(&mut self.command);
+        self
+    }
+
+    /// Starts it with a witness as its command, which behaves as `words` say (see [`witness::run`](crate::witness::run)).
+    pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Running {
+        self.run(witnesses.command(words))
+    }
+
+    /// Starts it with a shell script as its command.
+    pub fn run_script(self, script: &str) -> Running {
+        self.run(["sh", "-c", script])
+    }
+
+    /// Starts it with this command.
+    pub fn run<S: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = S>) -> Running {
+        self.command.arg("--").args(command);
+        self.start()
+    }
+
+    /// Starts it as it is.
+    pub fn start(self) -> Running {
+        Running::start(self.name, self.command)
+    }
+}
+
+/// Returns an argument made of any bytes.
+pub fn os_string(bytes: &[u8]) -> OsString {
+    OsString::from_vec(bytes.to_vec())
+}

@@ -1,0 +1,216 @@
+//! Candidates of other implementations, which follow the published protocol: client-go's and fabric8's.
+//!
+//! client-go polls every retry period, GET and then PUT. It takes over when the record did not change for the
+//! duration in its *own* configuration, and releases by an empty holder and a duration of one second. It sends the
+//! resourceVersion but no uid that it did not read, keeps annotations that it does not know, and writes whole seconds
+//! into annotations. fabric8 does the same with another spelling of the record.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{Client, Cluster, boot_time, eventually};
+
+/// The lease duration in this candidate's configuration.
+const LEASE_DURATION: Duration = Duration::from_secs(6);
+
+const RETRY_PERIOD: Duration = Duration::from_millis(300);
+
+/// The name that it holds the lock by.
+pub const IDENTITY: &str = "client-go";
+
+/// The annotation that the record is written to.
+pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
+
+/// The path of the object that the record is in, and in which form it is there.
+#[derive(Clone)]
+pub enum RecordPath {
+    Lease(String),
+    Annotation(String),
+}
+
+/// How an implementation spells the record.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Spelling {
+    ClientGo,
+    Fabric8,
+}
+
+/// How the leadership ends.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ending {
+    /// It writes an empty record.
+    Release,
+    /// It stops writing.
+    Crash,
+}
+
+/// From when to when this candidate led, in nanoseconds since boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Leadership {
+    pub began_at: u64,
+    pub ended_at: u64,
+}
+
+/// A candidate that runs on a thread of its own. It crashes when dropped.
+pub struct ClientGo {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    leads: AtomicBool,
+    release: AtomicBool,
+    crash: AtomicBool,
+    leadership: Mutex<Option<Leadership>>,
+}
+
+impl ClientGo {
+    /// Starts a candidate for the record at `path` on the shared API server.
+    pub fn start(path: RecordPath, spelling: Spelling) -> Self {
+        let shared = Arc::<Shared>::default();
+        let election = ElectionLoop { admin: Cluster::shared().admin(), path, spelling, shared: Arc::clone(&shared) };
+        Self { shared, thread: Some(thread::spawn(move || election.run())) }
+    }
+
+    pub fn wait_until_it_leads(&self) {
+        eventually("client-go leads", || self.shared.leads.load(Ordering::SeqCst));
+    }
+
+    /// Ends its leadership, and returns from when to when it led.
+    pub fn end(mut self, ending: Ending) -> Leadership {
+        match ending {
+            Ending::Release => self.shared.release.store(true, Ordering::SeqCst),
+            Ending::Crash => self.shared.crash.store(true, Ordering::SeqCst),
+        }
+        self.thread.take().expect("a thread").join().expect("an election loop");
+        self.shared.leadership.lock().expect("the leadership").expect("it led")
+    }
+}
+
+impl Drop for ClientGo {
+    fn drop(&mut self) {
+        self.shared.crash.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What runs on the thread.
+struct ElectionLoop {
+    admin: Client,
+    path: RecordPath,
+    spelling: Spelling,
+    shared: Arc<Shared>,
+}
+
+impl ElectionLoop {
+    fn run(self) {
+        let leads = &self.shared.leads;
+        let (mut observed, mut observed_at) = (Value::Null, Instant::now());
+        let mut transitions = 0;
+        while !self.shared.crash.load(Ordering::SeqCst) {
+            if let Some((object, record)) = self.get() {
+                if record != observed {
+                    (observed, observed_at) = (record.clone(), Instant::now());
+                }
+                let holder = record["holderIdentity"].as_str().unwrap_or_default();
+                transitions = record["leaderTransitions"].as_i64().unwrap_or(transitions);
+                if leads.load(Ordering::SeqCst) && self.shared.release.load(Ordering::SeqCst) {
+                    self.end_leadership();
+                    let _ = self.put(object, "", Duration::from_secs(1), transitions);
+                    return;
+                }
+                let is_free = holder.is_empty() || observed_at.elapsed() > LEASE_DURATION;
+                if (holder == IDENTITY || is_free) && self.put(object, IDENTITY, LEASE_DURATION, transitions) {
+                    if !leads.swap(true, Ordering::SeqCst) {
+                        let began = Leadership { began_at: boot_time(), ended_at: 0 };
+                        *self.shared.leadership.lock().expect("the leadership") = Some(began);
+                    }
+                } else if leads.load(Ordering::SeqCst) && holder != IDENTITY {
+                    break;
+                }
+            }
+            thread::sleep(RETRY_PERIOD);
+        }
+        if leads.load(Ordering::SeqCst) {
+            self.end_leadership();
+        }
+    }
+
+    fn end_leadership(&self) {
+        if let Some(leadership) = &mut *self.shared.leadership.lock().expect("the leadership") {
+            leadership.ended_at = boot_time();
+        }
+    }
+
+    /// Reads the object and the record in it.
+    fn get(&self) -> Option<(Value, Value)> {
+        match &self.path {
+            RecordPath::Lease(path) => match self.admin.get(path) {
+                Ok(lease) => Some((lease.clone(), lease["spec"].clone())),
+                Err(_) => Some((json!({ "metadata": { "name": "job" } }), Value::Null)),
+            },
+            RecordPath::Annotation(path) => {
+                let object = self.admin.get(path).ok()?;
+                let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or("null");
+                let record = serde_json::from_str(text).expect("a record that both can read");
+                if self.spelling == Spelling::Fabric8 && record != Value::Null {
+                    assert_fabric8_can_read(&record);
+                }
+                Some((object, record))
+            }
+        }
+    }
+
+    /// Writes the record into the object that was read. Returns whether the server took it.
+    fn put(&self, mut object: Value, holder: &str, duration: Duration, transitions: i64) -> bool {
+        let seconds = duration.as_secs();
+        let now = Timestamp::now();
+        let (path, to_microseconds, to_seconds) = (&self.path, format!("{now:.6}"), format!("{now:.0}"));
+        match (path, self.spelling) {
+            (RecordPath::Lease(path), _) => {
+                object["spec"] = json!({
+                    "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaseTransitions": transitions,
+                    "acquireTime": to_microseconds, "renewTime": to_microseconds,
+                });
+                self.admin.replace(path, &object).is_ok()
+            }
+            (RecordPath::Annotation(path), Spelling::ClientGo) => {
+                let record = json!({
+                    "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaderTransitions": transitions,
+                    "acquireTime": to_seconds, "renewTime": to_seconds,
+                });
+                self.annotate(path, object, &record)
+            }
+            (RecordPath::Annotation(path), Spelling::Fabric8) => {
+                let mut record = json!({
+                    "leaseDuration": format!("PT{seconds}S"), "leaderTransitions": transitions,
+                    "acquireTime": to_microseconds, "renewTime": to_microseconds,
+                });
+                // A null holder is left out.
+                if !holder.is_empty() {
+                    record["holderIdentity"] = json!(holder);
+                }
+                self.annotate(path, object, &record)
+            }
+        }
+    }
+
+    fn annotate(&self, path: &str, mut object: Value, record: &Value) -> bool {
+        object["metadata"]["annotations"][LEADER_ANNOTATION] = json!(record.to_string());
+        self.admin.replace(path, &object).is_ok()
+    }
+}
+
+/// fabric8 demands a duration, and times with six digits of fraction.
+fn assert_fabric8_can_read(record: &Value) {
+    assert!(record["leaseDuration"].as_str().is_some_and(|duration| duration.starts_with("PT")), "{record}");
+    for time in ["acquireTime", "renewTime"] {
+        let digits = record[time].as_str().and_then(|time| time.split_once('.')).map(|(_, rest)| rest.len());
+        assert_eq!(digits, Some(7), "six digits and a Z: {record}");
+    }
+}

@@ -1,0 +1,191 @@
+//! A running API server: the testkit's own or a real one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::api_server::ApiServer;
+use crate::client::Client;
+use crate::envtest::{self, Envtest};
+use crate::kubeconfig::Kubeconfigs;
+use crate::users::{self, ADMIN};
+use crate::wait::eventually;
+
+/// A running API server: the testkit's own, or the real one that `KUBEBUILDER_ASSETS` names.
+pub struct Cluster {
+    server: Server,
+    kubeconfigs: Kubeconfigs,
+}
+
+enum Server {
+    InProcess(ApiServer),
+    Envtest(Envtest),
+}
+
+impl Cluster {
+    /// Returns the cluster that all tests of this process share. It is started at its first use.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Cluster::start)
+    }
+
+    /// Starts a cluster for one test: to restart it, or to have no other test's objects in it.
+    pub fn start() -> Cluster {
+        let server = match envtest::assets() {
+            Some(assets) => Server::Envtest(Envtest::start(&assets)),
+            None => Server::InProcess(ApiServer::start()),
+        };
+        let kubeconfigs = Kubeconfigs::new(server.address());
+        Cluster { server, kubeconfigs }
+    }
+
+    /// Starts a cluster for one test that is always the testkit's own, for tests that change its behavior.
+    pub fn start_in_process() -> Cluster {
+        let server = ApiServer::start();
+        let kubeconfigs = Kubeconfigs::new(server.address());
+        Cluster { server: Server::InProcess(server), kubeconfigs }
+    }
+
+    /// Returns the server of a cluster from [`Cluster::start_in_process`].
+    pub fn api_server(&self) -> &ApiServer {
+        match &self.server {
+            Server::InProcess(server) => server,
+            Server::Envtest(_) => {
+                panic!("this is a real kube-apiserver; use Cluster::start_in_process")
+            }
+        }
+    }
+
+    /// The address that it listens at.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Returns whether this is a real kube-apiserver.
+    pub fn is_real(&self) -> bool {
+        matches!(self.server, Server::Envtest(_))
+    }
+
+    /// Stops it and starts it again at the same address with the same objects. Every connection breaks.
+    pub fn restart(&self) {
+        match &self.server {
+            Server::InProcess(server) => server.restart(),
+            Server::Envtest(server) => server.restart(),
+        }
+    }
+
+    /// Returns a kubeconfig for the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfigs.file_for(ADMIN)
+    }
+
+    /// Returns a kubeconfig for one of [`users::USERS`].
+    pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
+        self.kubeconfigs.file_for(users::named(user))
+    }
+
+    /// Returns a client with the rights of the administrator.
+    pub fn admin(&self) -> Client {
+        Client::new(self.address(), ADMIN)
+    }
+
+    /// Returns a client with the rights of one of [`users::USERS`].
+    pub fn client_for(&self, user: &str) -> Client {
+        Client::new(self.address(), users::named(user))
+    }
+
+    /// Creates a namespace that no other test uses.
+    pub fn new_namespace(&self) -> String {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.admin().create("/api/v1/namespaces", &json!({ "metadata": { "name": name } })).expect("a new namespace");
+        name
+    }
+
+    /// Gives `user` the rights in `rules`, the rules of an RBAC Role, and no others in `namespace`. No rules at all take
+    /// away every right.
+    ///
+    /// Returns when the server acts on it.
+    pub fn grant(&self, namespace: &str, user: &str, rules: Value) {
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+        let admin = self.admin();
+        let role = format!("{rbac}/roles/{user}");
+        let before = admin.get(&role).map(|role| role["rules"].clone());
+        let metadata = json!({ "name": user, "namespace": namespace });
+        admin.replace(&role, &json!({ "metadata": metadata, "rules": rules })).expect("a Role");
+        let binding = json!({
+            "metadata": metadata,
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
+        });
+        admin.replace(&format!("{rbac}/rolebindings/{user}"), &binding).expect("a RoleBinding");
+
+        let granted = accesses(namespace, &rules);
+        let mut revoked = accesses(namespace, &before.unwrap_or_default());
+        revoked.retain(|access| !granted.contains(access));
+        let client = self.client_for(user);
+        wait_until_allowed(&client, namespace, &rules);
+        for access in revoked {
+            eventually(&format!("{user} may no longer {access}"), || !may(&client, &access));
+        }
+    }
+}
+
+/// Waits until the server lets a client do what `rules` allow in `namespace`.
+pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
+    for access in accesses(namespace, rules) {
+        eventually(&format!("it may {access}"), || may(client, &access));
+    }
+}
+
+impl Server {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Server::InProcess(server) => server.address(),
+            Server::Envtest(server) => server.address(),
+        }
+    }
+}
+
+/// Returns the single accesses that the rules of a Role allow.
+fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
+    let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut accesses = Vec::new();
+    for rule in rules {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                for verb in texts(&rule["verbs"]) {
+                    let names = texts(&rule["resourceNames"]);
+                    for name in if names.is_empty() { vec![""] } else { names } {
+                        accesses.push(json!({
+                            "namespace": namespace,
+                            "group": group,
+                            "resource": resource,
+                            "subresource": subresource,
+                            "verb": verb,
+                            "name": name,
+                        }));
+                    }
+                }
+            }
+        }
+    }
+    accesses
+}
+
+fn texts(array: &Value) -> Vec<&str> {
+    let items = array.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().filter_map(Value::as_str).collect()
+}
+
+fn may(client: &Client, access: &Value) -> bool {
+    let review = json!({ "spec": { "resourceAttributes": access } });
+    let review = client
+        .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
+        .expect("a SelfSubjectAccessReview");
+    review["status"]["allowed"] == true
+}

@@ -1,0 +1,162 @@
+//! The real `etcd` and `kube-apiserver`, run as the envtest of the Kubernetes project runs them.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+
+use crate::child_process::ChildProcess;
+use crate::client::Client;
+use crate::port::Port;
+use crate::users::{self, ADMIN};
+use crate::{scratch, tls};
+
+/// How long the two programs may take to start on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Returns the folder that `KUBEBUILDER_ASSETS` names, with the two programs.
+pub fn assets() -> Option<PathBuf> {
+    env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// A running kube-apiserver with an etcd of its own. Both are killed when dropped.
+pub struct Envtest {
+    assets: PathBuf,
+    /// The folder for certificates, logs and data.
+    folder: PathBuf,
+    port: Port,
+    etcd: Etcd,
+    apiserver: Mutex<ChildProcess>,
+}
+
+struct Etcd {
+    /// The ports for clients and for peers. It has no peers, but does not start without the port.
+    ports: [Port; 2],
+    process: ChildProcess,
+}
+
+impl Envtest {
+    /// Starts both, and returns when the API server is ready.
+    pub fn start(assets: &Path) -> Envtest {
+        let folder = scratch::folder("envtest");
+        write_files(&folder);
+        let port = Port::reserve();
+        let etcd = Etcd::start(assets, &folder);
+        let apiserver = start_apiserver(assets, &folder, port.address(), &etcd);
+        let envtest = Envtest { assets: assets.to_owned(), folder, port, etcd, apiserver: Mutex::new(apiserver) };
+        envtest.wait_until_ready();
+        envtest
+    }
+
+    /// The address that the API server listens at.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Kills the API server and starts it again; etcd keeps the data.
+    pub fn restart(&self) {
+        let mut apiserver = self.apiserver.lock().expect("kube-apiserver");
+        apiserver.kill();
+        *apiserver = start_apiserver(&self.assets, &self.folder, self.address(), &self.etcd);
+        drop(apiserver);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&self) {
+        let client = Client::new(self.address(), ADMIN);
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        while client.send(Method::GET, "/readyz", None, second).map_or(0, |reply| reply.status) != 200 {
+            let alive = self.etcd.process.is_alive() && self.apiserver.lock().expect("kube-apiserver").is_alive();
+            if !alive || start.elapsed() > START_TIMEOUT {
+                panic!(
+                    "kube-apiserver is not ready\n{}\n{}",
+                    last_lines(&self.folder.join("etcd.log")),
+                    last_lines(&self.folder.join("kube-apiserver.log")),
+                );
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Etcd {
+    fn start(assets: &Path, folder: &Path) -> Etcd {
+        let ports = [Port::reserve(), Port::reserve()];
+        let [clients, peers] = ports.each_ref().map(|port| format!("http://{}", port.address()));
+        let mut command = Command::new(assets.join("etcd"));
+        command
+            .arg(format!("--data-dir={}", folder.join("etcd").display()))
+            .arg(format!("--listen-client-urls={clients}"))
+            .arg(format!("--advertise-client-urls={clients}"))
+            .arg(format!("--listen-peer-urls={peers}"))
+            .arg(format!("--initial-advertise-peer-urls={peers}"))
+            .arg(format!("--initial-cluster=default={peers}"))
+            // The ports are reserved by this process.
+            .arg("--socket-reuse-port=true")
+            .arg("--unsafe-no-fsync=true");
+        Etcd { ports, process: spawn(command, &folder.join("etcd.log")) }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.ports[0].address()
+    }
+}
+
+fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etcd) -> ChildProcess {
+    let file = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
+    let mut command = Command::new(assets.join("kube-apiserver"));
+    command
+        .arg(format!("--etcd-servers=http://{}", etcd.address()))
+        .arg(format!("--bind-address={}", address.ip()))
+        .arg(format!("--advertise-address={}", address.ip()))
+        .arg(format!("--secure-port={}", address.port()))
+        .arg("--permit-port-sharing=true")
+        .arg(file("cert-dir", "certificates"))
+        .arg(file("tls-cert-file", "server.crt"))
+        .arg(file("tls-private-key-file", "server.key"))
+        .arg(file("token-auth-file", "tokens.csv"))
+        .arg("--anonymous-auth=false")
+        .arg("--authorization-mode=RBAC")
+        .arg("--service-account-issuer=https://kubernetes.default.svc")
+        .arg(file("service-account-key-file", "service-account.pub"))
+        .arg(file("service-account-signing-key-file", "service-account.key"))
+        .arg("--service-cluster-ip-range=10.0.0.0/24")
+        // Every pod would need an account that only a controller creates.
+        .arg("--disable-admission-plugins=ServiceAccount")
+        .arg("--allow-privileged=true");
+    spawn(command, &folder.join("kube-apiserver.log"))
+}
+
+fn write_files(folder: &Path) {
+    let server = tls::server_certificate();
+    let (private, public) = tls::key_pair();
+    for (name, text) in [
+        ("server.crt", server.certificate.as_str()),
+        ("server.key", server.key.as_str()),
+        ("service-account.key", &private),
+        ("service-account.pub", &public),
+        ("tokens.csv", &users::token_file()),
+    ] {
+        fs::write(folder.join(name), text).expect("a file for kube-apiserver");
+    }
+}
+
+fn spawn(mut command: Command, log: &Path) -> ChildProcess {
+    let output = File::options().create(true).append(true).open(log).expect("a log file");
+    command.stdin(Stdio::null()).stdout(output.try_clone().expect("a log file")).stderr(output);
+    let program = command.get_program().to_owned();
+    ChildProcess::spawn(command).unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()))
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("{}:\n{}", log.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+}

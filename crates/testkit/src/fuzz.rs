@@ -1,0 +1,25 @@
+//! Runs a test with many seeds.
+
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
+
+use fastrand::Rng;
+
+/// Calls `execution` with this many seeds and prints how long that took. A failure prints the seed.
+///
+/// `LEADERRUN_FUZZ_SEED` sets the first seed, `LEADERRUN_FUZZ_RUNS` the number of seeds.
+pub fn fuzz(name: &str, default_runs: u64, execution: impl Fn(Rng)) {
+    let variable = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let first = variable("LEADERRUN_FUZZ_SEED").unwrap_or(1);
+    let runs = variable("LEADERRUN_FUZZ_RUNS").unwrap_or(default_runs);
+    let start = Instant::now();
+    for seed in first..first.saturating_add(runs) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| execution(Rng::with_seed(seed))));
+        if let Err(panic) = outcome {
+            eprintln!("{name} failed: LEADERRUN_FUZZ_SEED={seed} LEADERRUN_FUZZ_RUNS=1");
+            resume_unwind(panic);
+        }
+    }
+    println!("{name}: {runs} executions in {:?}", start.elapsed());
+}

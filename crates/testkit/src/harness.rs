@@ -1,0 +1,178 @@
+//! The harness of the test binaries that run leaderrun: one line in `main.rs`, an attribute on each test.
+//!
+//! ```ignore
+//! fn main() -> std::process::ExitCode {
+//!     testkit::harness!().run()
+//! }
+//!
+//! #[testkit::test]
+//! fn a_standby_takes_over() {}
+//! ```
+//!
+//! Tests register themselves. A binary that leaves out a file of its folder refuses to run, so a test file that exists
+//! is a test that runs.
+
+use std::env::ArgsOs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::{env, fs};
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::{rerun, witness};
+
+pub use inventory::submit;
+
+/// A test, as [`test`](macro@crate::test) registers it.
+pub struct Test {
+    /// The path of its module, which begins with the name of the binary.
+    pub module: &'static str,
+    pub name: &'static str,
+    /// Finds out whether this machine has what the test needs; the error is the reason why it is skipped.
+    pub requirement: Option<fn() -> Result<(), String>>,
+    pub function: fn(),
+}
+
+inventory::collect!(Test);
+
+/// The settings of one test binary. Made by [`harness!`](crate::harness!).
+pub struct Harness {
+    package: &'static str,
+    main: &'static str,
+    run_as_command: fn(ArgsOs) -> ExitCode,
+    test_threads: Option<usize>,
+    rerun_after_stalls: bool,
+}
+
+/// Makes the [`Harness`](crate::harness::Harness) of the binary in whose `main.rs` this stands, and tells the testkit
+/// where leaderrun is: Cargo says that only to the tests of leaderrun's own package.
+#[macro_export]
+macro_rules! harness {
+    () => {
+        $crate::harness::Harness::new(env!("CARGO_BIN_EXE_leaderrun"), env!("CARGO_MANIFEST_DIR"), file!())
+    };
+}
+
+static LEADERRUN: OnceLock<PathBuf> = OnceLock::new();
+
+/// The program under test.
+pub fn leaderrun() -> &'static str {
+    let program = LEADERRUN.get().expect("testkit::harness!() comes first: it says where leaderrun is");
+    program.to_str().expect("a path in UTF-8")
+}
+
+impl Harness {
+    /// See [`harness!`](crate::harness!): the program under test, the package's folder, and the binary's main file.
+    pub fn new(leaderrun: &'static str, package: &'static str, main: &'static str) -> Harness {
+        LEADERRUN.get_or_init(|| leaderrun.into());
+        Harness {
+            package,
+            main,
+            run_as_command: |arguments| witness::run(arguments),
+            test_threads: None,
+            rerun_after_stalls: false,
+        }
+    }
+
+    /// Runs so many tests at once, if the command line does not say how many: more than there are processors where
+    /// tests mostly wait.
+    pub fn test_threads(mut self, threads: usize) -> Harness {
+        self.test_threads = Some(threads);
+        self
+    }
+
+    /// Runs a test again that failed while the machine stood still.
+    pub fn rerun_after_stalls(mut self) -> Harness {
+        self.rerun_after_stalls = true;
+        self
+    }
+
+    /// Takes the place of [`witness::run`] where this binary is started as a command.
+    pub fn command(mut self, run: fn(ArgsOs) -> ExitCode) -> Harness {
+        self.run_as_command = run;
+        self
+    }
+
+    /// Runs this binary as the command of a candidate, if that is what it was started for.
+    pub fn run_as_command(&self) -> Option<ExitCode> {
+        let mut arguments = env::args_os();
+        (arguments.nth(1)? == witness::FLAG).then(|| (self.run_as_command)(arguments))
+    }
+
+    /// Runs the tests that the command line asks for, or a command of one of them.
+    pub fn run(self) -> ExitCode {
+        if let Some(status) = self.run_as_command() {
+            return status;
+        }
+        let missing = self.missing_sources();
+        if !missing.is_empty() {
+            eprintln!(
+                "error: this binary was built without {missing:?}\n\
+                 Add a `mod` for each to {main}, or touch {main} where automod declares them, and build again.",
+                main = self.main
+            );
+            return ExitCode::FAILURE;
+        }
+        if self.rerun_after_stalls {
+            rerun::watch_for_stalls();
+        }
+        let mut arguments = Arguments::from_args();
+        if let Some(threads) = self.test_threads {
+            arguments.test_threads.get_or_insert(threads);
+        }
+        let mut tests: Vec<&'static Test> = inventory::iter::<Test>.into_iter().collect();
+        tests.sort_by_key(|test| (test.module, test.name));
+        let trials = tests.into_iter().map(|test| self.trial(test)).collect();
+        libtest_mimic::run(&arguments, trials).exit_code()
+    }
+
+    fn trial(&self, test: &'static Test) -> Trial {
+        let module = test.module.split_once("::").map_or("", |(_, module)| module);
+        let path = if module.is_empty() { test.name.to_owned() } else { format!("{module}::{}", test.name) };
+        let skipped = test.requirement.and_then(|requirement| requirement().err());
+        let name = match &skipped {
+            Some(reason) => format!("{path} [skipped: {reason}]"),
+            None => path.clone(),
+        };
+        let rerun_after_stalls = self.rerun_after_stalls;
+        let run = move || {
+            if rerun_after_stalls {
+                rerun::run(&path, test.function);
+            } else {
+                (test.function)();
+            }
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(skipped.is_some())
+    }
+
+    /// The source files in the main file's folder that this binary was built without.
+    fn missing_sources(&self) -> Vec<String> {
+        let package = Path::new(self.package);
+        let Some(compiled) = compiled_sources() else { return Vec::new() };
+        let folder = package.join(self.main).parent().expect("a main file in a folder").to_owned();
+        let sources = sources_in(&folder).into_iter();
+        let relative = sources.filter_map(|source| Some(source.strip_prefix(package).ok()?.to_str()?.to_owned()));
+        let mut missing: Vec<String> = relative.filter(|source| !compiled.contains(source)).collect();
+        missing.sort();
+        missing
+    }
+}
+
+/// The files that this binary was compiled from, as the compiler listed them beside it; nothing where the binary was
+/// moved away from that list.
+fn compiled_sources() -> Option<Vec<String>> {
+    let list = fs::read_to_string(env::current_exe().ok()?.with_extension("d")).ok()?;
+    let (_, sources) = list.lines().next()?.split_once(": ")?;
+    Some(sources.split(' ').map(str::to_owned).collect())
+}
+
+fn sources_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let mut sources: Vec<PathBuf> =
+        files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")).collect();
+    sources.extend(folders.iter().flat_map(|folder| sources_in(folder)));
+    sources
+}

@@ -1,0 +1,106 @@
+//! What a running leaderrun answers at `--http`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{Running, TIMEOUT, eventually};
+
+/// An answer.
+#[derive(Debug)]
+pub struct Page {
+    pub status: u16,
+    pub body: String,
+}
+
+/// Returns the address that leaderrun answers at, by its log. Start it with port 0.
+#[track_caller]
+pub fn address(running: &Running) -> SocketAddr {
+    const ANNOUNCEMENT: &str = "answering at http://";
+    running.wait_for_log(ANNOUNCEMENT);
+    let log = running.log();
+    // After a rejoin there is another one.
+    let last = log.rsplit(ANNOUNCEMENT).next().and_then(|rest| rest.split_whitespace().next()).expect("an address");
+    last.parse().expect("an address")
+}
+
+/// Sends one request on a connection of its own.
+///
+/// # Errors
+/// Where no complete answer comes within `timeout`.
+pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result<Page> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.write_all(head.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Page { status, body: body.to_owned() })
+}
+
+/// Asks for a path.
+pub fn get(running: &Running, path: &str) -> Page {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+    request(address(running), &head, TIMEOUT).expect("an answer")
+}
+
+/// Returns the status that a path answers with.
+pub fn status(running: &Running, path: &str) -> u16 {
+    get(running, path).status
+}
+
+/// Waits until a path answers with this status.
+#[track_caller]
+pub fn wait_for_status(running: &Running, path: &str, expected: u16) {
+    eventually(&format!("{path} answers {expected}"), || status(running, path) == expected);
+}
+
+/// Returns what `/leader` answers.
+pub fn leader(running: &Running) -> Value {
+    serde_json::from_str(&get(running, "/leader").body).expect("JSON")
+}
+
+/// Waits until `/leader` fulfils `condition`.
+#[track_caller]
+pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || condition(&leader(running)));
+    leader(running)
+}
+
+/// The samples of `/metrics`, by name and labels. The label with the lock's name is left out.
+#[derive(Debug)]
+pub struct Samples(BTreeMap<String, f64>);
+
+/// Returns what `/metrics` answers.
+pub fn samples(running: &Running) -> Samples {
+    let body = get(running, "/metrics").body;
+    let lines = body.lines().filter(|line| !line.starts_with('#'));
+    Samples(lines.map(sample).collect())
+}
+
+fn sample(line: &str) -> (String, f64) {
+    let (series, value) = line.rsplit_once(' ').expect("a value");
+    let (name, labels) = series.split_once('{').expect("labels");
+    let own = labels.trim_end_matches('}').split_once(',').map_or("", |(_, own)| own);
+    (format!("{name}{{{own}}}"), value.parse().expect("a number"))
+}
+
+impl Samples {
+    /// Returns the value of a series, for example `leaderrun_losses_total{reason="taken"}`.
+    #[track_caller]
+    pub fn value(&self, series: &str) -> f64 {
+        let full = if series.contains('{') { series.to_owned() } else { format!("{series}{{}}") };
+        *self.0.get(&full).unwrap_or_else(|| panic!("no {full} in {self:#?}"))
+    }
+}
+
+/// Waits until the samples fulfil `condition`.
+#[track_caller]
+pub fn wait_for_samples(running: &Running, what: &str, condition: impl Fn(&Samples) -> bool) -> Samples {
+    eventually(what, || condition(&samples(running)));
+    samples(running)
+}

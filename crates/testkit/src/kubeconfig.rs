@@ -1,0 +1,59 @@
+//! Kubeconfig files for the users of a server.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::ByteString;
+use serde_json::json;
+
+use crate::users::User;
+use crate::{scratch, tls};
+
+/// The kubeconfigs for one server: a file for each user.
+pub struct Kubeconfigs {
+    server: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Kubeconfigs {
+    /// Returns the kubeconfigs for the server at this address.
+    pub fn new(server: SocketAddr) -> Kubeconfigs {
+        let folder = scratch::folder("kubeconfigs");
+        Kubeconfigs { server, folder }
+    }
+
+    /// Writes the file for a user and returns its path.
+    pub fn file_for(&self, user: User) -> PathBuf {
+        let file = self.folder.join(format!("{}.kubeconfig", user.name));
+        write(&file, self.server, user);
+        file
+    }
+}
+
+/// Writes a kubeconfig for `user` and `server`, with the namespace `default`.
+pub fn write(file: &Path, server: SocketAddr, user: User) {
+    // JSON is YAML too. A ByteString is serialized as base64.
+    let authority = ByteString(tls::authority().into_bytes());
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "test",
+            "cluster": {
+                "server": format!("https://{server}"),
+                "certificate-authority-data": authority,
+            },
+        }],
+        "users": [{ "name": user.name, "user": { "token": user.token } }],
+        "contexts": [{
+            "name": "test",
+            "context": { "cluster": "test", "user": user.name, "namespace": "default" },
+        }],
+        "current-context": "test",
+    });
+    // Renamed into place: another thread may be writing the same file, or reading it.
+    let draft = tempfile::NamedTempFile::new_in(file.parent().expect("a file in a folder")).expect("a new kubeconfig");
+    fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
+    draft.persist(file).expect("a kubeconfig at its place");
+}

@@ -1,0 +1,55 @@
+//! The parts that leaderrun's tests are built from.
+//!
+//! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one where
+//!   `KUBEBUILDER_ASSETS` names a folder with `etcd` and `kube-apiserver`.
+//! - [`Client`]: blocking requests to it, and watches.
+//! - [`Proxy`]: a proxy in front of it that injects faults.
+//! - [`Candidate`]: a leaderrun for a [`TestLock`]; started, it is a [`Running`].
+//! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
+//! - [`client_go`]: candidates of other implementations.
+//! - [`harness`]: the `main` of a test binary, and `#[testkit::test]`.
+//!
+//! Everything blocks: tests are plain functions, and the servers run on threads of their own.
+
+pub mod api_server;
+mod candidate;
+mod child_process;
+pub mod client;
+pub mod client_go;
+mod cluster;
+mod envtest;
+mod fuzz;
+pub mod harness;
+pub mod hostile_input;
+pub mod http;
+pub mod kubeconfig;
+mod lock;
+pub mod port;
+mod processes;
+pub mod proxy;
+mod rerun;
+mod running;
+pub mod runtime;
+pub mod scratch;
+mod stopped_thread;
+pub mod tls;
+pub mod users;
+mod wait;
+pub mod witness;
+
+pub use leaderrun_testkit_macros::test;
+
+pub use self::{
+    candidate::{Candidate, os_string},
+    client::{Client, Watch},
+    cluster::{Cluster, wait_until_allowed},
+    fuzz::fuzz,
+    harness::leaderrun,
+    lock::{CANDIDATE_VERBS, TestLock, rbac_rule},
+    processes::{children, descendants, is_alive},
+    proxy::{Match, Proxy, ReceivedRequest},
+    running::Running,
+    stopped_thread::StoppedThread,
+    wait::{TIMEOUT, eventually},
+    witness::{Lifetime, Witnesses, boot_time},
+};

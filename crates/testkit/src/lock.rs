@@ -1,0 +1,69 @@
+//! Locks for tests, and what a Role must allow for them.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::{Cluster, scratch};
+
+/// A lock that no other test uses. Its objects are called `job`.
+#[derive(Clone)]
+pub struct TestLock {
+    /// The lock as `--lock` takes it.
+    pub name: String,
+    /// The kubeconfig for `--kubeconfig`; none for a file.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl TestLock {
+    /// Returns a Lease on the shared API server.
+    pub fn lease() -> Self {
+        Self::lease_through(Cluster::shared().kubeconfig())
+    }
+
+    /// Returns a lock of another kind on the shared API server.
+    pub fn of_kind(kind: &str) -> Self {
+        let lease = Self::lease();
+        Self { name: format!("{kind}:{}", lease.name), ..lease }
+    }
+
+    /// Returns a Lease on the shared API server that is reached through another kubeconfig, of a proxy for example.
+    pub fn lease_through(kubeconfig: PathBuf) -> Self {
+        Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
+    }
+
+    /// Returns a file in a folder of its own.
+    pub fn file() -> Self {
+        let path = scratch::folder("lock").join("job.lease");
+        Self { name: format!("file:{}", path.display()), kubeconfig: None }
+    }
+
+    /// Returns the same lock, reached through another kubeconfig.
+    pub fn through(&self, kubeconfig: PathBuf) -> Self {
+        Self { kubeconfig: Some(kubeconfig), ..self.clone() }
+    }
+
+    /// The path of the Lease on the API server.
+    pub fn lease_path(&self) -> String {
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/job", self.namespace())
+    }
+
+    /// The path of the object on the API server, for a resource of the core group such as `configmaps`.
+    pub fn object_path(&self, plural: &str) -> String {
+        format!("/api/v1/namespaces/{}/{plural}/job", self.namespace())
+    }
+
+    pub fn namespace(&self) -> &str {
+        let (_, name) = self.name.split_once(':').unwrap_or(("", &self.name));
+        name.split('/').next().expect("a namespace")
+    }
+}
+
+/// The verbs that a candidate needs on the objects of its lock.
+pub const CANDIDATE_VERBS: [&str; 4] = ["get", "create", "update", "watch"];
+
+/// Returns a rule of a Role: `verbs` on the objects with these names.
+pub fn rbac_rule(plural: &str, names: &[&str], verbs: &[&str]) -> Value {
+    let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
+    json!({ "apiGroups": [group], "resources": [plural], "resourceNames": names, "verbs": verbs })
+}

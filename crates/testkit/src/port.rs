@@ -1,0 +1,40 @@
+//! A TCP port of 127.0.0.1 that stays reserved for this process, whether or not anything listens on it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::{TcpListener, TcpSocket};
+
+/// A port that is reserved by a socket that is bound to it and never listens.
+///
+/// While nothing listens, connections are refused. No other process can take the port meanwhile, and no client can get
+/// it as its own port, in which case it would connect to itself.
+pub struct Port {
+    reservation: TcpSocket,
+}
+
+impl Port {
+    /// Reserves a free port.
+    pub fn reserve() -> Port {
+        let reservation = shared_socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port on 127.0.0.1");
+        Port { reservation }
+    }
+
+    /// The address of the port.
+    pub fn address(&self) -> SocketAddr {
+        self.reservation.local_addr().expect("the address of a bound socket")
+    }
+
+    /// Listens on it until the listener is dropped. Must be called inside the runtime.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        shared_socket(self.address())?.listen(1024)
+    }
+}
+
+fn shared_socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}

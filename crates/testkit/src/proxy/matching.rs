@@ -1,0 +1,102 @@
+//! The requests that a proxy receives, and which of them a fault applies to.
+
+use std::time::Instant;
+
+use hyper::Method;
+
+/// A request as the proxy received it.
+#[derive(Clone, Debug)]
+pub struct ReceivedRequest {
+    pub method: Method,
+    /// The path and the query.
+    pub path: String,
+    pub received_at: Instant,
+    /// The user whose token it had.
+    pub user: Option<&'static str>,
+    /// The number of the connection that it came on. The first is 0.
+    pub connection: usize,
+}
+
+impl ReceivedRequest {
+    pub fn is_watch(&self) -> bool {
+        self.method == Method::GET && self.path.contains("watch=")
+    }
+}
+
+/// The requests that a fault applies to: all of some kind, or the next few of them.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    method: Option<Method>,
+    watch: Option<bool>,
+    path: String,
+    user: Option<String>,
+    left: Option<usize>,
+}
+
+impl Match {
+    /// Matches every request.
+    pub fn any() -> Match {
+        Match::default()
+    }
+
+    /// Matches requests with this method.
+    pub fn method(method: Method) -> Match {
+        Match { method: Some(method), ..Match::any() }
+    }
+
+    /// Matches updates, and creations by name.
+    pub fn put() -> Match {
+        Match::method(Method::PUT)
+    }
+
+    /// Matches reads that are not watches.
+    pub fn get() -> Match {
+        Match { watch: Some(false), ..Match::method(Method::GET) }
+    }
+
+    /// Matches watches.
+    pub fn watch() -> Match {
+        Match { watch: Some(true), ..Match::any() }
+    }
+
+    /// Matches only requests with this in their path or query.
+    pub fn on(self, path: &str) -> Match {
+        let path = path.to_owned();
+        Match { path, ..self }
+    }
+
+    /// Matches only requests of this user.
+    pub fn of(self, user: &str) -> Match {
+        let user = Some(user.to_owned());
+        Match { user, ..self }
+    }
+
+    /// Matches only the next `count` of these requests.
+    pub fn next(self, count: usize) -> Match {
+        let left = Some(count);
+        Match { left, ..self }
+    }
+
+    /// Returns whether the request is of this kind, however many of them are still to be matched.
+    pub fn covers(&self, request: &ReceivedRequest) -> bool {
+        (self.method.as_ref()).is_none_or(|method| *method == request.method)
+            && self.watch.is_none_or(|watch| watch == request.is_watch())
+            && request.path.contains(&self.path)
+            && (self.user.as_deref()).is_none_or(|user| request.user == Some(user))
+    }
+
+    /// Returns whether the request matches, and counts it if so.
+    pub fn take(&mut self, request: &ReceivedRequest) -> bool {
+        if !self.covers(request) {
+            return false;
+        }
+        match &mut self.left {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! A proxy between clients and an API server that injects faults.
+//!
+//! There are faults of connections, which lose bytes below TLS ([`wire`]), and faults of requests, which a [`Match`]
+//! selects ([`faults`]). All of them can be switched while requests are under way.
+
+mod faults;
+mod forward;
+mod matching;
+mod wire;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::faults::{Fault, Faults, Gate};
+use self::wire::{Traffic, Wire};
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::kubeconfig::Kubeconfigs;
+use crate::port::Port;
+use crate::runtime;
+use crate::users::{self, ADMIN};
+use crate::wait::TIMEOUT;
+
+pub use self::matching::{Match, ReceivedRequest};
+
+/// A running proxy in front of a cluster. It stops when dropped.
+pub struct Proxy {
+    port: Port,
+    kubeconfigs: Kubeconfigs,
+    shared: Arc<Shared>,
+    listening: Mutex<Option<Listening>>,
+}
+
+struct Listening {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts a proxy without faults.
+    pub fn start(cluster: &Cluster) -> Proxy {
+        let port = Port::reserve();
+        let proxy = Proxy {
+            kubeconfigs: Kubeconfigs::new(port.address()),
+            port,
+            shared: Arc::new(Shared::new(cluster.address())),
+            listening: Mutex::new(None),
+        };
+        proxy.listen();
+        proxy
+    }
+
+    /// The address that it listens at.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Returns a kubeconfig for the administrator that leads through this proxy.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfigs.file_for(ADMIN)
+    }
+
+    /// Returns a kubeconfig for a user that leads through this proxy.
+    pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
+        self.kubeconfigs.file_for(users::named(user))
+    }
+
+    /// Returns a client that sends requests as this user through this proxy.
+    pub fn client_for(&self, user: &str) -> Client {
+        Client::new(self.address(), users::named(user))
+    }
+
+    /// Ends all faults. New connections work; those that have lost bytes stay silent, and open until the client closes
+    /// them.
+    pub fn heal(&self) {
+        let mut faults = self.shared.faults();
+        faults.open_gates();
+        *faults = Faults::default();
+        drop(faults);
+        self.listen();
+    }
+
+    /// Loses all bytes in both directions. Nothing is closed; new connections are accepted and never answered.
+    pub fn partition(&self) {
+        self.lose(Traffic::SILENT);
+    }
+
+    /// Loses all bytes to the server. Bytes from the server still arrive.
+    pub fn partition_requests(&self) {
+        self.lose(Traffic { requests_lost: true, replies_lost: false });
+    }
+
+    /// Loses all bytes from the server. Requests on connections that are open already still arrive there.
+    pub fn partition_replies(&self) {
+        self.lose(Traffic { requests_lost: false, replies_lost: true });
+    }
+
+    /// Loses all bytes of the present connections for good. New ones work.
+    pub fn silence_existing(&self) {
+        self.shared.each_wire(|wire| wire.worsen(Traffic::SILENT));
+    }
+
+    /// Closes the present connections. New ones work.
+    pub fn break_existing(&self) {
+        self.shared.each_wire(Wire::close);
+    }
+
+    /// Closes the present connections and refuses new ones.
+    pub fn refuse(&self) {
+        let listening = self.listening.lock().expect("the listener").take();
+        if let Some(Listening { stop, task }) = listening {
+            let _ = stop.send(());
+            let _ = runtime::wait(task);
+        }
+        // Connections that lost bytes stay open when the task ends that served them.
+        self.break_existing();
+    }
+
+    /// Delays every request on its way to the server.
+    pub fn delay(&self, by: Duration) {
+        self.shared.faults().request_delay = by;
+    }
+
+    /// Delays every reply on its way to the client.
+    pub fn delay_replies(&self, by: Duration) {
+        self.shared.faults().reply_delay = by;
+    }
+
+    /// Lets the requests reach the server and loses their replies. The connection stays open, silent.
+    pub fn lose_replies(&self, matching: Match) {
+        self.shared.faults().add(matching, Fault::LoseReply);
+    }
+
+    /// Answers the requests with an error. The server never receives them.
+    pub fn answer(&self, matching: Match, status: u16, retry_after: Option<u32>) {
+        let fault = Fault::Answer { status, retry_after };
+        self.shared.faults().add(matching, fault);
+    }
+
+    /// Holds the requests in front of the server until they are released. They then arrive even if their sender has
+    /// given them up.
+    pub fn hold_requests(&self, matching: Match) -> Hold {
+        self.hold(matching, Fault::HoldRequest)
+    }
+
+    /// Lets the requests reach the server and holds their replies in front of the client until they are released.
+    pub fn hold_replies(&self, matching: Match) -> Hold {
+        self.hold(matching, Fault::HoldReply)
+    }
+
+    /// Returns all requests that the proxy has received. Lost ones are not among them.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared.requests.lock().expect("the requests").clone()
+    }
+
+    /// Returns how many requests the server has refused because of a conflict.
+    pub fn conflicts(&self) -> usize {
+        self.shared.conflicts.load(Ordering::Relaxed)
+    }
+
+    /// Returns when each connection was opened, in their order.
+    pub fn connections(&self) -> Vec<Instant> {
+        let connections = self.shared.connections.lock().expect("the connections");
+        connections.iter().map(|connection| connection.opened_at).collect()
+    }
+
+    /// Waits for a request that fulfils `predicate`, and returns it. Earlier requests count too: compare `received_at`
+    /// to leave them out.
+    pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, timeout: Duration) -> ReceivedRequest {
+        let mut checked = 0;
+        let mut found = None;
+        let requests = self.shared.requests.lock().expect("the requests");
+        let (requests, _) = self
+            .shared
+            .request_arrived
+            .wait_timeout_while(requests, timeout, |requests| {
+                found = requests[checked..].iter().find(|request| predicate(request)).cloned();
+                checked = requests.len();
+                found.is_none()
+            })
+            .expect("the requests");
+        found.unwrap_or_else(|| panic!("no such request in {timeout:?}; there were {requests:#?}"))
+    }
+
+    fn lose(&self, traffic: Traffic) {
+        // New connections first, so that none is missed in between.
+        self.shared.faults().traffic = traffic;
+        self.shared.each_wire(|wire| wire.worsen(traffic));
+    }
+
+    fn hold(&self, matching: Match, fault: fn(Gate) -> Fault) -> Hold {
+        let gate = Gate::new();
+        self.shared.faults().add(matching, fault(gate.clone()));
+        Hold(gate)
+    }
+
+    fn listen(&self) {
+        let mut listening = self.listening.lock().expect("the listener");
+        if listening.is_none() {
+            let listener = runtime::enter(|| self.port.listen()).expect("the proxy's own port");
+            let (stop, stopped) = oneshot::channel();
+            let task = runtime::spawn(accept(listener, Arc::clone(&self.shared), stopped));
+            *listening = Some(Listening { stop, task });
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.refuse();
+    }
+}
+
+/// Requests, or replies, that a proxy holds. They continue when this is dropped.
+pub struct Hold(Gate);
+
+impl Hold {
+    /// Waits until one is held.
+    pub fn wait_until_held(&self) {
+        self.wait_for(1);
+    }
+
+    /// Waits until this many are held, or have been.
+    pub fn wait_for(&self, count: usize) {
+        let gate = self.0.clone();
+        let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.arrivals(count)).await });
+        arrived.unwrap_or_else(|_| panic!("nothing to hold came in {TIMEOUT:?}"));
+    }
+
+    /// Releases what is held, and holds nothing more.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
+/// The state that the connections of a proxy share.
+struct Shared {
+    upstream: SocketAddr,
+    faults: Mutex<Faults>,
+    connections: Mutex<Vec<Connection>>,
+    requests: Mutex<Vec<ReceivedRequest>>,
+    request_arrived: Condvar,
+    conflicts: AtomicUsize,
+}
+
+struct Connection {
+    opened_at: Instant,
+    wire: Weak<Wire>,
+}
+
+impl Shared {
+    fn new(upstream: SocketAddr) -> Shared {
+        Shared {
+            upstream,
+            faults: Mutex::default(),
+            connections: Mutex::default(),
+            requests: Mutex::default(),
+            request_arrived: Condvar::new(),
+            conflicts: AtomicUsize::new(0),
+        }
+    }
+
+    /// Records a connection. Returns its number and its wire.
+    fn new_connection(&self) -> (usize, Arc<Wire>) {
+        let faults = self.faults();
+        let wire = Wire::new(faults.traffic);
+        let mut connections = self.connections.lock().expect("the connections");
+        connections.push(Connection { opened_at: Instant::now(), wire: Arc::downgrade(&wire) });
+        (connections.len() - 1, wire)
+    }
+
+    /// Records a request. Returns its fault and its delay.
+    fn arrive(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
+        let mut faults = self.faults();
+        let outcome = (faults.fault_for(request), faults.request_delay);
+        self.requests.lock().expect("the requests").push(request.clone());
+        self.request_arrived.notify_all();
+        outcome
+    }
+
+    fn count_conflict(&self, reply: StatusCode) {
+        if reply == StatusCode::CONFLICT {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn reply_delay(&self) -> Duration {
+        self.faults().reply_delay
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().expect("the faults")
+    }
+
+    fn each_wire(&self, action: impl Fn(&Wire)) {
+        let connections = self.connections.lock().expect("the connections");
+        for connection in &*connections {
+            if let Some(wire) = connection.wire.upgrade() {
+                action(&wire);
+            }
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(forward::serve(Arc::clone(&shared), stream))),
+                Err(error) => eprintln!("the fault proxy cannot accept: {error}"),
+            },
+            Some(_) = connections.join_next() => {}
+            _ = &mut stopped => break,
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}

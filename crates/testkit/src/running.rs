@@ -1,0 +1,164 @@
+//! A leaderrun that runs.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::processes::{children, descendants};
+use crate::wait::{TIMEOUT, eventually};
+
+/// How often a process is asked whether it has ended, and its log whether it contains something.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A leaderrun that was started. It is killed with everything below it when this is dropped.
+pub struct Running {
+    name: String,
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+    reading_paused: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// Starts `command`, whose stdout and stderr are pipes.
+    pub(crate) fn start(name: String, mut command: Command) -> Self {
+        let mut child = command.spawn().expect("leaderrun");
+        let reading_paused = Arc::<AtomicBool>::default();
+        let stdout = Output::read(child.stdout.take(), &reading_paused);
+        let stderr = Output::read(child.stderr.take(), &reading_paused);
+        Running { name, child, stdout, stderr, reading_paused }
+    }
+
+    /// The elector: the process that was started.
+    pub fn elector(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// The supervisor, the elector's child. Waits until there is one.
+    pub fn supervisor(&self) -> Pid {
+        let elector = self.elector();
+        eventually(&format!("{} has a supervisor", self.name), || !children(elector).is_empty());
+        children(elector)[0]
+    }
+
+    /// Sends a signal to the elector.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.elector(), signal).expect("leaderrun is alive");
+    }
+
+    /// Returns whether the elector is still to be reaped. Until then its pid belongs to no other process.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
+    /// Returns whether the elector has ended and nothing that it started holds its pipes open.
+    pub fn has_ended(&mut self) -> bool {
+        !self.is_running() && self.pipes_are_closed()
+    }
+
+    /// Stops reading what it writes, so that its pipes fill, or goes on reading.
+    pub fn pause_reading(&self, paused: bool) {
+        self.reading_paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Waits until it has ended and nothing that it started holds its pipes open.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                eventually("its output ends", || self.pipes_are_closed());
+                return status;
+            }
+            assert!(start.elapsed() < TIMEOUT, "{} does not end; its log:\n{}", self.name, self.log());
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Waits like [`Running::wait`] for an exit with this status. An end by signal N counts as 1000 + N.
+    #[track_caller]
+    pub fn wait_for_exit(&mut self, status: i32) {
+        let ended = self.wait();
+        let actual = ended.code().or(ended.signal().map(|signal| 1000 + signal));
+        assert_eq!(actual, Some(status), "{}'s log:\n{}", self.name, self.log());
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        self.wait();
+    }
+
+    /// Returns what was written to stderr so far: leaderrun's log, and what the command wrote there.
+    pub fn log(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Returns what the command has written to stdout so far.
+    pub fn output(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Waits until the log contains `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        let start = Instant::now();
+        while !self.log().contains(text) {
+            assert!(start.elapsed() < TIMEOUT, "{} does not log {text:?} but:\n{}", self.name, self.log());
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    fn pipes_are_closed(&self) -> bool {
+        self.stdout.reader.is_finished() && self.stderr.reader.is_finished()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.pause_reading(false);
+        // Listed before anything is killed: orphans would no longer be found below the elector.
+        let doomed = [vec![self.elector()], descendants(self.elector())].concat();
+        for process in doomed {
+            let _ = kill(process, Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- log of {}:\n{}", self.name, self.log());
+        }
+    }
+}
+
+/// What processes have written to a pipe, read by a thread as they write.
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Output {
+    fn read(pipe: Option<impl Read + Send + 'static>, paused: &Arc<AtomicBool>) -> Output {
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let (all, paused) = (Arc::clone(&bytes), Arc::clone(paused));
+        let reader = thread::spawn(move || {
+            let (Some(mut pipe), mut some) = (pipe, [0; 4096]) else { return };
+            while let Ok(length @ 1..) = pipe.read(&mut some) {
+                all.lock().expect("output").extend(&some[..length]);
+                while paused.load(Ordering::Relaxed) {
+                    thread::sleep(POLL_INTERVAL);
+                }
+            }
+        });
+        Output { bytes, reader }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().expect("output")).into_owned()
+    }
+}

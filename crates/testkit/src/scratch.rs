@@ -1,0 +1,50 @@
+//! A folder for the files of this test process, removed when the process ends.
+//!
+//! Statics are never dropped, and the cluster that all tests share is one, so the clean-up runs at the end of the
+//! process. Only a process that is killed leaves its folder behind.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = tempfile::Builder::new().prefix("leaderrun-test-").tempdir().expect("a temporary folder").keep();
+    let doomed = folder.clone();
+    at_exit(move || drop(fs::remove_dir_all(doomed)));
+    folder
+});
+
+/// Creates an empty folder in it. The name only helps to recognize it in a listing.
+pub fn folder(name: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(1);
+    let folder = FOLDER.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&folder).expect("a folder in the temporary folder");
+    folder
+}
+
+type ExitAction = Box<dyn FnOnce() + Send>;
+
+static AT_EXIT: Mutex<Vec<ExitAction>> = Mutex::new(Vec::new());
+
+/// Runs `action` when the process returns from `main` or calls `exit`. The action registered last runs first.
+pub fn at_exit(action: impl FnOnce() + Send + 'static) {
+    static HOOK: LazyLock<u32> = LazyLock::new(|| {
+        // SAFETY: the handler is a plain function that does not unwind into C.
+        unsafe { libc::atexit(run_actions) };
+        process::id()
+    });
+    // A forked child inherits the handler, and must not clean up for its parent.
+    extern "C" fn run_actions() {
+        if *HOOK != process::id() {
+            return;
+        }
+        let actions = AT_EXIT.lock().map(|mut all| std::mem::take(&mut *all));
+        for action in actions.unwrap_or_default().into_iter().rev() {
+            action();
+        }
+    }
+    LazyLock::force(&HOOK);
+    AT_EXIT.lock().expect("the list of exit actions").push(Box::new(action));
+}

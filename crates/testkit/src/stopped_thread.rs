@@ -1,0 +1,58 @@
+//! Stops one thread of a process while the others run on, as if that thread hung.
+
+use std::fs;
+use std::io;
+use std::process::Command;
+use std::ptr::null_mut;
+
+use nix::unistd::Pid;
+
+/// A thread that does not run until this is dropped, by the thread that stopped it: ptrace demands that.
+pub struct StoppedThread(Pid);
+
+impl StoppedThread {
+    /// Stops the thread with that name. A main thread is named after its program.
+    pub fn stop(process: Pid, name: &str) -> io::Result<Self> {
+        let threads = fs::read_dir(format!("/proc/{process}/task"))?.flatten();
+        let has_name = |thread: &fs::DirEntry| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let thread = threads.into_iter().find(has_name).ok_or(io::ErrorKind::NotFound)?;
+        let thread = thread.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
+        ptrace(libc::PTRACE_SEIZE, thread)?;
+        ptrace(libc::PTRACE_INTERRUPT, thread)?;
+        // SAFETY: no status is asked for.
+        match unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(Self(Pid::from_raw(thread))),
+        }
+    }
+
+    /// Finds out whether this user may stop threads here.
+    pub fn is_possible() -> Result<(), String> {
+        let mut child = Command::new("sleep").arg("60").spawn().map_err(|failure| failure.to_string())?;
+        let stopped = Self::stop(Pid::from_raw(child.id() as i32), "sleep").map(drop);
+        let _ = child.kill();
+        let _ = child.wait();
+        stopped.map_err(|failure| format!("no ptrace: {failure}"))
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        let thread = self.0.as_raw();
+        if ptrace(libc::PTRACE_DETACH, thread).is_err() {
+            // It is dead, and its process can only be waited for after it was.
+            // SAFETY: no status is asked for.
+            unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) };
+        }
+    }
+}
+
+fn ptrace(request: libc::c_uint, thread: i32) -> io::Result<()> {
+    // SAFETY: these requests take no addresses.
+    match unsafe { libc::ptrace(request, thread, null_mut::<libc::c_void>(), null_mut::<libc::c_void>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

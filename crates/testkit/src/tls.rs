@@ -1,0 +1,84 @@
+//! A certificate authority for this test process, and the certificate of its servers on 127.0.0.1.
+
+use std::sync::{Arc, LazyLock};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// A certificate for a server on this machine, with its key, both as PEM.
+pub struct ServerCertificate {
+    pub certificate: String,
+    pub key: String,
+}
+
+static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "leaderrun tests");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, new_key()).expect("a certificate authority")
+});
+
+static SERVER: LazyLock<ServerCertificate> = LazyLock::new(|| {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut params = CertificateParams::new(names).expect("names for a certificate");
+    params.distinguished_name.push(DnType::CommonName, "leaderrun test server");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = new_key();
+    let certificate = params.signed_by(&key, &AUTHORITY).expect("a server certificate");
+    ServerCertificate { certificate: certificate.pem(), key: key.serialize_pem() }
+});
+
+/// Returns the certificate of the authority, which clients must trust, as PEM.
+pub fn authority() -> String {
+    AUTHORITY.pem()
+}
+
+/// Returns the certificate of all servers of this process.
+pub fn server_certificate() -> &'static ServerCertificate {
+    &SERVER
+}
+
+/// Generates a private key. Returns it and its public key, both as PEM.
+pub fn key_pair() -> (String, String) {
+    let key = new_key();
+    (key.serialize_pem(), key.public_key_pem())
+}
+
+/// Returns the TLS settings of the servers: HTTP/1.1, no client certificates.
+pub fn server_config() -> Arc<ServerConfig> {
+    let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("our own certificate");
+    let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("our own key");
+    let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(vec![certificate], key))
+        .expect("TLS settings for a server");
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// Returns the TLS settings of a client of these servers.
+pub fn client_config() -> Arc<ClientConfig> {
+    static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add(AUTHORITY.der().clone()).expect("our own authority");
+        let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("TLS versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    });
+    CONFIG.clone()
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("a private key")
+}

@@ -1,0 +1,51 @@
+//! The users of the API server, each with a bearer token.
+
+use std::fmt::Write;
+
+/// A user as the API server's token file lists it.
+#[derive(Clone, Copy, Debug)]
+pub struct User {
+    pub name: &'static str,
+    pub token: &'static str,
+    pub groups: &'static [&'static str],
+}
+
+/// The administrator, who may do everything: RBAC does not apply to `system:masters`.
+pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &["system:masters"] };
+
+/// All users. Only the administrator has any rights at first.
+pub const USERS: [User; 6] = [
+    ADMIN,
+    without_rights("candidate", "token-of-candidate"),
+    without_rights("standby", "token-of-standby"),
+    without_rights("stranger", "token-of-stranger"),
+    without_rights("operator", "token-of-operator"),
+    without_rights("deputy", "token-of-deputy"),
+];
+
+const fn without_rights(name: &'static str, token: &'static str) -> User {
+    User { name, token, groups: &[] }
+}
+
+/// Returns the user with that name. Panics where there is none: the test is wrong.
+pub fn named(name: &str) -> User {
+    USERS
+        .into_iter()
+        .find(|user| user.name == name)
+        .unwrap_or_else(|| panic!("no user {name:?}; there are {:?}", USERS.map(|user| user.name)))
+}
+
+/// Returns the user with that token.
+pub fn by_token(token: &str) -> Option<User> {
+    USERS.into_iter().find(|user| user.token == token)
+}
+
+/// Returns the users in the format of `--token-auth-file` of kube-apiserver.
+pub fn token_file() -> String {
+    USERS.iter().fold(String::new(), |mut file, user| {
+        let User { name, token, groups } = user;
+        let groups = groups.join(",");
+        writeln!(file, "{token},{name},{name},\"{groups}\"").expect("writing to a String");
+        file
+    })
+}

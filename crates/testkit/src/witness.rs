@@ -1,0 +1,236 @@
+//! A command that records when it was alive, and the judge of what many of them recorded.
+//!
+//! Each process writes the present boot time into a file of its own, about every millisecond. Two commands were
+//! alive at once if one started before the other was last seen. What leaderrun logs is never asked.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitCode};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
+
+use crate::scratch;
+use crate::wait::eventually;
+
+/// The first argument of a test binary that is started as a command.
+pub const FLAG: &str = "--witness";
+
+/// How the message begins that says that leaderrun has broken its promise.
+pub const OVERLAP: &str = "two commands at once";
+
+/// How long a witness that lingers takes to end after its first signal.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Runs a witness. The first argument is the folder that it writes to; the others say how it behaves:
+///
+/// - `ignore`: it ignores SIGTERM and SIGINT. Without this word it ends at once with status 0.
+/// - `linger`: it takes three seconds to end after SIGTERM.
+/// - `hidden`: it has a grandchild in a session of its own, with an empty environment, that ignores SIGTERM.
+/// - `ends`: it ends by itself, at once, and leaves running what it has started.
+/// - `life=MILLISECONDS`: it ends by itself after that time.
+/// - `run=TOKEN.HOLDER`: it is part of this run; without this word the environment says which.
+pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let folder = PathBuf::from(arguments.next().expect("the folder"));
+    let words: Vec<String> = arguments.map(|word| word.into_string().expect("words")).collect();
+    let has = |word: &str| words.iter().any(|other| other == word);
+    let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
+    let run = value("run=").unwrap_or_else(run_from_environment);
+    let end = value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
+    let mut lifetime = Lifetime::begin(run);
+    if has("hidden") {
+        start_hidden(&folder, &lifetime.run);
+    }
+    let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    SigSet::from(Signal::SIGUSR1).thread_block().expect("to block a signal");
+    stop_signals.thread_block().expect("to block signals");
+    let file = lifetime.create_file(&folder).expect("a file to write to");
+    lifetime.write(&file);
+    if has("ends") {
+        return ExitCode::SUCCESS;
+    }
+    let linger = if has("linger") { LINGER } else { Duration::ZERO }.as_nanos() as u64;
+    loop {
+        lifetime.last_seen_at = boot_time();
+        lifetime.write(&file);
+        if receives_any(&stop_signals, Duration::from_millis(1)) && lifetime.signaled_at == 0 {
+            lifetime.signaled_at = boot_time();
+            lifetime.write(&file);
+        }
+        let signaled = lifetime.signaled_at > 0 && !has("ignore");
+        let lingered = lifetime.last_seen_at.saturating_sub(lifetime.signaled_at) >= linger;
+        if (signaled && lingered) || lifetime.last_seen_at >= end {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+/// Returns the name of the run that this process is part of: the fencing token and the holder, as leaderrun says.
+pub fn run_from_environment() -> String {
+    let variable = |name| env::var(name).expect("run by leaderrun");
+    format!("{}.{}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
+}
+
+/// Starts a witness that cannot be found by its process group, session, parent or environment.
+fn start_hidden(folder: &Path, run: &str) {
+    // SAFETY: this process has one thread; each child only makes system calls before it executes.
+    match unsafe { fork() }.expect("a fork") {
+        ForkResult::Parent { child } => drop(waitpid(child, None)),
+        ForkResult::Child => {
+            setsid().expect("a session");
+            // SAFETY: as above.
+            if let ForkResult::Child = unsafe { fork() }.expect("a fork") {
+                let words = [FLAG.as_ref(), folder.as_os_str(), "ignore".as_ref()];
+                let failure = Command::new(this_program()).args(words).arg(format!("run={run}")).env_clear().exec();
+                panic!("{failure}");
+            }
+            process::exit(0);
+        }
+    }
+}
+
+fn this_program() -> PathBuf {
+    env::current_exe().expect("this program")
+}
+
+/// Waits for one of these signals, which are blocked. Returns whether one came in time.
+fn receives_any(signals: &SigSet, timeout: Duration) -> bool {
+    let timeout = libc::timespec { tv_sec: 0, tv_nsec: timeout.as_nanos() as i64 };
+    // SAFETY: both pointers are valid for the call, and no siginfo is asked for.
+    unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), &timeout) > 0 }
+}
+
+/// Returns the nanoseconds since boot.
+pub fn boot_time() -> u64 {
+    Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the time")).as_nanos() as u64
+}
+
+/// When one process was alive, as it recorded itself. Times are in nanoseconds since boot.
+#[derive(Clone, Debug)]
+pub struct Lifetime {
+    /// The run of the command that it was part of: the fencing token and the holder, with a dot between them.
+    pub run: String,
+    pub pid: u32,
+    pub started_at: u64,
+    pub last_seen_at: u64,
+    /// When the first stop signal came; 0 if none did.
+    pub signaled_at: u64,
+}
+
+impl Lifetime {
+    /// Returns the lifetime of this process, which begins now.
+    pub fn begin(run: String) -> Lifetime {
+        let now = boot_time();
+        Lifetime { run, pid: process::id(), started_at: now, last_seen_at: now, signaled_at: 0 }
+    }
+
+    /// Creates the file that this lifetime is written to.
+    ///
+    /// # Errors
+    /// Where files cannot be created: a descriptor may be missing.
+    pub fn create_file(&self, folder: &Path) -> std::io::Result<File> {
+        File::create(folder.join(format!("{}.{}", self.pid, self.started_at)))
+    }
+
+    pub fn write(&self, file: &File) {
+        let Lifetime { run, pid, started_at, last_seen_at, signaled_at } = self;
+        let line = format!("{started_at:020} {last_seen_at:020} {signaled_at:020} {pid} {run}\n");
+        file.write_all_at(line.as_bytes(), 0).expect("to write");
+    }
+
+    fn parse(text: &str) -> Option<Lifetime> {
+        // The line before may have been longer: what is left of it follows.
+        let mut words = text.lines().next()?.splitn(5, ' ');
+        let mut number = || words.next()?.parse().ok();
+        let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
+        Some(Lifetime { started_at, last_seen_at, signaled_at, pid, run: words.next()?.to_owned() })
+    }
+
+    pub fn token(&self) -> u64 {
+        self.run.split('.').next().and_then(|token| token.parse().ok()).expect("a decimal fencing token")
+    }
+
+    pub fn holder(&self) -> &str {
+        self.run.split_once('.').expect("a holder").1
+    }
+}
+
+/// The folder that the commands of one test write to.
+pub struct Witnesses(PathBuf);
+
+impl Default for Witnesses {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Witnesses {
+    pub fn new() -> Self {
+        Self(scratch::folder("witnesses"))
+    }
+
+    /// The folder. It is on the command line of each witness, and of each leaderrun that runs one.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// Returns the command line of a witness that behaves as `words` say (see [`run`]).
+    pub fn command(&self, words: &[&str]) -> Vec<OsString> {
+        let fixed = [this_program().into_os_string(), FLAG.into(), self.0.clone().into_os_string()];
+        fixed.into_iter().chain(words.iter().map(OsString::from)).collect()
+    }
+
+    /// Returns the lifetimes of all processes so far, by their start.
+    pub fn lifetimes(&self) -> Vec<Lifetime> {
+        let files = fs::read_dir(&self.0).expect("the folder").flatten();
+        let mut lifetimes: Vec<Lifetime> =
+            files.filter_map(|file| Lifetime::parse(&fs::read_to_string(file.path()).ok()?)).collect();
+        lifetimes.sort_by_key(|lifetime| lifetime.started_at);
+        lifetimes
+    }
+
+    /// Returns the lifetimes of the processes that `holder` ran.
+    pub fn lifetimes_of(&self, holder: &str) -> Vec<Lifetime> {
+        self.lifetimes().into_iter().filter(|lifetime| lifetime.holder() == holder).collect()
+    }
+
+    /// Waits until `holder` has run this many processes.
+    pub fn wait_for(&self, holder: &str, processes: usize) {
+        eventually(&format!("{holder} runs {processes} processes"), || self.lifetimes_of(holder).len() >= processes);
+    }
+
+    /// Sends SIGKILL to every process that `holder` ran.
+    pub fn kill(&self, holder: &str) {
+        for lifetime in self.lifetimes_of(holder) {
+            // Some have ended by themselves.
+            let _ = kill(Pid::from_raw(lifetime.pid as i32), Signal::SIGKILL);
+        }
+    }
+
+    /// Fails the test unless there were this many runs, no two of them alive at once, each with a greater fencing
+    /// token than the one before.
+    pub fn assert_one_at_a_time(&self, runs: usize) {
+        let mut by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
+        for lifetime in self.lifetimes() {
+            let Lifetime { started_at, last_seen_at, .. } = lifetime;
+            let run = (lifetime.token(), lifetime.run);
+            let (start, last_seen) = by_run.entry(run).or_insert((started_at, last_seen_at));
+            (*start, *last_seen) = ((*start).min(started_at), (*last_seen).max(last_seen_at));
+        }
+        let by_token: Vec<_> = by_run.into_iter().collect();
+        assert_eq!(by_token.len(), runs, "{by_token:?}");
+        for pair in by_token.windows(2) {
+            let [((_, before), (_, last_seen)), ((_, after), (start, _))] = pair else { unreachable!() };
+            let overlap = last_seen.saturating_sub(*start);
+            assert!(last_seen < start, "{OVERLAP}: {before} was alive {overlap} ns after {after} had started");
+        }
+    }
+}

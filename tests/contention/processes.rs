@@ -1,0 +1,59 @@
+//! Two hundred real candidates, and a proxy that counts the writes that the API server refuses.
+
+use nix::sys::signal::Signal;
+
+use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually};
+
+const CANDIDATES: usize = 200;
+
+/// Durations so long that two hundred starts on a busy machine do not cost the lease.
+const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
+
+struct Crowd {
+    lock: TestLock,
+    candidates: Vec<Running>,
+}
+
+impl Crowd {
+    fn new(proxy: &Proxy) -> Self {
+        let lock = TestLock::lease_through(proxy.kubeconfig());
+        let start = |number: usize| Candidate::with_timing(&format!("{number}"), &lock, TIMING).run(["sleep", "1000"]);
+        let mut candidates = vec![start(0)];
+        candidates[0].wait_for_log("started the command");
+        while candidates.len() < CANDIDATES {
+            let some = candidates.len()..CANDIDATES.min(candidates.len() + 20);
+            candidates.extend(some.clone().map(start));
+            candidates[some].iter().for_each(|candidate| candidate.wait_for_log("is held by"));
+        }
+        Self { lock, candidates }
+    }
+
+    /// Returns the index of the leader.
+    fn leader(&self) -> Option<usize> {
+        let lease = Cluster::shared().admin().get(&self.lock.lease_path()).expect("the lease");
+        lease["spec"]["holderIdentity"].as_str()?.parse().ok()
+    }
+
+    fn hand_over(&mut self) {
+        let before = self.leader().expect("a leader");
+        self.candidates[before].wait_for_log("started the command");
+        self.candidates[before].signal(Signal::SIGTERM);
+        self.candidates[before].wait_for_exit(143);
+        eventually("another candidate leads", || self.leader().is_some_and(|leader| leader != before));
+    }
+}
+
+#[testkit::test]
+fn a_hand_over_costs_few_refused_writes() {
+    let proxy = Proxy::start(Cluster::shared());
+    let mut crowd = Crowd::new(&proxy);
+    // Candidates learn from refused writes how many they are.
+    (0..12).for_each(|_| crowd.hand_over());
+    let before = proxy.conflicts();
+    (0..10).for_each(|_| crowd.hand_over());
+    let refused = proxy.conflicts() - before;
+    println!("{CANDIDATES} candidates: {before} refused in the first twelve hand-overs, {refused} in ten more");
+    // Without the spreading of claims some eighty are refused in each hand-over. With it there are very few, and up to
+    // thirty on an overloaded machine.
+    assert!(refused < 500, "{refused} refused in ten hand-overs");
+}

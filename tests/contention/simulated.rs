@@ -1,0 +1,263 @@
+//! Up to ten thousand candidates: the production election with virtual time, over a model of one API server that sends
+//! each change to its watchers one after another.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::Timestamp;
+use leaderrun_core::election::{
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Reply, Request, WatchEvent,
+};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::record::{RunId, Stored, Version};
+use leaderrun_core::timing::Timing;
+
+/// How long a message takes, microseconds: as in a large cluster with a busy server.
+const LATENCY: std::ops::Range<u64> = 2_000..20_000;
+
+/// The time between the events for one watcher and the next, microseconds.
+const WATCH_EVENT_INTERVAL: u64 = 10;
+
+/// How long each leader leads.
+const LEADERSHIP: Duration = Duration::from_millis(500);
+
+/// How long after its end a candidate starts again.
+const RESTART_DELAY: Duration = Duration::from_millis(300);
+
+enum Event {
+    Timeout,
+    Request(Request),
+    Reply(Reply),
+    Watch(WatchEvent),
+    CommandEnds,
+    Restart,
+}
+
+struct SimulatedCandidate {
+    election: Election,
+    /// The number of this start. Events for an earlier start at the same index are dropped.
+    start: usize,
+    watches: bool,
+    /// When its next timeout is due, microseconds.
+    timeout_at: u64,
+}
+
+/// The candidates and the server.
+struct ContentionSimulation {
+    now: Duration,
+    candidates: Vec<SimulatedCandidate>,
+    /// Due time in microseconds, index into `events`, index of the candidate and number of its start.
+    queue: BinaryHeap<Reverse<(u64, usize, usize, usize)>>,
+    events: Vec<Option<Event>>,
+    stored: Option<Stored>,
+    writes: u64,
+    starts: usize,
+    random: Rng,
+    refused: usize,
+    released_at: Option<Duration>,
+    handovers: Vec<Handover>,
+}
+
+#[derive(Clone, Copy)]
+struct Handover {
+    refused: usize,
+    took: Duration,
+}
+
+impl ContentionSimulation {
+    fn new(size: usize, seed: u64) -> Self {
+        let mut simulation = Self {
+            now: Duration::from_secs(100),
+            candidates: Vec::new(),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            stored: None,
+            writes: 0,
+            starts: 0,
+            random: Rng::with_seed(seed),
+            refused: 0,
+            released_at: None,
+            handovers: Vec::new(),
+        };
+        for index in 0..size {
+            let candidate = simulation.start_candidate();
+            simulation.candidates.push(candidate);
+            simulation.step(index, ElectionInputs::default());
+        }
+        simulation
+    }
+
+    fn now(&self) -> Now {
+        Now { boot: Instant::after_boot(self.now), wall: Timestamp::UNIX_EPOCH + self.now }
+    }
+
+    fn start_candidate(&mut self) -> SimulatedCandidate {
+        self.starts += 1;
+        let timing =
+            Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None).unwrap();
+        let identity = format!("candidate {}", self.starts);
+        let config = ElectionConfig { run: RunId::new(&*identity), identity, timing, wait: None, min_hold: None };
+        let election = Election::new(config, self.now(), self.random.u64(..));
+        SimulatedCandidate { election, start: self.starts, watches: false, timeout_at: 0 }
+    }
+
+    fn schedule(&mut self, delay: Duration, index: usize, event: Event) {
+        let at = (self.now + delay).as_micros() as u64;
+        self.queue.push(Reverse((at, self.events.len(), index, self.candidates[index].start)));
+        self.events.push(Some(event));
+    }
+
+    fn latency(&mut self) -> Duration {
+        Duration::from_micros(self.random.u64(LATENCY))
+    }
+
+    fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {
+        while !condition(self) {
+            let Reverse((at, event, index, start)) = self.queue.pop().expect("an event");
+            self.now = Duration::from_micros(at);
+            let event = self.events[event].take().expect("an event that has not happened yet");
+            if self.candidates[index].start != start {
+                continue;
+            }
+            let inputs = match event {
+                Event::Timeout if self.candidates[index].timeout_at != at => continue,
+                Event::Timeout => ElectionInputs::default(),
+                Event::Reply(reply) => ElectionInputs::reply(reply),
+                Event::Watch(event) => ElectionInputs::watch_event(event),
+                Event::CommandEnds => ElectionInputs::command_gone(true),
+                Event::Restart => {
+                    self.candidates[index] = self.start_candidate();
+                    ElectionInputs::default()
+                }
+                Event::Request(request) => {
+                    let reply = self.answer(request);
+                    let delay = self.latency();
+                    self.schedule(delay, index, Event::Reply(reply));
+                    continue;
+                }
+            };
+            self.step(index, inputs);
+        }
+    }
+
+    fn step(&mut self, index: usize, inputs: ElectionInputs) {
+        let now = self.now();
+        for action in self.candidates[index].election.step(now, inputs) {
+            match action {
+                ElectionAction::Send(request) => {
+                    let delay = self.latency();
+                    self.schedule(delay, index, Event::Request(request));
+                }
+                ElectionAction::Watch(_) => self.candidates[index].watches = true,
+                ElectionAction::Unwatch => self.candidates[index].watches = false,
+                ElectionAction::StartLeading(_) => self.schedule(LEADERSHIP, index, Event::CommandEnds),
+                ElectionAction::Finish(_) => return self.schedule(RESTART_DELAY, index, Event::Restart),
+                _ => {}
+            }
+        }
+        if let Some(at) = self.candidates[index].election.next_timeout() {
+            let delay = at.since(Instant::after_boot(self.now)) + Duration::from_micros(1);
+            let timeout_at = (self.now + delay).as_micros() as u64;
+            if timeout_at != self.candidates[index].timeout_at {
+                self.candidates[index].timeout_at = timeout_at;
+                self.schedule(delay, index, Event::Timeout);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Reply {
+        let present = self.stored.as_ref().map(|stored| stored.version.clone());
+        let (base, record) = match request {
+            Request::Get => return Reply::Read(self.stored.clone()),
+            Request::Create(record) => (None, record),
+            Request::Update(version, record) => (Some(version), record),
+        };
+        if base != present {
+            self.refused += 1;
+            return Reply::Conflict;
+        }
+        self.writes += 1;
+        let version = Version { uid: "uid".into(), resource_version: self.writes.to_string() };
+        let was_held = self.stored.as_ref().is_some_and(|stored| stored.record.is_held());
+        match (was_held, record.is_held()) {
+            (true, false) => (self.released_at, self.refused) = (Some(self.now), 0),
+            (false, true) => self.released_at.into_iter().for_each(|at| {
+                self.handovers.push(Handover { refused: 0, took: self.now - at });
+            }),
+            _ => {}
+        }
+        let stored = Stored { record, version };
+        self.stored = Some(stored.clone());
+        self.send_watch_events(stored);
+        Reply::Written(self.stored.clone().expect("just written"))
+    }
+
+    fn send_watch_events(&mut self, stored: Stored) {
+        let mut watchers: Vec<usize> = (0..self.candidates.len()).filter(|&c| self.candidates[c].watches).collect();
+        self.random.shuffle(&mut watchers);
+        for (nth, index) in watchers.into_iter().enumerate() {
+            let delay = self.latency() + Duration::from_micros(WATCH_EVENT_INTERVAL * nth as u64);
+            self.schedule(delay, index, Event::Watch(WatchEvent::Changed(stored.clone())));
+        }
+    }
+
+    /// Runs this many hand-overs, each with everything that it causes before the next release.
+    fn run(&mut self, count: usize) -> Vec<Handover> {
+        for nth in 1..=count {
+            self.run_until(|simulation| simulation.handovers.len() >= nth);
+            let next_release = self.now + LEADERSHIP;
+            self.run_until(|simulation| simulation.now >= next_release);
+            self.handovers[nth - 1].refused = self.refused;
+        }
+        std::mem::take(&mut self.handovers)
+    }
+}
+
+struct Figures {
+    refused: f64,
+    median: Duration,
+}
+
+/// Measures hand-overs of candidates that have learned how many they are.
+fn figures(size: usize, seed: u64, count: usize) -> Figures {
+    let mut simulation = ContentionSimulation::new(size, seed);
+    let learning: usize = simulation.run(12).iter().map(|handover| handover.refused).sum();
+    let handovers = simulation.run(count);
+    let refused = handovers.iter().map(|handover| handover.refused).sum::<usize>() as f64 / count as f64;
+    let mut took: Vec<_> = handovers.iter().map(|handover| handover.took).collect();
+    took.sort();
+    let (median, worst) = (took[count / 2], took[count - 1]);
+    println!(
+        "{size} candidates, seed {seed}: {refused:.1} refused writes a hand-over, {median:?} median, {worst:?} worst; \
+         {learning} in the twelve before"
+    );
+    Figures { refused, median }
+}
+
+/// Candidates learn how many they are by chance, and must with every seed.
+const SEEDS: std::ops::Range<u64> = 0..8;
+
+#[testkit::test]
+fn a_few_candidates_claim_at_once() {
+    for size in 2..=5 {
+        for seed in SEEDS {
+            assert!(figures(size, seed, 200).median < Duration::from_micros(2 * LATENCY.end));
+        }
+    }
+}
+
+#[testkit::test]
+fn a_thousand_candidates_spread_their_claims() {
+    for seed in SEEDS {
+        let Figures { refused, median } = figures(1000, seed, 40);
+        assert!(refused < 10.0 && median < Duration::from_millis(100));
+    }
+}
+
+#[testkit::test]
+fn ten_thousand_candidates_spread_their_claims() {
+    let Figures { refused, median } = figures(10_000, 0, 6);
+    assert!(refused < 100.0 && median < Duration::from_millis(100));
+}

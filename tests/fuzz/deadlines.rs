@@ -1,0 +1,93 @@
+//! The supervisor's decisions on a machine that was suspended: deadlines that passed meanwhile come first.
+
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::{End, Gone, KillReason, Order, Report};
+use leaderrun_core::supervisor::{StartResult, StopOptions, Supervisor, SupervisorAction, SupervisorInputs};
+use leaderrun_core::tenure::Tenure;
+use leaderrun_core::timing::Timing;
+
+use testkit::fuzz;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn orders(orders: Vec<Order>) -> SupervisorInputs {
+    SupervisorInputs { orders, ..SupervisorInputs::default() }
+}
+
+/// Returns whether an action does something to the command.
+fn affects_command(action: &SupervisorAction) -> bool {
+    !matches!(action, SupervisorAction::SetHeldUntil(_) | SupervisorAction::Report(Report::Enforcing(_)))
+}
+
+fn is_loss(action: &SupervisorAction) -> bool {
+    matches!(action, SupervisorAction::Stop | SupervisorAction::Kill(KillReason::Lost))
+}
+
+fn command_actions(actions: Vec<SupervisorAction>) -> Vec<SupervisorAction> {
+    actions.into_iter().filter(affects_command).collect()
+}
+
+#[testkit::test]
+fn a_deadline_that_passed_in_a_suspend_comes_first() {
+    let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
+    fuzz("suspend", 50_000, |mut random| {
+        let kill_after = random.bool().then_some(SECOND);
+        let stop_options = StopOptions { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after };
+        let mut supervisor = Supervisor::new(stop_options);
+        let mut now = Instant::after_boot(Duration::from_secs(random.u64(0..1000)));
+        let mut newest = now;
+        let first = Tenure::of_renewal(newest, &timing);
+        let suspended_before_start = random.u8(..8) == 0;
+        now = now + if suspended_before_start { 60 * SECOND } else { Duration::from_millis(random.u64(0..9000)) };
+        let start = orders(vec![Order::Start { tenure: first, environment: Vec::new() }]);
+        let actions = command_actions(supervisor.step(now, start));
+        if suspended_before_start {
+            let is_gone = |action: &SupervisorAction| {
+                matches!(action, SupervisorAction::Report(Report::Gone(Gone { lost: true, .. })))
+            };
+            assert!(actions.len() == 1 && is_gone(&actions[0]), "nothing is started after the deadline: {actions:?}");
+            return;
+        }
+        assert_eq!(actions, [SupervisorAction::Start(first)]);
+        let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+        assert_eq!(command_actions(supervisor.step(now, forked)), []);
+        // Running: renewals come in time, and nothing is done to the command.
+        for _ in 0..random.usize(..5) {
+            newest = now;
+            let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest, &timing))]);
+            assert_eq!(command_actions(supervisor.step(now, renewed)), []);
+            now = now + Duration::from_millis(random.u64(0..9000));
+            assert_eq!(command_actions(supervisor.step(now, SupervisorInputs::default())), []);
+        }
+        // Suspended. Renewals and signals that were sent before are in the queue, out of order.
+        let before = now;
+        now = now + Duration::from_millis(1 << random.u32(..40));
+        let mut queued = Vec::new();
+        for _ in 0..random.usize(..4) {
+            let sent = newest + Duration::from_millis(random.u64(0..2000));
+            queued.push(Order::Extend(Tenure::of_renewal(sent.min(before), &timing)));
+            newest = newest.max(sent.min(before));
+        }
+        if random.bool() {
+            queued.push(Order::Signal(libc::SIGTERM));
+        }
+        random.shuffle(&mut queued);
+        let main_ended = (random.u8(..4) == 0).then_some(End::Exited(0));
+        let inputs = SupervisorInputs { orders: queued, main_ended, ..SupervisorInputs::default() };
+        let actions = command_actions(supervisor.step(now, inputs));
+        let tenure = Tenure::of_renewal(newest, &timing);
+        assert_eq!(supervisor.tenure(), Some(tenure), "the newest of the queued renewals counts");
+        let first = match () {
+            () if now >= tenure.kill => &[SupervisorAction::Stop, SupervisorAction::Kill(KillReason::Lost)][..],
+            () if now >= tenure.stop => &[SupervisorAction::Stop],
+            () => &[],
+        };
+        assert!(actions.starts_with(first), "{first:?} before {actions:?}");
+        assert!(!actions[first.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
+        // Later renewals keep the lock, not the command.
+        supervisor.step(now, orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
+        assert!(first.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant is frozen");
+    });
+}

@@ -1,0 +1,74 @@
+//! The knowledge of a candidate about a record, computed a second time and as simply as possible: what is the earliest
+//! instant at which it may write?
+
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::record::{Record, RunId, RunState, Stored};
+
+/// The record as far as the candidate has observed it.
+pub struct KnownRecord {
+    run: RunId,
+    fallback: Duration,
+    last: Option<Stored>,
+    observed: bool,
+    changed_at: Instant,
+    /// A run that was observed to hold the lock may be alive until then, whatever the record says now.
+    may_live_until: Instant,
+}
+
+impl KnownRecord {
+    pub fn new(run: RunId, fallback: Duration, now: Instant) -> Self {
+        Self { run, fallback, last: None, observed: false, changed_at: now, may_live_until: now }
+    }
+
+    /// Observes the record. Returns whether it has changed.
+    pub fn observe(&mut self, now: Instant, stored: Option<&Stored>) -> bool {
+        let (before, after) = (self.last.take(), stored.cloned());
+        // A request to step down is no renewal.
+        let content = |stored: &Option<Stored>| {
+            stored.as_ref().map(|it| (Record { step_down: None, ..it.record.clone() }, it.version.uid.clone()))
+        };
+        let changed = !self.observed || content(&before) != content(&after);
+        if changed {
+            self.changed_at = now;
+        }
+        let new_mark = after.as_ref().and_then(|after| after.record.mark());
+        let old_mark = before.as_ref().and_then(|before| before.record.mark());
+        if new_mark.is_some() && new_mark != old_mark {
+            self.may_live_until = now;
+        } else if let Some(before) = before.as_ref().filter(|_| changed)
+            && before.record.is_held()
+            && !self.is_mine(&before.record)
+            && (old_mark.is_some() || after.is_none())
+        {
+            self.may_live_until = self.may_live_until.max(now + before.record.lease_duration(self.fallback));
+        }
+        (self.last, self.observed) = (after, true);
+        changed
+    }
+
+    pub fn last(&self) -> Option<&Stored> {
+        self.last.as_ref()
+    }
+
+    pub fn is_mine(&self, record: &Record) -> bool {
+        record.mark().is_some_and(|mark| mark.run == self.run && mark.state == RunState::Held)
+    }
+
+    /// Returns whether another run holds the lock.
+    pub fn is_held_by_other(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.record.is_held() && !self.is_mine(&last.record))
+    }
+
+    /// Returns the earliest instant at which the candidate may write.
+    pub fn free_at(&self) -> Instant {
+        match &self.last {
+            Some(last) if self.is_mine(&last.record) => self.changed_at,
+            Some(last) if last.record.is_held() => {
+                self.may_live_until.max(self.changed_at + last.record.lease_duration(self.fallback))
+            }
+            _ => self.may_live_until,
+        }
+    }
+}

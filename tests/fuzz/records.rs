@@ -1,0 +1,68 @@
+//! Parsers of text that others wrote: they never panic, and what they accept is written back unchanged.
+
+use leaderrun::lock::LockName;
+use leaderrun::telemetry::log::printable;
+use leaderrun_core::record::{Record, RunMark};
+
+use testkit::fuzz;
+use testkit::hostile_input;
+use testkit::hostile_input::is_dangerous;
+
+#[testkit::test]
+fn marks_are_parsed_without_a_panic_and_written_back() {
+    fuzz("marks", 50_000, |mut random| {
+        let mut text = hostile_input::text(&mut random);
+        if random.bool() {
+            let mark = hostile_input::record(&mut random).run.map(|mark| mark.to_string());
+            let mut bytes = mark.unwrap_or_default().into_bytes();
+            if random.bool() {
+                hostile_input::garble(&mut random, &mut bytes);
+            }
+            text = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        if let Ok(mark) = text.parse::<RunMark>() {
+            assert_eq!(mark.to_string().parse::<RunMark>().map(|mark| mark.run), Ok(mark.run));
+        }
+    });
+}
+
+#[testkit::test]
+fn records_are_parsed_without_a_panic_and_written_back() {
+    fuzz("records", 20_000, |mut random| {
+        let record = hostile_input::record(&mut random);
+        let mut document = serde_json::to_value(&record).expect("JSON");
+        let untouched = random.u8(..4) == 0;
+        if !untouched {
+            hostile_input::mutate(&mut random, &mut document);
+        }
+        let mut bytes = document.to_string().into_bytes();
+        if !untouched && random.bool() {
+            hostile_input::garble(&mut random, &mut bytes);
+        }
+        let read = serde_json::from_slice::<Record>(&bytes);
+        if untouched {
+            assert_eq!(read.expect("what was written").holder_identity, record.holder_identity);
+        }
+    });
+}
+
+#[testkit::test]
+fn lock_names_are_parsed_without_a_panic_and_written_back() {
+    fuzz("lock names", 50_000, |mut random| {
+        let text = [hostile_input::text(&mut random), hostile_input::text(&mut random)]
+            .join(["/", ":", ""][random.usize(..3)]);
+        if let Ok(name) = text.parse::<LockName>() {
+            assert_eq!(name.to_string().parse(), Ok(name));
+        }
+    });
+}
+
+#[testkit::test]
+fn printed_text_contains_nothing_dangerous() {
+    fuzz("printed text", 50_000, |mut random| {
+        let text = hostile_input::text(&mut random);
+        let shown = printable(&text);
+        assert!(shown.chars().count() <= 201 * 10, "no longer than one escape for each character");
+        assert!(!shown.chars().any(is_dangerous), "{shown:?}");
+    });
+}

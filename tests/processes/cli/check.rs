@@ -1,0 +1,119 @@
+//! `leaderrun check`, run by commands.
+
+use nix::sys::signal::{Signal, kill};
+
+use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, leaderrun};
+
+/// A script in which `check` is leaderrun's, and says what it ended with.
+fn script(text: &str) -> String {
+    format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
+}
+
+/// A leader that does this, by way of a proxy.
+fn behind_a_proxy(text: &str) -> (Proxy, testkit::Running) {
+    let proxy = Proxy::start(Cluster::shared());
+    let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));
+    (proxy, a)
+}
+
+#[testkit::test]
+fn it_turns_false_before_the_stop_signal() {
+    let (proxy, mut a) =
+        behind_a_proxy("trap 'echo TERM; check; exit' TERM; while :; do check --min-remaining 2s; done");
+    eventually("it is held", || a.output().contains("check 0\n"));
+    proxy.partition();
+    a.wait_for_exit(76);
+    let output = a.output();
+    let (before, after) = output.split_once("TERM\n").expect("it was told to stop");
+    // A check that was under way got the stop signal, too.
+    let before = before.trim_end_matches("check 143\n");
+    assert!(before.ends_with("check 1\n"), "{output}");
+    assert_eq!(after, "check 1\n", "and whoever is told to stop holds nothing, for no time at all");
+}
+
+#[testkit::test]
+fn it_stays_false_when_renewals_succeed_again() {
+    let (proxy, mut a) =
+        behind_a_proxy("trap 'echo TERM; while :; do check; done' TERM; check; while :; do sleep 0.1; done");
+    eventually("it is held", || a.output().contains("check 0\n"));
+    proxy.partition();
+    eventually("it is told to stop", || a.output().contains("TERM\n"));
+    proxy.heal();
+    a.wait_for_exit(76);
+    let output = a.output();
+    let (_, after) = output.split_once("TERM\n").expect("it was told to stop");
+    assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
+}
+
+#[testkit::test]
+fn it_turns_false_by_itself_when_both_processes_are_frozen() {
+    let a = Candidate::new("a", &TestLock::file()).run_script(&script("while :; do check; done"));
+    eventually("it is held", || a.output().ends_with("check 0\n"));
+    let supervisor = a.supervisor();
+    kill(supervisor, Signal::SIGSTOP).expect("it lives");
+    a.signal(Signal::SIGSTOP);
+    eventually("nobody renews", || a.output().ends_with("check 1\n"));
+    a.signal(Signal::SIGCONT);
+    kill(supervisor, Signal::SIGCONT).expect("it lives");
+}
+
+#[testkit::test]
+fn it_works_wherever_the_descriptor_comes() {
+    let own = format!("{} check", leaderrun());
+    for shell in ["sh", "dash", "bash", "busybox sh"] {
+        let there = format!("command -v {shell} >/dev/null || exit 0");
+        let nested = format!("{there}; {shell} -c '({own}) && {shell} -c \"{own}\" && exec {shell} -c \"exec {own}\"'");
+        Candidate::new("a", &TestLock::file()).run_script(&nested).wait_for_exit(0);
+    }
+    let orphan = format!("setsid sh -c 'sleep 0.1; {own}; echo $?' & wait; kill -0 $$");
+    let mut a = Candidate::new("a", &TestLock::file()).run_script(&orphan);
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "0\n", "{}", a.log());
+    let mut long = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
+    long.wait_for_exit(0);
+    assert_eq!(long.output(), "check 1\n", "no lease is held for so long");
+}
+
+#[testkit::test]
+fn without_the_descriptor_it_says_so() {
+    let own = format!("{} check; echo $?", leaderrun());
+    for (change, says) in [
+        ("unset LEADERRUN_TENURE_FD", "LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this"),
+        ("unset LEADERRUN_RUN_ID", "LEADERRUN_RUN_ID is not set"),
+        ("LEADERRUN_TENURE_FD=-1", "LEADERRUN_TENURE_FD \"-1\" is no descriptor"),
+        ("LEADERRUN_TENURE_FD=x", "LEADERRUN_TENURE_FD \"x\" is no descriptor"),
+        ("LEADERRUN_TENURE_FD=99", "descriptor 99 is closed"),
+        ("LEADERRUN_TENURE_FD=0", "descriptor 0 has been put to another use"),
+        ("LEADERRUN_RUN_ID=another", "belongs to another run than LEADERRUN_RUN_ID says"),
+    ] {
+        let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {own}"));
+        a.wait_for_exit(0);
+        assert_eq!(a.output(), "125\n", "{change}: {}", a.log());
+        assert!(a.log().contains(says), "{change}: {}", a.log());
+    }
+    let mut outside = Candidate::bare("check").args(["check"]).start();
+    outside.wait_for_exit(125);
+    let says = "leaderrun: LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this\n";
+    assert_eq!(outside.log(), says);
+}
+
+#[testkit::test]
+fn a_leaderrun_inside_has_its_own() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
+    let program = leaderrun();
+    let kubeconfig = inner.kubeconfig.as_ref().expect("a kubeconfig").display();
+    let times = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
+    let inside = format!(
+        "trap \"echo TERM; {program} check; echo inner \\$?; exit\" TERM; {program} check; echo inner $?; while :; do sleep 0.1; done"
+    );
+    let nested = format!(
+        "{program} --lock {} --kubeconfig {kubeconfig} {times} -- sh -c '{inside}'; echo $?; check",
+        inner.name
+    );
+    let mut a = Candidate::new("a", &outer).run_script(&script(&nested));
+    eventually("the inner one leads", || a.output().contains("inner 0\n"));
+    proxy.partition();
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "inner 0\nTERM\ninner 1\n76\ncheck 0\n", "{}", a.log());
+}

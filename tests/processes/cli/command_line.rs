@@ -1,0 +1,248 @@
+//! What is asked for, what the command sees, and how it all ends.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
+use testkit::{Candidate, TestLock, os_string, scratch};
+
+#[testkit::test]
+fn exit_statuses() {
+    let lock = TestLock::file();
+    let not_executable = scratch::folder("program").join("text");
+    fs::write(&not_executable, "no program").expect("a file");
+    let not_executable = not_executable.to_str().expect("a path");
+    for (command, status) in [
+        (["sh", "-c", "exit 0"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -KILL $$"], 137),
+        (["sh", "-c", "kill -TERM $$"], 143),
+        (["sh", "-c", "kill -40 $$"], 168),
+        (["/no/such/program", "", ""], 127),
+        (["no-such-program", "", ""], 127),
+        ([not_executable, "", ""], 126),
+        (["/", "", ""], 126),
+    ] {
+        Candidate::new("a", &lock).run(command).wait_for_exit(status);
+    }
+}
+
+#[testkit::test]
+fn bad_input_gets_one_sentence() {
+    let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
+    let empty = scratch::folder("kubeconfig").join("empty");
+    fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("a file");
+    let empty = empty.to_str().expect("a path");
+    let real = TestLock::lease().kubeconfig.expect("a kubeconfig");
+    let real = real.to_str().expect("a path");
+    let f = "file:/tmp/never-made.lease";
+    for (arguments, says) in [
+        (&["--lock", f][..], "the command is missing"),
+        (&["--", "true"], "--lock is missing"),
+        (&["--lock", f, "true"], "\"true\": options only before --"),
+        (&["--lock", "a/B", "--", "true"], "--lock \"a/B\": the name may have lower-case"),
+        (&["--lock", "", "--", "true"], "--lock \"\": the name is empty"),
+        (&["--lock", "pod:a/b", "--", "true"], "--lock \"pod:a/b\": the kind of a lock is"),
+        (&["--lock", f, "--identity", "", "--", "true"], "--identity \"\": "),
+        (&["--lock", f, "--identity", "a\nb", "--", "true"], "--identity \"a\\nb\": "),
+        (&["--lock", f, "--lease-duration", "soon", "--", "true"], "--lease-duration \"soon\": "),
+        (
+            &["--lock", f, "--lease-duration", "1500ms", "--", "true"],
+            "--lease-duration 1s 500ms: a lease stores whole seconds",
+        ),
+        (&["--lock", f, "--renew-deadline", "15s", "--", "true"], "--renew-deadline 15s: "),
+        (&["--lock", f, "--retry-period", "10s", "--", "true"], "--retry-period 10s: "),
+        (&["--lock", f, "--lost-grace", "5s", "--", "true"], "--lost-grace 5s: "),
+        (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal \"BYE\": there is no such signal"),
+        (&["--lock", f, "--wait", "-1s", "--", "true"], "--wait \"-1s\": "),
+        (&["--lock", f, "--log-format", "xml", "--", "true"], "--log-format \"xml\": "),
+        (&["--lock", f, "--http", "8080", "--", "true"], "--http \"8080\": it is no IP address with a port; "),
+        (&["--lock", f, "--http", ":http", "--", "true"], "--http \":http\": it is no IP address with a port; "),
+        (&["--lock", f, "--http", "localhost:80", "--", "true"], "--http \"localhost:80\": it is no IP address "),
+        (&["--lock", f, "--ready-when", "always", "--", "true"], "--ready-when \"always\": a candidate is ready "),
+        (&["--lock", f, "--lokc", "x", "--", "true"], "--lokc: there is no such option; --lock would do"),
+        (&["--lock", f, "--", ""], "the command is empty"),
+        (&["--lock", f, "status"], "\"status\": a subcommand comes first, and a command after --"),
+        (&["status", "--lock", f, "--", "true"], "\"true\": only options here, as in: leaderrun status --lock"),
+        (&["status"], "--lock is missing, as in: leaderrun status --lock default/my-job"),
+        (&["status", "--lock", f, "-o", "xml"], "--output \"xml\": "),
+        (&["doctor", "--lock", f, "--renew-deadline", "15s"], "--renew-deadline 15s: it must be above zero"),
+        (&["check", "--min-remaining", "soon"], "--min-remaining \"soon\": it is no duration; 15s or 1m30s would do"),
+        (&["check", "--lock", f], "--lock: there is no such option; see leaderrun check --help"),
+        (&["check", "now"], "\"now\": only options here, as in: leaderrun check --min-remaining 3s"),
+        (
+            &["--lock", "file:/no/such/folder/x", "--", "true"],
+            "--lock file:/no/such/folder/x: its folder cannot be used",
+        ),
+        (&["--lock", "a/b", "--kubeconfig", &unreadable, "--", "true"], &format!("--kubeconfig {unreadable}: ")),
+        (
+            &["--lock", "a/b", "--kubeconfig", empty, "--context", "x", "--", "true"],
+            "--context \"x\": the kubeconfig has no contexts",
+        ),
+        (
+            &["--lock", "a/b", "--kubeconfig", real, "--context", "x", "--", "true"],
+            "--context \"x\": the kubeconfig has no such context; ",
+        ),
+        (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "the kubeconfig cannot be used"),
+    ] {
+        let mut refused = Candidate::bare("a").args(arguments).start();
+        refused.wait_for_exit(125);
+        let log = refused.log();
+        assert!(log.lines().any(|line| line.contains(says)), "{arguments:?}: {log:?} instead of {says:?}");
+        assert!(log.lines().all(|line| line.starts_with("leaderrun: ") || line.starts_with("leaderrun +")), "{log:?}");
+    }
+}
+
+#[testkit::test]
+fn arguments_reach_the_command_as_given() {
+    let written = scratch::folder("arguments").join("written");
+    let arguments =
+        [&b"with space"[..], b"quote's \"both\"", b"new\nline", b"\xff\xfe not UTF-8", b"", b"$HOME", b"--wait"];
+    let script = format!("printf '%s\\0' \"$@\" > {}", written.display());
+    let fixed = ["sh".into(), "-c".into(), script.into(), "sh".into()];
+    let command = fixed.into_iter().chain(arguments.iter().map(|argument| os_string(argument)));
+    Candidate::new("a", &TestLock::file()).run(command).wait_for_exit(0);
+    let expected: Vec<u8> = arguments.iter().flat_map(|argument| [*argument, b"\0"].concat()).collect();
+    assert_eq!(fs::read(written).expect("what it wrote"), expected);
+}
+
+#[testkit::test]
+fn the_command_sees_its_leadership_and_none_of_our_options() {
+    let lock = TestLock::lease();
+    let mut a = Candidate::new("a", &lock).env("LEADERRUN_WAIT", "1m").env("KEPT", "yes").run_script("env; echo done");
+    a.wait_for_exit(0);
+    let output = a.output();
+    let ours: Vec<&str> = output.lines().filter(|line| line.starts_with("LEADERRUN_")).collect();
+    let value = |name: &str| ours.iter().find_map(|line| line.strip_prefix(&format!("LEADERRUN_{name}=")));
+    assert_eq!(value("HELD_LOCK"), Some(lock.name.as_str()));
+    assert_eq!(value("HOLDER"), Some("a"));
+    assert_eq!(value("TRANSITIONS"), Some("0"));
+    assert!(value("FENCING_TOKEN").is_some_and(|token| token.parse::<u64>().is_ok()), "{ours:?}");
+    assert!(value("RUN_ID").is_some_and(|run| run.len() == 36), "{ours:?}");
+    assert!(
+        value("TENURE_FD").is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number >= 10)),
+        "{ours:?}"
+    );
+    assert_eq!(ours.len(), 6, "{ours:?}");
+    assert!(output.lines().any(|line| line == "KEPT=yes"));
+}
+
+#[testkit::test]
+fn the_environment_sets_options_and_the_command_line_wins() {
+    let lock = TestLock::file();
+    let by_environment =
+        || Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_IDENTITY", "environment");
+    let mut a = by_environment().run_script("echo $LEADERRUN_HOLDER");
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "environment\n");
+    let mut a = by_environment().args(["--identity", "line"]).run_script("echo $LEADERRUN_HOLDER");
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "line\n");
+    let mut quiet = by_environment().env("LEADERRUN_QUIET", "1").run_script("true");
+    quiet.wait_for_exit(0);
+    assert_eq!(quiet.log(), "");
+    let mut not_quiet = by_environment().env("LEADERRUN_QUIET", "0").run_script("true");
+    not_quiet.wait_for_exit(0);
+    assert!(not_quiet.log().contains("leader of"));
+}
+
+/// Compares with the same command run directly, in the same odd state.
+#[testkit::test]
+fn signal_state_and_descriptors_are_as_without_leaderrun() {
+    let script = "grep ^Sig /proc/$$/status | grep -v SigQ; ls /proc/$$/fd | grep -cvx \"$LEADERRUN_TENURE_FD\"; ps -o sid= -p $$ >/dev/null; echo end";
+    let odd_state = |command: &mut Command| {
+        // SAFETY: between fork and exec, only system calls.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
+                sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::from_iter([Signal::SIGUSR2])), None)?;
+                Ok(())
+            });
+        }
+    };
+    let mut direct = Command::new("sh");
+    direct.args(["-c", script]).stdin(std::process::Stdio::null());
+    odd_state(&mut direct);
+    let direct = direct.output().expect("sh");
+    let mut a = Candidate::new("a", &TestLock::file()).configure(odd_state).run_script(script);
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), String::from_utf8_lossy(&direct.stdout));
+}
+
+#[testkit::test]
+fn help_and_version_are_no_failures() {
+    for (options, shows) in [
+        (&["--help"][..], "--renew-deadline"),
+        (&["-h"], "--lock"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+        (&["status", "--help"], "Exit status:"),
+        (&["manifest", "--help"], "--service-account"),
+        (&["check", "--help"], "--min-remaining"),
+        (&["doctor", "--help"], "--renew-deadline"),
+        (&["step-down", "--help"], "asks once and does not wait"),
+    ] {
+        let mut asked = Candidate::bare("a").args(options).start();
+        asked.wait_for_exit(0);
+        assert!(asked.output().contains(shows), "{}", asked.output());
+        assert_eq!(asked.log(), "");
+    }
+}
+
+#[testkit::test]
+fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
+    let ignoring = |command: &mut Command| {
+        // SAFETY: between fork and exec, only a system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+                Ok(())
+            })
+        };
+    };
+    let lock = TestLock::file();
+    Candidate::new("a", &lock).configure(ignoring).run_script("exit 4").wait_for_exit(4);
+    let mut a = Candidate::new("a", &lock).configure(ignoring).run(["grep", "SigIgn", "/proc/self/status"]);
+    a.wait_for_exit(0);
+    let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    assert!(ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0), "it is handed on: {}", a.output());
+}
+
+#[testkit::test]
+fn a_refusal_that_nobody_reads_is_one() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let unread = Candidate::bare("a").args(["--wait"]).configure(move |command| {
+        command.stderr(writer);
+    });
+    unread.start().wait_for_exit(125);
+}
+
+#[testkit::test]
+fn subcommands_are_not_in_the_way() {
+    let lock = TestLock::file();
+    let folder = scratch::folder("programs");
+    let program = folder.join("status");
+    fs::write(&program, "#!/bin/sh\necho \"$@\"\n").expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program that can be executed");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let mut a = Candidate::new("a", &lock).env("PATH", &path).run(["status", "--lock", "x"]);
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "--lock x\n", "a command of that name");
+    let mut a = Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).run(["status", "status"]);
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "status\n", "also as the first word behind the options' end");
+    let mut named =
+        Candidate::bare("a").args(["--lock", &lock.name, "--identity", "status"]).run_script("echo $LEADERRUN_HOLDER");
+    named.wait_for_exit(0);
+    assert_eq!(named.output(), "status\n", "a value of that name");
+    let mut asked =
+        Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_WAIT", "soon").args(["status"]).start();
+    asked.wait_for_exit(1);
+    assert_eq!(asked.log(), "", "variables that are for running a command do not matter");
+}

@@ -1,0 +1,161 @@
+//! `leaderrun manifest`.
+
+use serde_json::Value;
+
+use testkit::{Candidate, Client, Cluster, TestLock, Witnesses, eventually};
+
+fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
+    let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", name]).args(arguments).start();
+    printed.wait_for_exit(0);
+    assert_eq!(printed.log(), "");
+    serde_saphyr::from_multiple(&printed.output()).expect("YAML")
+}
+
+/// Does with each document what `kubectl apply` does, as far as the server knows its kind.
+fn apply(documents: &[Value]) {
+    let cluster = Cluster::shared();
+    for document in documents {
+        let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default();
+        let kind = document["kind"].as_str().expect("a kind");
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+        let path = match kind {
+            "Role" => format!("{rbac}/roles"),
+            "RoleBinding" => format!("{rbac}/rolebindings"),
+            // Ours has neither of these.
+            "ServiceAccount" | "FlowSchema" if !cluster.is_real() => continue,
+            "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+            "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
+            other => panic!("what is a {other}?"),
+        };
+        let made = cluster.admin().create(&format!("{path}?fieldValidation=Strict"), document);
+        made.unwrap_or_else(|refusal| panic!("{kind}: {}", refusal.message));
+    }
+}
+
+/// The administrator, acting as a service account.
+fn client_for(namespace: &str, account: &str) -> Client {
+    Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
+}
+
+#[testkit::test]
+fn it_is_all_that_a_candidate_needs() {
+    for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let account = format!("system:serviceaccount:{}:job", lock.namespace());
+        let early = Candidate::new("early", &lock).args(["--as", &account, "--wait", "0s"]).run_script("true");
+        early.wait_for_log("not allowed to get");
+        drop(early);
+
+        let documents = documents(&lock.name, &[]);
+        take_effect(&lock, "job", &documents);
+        let mut a = Candidate::new("a", &lock).args(["--as", &account]).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).args(["--as", &account]).run_witness(&witnesses, &["ends"]);
+        b.wait_for_log("is held by a");
+        a.stop();
+        b.wait_for_exit(0);
+        for candidate in [&a, &b] {
+            assert!(!candidate.log().contains("warning"), "{kind}: {}", candidate.log());
+        }
+        if Cluster::shared().is_real() {
+            requests_have_their_priority(&lock, kind, &documents);
+        }
+    }
+}
+
+/// Applies what was printed for a lock, and waits until its rights are in force.
+fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
+    apply(documents);
+    let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
+    testkit::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &rules);
+}
+
+#[testkit::test]
+fn it_is_all_that_routing_needs() {
+    let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
+    let label = ["--pod-label", "role=leader", "--pod", "a"];
+    for (arguments, shows) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+        let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
+        let pods = format!("/api/v1/namespaces/{}/pods", lock.namespace());
+        Cluster::shared().admin().create(&pods, &pod).expect("a pod");
+        let account = format!("system:serviceaccount:{}:worker", lock.namespace());
+        let doctor = |status| {
+            let mut doctor =
+                Candidate::subcommand("doctor", &lock).args(["--as", &account]).args(&arguments[..2]).start();
+            doctor.wait_for_exit(status);
+            doctor.output()
+        };
+        let without = doctor(1);
+        let by_hand = [&arguments[..2], &["--service-account", "worker"]].concat();
+        let remedy = format!("leaderrun manifest --lock {} {} prints a ", lock.name, by_hand.join(" "));
+        assert!(without.contains("not allowed; traffic is not led to the leader"), "{without}");
+        for line in without.lines().filter(|line| line.contains("remedy: ")) {
+            assert!(line.contains(&remedy), "{line}");
+        }
+        take_effect(&lock, "worker", &documents(&lock.name, &by_hand));
+        let with = doctor(0);
+        assert!(!with.contains("not allowed"), "{with}");
+        let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
+        a.wait_for_log(&format!("{shows} leads here"));
+        a.stop();
+        a.wait_for_log(&format!("{shows} does not lead here any more"));
+        assert!(!a.log().contains("warning"), "{}", a.log());
+    }
+}
+
+fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
+    let admin = Cluster::shared().admin();
+    let schema = documents.iter().find(|document| document["kind"] == "FlowSchema").expect("a FlowSchema");
+    let name = schema["metadata"]["name"].as_str().expect("a name");
+    let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}");
+    let uid = admin.get(&path).expect("the FlowSchema")["metadata"]["uid"].clone();
+    let path = match kind.split('+').next() {
+        Some("endpoints") => lock.object_path("endpoints"),
+        Some("configmap") => lock.object_path("configmaps"),
+        _ => lock.lease_path(),
+    };
+    let client = client_for(lock.namespace(), "job");
+    eventually("the API server goes by the FlowSchema", || {
+        let reply = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("a reply");
+        reply.headers.get("x-kubernetes-pf-flowschema-uid").is_some_and(|by| *by == *uid.as_str().expect("a uid"))
+    });
+}
+
+#[testkit::test]
+fn names_that_look_like_numbers_stay_names() {
+    for (namespace, name) in [("123", "1e3"), ("0x1f", "true"), ("null", "no"), ("y", "on.1")] {
+        let documents = documents(&format!("{namespace}/{name}"), &[]);
+        let [account, role, binding, schema] = &documents[..] else { panic!("{documents:?}") };
+        assert_eq!(
+            (&account["metadata"]["namespace"], &account["metadata"]["name"]),
+            (&namespace.into(), &name.into())
+        );
+        assert_eq!(role["metadata"]["namespace"], namespace);
+        assert_eq!(role["rules"][0]["resourceNames"][0], name);
+        assert_eq!(
+            (&binding["metadata"]["namespace"], &binding["subjects"][0]["name"]),
+            (&namespace.into(), &name.into())
+        );
+        assert_eq!(schema["spec"]["rules"][0]["subjects"][0]["serviceAccount"]["namespace"], namespace);
+    }
+}
+
+#[testkit::test]
+fn a_service_account_can_be_chosen() {
+    let documents = documents("default/job", &["--service-account", "worker"]);
+    assert_eq!(documents[0]["metadata"]["name"], "worker");
+    assert_eq!(documents[1]["metadata"]["name"], "leaderrun-job");
+    assert_eq!(documents[2]["subjects"][0]["name"], "worker");
+    assert_eq!(documents[3]["spec"]["rules"][0]["subjects"][0]["serviceAccount"]["name"], "worker");
+}
+
+#[testkit::test]
+fn what_needs_no_rights_has_no_manifest() {
+    for (lock, says) in [("file:/run/x", "a file needs no rights in a cluster"), ("x", "default/x would do")] {
+        let mut refused = Candidate::bare("manifest").args(["manifest", "--lock", lock]).start();
+        refused.wait_for_exit(125);
+        assert!(refused.log().contains(says), "{}", refused.log());
+    }
+}

@@ -1,0 +1,93 @@
+//! `leaderrun status`.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, scratch};
+
+/// The exit status and what it says as JSON.
+fn status(lock: &TestLock) -> (i32, Value) {
+    let mut asked = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
+    let status = asked.wait().code().expect("a status");
+    (status, serde_json::from_str(&asked.output()).unwrap_or_else(|_| panic!("{}{}", asked.output(), asked.log())))
+}
+
+#[testkit::test]
+fn every_kind_is_held_and_then_free() {
+    let kinds = ["endpoints", "configmap", "endpoints+lease", "configmap+lease"].map(TestLock::of_kind);
+    for lock in [TestLock::file(), TestLock::lease()].into_iter().chain(kinds) {
+        let (code, never) = status(&lock);
+        assert_eq!((code, &never["state"], &never["holder"]), (1, &json!("free"), &json!(null)), "{}", lock.name);
+        let mut a = Candidate::new("a", &lock).run_script("echo $LEADERRUN_RUN_ID; exec sleep 1000");
+        eventually("a leads", || a.output().ends_with('\n'));
+        let (code, held) = status(&lock);
+        assert_eq!((code, &held["state"], &held["holder"]), (0, &json!("held"), &json!("a")), "{held}");
+        assert_eq!((&held["lock"], &held["run"]), (&json!(lock.name), &json!(a.output().trim())));
+        assert_eq!((&held["transitions"], &held["leaseDurationSeconds"]), (&json!(0), &json!(6)));
+        for time in ["acquired", "renewed"] {
+            assert!(held[time].as_str().is_some_and(|time| time.ends_with('Z')), "{time}: {held}");
+        }
+        let mut shown = Candidate::subcommand("status", &lock).start();
+        shown.wait_for_exit(0);
+        for line in [
+            &format!("lock          {}\n", lock.name),
+            "state         held\n",
+            "holder        a\n",
+            "held for ",
+            "expires in",
+        ] {
+            assert!(shown.output().contains(line), "{line:?}: {}", shown.output());
+        }
+        a.stop();
+        let (code, free) = status(&lock);
+        assert_eq!((code, &free["state"], &free["expiresInSeconds"]), (1, &json!("free"), &json!(null)), "{free}");
+    }
+}
+
+#[testkit::test]
+fn who_does_not_renew_has_run_out() {
+    let lock = TestLock::file();
+    let a = Candidate::new("a", &lock).run_script("echo started; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    a.signal(Signal::SIGSTOP);
+    eventually("its lease runs out", || status(&lock).0 == 2);
+    let (_, expired) = status(&lock);
+    assert_eq!((&expired["state"], &expired["holder"]), (&json!("expired"), &json!("a")));
+    a.signal(Signal::SIGCONT);
+}
+
+#[testkit::test]
+fn another_program_s_record() {
+    let lock = TestLock::lease();
+    let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 } });
+    Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
+    let mut shown = Candidate::subcommand("status", &lock).start();
+    shown.wait_for_exit(0);
+    for says in ["\\u{1b}[2Jx\n", "not written by leaderrun", "the record does not say"] {
+        assert!(shown.output().contains(says), "{says}: {}", shown.output());
+    }
+    assert_eq!(status(&lock).1["holder"], "\u{1b}[2Jx");
+}
+
+#[testkit::test]
+fn what_cannot_be_found_out_is_no_answer() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
+    let mut forbidden = Candidate::subcommand("status", &lock).start();
+    forbidden.wait_for_exit(125);
+    assert!(forbidden.log().contains("not allowed to get leases"), "{}", forbidden.log());
+
+    let no_record = scratch::folder("lock").join("text");
+    std::fs::write(&no_record, "text").expect("a file");
+    let mut nothing =
+        Candidate::bare("status").args(["status", "--lock", &format!("file:{}", no_record.display())]).start();
+    nothing.wait_for_exit(125);
+    assert!(nothing.log().contains("it is no record of leaderrun"), "{}", nothing.log());
+
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = lock.through(proxy.kubeconfig());
+    proxy.partition();
+    let mut silence = Candidate::subcommand("status", &lock).start();
+    silence.wait_for_exit(125);
+    assert!(silence.log().contains("does not answer within 10s"), "{}", silence.log());
+    assert_eq!(silence.output(), "");
+}

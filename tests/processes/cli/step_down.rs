@@ -1,0 +1,83 @@
+//! `leaderrun step-down`.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually};
+
+fn step_down(lock: &TestLock, status: i32) -> String {
+    let mut asked = Candidate::subcommand("step-down", lock).start();
+    asked.wait_for_exit(status);
+    asked.output() + &asked.log()
+}
+
+#[testkit::test]
+fn the_holder_of_every_kind_hands_over_once() {
+    let kinds = ["lease", "endpoints", "configmap+lease"].map(TestLock::of_kind);
+    for lock in [TestLock::file()].into_iter().chain(kinds) {
+        let witnesses = Witnesses::new();
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        assert_eq!(
+            step_down(&lock, 0),
+            format!("asked a to step down from {}\n", lock.name.trim_start_matches("lease:"))
+        );
+        let ended = a.wait();
+        assert_ne!(ended.code(), Some(76), "it has lost nothing: {}", a.log());
+        a.wait_for_log("asked to step down");
+        witnesses.wait_for("b", 1);
+        b.wait_for_log("started the command");
+        let of_b = b.log();
+        assert!(!of_b.contains("asked to step down"), "{of_b}");
+        b.stop();
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+#[testkit::test]
+fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(["--kill-after", "7s"]).run_witness(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+    b.wait_for_log("is held by a");
+    step_down(&lock, 0);
+    a.wait_for_log("asked to step down");
+    let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    eventually("the request is taken back", || lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null());
+    a.wait_for_exit(137);
+    b.wait_for_exit(0);
+    let life = witnesses.lifetimes_of("a").remove(0);
+    assert!(
+        life.signaled_at > 0 && life.last_seen_at - life.signaled_at > 5_000_000_000,
+        "it lived for longer than a renewal lasts"
+    );
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn a_waiting_candidate_is_not_asked() {
+    let lock = TestLock::file();
+    let a = Candidate::new("a", &lock).run_script("echo started; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    a.signal(Signal::SIGSTOP);
+    step_down(&lock, 0);
+    let again = step_down(&lock, 0);
+    assert!(again.contains("asked a"), "asking again changes nothing: {again}");
+    let mut b = Candidate::new("b", &lock).run_script("true");
+    b.wait_for_exit(0);
+    assert!(!b.log().contains("asked to step down"), "it was another run that was asked: {}", b.log());
+    a.signal(Signal::SIGCONT);
+}
+
+#[testkit::test]
+fn nobody_and_strangers_are_not_asked() {
+    let lock = TestLock::lease();
+    assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));
+    let lease =
+        json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "stranger", "leaseDurationSeconds": 15 } });
+    Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
+    assert!(step_down(&lock, 125).contains("stranger does not run leaderrun"));
+}

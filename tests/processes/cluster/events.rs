@@ -1,0 +1,97 @@
+//! Kubernetes Events about the lock.
+
+use hyper::Method;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, rbac_rule};
+
+fn events(lock: &TestLock) -> Vec<Value> {
+    let path = format!("/api/v1/namespaces/{}/events", lock.namespace());
+    let list = Cluster::shared().admin().get(&path).expect("events");
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn messages(lock: &TestLock) -> Vec<String> {
+    events(lock).iter().map(|event| event["message"].as_str().expect("a message").to_owned()).collect()
+}
+
+#[testkit::test]
+fn a_leadership_begins_and_ends_with_an_event() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    eventually("an Event says so", || messages(&lock) == ["a became leader"]);
+    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    let event = events(&lock).remove(0);
+    let about = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "namespace": lock.namespace(),
+        "name": "job",
+        "uid": lease["metadata"]["uid"],
+    });
+    assert_eq!(event["involvedObject"], about);
+    assert_eq!((&event["type"], &event["reason"]), (&"Normal".into(), &"LeaderElection".into()));
+    assert_eq!((&event["source"]["component"], &event["count"]), (&"leaderrun".into(), &1.into()));
+    assert!(event["firstTimestamp"].is_string() && event["firstTimestamp"] == event["lastTimestamp"], "{event}");
+    a.stop();
+    eventually("and another one", || {
+        let mut messages = messages(&lock);
+        messages.sort();
+        messages == ["a became leader", "a stopped leading"]
+    });
+}
+
+#[testkit::test]
+fn each_object_of_a_lock_has_its_own() {
+    let lock = TestLock::of_kind("configmap+lease");
+    Candidate::new("a", &lock).run_script("true").wait_for_exit(0);
+    let admin = Cluster::shared().admin();
+    for (kind, path) in [("Lease", lock.lease_path()), ("ConfigMap", lock.object_path("configmaps"))] {
+        let uid = admin.get(&path).expect("the object")["metadata"]["uid"].clone();
+        let about = |event: &Value| event["involvedObject"]["kind"] == kind && event["involvedObject"]["uid"] == uid;
+        eventually("two Events", || events(&lock).iter().filter(|event| about(event)).count() == 2);
+    }
+}
+
+#[testkit::test]
+fn a_loss_is_an_event() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let taken =
+        json!({ "spec": { "holderIdentity": "b", "leaseDurationSeconds": 60 }, "metadata": { "annotations": null } });
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("the lease");
+    a.wait_for_exit(76);
+    eventually("an Event says so", || messages(&lock).contains(&"a stopped leading".to_owned()));
+}
+
+#[testkit::test]
+fn what_cannot_be_written_is_left_out() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    let mut a = Candidate::new("a", &lock).run_script("true");
+    a.wait_for_exit(0);
+    assert!(!a.log().contains("warning"), "{}", a.log());
+    assert_eq!(events(&lock), [Value::Null; 0]);
+}
+
+#[testkit::test]
+fn events_without_an_answer_delay_no_renewal_and_no_end() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let held = proxy.hold_requests(Match::method(Method::POST).on("/events"));
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    held.wait_until_held();
+    let renewals = || proxy.requests().iter().filter(|seen| seen.method == Method::PUT).count();
+    let before = renewals();
+    eventually("it goes on renewing", || renewals() >= before + 6);
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+    let by_event = proxy.requests().iter().find(|seen| seen.path.contains("/events")).map(|seen| seen.connection);
+    let by_renewal =
+        |connection| proxy.requests().iter().any(|seen| seen.method == Method::PUT && seen.connection == connection);
+    assert!(!by_event.is_some_and(by_renewal), "Events have a connection of their own");
+    assert!(!a.log().contains("warning"), "{}", a.log());
+}

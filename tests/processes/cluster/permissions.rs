@@ -1,0 +1,73 @@
+//! What a candidate may and may not do, by RBAC.
+
+use serde_json::{Value, json};
+
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, TestLock, Witnesses, rbac_rule};
+
+fn rules(verbs: &[&str]) -> Value {
+    json!([rbac_rule("leases", &["job"], verbs)])
+}
+
+fn lock_for(user: &str) -> TestLock {
+    TestLock::lease_through(Cluster::shared().kubeconfig_for(user))
+}
+
+#[testkit::test]
+fn the_printed_role_is_enough() {
+    let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
+    Cluster::shared().grant(lock.namespace(), "candidate", rules(&CANDIDATE_VERBS));
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+    b.wait_for_log("is held by a");
+    a.stop();
+    b.wait_for_exit(0);
+    assert!(!b.log().contains("warning"), "{}", b.log());
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn without_a_role_it_says_which_one_would_do_and_tries_again() {
+    let (lock, witnesses) = (lock_for("stranger"), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
+    a.wait_for_log("not allowed to get leases.coordination.k8s.io \"job\"");
+    a.wait_for_log("verbs: [get, create, update, watch]");
+    Cluster::shared().grant(lock.namespace(), "stranger", rules(&CANDIDATE_VERBS));
+    a.wait_for_exit(0);
+    assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
+}
+
+#[testkit::test]
+fn without_create_it_names_create() {
+    let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
+    Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
+    let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("not allowed to create leases.coordination.k8s.io \"job\"");
+    witnesses.assert_one_at_a_time(0);
+}
+
+#[testkit::test]
+fn without_watch_it_polls() {
+    let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
+    Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+    b.wait_for_log("not allowed to watch leases.coordination.k8s.io \"job\"");
+    b.wait_for_log("reading it every retry period instead");
+    a.stop();
+    b.wait_for_exit(0);
+    assert_eq!(b.log().matches("not allowed").count(), 1, "said once: {}", b.log());
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn a_missing_namespace_is_said_and_not_waited_for() {
+    for kind in ["lease", "configmap"] {
+        let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
+        let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_script("echo started");
+        a.wait_for_exit(69);
+        assert!(a.log().contains("nowhere/job: namespaces \"nowhere\" not found"), "{}", a.log());
+        assert_eq!(a.output(), "");
+    }
+}

@@ -1,0 +1,436 @@
+//! Traffic is led to the leader by a label on its pod.
+
+use hyper::Method;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use testkit::{
+    CANDIDATE_VERBS, Candidate, Client, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually,
+    proxy::Hold, rbac_rule,
+};
+
+const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
+
+/// The label that says which leadership has changed the other one.
+const MARK: &str = "job.leaderrun/token";
+
+/// Pods of this lock's namespace, by the names of the candidates in them.
+struct Pods {
+    client: Client,
+    path: String,
+}
+
+impl Pods {
+    fn new(lock: &TestLock, names: &[&str]) -> Self {
+        let pods =
+            Self { client: Cluster::shared().admin(), path: format!("/api/v1/namespaces/{}/pods", lock.namespace()) };
+        for name in names {
+            let spec = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+            let pod = json!({ "metadata": { "name": name, "labels": { "app": "worker" } }, "spec": spec });
+            pods.client.create(&pods.path, &pod).expect("a pod");
+        }
+        pods
+    }
+
+    fn get(&self, name: &str) -> Value {
+        self.client.get(&format!("{}/{name}", self.path)).expect("a pod")
+    }
+
+    /// As somebody else labels it.
+    fn label(&self, name: &str, value: &str) {
+        let label = json!({ "metadata": { "labels": { "role": value } } });
+        self.client.merge_patch(&format!("{}/{name}", self.path), &label).expect("a pod");
+    }
+
+    /// Who bears the label.
+    fn labelled(&self) -> Vec<String> {
+        let list = self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("pods");
+        let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
+        list["items"].as_array().expect("a list").iter().map(name).collect()
+    }
+
+    fn become_labelled(&self, names: &[&str]) {
+        eventually(&format!("{names:?} have the label"), || self.labelled() == names);
+    }
+
+    /// The most that ever had the label from now on, until the returned value is asked for it.
+    fn watch(&self) -> impl FnOnce() -> Vec<Vec<String>> {
+        let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
+        let pods = Self { client: self.client.clone(), path: self.path.clone() };
+        move || {
+            // The last one: everything before it has been seen.
+            let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
+            pods.client.merge_patch(&format!("{}/end", pods.path), &end).expect("a pod");
+            let (mut present, mut history) = (Vec::<String>::new(), Vec::new());
+            loop {
+                let event = watch.next_change().expect("a change");
+                let name = event["object"]["metadata"]["name"].as_str().expect("a name").to_owned();
+                if name == "end" {
+                    return history;
+                }
+                present.retain(|other| *other != name);
+                if event["type"] != "DELETED" {
+                    present.push(name);
+                }
+                history.push(present.clone());
+            }
+        }
+    }
+}
+
+fn candidate(name: &str, lock: &TestLock) -> Candidate {
+    Candidate::new(name, lock).args(LABEL).args(["--pod", name])
+}
+
+#[testkit::test]
+fn the_label_is_on_the_leaders_pod_only() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let history = pods.watch();
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    pods.become_labelled(&["a"]);
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    pods.become_labelled(&["b"]);
+    b.stop();
+    pods.become_labelled(&[]);
+    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }), "other labels stay");
+    let history = history();
+    let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
+    assert_eq!(names, [vec!["a"], vec![], vec!["b"], vec![]]);
+    a.wait_for_log("the label role=leader of the pod a leads here");
+    a.wait_for_log("the label role=leader of the pod a does not lead here any more");
+}
+
+#[testkit::test]
+fn the_label_is_off_before_the_command_is_asked_to_end() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.wait_for_log("leads here");
+    let held = proxy.hold_replies(Match::method(Method::PATCH));
+    a.signal(Signal::SIGTERM);
+    held.wait_until_held();
+    assert_eq!(pods.labelled(), [""; 0], "it is off, and nobody knows yet");
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "so the command is not told yet");
+    held.release();
+    a.wait();
+    assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
+}
+
+#[testkit::test]
+fn a_command_is_asked_to_end_though_its_label_cannot_be_taken_off() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let _held = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    a.wait();
+    assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
+    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    assert_eq!(lease["spec"]["holderIdentity"], "", "and the lease is given back");
+}
+
+#[testkit::test]
+fn who_asks_twice_does_not_wait() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &["linger"]);
+    pods.become_labelled(&["a"]);
+    let held = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    held.wait_until_held();
+    a.signal(Signal::SIGINT);
+    eventually("it is told", || witnesses.lifetimes_of("a")[0].signaled_at > 0);
+    held.release();
+    a.wait();
+}
+
+#[testkit::test]
+fn a_dead_leaders_label_is_taken_off_by_the_next() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let history = pods.watch();
+    // All of it at once, as when the node goes.
+    drop(a);
+    witnesses.wait_for("b", 1);
+    pods.become_labelled(&["b"]);
+    b.stop();
+    assert!(history().iter().all(|names| names.len() < 2));
+}
+
+#[testkit::test]
+fn a_partition_never_leaves_two_labels() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let mut a =
+        candidate("a", &lock.through(proxy.kubeconfig())).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let history = pods.watch();
+    proxy.partition();
+    witnesses.wait_for("b", 1);
+    pods.become_labelled(&["b"]);
+    proxy.heal();
+    a.wait_for_log("is held by b");
+    b.stop();
+    eventually("a leads again", || witnesses.lifetimes_of("a").len() == 2);
+    pods.become_labelled(&["a"]);
+    a.stop();
+    assert!(history().iter().all(|names| names.len() < 2));
+    witnesses.assert_one_at_a_time(3);
+}
+
+#[testkit::test]
+fn a_label_that_arrives_late_is_refused() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    let late = marked_only(&proxy, first);
+    a.stop();
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["b"]);
+    let conflicts = proxy.conflicts();
+    late.release();
+    eventually("it has arrived", || proxy.conflicts() > conflicts);
+    assert_eq!(pods.labelled(), ["b"]);
+    b.stop();
+}
+
+/// Lets the first write go, which marks the pod, and holds the next one, which labels it.
+fn marked_only(proxy: &Proxy, first: Hold) -> Hold {
+    first.wait_until_held();
+    let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    first.release();
+    late.wait_until_held();
+    late
+}
+
+/// A label that was on its way when the replies ceased, and arrives when the next leader's is on.
+#[testkit::test]
+fn a_label_that_arrives_after_a_partition_is_refused() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "end"]);
+    let history = pods.watch();
+    let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
+    let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    let late = marked_only(&proxy, first);
+    // What a sends in place of it does not arrive either.
+    proxy.answer(Match::any().on("/pods"), 503, None);
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    proxy.partition_replies();
+    a.wait_for_exit(76);
+    pods.become_labelled(&["b"]);
+    let conflicts = proxy.conflicts();
+    late.release();
+    eventually("it has arrived", || proxy.conflicts() > conflicts || pods.labelled().len() > 1);
+    b.stop();
+    assert!(history().iter().all(|names| names.len() < 2));
+}
+
+fn mark(pod: &Value) -> Option<String> {
+    pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
+}
+
+/// The earlier leader was of another version, and comes to itself too late.
+#[testkit::test]
+fn a_label_that_is_not_todays_is_taken_off() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.wait_for_log("leads here");
+    let mut b =
+        Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let late = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    eventually("b is labelled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
+    late.release();
+    a.wait();
+    b.stop();
+    for pod in ["a", "b"] {
+        assert_eq!(pods.get(pod)["metadata"]["labels"], json!({ "app": "worker" }));
+        assert_eq!(pods.get(pod)["metadata"]["annotations"]["job.leaderrun/label"], Value::Null);
+    }
+}
+
+#[testkit::test]
+fn a_label_that_the_pod_had_before_is_left_alone() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    pods.label("a", "leader");
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("the pod has role=leader from somebody else; another key would do");
+    a.stop();
+    assert_eq!(pods.labelled(), ["a"]);
+}
+
+#[testkit::test]
+fn a_command_that_shows_what_it_does_keeps_its_label() {
+    let lock = TestLock::lease();
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_script("trap 'echo shown' QUIT; while :; do sleep 0.01; done");
+    a.wait_for_log("leads here");
+    a.signal(Signal::SIGQUIT);
+    eventually("it has shown it", || a.output().contains("shown"));
+    a.signal(Signal::SIGUSR1);
+    a.wait_for_exit(138);
+    assert!(!a.log().contains("asked to end"), "{}", a.log());
+    pods.become_labelled(&[]);
+}
+
+#[testkit::test]
+fn what_hangs_beside_the_label_is_not_blamed_on_it() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("leads here");
+    let _held = proxy.hold_requests(Match::any().on("/events"));
+    a.stop();
+    assert_eq!(pods.labelled(), [""; 0]);
+    assert!(!a.log().contains("traffic may still be led here"), "{}", a.log());
+}
+
+/// A request that takes long is not given up for another one that takes as long.
+#[testkit::test]
+fn a_slow_api_server_has_time_to_take_the_label_off() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &["linger"]);
+    a.wait_for_log("leads here");
+    let slow = proxy.hold_replies(Match::get().on("/pods/a").next(1));
+    a.signal(Signal::SIGTERM);
+    let asks = |seen: &ReceivedRequest| seen.method == Method::GET && seen.path.ends_with("/pods/a");
+    let _second = proxy.hold_requests(Match::get().on("/pods/a"));
+    eventually("it is asked a second time", || proxy.requests().iter().filter(|seen| asks(seen)).count() > 2);
+    slow.release();
+    eventually("the first answer counts", || pods.labelled().is_empty());
+    a.wait();
+}
+
+/// Two containers of one pod, of which the earlier one still takes its label off when the later one has put its on.
+#[testkit::test]
+fn a_late_withdrawal_leaves_the_later_leader_alone() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.wait_for_log("leads here");
+    let earlier = mark(&pods.get("a")).expect("a mark");
+    let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let late = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    eventually("b has marked the pod", || mark(&pods.get("a")).is_some_and(|mark| mark != earlier));
+    late.release();
+    a.wait();
+    assert_eq!(pods.labelled(), ["a"]);
+    b.stop();
+    pods.become_labelled(&[]);
+}
+
+#[testkit::test]
+fn two_locks_label_one_pod() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut beside =
+        Candidate::new("beside", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
+    beside.wait_for_log("leads here");
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    drop(a);
+    pods.become_labelled(&["b"]);
+    assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
+    b.stop();
+    beside.stop();
+    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }));
+}
+
+#[testkit::test]
+fn what_earlier_leaders_left_is_taken_off() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "c"]);
+    let labels = json!({ "role": "leader", MARK: "7.1767323045000000000" });
+    let annotations = json!({ "job.leaderrun/label": "role=leader" });
+    let stale = json!({ "metadata": { "labels": labels, "annotations": annotations } });
+    for pod in ["a", "b"] {
+        pods.client.merge_patch(&format!("{}/{pod}", pods.path), &stale).expect("a pod");
+    }
+    let mut c = candidate("c", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["c"]);
+    c.stop();
+    // Also on the own pod, by a leader whose command does not even start.
+    pods.client.merge_patch(&format!("{}/a", pods.path), &stale).expect("a pod");
+    let mut a = candidate("a", &lock).run(["/no/such/program"]);
+    a.wait_for_exit(127);
+    pods.become_labelled(&[]);
+}
+
+#[testkit::test]
+fn labels_of_others_are_left_alone() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "redis"]);
+    pods.label("redis", "leader");
+    pods.label("b", "worker");
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("the pod has role=worker from somebody else; another key would do");
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("is held by b");
+    b.stop();
+    pods.become_labelled(&["a", "redis"]);
+    a.stop();
+    pods.become_labelled(&["redis"]);
+    assert_eq!(pods.get("b")["metadata"]["labels"]["role"], "worker");
+}
+
+/// In a pod of the same name.
+#[testkit::test]
+fn a_candidate_beside_the_leader_takes_nothing_from_it() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("leads here");
+    let mut beside = Candidate::new("beside", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
+    beside.wait_for_log("is held by a");
+    beside.signal(Signal::SIGTERM);
+    beside.wait_for_exit(143);
+    assert_eq!(pods.labelled(), ["a"]);
+    a.stop();
+}
+
+#[testkit::test]
+fn a_label_that_is_not_allowed_stops_nobody() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    let witnesses = Witnesses::new();
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    a.wait_for_log("warning: the label role=leader of the pod a: not allowed to list pods in namespace ");
+    a.stop();
+}

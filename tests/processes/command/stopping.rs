@@ -1,0 +1,126 @@
+//! The ordinary end: nobody else starts before everything of the command is gone.
+
+use nix::sys::signal::Signal;
+
+use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
+
+/// A leads with this witness, B waits; then A is told to end. Returns A's log.
+fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], told: Signal) -> (Witnesses, Running, Running) {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
+    witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
+    let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.signal(told);
+    a.wait();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+    assert!(witnesses.lifetimes().iter().all(|life| !is_alive(life.pid)));
+    (witnesses, a, b)
+}
+
+#[testkit::test]
+fn a_slow_end_keeps_the_lease() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let (witnesses, mut a, _) = handed_over(&lock, &["linger"], &[], Signal::SIGTERM);
+        a.wait_for_exit(0);
+        let life = &witnesses.lifetimes_of("a")[0];
+        assert!(life.last_seen_at - life.signaled_at > 2_900_000_000, "it took its three seconds");
+    }
+}
+
+#[testkit::test]
+fn what_the_command_leaves_behind_is_gone_before_the_release() {
+    let (witnesses, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
+    a.wait_for_exit(0);
+    assert!(
+        witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0),
+        "it was told to end before it was killed"
+    );
+    assert!(a.log().contains("killing what the command left running"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_command_that_ends_by_itself_takes_its_children_along() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ends"]);
+    a.wait_for_exit(0);
+    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    assert_eq!(spec["holderIdentity"], "");
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+    b.wait_for_exit(0);
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn every_signal_is_relayed() {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+        Signal::SIGTERM,
+    ] {
+        let name = signal.as_str().trim_start_matches("SIG");
+        let script = format!("trap 'echo got {name}; exit 0' {name}; echo ready; while :; do sleep 0.01; done");
+        let mut a = Candidate::new("a", &TestLock::file()).run_script(&script);
+        eventually("the trap is set", || a.output().contains("ready"));
+        a.signal(signal);
+        a.wait_for_exit(0);
+        assert!(a.output().contains(&format!("got {name}")));
+    }
+}
+
+#[testkit::test]
+fn kill_after_ends_a_command_that_ignores_being_told() {
+    let (_, mut a, _) =
+        handed_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
+    a.wait_for_exit(137);
+}
+
+#[testkit::test]
+fn a_second_request_does_not_lengthen_the_deadline() {
+    let witnesses = Witnesses::new();
+    let mut a =
+        Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).run_witness(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    eventually("the deadline passes all the same", || {
+        a.signal(Signal::SIGTERM);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        a.log().contains("killing")
+    });
+    a.wait_for_exit(137);
+}
+
+#[testkit::test]
+fn a_tree_of_many_is_killed() {
+    // Each shell has seven children, three generations deep, all deaf to SIGTERM.
+    let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]);
+    a = a.configure(move |command| {
+        command.stdin(reader);
+    });
+    let mut a = a.run_script(script);
+    let supervisor = a.supervisor();
+    eventually("the tree has grown", || descendants(supervisor).len() > 7 * 7 * 7);
+    let all = descendants(supervisor);
+    drop(writer);
+    a.wait_for_exit(3);
+    assert!(all.into_iter().all(|process| !is_alive(process)));
+}
+
+#[testkit::test]
+fn a_command_that_is_stopped_hears_that_it_is_told_to_end() {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", &TestLock::file()).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let command = nix::unistd::Pid::from_raw(witnesses.lifetimes_of("a")[0].pid as i32);
+    nix::sys::signal::kill(command, Signal::SIGSTOP).expect("it lives");
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+    assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
+}

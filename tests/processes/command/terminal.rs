@@ -1,0 +1,190 @@
+//! On a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is given back.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::pty::openpty;
+use nix::unistd::tcgetpgrp;
+
+use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
+
+/// A terminal with leaderrun, or something that starts it, as its session leader.
+struct Screen {
+    keyboard: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+    terminal: OwnedFd,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let pty = openpty(None, None).expect("a terminal");
+        let keyboard = File::from(pty.master);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut some) {
+                to.lock().expect("the screen").extend(&some[..length]);
+            }
+        });
+        Self { keyboard, shown, terminal: pty.slave }
+    }
+
+    /// Makes it the controlling terminal and the standard streams of a command.
+    fn attach(&self, command: &mut Command) {
+        let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        // SAFETY: between fork and exec, only system calls.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+    }
+
+    fn types(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("a keyboard");
+    }
+
+    #[track_caller]
+    fn shows(&self, text: &str) {
+        eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().expect("the screen")).into_owned()
+    }
+}
+
+fn on(screen: &Screen, script: &str) -> Running {
+    Candidate::new("a", &TestLock::file()).configure(|command| screen.attach(command)).run_script(script)
+}
+
+#[testkit::test]
+fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
+    let mut screen = Screen::new();
+    let mut a = on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
+    screen.shows("started the command");
+    let elector = a.elector();
+    eventually("the command has the terminal", || tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != elector));
+    screen.types(b"typed\n");
+    screen.shows("read <typed>");
+    // The session goes with its leader: what is given back can only be seen from inside it.
+    screen.types(b"\n");
+    a.wait_for_exit(4);
+    let mut screen = Screen::new();
+    let script = format!(
+        "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
+        leaderrun(),
+        TestLock::file().name
+    );
+    let mut shell = Candidate::program("shell", "bash")
+        .args(["-i", "-c", &script])
+        .configure(|command| screen.attach(command))
+        .start();
+    screen.types(b"again mine\n");
+    screen.shows("<again mine>");
+    shell.wait();
+}
+
+#[testkit::test]
+fn ctrl_c_reaches_the_command() {
+    let mut screen = Screen::new();
+    let mut a = on(&screen, "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done");
+    screen.shows("ready");
+    screen.types(b"\x03");
+    a.wait_for_exit(6);
+    screen.shows("interrupted");
+    assert_eq!(screen.text().matches("interrupted").count(), 1, "once: {}", screen.text());
+}
+
+#[testkit::test]
+fn ctrl_z_does_not_suspend_a_leader() {
+    let mut screen = Screen::new();
+    let mut a = on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
+    screen.shows("ready");
+    screen.types(b"\x1a");
+    screen.shows("cannot be suspended");
+    screen.types(b"here\n");
+    screen.shows("still here");
+    screen.types(b"\x04");
+    a.wait_for_exit(0);
+}
+
+#[testkit::test]
+fn in_a_pipeline_the_terminal_is_left_alone() {
+    let mut screen = Screen::new();
+    let script = format!(
+        "{} --lock {} -q -- sh -c 'echo from the command; sleep 0.2' | sh -c 'cat; read line < /dev/tty; echo \"<$line>\"'",
+        leaderrun(),
+        TestLock::file().name
+    );
+    let mut shell = Candidate::program("shell", "bash")
+        .args(["-i", "-c", &script])
+        .configure(|command| screen.attach(command))
+        .start();
+    screen.types(b"typed\n");
+    screen.shows("from the command");
+    screen.shows("<typed>");
+    shell.wait();
+}
+
+#[testkit::test]
+fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
+    let mut screen = Screen::new();
+    let job = job("while :; do echo tick; sleep 0.02; done");
+    let pipeline = format!("{job} | sh -c \"trap '' TSTP; exec cat\"");
+    let mut shell = shell(&screen, &["-i", "-c", &pipeline]);
+    screen.shows("tick");
+    screen.types(b"\x1a");
+    screen.shows("^Z");
+    let ticks = || screen.text().matches("tick").count();
+    let before = ticks();
+    eventually("the command goes on", || ticks() > before + 50);
+    screen.types(b"\x03");
+    shell.wait();
+}
+
+fn shell(screen: &Screen, arguments: &[&str]) -> Running {
+    Candidate::program("shell", "bash").args(arguments).configure(|command| screen.attach(command)).start()
+}
+
+fn job(script: &str) -> String {
+    format!("{} --lock {} -- sh -c '{script}'", leaderrun(), TestLock::file().name)
+}
+
+#[testkit::test]
+fn ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have() {
+    let mut screen = Screen::new();
+    let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", job("read line"))]);
+    screen.shows("waits for the terminal");
+    screen.types(b"\x03");
+    shell.wait();
+}
+
+#[testkit::test]
+fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
+    let mut screen = Screen::new();
+    let mut shell = shell(&screen, &["--norc", "-i"]);
+    screen.types(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
+    screen.shows("waits for the terminal");
+    screen.types(b"fg\n");
+    let in_foreground = || {
+        let group = tcgetpgrp(&screen.keyboard).ok()?;
+        std::fs::read_to_string(format!("/proc/{group}/comm")).ok()
+    };
+    eventually("the command has the terminal", || in_foreground().as_deref() == Some("sh\n"));
+    screen.types(b"typed\n");
+    screen.shows("<typed>");
+    screen.types(b"exit 0\n");
+    shell.wait();
+}

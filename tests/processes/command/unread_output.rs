@@ -1,0 +1,54 @@
+//! Nobody reads stderr: renewals, stop and kill go on.
+
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use nix::pty::openpty;
+use nix::sys::termios::{FlowArg, tcflow};
+use nix::unistd::pipe;
+
+use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, is_alive};
+
+/// A leads and renews for a while with its stderr blocked, is cut off, and must be dead in time.
+fn blocked(stderr: OwnedFd, fill: bool) {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease();
+    if fill {
+        let flags = nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("a flag");
+        while nix::unistd::write(&stderr, &[b'x'; 4096]).is_ok() {}
+        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).expect("a flag");
+    }
+    let a = Candidate::new("a", &lock.through(proxy.kubeconfig())).args(["-v", "-v"]).configure(|command| {
+        command.stderr(Stdio::from(stderr));
+    });
+    let mut a = a.run_witness(&witnesses, &["hidden", "ignore"]);
+    witnesses.wait_for("a", 2);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+    for _ in 0..3 {
+        let before = renewed();
+        testkit::eventually("a renewal", || renewed() != before);
+    }
+    proxy.partition();
+    a.wait_for_exit(76);
+    assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn a_full_pipe_that_nobody_reads() {
+    let (_unread, stderr) = pipe().expect("a pipe");
+    blocked(stderr, true);
+}
+
+#[testkit::test]
+fn a_terminal_stopped_with_ctrl_s() {
+    let terminal = openpty(None, None).expect("a terminal");
+    tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it stops");
+    let _master = terminal.master;
+    blocked(terminal.slave, false);
+}

@@ -1,0 +1,146 @@
+//! A lease from its first day to its last, and from one holder to the next.
+
+use nix::sys::signal::Signal;
+
+use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
+
+#[testkit::test]
+fn a_lease_is_created_renewed_and_released() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let spec = || admin.get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let first = spec();
+    assert_eq!(first["holderIdentity"], "a");
+    assert_eq!(first["leaseDurationSeconds"], 6);
+    assert_eq!(first["leaseTransitions"], 0);
+    eventually("it is renewed", || spec()["renewTime"] != first["renewTime"]);
+    assert_eq!(spec()["acquireTime"], first["acquireTime"]);
+    a.stop();
+    assert_eq!(spec()["holderIdentity"], "", "released");
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+    b.wait_for_exit(0);
+    assert_eq!(spec()["leaseTransitions"], 1);
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn other_content_of_the_lease_is_kept() {
+    let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
+    let labels = serde_json::json!({ "team": "billing" });
+    let made = serde_json::json!({ "metadata": { "name": "job", "labels": labels } });
+    admin.create(lock.lease_path().trim_end_matches("/job"), &made).expect("a lease made beforehand");
+    let mut a = Candidate::new("a", &lock).run_script("true");
+    a.wait_for_exit(0);
+    assert_eq!(admin.get(&lock.lease_path()).expect("the lease")["metadata"]["labels"], labels);
+}
+
+#[testkit::test]
+fn a_second_candidate_takes_over_a_lease() {
+    second_takes_over(&TestLock::lease());
+}
+
+#[testkit::test]
+fn a_second_candidate_takes_over_a_file() {
+    second_takes_over(&TestLock::file());
+}
+
+fn second_takes_over(lock: &TestLock) {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn a_waiting_candidate_asks_next_to_nothing() {
+    let lock = TestLock::lease();
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    // Longer than the lease: it hears by its watch that the holder is alive.
+    let renewals =
+        || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["metadata"]["resourceVersion"].clone();
+    for _ in 0..8 {
+        let before = renewals();
+        eventually("a renews", || renewals() != before);
+    }
+    let asked: Vec<String> = proxy.requests().iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect();
+    assert_eq!(asked.len(), 2, "one read and one watch: {asked:?}");
+}
+
+#[testkit::test]
+fn one_identity_one_leader() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let twin = || Candidate::new("twin", &lock);
+        let mut first = twin().run_witness(&witnesses, &[]);
+        witnesses.wait_for("twin", 1);
+        let mut second = twin().run_witness(&witnesses, &[]);
+        second.wait_for_log("is held by twin");
+        first.stop();
+        witnesses.wait_for("twin", 2);
+        second.stop();
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// The holder here is not leaderrun but anyone who follows the protocol with a clock an hour behind.
+#[testkit::test]
+fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let renew = |second: u32| {
+        let renew_time = format!("2020-01-01T00:00:{second:02}.000000Z");
+        let spec = serde_json::json!({ "holderIdentity": "late", "leaseDurationSeconds": 2, "renewTime": renew_time });
+        let metadata = match admin.get(&lock.lease_path()) {
+            Ok(lease) => lease["metadata"].clone(),
+            Err(_) => serde_json::json!({ "name": "job" }),
+        };
+        admin
+            .replace(&lock.lease_path(), &serde_json::json!({ "metadata": metadata, "spec": spec }))
+            .expect("a renewal");
+    };
+    renew(0);
+    let proxy = Proxy::start(Cluster::shared());
+    let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by late");
+    let start = std::time::Instant::now();
+    for second in 1..=10 {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        renew(second);
+    }
+    let lasted = start.elapsed();
+    assert!(lasted > std::time::Duration::from_secs(4), "twice the lease");
+    let puts = Match::put();
+    assert!(!proxy.requests().iter().any(|seen| puts.covers(seen)), "nobody touches a lease that is renewed");
+    let stopped = testkit::boot_time();
+    witnesses.wait_for("b", 1);
+    let taken_after = witnesses.lifetimes_of("b")[0].started_at - stopped;
+    assert!(taken_after > 1_900_000_000, "its time is waited out: {taken_after} ns");
+    b.signal(Signal::SIGTERM);
+    b.wait_for_exit(0);
+}
+
+/// All of them find it free at the same time, again and again.
+#[testkit::test]
+fn many_race_for_one_file() {
+    for _ in 0..5 {
+        let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let racers = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &["linger"]));
+        eventually("all but one wait", || {
+            racers.iter().filter(|racer| racer.log().contains("is held by")).count() == names.len() - 1
+        });
+        eventually("one of them leads", || !witnesses.lifetimes().is_empty());
+        assert_eq!(witnesses.lifetimes().len(), 1, "{:?}", witnesses.lifetimes());
+    }
+}

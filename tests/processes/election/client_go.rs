@@ -1,0 +1,89 @@
+//! Sharing a lock with candidates that are not leaderrun.
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::json;
+
+use testkit::client_go::{ClientGo, Ending, RecordPath, Spelling};
+use testkit::{Candidate, Cluster, TestLock, Witnesses};
+
+/// A lock of each form that client-go knows, with an object where the record is an annotation of it.
+fn locks() -> Vec<(TestLock, RecordPath)> {
+    let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
+    let path = configmap.object_path("configmaps");
+    let admin = Cluster::shared().admin();
+    admin.create(path.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" } })).expect("a ConfigMap");
+    let lease_path = RecordPath::Lease(lease.lease_path());
+    vec![(lease, lease_path), (configmap, RecordPath::Annotation(path))]
+}
+
+fn assert_leaderrun_follows_client_go(ending: Ending) {
+    for (lock, path) in locks() {
+        let witnesses = Witnesses::new();
+        let client_go = ClientGo::start(path, Spelling::ClientGo);
+        client_go.wait_until_it_leads();
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        a.wait_for_log("is held by client-go");
+        let leadership = client_go.end(ending);
+        witnesses.wait_for("a", 1);
+        assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);
+        a.stop();
+    }
+}
+
+fn assert_other_follows_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, spelling: Spelling) {
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["linger"]);
+    witnesses.wait_for("a", 1);
+    let other = ClientGo::start(path, spelling);
+    a.stop();
+    other.wait_until_it_leads();
+    let leadership = other.end(Ending::Crash);
+    assert!(witnesses.lifetimes_of("a")[0].last_seen_at < leadership.began_at);
+}
+
+#[testkit::test]
+fn leaderrun_takes_over_from_client_go_when_it_releases() {
+    assert_leaderrun_follows_client_go(Ending::Release);
+}
+
+#[testkit::test]
+fn leaderrun_takes_over_from_client_go_when_it_crashes() {
+    assert_leaderrun_follows_client_go(Ending::Crash);
+}
+
+#[testkit::test]
+fn client_go_takes_over_from_leaderrun_when_it_releases() {
+    for (lock, path) in locks() {
+        assert_other_follows_leaderrun_after_a_release(&lock, path, Spelling::ClientGo);
+    }
+}
+
+#[testkit::test]
+fn client_go_takes_over_from_leaderrun_when_it_crashes() {
+    for (lock, path) in locks() {
+        let witnesses = Witnesses::new();
+        let a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ignore"]);
+        witnesses.wait_for("a", 2);
+        let client_go = ClientGo::start(path, Spelling::ClientGo);
+        kill(a.elector(), Signal::SIGKILL).expect("it is alive");
+        client_go.wait_until_it_leads();
+        let leadership = client_go.end(Ending::Crash);
+        let lifetimes = witnesses.lifetimes_of("a");
+        assert!(lifetimes.iter().all(|lifetime| lifetime.last_seen_at < leadership.began_at));
+    }
+}
+
+#[testkit::test]
+fn fabric8_takes_over_from_leaderrun_and_back() {
+    let lock = TestLock::of_kind("configmap");
+    let path = RecordPath::Annotation(lock.object_path("configmaps"));
+    assert_other_follows_leaderrun_after_a_release(&lock, path.clone(), Spelling::Fabric8);
+    let fabric8 = ClientGo::start(path, Spelling::Fabric8);
+    fabric8.wait_until_it_leads();
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
+    a.wait_for_log("is held by client-go");
+    let leadership = fabric8.end(Ending::Release);
+    a.wait_for_exit(0);
+    assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);
+}

@@ -1,0 +1,111 @@
+//! When the command may run again: `--min-hold` and `--on-lost rejoin`.
+
+use nix::sys::signal::Signal;
+
+use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, eventually, is_alive};
+
+#[testkit::test]
+fn a_command_that_ended_well_is_run_once_a_tick() {
+    for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
+        let witnesses = Witnesses::new();
+        let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
+        tick("a").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]).wait_for_exit(0);
+        let mut late = tick("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
+        late.wait_for_exit(75);
+        assert!(late.log().contains("not due before"), "{}", late.log());
+        tick("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
+        witnesses.assert_one_at_a_time(2);
+        let between = witnesses.lifetimes_of("c")[0].started_at - witnesses.lifetimes_of("a")[0].started_at;
+        assert!(between > 4_000_000_000, "five seconds from the acquisition, which came first: {between} ns");
+    }
+}
+
+#[testkit::test]
+fn a_command_that_failed_is_run_again_at_once() {
+    let lock = TestLock::lease();
+    let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
+    tick("a").run_script("exit 1").wait_for_exit(1);
+    tick("b").run_script("kill -TERM $$").wait_for_exit(143);
+    tick("c").run_script("exit 0").wait_for_exit(0);
+    tick("d").run_script("exit 0").wait_for_exit(75);
+}
+
+#[testkit::test]
+fn after_a_loss_it_waits_and_leads_again() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
+        .args(["--on-lost", "rejoin"])
+        .run_witness(&witnesses, &["hidden", "ignore"]);
+    witnesses.wait_for("a", 2);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    for round in 1..=2 {
+        let first = witnesses.lifetimes_of("a").len() - 2;
+        let lives = witnesses.lifetimes_of("a").split_off(first);
+        proxy.partition();
+        eventually("the command is dead", || lives.iter().all(|life| !is_alive(life.pid)));
+        proxy.heal();
+        if round == 1 {
+            witnesses.wait_for("b", 1);
+            b.stop();
+        }
+        witnesses.wait_for("a", 2 * round + 2);
+    }
+    witnesses.assert_one_at_a_time(4);
+    witnesses.kill("a");
+    a.wait_for_exit(137);
+}
+
+#[testkit::test]
+fn a_status_like_that_of_a_loss_is_no_loss() {
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--on-lost", "rejoin"]).run_script("echo ran; exit 76");
+    a.wait_for_exit(76);
+    assert_eq!(a.output(), "ran\n");
+}
+
+#[testkit::test]
+fn who_was_asked_to_end_does_not_wait_for_the_lock_again() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    a.signal(Signal::SIGTERM);
+    a.wait_for_log("the command is asked to end");
+    proxy.partition();
+    a.wait_for_exit(76);
+    assert!(!a.log().contains("waiting for the lock again"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_pause_before_rejoining_can_be_ended() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock)
+        .args(["--on-lost", "rejoin"])
+        .env("LEADERRUN_LOSSES_IN_A_ROW", "9")
+        .run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
+    a.wait_for_log("waiting for the lock again");
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(143);
+}
+
+#[testkit::test]
+fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
+    a.wait_for_log("waiting for the lock again");
+    // It ends whoever does not block it. Whoever waits has nobody to pass it on to.
+    while a.is_running() && !a.log().contains("is held by b") {
+        a.signal(Signal::SIGUSR2);
+    }
+    assert!(a.is_running(), "{}", a.log());
+    b.stop();
+    eventually("it leads again", || witnesses.lifetimes_of("a").len() == 2);
+    a.stop();
+}

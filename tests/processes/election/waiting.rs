@@ -1,0 +1,134 @@
+//! Candidates that do not lead: how they end, and when they give up.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, is_alive};
+
+#[testkit::test]
+fn signals_end_a_candidate_that_waits() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+            let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+            b.wait_for_log("is held by a");
+            let supervisor = b.supervisor();
+            b.signal(signal);
+            b.wait_for_exit(128 + signal as i32);
+            assert!(!is_alive(supervisor), "nothing is left");
+        }
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+#[testkit::test]
+fn a_lease_that_is_just_being_won_is_given_back() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let held = proxy.hold_replies(Match::put());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    held.wait_until_held();
+    a.signal(Signal::SIGTERM);
+    a.wait_for_log("waiting no longer");
+    held.release();
+    a.wait_for_exit(143);
+    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    assert_eq!(spec["holderIdentity"], "");
+    witnesses.assert_one_at_a_time(0);
+}
+
+#[testkit::test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let lock = TestLock::file();
+    let witnesses = Witnesses::new();
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let ignoring = |command: &mut std::process::Command| {
+        use std::os::unix::process::CommandExt;
+        // SAFETY: between fork and exec, only a system call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                Ok(())
+            })
+        };
+    };
+    let mut b = Candidate::new("b", &lock).configure(ignoring).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    b.signal(Signal::SIGHUP);
+    b.signal(Signal::SIGTERM);
+    b.wait_for_exit(143);
+}
+
+#[testkit::test]
+fn waiting_has_an_end() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).args(["--wait", "300ms"]).run_witness(&witnesses, &[]);
+        b.wait_for_exit(75);
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+#[testkit::test]
+fn waiting_not_at_all_for_a_living_holder() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
+    b.wait_for_exit(75);
+    witnesses.assert_one_at_a_time(1);
+}
+
+#[testkit::test]
+fn waiting_not_at_all_still_replaces_a_dead_holder() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        // As when the machine dies: everything at once.
+        let (elector, supervisor) = (a.elector(), a.supervisor());
+        for (process, signal) in
+            [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
+        {
+            kill(process, signal).expect("it is alive");
+        }
+        drop(a);
+        let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
+        b.wait_for_exit(0);
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+#[testkit::test]
+fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    proxy.partition();
+    let start = Instant::now();
+    let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
+    a.wait_for_exit(75);
+    assert!(start.elapsed() > Duration::from_secs(5), "it is given the time of one lease");
+    eventually("it told why", || a.log().contains("does not answer"));
+    witnesses.assert_one_at_a_time(0);
+}
+
+/// Whoever opens a pipe that nobody writes to hangs, as on a file system that has gone.
+#[testkit::test]
+fn waiting_for_a_file_that_was_replaced_by_a_pipe_has_an_end() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
+    let pipe = path.with_extension("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::rename(&pipe, path).expect("replaced");
+    b.wait_for_exit(75);
+}

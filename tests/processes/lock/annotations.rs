@@ -1,0 +1,160 @@
+//! Records in annotations.
+
+use serde_json::{Value, json};
+
+use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
+
+pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+
+pub fn annotation(lock: &TestLock, plural: &str) -> Value {
+    let object = Cluster::shared().admin().get(&lock.object_path(plural)).expect("the object");
+    serde_json::from_str(object["metadata"]["annotations"][LEADER].as_str().expect("the annotation")).expect("JSON")
+}
+
+#[testkit::test]
+fn annotations_are_handed_over() {
+    for (kind, plural) in [("endpoints", "endpoints"), ("configmap", "configmaps")] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let held = annotation(&lock, plural);
+        assert_eq!((&held["holderIdentity"], &held["leaseDurationSeconds"]), (&json!("a"), &json!(6)));
+        assert_eq!(held["leaseDuration"], "PT6S");
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        eventually("it is renewed", || annotation(&lock, plural)["renewTime"] != held["renewTime"]);
+        a.stop();
+        witnesses.wait_for("b", 1);
+        b.stop();
+        let released = annotation(&lock, plural);
+        assert_eq!((&released["holderIdentity"], &released["leaseDuration"]), (&json!(""), &json!("PT6S")));
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// An existing ConfigMap that somebody else writes to all the time.
+#[testkit::test]
+fn other_content_is_kept_and_other_writers_do_not_cost_the_lease() {
+    let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
+    let (admin, path) = (Cluster::shared().admin(), lock.object_path("configmaps"));
+    let metadata = json!({ "name": "job", "annotations": { "kept": "yes" } });
+    let made = json!({ "metadata": metadata, "data": { "setting": "0" } });
+    admin.create(path.trim_end_matches("/job"), &made).expect("a ConfigMap");
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+    b.wait_for_log("is held by a");
+    let start = std::time::Instant::now();
+    let mut setting = 0;
+    while start.elapsed() < std::time::Duration::from_secs(8) {
+        setting += 1;
+        admin.merge_patch(&path, &json!({ "data": { "setting": setting.to_string() } })).expect("a setting");
+        assert_eq!(admin.get(&path).expect("the ConfigMap")["data"]["setting"], setting.to_string());
+    }
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it leads on: {}", a.log());
+    a.stop();
+    b.wait_for_exit(0);
+    let object = admin.get(&path).expect("the ConfigMap");
+    assert_eq!(object["metadata"]["annotations"]["kept"], "yes");
+    assert_eq!(object["data"]["setting"], setting.to_string());
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn an_annotation_that_is_no_record_is_never_taken() {
+    let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
+    let metadata = json!({ "name": "job", "annotations": { LEADER: "what\u{1b}[2J is this" } });
+    let path = lock.object_path("configmaps");
+    let admin = Cluster::shared().admin();
+    admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
+    let mut a = Candidate::new("a", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
+    a.wait_for_exit(69);
+    assert!(a.log().contains("has no leader election record"), "{}", a.log());
+    assert!(!a.log().contains('\u{1b}'));
+    witnesses.assert_one_at_a_time(0);
+}
+
+#[testkit::test]
+fn a_partition_with_an_annotation() {
+    for kind in ["endpoints", "endpoints+lease"] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let mut a =
+            Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &["hidden", "ignore"]);
+        witnesses.wait_for("a", 2);
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        proxy.partition();
+        a.wait_for_exit(76);
+        witnesses.wait_for("b", 1);
+        b.stop();
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+#[testkit::test]
+fn the_printed_role_of_a_configmap_is_enough() {
+    let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
+    a.wait_for_log("not allowed to get configmaps \"job\"");
+    a.wait_for_log("verbs: [create]");
+    let named = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["job"], "verbs": ["get", "update", "watch"] });
+    let open = json!({ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] });
+    Cluster::shared().grant(lock.namespace(), "deputy", json!([named, open]));
+    a.wait_for_exit(0);
+}
+
+/// Everybody creates what is not there yet.
+#[testkit::test]
+fn one_of_many_that_begin_at_once_leads() {
+    for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let names = ["a", "b", "c", "d"];
+        let candidates = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &[]));
+        eventually("all but one wait", || {
+            candidates.iter().filter(|candidate| candidate.log().contains("is held by")).count() == names.len() - 1
+        });
+        eventually("one leads", || !witnesses.lifetimes().is_empty());
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+#[testkit::test]
+fn an_object_that_is_created_late_replaces_nothing() {
+    for (kind, plural) in [("endpoints", "endpoints"), ("endpoints+lease", "endpoints"), ("lease", "leases")] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let late = proxy.hold_requests(Match::put().on(plural).next(1));
+        let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+        late.wait_until_held();
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let conflicts = proxy.conflicts();
+        late.release();
+        eventually("it has arrived", || proxy.conflicts() > conflicts);
+        b.wait_for_log("is held by a");
+        a.stop();
+        assert!(!a.log().contains("warning"), "{}", a.log());
+    }
+}
+
+/// In a record that it made.
+#[testkit::test]
+fn fabric8_finds_its_own_spelling_again() {
+    let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
+    let times = r#""acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z""#;
+    let record = format!(r#"{{"leaseDuration":15.000000000,{times},"leaderTransitions":3}}"#);
+    let metadata = json!({ "name": "job", "annotations": { LEADER: record } });
+    let path = lock.object_path("configmaps");
+    Cluster::shared().admin().create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("made");
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let held = annotation(&lock, "configmaps");
+    // It refuses a record with a field that it does not know.
+    let mut fields: Vec<&str> = held.as_object().expect("a record").keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["acquireTime", "holderIdentity", "leaderTransitions", "leaseDuration", "renewTime"]);
+    assert_eq!(held["leaseDuration"], "PT6S");
+    a.stop();
+}

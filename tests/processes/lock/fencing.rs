@@ -1,0 +1,108 @@
+//! The recipes in `examples/fencing/`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use testkit::{Candidate, TestLock, scratch};
+
+fn has(program: &str) -> Result<(), String> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());
+    found.then_some(()).ok_or_else(|| format!("{program} is missing"))
+}
+
+fn recipe(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fencing").join(name)
+}
+
+/// Runs a recipe as the leader that has this token. True when its write was taken.
+fn writes(recipe: &mut Command, token: &str, input: &str) -> bool {
+    recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = recipe.spawn().expect("the recipe");
+    let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
+    let ended = child.wait_with_output().expect("its end");
+    let says = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() || says.contains("a later leader has been here"), "{says}");
+    ended.status.success()
+}
+
+#[testkit::test(requires = has("sqlite3"))]
+fn a_table_refuses_an_older_leader() {
+    let database = scratch::folder("sql").join("report.db");
+    let write = |token: &str, total: &str| writes(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "");
+    let total = || {
+        let read = Command::new("sqlite3").arg(&database).arg("SELECT total FROM report").output().expect("sqlite3");
+        String::from_utf8_lossy(&read.stdout).trim().to_owned()
+    };
+    for (token, value, taken, then) in
+        [("9", "1", true, "1"), ("10", "2", true, "2"), ("9", "3", false, "2"), ("10", "4", true, "4")]
+    {
+        assert_eq!((write(token, value), total().as_str()), (taken, then), "token {token}");
+    }
+}
+
+#[testkit::test(requires = has("flock"))]
+fn a_file_refuses_an_older_leader() {
+    let file = scratch::folder("file").join("report");
+    let write = |token: &str, text: &str| writes(Command::new(recipe("file.sh")).arg(&file), token, text);
+    for (token, text, taken, then) in
+        [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
+    {
+        assert_eq!(
+            (write(token, text), fs::read_to_string(&file).expect("it").as_str()),
+            (taken, then),
+            "token {token}"
+        );
+    }
+    let line = format!("echo led | {} {}", recipe("file.sh").display(), file.with_file_name("led").display());
+    Candidate::new("a", &TestLock::file()).run_script(&line).wait_for_exit(0);
+    assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("it"), "led\n");
+}
+
+/// A store of one object that compares as S3 does, by way of the two requests that the recipe sends.
+const AWS: &str = r#"#!/bin/sh
+set -eu
+cd "$STORE"
+request=$2
+while [ $# -gt 0 ]; do
+    case $1 in
+    --if-match) [ "$(cat etag)" = "$2" ] || exit 254 ;;
+    --if-none-match) [ ! -e etag ] || exit 254 ;;
+    --metadata) token=${2#token=} ;;
+    --body) body=$2 ;;
+    esac
+    shift
+done
+case $request in
+head-object) [ -e etag ] || exit 254; printf '%s\t%s\n' "$(cat etag)" "$(cat token)"; [ ! -e race ] || echo '"other"' >etag ;;
+put-object) cp "$body" object; echo "$token" >token; echo "\"$(cksum <object | cut -d ' ' -f 1)\"" >etag ;;
+esac
+"#;
+
+#[testkit::test]
+fn object_storage_refuses_an_older_leader() {
+    let store = scratch::folder("store");
+    let programs = scratch::folder("programs");
+    fs::write(programs.join("aws"), AWS).expect("a program");
+    fs::set_permissions(programs.join("aws"), fs::Permissions::from_mode(0o755)).expect("it can be executed");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+    let body = scratch::folder("body").join("text");
+    let put = |token: &str, text: &str| {
+        fs::write(&body, text).expect("a file");
+        let mut recipe = Command::new(recipe("object-storage.sh"));
+        recipe.args(["bucket", "key"]).arg(&body).env("PATH", &path).env("STORE", &store);
+        recipe.env("LEADERRUN_FENCING_TOKEN", token).output().expect("the recipe").status.success()
+    };
+    let object = || fs::read_to_string(store.join("object")).expect("the object");
+    for (token, text, taken, then) in
+        [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
+    {
+        assert_eq!((put(token, text), object().as_str()), (taken, then), "token {token}");
+    }
+    fs::write(store.join("race"), "").expect("a mark");
+    assert!(!put("11", "e"), "another object came in between");
+    assert_eq!(object(), "d");
+}

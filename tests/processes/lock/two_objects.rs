@@ -1,0 +1,254 @@
+//! The record in two objects at once, and what happens between the two writes.
+
+use serde_json::{Value, json};
+
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Watch, Witnesses, eventually, rbac_rule};
+
+const BOTH: &str = "endpoints+lease";
+
+fn lease_holder(lock: &TestLock) -> Value {
+    Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["holderIdentity"].clone()
+}
+
+fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
+    super::annotations::annotation(lock, plural)["holderIdentity"].clone()
+}
+
+/// The same objects as another kind of lock.
+fn as_kind(lock: &TestLock, kind: &str) -> TestLock {
+    let (_, name) = lock.name.split_once(':').expect("a kind");
+    TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
+}
+
+#[testkit::test]
+fn both_objects_are_handed_over() {
+    for (kind, plural) in [(BOTH, "endpoints"), ("configmap+lease", "configmaps")] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let holders = || (lease_holder(&lock), annotation_holder(&lock, plural));
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        assert_eq!(holders(), (json!("a"), json!("a")));
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        a.stop();
+        witnesses.wait_for("b", 1);
+        b.stop();
+        assert_eq!(holders(), (json!(""), json!("")));
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// First everybody looks at the Endpoints, then at both, then at the Lease: one rolling update a step.
+#[testkit::test]
+fn moving_from_endpoints_to_a_lease_in_three_steps() {
+    let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
+    let steps = ["endpoints", BOTH, BOTH, "lease", "lease"];
+    let mut leader = Candidate::new("a", &old).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    for (step, kind) in steps.into_iter().enumerate().skip(1) {
+        let next = Candidate::new("a", &as_kind(&old, kind)).run_witness(&witnesses, &[]);
+        next.wait_for_log("is held by a");
+        leader.stop();
+        eventually("the next one leads", || witnesses.lifetimes().len() > step);
+        leader = next;
+    }
+    leader.stop();
+    let lives = witnesses.lifetimes();
+    assert_eq!(lives.len(), steps.len());
+    for pair in lives.windows(2) {
+        assert!(pair[0].last_seen_at < pair[1].started_at, "one at a time");
+    }
+}
+
+#[testkit::test]
+fn half_of_both_is_not_held() {
+    let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
+    admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    let start = testkit::boot_time();
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
+    a.wait_for_log("is held by x");
+    a.wait_for_exit(0);
+    assert!(witnesses.lifetimes_of("a")[0].started_at - start > 2_900_000_000, "its time was waited out");
+}
+
+/// As when the second step of a move is rolled out before its Role.
+#[testkit::test]
+fn who_may_write_only_one_keeps_nobody_out() {
+    let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
+    let all = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
+    let some = rbac_rule("leases", &["job"], &["get", "watch"]);
+    Cluster::shared().grant(old.namespace(), "deputy", json!([all, some]));
+    let both = as_kind(&old, BOTH).through(Cluster::shared().kubeconfig_for("deputy"));
+    let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
+    a.wait_for_log("not allowed to update leases");
+    let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
+    witnesses.wait_for("b", 1);
+    b.stop();
+    a.signal(nix::sys::signal::Signal::SIGTERM);
+    a.wait_for_exit(143);
+    assert_eq!(annotation_holder(&old, "endpoints"), "");
+    assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
+}
+
+#[testkit::test]
+fn a_lost_reply_is_nobodys_meddling() {
+    for on in ["endpoints", "leases"] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        proxy.lose_replies(Match::put().on(on).next(1));
+        a.wait_for_log("does not answer; trying again");
+        a.wait_for_log("answers again");
+        let renewed =
+            || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+        let before = renewed();
+        eventually("it is renewed", || renewed() != before);
+        a.stop();
+        assert!(!a.log().contains("somebody"), "{}", a.log());
+    }
+}
+
+#[testkit::test]
+fn given_away_in_one_is_given_away() {
+    for in_first in [true, false] {
+        let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+        let admin = Cluster::shared().admin();
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        if in_first {
+            let mut record = super::annotations::annotation(&lock, "endpoints");
+            record["holderIdentity"] = json!("nobody");
+            let annotations = json!({ super::annotations::LEADER: record.to_string() });
+            let given = json!({ "metadata": { "annotations": annotations } });
+            admin.merge_patch(&lock.object_path("endpoints"), &given).expect("given away");
+        } else {
+            admin
+                .merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } }))
+                .expect("given away");
+        }
+        a.wait_for_exit(76);
+        assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "no grace: {}", a.log());
+    }
+}
+
+#[testkit::test]
+fn a_crashed_holder_is_waited_out_once() {
+    for kind in [BOTH, "configmap+lease"] {
+        let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
+        let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        // All of it at once, as when the node goes.
+        drop(a);
+        witnesses.wait_for("b", 1);
+        b.stop();
+        assert!(b.log().contains("the lease of a has run out") && !b.log().contains("somebody"), "{}", b.log());
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// Held by client-go's multilock, which is gone.
+#[testkit::test]
+fn a_crashed_holder_of_both_does_not_block_cron() {
+    let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+    let admin = Cluster::shared().admin();
+    let held = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
+    let spec = held("2026-01-01T00:00:00.123456Z");
+    admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    let annotations = json!({ super::annotations::LEADER: held("2026-01-01T00:00:00Z").to_string() });
+    let endpoints = json!({ "metadata": { "name": "job", "annotations": annotations } });
+    admin.replace(&lock.object_path("endpoints"), &endpoints).expect("endpoints");
+    let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
+    a.wait_for_exit(0);
+    assert!(a.log().contains("is held by x"), "by its name, where both agree: {}", a.log());
+}
+
+#[testkit::test]
+fn half_a_release_is_finished() {
+    for status in [429, 503] {
+        let proxy = Proxy::start(Cluster::shared());
+        let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
+        witnesses.wait_for("a", 1);
+        // The Endpoints are given back first: what follows on them fails.
+        let first = proxy.hold_replies(Match::put().on("endpoints").next(1));
+        a.signal(nix::sys::signal::Signal::SIGTERM);
+        first.wait_until_held();
+        proxy.answer(Match::put().on("leases").next(1), status, None);
+        first.release();
+        a.wait();
+        assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!(""), json!("")), "{}", a.log());
+    }
+}
+
+fn watch_endpoints(lock: &TestLock) -> Watch {
+    let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
+    let only_this = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
+    Cluster::shared().admin().watch(&only_this).expect("a watch")
+}
+
+/// The holder is dead, so that nobody else writes.
+#[testkit::test]
+fn half_a_request_to_step_down_gives_nothing_back() {
+    let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
+    let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    drop(a);
+    let changes = watch_endpoints(&lock);
+    let proxy = Proxy::start(Cluster::shared());
+    proxy.answer(Match::put().on("/leases").next(1), 409, None);
+    let mut tool = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
+    tool.wait_for_exit(0);
+    let end = json!({ "metadata": { "labels": { "end": "yes" } } });
+    admin.merge_patch(&lock.object_path("endpoints"), &end).expect("the last change");
+    loop {
+        let object = changes.next_change().expect("a change")["object"].take();
+        if object["metadata"]["labels"]["end"] == "yes" {
+            break;
+        }
+        let record = object["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+        let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+        assert_eq!(record["holderIdentity"], "a");
+    }
+}
+
+#[testkit::test]
+fn every_half_claim_is_given_back() {
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::of_kind(BOTH).through(proxy.kubeconfig());
+    proxy.answer(Match::put().on("/leases"), 403, None);
+    let changes = watch_endpoints(&lock);
+    let mut a = Candidate::new("a", &lock).run_script("true");
+    for holder in ["a", "", "a", "", "a", ""] {
+        let change = changes.next_change().expect("a change");
+        let record = change["object"]["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+        let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+        assert_eq!(record["holderIdentity"], holder);
+    }
+    a.signal(nix::sys::signal::Signal::SIGTERM);
+    a.wait_for_exit(143);
+}
+
+/// Somebody has deleted both, and only one of them can be made again.
+#[testkit::test]
+fn a_leader_that_writes_half_of_it_again_gives_nothing_back() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (both, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
+    let old = as_kind(&both, "endpoints").through(Cluster::shared().kubeconfig());
+    let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    proxy.answer(Match::put().on("/leases"), 403, None);
+    for path in [both.lease_path(), both.object_path("endpoints")] {
+        Cluster::shared().admin().delete(&path).expect("it was there");
+    }
+    witnesses.wait_for("b", 1);
+    a.wait_for_exit(76);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}

@@ -1,0 +1,195 @@
+//! `--http`: health, readiness and the leader.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use testkit::http::{address, get, leader, request, samples, status, wait_for_leader, wait_for_status};
+use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, children, eventually};
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+#[testkit::test]
+fn a_leader_and_a_waiting_candidate_say_who_leads() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        let of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
+        let of_b = wait_for_leader(&b, "a is seen to lead", |leader| leader["leader"] == "a");
+        for (said, identity, leading) in [(&of_a, "a", true), (&of_b, "b", false)] {
+            assert_eq!(said["lock"], lock.name.as_str());
+            assert_eq!(said["identity"], identity);
+            assert_eq!(said["leading"], leading);
+            assert_eq!(said["leader"], "a");
+            assert_eq!(said["since"], of_a["since"]);
+            assert_eq!(said["transitions"], 0);
+        }
+        assert!(of_a["since"].is_string(), "{of_a}");
+        let left = |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("a number");
+        assert!((0.0..=4.0).contains(&left(&of_a)), "until the stop: {of_a}");
+        assert!((0.0..=6.0).contains(&left(&of_b)), "until the takeover: {of_b}");
+        for healthy in [&a, &b] {
+            assert_eq!(status(healthy, "/healthz"), 200);
+        }
+        assert_eq!(samples(&a).value("leader_election_master_status"), 1.0);
+        assert_eq!(samples(&b).value("leader_election_master_status"), 0.0);
+        a.stop();
+        witnesses.wait_for("b", 1);
+        let of_b = wait_for_leader(&b, "b leads", |leader| leader["leading"] == true);
+        assert_eq!((&of_b["leader"], &of_b["transitions"]), (&"b".into(), &1.into()));
+        b.stop();
+    }
+}
+
+#[testkit::test]
+fn readiness_follows_the_option() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let candidate = |name: &str, ready_when| {
+        Candidate::new(name, &lock).args(HTTP).args(["--ready-when", ready_when]).run_witness(&witnesses, &[])
+    };
+    let mut a = candidate("a", "leading");
+    witnesses.wait_for("a", 1);
+    wait_for_status(&a, "/readyz", 200);
+    let (routed, rolled) = (candidate("routed", "leading"), candidate("rolled", "waiting"));
+    routed.wait_for_log("is held by a");
+    rolled.wait_for_log("is held by a");
+    wait_for_status(&rolled, "/readyz", 200);
+    let not_ready = get(&routed, "/readyz");
+    assert_eq!((not_ready.status, not_ready.body.as_str()), (503, "not leading\n"));
+    assert_eq!(status(&routed, "/healthz"), 200, "waiting is no illness");
+    drop(rolled);
+    a.stop();
+    wait_for_status(&routed, "/readyz", 200);
+}
+
+#[testkit::test]
+fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
+    let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
+    a.wait_for_log("not allowed to get");
+    assert_eq!(status(&a, "/healthz"), 200);
+    let not_ready = get(&a, "/readyz");
+    assert_eq!((not_ready.status, not_ready.body.as_str()), (503, "the lock was not read yet\n"));
+    assert_eq!(leader(&a)["leader"], serde_json::Value::Null);
+}
+
+#[testkit::test]
+fn a_leader_is_not_ready_any_more_when_its_time_is_over() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
+    // Four seconds from the stop to the kill.
+    let times = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
+    let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    wait_for_status(&a, "/readyz", 200);
+    proxy.partition();
+    wait_for_status(&a, "/readyz", 503);
+    assert_eq!(status(&a, "/healthz"), 200, "it has its grace");
+    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the command is alive");
+    a.wait_for_exit(76);
+}
+
+#[testkit::test]
+fn a_port_that_is_taken_starts_nothing() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        // Without IPv6 there is one case less.
+        let Ok(taken) = TcpListener::bind(at) else { continue };
+        let taken = taken.local_addr().expect("its address");
+        let mut a = Candidate::new("a", &lock).args(["--http", &taken.to_string()]).run_witness(&witnesses, &[]);
+        a.wait_for_exit(125);
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    for (address, would_do) in [(format!("127.0.0.1:{port}"), "127.0.0.1:0"), (format!(":{port}"), ":0")] {
+        let mut a = Candidate::new("a", &lock).args(["--http", &address]).run_witness(&witnesses, &[]);
+        a.wait_for_exit(125);
+        let expected = format!(
+            "error: --http {address}: cannot listen there: Address already in use; {would_do} would do, for any free port\n"
+        );
+        let log = a.log();
+        assert!(log.ends_with(&expected) && log.lines().count() == 1, "{log}");
+    }
+    witnesses.assert_one_at_a_time(0);
+    Cluster::shared().admin().get(&lock.lease_path()).expect_err("no lease was made");
+}
+
+#[testkit::test]
+fn the_port_is_the_electors_alone() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let listening = listening_socket(address(&a).port());
+    let has_it = |process: Pid| {
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("a process").flatten();
+        descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy() == listening)
+    };
+    assert!(has_it(a.elector()));
+    assert!(!has_it(a.supervisor()), "it would outlive the elector");
+    let command = children(a.supervisor())[0];
+    assert!(!has_it(command));
+}
+
+/// As /proc/PID/fd names it.
+fn listening_socket(port: u16) -> String {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+    let local = format!(":{port:04X} 00000000:0000 0A");
+    let line = table.lines().find(|line| line.contains(&local)).expect("a listening socket");
+    format!("socket:[{}]", line.split_whitespace().nth(9).expect("an inode"))
+}
+
+#[testkit::test]
+fn silent_clients_do_not_cost_the_lease() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let at = address(&a);
+    let renewals = |a: &Running| samples(a).value("leaderrun_renewals_total{result=\"success\"}");
+    let before = renewals(&a);
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", a.elector())).expect("a process").count();
+    let mut silent: Vec<TcpStream> = Vec::new();
+    while silent.len() < 500 {
+        let mut stream = TcpStream::connect(at).expect("a connection");
+        match silent.len() % 3 {
+            0 => {}
+            1 => stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("to write"),
+            _ => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: never reads\r\n\r\n").expect("to write"),
+        }
+        silent.push(stream);
+    }
+    assert_eq!(status(&a, "/healthz"), 200, "whoever asks is answered all the same");
+    assert!(descriptors() < 150, "{} descriptors", descriptors());
+    eventually("it renews", || renewals(&a) >= before + 3.0);
+    drop(silent);
+    assert_eq!(samples(&a).value("leaderrun_renewals_total{result=\"timeout\"}"), 0.0);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+}
+
+#[testkit::test]
+fn odd_requests_are_refused() {
+    let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
+    let at = address(&a);
+    for (head, expected) in [
+        ("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
+        ("nonsense\r\n\r\n", 400),
+        ("GET /healthz?verbose HTTP/1.0\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+    ] {
+        let page = request(at, head, TIMEOUT).expect("an answer");
+        assert_eq!(page.status, expected, "{page:?} to {}", &head[..head.len().min(40)]);
+    }
+    // What is left unread may cost the client the answer.
+    let endless = format!("GET /metrics HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
+    assert!(request(at, &endless, TIMEOUT).map_or(true, |page| page.status == 431));
+    let head = request(at, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("an answer");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+}

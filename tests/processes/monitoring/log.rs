@@ -1,0 +1,127 @@
+//! What a person reads at night, and what a program reads.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::Stdio;
+
+use nix::pty::openpty;
+use serde_json::Value;
+
+use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually};
+
+/// The sentences, without who says them and when.
+fn sentences(running: &Running) -> Vec<String> {
+    let log = running.log();
+    let sentence = |line: &str| {
+        let (when, sentence) = line.strip_prefix("leaderrun +").and_then(|rest| rest.split_once(": ")).expect("a line");
+        assert!(when.ends_with('s') && when.starts_with(|first: char| first.is_ascii_digit()), "{line}");
+        sentence.to_owned()
+    };
+    log.lines().map(sentence).collect()
+}
+
+#[testkit::test]
+fn a_hand_over_in_words() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_script("exit 3");
+    b.wait_for_log("is held by a");
+    a.stop();
+    b.wait_for_exit(3);
+    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    assert!(sentences(&a).contains(&"SIGTERM: the command is asked to end".to_owned()), "{}", a.log());
+    assert!(!a.log().contains("warning"), "{}", a.log());
+    let [waiting, held, released, leading, started, ended, given_back] = &sentences(&b)[..] else {
+        panic!("{}", b.log());
+    };
+    let name = &lock.name;
+    assert_eq!(*waiting, format!("waiting for {name} as b; clocks may run 1.20x apart"));
+    assert!(
+        held.starts_with(&format!("{name} is held by a since 20")) && held.ends_with("Z, for 6s after each renewal"),
+        "{held}"
+    );
+    assert_eq!(*released, format!("a has given {name} back"));
+    assert!(leading.starts_with(&format!("leader of {name}, fencing token ")), "{leading}");
+    assert!(started.starts_with("started the command, process "), "{started}");
+    assert_eq!(ended, "the command has ended with status 3, and nothing of it is left");
+    assert_eq!(given_back, "the lock is given back");
+    assert_eq!(lease["spec"]["holderIdentity"], "");
+}
+
+fn objects(running: &Running) -> Vec<Value> {
+    running.log().lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+}
+
+#[testkit::test]
+fn a_hand_over_as_json() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).args(["--log-format", "json"]).run_script("exit 3");
+    b.wait_for_log("held");
+    a.stop();
+    b.wait_for_exit(3);
+    let objects = objects(&b);
+    let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
+    assert_eq!(events, ["waiting", "held", "released", "leading", "started", "ended", "given_back"]);
+    for object in &objects {
+        assert_eq!(object["level"], "INFO");
+        assert!(object["timestamp"].is_string() && object["message"].is_string(), "{object}");
+    }
+    assert!(objects[..4].iter().all(|object| object["lock"] == *lock.name), "{objects:?}");
+    assert_eq!((&objects[1]["holder"], &objects[2]["holder"]), (&"a".into(), &"a".into()));
+    assert!(objects[1]["since"].is_string() && objects[3]["fencing_token"].is_string(), "{objects:?}");
+    assert!(objects[4]["pid"].is_number() && objects[5]["status"] == 3, "{objects:?}");
+}
+
+#[testkit::test]
+fn colors_are_for_terminals() {
+    let on_terminal = |variable: &str| {
+        let terminal = openpty(None, None).expect("a terminal");
+        let lock = TestLock::file();
+        let candidate = Candidate::new("a", &lock).env(variable, "1").configure(|command| {
+            command.stderr(Stdio::from(terminal.slave));
+        });
+        candidate.run_script("true").wait_for_exit(0);
+        let mut written = Vec::new();
+        // Reading from a terminal whose other side is closed is an error.
+        let _ = File::from(terminal.master).read_to_end(&mut written);
+        String::from_utf8(written).expect("text")
+    };
+    let colored = on_terminal("ANYTHING");
+    assert!(colored.starts_with("\x1b[2mleaderrun +") && colored.contains(":\x1b[0m waiting for file:"), "{colored:?}");
+    let plain = on_terminal("NO_COLOR");
+    assert!(plain.starts_with("leaderrun +") && !plain.contains('\x1b'), "{plain:?}");
+    let mut a = Candidate::new("a", &TestLock::file()).run_script("true");
+    a.wait_for_exit(0);
+    assert!(!a.log().contains('\x1b'), "{}", a.log());
+}
+
+#[testkit::test]
+fn what_is_killed_has_a_name() {
+    let mut a = Candidate::new("a", &TestLock::file()).run_script("trap '' TERM; sleep 1000 & sleep 1000 & exit 0");
+    a.wait_for_exit(0);
+    let log = a.log();
+    let killed = log.lines().find_map(|line| line.split_once("killing what the command left running: "));
+    let (_, killed) = killed.unwrap_or_else(|| panic!("{log}"));
+    let names: Vec<&str> = killed.split(", ").map(|process| process.split(' ').next().expect("a name")).collect();
+    assert_eq!(names, ["sleep", "sleep"]);
+}
+
+#[testkit::test]
+fn what_lasts_is_said_once() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
+    witnesses.wait_for("a", 1);
+    proxy.partition();
+    a.wait_for_exit(76);
+    let sentences = sentences(&a);
+    let of = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
+    eventually("all is said", || !a.log().is_empty());
+    assert_eq!(of("does not answer; trying again"), 1, "{}", a.log());
+    assert_eq!(of("leadership lost: telling the command to stop with SIGTERM"), 1, "{}", a.log());
+    assert_eq!(of("killing what is left of the command: "), 1, "{}", a.log());
+    assert_eq!(of("leadership lost: it could not be renewed in time"), 1, "{}", a.log());
+}

@@ -1,0 +1,234 @@
+//! `/metrics`: what an alert is made of is seen in it, and what it prints is as it should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use serde::Deserialize;
+use serde_json::json;
+
+use testkit::http::{get, samples, wait_for_samples};
+use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually};
+
+const README: &str = include_str!("../../../README.md");
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+#[testkit::test]
+fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
+    let times = ["--lease-duration", "40s", "--renew-deadline", "20s", "--retry-period", "1s"];
+    let a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
+    let minimum = "leaderrun_renewal_margin_minimum_seconds";
+    let late = "leaderrun_renewal_margin_seconds_bucket{le=\"16\"}";
+    let slow = |samples: &testkit::http::Samples| {
+        samples.value("leaderrun_renewal_duration_seconds_count")
+            - samples.value("leaderrun_renewal_duration_seconds_bucket{le=\"2.5\"}")
+    };
+    let before = wait_for_samples(&a, "a renewal", |samples| samples.value(minimum) < 20.0);
+    proxy.delay(Duration::from_secs(3));
+    let after = wait_for_samples(&a, "two late renewals", |samples| samples.value(late) >= before.value(late) + 2.0);
+    assert!(after.value(minimum) <= 16.0, "{}", after.value(minimum));
+    assert!(slow(&after) >= slow(&before) + 2.0);
+    assert_eq!(after.value("leader_election_master_status"), 1.0);
+    assert_eq!(after.value("leaderrun_losses_total{reason=\"not_renewed\"}"), 0.0);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+}
+
+#[testkit::test]
+fn renewals_are_counted_by_their_results() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
+    let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let next = || Match::put().next(1);
+    let counted = |result: &str| {
+        let series = format!("leaderrun_renewals_total{{result=\"{result}\"}}");
+        wait_for_samples(&a, &format!("a renewal with {result}"), |samples| samples.value(&series) >= 1.0);
+    };
+    counted("success");
+    for (status, result) in [(409, "conflict"), (429, "refused"), (500, "error")] {
+        proxy.answer(next(), status, None);
+        counted(result);
+    }
+    proxy.lose_replies(next());
+    counted("timeout");
+}
+
+/// Waits until it has begun again so often.
+fn has_rejoined(running: &Running, times: usize) {
+    eventually("it has rejoined", || running.log().matches("answering at").count() == times + 1);
+}
+
+#[testkit::test]
+fn losses_are_counted_across_rejoining() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
+    let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    proxy.partition();
+    a.wait_for_log("waiting for the lock again");
+    proxy.heal();
+    has_rejoined(&a, 1);
+    witnesses.wait_for("a", 2);
+    let taken = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("given away");
+    has_rejoined(&a, 2);
+    witnesses.wait_for("a", 3);
+    let counted =
+        wait_for_samples(&a, "three starts", |samples| samples.value("leaderrun_command_starts_total") == 3.0);
+    assert_eq!(counted.value("leaderrun_losses_total{reason=\"not_renewed\"}"), 1.0);
+    assert_eq!(counted.value("leaderrun_losses_total{reason=\"taken\"}"), 1.0);
+    assert_eq!(counted.value("leaderrun_command_ends_total{status=\"0\"}"), 1.0, "it obeyed the stop");
+    assert_eq!(counted.value("leaderrun_command_ends_total{status=\"137\"}"), 1.0, "and then was killed at once");
+    // It took the lock from itself, as another run, and from somebody.
+    assert_eq!(counted.value("leaderrun_transitions_total"), 2.0);
+}
+
+#[testkit::test]
+fn failures_of_the_supervisor_are_counted() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
+    for (count, (signal, reason)) in
+        [(Signal::SIGKILL, "supervisor_died"), (Signal::SIGSTOP, "supervisor_late")].into_iter().enumerate()
+    {
+        witnesses.wait_for("a", count + 1);
+        kill(a.supervisor(), signal).expect("it lives");
+        has_rejoined(&a, count + 1);
+        assert_eq!(samples(&a).value(&format!("leaderrun_losses_total{{reason=\"{reason}\"}}")), 1.0);
+    }
+}
+
+#[testkit::test]
+fn restarts_of_a_watch_are_counted() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease();
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).args(HTTP).run_witness(&witnesses, &[]);
+    proxy.wait_for_request(testkit::ReceivedRequest::is_watch, testkit::TIMEOUT);
+    assert_eq!(samples(&b).value("leaderrun_watch_restarts_total"), 0.0);
+    proxy.break_existing();
+    wait_for_samples(&b, "another watch", |samples| samples.value("leaderrun_watch_restarts_total") >= 1.0);
+}
+
+/// What `/metrics` prints of a leader that has renewed.
+fn exposition() -> String {
+    let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
+    wait_for_samples(&a, "a renewal", |samples| samples.value("leaderrun_renewal_margin_seconds_count") >= 1.0);
+    get(&a, "/metrics").body
+}
+
+/// A metric as its HELP and TYPE lines have it, and the names of its samples.
+#[derive(Debug, Default)]
+struct Family {
+    help: String,
+    kind: String,
+    samples: BTreeSet<String>,
+    labels: BTreeSet<String>,
+}
+
+/// Takes the text apart; each family's lines must stand together, HELP and TYPE first.
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut present = String::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            let family = Family { help: help.to_owned(), ..Family::default() };
+            assert!(families.insert(name.to_owned(), family).is_none(), "{name} twice");
+            present = name.to_owned();
+            continue;
+        }
+        let family = families.get_mut(&present).expect("HELP comes first");
+        if let Some(kind) = line.strip_prefix(&format!("# TYPE {present} ")) {
+            assert!(family.kind.is_empty() && family.samples.is_empty(), "{line}");
+            family.kind = kind.to_owned();
+            continue;
+        }
+        let (name, rest) = line.split_once('{').expect("a sample with labels");
+        let (labels, value) = rest.rsplit_once("} ").expect("a value");
+        let _: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        let labels = labels.split(',').map(|label| label.split('=').next().expect("a label").to_owned());
+        family.labels.extend(labels);
+        family.samples.insert(name.to_owned());
+    }
+    families
+}
+
+/// The rules of client_golang's promlint, in its order.
+#[testkit::test]
+fn the_names_keep_the_rules_of_promlint() {
+    let families = families(&exposition());
+    assert!(families.len() > 10, "{families:#?}");
+    for (name, Family { help, kind, samples, labels }) in &families {
+        assert!(README.contains(&format!("`{name}`")), "README.md says nothing of {name}");
+        assert!(!help.trim().is_empty(), "{name}: no help text");
+        let words: Vec<&str> = name.split('_').collect();
+        for unit in ["milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "weeks", "percent"] {
+            assert!(!words.contains(&unit), "{name}: use base units");
+        }
+        for short in ["s", "ms", "us", "ns", "sec", "b", "kb", "mb", "m", "h", "d"] {
+            assert!(!words.contains(&short), "{name}: abbreviated unit");
+        }
+        if words.contains(&"seconds") {
+            assert_eq!(words.last(), Some(&"seconds"), "{name}: the unit comes last");
+        }
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name}: counters, and only they, end in _total");
+        if kind == "histogram" {
+            let expected = ["bucket", "sum", "count"].map(|suffix| format!("{name}_{suffix}"));
+            assert_eq!(*samples, BTreeSet::from(expected));
+            assert!(labels.contains("le"));
+        } else {
+            assert_eq!(*samples, BTreeSet::from([name.clone()]));
+            assert!(!["_bucket", "_sum", "_count"].iter().any(|suffix| name.ends_with(suffix)), "{name}");
+            assert!(!labels.contains("le") && !labels.contains("quantile"), "{name}: {labels:?}");
+        }
+        assert!(["counter", "gauge", "histogram"].contains(&kind.as_str()), "{name}: {kind}");
+        for kind in ["counter", "gauge", "histogram", "summary", "untyped", "metric"] {
+            assert!(!words.contains(&kind), "{name}: no type in names");
+        }
+        let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        assert!(plain(name) && labels.iter().all(|label| plain(label)), "{name}, {labels:?}: snake_case, no colons");
+        assert!(labels.contains("name"), "{name}: whose lock is it?");
+    }
+}
+
+#[derive(Deserialize)]
+struct PrometheusRule {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    alert: String,
+    expr: String,
+}
+
+#[testkit::test]
+fn the_alerts_are_about_metrics_that_exist() {
+    let rules: PrometheusRule =
+        serde_saphyr::from_str(include_str!("../../../examples/alerts.yaml")).expect("a PrometheusRule");
+    let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
+    let samples: BTreeSet<String> = families(&exposition()).into_values().flat_map(|family| family.samples).collect();
+    assert!(rules.len() >= 4);
+    for Rule { alert, expr } in rules {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = expr.split(|c: char| !is_part(c));
+        let metrics: Vec<&str> = words.filter(|word| word.starts_with("leader")).collect();
+        assert!(!metrics.is_empty(), "{alert}: {expr}");
+        for metric in metrics {
+            assert!(samples.contains(metric), "{alert}: nothing prints {metric}; there are {samples:#?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What `/healthz` says of an elector that is stuck.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use testkit::StoppedThread;
+use testkit::http::{get, samples, status, wait_for_status};
+use testkit::{
+    Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, children, eventually, is_alive,
+    scratch,
+};
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+/// Whether this user may stop threads here.
+static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::is_possible);
+
+/// The same kubeconfig, with credentials from a program that hangs while there is a file `hang` beside it.
+fn with_plugin(kubeconfig: &Path) -> PathBuf {
+    let folder = scratch::folder("plugin");
+    let (plugin, hang) = (folder.join("plugin"), folder.join("hang"));
+    let given = fs::read_to_string(kubeconfig).expect("a kubeconfig");
+    let mut config: Value = serde_json::from_str(&given).expect("which is JSON");
+    let api_version = "client.authentication.k8s.io/v1";
+    let token = &config["users"][0]["user"]["token"];
+    let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
+    let script = format!("#!/bin/sh\nwhile [ -e {} ]; do sleep 0.1; done\necho '{credential}'\n", hang.display());
+    fs::write(&plugin, script).expect("a program");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("which can be executed");
+    let exec = json!({ "apiVersion": api_version, "command": plugin, "interactiveMode": "Never" });
+    config["users"][0]["user"] = json!({ "exec": exec });
+    let kubeconfig = folder.join("kubeconfig");
+    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    kubeconfig
+}
+
+/// From now on that plugin hangs.
+fn let_plugin_hang(kubeconfig: &Path) {
+    fs::write(kubeconfig.with_file_name("hang"), "").expect("a file");
+}
+
+fn let_plugin_answer(kubeconfig: &Path) {
+    fs::remove_file(kubeconfig.with_file_name("hang")).expect("it hangs");
+}
+
+fn plugins(running: &Running) -> Vec<Pid> {
+    let supervisor = running.supervisor();
+    children(running.elector()).into_iter().filter(|child| *child != supervisor).collect()
+}
+
+fn says_that_it_is_stuck(running: &Running) {
+    wait_for_status(running, "/healthz", 503);
+    let says = get(running, "/healthz").body;
+    assert!(says.starts_with("the election is stuck: it was due "), "{says}");
+    assert_eq!(status(running, "/readyz"), 503);
+}
+
+#[testkit::test]
+fn in_a_credential_plugin_at_the_start() {
+    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let_plugin_hang(&kubeconfig);
+    let a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(HTTP).run_script("true");
+    assert_eq!(status(&a, "/healthz"), 200, "it may take its time");
+    says_that_it_is_stuck(&a);
+}
+
+#[testkit::test]
+fn in_a_credential_plugin_longer_than_it_may_wait() {
+    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let_plugin_hang(&kubeconfig);
+    let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
+    eventually("the plugin runs", || !plugins(&a).is_empty());
+    let left = plugins(&a);
+    a.wait_for_exit(75);
+    eventually("nothing is left of it", || !left.iter().any(is_alive));
+    assert!(a.log().contains("still waiting for the kubeconfig's credential plugin"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_wait_begins_before_the_credential_plugin() {
+    const WAIT: Duration = Duration::from_secs(4);
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let_plugin_hang(&kubeconfig);
+    let begun = Instant::now();
+    let mut b = Candidate::new("b", &lock.through(kubeconfig.clone())).args(["--wait", "4s"]).run_script("true");
+    eventually("its wait is over", || begun.elapsed() > WAIT);
+    let_plugin_answer(&kubeconfig);
+    let answered = Instant::now();
+    b.wait_for_exit(75);
+    assert!(answered.elapsed() < WAIT, "it has waited once more: {}", b.log());
+}
+
+/// The watch has a client of its own, which needs credentials, too.
+#[testkit::test]
+fn a_credential_plugin_that_hangs_costs_the_watch_only() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let proxy = Proxy::start(Cluster::shared());
+    let kubeconfig = with_plugin(&proxy.kubeconfig());
+    let read = proxy.hold_replies(Match::get());
+    let mut b = Candidate::new("b", &lock.through(kubeconfig.clone())).args(HTTP).run_witness(&witnesses, &[]);
+    read.wait_until_held();
+    let_plugin_hang(&kubeconfig);
+    read.release();
+    b.wait_for_log("is held by a");
+    b.wait_for_log("credential plugin does not answer");
+    let asked = || proxy.requests().len();
+    let before = asked();
+    eventually("it asks without a watch", || asked() > before + 2);
+    assert_eq!(plugins(&b).len(), 1, "one hangs, and no other was started");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    assert_eq!(status(&b, "/healthz"), 200);
+    assert!(!proxy.requests().iter().any(ReceivedRequest::is_watch));
+    b.stop();
+}
+
+#[testkit::test(requires = PTRACE.clone())]
+fn an_election_thread_is_seen_before_it_costs_the_lease() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
+    says_that_it_is_stuck(&a);
+    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "it has time left");
+    drop(stopped);
+    wait_for_status(&a, "/healthz", 200);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+}
+
+/// Neither the supervisor nor the guard does what it should.
+#[testkit::test(requires = PTRACE.clone())]
+fn a_leadership_that_should_have_ended() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
+    let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    wait_for_status(&a, "/readyz", 200);
+    kill(a.supervisor(), Signal::SIGSTOP).expect("it lives");
+    let guard = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
+    proxy.partition();
+    wait_for_status(&a, "/healthz", 503);
+    let says = get(&a, "/healthz").body;
+    assert!(says.starts_with("leadership should have ended "), "{says}");
+    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the command is alive");
+    drop(guard);
+    a.wait_for_exit(76);
+}

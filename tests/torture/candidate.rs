@@ -1,0 +1,91 @@
+//! One leaderrun in the arena.
+
+use std::os::unix::process::CommandExt;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{Candidate, Running, TestLock, Witnesses};
+
+use crate::plan::OwnProcess;
+use crate::processes;
+
+/// Short durations, with more than a second between kill and takeover: machines that run tests are busy.
+const TIMING: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];
+const LOST_GRACE: &str = "500ms";
+pub const LEASE_DURATION: Duration = Duration::from_secs(4);
+
+/// A candidate with an identity that no other one has.
+pub struct TorturedCandidate {
+    pub identity: String,
+    /// Which of its two processes faults have been injected into.
+    pub faulty: Option<OwnProcess>,
+    /// The words of its command and its options, for the story.
+    pub description: String,
+    pub running: Running,
+    supervisor: Pid,
+    ended_at: Option<Instant>,
+}
+
+impl TorturedCandidate {
+    pub fn start(identity: String, lock: &TestLock, witnesses: &Witnesses, words: &[String], options: &[&str]) -> Self {
+        let description = [words.join(" "), options.join(" ")].join(" ");
+        let known_as = format!("as={identity}");
+        let words: Vec<&str> = words.iter().map(String::as_str).chain([known_as.as_str()]).collect();
+        let mut candidate = Candidate::with_timing(&identity, lock, TIMING).args(options);
+        if !options.contains(&"--lost-grace") {
+            candidate = candidate.args(["--lost-grace", LOST_GRACE]);
+        }
+        let die_with_the_test = || nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into);
+        let candidate = candidate.configure(|command| {
+            // SAFETY: prctl is async-signal-safe.
+            unsafe { command.pre_exec(die_with_the_test) };
+        });
+        let running = candidate.run_witness(witnesses, &words);
+        // Before the elector has another child.
+        let supervisor = running.supervisor();
+        Self { identity, faulty: None, description, running, supervisor, ended_at: None }
+    }
+
+    /// Sends a signal to one of its two processes. Returns false if that one is dead.
+    pub fn send(&mut self, own: OwnProcess, signal: Signal) -> bool {
+        let process = match own {
+            OwnProcess::Elector => self.running.is_running().then(|| self.running.elector()),
+            OwnProcess::Supervisor => self.living_supervisor(),
+        };
+        process.is_some_and(|process| kill(process, signal).is_ok())
+    }
+
+    /// Sends any signal to the elector. Returns false if it is dead.
+    pub fn send_to_elector(&mut self, signal: i32) -> bool {
+        // nix has no real-time signals.
+        // SAFETY: kill takes two integers; the elector has not been reaped.
+        self.running.is_running() && unsafe { libc::kill(self.running.elector().as_raw(), signal) } == 0
+    }
+
+    /// Returns the supervisor if the elector has not reaped it: until then its pid belongs to no other process.
+    fn living_supervisor(&mut self) -> Option<Pid> {
+        let elector = self.running.elector();
+        let is_its_child = processes::parent(self.supervisor.as_raw()) == Some(elector.as_raw());
+        (is_its_child && self.running.is_running()).then_some(self.supervisor)
+    }
+
+    pub fn has_elector(&mut self) -> bool {
+        self.running.is_running()
+    }
+
+    /// Returns whether it has logged that `holder` holds the lock.
+    pub fn has_observed(&self, holder: &str) -> bool {
+        self.running.log().contains(&format!("is held by {holder},"))
+    }
+
+    /// Returns whether nothing is left of it, and how long ago leaderrun itself ended.
+    pub fn has_ended(&mut self) -> (bool, Duration) {
+        if self.running.is_running() {
+            return (false, Duration::ZERO);
+        }
+        self.running.pause_reading(false);
+        let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
+        (self.running.has_ended(), ended_at.elapsed())
+    }
+}

@@ -1,0 +1,159 @@
+//! Finds out whether two commands were ever alive at once: by what they recorded, and by listing all processes, since a
+//! process that is stopped or blocked records nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::observer::Renewals;
+use crate::processes::{self, Process};
+use testkit::Witnesses;
+
+/// How often all processes are listed.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A deletion up to this long before the start of a command may have come after the lock was acquired, nanoseconds.
+const MAX_START_DELAY: u64 = 2_000_000_000;
+
+#[derive(Default)]
+struct Findings {
+    /// By holder: when any process of its command was last seen alive.
+    last_seen: BTreeMap<String, u64>,
+    overlaps: Vec<String>,
+}
+
+/// A thread that lists all processes at intervals.
+pub struct Checker {
+    findings: Arc<Mutex<Findings>>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The result so far.
+#[derive(Debug, Default)]
+pub struct CheckResult {
+    pub overlaps: Vec<String>,
+    pub commands: usize,
+    pub witnesses: usize,
+    pub hand_overs: usize,
+    /// The shortest time between the last sign of a command and the expiry of its lease, nanoseconds.
+    pub worst_margin: Option<i64>,
+    /// The run with that margin.
+    pub worst_run: String,
+}
+
+/// One run of a command, all its processes together.
+#[derive(Clone, Debug)]
+struct Run {
+    token: u64,
+    holder: String,
+    started_at: u64,
+    last_seen_at: u64,
+}
+
+impl Checker {
+    pub fn start(folder: PathBuf) -> Self {
+        let (findings, stopped) = (Arc::<Mutex<Findings>>::default(), Arc::<AtomicBool>::default());
+        let (all, stop) = (Arc::clone(&findings), Arc::clone(&stopped));
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let found = processes::in_folder(&folder);
+                all.lock().expect("the findings").add(&found);
+                thread::sleep(INTERVAL);
+            }
+        });
+        Self { findings, stopped, thread: Some(thread) }
+    }
+
+    /// Checks everything so far. `deletions` are the times at which the file was deleted: its fencing token then starts
+    /// again.
+    pub fn check(&self, witnesses: &Witnesses, renewals: &Renewals, deletions: &[u64]) -> CheckResult {
+        let findings = self.findings.lock().expect("the findings");
+        let lifetimes = witnesses.lifetimes();
+        let mut runs: BTreeMap<String, Run> = BTreeMap::new();
+        for lifetime in &lifetimes {
+            let (holder, token) = (lifetime.holder().to_owned(), lifetime.token());
+            let run = runs.entry(holder.clone()).or_insert(Run {
+                token,
+                holder,
+                started_at: lifetime.started_at,
+                last_seen_at: lifetime.last_seen_at,
+            });
+            (run.started_at, run.last_seen_at) =
+                (run.started_at.min(lifetime.started_at), run.last_seen_at.max(lifetime.last_seen_at));
+        }
+        for (holder, seen) in &findings.last_seen {
+            if let Some(run) = runs.get_mut(holder) {
+                run.last_seen_at = run.last_seen_at.max(*seen);
+            }
+        }
+        let mut runs: Vec<Run> = runs.into_values().collect();
+        runs.sort_by_key(|run| run.started_at);
+        let mut result = CheckResult {
+            overlaps: findings.overlaps.clone(),
+            commands: runs.len(),
+            witnesses: lifetimes.len(),
+            ..CheckResult::default()
+        };
+        for pair in runs.windows(2) {
+            let [before, after] = pair else { unreachable!("windows of two") };
+            result.hand_overs += usize::from(before.holder != after.holder);
+            if before.last_seen_at >= after.started_at {
+                let time = Duration::from_nanos(before.last_seen_at - after.started_at);
+                result.overlaps.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
+            }
+            let token_starts_again = deletions
+                .iter()
+                .any(|at| (before.started_at.saturating_sub(MAX_START_DELAY)..after.started_at).contains(at));
+            if before.token >= after.token && !token_starts_again {
+                result.overlaps.push(format!("{after:?} came after {before:?} with a token that is not greater"));
+            }
+        }
+        let margins = runs.iter().filter_map(|run| Some((margin(run, renewals)?, run)));
+        if let Some((worst, run)) = margins.min_by_key(|(margin, _)| *margin) {
+            result.worst_margin = Some(worst);
+            result.worst_run = format!("{run:?}, renewed {:?}", renewals.get(&run.holder));
+        }
+        result
+    }
+}
+
+impl Findings {
+    fn add(&mut self, found: &[Process]) {
+        let mut by_holder: BTreeMap<&str, Vec<&Process>> = BTreeMap::new();
+        for process in found {
+            if let Some(holder) = &process.holder {
+                by_holder.entry(holder).or_default().push(process);
+                let last = self.last_seen.entry(holder.clone()).or_default();
+                *last = (*last).max(process.seen_at);
+            }
+        }
+        if by_holder.len() < 2 {
+            return;
+        }
+        // One may have ended before the other started. If both are still alive, that is not so.
+        by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
+        if by_holder.len() > 1 {
+            self.overlaps.push(format!("seen alive at once: {by_holder:?}"));
+        }
+    }
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Returns the time from the last sign of a run to the expiry of its lease, by its last renewal before that sign.
+fn margin(run: &Run, renewals: &Renewals) -> Option<i64> {
+    let renewals = renewals.get(&run.holder)?;
+    let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;
+    Some(*expires as i64 - run.last_seen_at as i64)
+}

@@ -1,0 +1,175 @@
+//! Injects faults into an arena, and ends them.
+
+use std::fs::{self, File};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::proxy::Hold;
+use testkit::{Match, Proxy, boot_time};
+
+use crate::arena::{Arena, Slot};
+use crate::candidate::LEASE_DURATION;
+use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
+use crate::record::{self, LockKind, Observation, RecordStore};
+use crate::{processes, rules};
+
+/// How a fault ends.
+pub enum Undo {
+    Heal { slot: usize },
+    Continue { identity: String, process: OwnProcess },
+    ResumeReading { identity: String },
+    Release(Hold),
+    UnlockFile(File),
+    RemoveGarbage,
+}
+
+impl Arena {
+    /// Injects a fault, if the rules allow it and it has a target.
+    pub fn inject(&mut self, step: Step) {
+        let observed = self.store.read();
+        let holder = observed.as_ref().map(|observed| observed.holder.clone()).unwrap_or_default();
+        let leads = |slot: &Slot| slot.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
+        let leader = self.slots.iter().position(leads).filter(|_| step.target.leader);
+        let slot = leader.unwrap_or(step.target.slot);
+        if self.apply(slot, step.fault, observed.as_ref()).is_some() {
+            self.statistics.count(&step.fault.name());
+            let target = self.slots[slot].candidate.as_ref().map(|candidate| &candidate.identity);
+            self.tell(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
+        } else {
+            self.statistics.skipped += 1;
+        }
+    }
+
+    pub fn end_due_faults(&mut self) {
+        let now = Instant::now();
+        while let Some(due) = self.undo.iter().position(|(at, _)| *at <= now) {
+            let (_, undo) = self.undo.swap_remove(due);
+            self.undo(undo);
+        }
+    }
+
+    pub fn end_all_faults(&mut self) {
+        for (_, undo) in std::mem::take(&mut self.undo) {
+            self.undo(undo);
+        }
+        self.slots.iter().filter_map(|slot| slot.proxy.as_ref()).for_each(Proxy::heal);
+    }
+
+    fn apply(&mut self, slot: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
+        let now = Instant::now();
+        match fault {
+            Fault::RestartServer => self.cluster.as_ref()?.restart(),
+            Fault::Network(fault, duration) => self.disturb(slot, fault, now + duration)?,
+            Fault::HoldLockFile(duration) => {
+                let RecordStore::File(path) = &self.store else { return None };
+                self.undo.push((now + duration, Undo::UnlockFile(record::lock_lock_file(path)?)));
+            }
+            Fault::Edit(edit) => return self.edit(edit, observed?),
+            Fault::Kill(process) => self.send_to_own(slot, process, Signal::SIGKILL)?,
+            Fault::Freeze(process, duration) => {
+                self.send_to_own(slot, process, Signal::SIGSTOP)?;
+                let identity = self.slots[slot].candidate.as_ref()?.identity.clone();
+                self.undo.push((now + duration, Undo::Continue { identity, process }));
+            }
+            Fault::Signal(signal) => {
+                let sent = self.slots[slot].candidate.as_mut()?.send_to_elector(signal);
+                return sent.then_some(());
+            }
+            Fault::SignalCommand(signal) => {
+                let holder = &self.slots[slot].candidate.as_ref()?.identity;
+                let processes = processes::in_folder(self.witnesses.folder());
+                let target = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
+                kill(Pid::from_raw(target.pid), signal).ok()?;
+            }
+            Fault::PauseReading(duration) => {
+                let candidate = self.slots[slot].candidate.as_ref()?;
+                candidate.running.pause_reading(true);
+                let identity = candidate.identity.clone();
+                self.undo.push((now + duration, Undo::ResumeReading { identity }));
+            }
+        }
+        Some(())
+    }
+
+    fn send_to_own(&mut self, slot: usize, process: OwnProcess, signal: Signal) -> Option<()> {
+        let candidate = self.slots[slot].candidate.as_mut();
+        let candidate = candidate.filter(|candidate| rules::may_fail(candidate, process))?;
+        candidate.faulty = Some(process);
+        candidate.send(process, signal).then_some(())
+    }
+
+    fn disturb(&mut self, slot: usize, fault: NetworkFault, until: Instant) -> Option<()> {
+        let proxy = self.slots[slot].proxy.as_ref()?;
+        match fault {
+            NetworkFault::Partition => proxy.partition(),
+            NetworkFault::PartitionRequests => proxy.partition_requests(),
+            NetworkFault::PartitionReplies => proxy.partition_replies(),
+            NetworkFault::SilenceExisting => proxy.silence_existing(),
+            NetworkFault::BreakExisting => proxy.break_existing(),
+            NetworkFault::Refuse => proxy.refuse(),
+            NetworkFault::LoseReplies(count) => proxy.lose_replies(Match::put().next(count)),
+            NetworkFault::Answer(status) => proxy.answer(Match::any(), status, (status == 429).then_some(1)),
+            NetworkFault::DelayRequests(by) => proxy.delay(Duration::from_millis(by)),
+            NetworkFault::DelayReplies(by) => proxy.delay_replies(Duration::from_millis(by)),
+            NetworkFault::HoldRequests => {
+                self.undo.push((until, Undo::Release(proxy.hold_requests(Match::put().next(2)))));
+            }
+            NetworkFault::HoldReplies => {
+                self.undo.push((until, Undo::Release(proxy.hold_replies(Match::put().next(2)))));
+            }
+        }
+        self.undo.push((until, Undo::Heal { slot }));
+        Some(())
+    }
+
+    fn edit(&mut self, edit: Edit, observed: &Observation) -> Option<()> {
+        let hides_holder = rules::hides_holder(edit);
+        let candidates = self.slots.iter_mut().filter_map(|slot| slot.candidate.as_mut());
+        if hides_holder && (observed.holder.is_empty() || !rules::all_know(candidates, &observed.holder)) {
+            return None;
+        }
+        let mut identities = self.slots.iter().filter_map(|slot| Some(&slot.candidate.as_ref()?.identity));
+        let standby = identities.find(|identity| **identity != observed.holder)?;
+        if !self.store.edit(edit, observed, standby) {
+            return None;
+        }
+        let now = Instant::now();
+        if hides_holder {
+            self.closed_until = rules::closed_until(now, LEASE_DURATION);
+        }
+        // The counter of a file is lost with the file, unlike that of an API server.
+        if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
+            self.deletions.push(boot_time());
+        }
+        if edit == Edit::Garbage {
+            self.undo.push((now + LEASE_DURATION / 2, Undo::RemoveGarbage));
+        }
+        Some(())
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Heal { slot } => self.slots[slot].proxy.iter().for_each(Proxy::heal),
+            Undo::Continue { identity, process } => {
+                if let Some(candidate) = self.candidate(&identity) {
+                    candidate.send(process, Signal::SIGCONT);
+                }
+            }
+            Undo::ResumeReading { identity } => {
+                if let Some(candidate) = self.candidate(&identity) {
+                    candidate.running.pause_reading(false);
+                }
+            }
+            Undo::Release(hold) => hold.release(),
+            Undo::UnlockFile(file) => drop(file),
+            Undo::RemoveGarbage => {
+                let RecordStore::File(path) = &self.store else { return };
+                // For candidates that know a holder this is a deletion.
+                let _ = fs::remove_file(path);
+                self.closed_until = rules::closed_until(Instant::now(), LEASE_DURATION);
+                self.deletions.push(boot_time());
+            }
+        }
+    }
+}

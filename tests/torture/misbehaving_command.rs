@@ -1,0 +1,157 @@
+//! Commands that do everything to stay alive: a [`witness`] with more ways to behave.
+
+use std::env::ArgsOs;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, id};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::kill;
+use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
+use testkit::{Lifetime, boot_time, witness};
+
+/// How long a chain of descendants goes on, whatever happens to leaderrun.
+const CHAIN_DURATION: Duration = Duration::from_secs(60);
+
+/// How many generations follow each other, as fast as they can, when the main process is dead.
+const GENERATIONS_AFTER_DEATH: u32 = 300;
+
+/// The bytes that a flood writes to each of stdout and stderr: more than a pipe holds.
+const FLOOD: usize = 256 * 1024;
+
+/// Runs a command that behaves as the words on its command line say. It knows those of [`witness::run`] and:
+///
+/// - `exec`: it executes itself once more.
+/// - `orphan-safe`: it clears its parent-death signal.
+/// - `ignore-all`: it ignores every signal that can be ignored.
+/// - `reaper`: it is the subreaper of its descendants.
+/// - `regroup`: it moves to the process group of a child.
+/// - `descendants`: it has a chain of descendants, each of which forks the next one and ends.
+/// - `flood`: it fills its pipes.
+/// - `closed`: it closes all its descriptors.
+pub fn run(arguments: ArgsOs) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    if has("exec") {
+        let own = std::env::current_exe().expect("this program");
+        let rest = arguments.iter().filter(|word| *word != "exec");
+        let failure = Command::new(own).arg(witness::FLAG).args(rest).exec();
+        panic!("{failure}");
+    }
+    if has("orphan-safe") {
+        prctl::set_pdeathsig(None).expect("no parent-death signal");
+    }
+    if has("ignore-all") {
+        ignore_all();
+    }
+    if has("reaper") {
+        prctl::set_child_subreaper(true).expect("to be a subreaper");
+        ignore(libc::SIGCHLD);
+    }
+    if has("regroup") {
+        leave_process_group();
+    }
+    if has("descendants") {
+        start_chain(Path::new(&arguments[0]));
+    }
+    if has("flood") {
+        flood();
+    }
+    if has("closed") {
+        // SAFETY: nothing here has a descriptor open that it uses afterwards.
+        unsafe { libc::close_range(0, u32::MAX, 0) };
+    }
+    witness::run(arguments.into_iter())
+}
+
+fn ignore(signal: i32) {
+    // nix has no real-time signals.
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+fn ignore_all() {
+    // The call fails for those that cannot be ignored.
+    (1..=libc::SIGRTMAX()).for_each(ignore);
+}
+
+/// Runs `work` in a child. This process has one thread, so the child may do anything.
+fn in_child(work: impl FnOnce()) -> Option<Pid> {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.ok()? {
+        ForkResult::Parent { child } => Some(child),
+        ForkResult::Child => {
+            work();
+            // SAFETY: ends this process without running the exit handlers of its parent.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// Moves to the process group of a child that ignores SIGTERM: signals to the group that the supervisor made then only
+/// reach that child.
+fn leave_process_group() {
+    let child = in_child(|| {
+        ignore(libc::SIGTERM);
+        loop {
+            sleep(CHAIN_DURATION);
+        }
+    });
+    if let Some(child) = child {
+        let _ = setpgid(child, child);
+        let _ = setpgid(Pid::from_raw(0), child);
+    }
+}
+
+fn flood() {
+    in_child(|| {
+        for _ in 0..FLOOD / 4096 {
+            let _ = std::io::stdout().write_all(&[b'~'; 4096]);
+            let _ = std::io::stderr().write_all(&[b'~'; 4096]);
+        }
+    });
+}
+
+/// Starts a chain of processes below an orphan, each of which lives for some milliseconds.
+fn start_chain(folder: &Path) {
+    let main = Pid::from_raw(id() as i32);
+    let between = in_child(|| {
+        in_child(|| run_chain(folder, main));
+    });
+    if let Some(between) = between {
+        let _ = nix::sys::wait::waitpid(between, None);
+    }
+}
+
+fn run_chain(folder: &Path, main: Pid) {
+    ignore_all();
+    let mut lifetime = Lifetime::begin(witness::run_from_environment());
+    let Ok(file) = lifetime.create_file(folder) else { return };
+    let mut random = fastrand::Rng::with_seed(lifetime.started_at);
+    let end = lifetime.started_at + CHAIN_DURATION.as_nanos() as u64;
+    let mut generations_left = GENERATIONS_AFTER_DEATH;
+    loop {
+        (lifetime.pid, lifetime.last_seen_at) = (id(), boot_time());
+        lifetime.write(&file);
+        match kill(main, None) {
+            Err(Errno::ESRCH) => generations_left -= 1,
+            _ => sleep(Duration::from_millis(random.u64(..6))),
+        }
+        if lifetime.last_seen_at > end || generations_left == 0 {
+            return;
+        }
+        if random.bool() {
+            let _ = setsid();
+        }
+        // SAFETY: this process has one thread.
+        if let Ok(ForkResult::Parent { .. }) = unsafe { fork() } {
+            return;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The record of the tortured lock, as the test reads and edits it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hyper::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use testkit::Client;
+use testkit::client::{MERGE_PATCH, Session};
+
+use crate::plan::Edit;
+
+/// How long a request of the test may take. Its connection has no faults.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+const RUN_ANNOTATION: &str = "leaderrun/run";
+
+/// The kinds of lock that are tortured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    Lease,
+    File,
+}
+
+/// Where the record is.
+pub enum RecordStore {
+    Lease { client: Client, session: Mutex<Option<Session>>, path: String },
+    File(PathBuf),
+}
+
+/// The record at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    pub holder: String,
+    pub renew_time: Option<Timestamp>,
+    pub lease_duration_seconds: u64,
+    /// The run in leaderrun's mark.
+    pub run: Option<String>,
+    /// The version of the object, to edit this one only.
+    version: String,
+}
+
+impl Clone for RecordStore {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Lease { client, path, .. } => Self::lease(client.clone(), path.clone()),
+            Self::File(path) => Self::File(path.clone()),
+        }
+    }
+}
+
+impl RecordStore {
+    pub fn lease(client: Client, path: String) -> Self {
+        Self::Lease { client, session: Mutex::default(), path }
+    }
+
+    /// Reads the record. Returns `None` where there is none or it cannot be read.
+    pub fn read(&self) -> Option<Observation> {
+        match self {
+            Self::Lease { client, session, path } => {
+                let mut session = session.lock().expect("the session");
+                if session.is_none() {
+                    *session = client.open().ok();
+                }
+                let reply = session.as_ref()?.send(Method::GET, path, None, REQUEST_TIMEOUT);
+                let Ok(reply) = reply else {
+                    *session = None;
+                    return None;
+                };
+                let lease: Value = serde_json::from_str(&reply.body).ok()?;
+                let mark = &lease["metadata"]["annotations"][RUN_ANNOTATION];
+                Some(observation(&lease["spec"], mark, lease["metadata"]["resourceVersion"].as_str()?))
+            }
+            Self::File(path) => {
+                let contents: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+                let record = &contents["record"];
+                Some(observation(record, &record["run"], &contents["version"].to_string()))
+            }
+        }
+    }
+
+    /// Edits the observed record, as a person would with `kubectl edit` or an editor. `standby` is the identity of a
+    /// candidate that waits. Returns false if the record has changed since it was observed.
+    pub fn edit(&self, edit: Edit, observed: &Observation, standby: &str) -> bool {
+        match self {
+            Self::Lease { client, path, .. } => edit_lease(client, path, edit, observed, standby).is_some(),
+            Self::File(path) => {
+                let Some(_locked) = lock_lock_file(path) else { return false };
+                self.read().as_ref() == Some(observed) && edit_file(path, edit, standby).is_some()
+            }
+        }
+    }
+}
+
+/// Takes the lock that leaderrun takes to write the file.
+pub fn lock_lock_file(path: &Path) -> Option<File> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = File::options().create(true).append(true).open(lock_path).ok()?;
+    lock.try_lock().ok().map(|()| lock)
+}
+
+fn observation(record: &Value, mark: &Value, version: &str) -> Observation {
+    Observation {
+        holder: record["holderIdentity"].as_str().unwrap_or_default().to_owned(),
+        renew_time: record["renewTime"].as_str().and_then(|time| time.parse().ok()),
+        lease_duration_seconds: record["leaseDurationSeconds"].as_u64().unwrap_or_default(),
+        run: mark.as_str().and_then(|mark| mark.split(' ').next()).map(str::to_owned),
+        version: version.to_owned(),
+    }
+}
+
+/// Returns the fields that an edit changes. `null` removes a field.
+fn changed_fields(edit: Edit, standby: &str) -> Value {
+    let past = "2020-01-01T00:00:00.000000Z";
+    match edit {
+        Edit::ClearHolder => json!({ "holderIdentity": "" }),
+        Edit::ClearAll => json!({
+            "holderIdentity": null, "leaseDurationSeconds": null, "acquireTime": null, "renewTime": null,
+            "leaseTransitions": null, "run": null,
+        }),
+        Edit::ReleaseLikeClientGo => {
+            json!({ "holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": past, "renewTime": past })
+        }
+        Edit::GiveToNobody => json!({ "holderIdentity": "nobody" }),
+        Edit::GiveToStandby => json!({ "holderIdentity": standby }),
+        Edit::Shorten => json!({ "leaseDurationSeconds": 1 }),
+        Edit::Lengthen => json!({ "leaseDurationSeconds": 9 }),
+        Edit::RemoveMark => json!({ "run": null }),
+        Edit::Backdate => json!({ "renewTime": past }),
+        Edit::Delete | Edit::Recreate | Edit::Label | Edit::Garbage => json!({}),
+    }
+}
+
+fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, standby: &str) -> Option<()> {
+    let version = &observed.version;
+    let send = |method, path: &str, content_type, body: &Value| {
+        let reply = client.send(method, path, Some((content_type, body)), REQUEST_TIMEOUT).ok()?;
+        (reply.status < 300).then_some(())
+    };
+    if matches!(edit, Edit::Delete | Edit::Recreate) {
+        let only_this = json!({ "preconditions": { "resourceVersion": version } });
+        send(Method::DELETE, path, "application/json", &only_this)?;
+        if edit == Edit::Recreate {
+            let (leases, name) = path.rsplit_once('/')?;
+            let empty =
+                json!({ "metadata": { "name": name }, "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
+            // The holder may have been faster.
+            let _ = send(Method::POST, leases, "application/json", &empty);
+        }
+        return Some(());
+    }
+    let mut spec = changed_fields(edit, standby);
+    let mut metadata = json!({ "resourceVersion": version });
+    if let Some(run) = spec.as_object_mut().and_then(|spec| spec.remove("run")) {
+        metadata["annotations"] = json!({ RUN_ANNOTATION: run });
+    }
+    if edit == Edit::Label {
+        metadata["labels"] = json!({ "seen": version });
+    }
+    send(Method::PATCH, path, MERGE_PATCH, &json!({ "metadata": metadata, "spec": spec }))
+}
+
+/// Edits a file without touching its version, as a person with an editor would.
+fn edit_file(path: &Path, edit: Edit, standby: &str) -> Option<()> {
+    match edit {
+        Edit::Delete => return fs::remove_file(path).ok(),
+        Edit::Recreate => return fs::write(path, "").ok(),
+        Edit::Garbage => return fs::write(path, "{ \"record\": [\u{1b}[2J").ok(),
+        _ => {}
+    }
+    let mut contents: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let record = contents["record"].as_object_mut()?;
+    for (name, value) in changed_fields(edit, standby).as_object()? {
+        match value {
+            Value::Null => drop(record.remove(name)),
+            value => drop(record.insert(name.clone(), value.clone())),
+        }
+    }
+    fs::write(path, contents.to_string()).ok()
+}

@@ -1,0 +1,51 @@
+//! The faults and their results in numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// The numbers of one arena.
+#[derive(Default)]
+pub struct Statistics {
+    /// How often each fault was injected.
+    pub faults: BTreeMap<String, u32>,
+    /// Faults that the rules did not allow at that time, or that had no target.
+    pub skipped: u32,
+    /// Candidates that were started.
+    pub starts: u32,
+    /// Runs of a command, and all their processes that recorded something.
+    pub commands: usize,
+    pub witnesses: usize,
+    /// Commands that were followed by another candidate's command.
+    pub hand_overs: usize,
+    /// The shortest time between the last sign of a command and the expiry of its lease, nanoseconds.
+    pub worst_margin: Option<i64>,
+    pub overlaps: usize,
+}
+
+impl Statistics {
+    pub fn count(&mut self, fault: &str) {
+        *self.faults.entry(fault.to_owned()).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let injected: u32 = self.faults.values().sum();
+        writeln!(f, "  {injected} faults ({} skipped by the rules or without a target):", self.skipped)?;
+        for (fault, count) in &self.faults {
+            writeln!(f, "    {count:5} {fault}")?;
+        }
+        writeln!(f, "  {} starts of leaderrun", self.starts)?;
+        writeln!(f, "  {} commands with {} witnesses, {} hand-overs", self.commands, self.witnesses, self.hand_overs)?;
+        match self.worst_margin {
+            Some(margin @ 0..) => {
+                let margin = Duration::from_millis(margin as u64 / 1_000_000);
+                writeln!(f, "  worst margin between the end of a command and the expiry of its lease: {margin:?}")?;
+            }
+            Some(late) => writeln!(f, "  worst margin: a command outlived its lease by {} ms", -late / 1_000_000)?,
+            None => writeln!(f, "  no margin was observed")?,
+        }
+        write!(f, "  {} overlaps", self.overlaps)
+    }
+}
