@@ -108,6 +108,8 @@ broken_rules! {
         FirstCounts, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
     who_has_two_objects_holds_both:
         HoldsFirst, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
+    half_a_claim_is_no_claim:
+        HalfClaimCounts, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap | ReleasedAlive;
     a_lease_known_to_be_lost_leaves_no_grace:
         GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }
