@@ -5,13 +5,16 @@ use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::election::{Reply, Request};
-use leaderrun_core::pair::{Member, Pair, PairRequests, PairStep, Viewer};
+use leaderrun_core::pair::{Member, Pair, PairRequests, PairStep};
 use leaderrun_core::record::{Record, RunId, Stored};
+
+use crate::mutation::Mutation;
 
 #[derive(Debug)]
 pub struct Both {
     requests: PairRequests,
     under_way: UnderWay,
+    keeps_half_claims: bool,
 }
 
 /// The request for one object that is under way.
@@ -32,8 +35,12 @@ pub enum Next {
 }
 
 impl Both {
-    pub fn new(run: RunId, attempt: Duration) -> Self {
-        Self { requests: PairRequests::new(run, attempt), under_way: UnderWay::default() }
+    pub fn new(run: RunId, attempt: Duration, mutation: Mutation) -> Self {
+        Self {
+            requests: PairRequests::new(run, attempt),
+            under_way: UnderWay::default(),
+            keeps_half_claims: mutation == Mutation::HalfClaimsStay,
+        }
     }
 
     /// Begins a request; the one before it is given up.
@@ -55,18 +62,15 @@ impl Both {
             }
             (UnderWay::FirstRead | UnderWay::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
         };
+        if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
+            return Next::Answer(Reply::Unknown { retry_after: None });
+        }
         self.follow(step)
     }
 
     /// What the first of the two has.
     pub fn first_record(&self) -> Record {
         self.requests.seen().of(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
-    }
-
-    /// What both have, to a run that takes half a claim of its own for a whole one.
-    pub fn record_with_half_claims(&self, run: &RunId) -> Record {
-        let leader = Viewer { may_lead: true, ..Viewer::new(run.clone()) };
-        self.requests.seen().stored(&leader).map(|stored| stored.record).unwrap_or_default()
     }
 
     fn follow(&mut self, step: PairStep) -> Next {

@@ -64,7 +64,7 @@ pub struct ElectorProcess {
 
 impl ElectorProcess {
     pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
-        let both = || Both::new(run.clone(), plan.timing.attempt());
+        let both = || Both::new(run.clone(), plan.timing.attempt(), mutation);
         let both = (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(both);
         let config = ElectionConfig {
             identity: plan.identity.clone(),

@@ -58,9 +58,6 @@ impl World {
         }
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let id = &self.runs[run].id;
-        if let (Mutation::HalfClaimCounts, Some(both)) = (self.mutation, &self.runs[run].elector.both) {
-            return Stored { record: both.record_with_half_claims(id), ..stored };
-        }
         let said = stored.record.lease_duration_seconds.unwrap_or_default();
         match (self.mutation, &mut stored.record.run) {
             (Mutation::OwnDuration, _) => {
