@@ -20,6 +20,7 @@ mod death;
 mod doctor;
 mod events;
 mod fencing;
+mod file_lock;
 mod foreign;
 mod http;
 mod kinds;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         doctor::trials(),
         events::trials(),
         fencing::trials(),
+        file_lock::trials(),
         foreign::trials(),
         http::trials(),
         kinds::trials(),

@@ -71,6 +71,10 @@ impl FileLock {
     async fn read(&self) -> Result<Option<Stored>, LockError> {
         self.run(|record_file| Ok(record_file.read()?.map(Contents::into_stored))).await
     }
+
+    async fn read_as_event(&self) -> Result<WatchEvent, LockError> {
+        Ok(self.read().await?.map_or(WatchEvent::Deleted, WatchEvent::Changed))
+    }
 }
 
 impl Lock for FileLock {
@@ -92,17 +96,16 @@ impl Lock for FileLock {
             Ok(watch) => watch,
             Err(failure) => return stream::iter([Err(failure)]).boxed(),
         };
-        // Reads once at the beginning, for what changed before the watch began.
-        stream::unfold((watch, true), async move |(watch, first)| {
-            let event = match if first { Ok(FolderEvent::Changed) } else { watch.next().await } {
-                Ok(FolderEvent::Changed) => {
-                    self.read().await.map(|stored| stored.map_or(WatchEvent::Deleted, WatchEvent::Changed))
-                }
+        // The record is read once at the beginning, for what changed before the watch was open.
+        let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
+        let changes = stream::unfold(watch, async move |watch| {
+            let event = match watch.next().await {
+                Ok(FolderEvent::Changed) => self.read_as_event().await,
                 Ok(FolderEvent::Ended) => Ok(WatchEvent::Ended),
                 Err(failure) => Err(access::failed(Access::Watch, path, &failure)),
             };
-            Some((event, (watch, false)))
-        })
-        .boxed()
+            Some((event, watch))
+        });
+        opening.chain(changes).boxed()
     }
 }
