@@ -255,12 +255,7 @@ impl<'a> ElectionLoop<'a> {
         if error.kind != LockErrorKind::Conflict {
             self.complain(access, error.explained());
         }
-        let retry_after = error.retry_after;
-        match error.kind {
-            LockErrorKind::Conflict => Reply::Conflict,
-            LockErrorKind::Forbidden | LockErrorKind::Refused => Reply::Refused { retry_after },
-            LockErrorKind::Unknown => Reply::Unknown { retry_after },
-        }
+        error.to_reply()
     }
 
     /// Returns what an item of the watch means for the election; a watch that has ended is dropped.

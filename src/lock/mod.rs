@@ -1,26 +1,26 @@
 //! Where the record lives: one small file a kind, all behind one trait.
 
 mod annotation;
-mod both;
 mod file;
 mod lease;
 mod name;
 mod object;
 mod open;
+mod two_objects;
 
 use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use leaderrun_core::election::WatchEvent;
+use leaderrun_core::election::{Reply, WatchEvent};
 use leaderrun_core::record::{Record, Stored, Version};
 
-pub use self::both::BothLocks;
 pub use self::file::FileLock;
 pub use self::name::{Kind, LockName, check_label, check_name};
 pub use self::object::{ObjectLock, rules};
 pub use self::open::{OPEN, open};
+pub use self::two_objects::TwoObjectLock;
 
 /// A place where a record is stored, with compare-and-swap and change notification.
 ///
@@ -79,6 +79,16 @@ pub enum LockErrorKind {
 impl LockError {
     fn new(kind: LockErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None, role: None }
+    }
+
+    /// Returns what the election is told.
+    pub fn to_reply(&self) -> Reply {
+        let retry_after = self.retry_after;
+        match self.kind {
+            LockErrorKind::Conflict => Reply::Conflict,
+            LockErrorKind::Forbidden | LockErrorKind::Refused => Reply::Refused { retry_after },
+            LockErrorKind::Unknown => Reply::Unknown { retry_after },
+        }
     }
 
     /// With the remedy, where there is one.

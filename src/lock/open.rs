@@ -7,7 +7,7 @@ use leaderrun_core::record::RunId;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{BothLocks, FileLock, Lock, LockName, ObjectLock};
+use super::{FileLock, Lock, LockName, ObjectLock, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterOptions};
 use crate::telemetry::log::printable_cause;
 
@@ -32,7 +32,11 @@ pub async fn open(
             let object = |format| ObjectLock::new(&cluster, format, &namespace, &name);
             let lock: Box<dyn Lock> = match kind.formats() {
                 (only, None) => Box::new(object(only)),
-                (first, Some(second)) => Box::new(BothLocks::new(object(first), object(second), run.clone())),
+                (first, Some(second)) => {
+                    let [first, second]: [Box<dyn Lock>; 2] =
+                        [first, second].map(|format| Box::new(object(format)) as _);
+                    Box::new(TwoObjectLock::new(first, second, run.clone(), attempt))
+                }
             };
             Ok((lock, LockName::Objects { kind, namespace: Some(namespace), name }))
         }

@@ -1,25 +1,31 @@
-//! A candidate whose record lives in two objects: the production pair, read and written one object after
-//! the other, as the lock does it.
+//! A candidate whose record lives in two objects: the production requests, one object after the other. Both are read
+//! one after the other, too.
 
-use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
 
 use leaderrun_core::election::{Reply, Request};
-use leaderrun_core::pair::{Member, Pair};
-use leaderrun_core::record::{Record, RunId, Version};
+use leaderrun_core::pair::{Member, Pair, PairRequests, PairStep};
+use leaderrun_core::record::{Record, RunId, Stored};
 
-#[derive(Debug, Default)]
+use crate::mutation::Mutation;
+
+#[derive(Debug)]
 pub struct Both {
-    seen: Pair,
-    /// What the first of two reads has read.
-    read: Option<Pair>,
-    /// What a write has still to write, and where.
-    record: Record,
-    writes: VecDeque<(Member, Option<Version>)>,
-    under_way: Option<Member>,
-    /// Nothing of ours was in either before.
-    claims: bool,
-    /// How the second of two writes failed, while the first is taken back.
-    failed: Option<Reply>,
+    requests: PairRequests,
+    under_way: UnderWay,
+    keeps_half_claims: bool,
+}
+
+/// The request for one object that is under way.
+#[derive(Debug, Default)]
+enum UnderWay {
+    #[default]
+    Write,
+    FirstRead,
+    SecondRead {
+        first: Option<Stored>,
+    },
 }
 
 /// What comes next of a request to both.
@@ -29,73 +35,55 @@ pub enum Next {
 }
 
 impl Both {
+    pub fn new(run: RunId, attempt: Duration, mutation: Mutation) -> Self {
+        Self {
+            requests: PairRequests::new(run, attempt),
+            under_way: UnderWay::default(),
+            keeps_half_claims: mutation == Mutation::HalfClaimsStay,
+        }
+    }
+
     /// Begins a request; the one before it is given up.
-    pub fn begin(&mut self, request: Request, run: &RunId) -> Next {
-        self.read = None;
-        self.failed = None;
-        self.writes.clear();
-        let (replaced, record) = match request {
-            Request::Get => {
-                self.read = Some(Pair::default());
-                return self.send(Member::First, Request::Get);
-            }
-            Request::Create(record) => (None, record),
-            Request::Update(version, record) => (Some(version), record),
-        };
-        let Some(writes) = self.seen.writes(replaced.as_ref()) else { return Next::Answer(Reply::Conflict) };
-        self.claims = self.seen.is_first_claim(&record, run);
-        (self.writes, self.record) = (writes.into(), record);
-        self.write_next().expect("there are two writes")
+    pub fn begin(&mut self, request: Request) -> Next {
+        let step = self.requests.begin(request);
+        self.follow(step)
     }
 
     /// One of the two has answered.
-    pub fn answered(&mut self, reply: Reply, run: &RunId) -> Next {
-        let place = self.under_way.take().expect("what was sent is answered");
-        match (reply, &mut self.read) {
-            (Reply::Read(stored), Some(read)) => {
-                read.note(place, stored);
-                if place == Member::First {
-                    return self.send(Member::Second, Request::Get);
-                }
-                self.seen = self.read.take().unwrap_or_default();
-                Next::Answer(Reply::Read(self.seen.stored(run)))
+    pub fn answered(&mut self, reply: Reply) -> Next {
+        let step = match (mem::take(&mut self.under_way), reply) {
+            (UnderWay::Write, reply) => self.requests.handle_reply(reply),
+            (UnderWay::FirstRead, Reply::Read(first)) => {
+                self.under_way = UnderWay::SecondRead { first };
+                return Next::Send(Member::Second, Request::Get);
             }
-            (Reply::Written(stored), _) => {
-                self.seen.note(place, Some(stored));
-                if let Some(failed) = self.failed.take() {
-                    return Next::Answer(failed);
-                }
-                let both = self.seen.stored(run).map_or(Reply::Unknown { retry_after: None }, Reply::Written);
-                self.write_next().unwrap_or(Next::Answer(both))
+            (UnderWay::SecondRead { first }, Reply::Read(second)) => {
+                self.requests.handle_read(Ok(Pair::new(first, second)))
             }
-            (reply @ (Reply::Conflict | Reply::Refused { .. }), None) if place == Member::Second && self.claims => {
-                self.failed = Some(reply);
-                let first = self.seen.of(Member::First).expect("it was just written").version.clone();
-                self.send(Member::First, Request::Update(first, self.record.clone().taken_back(run)))
-            }
-            (reply, _) => Next::Answer(reply),
+            (UnderWay::FirstRead | UnderWay::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
+        };
+        if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
+            return Next::Answer(Reply::Unknown { retry_after: None });
         }
+        self.follow(step)
     }
 
     /// What the first of the two has.
     pub fn first_record(&self) -> Record {
-        self.seen.of(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
+        self.requests.seen().of(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
     }
 
-    fn write_next(&mut self) -> Option<Next> {
-        let (place, replaced) = self.writes.pop_front()?;
-        let record = self.record.clone();
-        Some(self.send(
-            place,
-            match replaced {
-                Some(version) => Request::Update(version, record),
-                None => Request::Create(record),
-            },
-        ))
-    }
-
-    fn send(&mut self, place: Member, request: Request) -> Next {
-        self.under_way = Some(place);
-        Next::Send(place, request)
+    fn follow(&mut self, step: PairStep) -> Next {
+        match step {
+            PairStep::ReadBoth => {
+                self.under_way = UnderWay::FirstRead;
+                Next::Send(Member::First, Request::Get)
+            }
+            PairStep::Write(member, request) => {
+                self.under_way = UnderWay::Write;
+                Next::Send(member, request)
+            }
+            PairStep::Answer(reply) => Next::Answer(reply),
+        }
     }
 }

@@ -29,6 +29,7 @@ const PLAIN: Wishes = Wishes {
     long_commands: true,
     min_hold: false,
     moving: false,
+    second_unwritable: false,
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
@@ -108,6 +109,10 @@ broken_rules! {
         FirstCounts, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
     who_has_two_objects_holds_both:
         HoldsFirst, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
+    half_a_claim_keeps_nobody_out:
+        HalfClaimsStay,
+        Wishes { faults: Some(&[]), calm_network: true, moving: true, second_unwritable: true, ..PLAIN },
+        NoLeader;
     a_lease_known_to_be_lost_leaves_no_grace:
         GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }

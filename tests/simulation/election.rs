@@ -68,6 +68,8 @@ pub struct ElectorProcess {
 
 impl ElectorProcess {
     pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
+        let both = || Both::new(run.clone(), plan.timing.attempt(), mutation);
+        let both = (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(both);
         let config = ElectionConfig {
             identity: plan.identity.clone(),
             run,
@@ -82,7 +84,7 @@ impl ElectorProcess {
             election: Election::new(config, now, seed),
             over: false,
             requests: 0,
-            both: (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(Both::default),
+            both,
             awaited: None,
             reply: None,
             watches: 0,
@@ -161,13 +163,12 @@ impl World {
     /// The reply that has arrived, if any, as the election gets it; nothing at all when it was only half of one to a
     /// lock in two objects, and the other half has been sent for.
     fn reply_to_election(&mut self, run: usize, now: Now) -> Option<Option<Reply>> {
-        let id = self.runs[run].id.clone();
         let elector = &mut self.runs[run].elector;
         let Some((reply, revision)) = elector.reply.take() else { return Some(None) };
         elector.awaited = None;
         let is_whole = std::mem::take(&mut elector.both_answered);
         let both = elector.both.as_mut().filter(|_| !is_whole);
-        let reply = match both.map(|both| both.answered(reply.clone(), &id)) {
+        let reply = match both.map(|both| both.answered(reply.clone())) {
             Some(Next::Send(place, request)) => {
                 self.send_to(run, place, request);
                 return None;
@@ -258,8 +259,7 @@ impl World {
     }
 
     fn send(&mut self, run: usize, request: Request) {
-        let id = self.runs[run].id.clone();
-        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone(), &id)) {
+        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone())) {
             Some(Next::Send(place, request)) => self.send_to(run, place, request),
             Some(Next::Answer(reply)) => {
                 let elector = &mut self.runs[run].elector;

@@ -23,6 +23,7 @@ const BY: Wishes = Wishes {
     long_commands: true,
     min_hold: false,
     moving: false,
+    second_unwritable: false,
 };
 
 /// Whoever knew the record before waits the longer time; who comes new is excused.

@@ -15,6 +15,7 @@ const MOVING: Wishes = Wishes {
     long_commands: false,
     moving: true,
     min_hold: false,
+    second_unwritable: false,
 };
 
 #[test]
@@ -26,4 +27,9 @@ fn who_holds_one_object_and_who_holds_both_exclude_each_other() {
 fn cut_off_in_between_two_writes_nobody_is_taken_for_dead_too_early() {
     let faults = Some(&[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward][..]);
     holds_through(&Wishes { faults, stubborn_commands: true, long_commands: true, ..MOVING }, 2_000);
+}
+
+#[test]
+fn who_can_write_only_one_of_both_keeps_nobody_out() {
+    holds_through(&Wishes { second_unwritable: true, ..MOVING }, 1_000);
 }

@@ -48,6 +48,8 @@ pub enum Mutation {
     FirstCounts,
     /// Who should hold two objects holds the first one.
     HoldsFirst,
+    /// A claim that reached only one of two objects is not given back.
+    HalfClaimsStay,
     /// Candidates do not heed when the command is due again.
     NotBeforeIgnored,
     /// A lease that is known to be lost is treated like one that may be.

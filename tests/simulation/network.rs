@@ -57,6 +57,9 @@ impl World {
         if failing && self.rng.bool() {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
+        if self.plan.second_unwritable && place == Member::Second && request != Request::Get {
+            return;
+        }
         let released = releases(&request);
         let reply = match place {
             Member::First => self.carry_out_in_first(run, request),

@@ -186,6 +186,8 @@ pub struct Plan {
     pub commands: Commands,
     /// There are two objects.
     pub moving: bool,
+    /// No write of the second object is answered, or carried out.
+    pub second_unwritable: bool,
     /// The wall clocks are right.
     pub right_walls: bool,
     /// From here on everything is healthy.
@@ -213,6 +215,8 @@ pub struct Wishes {
     /// A system is being moved: some have their record in two objects, the others in one of these. Nobody
     /// meddles.
     pub moving: bool,
+    /// The second object cannot be written, and the first machine's candidates use the first one only.
+    pub second_unwritable: bool,
     /// Everybody has `--min-hold`, and the wall clocks are right.
     pub min_hold: bool,
 }
@@ -254,6 +258,7 @@ impl Plan {
             },
             hosts,
             moving,
+            second_unwritable: wishes.second_unwritable,
             right_walls,
             healthy_from,
             leader_within,
@@ -266,7 +271,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
     let count = wishes.hosts.unwrap_or_else(|| rng.usize(2..6));
     let alike = rng.f64() < 0.7;
     let common = wishes.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
-    let one_place = if moving && rng.bool() { Member::Second } else { Member::First };
+    let one_place = if moving && rng.bool() && !wishes.second_unwritable { Member::Second } else { Member::First };
     let min_hold = wishes.min_hold || rng.f64() < 0.3;
     let one_identity = wishes.one_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)
@@ -297,7 +302,10 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
             },
             kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
             min_hold: min_hold.then(|| timing.lease_duration().mul_f64(3.0 * rng.f64())),
-            lock: if moving && rng.bool() { LockKind::Both } else { LockKind::One(one_place) },
+            lock: match moving && rng.bool() && !(wishes.second_unwritable && index == 0) {
+                true => LockKind::Both,
+                false => LockKind::One(one_place),
+            },
             routes: rng.bool(),
             rejoins: rng.bool(),
             may_watch: rng.f64() < 0.8,

@@ -1,13 +1,18 @@
-//! What two objects make together when the record lives in both. Without I/O: the lock and the simulation
-//! drive the same code.
+//! A record that lives in two objects, for moving a running system from one kind of lock to another: client-go's
+//! multilock.
 //!
-//! What is read is made of both records so that whatever keeps somebody alive in either of them counts:
+//! [`Pair`] is what the two objects say together. Whatever keeps a holder alive in either of them counts:
 //!
-//! - Both bear the same write of one run, or a run is in between its two writes: that is the record. What keeps it
-//!   held counts, and when the command is due.
-//! - One is held and the other is not: the held one. What only one of them says of us counts for nothing.
-//! - Neither is: the one by which the command is due later, or which says who released it.
-//! - Both are held, and not by one write: held by somebody unknown, for the longer of the two durations.
+//! - Both have the same write of one run, or a run is between its two writes: that is the record. What keeps it held
+//!   counts, and the later time before which the command is not due.
+//! - One is held and the other is not: the held one counts. A claim of this run that is in one object only counts for
+//!   nothing.
+//! - Neither is held: the one counts by which the command is due later, or that tells who released it.
+//! - Both are held, and not by one write: an unknown holder has it, for the longer of the two durations.
+//!
+//! [`PairRequests`] writes the two objects one after the other, and gives back a claim that reached only one.
+
+mod requests;
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -15,37 +20,64 @@ use alloc::string::String;
 
 use jiff::Timestamp;
 
+pub use self::requests::{PairRequests, PairStep};
 use crate::record::{Record, RunId, Stored, Version};
 
 /// What client-go calls a holder when the two records name different ones.
 const UNKNOWN_HOLDER: &str = "leaderelection.k8s.io/unknown";
 
-/// Between the parts of a version. In neither a uid nor a resourceVersion.
+/// Separates the parts of a version. Neither a uid nor a resourceVersion contains it.
 const SEPARATOR: char = '+';
 
 /// One of the two objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
-    /// Where the present candidates look.
+    /// The one that the present candidates use. It is written first.
     First,
-    /// Where the future ones will.
+    /// The one that future candidates will use.
     Second,
 }
 
-/// What each object was last seen to have.
-#[derive(Clone, Debug, Default)]
+/// Who looks at a pair: to a run, its own half-written claims are no holder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Viewer {
+    pub run: RunId,
+    /// Whether both objects have had a claim of this run that it did not give back: then it may be the leader.
+    pub may_lead: bool,
+    /// The `renewTime` of the last claim that this run gave back. The write that does so may be carried out late, so
+    /// that this claim counts for nothing even while both objects have it.
+    pub given_back: Option<Timestamp>,
+}
+
+impl Viewer {
+    /// Returns a view in which nothing is this run's own yet.
+    pub fn new(run: RunId) -> Self {
+        Self { run, may_lead: false, given_back: None }
+    }
+
+    fn has_written(&self, record: &Record) -> bool {
+        record.is_marked_by(&self.run)
+    }
+
+    fn has_given_back(&self, record: &Record) -> bool {
+        self.has_written(record) && self.given_back.is_some() && record.renew_time == self.given_back
+    }
+}
+
+/// What each of the two objects was last seen to contain.
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Pair {
     first: Option<Stored>,
     second: Option<Stored>,
 }
 
 impl Pair {
-    /// What was read of both.
+    /// Returns what was read of both objects.
     pub fn new(first: Option<Stored>, second: Option<Stored>) -> Self {
         Self { first, second }
     }
 
-    /// What one of them has.
+    /// Returns what one object contains.
     pub fn of(&self, member: Member) -> Option<&Stored> {
         match member {
             Member::First => self.first.as_ref(),
@@ -53,7 +85,7 @@ impl Pair {
         }
     }
 
-    /// Takes in what one of them has.
+    /// Takes in what one object contains.
     pub fn note(&mut self, member: Member, stored: Option<Stored>) {
         match member {
             Member::First => self.first = stored,
@@ -61,78 +93,93 @@ impl Pair {
         }
     }
 
-    /// Whether a write of this record is a claim by this run, and nothing of an earlier one may still be under way. Not
-    /// a renewal, nor what a leader writes again that somebody deleted: those were acquired before they are written.
-    pub fn is_first_claim(&self, record: &Record, run: &RunId) -> bool {
-        let holds = |record: &Record| record.is_marked_by(run) && record.is_held();
-        let held = [&self.first, &self.second].into_iter().flatten().any(|stored| holds(&stored.record));
-        holds(record) && record.acquire_time == record.renew_time && !held
+    /// Returns whether both objects have one write of the viewer by which it holds the lock.
+    pub fn is_held_in_both_by(&self, viewer: &Viewer) -> bool {
+        let holds = |stored: &Option<Stored>| {
+            stored
+                .as_ref()
+                .map(|stored| &stored.record)
+                .is_some_and(|record| viewer.has_written(record) && record.is_held() && !viewer.has_given_back(record))
+        };
+        holds(&self.first) && holds(&self.second) && self.has_one_write()
     }
 
-    /// Whether what one of them has is half a claim of this run: no news to it, which hears by the answer what becomes
-    /// of the claim.
-    pub fn is_half_claimed(&self, member: Member, run: &RunId) -> bool {
-        let by_us = |stored: &Stored| stored.record.is_marked_by(run);
-        self.of(member).is_some_and(by_us) && !self.stored(run).is_some_and(|both| by_us(&both))
+    /// Returns whether an object has a claim of the viewer that is not in both, or that it gave back.
+    pub fn is_half_claimed(&self, member: Member, viewer: &Viewer) -> bool {
+        let holds = |stored: &Stored| viewer.has_written(&stored.record) && stored.record.is_held();
+        !viewer.may_lead && self.of(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)
     }
 
-    /// What both make together; `run` is whose writes are ours.
-    pub fn stored(&self, run: &RunId) -> Option<Stored> {
-        Some(Stored { version: self.version()?, record: self.record(run) })
+    /// Returns what both objects say together.
+    pub fn stored(&self, viewer: &Viewer) -> Option<Stored> {
+        Some(Stored { version: self.version()?, record: self.record(viewer) })
     }
 
-    /// A write that replaces this version of both: what it replaces in the one, and then in the other.
-    /// Nothing when that is not what was last seen.
-    pub fn writes(&self, replaced: Option<&Version>) -> Option<[(Member, Option<Version>); 2]> {
-        let write = |member| (member, self.of(member).map(|stored| stored.version.clone()));
-        (self.version().as_ref() == replaced).then(|| [Member::First, Member::Second].map(write))
+    /// Returns what a write replaces in each object if it replaces this version of both. None if that is not what was
+    /// last seen.
+    pub fn writes(&self, replaced: Option<&Version>) -> Option<[Option<Version>; 2]> {
+        let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
+        (self.version().as_ref() == replaced).then(|| [version(&self.first), version(&self.second)])
     }
 
-    /// That part of a resourceVersion of both that is the second object's.
+    /// Returns the part of a resourceVersion of both that belongs to the second object.
     pub fn second_resource_version(resource_version: &str) -> &str {
         resource_version.rsplit(SEPARATOR).next().unwrap_or_default()
     }
 
-    /// The parts of a uid of both.
+    /// Returns the parts of a uid of both.
     pub fn uids(uid: &str) -> impl Iterator<Item = &str> {
         uid.split(SEPARATOR)
     }
 
     fn version(&self) -> Option<Version> {
-        let part = |part: fn(&Version) -> &str| {
+        let join = |part: fn(&Version) -> &str| {
             let of = |stored: &Option<Stored>| stored.as_ref().map_or("", |stored| part(&stored.version)).to_owned();
             format!("{}{SEPARATOR}{}", of(&self.first), of(&self.second))
         };
-        let anything = self.first.is_some() || self.second.is_some();
-        anything.then(|| Version {
-            uid: part(|version| &version.uid),
-            resource_version: part(|version| &version.resource_version),
+        let exists = self.first.is_some() || self.second.is_some();
+        exists.then(|| Version {
+            uid: join(|version| &version.uid),
+            resource_version: join(|version| &version.resource_version),
         })
     }
 
-    fn record(&self, run: &RunId) -> Record {
+    fn has_one_write(&self) -> bool {
+        self.first.as_ref().zip(self.second.as_ref()).is_some_and(
+            |(Stored { record: first, .. }, Stored { record: second, .. })| {
+                first.mark().is_some()
+                    && first.mark() == second.mark()
+                    && first.holder_identity == second.holder_identity
+            },
+        )
+    }
+
+    fn record(&self, viewer: &Viewer) -> Record {
         let of = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
         let (first, second) = (of(&self.first), of(&self.second));
-        if first.mark().is_some() && first.mark() == second.mark() && first.holder_identity == second.holder_identity {
+        if self.has_one_write() && !viewer.has_given_back(&first) {
             return first;
         }
-        let by_one_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
-        let by_us = by_one_run && first.is_marked_by(run);
-        if by_one_run && (!by_us || may_be_of_one(&first, &second)) {
-            // In between two writes. Of ours the older one counts: that much is in both.
-            let takes_first = first.is_held() && (!by_us || !second.is_held() || first.renew_time < second.renew_time);
+        let is_one_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
+        let is_ours = is_one_run && viewer.has_written(&first);
+        let has_two_holders = !may_be_of_one(&first, &second);
+        let is_between_writes = is_one_run && (!is_ours || viewer.may_lead && !has_two_holders);
+        if is_between_writes {
+            // Of two writes of ours the older one counts: that much is in both.
+            let takes_first =
+                first.is_held() && (!is_ours || !second.is_held() || first.renew_time < second.renew_time);
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // A write of ours that reached only one of the two keeps nobody alive. Both of them with two holders' names were
-        // given away.
-        let held = |record: &Record| record.is_held() && (by_us || !record.is_marked_by(run));
-        match (held(&first), held(&second)) {
+        // What was ours and names two holders was given away. Anything else of ours is a claim that is not in both.
+        let counts_ours = is_ours && (viewer.may_lead || has_two_holders);
+        let is_held = |record: &Record| record.is_held() && (counts_ours || !viewer.has_written(record));
+        match (is_held(&first), is_held(&second)) {
             (true, false) => first,
             (false, true) => second,
             (false, false) => {
                 let [first, second] = [first, second].map(without_holder);
-                if says_more(&second) > says_more(&first) { second } else { first }
+                if release_precedence(&second) > release_precedence(&first) { second } else { first }
             }
             (true, true) => Record {
                 holder_identity: match first.holder_identity == second.holder_identity {
@@ -140,7 +187,7 @@ impl Pair {
                     false => UNKNOWN_HOLDER.to_owned(),
                 },
                 lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
-                // Both times are in it: a change of either is a change.
+                // With both times in it, a change of either record is a change of this one.
                 acquire_time: second.renew_time,
                 renew_time: first.renew_time,
                 lease_transitions: first.lease_transitions.max(second.lease_transitions),
@@ -150,12 +197,18 @@ impl Pair {
     }
 }
 
-/// Whether two records of one run are of one holder, as far as they name one.
+impl From<(Option<Stored>, Option<Stored>)> for Pair {
+    fn from((first, second): (Option<Stored>, Option<Stored>)) -> Self {
+        Self { first, second }
+    }
+}
+
+/// Returns whether two records of one run have one holder, as far as they name any.
 fn may_be_of_one(first: &Record, second: &Record) -> bool {
     first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
 
-/// A record that nobody holds: a release as it was written, or one without a holder.
+/// Returns a record that nobody holds: a release as it was written, or one whose holder does not count.
 fn without_holder(record: Record) -> Record {
     match record.is_held() {
         true => Record { holder_identity: String::new(), run: None, ..record },
@@ -163,9 +216,9 @@ fn without_holder(record: Record) -> Record {
     }
 }
 
-/// Which of two records that nobody holds counts: the command is due when the later one says, and a
-/// release tells who is gone.
-fn says_more(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
+/// Returns what decides which of two free records counts: the later time before which the command is not due, then
+/// whether it tells who released it.
+fn release_precedence(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
     (free.due(), free.mark().is_some(), free.renew_time)
 }
 
@@ -186,8 +239,13 @@ mod tests {
         Some(Stored { record, version: Version { uid: "u".into(), resource_version: second.to_string() } })
     }
 
+    /// A run that may lead, if it holds anything, or a candidate that does not.
+    fn us(may_lead: bool) -> Viewer {
+        Viewer { may_lead, ..Viewer::new(RunId::new("us")) }
+    }
+
     fn holder(first: Option<Stored>, second: Option<Stored>) -> String {
-        Pair::new(first, second).stored(&RunId::new("us")).unwrap().record.holder_identity
+        Pair::new(first, second).stored(&us(false)).unwrap().record.holder_identity
     }
 
     #[test]
@@ -212,12 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn what_of_ours_is_in_both_is_ours() {
+    fn what_of_ours_is_in_both_is_ours_once_it_may_lead() {
         use RunState::{Held, Released};
-        let ours = |first, second| Pair::new(first, second).stored(&RunId::new("us")).unwrap().record;
         for (first, second) in [(Held, Held), (Released, Held)] {
-            let record = ours(stored("us", first, 2), stored("us", second, 1));
+            let pair = Pair::new(stored("us", first, 2), stored("us", second, 1));
+            let record = pair.stored(&us(true)).unwrap().record;
             assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "in between");
+            assert!(!pair.stored(&us(false)).unwrap().record.is_held(), "the halves of two claims");
         }
         let given_away = |mut stored: Option<Stored>| {
             stored.as_mut().unwrap().record.holder_identity = "b".into();
@@ -230,7 +289,7 @@ mod tests {
     #[test]
     fn half_a_claim_is_no_news_to_whose_it_is() {
         use RunState::Held;
-        let us = RunId::new("us");
+        let us = us(false);
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
         assert!(half.is_half_claimed(Member::First, &us) && !half.is_half_claimed(Member::Second, &us));
         for whole in [Pair::new(stored("us", Held, 2), stored("us", Held, 2)), Pair::new(stored("a", Held, 2), None)] {
@@ -243,7 +302,7 @@ mod tests {
         let not_before = Timestamp::from_second(100).unwrap();
         let mut released = stored("a", RunState::Released, 2);
         released.as_mut().unwrap().record.not_before = Some(not_before);
-        let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&RunId::new("us")).unwrap().record;
+        let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&us(false)).unwrap().record;
         assert_eq!((record.is_held(), record.due()), (true, Some(not_before)));
     }
 
@@ -255,7 +314,7 @@ mod tests {
         well_ended.as_mut().unwrap().record.not_before = Some(not_before);
         for other in [None, stored("b", Released, 2), stored("us", Held, 2)] {
             for pair in [Pair::new(well_ended.clone(), other.clone()), Pair::new(other, well_ended.clone())] {
-                assert_eq!(pair.stored(&RunId::new("us")).unwrap().record.due(), Some(not_before));
+                assert_eq!(pair.stored(&us(false)).unwrap().record.due(), Some(not_before));
             }
         }
     }
@@ -263,11 +322,11 @@ mod tests {
     #[test]
     fn what_was_not_seen_is_not_replaced() {
         let pair = Pair::new(stored("a", RunState::Released, 1), None);
-        let version = pair.stored(&RunId::new("us")).unwrap().version;
+        let version = pair.stored(&us(false)).unwrap().version;
         let [first, second] = pair.writes(Some(&version)).unwrap();
-        assert_eq!(first, (Member::First, Some(Version { uid: "u".into(), resource_version: "1".into() })));
-        assert_eq!(second, (Member::Second, None));
+        assert_eq!(first, Some(Version { uid: "u".into(), resource_version: "1".into() }));
+        assert_eq!(second, None);
         assert_eq!(pair.writes(None), None);
-        assert_eq!(Pair::default().writes(None), Some([(Member::First, None), (Member::Second, None)]));
+        assert_eq!(Pair::default().writes(None), Some([None, None]));
     }
 }

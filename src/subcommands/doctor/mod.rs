@@ -51,8 +51,12 @@ fn examine_file(table: &mut Table, path: &Path) {
         }
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let can_write = access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
     table.add(match access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Row::ok("folder", format!("{} can be written to", folder.display())),
+        Err(_) if can_write => {
+            Row::ok("folder", format!("{} cannot be written to, but its file {} can", folder.display(), path.display()))
+        }
         Err(errno) => {
             let finding = format!("{} cannot be written to: {}", folder.display(), errno.desc());
             Row::failed("folder", finding, "let this user write there, or choose another folder")
@@ -61,11 +65,11 @@ fn examine_file(table: &mut Table, path: &Path) {
 }
 
 fn examine_lock_file(table: &mut Table, path: &Path) {
-    if let Err(errno) = access(path, AccessFlags::R_OK | AccessFlags::W_OK)
+    if let Err(errno) = access(path, AccessFlags::R_OK)
         && errno != Errno::ENOENT
     {
         let finding = format!("{} cannot be opened: {}", path.display(), errno.desc());
-        table.add(Row::failed("lock file", finding, "let this user read and write it, or choose another file"));
+        table.add(Row::failed("lock file", finding, "let this user read it, or choose another file"));
     }
 }
 

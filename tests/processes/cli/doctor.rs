@@ -129,7 +129,15 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
         let lock_file = format!("{}.lock", beside.name.strip_prefix("file:").expect("a file"));
         fs::write(&lock_file, "").expect("a file");
         fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o400)).expect("its rights");
+        doctor(&beside, &[], 0);
+        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("its rights");
         assert_eq!(lines(&doctor(&beside, &[], 1), "FAILED "), ["lock"]);
+        // A file that can be written needs nothing of its folder.
+        let made = TestLock { name: format!("file:{}", folder.join("made").display()), kubeconfig: None };
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a folder");
+        fs::write(folder.join("made"), "").expect("a file");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
+        doctor(&made, &[], 0);
     }
 }
 

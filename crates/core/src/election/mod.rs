@@ -339,6 +339,11 @@ impl Election {
         self.stop_watching();
         self.must_read |= !self.unconfirmed_writes.is_empty();
         self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
+        // What became of a claim under way is found out while there is time left to give it back.
+        let half_time = now.boot + RELEASE_TIMEOUT / 2;
+        if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
+            self.timers.set(Timer::GiveUp, half_time);
+        }
     }
 
     fn release(&mut self, now: Now, timeout: Duration, done: Outcome, late: Outcome, not_before: Option<Timestamp>) {

@@ -529,6 +529,22 @@ fn a_candidate_that_stops_reads_what_became_of_a_claim_without_an_answer() {
 }
 
 #[test]
+fn a_candidate_that_stops_does_not_wait_to_the_end_for_the_answer_to_its_claim() {
+    let mut play = Play::start(None);
+    play.read(None);
+    let claim = play.expect_write();
+    play.passes(SECOND);
+    play.step(ElectionInputs::stop());
+    assert_eq!(play.actions(), []);
+    play.passes(RELEASE_TIMEOUT / 2);
+    play.read(Some(claim));
+    let released = play.expect_write();
+    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    play.written(released);
+    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+}
+
+#[test]
 fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
     let mut play = Play::start(None);
     play.step(ElectionInputs::stop());

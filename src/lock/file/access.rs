@@ -1,0 +1,224 @@
+//! Why a record file cannot be used: whose it is, and which mode would do.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{getegid, geteuid, getgroups};
+
+use crate::lock::{LockError, LockErrorKind};
+
+/// What was to be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    /// To make it, which takes the right to write to its folder.
+    Create,
+    Lock,
+    /// To hear of changes in a folder.
+    Watch,
+}
+
+impl Access {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Create => "create",
+            Self::Lock => "lock",
+            Self::Watch => "watch",
+        }
+    }
+
+    /// The permission that the mode of the file has to grant, or for [`Access::Create`] that of its folder.
+    fn permission(self) -> Permission {
+        match self {
+            Self::Read | Self::Lock | Self::Watch => Permission::Read,
+            Self::Write | Self::Create => Permission::Write,
+        }
+    }
+}
+
+/// Returns the error of a system call on a file that certainly changed nothing.
+pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
+    let errno = failure.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let kind = match errno {
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => LockErrorKind::Forbidden,
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP | Errno::ENAMETOOLONG => LockErrorKind::Forbidden,
+        _ => LockErrorKind::Refused,
+    };
+    let folder = path.parent().unwrap_or(path);
+    let reason = match errno {
+        Errno::EACCES | Errno::EPERM => not_permitted(access, path, folder),
+        Errno::ELOOP => "it is a symbolic link; try the path that it leads to".to_owned(),
+        Errno::ENOENT if fs::metadata(folder).is_err() => format!("its folder {} does not exist", folder.display()),
+        Errno::ENOSPC => "no space is left on its file system".to_owned(),
+        Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),
+        _ => errno.desc().to_owned(),
+    };
+    LockError::new(kind, format!("cannot {} {}: {reason}", access.verb(), path.display()))
+}
+
+/// Returns the error of a system call that may have changed something.
+pub fn unknown(access: Access, path: &Path, failure: &io::Error) -> LockError {
+    LockError { kind: LockErrorKind::Unknown, ..failed(access, path, failure) }
+}
+
+/// Returns the error of a file that is not what it has to be.
+pub fn unusable(path: &Path, reason: &str) -> LockError {
+    LockError::new(LockErrorKind::Forbidden, format!("cannot use {}: {reason}", path.display()))
+}
+
+/// Whose file it is, which mode it has, and what to change.
+fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
+    let user = User(geteuid().as_raw());
+    let permission = access.permission();
+    let about = if access == Access::Create { folder } else { path };
+    let Ok(found) = fs::symlink_metadata(about) else {
+        return format!("{user} may not enter its folder {}, or one above it", folder.display());
+    };
+    let class = Class::of_this_user(&found);
+    if geteuid().is_root() || class.is_granted(permission, &found) {
+        let sticky = "a sticky folder lets only the owner of a file replace it".to_owned();
+        let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
+        return match is_sticky && access == Access::Create {
+            true => sticky,
+            false => "the kernel refuses it although the mode allows it; look for an access control list, \
+                      an immutable file, SELinux or AppArmor"
+                .to_owned(),
+        };
+    }
+    let (owner, mode, verb) = (User(found.uid()), found.mode() & 0o7777, permission.verb());
+    let quoted_path = quoted(path);
+    match access {
+        Access::Create => format!(
+            "{} belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} to it; try as root: install -m 644 -o {} /dev/null {quoted_path}",
+            folder.display(),
+            user.0
+        ),
+        _ => format!(
+            "it belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} it; try as its owner: chmod {class}+{} {quoted_path}",
+            permission.letters(),
+        ),
+    }
+}
+
+/// A user, by the number alone: names may be kept in a directory service that does not answer.
+struct User(u32);
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("root"),
+            uid => write!(f, "user {uid}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permission {
+    Read,
+    Write,
+}
+
+impl Permission {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+
+    /// What chmod(1) has to add: a record that is written is read first.
+    fn letters(self) -> &'static str {
+        match self {
+            Self::Read => "r",
+            Self::Write => "rw",
+        }
+    }
+
+    /// The bit of a mode, for the class of all others.
+    fn bit(self) -> u32 {
+        match self {
+            Self::Read => 0o4,
+            Self::Write => 0o2,
+        }
+    }
+}
+
+/// Which of the three classes of a mode applies to this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Owner,
+    Group,
+    Others,
+}
+
+impl Class {
+    /// Returns the class that this process belongs to, for this file.
+    pub fn of_this_user(file: &Metadata) -> Self {
+        let is_member = |group: u32| {
+            getegid().as_raw() == group
+                || getgroups().is_ok_and(|groups| groups.iter().any(|other| other.as_raw() == group))
+        };
+        let user = geteuid();
+        // Root may do what an owner may.
+        if user.is_root() || file.uid() == user.as_raw() {
+            Self::Owner
+        } else if is_member(file.gid()) {
+            Self::Group
+        } else {
+            Self::Others
+        }
+    }
+
+    /// Returns the three bits of the file's mode that are for this class.
+    pub fn permissions(self, file: &Metadata) -> u32 {
+        let shift = match self {
+            Self::Owner => 6,
+            Self::Group => 3,
+            Self::Others => 0,
+        };
+        (file.mode() >> shift) & 0o7
+    }
+
+    fn is_granted(self, permission: Permission, file: &Metadata) -> bool {
+        self.permissions(file) & permission.bit() != 0
+    }
+}
+
+/// As chmod(1) calls it.
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "u",
+            Self::Group => "g",
+            Self::Others => "o",
+        })
+    }
+}
+
+/// Returns a path as a shell has to be given it.
+pub fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+,:@%".contains(character);
+    match path.chars().all(is_plain) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_needs_it() {
+        assert_eq!(quoted(Path::new("/run/a-b_c.lease")), "/run/a-b_c.lease");
+        assert_eq!(quoted(Path::new("/run/it's here")), r"'/run/it'\''s here'");
+    }
+}

@@ -1,0 +1,210 @@
+//! What a record file contains, in its two layouts.
+//!
+//! A file that is replaced as a whole is one JSON document. A file that cannot be replaced is written in place, in two
+//! slots of fixed size: each write goes to the slot that does not have the present contents, so that a write that is
+//! interrupted by a kill or a power failure leaves those intact. Both slots fit into one block of the file system, so
+//! that a record can be written in place on a full disk, too.
+
+use leaderrun_core::record::{Record, Stored, Version};
+use serde::{Deserialize, Serialize};
+
+/// The size of a slot. The first begins where the file does, the second behind it.
+pub const SLOT_SIZE: usize = 2048;
+
+/// What a slot begins with; its length and its checksum follow, and the document on a line of its own.
+const SLOT_MARK: &str = "leaderrun-slot";
+
+/// A record with its version, as a file has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Contents {
+    pub uid: String,
+    /// Grows by one with every write.
+    pub version: u64,
+    pub record: Record,
+}
+
+impl Contents {
+    /// Returns the version that a write has to name to replace these contents.
+    pub fn version(&self) -> Version {
+        Version { uid: self.uid.clone(), resource_version: self.version.to_string() }
+    }
+
+    /// Returns the record as the election knows it.
+    pub fn into_stored(self) -> Stored {
+        Stored { version: self.version(), record: self.record }
+    }
+
+    /// Returns the bytes of a file that is replaced as a whole.
+    pub fn to_document(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings, numbers and times can be serialized")
+    }
+
+    /// Returns the bytes of a slot; none if the document is too long for one.
+    pub fn to_slot(&self) -> Option<Vec<u8>> {
+        let document = self.to_document();
+        let mut slot = format!("{SLOT_MARK} {} {:016x}\n", document.len(), checksum(&document)).into_bytes();
+        slot.extend(document);
+        slot.push(b'\n');
+        (slot.len() <= SLOT_SIZE).then_some(slot)
+    }
+}
+
+/// What was found in a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// None in an empty file, which somebody may have made to name it, with mktemp for example.
+    pub contents: Option<Contents>,
+    /// The offset at which a write in place leaves the present contents intact, if there is room for one.
+    pub free_slot: Option<u64>,
+}
+
+impl Layout {
+    /// Reads the bytes of a whole file.
+    ///
+    /// # Errors
+    /// Why there is no record in them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.is_empty() {
+            return Ok(Self { contents: None, free_slot: Some(0) });
+        }
+        let (first, second) = bytes.split_at(bytes.len().min(SLOT_SIZE));
+        let first_document = match first.starts_with(SLOT_MARK.as_bytes()) {
+            true => None,
+            // Between a document and the second slot is a hole.
+            false => Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default()),
+        };
+        let first = match first_document {
+            None => parse_slot(first),
+            Some(document) => serde_json::from_slice(document).map_err(|failure| failure.to_string()),
+        };
+        if first_document.is_some_and(|document| document.len() > SLOT_SIZE) {
+            return first.map(|contents| Self { contents: Some(contents), free_slot: None });
+        }
+        match (first, parse_slot(second)) {
+            (Err(reason), Err(_)) => Err(reason),
+            (Ok(first), Ok(second)) if second.version > first.version => Ok(Self::with(second, 0)),
+            (Err(_), Ok(second)) => Ok(Self::with(second, 0)),
+            (Ok(first), _) => Ok(Self::with(first, SLOT_SIZE as u64)),
+        }
+    }
+
+    fn with(contents: Contents, free_slot: u64) -> Self {
+        Self { contents: Some(contents), free_slot: Some(free_slot) }
+    }
+}
+
+fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
+    let incomplete = || "its slots were not written to the end".to_owned();
+    let end_of_header = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(incomplete)?;
+    let header = std::str::from_utf8(&bytes[..end_of_header]).map_err(|_| incomplete())?;
+    let [SLOT_MARK, length, sum] = header.split(' ').collect::<Vec<_>>()[..] else { return Err(incomplete()) };
+    let length: usize = length.parse().map_err(|_| incomplete())?;
+    let document = bytes[end_of_header + 1..].get(..length).ok_or_else(incomplete)?;
+    if u64::from_str_radix(sum, 16) != Ok(checksum(document)) {
+        return Err(incomplete());
+    }
+    serde_json::from_slice(document).map_err(|failure| failure.to_string())
+}
+
+/// The 64-bit FNV-1a hash: enough to tell a document from one that was written in part.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(version: u64) -> Contents {
+        let record = Record { holder_identity: format!("holder-{version}"), ..Record::default() };
+        Contents { uid: "u".into(), version, record }
+    }
+
+    /// Writes a slot at an offset of a file, as far as `written` bytes.
+    fn write(file: &mut Vec<u8>, offset: u64, slot: &[u8], written: usize) {
+        let (offset, written) = (offset as usize, written.min(slot.len()));
+        file.resize(file.len().max(offset + written), 0);
+        file[offset..offset + written].copy_from_slice(&slot[..written]);
+    }
+
+    #[test]
+    fn a_document_is_read_and_the_second_slot_is_free() {
+        let layout = Layout::parse(&contents(7).to_document()).unwrap();
+        assert_eq!(layout, Layout { contents: Some(contents(7)), free_slot: Some(SLOT_SIZE as u64) });
+        assert_eq!(Layout::parse(b"").unwrap(), Layout { contents: None, free_slot: Some(0) });
+    }
+
+    #[test]
+    fn writes_in_place_alternate_between_the_slots() {
+        for mut file in [contents(1).to_document(), Vec::new()] {
+            let mut offsets = Vec::new();
+            for version in 2..6 {
+                let offset = Layout::parse(&file).unwrap().free_slot.unwrap();
+                write(&mut file, offset, &contents(version).to_slot().unwrap(), usize::MAX);
+                assert_eq!(Layout::parse(&file).unwrap().contents, Some(contents(version)));
+                offsets.push(offset);
+            }
+            assert!(offsets.windows(2).all(|pair| pair[0] != pair[1]), "{offsets:?}");
+            assert!(file.len() <= 2 * SLOT_SIZE);
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_interrupted_anywhere_leaves_what_was_there() {
+        let mut before_last = contents(1).to_document();
+        write(&mut before_last, SLOT_SIZE as u64, &contents(2).to_slot().unwrap(), usize::MAX);
+        let mut slots = before_last.clone();
+        write(&mut slots, 0, &contents(3).to_slot().unwrap(), usize::MAX);
+        for (file, version) in [(contents(1).to_document(), 1), (before_last, 2), (slots, 3)] {
+            let next = contents(version + 1).to_slot().unwrap();
+            let offset = Layout::parse(&file).unwrap().free_slot.unwrap();
+            for written in 0..next.len() - 1 {
+                let mut interrupted = file.clone();
+                write(&mut interrupted, offset, &next, written);
+                if interrupted.iter().skip(offset as usize).take(next.len() - 1).eq(&next[..next.len() - 1]) {
+                    // What was there before ends alike.
+                    continue;
+                }
+                let found = Layout::parse(&interrupted).unwrap().contents.unwrap().version;
+                assert_eq!(found, version, "{written} bytes of {}", next.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_document_leaves_no_room_for_a_slot() {
+        let mut long = contents(1);
+        long.record.holder_identity = "x".repeat(SLOT_SIZE);
+        assert_eq!(long.to_slot(), None);
+        assert_eq!(Layout::parse(&long.to_document()).unwrap(), Layout { contents: Some(long), free_slot: None });
+    }
+
+    #[test]
+    fn the_longest_identity_fits_into_a_slot() {
+        let mut named = contents(u64::MAX);
+        named.uid = uuid::Uuid::new_v4().to_string();
+        named.record.holder_identity = "x".repeat(1024);
+        let time = "2026-01-02T03:04:05.678901Z".parse().unwrap();
+        let run = leaderrun_core::record::RunId::new(named.uid.clone());
+        let mark = leaderrun_core::record::RunMark {
+            run: run.clone(),
+            state: leaderrun_core::record::RunState::Released,
+            renew_time: time,
+        };
+        named.record.acquire_time = Some(time);
+        named.record.renew_time = Some(time);
+        named.record.not_before = Some(time);
+        named.record.contenders = Some(u32::MAX);
+        named.record.step_down = Some(run);
+        named.record.run = Some(mark);
+        assert!(named.to_slot().is_some());
+    }
+
+    #[test]
+    fn garbage_is_no_record() {
+        for text in ["text", "{}", "leaderrun-slot", "leaderrun-slot 2 0\n{}\n", "leaderrun-slot 99 0\n{", "\0\0"] {
+            assert!(Layout::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+}

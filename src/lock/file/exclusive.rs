@@ -1,0 +1,223 @@
+//! Mutual exclusion among those that write a record file.
+//!
+//! Two advisory locks are held around a write, and only around the write itself: the one on the record file, and the
+//! one on `PATH.lock` beside it, the only one that older releases of leaderrun know. Anybody may delete `PATH.lock` at
+//! any time: what makes a write safe is what it replaces, not this file.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::timing::ATTEMPTS;
+use nix::errno::Errno;
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::stat::futimens;
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+
+use super::access::{self, Access};
+use super::file_id::FileId;
+use super::{SAFE_OPEN_FLAGS, record_file};
+use crate::lock::{LockError, LockErrorKind};
+use crate::process::clock;
+
+/// The pauses between attempts to lock a file that another process has locked: doubled from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
+
+/// How long the locks may be held, in attempts of a request: twice as long as a leader can do without a renewal.
+const ATTEMPTS_WITH_LOCKS: u32 = 2 * ATTEMPTS;
+
+/// And at least that long, however short the attempts are: a busy machine is no frozen one.
+const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// The locks around a write, until it is dropped or released.
+#[derive(Debug)]
+pub struct Exclusive {
+    /// None where there is no record file.
+    record_file: Option<File>,
+    /// `PATH.lock`; none where it neither exists nor can be made.
+    companion: Option<File>,
+    _time_limit: Option<TimeLimit>,
+}
+
+impl Exclusive {
+    /// Locks `PATH.lock`, which is `companion`, and the record file at `path`, if there is one. `attempt` is how long
+    /// that may take.
+    ///
+    /// # Errors
+    /// When another process keeps one of them locked, or they cannot be locked.
+    pub fn acquire(path: &Path, companion: &Path, attempt: Duration) -> Result<Self, LockError> {
+        Self::acquire_for(path, companion, attempt, MIN_TIME_LIMIT.max(attempt * ATTEMPTS_WITH_LOCKS))
+    }
+
+    fn acquire_for(path: &Path, companion: &Path, attempt: Duration, limit: Duration) -> Result<Self, LockError> {
+        let give_up_at = clock::now() + attempt;
+        let time_limit = TimeLimit::start(limit);
+        let companion = lock_as_named(companion, give_up_at, open_companion)?;
+        let record_file = lock_as_named(path, give_up_at, record_file::open)?;
+        Ok(Self { record_file, companion, _time_limit: time_limit })
+    }
+
+    /// Returns the record file that is locked.
+    pub fn record_file(&self) -> Option<&File> {
+        self.record_file.as_ref()
+    }
+
+    /// Releases the locks, and renews the times of `PATH.lock` by which systemd-tmpfiles and tmpreaper tell that a
+    /// file is no longer used.
+    pub fn release(self) {
+        let Self { record_file, companion, _time_limit: time_limit } = self;
+        drop(record_file);
+        let Some(mut companion) = companion else { return };
+        let _ = companion.unlock();
+        drop(time_limit);
+        if futimens(&companion, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).is_err() {
+            // It is another user's. Reading it renews the time of the last access, which anybody may who can read it.
+            let _ = companion.read(&mut [0]);
+        }
+    }
+}
+
+/// Locks the file that has this name, rather than one that had it when it was opened. None where there is no such file.
+fn lock_as_named(
+    path: &Path,
+    give_up_at: Instant,
+    open: impl Fn(&Path) -> Result<Option<File>, LockError>,
+) -> Result<Option<File>, LockError> {
+    loop {
+        let Some(file) = open(path)? else { return Ok(None) };
+        let file = lock(file, path, give_up_at)?;
+        let has_the_name = match (FileId::of(&file), FileId::at(path)) {
+            (Ok(locked), Ok(named)) => locked == named,
+            _ => false,
+        };
+        if has_the_name {
+            return Ok(Some(file));
+        }
+        if clock::now() >= give_up_at {
+            return Err(locked_by_another(path));
+        }
+    }
+}
+
+/// Opens `PATH.lock` and makes it where it is missing. None where it can be neither found nor made: then no older
+/// release can write there either, unless as another user.
+fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
+    loop {
+        if let Some(file) = record_file::open(path)? {
+            return Ok(Some(file));
+        }
+        // Never O_CREAT for a file that exists: fs.protected_regular makes the kernel refuse that, even to root, where
+        // the file belongs to another user and the folder is sticky, as /tmp is.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS);
+        match options.open(path) {
+            Ok(file) => return Ok(Some(file)),
+            Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {}
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Locks an open file. Returns it, or another descriptor of it where this one cannot be locked.
+fn lock(mut file: File, path: &Path, give_up_at: Instant) -> Result<File, LockError> {
+    let mut pause = PAUSES.0;
+    let mut is_writable = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if clock::now() < give_up_at => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(PAUSES.1);
+            }
+            Err(TryLockError::WouldBlock) => return Err(locked_by_another(path)),
+            // NFS locks only what is open for writing.
+            Err(TryLockError::Error(failure)) if is_bad_descriptor(&failure) && !is_writable => {
+                file = record_file::open_for_writing(path)
+                    .map_err(|failure| access::failed(Access::Write, path, &failure))?;
+                is_writable = true;
+            }
+            Err(TryLockError::Error(failure)) => return Err(access::failed(Access::Lock, path, &failure)),
+        }
+    }
+}
+
+fn is_bad_descriptor(failure: &io::Error) -> bool {
+    failure.raw_os_error() == Some(Errno::EBADF as i32)
+}
+
+fn locked_by_another(path: &Path) -> LockError {
+    let (shown, quoted) = (path.display(), access::quoted(path));
+    let message = format!("cannot lock {shown}: another process keeps it locked; try fuser -v {quoted} to see which");
+    LockError::new(LockErrorKind::Refused, message)
+}
+
+/// Has the kernel kill this process unless it is dropped in time.
+///
+/// A process that is frozen while it has a lock, by SIGSTOP for example, keeps everybody else out. Its lock cannot be
+/// broken: it may go on at any time, with a write that was decided on before others wrote. Only its end is final.
+/// Process 1 of a container cannot be ended like that.
+#[derive(Debug)]
+struct TimeLimit(#[expect(dead_code, reason = "the timer is deleted when it is dropped")] Timer);
+
+impl TimeLimit {
+    /// Begins to count. None where the kernel has no timer for this user: then the lock does without.
+    fn start(limit: Duration) -> Option<Self> {
+        let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
+        // A clock that does not count suspend: nobody else runs either while the machine is suspended.
+        let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, kill).ok()?;
+        timer.set(Expiration::OneShot(TimeSpec::from(limit)), TimerSetTimeFlags::empty()).ok()?;
+        Some(Self(timer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// Set in the process that freezes, to the folder with the files.
+    const FREEZES_IN: &str = "LEADERRUN_TEST_FREEZES_IN";
+
+    #[test]
+    fn a_process_that_is_frozen_with_the_locks_is_killed_and_keeps_nobody_out() {
+        if let Some(folder) = std::env::var_os(FREEZES_IN) {
+            let (path, companion) = (Path::new(&folder).join("job"), Path::new(&folder).join("job.lock"));
+            let limit = Duration::from_secs(1);
+            let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit).unwrap();
+            raise(Signal::SIGSTOP).unwrap();
+            unreachable!("nobody continues it");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (path, companion) = (folder.path().join("job"), folder.path().join("job.lock"));
+        std::fs::write(&path, "").unwrap();
+        let name =
+            "lock::file::exclusive::tests::a_process_that_is_frozen_with_the_locks_is_killed_and_keeps_nobody_out";
+        let mut frozen = Command::new(std::env::current_exe().unwrap());
+        frozen.args(["--exact", name]).env(FREEZES_IN, folder.path()).stdout(Stdio::null());
+        let mut frozen = frozen.spawn().unwrap();
+        while File::open(&companion).is_ok_and(|file| file.try_lock().is_ok()) || !companion.exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60)).unwrap();
+        assert!(exclusive.record_file().is_some());
+        assert_eq!(frozen.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_process_that_is_done_in_time_lives_on() {
+        drop(TimeLimit::start(Duration::from_millis(1)));
+        let limit = TimeLimit::start(Duration::from_millis(100)).unwrap();
+        drop(limit);
+        thread::sleep(Duration::from_millis(200));
+    }
+}

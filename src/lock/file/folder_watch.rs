@@ -1,0 +1,101 @@
+//! Changes of a record file, as inotify reports them of its folder: a file that is replaced is not the one that a watch
+//! of the file itself would be about.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use rustix::fs::statfs;
+
+use super::access::{self, Access};
+use crate::lock::{LockError, LockErrorKind};
+use crate::process::readable::Readable;
+
+/// File systems whose files other machines change without the kernel of this one being told, by the numbers that
+/// statfs(2) gives them.
+const NETWORK_FILE_SYSTEMS: [u64; 7] = [
+    0x6969,      // NFS
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB2
+    0x0102_1997, // 9P
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS
+    0x6573_5546, // FUSE
+];
+
+/// A watch of a folder, for changes of one file.
+#[derive(Debug)]
+pub struct FolderWatch {
+    inotify: Readable<Inotify>,
+    file_name: OsString,
+}
+
+/// What a watch has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FolderEvent {
+    /// The file has changed, or may have: once for all changes that were waiting.
+    Changed,
+    /// The folder is no longer the one of that path.
+    Ended,
+}
+
+impl FolderWatch {
+    /// Watches the folder of the file at `path`.
+    ///
+    /// # Errors
+    /// When that folder cannot be watched, or would not tell.
+    pub fn new(path: &Path) -> Result<Self, LockError> {
+        let folder = path.parent().unwrap_or(path);
+        let failed = |failure: io::Error| access::failed(Access::Watch, folder, &failure);
+        let kind = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
+        if NETWORK_FILE_SYSTEMS.contains(&kind) {
+            let message = format!(
+                "cannot watch {}: it may be on a network, where changes by other machines are not reported",
+                folder.display()
+            );
+            return Err(LockError::new(LockErrorKind::Unknown, message));
+        }
+        let inotify =
+            Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(|errno| failed(errno.into()))?;
+        let changes = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_DELETE;
+        let ends = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let added = inotify.add_watch(folder, changes | ends | AddWatchFlags::IN_ONLYDIR);
+        added.map_err(|errno| failed(errno.into()))?;
+        let inotify = Readable::new(inotify).map_err(failed)?;
+        Ok(Self { inotify, file_name: path.file_name().unwrap_or_default().to_owned() })
+    }
+
+    /// Waits for the next change.
+    ///
+    /// # Errors
+    /// When the kernel reports no more.
+    pub async fn next(&self) -> io::Result<FolderEvent> {
+        loop {
+            match self.inotify.get().read_events() {
+                Ok(events) if events.iter().any(ends_the_watch) => return Ok(FolderEvent::Ended),
+                Ok(events) if events.iter().any(|event| self.concerns(event)) => return Ok(FolderEvent::Changed),
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => self.inotify.ready().await?,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// An event without a name says that others were lost.
+    fn concerns(&self, event: &InotifyEvent) -> bool {
+        event.name.as_ref().is_none_or(|name| *name == self.file_name)
+    }
+}
+
+fn ends_the_watch(event: &InotifyEvent) -> bool {
+    let ends = AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_IGNORED
+        | AddWatchFlags::IN_UNMOUNT;
+    event.mask.intersects(ends)
+}

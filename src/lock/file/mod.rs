@@ -1,0 +1,111 @@
+//! The record in a local file: no cluster needed, for several processes of one machine.
+
+mod access;
+mod contents;
+mod exclusive;
+mod file_id;
+mod folder_watch;
+mod new_file;
+mod record_file;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use leaderrun_core::election::WatchEvent;
+use leaderrun_core::record::{Record, Stored, Version};
+use tokio::task::spawn_blocking;
+
+use self::access::Access;
+use self::contents::Contents;
+use self::folder_watch::{FolderEvent, FolderWatch};
+use self::record_file::RecordFile;
+use super::{Lock, LockError, LockErrorKind};
+
+/// How files are opened in a folder that others may write to: a symbolic link is not followed, and a FIFO is not waited
+/// for.
+const SAFE_OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// A record in a file.
+pub struct FileLock {
+    record_file: Arc<RecordFile>,
+}
+
+impl FileLock {
+    /// The record in the file at `path`. `attempt` is how long one request may take.
+    ///
+    /// # Errors
+    /// When the folder cannot be found, or the file is something else than a record.
+    pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = parent.canonicalize().context("its folder cannot be used")?;
+        let path = folder.join(path.file_name().context("it names no file")?);
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            anyhow::bail!("it is a link, a folder or a device, not a file of its own");
+        }
+        let record_file = RecordFile::new(path, attempt);
+        record_file.read()?;
+        Ok(Self { record_file: Arc::new(record_file) })
+    }
+
+    /// Returns the path of the file that is locked while the record is written.
+    pub fn lock_file(&self) -> &Path {
+        self.record_file.companion()
+    }
+
+    async fn run<T, F>(&self, request: F) -> Result<T, LockError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&RecordFile) -> Result<T, LockError> + Send + 'static,
+    {
+        let record_file = Arc::clone(&self.record_file);
+        let done = spawn_blocking(move || request(&record_file)).await;
+        done.unwrap_or_else(|failure| Err(LockError::new(LockErrorKind::Unknown, failure.to_string())))
+    }
+
+    async fn read(&self) -> Result<Option<Stored>, LockError> {
+        self.run(|record_file| Ok(record_file.read()?.map(Contents::into_stored))).await
+    }
+
+    async fn read_as_event(&self) -> Result<WatchEvent, LockError> {
+        Ok(self.read().await?.map_or(WatchEvent::Deleted, WatchEvent::Changed))
+    }
+}
+
+impl Lock for FileLock {
+    fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>> {
+        self.read().boxed()
+    }
+
+    fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
+        self.run(|record_file| record_file.write(None, record)).boxed()
+    }
+
+    fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
+        self.run(move |record_file| record_file.write(Some(&version), record)).boxed()
+    }
+
+    fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
+        let path = self.record_file.path();
+        let watch = match FolderWatch::new(path) {
+            Ok(watch) => watch,
+            Err(failure) => return stream::iter([Err(failure)]).boxed(),
+        };
+        // The record is read once at the beginning, for what changed before the watch was open.
+        let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
+        let changes = stream::unfold(watch, async move |watch| {
+            let event = match watch.next().await {
+                Ok(FolderEvent::Changed) => self.read_as_event().await,
+                Ok(FolderEvent::Ended) => Ok(WatchEvent::Ended),
+                Err(failure) => Err(access::failed(Access::Watch, path, &failure)),
+            };
+            Some((event, watch))
+        });
+        opening.chain(changes).boxed()
+    }
+}

@@ -1,0 +1,234 @@
+//! A file that is written beside the record file and then takes its place.
+
+use std::fs::{self, DirEntry, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::SAFE_OPEN_FLAGS;
+use super::file_id::FileId;
+
+/// What the name of a new file ends with, after that of the record file and a random number.
+const SUFFIX: &str = ".new";
+
+/// A new file that is older than this was left behind by a process that was killed.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
+
+/// A new file; deleted when it is dropped, unless it has taken the place of the record file. After an exchange that is
+/// the file that was replaced.
+#[derive(Debug)]
+pub struct NewFile {
+    path: PathBuf,
+    file: File,
+    has_moved: bool,
+}
+
+impl NewFile {
+    /// Writes a new file beside the record file at `path`, to the disk. Owner and mode are those of the file that it
+    /// will replace, as far as this user may give them away.
+    ///
+    /// # Errors
+    /// When it cannot be made or written.
+    pub fn create(path: &Path, bytes: &[u8], replaced: Option<&Metadata>) -> io::Result<Self> {
+        let mut new = Self::create_empty(path)?;
+        if let Some(replaced) = replaced {
+            take_after(&new.file, replaced)?;
+        }
+        new.file.write_all(bytes)?;
+        new.file.sync_all()?;
+        Ok(new)
+    }
+
+    fn create_empty(path: &Path) -> io::Result<Self> {
+        loop {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{:08x}{SUFFIX}", fastrand::u32(..)));
+            let path = path.with_file_name(name);
+            match OpenOptions::new().write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS).open(&path) {
+                Ok(file) => return Ok(Self { path, file, has_moved: false }),
+                Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Takes the name of the record file where nothing has it. False where something has.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn place(&mut self, path: &Path) -> io::Result<bool> {
+        let placed = match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.has_moved = true;
+                Ok(())
+            }
+            Err(errno) if is_unsupported(errno) => fs::hard_link(&self.path, path),
+            Err(errno) => Err(errno.into()),
+        };
+        match placed {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Takes the place of the record file, if that still is the file `replaced`. False if it is not.
+    ///
+    /// No system call renames on a condition. An exchange tells afterwards what it replaced, and can be taken back: so
+    /// nothing is lost that another process wrote where somebody had deleted the record file meanwhile.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn replace(&mut self, path: &Path, replaced: FileId) -> io::Result<bool> {
+        let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
+        match exchange() {
+            Ok(()) if FileId::at(&self.path)? == replaced => Ok(true),
+            Ok(()) => {
+                exchange()?;
+                Ok(false)
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) if is_unsupported(errno) => {
+                fs::rename(&self.path, path)?;
+                self.has_moved = true;
+                Ok(true)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Writes to the disk that it has taken the place of the record file.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync_folder(&self) -> io::Result<()> {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        match File::open(folder) {
+            Ok(folder) => folder.sync_all(),
+            // It may be written to and not read. The file systems of Linux write the name together with the file.
+            Err(_) => self.file.sync_all(),
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.has_moved {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn is_unsupported(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+}
+
+/// Gives a new file the owner and the mode of the one that it replaces, as far as possible.
+fn take_after(new: &File, replaced: &Metadata) -> io::Result<()> {
+    let created = new.metadata()?;
+    let (user, group) = (replaced.uid(), replaced.gid());
+    if (created.uid(), created.gid()) != (user, group) && fchown(new, Some(user), Some(group)).is_err() {
+        let _ = fchown(new, None, Some(group));
+    }
+    new.set_permissions(Permissions::from_mode(replaced.mode() & 0o777))
+}
+
+/// Deletes what processes left behind that were killed while they wrote. Whatever fails is left for the next time.
+pub fn delete_left_behind(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let is_left_behind = |entry: &DirEntry| {
+        let random = entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).and_then(|rest| {
+            let number = rest.strip_prefix(b".")?.strip_suffix(SUFFIX.as_bytes())?;
+            Some(number.len() == 8 && number.iter().all(u8::is_ascii_hexdigit))
+        });
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        random == Some(true) && age().is_some_and(|age| age > LEFT_BEHIND)
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_behind) {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn scene() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("job");
+        (folder, path)
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_one_of_two_new_files_is_placed() {
+        let (folder, path) = scene();
+        let [mut first, mut second] =
+            ["first", "second"].map(|text| NewFile::create(&path, text.as_bytes(), None).unwrap());
+        assert!(first.place(&path).unwrap());
+        assert!(!second.place(&path).unwrap());
+        drop((first, second));
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(folder.path())), ("first", vec!["job".into()]));
+    }
+
+    #[test]
+    fn only_the_file_that_was_meant_is_replaced() {
+        let (folder, path) = scene();
+        fs::write(&path, "meant").unwrap();
+        let meant = FileId::at(&path).unwrap();
+        let mut new = NewFile::create(&path, b"new", None).unwrap();
+        // As when somebody deletes it between the last look and the exchange, and another candidate makes it anew.
+        fs::rename(&path, folder.path().join("kept")).unwrap();
+        fs::write(&path, "another's").unwrap();
+        assert!(!new.replace(&path, meant).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
+        fs::remove_file(&path).unwrap();
+        assert!(!new.replace(&path, meant).unwrap(), "deleted");
+        fs::rename(folder.path().join("kept"), &path).unwrap();
+        assert!(new.replace(&path, meant).unwrap());
+        drop(new);
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(folder.path())), ("new", vec!["job".into()]));
+    }
+
+    #[test]
+    fn a_new_file_has_the_mode_of_the_one_that_it_replaces() {
+        let (_folder, path) = scene();
+        for mode in [0o600, 0o664, 0o666, 0o604] {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let new = NewFile::create(&path, b"", Some(&fs::metadata(&path).unwrap())).unwrap();
+            assert_eq!(new.file.metadata().unwrap().mode() & 0o7777, mode);
+        }
+    }
+
+    #[test]
+    fn only_what_a_killed_process_left_behind_is_deleted() {
+        let (folder, path) = scene();
+        let old = SystemTime::now() - LEFT_BEHIND * 2;
+        for (name, modified) in [
+            ("job", old),
+            ("job.lock", old),
+            ("job.0123abcd.new", old),
+            ("job.0123abce.new", SystemTime::now()),
+            ("job.readme.new", old),
+            ("other.0123abcd.new", old),
+        ] {
+            File::create(folder.path().join(name)).unwrap().set_modified(modified).unwrap();
+        }
+        delete_left_behind(&path);
+        let kept = ["job", "job.0123abce.new", "job.lock", "job.readme.new", "other.0123abcd.new"];
+        assert_eq!(names(folder.path()), kept);
+    }
+}

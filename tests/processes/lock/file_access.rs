@@ -1,0 +1,262 @@
+//! Locks in files that other users, cleaners and full disks have to do with.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::geteuid;
+use serde_json::Value;
+
+use testkit::{Candidate, Running, TestLock, eventually};
+use testkit::scratch;
+use testkit::Witnesses;
+
+/// Whether candidates can be run as other users.
+fn root() -> Result<(), String> {
+    if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
+}
+
+const ROOT: u32 = 0;
+const ANN: u32 = 20_001;
+const BEN: u32 = 20_002;
+const GROUP: u32 = 20_100;
+
+
+/// leaderrun where every user can execute it.
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = open_folder("program", 0o755);
+    let program = folder.join("leaderrun");
+    fs::copy(env!("CARGO_BIN_EXE_leaderrun"), &program).expect("a copy of the program");
+    program
+});
+
+/// A folder that every user can reach.
+fn open_folder(name: &str, mode: u32) -> PathBuf {
+    let folder = scratch::folder(name);
+    let parent = folder.parent().expect("the scratch folder");
+    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch folder is ours");
+    fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
+    folder
+}
+
+fn lock_at(path: &Path) -> TestLock {
+    TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
+}
+
+/// A candidate of another user, who is in that user's group and in the common one.
+fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
+    let program = PROGRAM.to_str().expect("a path in UTF-8");
+    Candidate::program(&user.to_string(), program)
+        .args(["--lock", &lock.name])
+        .args(arguments)
+        .configure(|command| become_user(command, user))
+        .run_script("echo $LEADERRUN_FENCING_TOKEN")
+}
+
+fn become_user(command: &mut Command, user: u32) {
+    command.current_dir("/");
+    // SAFETY: between fork and exec, only system calls.
+    unsafe {
+        command.pre_exec(move || {
+            if user != ROOT {
+                let groups = [GROUP];
+                nix::Error::result(libc::setgroups(groups.len(), groups.as_ptr()))?;
+                nix::Error::result(libc::setgid(user))?;
+                nix::Error::result(libc::setuid(user))?;
+            }
+            libc::umask(0o022);
+            Ok(())
+        });
+    }
+}
+
+/// Runs a candidate of each of these users, one after the other, and returns the fencing tokens.
+#[track_caller]
+fn runs_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
+    let run = |user: &u32| {
+        let mut candidate = candidate_of(*user, lock, &["--wait", "10s"]);
+        candidate.wait_for_exit(0);
+        candidate.output().trim().parse().expect("a fencing token")
+    };
+    let tokens: Vec<u64> = users.iter().map(run).collect();
+    assert!(tokens.is_sorted_by(|before, after| before < after), "{tokens:?}");
+    tokens
+}
+
+/// Start scripts say `rm -f *.lock`, and cleaners know no better.
+#[testkit::test]
+fn whatever_is_deleted_beside_it_one_of_many_leads() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
+    let folder = path.parent().expect("a folder");
+    let is_over = AtomicBool::new(false);
+    let runs = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for entry in fs::read_dir(folder).expect("the folder").flatten() {
+                    if entry.path() != path {
+                        let _ = fs::remove_file(entry.path());
+                    }
+                }
+                thread::yield_now();
+            }
+        });
+        for round in 0..3 {
+            let start = |name: &str| Candidate::new(name, &lock).run_witness(&witnesses, &["life=300"]);
+            let mut candidates = ["a", "b", "c", "d"].map(start);
+            candidates.iter_mut().for_each(|candidate| candidate.wait_for_exit(0));
+            assert_eq!(witnesses.lifetimes().len(), 4 * (round + 1));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        12
+    });
+    witnesses.assert_one_at_a_time(runs);
+}
+
+#[testkit::test]
+fn what_cannot_be_used_is_said_with_what_would_do() {
+    let folder = scratch::folder("unusable");
+    let (record, link, broken) = (folder.join("record"), folder.join("link"), folder.join("broken"));
+    std::os::unix::fs::symlink(&record, &link).expect("a link");
+    fs::write(&broken, "{\"uid").expect("a file");
+    for (path, says) in [
+        (&link, "it is a link, a folder or a device"),
+        (&broken, "it is no record of leaderrun"),
+        (&folder, "it is a link, a folder or a device"),
+        (&folder.join("none").join("record"), "its folder cannot be used"),
+    ] {
+        let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
+        candidate.wait_for_exit(125);
+        assert!(candidate.log().contains(says), "{}", candidate.log());
+    }
+}
+
+/// Somebody has run the job once as root, by hand.
+#[testkit::test(requires = root())]
+fn a_file_that_root_made_serves_the_owner_of_its_folder() {
+    let folder = open_folder("of-a-user", 0o755);
+    chown(&folder, Some(ANN), Some(ANN)).expect("root may give it away");
+    runs_for_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
+}
+
+/// As in /tmp: a job of a user that root runs once must not be lost to the user.
+#[testkit::test(requires = root())]
+fn a_file_in_a_sticky_folder_stays_its_owners() {
+    let path = open_folder("sticky", 0o1777).join("job");
+    runs_for_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
+    let found = fs::metadata(&path).expect("the record");
+    assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
+}
+
+#[testkit::test(requires = root())]
+fn a_file_that_all_may_write_serves_all() {
+    for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
+        let path = open_folder("shared", mode).join("job");
+        fs::write(&path, "").expect("a file");
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
+        runs_for_each(users, &lock_at(&path));
+        // Whoever may only read it can see who holds it.
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
+        let mut status = Candidate::program("status", PROGRAM.to_str().expect("a path in UTF-8"))
+            .args(["status", "--lock", &lock_at(&path).name])
+            .configure(|command| become_user(command, BEN))
+            .start();
+        status.wait_for_exit(1);
+        assert!(status.output().contains("free"), "{}", status.output());
+    }
+}
+
+#[testkit::test(requires = root())]
+fn two_users_of_a_group_share_a_folder() {
+    for mode in [0o775, 0o2775, 0o3775] {
+        let folder = open_folder("of-a-group", mode);
+        chown(&folder, None, Some(GROUP)).expect("root may give it away");
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
+        let path = folder.join("job");
+        if mode & 0o1000 != 0 {
+            fs::write(&path, "").expect("a file");
+            chown(&path, Some(ANN), Some(GROUP)).expect("root may give it away");
+            fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("the file is ours");
+        }
+        runs_for_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
+    }
+}
+
+/// A refusal says whose the file is, and ends with a command that helps.
+#[testkit::test(requires = root())]
+fn a_suggestion_that_is_followed_works() {
+    let sticky = open_folder("sticky", 0o1777);
+    let closed = open_folder("closed", 0o755);
+    let unreadable = open_folder("unreadable", 0o777).join("it's one's");
+    for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
+        runs_for_each(&[ROOT], &lock_at(&path));
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
+        helps(&path, "it belongs to root and has mode");
+    }
+    helps(&closed.join("job"), "belongs to root and has mode 0755");
+}
+
+#[track_caller]
+fn helps(path: &Path, says: &str) {
+    let lock = lock_at(path);
+    let refused = candidate_of(ANN, &lock, &["--wait", "10s"]);
+    eventually("it is refused", || refused.log().contains(says));
+    let log = refused.log();
+    let refusal = log.lines().find(|line| line.contains(says)).expect("it was said");
+    let (_, suggestion) = refusal.rsplit_once(": ").expect("a suggestion");
+    drop(refused);
+    let suggestion = suggestion.split("; file:").next().expect("a suggestion");
+    let done = Command::new("sh").args(["-c", suggestion]).status().expect("a shell");
+    assert!(done.success(), "{suggestion}");
+    runs_for_each(&[ANN, ANN], &lock);
+}
+
+fn may_mount() -> Result<(), String> {
+    let folder = scratch::folder("mount");
+    mount_small(&folder).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
+    umount2(&folder, MntFlags::MNT_DETACH).map_err(|errno| errno.to_string())
+}
+
+fn mount_small(folder: &Path) -> nix::Result<()> {
+    mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
+}
+
+#[testkit::test(requires = may_mount())]
+fn a_full_disk_costs_no_leader_its_lock() {
+    let folder = scratch::folder("small");
+    mount_small(&folder).expect("a small file system");
+    let mounted = folder.clone();
+    scratch::at_exit(move || {
+        let _ = umount2(&mounted, MntFlags::MNT_DETACH);
+    });
+    let (lock, witnesses) = (lock_at(&folder.join("job")), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let fill = folder.join("fill");
+    let _ = fs::write(&fill, vec![b'x'; 256 * 1024]);
+    assert!(fs::write(folder.join("more"), "x").is_err(), "the disk is full");
+    let status = || -> Value {
+        let mut shown = Candidate::subcommand("status", &lock).args(["-o", "json"]).start();
+        shown.wait();
+        serde_json::from_str(&shown.output()).unwrap_or_default()
+    };
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    for _ in 0..3 {
+        let renewed = status()["renewed"].clone();
+        eventually("it is renewed", || status()["renewed"] != renewed);
+    }
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it leads on: {}", a.log());
+    a.stop();
+    witnesses.wait_for("b", 1);
+    fs::remove_file(fill).expect("it was there");
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+    let _ = umount2(&folder, MntFlags::MNT_DETACH);
+}
