@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::complaints::{Access, Complaints};
 use super::election_thread::{ElectionOrder, MainThread};
-use super::journal;
+use super::log_events;
 use super::observations::Observations;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
@@ -60,7 +60,7 @@ pub async fn run(
         *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
     }
     observer.tell(Update::Lock(name.to_string()));
-    journal::waiting(&name, &config);
+    log_events::waiting(&name, &config);
     let environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
         ("LEADERRUN_HOLDER".to_owned(), config.identity.clone()),
@@ -97,7 +97,7 @@ async fn open(
     if let Ok(opened) = timeout(slow_after, &mut opening).await {
         return opened.map(Some);
     }
-    journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
+    log_events::trouble(&name, "still waiting for the kubeconfig's credential plugin");
     match config.wait {
         None => opening.await.map(Some),
         Some(wait) => timeout(wait.saturating_sub(slow_after), opening).await.ok().transpose(),
@@ -199,12 +199,12 @@ impl<'a> ElectionLoop<'a> {
                 main_thread.send(ElectionReport::Extend(tenure));
             }
             ElectionAction::StepDown => {
-                journal::step_down(&self.name);
+                log_events::step_down(&self.name);
                 main_thread.send(ElectionReport::StepDown);
             }
             ElectionAction::Lose { holder } => {
                 main_thread.send(ElectionReport::Lose);
-                journal::taken(&self.name, &self.identity, &holder);
+                log_events::taken(&self.name, &self.identity, &holder);
             }
             ElectionAction::Notify(notice) => self.notify(notice),
             ElectionAction::Finish(outcome) => return Some(outcome),
@@ -220,7 +220,7 @@ impl<'a> ElectionLoop<'a> {
         environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token.clone()));
         // Before anything else: the start of the command waits for it.
         main_thread.send(ElectionReport::StartLeading { tenure, environment });
-        journal::leading(&self.name, &fencing_token);
+        log_events::leading(&self.name, &fencing_token);
         self.observations.acquired(fencing_token, self.lock.uids(&uid));
         self.observations.held(tenure);
     }
@@ -228,8 +228,8 @@ impl<'a> ElectionLoop<'a> {
     fn notify(&mut self, notice: ElectionNotice) {
         if self.last_notice.as_ref() != Some(&notice) {
             match notice {
-                ElectionNotice::Polling => journal::polling(&self.name, self.watch_failure.take()),
-                _ => journal::election(&self.name, &notice),
+                ElectionNotice::Polling => log_events::polling(&self.name, self.watch_failure.take()),
+                _ => log_events::election(&self.name, &notice),
             }
             self.last_notice = Some(notice);
         }
@@ -237,7 +237,7 @@ impl<'a> ElectionLoop<'a> {
 
     fn complain(&mut self, access: Access, complaint: String) {
         if self.complaints.failed(clock::now(), access, &complaint) {
-            journal::trouble(&self.name, &complaint);
+            log_events::trouble(&self.name, &complaint);
         }
     }
 
@@ -246,7 +246,7 @@ impl<'a> ElectionLoop<'a> {
         let error = match answer {
             Ok(reply) => {
                 if self.complaints.answered(access) {
-                    journal::answers_again(&self.name);
+                    log_events::answers_again(&self.name);
                 }
                 return reply;
             }
@@ -273,7 +273,7 @@ impl<'a> ElectionLoop<'a> {
                 if error.kind == LockErrorKind::Forbidden {
                     let complaint = error.explained();
                     if self.watch_complaint.as_ref() != Some(&complaint) {
-                        journal::trouble(&self.name, &complaint);
+                        log_events::trouble(&self.name, &complaint);
                         self.watch_complaint = Some(complaint);
                     }
                     WatchEvent::Forbidden

@@ -13,6 +13,11 @@ use crate::lock::LockName;
 use crate::process::{signals, tree};
 use crate::telemetry::log::{printable, printable_cause};
 
+/// A variable looks like one of leaderrun's, and is none.
+pub fn unknown_variable(sentence: &str) {
+    warn!(event = "unknown_variable", "{sentence}");
+}
+
 /// A candidate begins.
 pub fn waiting(lock: &LockName, config: &ElectionConfig) {
     let identity = printable(&config.identity);
