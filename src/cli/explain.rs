@@ -70,7 +70,7 @@ impl Explanation<'_> {
 
     fn invalid_value(&self) -> UsageError {
         let (value, name) = (self.value(), self.name());
-        let Some(option) = self.option(&name) else { return UsageError::new(name, "not a valid value") };
+        let Some(option) = self.option(&name) else { return self.invalid_word(&name) };
         let origin = Origin::of_refused(option, &self.line.arguments, &value);
         let example = origin.with(&example_of(option));
         if self.value_is_missing(&value, &origin) {
@@ -93,6 +93,18 @@ impl Explanation<'_> {
             Some(meant) => error.try_instead(origin.with(&meant)),
             None => error.for_example(example),
         }
+    }
+
+    /// A word that is not one of those that may be there.
+    fn invalid_word(&self, name: &str) -> UsageError {
+        let possible = match self.error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(possible)) => possible.join(", "),
+            _ => String::new(),
+        };
+        let example = possible.split(", ").next().unwrap_or_default();
+        let what = name.trim_matches(['<', '>']).to_lowercase();
+        UsageError::new(shell_word(&self.value()), format!("the {what} must be one of {possible}"))
+            .for_example(format!("{} {example}", self.program()))
     }
 
     /// Where a value is expected and `--` or nothing follows.
@@ -200,6 +212,10 @@ impl Explanation<'_> {
         };
         let (command, options): (Vec<&str>, Vec<&str>) = missing.into_iter().partition(|name| name.contains("COMMAND"));
         match (&command[..], &options[..]) {
+            ([], [word, ..]) if word.starts_with('<') => {
+                let what = word.trim_matches(['<', '>']).to_lowercase();
+                UsageError::new("", format!("the {what} is missing")).remedy(format!("see {}", self.help()))
+            }
             ([], [option, ..]) => {
                 let name = first_word(option);
                 let example = self.option(name).map(example_of).unwrap_or_default();

@@ -4,6 +4,7 @@
 //! machine. What does not fit is explained in one sentence, with a suggestion that works when it is pasted.
 
 mod arguments;
+mod documents;
 mod explain;
 mod origin;
 mod plan;
@@ -31,7 +32,7 @@ pub enum Invocation {
     Run(Box<ElectorConfig>, SupervisorConfig),
     /// Do something else about a lock.
     Subcommand(Subcommand),
-    /// Print this: the help or the version.
+    /// Print this: the help, the version, or another document.
     Print(String),
 }
 
@@ -103,7 +104,7 @@ impl Line {
             let arguments = SubcommandLine::from_arg_matches(&matches)?.subcommand;
             let (_, matches) = matches.subcommand().expect("a subcommand was parsed");
             let origins = Origins { definition: &options, matches };
-            return Ok(Invocation::Subcommand(plan::plan_subcommand(arguments, origins)?));
+            return Ok(plan::plan_subcommand(arguments, origins)?);
         }
         let matches = options.clone().try_get_matches_from(&self.arguments)?;
         let RunLine { run, command } = RunLine::from_arg_matches(&matches)?;

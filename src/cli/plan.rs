@@ -9,7 +9,8 @@ use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 use super::Invocation;
-use super::arguments::{LockArguments, LogArguments, RunArguments, SubcommandArguments};
+use super::arguments::{ClusterArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments};
+use super::documents;
 use super::origin::{Origin, Origins};
 use super::routing::{check_lock, routing};
 use super::timing::timing;
@@ -70,8 +71,8 @@ pub fn plan_run(
 ///
 /// # Errors
 /// What does not fit, why, and what to do.
-pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Subcommand, UsageError> {
-    Ok(match arguments {
+pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
+    Ok(Invocation::Subcommand(match arguments {
         SubcommandArguments::Status { target, output } => {
             Subcommand::Status(lock_target(target.lock, target.cluster, origins)?, output)
         }
@@ -86,7 +87,9 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
             Subcommand::Doctor(Box::new(doctor_request(*run, command, origins)?))
         }
         SubcommandArguments::Check { min_remaining } => Subcommand::Check(min_remaining),
-    })
+        SubcommandArguments::Completion { shell } => return Ok(Invocation::Print(documents::completion(shell))),
+        SubcommandArguments::Man => return Ok(Invocation::Print(documents::man_page())),
+    }))
 }
 
 fn doctor_request(
@@ -104,11 +107,7 @@ fn doctor_request(
     Ok(DoctorRequest { target, timing, routing, http: run.monitoring.http, command })
 }
 
-fn lock_target(
-    lock: LockArguments,
-    cluster: super::arguments::ClusterArguments,
-    origins: Origins<'_>,
-) -> Result<LockTarget, UsageError> {
+fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {
     Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster.into() })
 }
 

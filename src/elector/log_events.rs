@@ -1,234 +1,123 @@
-//! What people and programs read of it: the sentences of the log, each with the name of what happened.
-//!
-//! Names and fields are for programs and stay as they are; the sentences say the same to people.
+//! The events that the elector logs, its own and those of the supervisor.
 
-use humantime::format_duration;
-use leaderrun_core::election::{ElectionConfig, ElectionNotice};
-use leaderrun_core::elector::{ElectorNotice, SupervisorFailure};
-use leaderrun_core::messages::{End, KillReason, SupervisorNotice};
-use leaderrun_core::updates::Loss;
-use tracing::{error, info, warn};
+use crate::telemetry::log_event::log_events;
 
-use crate::lock::LockName;
-use crate::process::{signals, tree};
-use crate::telemetry::log::{printable, printable_cause};
+log_events! {
+    /// Logged when an environment variable looks like one of leaderrun's and sets no option.
+    warn unknown_variable(; sentence: &str) "{sentence}";
 
-/// A variable looks like one of leaderrun's, and is none.
-pub fn unknown_variable(sentence: &str) {
-    warn!(event = "unknown_variable", "{sentence}");
-}
+    /// Logged when this candidate starts to wait because it could not acquire the lock at once.
+    info waiting(lock: &str, identity: &str; rate: f64)
+        "waiting for {lock} as {identity}; tolerates clock rates that differ by up to {rate:.2}x";
 
-/// A candidate begins.
-pub fn waiting(lock: &LockName, config: &ElectionConfig) {
-    let identity = printable(&config.identity);
-    let rate = config.timing.tolerated_clock_rate();
-    info!(event = "waiting", %lock, identity, "waiting for {lock} as {identity}; clocks may run {rate:.2}x apart");
-}
+    /// Logged when another candidate is seen to hold the lock. `since` is read from that holder's clock.
+    info held(lock: &str, holder: &str, since: Option<&str>; sentence: &str) "{sentence}";
 
-/// What the election has to tell.
-pub fn election(lock: &LockName, news: &ElectionNotice) {
-    match news {
-        ElectionNotice::Held { holder, since, lease_duration } => {
-            let holder = shown(holder);
-            let lasts = format_duration(*lease_duration);
-            match since.map(|since| format!("{since:.0}")) {
-                Some(since) => info!(
-                    event = "held",
-                    %lock,
-                    holder,
-                    since,
-                    "{lock} is held by {holder} since {since}, for {lasts} after each renewal"
-                ),
-                None => {
-                    info!(event = "held", %lock, holder, "{lock} is held by {holder}, for {lasts} after each renewal")
-                }
-            }
-        }
-        ElectionNotice::Released { holder } => {
-            let holder = shown(holder);
-            info!(event = "released", %lock, holder, "{holder} has given {lock} back");
-        }
-        ElectionNotice::Expired { holder } => {
-            let holder = shown(holder);
-            info!(event = "expired", %lock, holder, "the lease of {holder} has run out");
-        }
-        ElectionNotice::Restoring => {
-            warn!(event = "restoring", %lock, "somebody emptied or deleted {lock} while it was held here: writing it again")
-        }
-        ElectionNotice::Edited => {
-            warn!(event = "edited", %lock, "somebody edited {lock} while it was held here: writing it again")
-        }
-        ElectionNotice::Displaced => warn!(
-            event = "displaced",
-            %lock,
-            "somebody emptied or deleted {lock} while it was held: waiting until that holder's time is over"
-        ),
-        ElectionNotice::NotDue { not_before } => {
-            let not_before = format!("{not_before:.0}");
-            info!(event = "not_due", %lock, not_before, "{lock} is free, and its command not due before {not_before}");
-        }
-        ElectionNotice::Watching => info!(event = "watching", %lock, "watching {lock} again"),
-        // Said with the reason.
-        ElectionNotice::Polling => {}
-    }
-}
+    /// Logged when this candidate has waited for a minute, an hour, and each day.
+    info still_waiting(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
 
-/// A candidate does without its watch.
-pub fn polling(lock: &LockName, reason: Option<String>) {
-    let reason = reason.map(|reason| format!("; {reason}")).unwrap_or_default();
-    warn!(event = "polling", %lock, "cannot watch {lock}: reading it every retry period instead{reason}");
-}
+    /// Logged when the holder has released the lock.
+    info released(lock: &str, holder: &str) "{holder} released {lock}";
 
-/// The lock is won.
-pub fn leading(lock: &LockName, fencing_token: &str) {
-    info!(event = "leading", %lock, fencing_token, "leader of {lock}, fencing token {fencing_token}");
-}
+    /// Logged when the holder did not renew the lock for as long as its record holds.
+    info expired(lock: &str, holder: &str) "{lock} expired: {holder} did not renew it in time";
 
-/// Somebody else has it.
-pub fn taken(lock: &LockName, identity: &str, holder: &str) {
-    let whom = if holder == identity { "somebody else of that name, " } else { "" };
-    let holder = shown(holder);
-    warn!(event = "lost", %lock, holder, reason = "taken", "leadership of {lock} lost: it is held by {whom}{holder}");
-}
+    /// Logged when the lock is free but must not be acquired yet, because of `--min-hold`.
+    info not_due(lock: &str, not_before: &str) "{lock} is free, but its command is not due before {not_before}";
 
-/// This run is asked to hand over.
-pub fn step_down(lock: &LockName) {
-    info!(event = "step_down", %lock, "asked to step down from {lock}");
-}
+    /// Logged when another program emptied or deleted the record of another holder.
+    warn displaced(lock: &str)
+        "another program emptied or deleted the record of {lock} while the lock was held; waiting until the holder's time is over";
 
-/// Something goes wrong, for the first time.
-pub fn trouble(lock: &LockName, complaint: &str) {
-    warn!(event = "trouble", %lock, "{complaint}");
-}
+    /// Logged when another program emptied or deleted the record of this holder, which writes it again.
+    warn restoring(lock: &str)
+        "another program emptied or deleted the record of {lock} while this candidate held the lock; writing it again";
 
-/// And is over.
-pub fn answers_again(lock: &LockName) {
-    info!(event = "trouble_over", %lock, "{lock} answers again");
-}
+    /// Logged when another program changed the record of this holder, which writes it again.
+    warn edited(lock: &str)
+        "another program edited the record of {lock} while this candidate held the lock; writing it again";
 
-/// The command runs.
-pub fn started(pid: i32) {
-    info!(event = "started", pid, "started the command, process {pid}");
-}
+    /// Logged when the lock cannot be watched, so that it is read every retry period.
+    warn polling(lock: &str; reason: &str) "cannot watch {lock}{reason}; reading it every retry period instead";
 
-/// What the supervisor has to tell.
-pub fn supervisor(remark: &SupervisorNotice) {
-    match remark {
-        SupervisorNotice::Stopping { signal } => {
-            let signal = signals::name(*signal);
-            warn!(event = "stopping", signal, "leadership lost: telling the command to stop with {signal}");
-        }
-        SupervisorNotice::Killing { reason, processes } => {
-            let processes = printable(processes);
-            match reason {
-                KillReason::Lost => {
-                    warn!(
-                        event = "killing",
-                        reason = "lost",
-                        processes,
-                        "killing what is left of the command: {processes}"
-                    )
-                }
-                KillReason::Terminated => warn!(
-                    event = "killing",
-                    reason = "asked_to_end",
-                    processes,
-                    "the command did not end in time: killing it: {processes}"
-                ),
-                KillReason::LeftRunning => warn!(
-                    event = "killing",
-                    reason = "left_running",
-                    processes,
-                    "killing what the command left running: {processes}"
-                ),
-            }
-        }
-        SupervisorNotice::CannotKill(what) => cannot_kill(what),
-        SupervisorNotice::NotExecuted { command, reason } => {
-            warn!(event = "not_executed", command, "cannot execute {command:?}: {reason}");
-        }
-        SupervisorNotice::SuspendRefused => {
-            warn!(event = "not_suspended", "a command that holds a lease cannot be suspended: it goes on")
-        }
-        SupervisorNotice::AwaitsTerminal => warn!(
-            event = "awaits_terminal",
-            "the command is stopped: it waits for the terminal, of which it is not the foreground job"
-        ),
-        SupervisorNotice::CheckUnavailable { reason } => {
-            warn!(event = "no_check", "the command cannot use leaderrun check: {reason}")
-        }
-    }
-}
+    /// Logged when the lock is watched again after it could not be.
+    info watching(lock: &str) "watching {lock} again";
 
-/// A process that has to die does not.
-pub fn cannot_kill(what: &str) {
-    error!(event = "cannot_kill", "cannot kill {what}; the lease is kept until it is gone");
-}
+    /// Logged when this candidate has acquired the lock.
+    detail leading(lock: &str, fencing_token: &str; rate: f64)
+        "acquired {lock}, fencing token {fencing_token}; tolerates clock rates that differ by up to {rate:.2}x";
 
-/// The guard takes the supervisor's place.
-pub fn last_resort(failure: SupervisorFailure) {
-    let (reason, loss) = match failure {
-        SupervisorFailure::Died => ("supervisor_died", "the supervisor died"),
-        SupervisorFailure::Late => ("supervisor_late", "the supervisor did not have the command dead in time"),
-    };
-    let processes = printable(&tree::names());
-    error!(event = "killing", reason, processes, "{loss}: killing the command: {processes}");
-}
+    /// Logged when the command runs.
+    info started(pid: i32, lock: &str, fencing_token: &str)
+        "started the command, process {pid}, as leader of {lock}, fencing token {fencing_token}";
 
-/// What the guard has to tell.
-pub fn elector(news: &ElectorNotice) {
-    match news {
-        ElectorNotice::Lost(Loss::NotRenewed) => {
-            warn!(event = "lost", reason = "not_renewed", "leadership lost: it could not be renewed in time")
-        }
-        ElectorNotice::CommandEnded(End::Exited(status)) => {
-            info!(event = "ended", status, "the command has ended with status {status}, and nothing of it is left");
-        }
-        ElectorNotice::CommandEnded(End::Signaled(signal)) => {
-            let signal = signals::name(*signal);
-            info!(event = "ended", signal, "the command was ended by {signal}, and nothing of it is left");
-        }
-        ElectorNotice::CommandEnded(End::NotStarted) => info!(event = "ended", "the command was not started"),
-        ElectorNotice::NotAcquired => info!(event = "not_acquired", "not acquired in time"),
-        ElectorNotice::Unreachable => {
-            warn!(event = "unreachable", "the lock could not be reached or used in time")
-        }
-        ElectorNotice::Released => info!(event = "given_back", "the lock is given back"),
-        ElectorNotice::NotReleased => {
-            warn!(event = "not_given_back", "the lease could not be given back: it will run out")
-        }
-        ElectorNotice::WaitInterrupted(signal) => {
-            let signal = signals::name(*signal);
-            info!(event = "interrupted", signal, "{signal}: waiting no longer");
-        }
-        ElectorNotice::TerminationSignal(signal) => {
-            let signal = signals::name(*signal);
-            info!(event = "asked_to_end", signal, "{signal}: the command is asked to end");
-        }
-        ElectorNotice::SupervisorDied => error!(event = "supervisor_died", "the supervisor died"),
-        // Said by others, in the same breath.
-        ElectorNotice::Leading(_)
-        | ElectorNotice::Lost(_)
-        | ElectorNotice::Terminating
-        | ElectorNotice::CommandGone => {}
-        ElectorNotice::CommandEnded(End::NotExecuted(_)) => {}
-    }
-}
+    /// Logged when the command cannot be executed.
+    error not_executed(command: &str; reason: &str) "cannot execute {command}: {reason}";
 
-/// leaderrun itself fails.
-pub fn failed(failure: &anyhow::Error) {
-    error!(event = "failed", "{}", printable_cause(failure));
-}
+    /// Logged when `leaderrun step-down` asks this holder to release the lock.
+    info step_down(lock: &str) "leaderrun step-down asks for the release of {lock}";
 
-/// After a loss, everything begins again.
-pub fn rejoining() {
-    info!(event = "rejoining", "waiting for the lock again");
-}
+    /// Logged when leaderrun gets a termination signal and forwards it to the command.
+    info terminating(signal: &str) "got {signal}; terminating the command";
 
-/// A holder's identity, which comes from outside.
-fn shown(holder: &str) -> String {
-    match holder {
-        "" => "nobody".to_owned(),
-        holder => printable(holder),
-    }
+    /// Logged when a termination signal ends the wait for the lock.
+    info interrupted(signal: &str) "got {signal}; no longer waiting";
+
+    /// Logged when requests for the lock fail. `stop_in_seconds` is there while this candidate leads.
+    warn request_failed(lock: &str, stop_in_seconds: Option<f64>; sentence: &str) "{sentence}";
+
+    /// Logged when requests for the lock succeed again.
+    info recovered(lock: &str) "requests for {lock} succeed again";
+
+    /// Logged when leadership is lost. `reason` is `taken` or `not_renewed`; `lock` and `holder` are there where it was taken.
+    warn lost(reason: &str, lock: Option<&str>, holder: Option<&str>; sentence: &str) "leadership lost: {sentence}";
+
+    /// Logged when the command gets the stop signal because leadership is lost.
+    warn stopping(signal: &str) "leadership lost: sending {signal} to the command";
+
+    /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
+    warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
+
+    /// Logged when a process cannot be killed. The lock stays held until it is gone.
+    error cannot_kill(; processes: &str) "cannot kill {processes}; the lock stays held until they are gone";
+
+    /// Logged when the command has ended and no process of it is left. `status` or `signal` says how.
+    info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";
+
+    /// Logged when this candidate has released the lock.
+    detail release(lock: &str) "released {lock}";
+
+    /// Logged when this candidate could not release the lock.
+    warn release_failed(lock: &str) "cannot release {lock}: it will expire";
+
+    /// Logged when the lock was not acquired within `--wait`, because another candidate holds it or it is not due.
+    info not_acquired(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
+
+    /// Logged when the lock could not be reached or used within `--wait`.
+    warn unreachable() "the lock could not be reached or used within --wait";
+
+    /// Logged when the terminal suspended the command, which goes on.
+    warn not_suspended() "the command goes on: a leader cannot be suspended, because its lock would expire";
+
+    /// Logged when the command is stopped because it needs the terminal.
+    warn awaits_terminal()
+        "the command is stopped: it waits for the terminal, of which it is not the foreground job";
+
+    /// Logged when the command cannot use `leaderrun check`.
+    warn check_unavailable(; reason: &str) "the command cannot use leaderrun check: {reason}";
+
+    /// Logged when the supervisor died while there was no command.
+    error supervisor_died() "the supervisor died";
+
+    /// Logged when leaderrun itself fails.
+    error failed(; failure: &str) "{failure}";
+
+    /// Logged when leaderrun waits for the lock again after a loss, with `--on-lost rejoin`.
+    info rejoining() "waiting for the lock again";
+
+    /// Logged when a request is sent.
+    debug request_sent(lock: &str, request: &str) "sent a request: {request} {lock}";
+
+    /// Logged when a watch fails.
+    debug watch_failed(lock: &str; reason: &str) "cannot watch {lock}: {reason}";
 }

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
 use super::election_thread::{ElectionOrder, ElectionThread};
-use super::log_events;
+use super::{log_events, log_notices};
 use crate::channel::ElectorEnd;
 use crate::exit;
 use crate::process::clock::{self, Timer};
@@ -118,10 +118,10 @@ impl MainLoop {
         for report in &reports {
             match report {
                 Report::Started { pid } => {
-                    log_events::started(*pid);
+                    log_notices::started(*pid);
                     self.observer.tell(Update::CommandStarted);
                 }
-                Report::Notice(notice) => log_events::supervisor(notice),
+                Report::Notice(notice) => log_notices::supervisor(notice),
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }
         }
@@ -175,7 +175,7 @@ impl MainLoop {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.kill = Some(Kill::begin(clock::now()));
         self.kill_children();
-        log_events::last_resort(failure);
+        log_notices::last_resort(failure);
     }
 
     fn kill_children(&mut self) {
@@ -185,7 +185,7 @@ impl MainLoop {
     }
 
     fn notify(&self, notice: ElectorNotice) {
-        log_events::elector(&notice);
+        log_notices::elector(&notice);
         self.observer.tell(match notice {
             ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
             ElectorNotice::Lost(loss) => Update::Lost(loss),

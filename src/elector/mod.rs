@@ -3,14 +3,18 @@
 //! The main thread waits for nothing but its descriptors; the election runs on a thread of its own, with the network.
 //! What the main thread does is decided by [`leaderrun_core::elector`].
 
+mod command_hint;
 mod complaints;
 mod election_loop;
 mod election_thread;
 
 mod log_events;
+mod log_notices;
 mod main_loop;
 mod observations;
 pub mod rejoin;
+mod reminder;
+mod role_advice;
 
 use std::time::Duration;
 
@@ -39,6 +43,12 @@ use crate::telemetry::state::{self, Observer, ReadyWhen, State};
 
 /// How long the end waits for traffic to be led away and for the last Event.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Returns the events that the elector and the supervisor log, for the reference.
+#[cfg(test)]
+pub fn log_event_table() -> &'static [crate::telemetry::log_event::LogEvent] {
+    log_events::EVENTS
+}
 
 /// What the elector has to know from the command line.
 #[derive(Debug)]
@@ -76,7 +86,7 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     let (on_lost, since) = (config.on_lost, clock::now());
     let (ending, counted) =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
-            log_events::failed(&failure);
+            log_notices::failed(&failure);
             (Ending::Failed, None)
         });
     let rejoins = ending == Ending::Lost { may_rejoin: true } && on_lost == OnLost::Rejoin;

@@ -10,7 +10,7 @@ use super::{COMMAND, values};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = COMMAND)]
 pub struct CommandArguments {
-    /// The signal, by name or number, that the command gets when the leadership is lost
+    /// The signal that the command gets when leadership is lost, by name or number
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
     pub stop_signal: i32,
 

@@ -37,7 +37,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
 
-    /// What to do after the leadership was lost and the command is dead: exit, or rejoin to wait for the lock again
+    /// What to do after leadership was lost and the command is dead: exit, or rejoin to wait for the lock again
     #[arg(long, env = "LEADERRUN_ON_LOST", value_name = "ACTION", default_value = "exit", hide_possible_values = true)]
     pub on_lost: OnLost,
 }

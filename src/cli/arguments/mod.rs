@@ -25,6 +25,7 @@ pub use self::monitoring::MonitoringArguments;
 pub use self::routing::{RoutingArguments, RoutingTargetArguments};
 pub use self::subcommands::{SubcommandArguments, SubcommandLine, add_subcommands, is_subcommand, subcommand_names};
 pub use self::times::TimeArguments;
+use crate::exit::{STATUSES, StatusDescription};
 
 // The headings of the help, in its order.
 const LOCK: &str = "Lock";
@@ -35,31 +36,39 @@ const ROUTING: &str = "Routing";
 const MONITORING: &str = "Monitoring";
 const LOG: &str = "Log";
 
+const ABOUT: &str = "Runs a command only while it is the leader";
+
+const LONG_ABOUT: &str = "\
+Runs a command only while it is the leader.
+
+leaderrun waits until it holds the lock, runs the command while it holds it, forwards signals, and has every process of \
+the command dead before another candidate may run it.";
+
+/// What the help says below the options.
+fn after_help() -> String {
+    let statuses = STATUSES.map(|StatusDescription { status, meaning, .. }| format!("  {status:<6} {meaning}"));
+    format!(
+        "\
+Every option can also be set by a variable, for example --lock by LEADERRUN_LOCK. The command line wins.
+
+Exit status:
+  the command's own, or
+{}",
+        statuses.join("\n")
+    )
+}
+
 /// The command line that runs a command.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "leaderrun",
     version,
-    about = "Runs a command only while it is the leader",
-    long_about = "\
-Runs a command only while it is the leader.
-
-leaderrun waits until it holds the lock, runs the command while it holds it, forwards signals, and has every process of \
-the command dead before another candidate may run it.",
+    about = ABOUT,
+    long_about = LONG_ABOUT,
     override_usage = "\
 leaderrun --lock [KIND:][NAMESPACE/]NAME [OPTIONS] -- COMMAND [ARGUMENT]...
        leaderrun SUBCOMMAND --help",
-    after_help = "\
-Every option can also be set by a variable, for example --lock by LEADERRUN_LOCK. The command line wins.
-
-Exit status:
-  the command's own, or
-  75     not acquired within --wait; --conflict-exit-code chooses another
-  76     leadership lost
-  125    leaderrun itself failed
-  126    the command cannot be executed
-  127    the command was not found
-  128+N  signal N ended the command, or leaderrun while it waited",
+    after_help = after_help(),
     max_term_width = 100
 )]
 pub struct RunLine {

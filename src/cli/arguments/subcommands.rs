@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 use super::{ClusterArguments, LockArguments, RoutingTargetArguments, RunArguments, values};
+use crate::cli::documents::Shell;
 use crate::subcommands::Output;
 
 /// A command line that begins with a subcommand.
@@ -18,6 +19,7 @@ pub struct SubcommandLine {
 
 /// A subcommand with its options.
 #[derive(Clone, Debug, Subcommand)]
+#[command(about = super::ABOUT, long_about = super::LONG_ABOUT)]
 pub enum SubcommandArguments {
     /// Show who holds a lock, since when and for how long
     #[command(
@@ -109,6 +111,30 @@ Exit status:
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
         min_remaining: Duration,
     },
+
+    /// Print the completion for a shell
+    #[command(
+        override_usage = "leaderrun completion bash|zsh|fish",
+        after_help = "\
+For one session:
+  bash  source <(leaderrun completion bash)
+  zsh   source <(leaderrun completion zsh)
+  fish  leaderrun completion fish | source
+
+For good, in a folder where the shell finds it:
+  bash  leaderrun completion bash > /etc/bash_completion.d/leaderrun
+  zsh   leaderrun completion zsh > /usr/local/share/zsh/site-functions/_leaderrun
+  fish  leaderrun completion fish > ~/.config/fish/completions/leaderrun.fish"
+    )]
+    Completion {
+        /// The shell: bash, zsh or fish
+        #[arg(value_name = "SHELL", hide_possible_values = true)]
+        shell: Shell,
+    },
+
+    /// Print the man page, for man -l
+    #[command(override_usage = "leaderrun man", after_help = "To read it:\n  leaderrun man | man -l -")]
+    Man,
 }
 
 /// A lock, and how to get there.

@@ -114,13 +114,13 @@ fn a_bad_variable_is_named_as_a_variable() {
         ),
     ] {
         let arguments = ["--lock", "job", "--pod-label", "role=leader", "--pod", "a"];
-        let mut refused = Candidate::bare("a").args(arguments).env(name, value).runs(["true"]);
-        refused.ends_with(125);
+        let mut refused = Candidate::bare("a").args(arguments).env(name, value).run(["true"]);
+        refused.wait_for_exit(125);
         assert!(refused.log().contains(says), "{name}={value}: {}", refused.log());
     }
     let quiet = Candidate::new("a", &TestLock::file()).args(["--quiet"]).env("LEADERRUN_VERBOSE", "1");
-    let mut quiet = quiet.script("true");
-    quiet.ends_with(0);
+    let mut quiet = quiet.run_script("true");
+    quiet.wait_for_exit(0);
     assert_eq!(quiet.log(), "", "the command line wins over a variable");
 }
 
@@ -131,8 +131,8 @@ fn a_mistyped_variable_is_warned_of() {
         .env("LEADERRUN_SERVICE_HOST", "10.0.0.1")
         .env("LEADERRUN_PORT_80_TCP", "tcp://10.0.0.1:80")
         .env("LEADERRUN_FENCING_TOKEN", "7")
-        .script("true");
-    a.ends_with(0);
+        .run_script("true");
+    a.wait_for_exit(0);
     let log = a.log();
     let warnings: Vec<&str> =
         log.lines().filter_map(|line| line.split_once("warning: ")).map(|(_, text)| text).collect();
@@ -148,15 +148,35 @@ fn a_namespace_is_an_option() {
     let by_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
     let overruled = Candidate::bare("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
     for candidate in [by_option, by_variable, overruled.env("LEADERRUN_NAMESPACE", "elsewhere")] {
-        let mut a = candidate.script("echo $LEADERRUN_HELD_LOCK");
-        a.ends_with(0);
+        let mut a = candidate.run_script("echo $LEADERRUN_HELD_LOCK");
+        a.wait_for_exit(0);
         assert_eq!(a.output(), format!("{}\n", lock.name));
     }
     let mut free = Candidate::bare("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
     free = free.args([kubeconfig]);
     let mut free = free.start();
-    free.ends_with(1);
+    free.wait_for_exit(1);
     assert!(free.output().contains(&lock.name), "{}", free.output());
+}
+
+#[testkit::test]
+fn a_command_that_was_quoted_as_one_word_is_recognised() {
+    let lock = TestLock::file();
+    for (command, hint) in [
+        (
+            "sleep 0",
+            "error: cannot execute sleep 0: No such file or directory; its words were quoted as one; try -- sleep 0",
+        ),
+        ("echo a | cat", "it is for a shell; try -- sh -c 'echo a | cat'"),
+        ("no-such-program 1", "error: cannot execute no-such-program 1: No such file or directory\n"),
+        ("--wait", "error: cannot execute --wait: No such file or directory; options of leaderrun come before --"),
+    ] {
+        let mut a = Candidate::new("a", &lock).run([command]);
+        a.wait_for_exit(127);
+        assert!(a.log().contains(hint), "{command}: {}", a.log());
+    }
+    Candidate::new("a", &lock).run(["sleep", "0"]).wait_for_exit(0);
+    Candidate::new("a", &lock).run(["sh", "-c", "echo a | cat"]).wait_for_exit(0);
 }
 
 #[testkit::test]
