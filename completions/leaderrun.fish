@@ -1,86 +1,126 @@
-# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
-function __fish_leaderrun_global_optspecs
-    string join \n lock= identity= wait= min-hold= on-lost= lease-duration= renew-deadline= retry-period= lost-grace= stop-signal= kill-after= kubeconfig= context= as= pod-label= service= pod= port= address= http= ready-when= log-format= v/verbose q/quiet h/help V/version
+# Completion of leaderrun for fish. Made by: leaderrun completion fish
+
+# Where -- is among the words before the cursor, if it is there.
+function __leaderrun_dashes
+    set -l words (commandline -opc)
+    contains -i -- -- $words
 end
 
-function __fish_leaderrun_needs_command
-    # Figure out if the current invocation already has a command.
-    set -l cmd (commandline -opc)
-    set -e cmd[1]
-    argparse -s (__fish_leaderrun_global_optspecs) -- $cmd 2>/dev/null
-    or return
-    if set -q argv[1]
-        # Also print the command, so this can be used to figure out what it is.
-        echo $argv[1]
-        return 1
-    end
-    return 0
-end
-
-function __fish_leaderrun_using_subcommand
-    set -l cmd (__fish_leaderrun_needs_command)
-    test -z "$cmd"
+# Whether the form of the command line is that of a subcommand, or that of a run where none is given.
+function __leaderrun_form
+    __leaderrun_dashes > /dev/null
     and return 1
-    contains -- $cmd[1] $argv
+    set -l words (commandline -opc)
+    set -l subcommands status manifest step-down doctor check completion man
+    if test -n "$argv[1]"
+        test "$words[2]" = "$argv[1]"
+    else
+        not contains -- "$words[2]" $subcommands
+    end
 end
 
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lock -d 'The lock to hold: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l identity -d 'The name to hold it by [default: host name, _, UUID]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l wait -d 'Give up with status 75 when the lock is not acquired within this time; 0s does not queue behind a living holder' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l min-hold -d 'After the command has ended with status 0, nobody runs it until this long after the lock was acquired' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l on-lost -d 'What to do when the leadership was lost and the command is gone: exit or rejoin, which waits for the lock again' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l retry-period -d 'How often the lease is renewed' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l lost-grace -d 'How long the command may take after the stop signal, or what it left running after SIGTERM, before SIGKILL [default: half of the time between renew deadline and lease duration]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l stop-signal -d 'The signal, by name or number, that tells the command to stop because the lease was lost' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kill-after -d 'Kill the command this long after a TERM or INT was forwarded to it [default: never]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l context -d 'The context of the kubeconfig to use' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l as -d 'The user to act as' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l service -d 'Route this Service, which must have no selector, to the leader' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l pod -d 'The pod that gets the label [default: the host name]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l port -d 'A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l address -d 'The leader\'s address for the Service [default: the one from which it reaches the API server]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l http -d 'Answer HTTP there, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l ready-when -d 'When /readyz answers 200: waiting (while waiting or leading) or leading (only while leading)' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -l log-format -d 'How log lines on stderr look: text or json' -r
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -s v -l verbose -d 'Log more; given twice, also what the libraries log'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -s q -l quiet -d 'Log only what goes wrong'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -s V -l version -d 'Print version'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "status" -d 'Show who holds a lock, since when and for how long'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "manifest" -d 'Print the service account, its rights and its priority for a lock, to be piped into kubectl apply -f -'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "step-down" -d 'Ask whoever holds a lock to stop its command and to hand over'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "doctor" -d 'Check what running a command under a lock will need, and say what to do about what is missing'
-complete -c leaderrun -n "__fish_leaderrun_needs_command" -a "check" -d 'Run by the command: is the lock still held?'
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l context -d 'The context of the kubeconfig to use' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -l as -d 'The user to act as' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s o -l output -d 'How it is shown: text or json' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand status" -s h -l help -d 'Print help'
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l lock -d 'The lock: a Lease as NAMESPACE/NAME, or another kind as KIND:NAMESPACE/NAME' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service-account -d 'The service account that the pods have [default: the name of the lock]' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -l service -d 'Route this Service, which must have no selector, to the leader' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand manifest" -s h -l help -d 'Print help'
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l context -d 'The context of the kubeconfig to use' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -l as -d 'The user to act as' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand step-down" -s h -l help -d 'Print help'
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lock -d 'The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l kubeconfig -d 'The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod\'s service account]' -r -F
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l context -d 'The context of the kubeconfig to use' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l as -d 'The user to act as' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lease-duration -d 'How long the lease holds without being renewed, in whole seconds' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l renew-deadline -d 'How long after the last renewal the command is told to stop' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l retry-period -d 'How often the lease is renewed' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l lost-grace -d 'How long the command may take after the stop signal, or what it left running after SIGTERM, before SIGKILL [default: half of the time between renew deadline and lease duration]' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l pod-label -d 'Put this label on the pod while its command runs, and on no other, for a Service that selects it' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -l service -d 'Route this Service, which must have no selector, to the leader' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand check" -l min-remaining -d 'How long it must still be held, whatever happens' -r
-complete -c leaderrun -n "__fish_leaderrun_using_subcommand check" -s h -l help -d 'Print help'
+function __leaderrun_at_first
+    test (count (commandline -opc)) -eq 1
+end
+
+function __leaderrun_in_command
+    __leaderrun_dashes > /dev/null
+    or return 1
+    set -l words (commandline -opc)
+    not contains -- "$words[2]" status manifest step-down check completion man
+end
+
+complete -c leaderrun -f
+complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcommand --fcs-skip=(__leaderrun_dashes))'
+complete -c leaderrun -n __leaderrun_at_first -a status -d 'Show who holds a lock, since when and for how long'
+complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print the service account of a lock, its rights and its priority, to be piped into kubectl apply -f -'
+complete -c leaderrun -n __leaderrun_at_first -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
+complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check what a command line of leaderrun will need, and say what to do about what is missing'
+complete -c leaderrun -n __leaderrun_at_first -a check -d 'For the command: does this run still hold the lock?'
+complete -c leaderrun -n __leaderrun_at_first -a completion -d 'Print the completion for a shell'
+complete -c leaderrun -n __leaderrun_at_first -a man -d 'Print the man page, for man -l'
+
+complete -c leaderrun -n '__leaderrun_form status' -l lock -x -d 'The lock'
+complete -c leaderrun -n '__leaderrun_form status' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form status' -l kubeconfig -r -F -d 'The kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form status' -l context -x -d 'The context of the kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form status' -l as -x -d 'The user to act as'
+complete -c leaderrun -n '__leaderrun_form status' -s o -l output -x -a 'text json' -d 'The format of the answer'
+complete -c leaderrun -n '__leaderrun_form status' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form manifest' -l lock -x -d 'The lock'
+complete -c leaderrun -n '__leaderrun_form manifest' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form manifest' -l service-account -x -d 'The service account that the pods have'
+complete -c leaderrun -n '__leaderrun_form manifest' -l pod-label -x -d 'Put this label on the leader\'s pod while its command runs'
+complete -c leaderrun -n '__leaderrun_form manifest' -l service -x -d 'Route this Service'
+complete -c leaderrun -n '__leaderrun_form manifest' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form step-down' -l lock -x -d 'The lock'
+complete -c leaderrun -n '__leaderrun_form step-down' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form step-down' -l kubeconfig -r -F -d 'The kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form step-down' -l context -x -d 'The context of the kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form step-down' -l as -x -d 'The user to act as'
+complete -c leaderrun -n '__leaderrun_form step-down' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form doctor' -l lock -x -d 'The lock'
+complete -c leaderrun -n '__leaderrun_form doctor' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form doctor' -l identity -x -d 'The name by which this candidate holds the lock'
+complete -c leaderrun -n '__leaderrun_form doctor' -l wait -x -d 'Give up with status 75 when the lock is not acquired within this time'
+complete -c leaderrun -n '__leaderrun_form doctor' -l min-hold -x -d 'Keep other candidates from running the command for this long after the lock was acquired'
+complete -c leaderrun -n '__leaderrun_form doctor' -l on-lost -x -a 'exit rejoin' -d 'What to do after leadership was lost and the command is dead'
+complete -c leaderrun -n '__leaderrun_form doctor' -l lease-duration -x -d 'How long the lock stays held without a renewal'
+complete -c leaderrun -n '__leaderrun_form doctor' -l renew-deadline -x -d 'How long after the last renewal the command gets the stop signal'
+complete -c leaderrun -n '__leaderrun_form doctor' -l retry-period -x -d 'How often the lock is renewed'
+complete -c leaderrun -n '__leaderrun_form doctor' -l lost-grace -x -d 'The time from the stop signal to SIGKILL'
+complete -c leaderrun -n '__leaderrun_form doctor' -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal that the command gets when leadership is lost'
+complete -c leaderrun -n '__leaderrun_form doctor' -l kill-after -x -d 'Kill the command this long after a TERM or INT was forwarded to it'
+complete -c leaderrun -n '__leaderrun_form doctor' -l kubeconfig -r -F -d 'The kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form doctor' -l context -x -d 'The context of the kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form doctor' -l as -x -d 'The user to act as'
+complete -c leaderrun -n '__leaderrun_form doctor' -l pod-label -x -d 'Put this label on the leader\'s pod while its command runs'
+complete -c leaderrun -n '__leaderrun_form doctor' -l service -x -d 'Route this Service'
+complete -c leaderrun -n '__leaderrun_form doctor' -l pod -x -d 'The pod that gets the label'
+complete -c leaderrun -n '__leaderrun_form doctor' -l port -x -d 'A port of the Service'
+complete -c leaderrun -n '__leaderrun_form doctor' -l address -x -d 'The leader\'s address for the Service'
+complete -c leaderrun -n '__leaderrun_form doctor' -l http -x -d 'Answer HTTP at this address'
+complete -c leaderrun -n '__leaderrun_form doctor' -l ready-when -x -a 'waiting leading' -d 'When /readyz answers 200'
+complete -c leaderrun -n '__leaderrun_form doctor' -l log-format -x -a 'text json' -d 'The format of log lines on stderr'
+complete -c leaderrun -n '__leaderrun_form doctor' -s v -l verbose -d 'Log more'
+complete -c leaderrun -n '__leaderrun_form doctor' -s q -l quiet -d 'Log only warnings and errors'
+complete -c leaderrun -n '__leaderrun_form doctor' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form check' -l min-remaining -x -d 'How long the lock must still be held'
+complete -c leaderrun -n '__leaderrun_form check' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form completion' -s h -l help -d 'Print help'
+complete -c leaderrun -n '__leaderrun_form completion' -a 'bash zsh fish'
+
+complete -c leaderrun -n '__leaderrun_form man' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n __leaderrun_form -l lock -x -d 'The lock'
+complete -c leaderrun -n __leaderrun_form -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n __leaderrun_form -l identity -x -d 'The name by which this candidate holds the lock'
+complete -c leaderrun -n __leaderrun_form -l wait -x -d 'Give up with status 75 when the lock is not acquired within this time'
+complete -c leaderrun -n __leaderrun_form -l min-hold -x -d 'Keep other candidates from running the command for this long after the lock was acquired'
+complete -c leaderrun -n __leaderrun_form -l on-lost -x -a 'exit rejoin' -d 'What to do after leadership was lost and the command is dead'
+complete -c leaderrun -n __leaderrun_form -l lease-duration -x -d 'How long the lock stays held without a renewal'
+complete -c leaderrun -n __leaderrun_form -l renew-deadline -x -d 'How long after the last renewal the command gets the stop signal'
+complete -c leaderrun -n __leaderrun_form -l retry-period -x -d 'How often the lock is renewed'
+complete -c leaderrun -n __leaderrun_form -l lost-grace -x -d 'The time from the stop signal to SIGKILL'
+complete -c leaderrun -n __leaderrun_form -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal that the command gets when leadership is lost'
+complete -c leaderrun -n __leaderrun_form -l kill-after -x -d 'Kill the command this long after a TERM or INT was forwarded to it'
+complete -c leaderrun -n __leaderrun_form -l kubeconfig -r -F -d 'The kubeconfig to use'
+complete -c leaderrun -n __leaderrun_form -l context -x -d 'The context of the kubeconfig to use'
+complete -c leaderrun -n __leaderrun_form -l as -x -d 'The user to act as'
+complete -c leaderrun -n __leaderrun_form -l pod-label -x -d 'Put this label on the leader\'s pod while its command runs'
+complete -c leaderrun -n __leaderrun_form -l service -x -d 'Route this Service'
+complete -c leaderrun -n __leaderrun_form -l pod -x -d 'The pod that gets the label'
+complete -c leaderrun -n __leaderrun_form -l port -x -d 'A port of the Service'
+complete -c leaderrun -n __leaderrun_form -l address -x -d 'The leader\'s address for the Service'
+complete -c leaderrun -n __leaderrun_form -l http -x -d 'Answer HTTP at this address'
+complete -c leaderrun -n __leaderrun_form -l ready-when -x -a 'waiting leading' -d 'When /readyz answers 200'
+complete -c leaderrun -n __leaderrun_form -l log-format -x -a 'text json' -d 'The format of log lines on stderr'
+complete -c leaderrun -n __leaderrun_form -s v -l verbose -d 'Log more'
+complete -c leaderrun -n __leaderrun_form -s q -l quiet -d 'Log only warnings and errors'
+complete -c leaderrun -n __leaderrun_form -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c leaderrun -n __leaderrun_form -s V -l version -d 'Print version'

@@ -38,3 +38,64 @@ pub fn status(ending: &Ending) -> u8 {
 pub fn of_signal(signal: i32) -> u8 {
     SIGNALED.saturating_add(u8::try_from(signal).unwrap_or_default())
 }
+
+/// A status of leaderrun, for its documents.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusDescription {
+    /// The number, or the numbers.
+    pub status: &'static str,
+    pub meaning: &'static str,
+    /// What a script should do.
+    pub advice: &'static str,
+}
+
+/// The statuses with which a run ends that are not the command's own.
+pub const STATUSES: [StatusDescription; 7] = [
+    StatusDescription {
+        status: "69",
+        meaning: "the lock could not be reached or used within --wait",
+        advice: "report a failure: `leaderrun doctor` says what is wrong",
+    },
+    StatusDescription {
+        status: "75",
+        meaning: "not acquired within --wait; --conflict-exit-code chooses another status",
+        advice: "nothing: another candidate runs the command, or it is not due",
+    },
+    StatusDescription {
+        status: "76",
+        meaning: "leadership was lost, and the command was stopped for it",
+        advice: "start leaderrun again, unless with --on-lost rejoin; what the command did may be incomplete",
+    },
+    StatusDescription {
+        status: "125",
+        meaning: "leaderrun itself failed; also wrong usage",
+        advice: "report a failure: the last line on stderr says what to change",
+    },
+    StatusDescription {
+        status: "126",
+        meaning: "the command was found and cannot be executed",
+        advice: "report a failure: the file has no permission to be executed, or is for another machine",
+    },
+    StatusDescription {
+        status: "127",
+        meaning: "the command was not found",
+        advice: "report a failure: give the full path, above all under cron and systemd",
+    },
+    StatusDescription {
+        status: "128+N",
+        meaning: "signal N ended the command, or leaderrun while it waited",
+        advice: "as for the command itself: 143 is SIGTERM, 137 is SIGKILL",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_is_described() {
+        let own = [UNREACHABLE, NOT_ACQUIRED, LOST, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
+        let expected: Vec<String> = own.into_iter().chain([format!("{SIGNALED}+N")]).collect();
+        assert_eq!(STATUSES.map(|description| description.status).to_vec(), expected);
+    }
+}

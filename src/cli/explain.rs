@@ -1,57 +1,300 @@
-//! What clap found wrong, in one sentence.
+//! What the parser did not understand, in one sentence.
 
 use std::error::Error as _;
+use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::subcommands;
+use super::arguments::subcommand_names;
+use super::arguments::values::InvalidValue;
+use super::origin::{Origin, option_name, shell_word};
+use super::usage_error::UsageError;
+use super::{Line, Refusal, suggest};
 
-/// One sentence for what clap found, with an example for the subcommand that was asked for.
-pub fn explain(error: &clap::Error, subcommand: Option<&str>) -> String {
-    let example = match subcommand {
-        None => "leaderrun --lock default/my-job -- ./job.sh".to_owned(),
-        Some("check") => "leaderrun check --min-remaining 3s".to_owned(),
-        Some(name) => format!("leaderrun {name} --lock default/my-job"),
-    };
-    let help = subcommand.map_or("leaderrun --help".to_owned(), |name| format!("leaderrun {name} --help"));
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
-        _ => None,
-    };
-    let option = context(ContextKind::InvalidArg).unwrap_or_default();
-    let name = option_name(option);
-    match error.kind() {
-        ErrorKind::ValueValidation => {
-            let value = context(ContextKind::InvalidValue).unwrap_or_default();
-            let reason = error.source().map(ToString::to_string).unwrap_or_default();
-            format!("{name} {value:?}: {reason}")
-        }
-        ErrorKind::InvalidValue => format!("{name}: a value is missing; see {help} for one that would do"),
-        ErrorKind::MissingRequiredArgument if option.contains("COMMAND") => {
-            format!("the command is missing; it comes last, after --, as in: {example}")
-        }
-        ErrorKind::MissingRequiredArgument => format!("{name} is missing, as in: {example}"),
-        ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
-            Some(suggested) => format!("{name}: there is no such option; {suggested} would do"),
-            None if name.starts_with('-') => format!("{name}: there is no such option; see {help}"),
-            None if subcommand.is_some() => format!("{name:?}: only options here, as in: {example}"),
-            None if subcommands::is_subcommand(name) => {
-                format!("{name:?}: a subcommand comes first, and a command after --: leaderrun {name} …, or: {example}")
-            }
-            None => format!("{name:?}: options only before --; the command comes after it: {example}"),
-        },
-        ErrorKind::ArgumentConflict => match error.get(ContextKind::PriorArg) {
-            Some(ContextValue::String(other)) if option_name(other) != name => {
-                format!("{name}: not together with {}; one of the two would do", option_name(other))
-            }
-            _ => format!("{name}: given more than once; once would do"),
-        },
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+/// A run that works on every machine.
+const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
+
+/// The value that an example gives to an option without a default.
+fn example_value(option: &clap::Arg) -> &'static str {
+    match option.get_id().as_str() {
+        "lock" => "default/my-job",
+        "namespace" => "default",
+        "wait" => "30s",
+        "min_hold" => "10m",
+        "lost_grace" => "2s",
+        "kill_after" => "50s",
+        "identity" | "pod" => "worker-0",
+        "pod_label" => "role=leader",
+        "service" => "my-service",
+        "ports" => "8080",
+        "address" => "10.1.2.3",
+        "http" => ":8080",
+        "service_account" => "my-job",
+        "kubeconfig" => "/etc/my-job.kubeconfig",
+        "context" => "my-context",
+        "impersonate" => "system:serviceaccount:default:my-job",
+        _ => "1",
     }
 }
 
-/// An option without what stands behind it.
-fn option_name(option: &str) -> &str {
+/// Explains what the parser found wrong with a line.
+pub fn explain(error: &clap::Error, line: &Line) -> UsageError {
+    Explanation { error, line, options: line.options() }.explain()
+}
+
+struct Explanation<'a> {
+    error: &'a clap::Error,
+    line: &'a Line,
+    options: clap::Command,
+}
+
+impl Explanation<'_> {
+    fn explain(&self) -> UsageError {
+        match self.error.kind() {
+            ErrorKind::ValueValidation | ErrorKind::InvalidValue => self.invalid_value(),
+            ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => self.unknown_argument(),
+            ErrorKind::MissingRequiredArgument => self.missing(),
+            ErrorKind::ArgumentConflict => self.conflict(),
+            ErrorKind::TooManyValues => {
+                let option = self.name();
+                UsageError::new(format!("{option}={}", self.value()), "this option takes no value").try_instead(option)
+            }
+            ErrorKind::InvalidUtf8 => UsageError::new(self.not_unicode(), "the value is not valid UTF-8"),
+            _ => {
+                let text = self.error.to_string();
+                let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                UsageError::new("", first).remedy(format!("see {}", self.help()))
+            }
+        }
+    }
+
+    fn invalid_value(&self) -> UsageError {
+        let (value, name) = (self.value(), self.name());
+        let Some(option) = self.option(&name) else { return self.invalid_word(&name) };
+        let origin = Origin::of_refused(option, &self.line.arguments, &value);
+        let example = origin.with(&example_of(option));
+        if self.value_is_missing(&value, &origin) {
+            return UsageError::new(origin.name(), "the value is missing").for_example(example);
+        }
+        let invalid = self.error.source().and_then(|source| source.downcast_ref::<InvalidValue>());
+        let possible = option.get_possible_values();
+        let possible: Vec<&str> = possible.iter().map(clap::builder::PossibleValue::get_name).collect();
+        let reason = match (self.error.source(), &possible[..]) {
+            (Some(reason), _) => reason.to_string(),
+            (None, [all @ .., last]) => format!("the value must be {} or {last}", all.join(", ")),
+            (None, []) => "not a valid value".to_owned(),
+        };
+        let meant = match invalid {
+            Some(invalid) => invalid.suggestion.clone(),
+            None => suggest::nearest(&value.to_lowercase(), possible).map(str::to_owned),
+        };
+        let error = UsageError::new(origin.given(), reason);
+        match meant.filter(|meant| self.is_accepted(option, meant)) {
+            Some(meant) => error.try_instead(origin.with(&meant)),
+            None => error.for_example(example),
+        }
+    }
+
+    /// A word that is not one of those that may be there.
+    fn invalid_word(&self, name: &str) -> UsageError {
+        let possible = match self.error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(possible)) => possible.join(", "),
+            _ => String::new(),
+        };
+        let example = possible.split(", ").next().unwrap_or_default();
+        let what = name.trim_matches(['<', '>']).to_lowercase();
+        UsageError::new(shell_word(&self.value()), format!("the {what} must be one of {possible}"))
+            .for_example(format!("{} {example}", self.program()))
+    }
+
+    /// Where a value is expected and `--` or nothing follows.
+    fn value_is_missing(&self, value: &str, origin: &Origin<'_>) -> bool {
+        value == "--" || (value.is_empty() && origin.is_on_command_line() && !self.has_empty_argument())
+    }
+
+    fn has_empty_argument(&self) -> bool {
+        self.line.arguments.iter().any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
+    }
+
+    /// Whether the line is no longer refused for this option when it has that value.
+    fn is_accepted(&self, option: &clap::Arg, value: &str) -> bool {
+        let name = option_name(option);
+        let own = self.line.arguments.iter().take_while(|argument| *argument != "--").count();
+        let (own, command) = self.line.arguments.split_at(own);
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut is_value = false;
+        for argument in own {
+            let text = argument.to_string_lossy();
+            let is_option = text == name || text.starts_with(&format!("{name}="));
+            let is_short = option.get_short().is_some_and(|short| text == format!("-{short}"));
+            if !is_value && !is_option && !is_short {
+                arguments.push(argument.clone());
+            }
+            is_value = text == name || is_short;
+        }
+        arguments.push(format!("{name}={value}").into());
+        arguments.extend(command.iter().cloned());
+        match Line::new(arguments).plan() {
+            Ok(_) => true,
+            Err(Refusal::Usage(error)) => !error.subject.contains(&name),
+            Err(Refusal::Clap(error)) => first_word(context(&error, ContextKind::InvalidArg)) != name,
+        }
+    }
+
+    fn unknown_argument(&self) -> UsageError {
+        let name = self.name();
+        let known = self.options.get_arguments().map(option_name).filter(|option| !option.is_empty());
+        let built_in: &[&str] = if self.line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
+        let known: Vec<String> = known.chain(built_in.iter().map(|option| (*option).to_owned())).collect();
+        if name.starts_with('-') {
+            let error = UsageError::new(&name, format!("{} has no such option", self.program()));
+            return match suggest::nearest(&name, known.iter().map(String::as_str)) {
+                Some(meant) => error.try_instead(meant),
+                None => error.remedy(format!("see {}", self.help())),
+            };
+        }
+        let word = shell_word(&name);
+        if self.line.subcommand.is_some() {
+            let error = UsageError::new(word, format!("{} takes only options", self.program()));
+            return error.remedy(format!("see {}", self.help()));
+        }
+        if let Some(option) = self.option_before_double_dash() {
+            let example = format!("{} {}", option_name(option), shell_word(&example_of(option)));
+            return UsageError::new(option_name(option), "the value is missing").for_example(example);
+        }
+        let subcommands = subcommand_names();
+        let is_first = self.line.arguments.get(1).is_some_and(|first| *first == *name);
+        match suggest::nearest(&name, subcommands.iter().map(String::as_str)) {
+            _ if is_first && known.contains(&format!("--{name}")) => {
+                UsageError::new(word, "leaderrun has no such subcommand").try_instead(format!("leaderrun --{name}"))
+            }
+            Some(meant) if is_first => {
+                UsageError::new(word, "leaderrun has no such subcommand").try_instead(self.as_subcommand(meant, &name))
+            }
+            Some(meant) if meant == name => UsageError::new(word, "a subcommand must be the first argument")
+                .try_instead(self.as_subcommand(meant, &name)),
+            _ => {
+                let error = UsageError::new(&word, "the command must come after --");
+                match self.runs_with_double_dash(&name) {
+                    true => error.try_instead(format!("-- {word}")),
+                    false => error.for_example(EXAMPLE),
+                }
+            }
+        }
+    }
+
+    /// The option that expects a value right before `--`, if there is one.
+    fn option_before_double_dash(&self) -> Option<&clap::Arg> {
+        let index = self.line.arguments.iter().position(|argument| argument == "--")?;
+        let before = self.line.arguments.get(index.checked_sub(1)?)?.to_str()?;
+        self.option(before).filter(|option| option.get_action().takes_values())
+    }
+
+    /// Whether the line can be carried out when `--` stands before that word.
+    fn runs_with_double_dash(&self, word: &str) -> bool {
+        let Some(index) = self.line.arguments.iter().position(|argument| argument == word) else { return false };
+        let mut arguments = self.line.arguments.clone();
+        arguments.insert(index, "--".into());
+        Line::new(arguments).plan().is_ok()
+    }
+
+    /// The line with a subcommand in its place instead of a word.
+    fn as_subcommand(&self, subcommand: &str, word: &str) -> String {
+        let others = self.line.arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
+        let others = others.filter(|argument| argument != word).map(|argument| shell_word(&argument));
+        ["leaderrun".to_owned(), subcommand.to_owned()].into_iter().chain(others).collect::<Vec<_>>().join(" ")
+    }
+
+    fn missing(&self) -> UsageError {
+        let missing = match self.error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => missing.iter().map(String::as_str).collect(),
+            _ => vec![context(self.error, ContextKind::InvalidArg)],
+        };
+        let (command, options): (Vec<&str>, Vec<&str>) = missing.into_iter().partition(|name| name.contains("COMMAND"));
+        match (&command[..], &options[..]) {
+            ([], [word, ..]) if word.starts_with('<') => {
+                let what = word.trim_matches(['<', '>']).to_lowercase();
+                UsageError::new("", format!("the {what} is missing")).remedy(format!("see {}", self.help()))
+            }
+            ([], [option, ..]) => {
+                let name = first_word(option);
+                let example = self.option(name).map(example_of).unwrap_or_default();
+                UsageError::new("", format!("{name} is missing")).for_example(format!("{name} {example}"))
+            }
+            (_, []) => UsageError::new("", "no command is given").for_example("-- echo leading"),
+            _ => UsageError::new("", "no lock and no command are given").for_example(EXAMPLE),
+        }
+    }
+
+    fn conflict(&self) -> UsageError {
+        let name = self.name();
+        let other = match self.error.get(ContextKind::PriorArg) {
+            Some(ContextValue::String(other)) => first_word(other),
+            Some(ContextValue::Strings(others)) => others.first().map(|other| first_word(other)).unwrap_or_default(),
+            _ => name.as_str(),
+        };
+        let shown = |name: &str| match self.option(name) {
+            Some(option) => Origin::of_refused(option, &self.line.arguments, "").name(),
+            None => name.to_owned(),
+        };
+        match other == name {
+            true => UsageError::new(shown(&name), "given more than once").remedy("give it once"),
+            false => UsageError::new(shown(&name), format!("cannot be used together with {}", shown(other)))
+                .remedy("leave one of them out"),
+        }
+    }
+
+    /// The argument or the variable that is not UTF-8.
+    fn not_unicode(&self) -> String {
+        let pairs = self.line.arguments.windows(2);
+        let argument = pairs.filter(|pair| pair[1].to_str().is_none()).map(|pair| pair.join(OsStr::new(" "))).next();
+        let variables = self.options.get_arguments().filter_map(|option| option.get_env());
+        let mut variables =
+            variables.filter(|name| std::env::var_os(name).is_some_and(|value| value.to_str().is_none()));
+        match (argument, variables.next()) {
+            (Some(argument), _) => argument.to_string_lossy().into_owned(),
+            (None, Some(variable)) => variable.to_string_lossy().into_owned(),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn option(&self, name: &str) -> Option<&clap::Arg> {
+        self.options.get_arguments().find(|option| option_name(option) == name)
+    }
+
+    fn name(&self) -> String {
+        first_word(context(self.error, ContextKind::InvalidArg)).to_owned()
+    }
+
+    fn value(&self) -> String {
+        context(self.error, ContextKind::InvalidValue).to_owned()
+    }
+
+    fn program(&self) -> String {
+        self.line.subcommand.as_ref().map_or("leaderrun".to_owned(), |name| format!("leaderrun {name}"))
+    }
+
+    fn help(&self) -> String {
+        format!("{} --help", self.program())
+    }
+}
+
+/// A value that can be used for an option: its default, one of those that are possible, or an example.
+fn example_of(option: &clap::Arg) -> String {
+    let default = option.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+    let possible = || option.get_possible_values().first().map(|value| value.get_name().to_owned());
+    default.or_else(possible).unwrap_or_else(|| example_value(option).to_owned())
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> &str {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text,
+        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str).unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// An option without what follows it in the parser's words.
+fn first_word(option: &str) -> &str {
     option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.')
 }

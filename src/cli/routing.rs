@@ -1,104 +1,73 @@
-//! How traffic finds the leader.
+//! How traffic is led to a command that runs under a lock, on this host.
 
-use std::net::IpAddr;
-
-use anyhow::{Result, anyhow, bail};
-
+use super::arguments::RoutingArguments;
+use super::origin::Origins;
+use super::usage_error::UsageError;
 use crate::lock::{LockName, check_name};
-use crate::routing::{
-    LONGEST_LOCK, Label, PodLabel, Routing, RoutingTarget, Service, ServiceName, ServicePort, check_ports, is_reachable,
-};
+use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service, check_ports};
 
-const ROUTING: &str = "Routing";
-
-/// By what traffic finds the leader.
-#[derive(Debug, clap::Args)]
-pub struct RoutingTargetArguments {
-    /// Put this label on the pod while its command runs, and on no other, for a Service that selects it
-    #[arg(long, env = "LEADERRUN_POD_LABEL", value_name = "KEY=VALUE", conflicts_with = "service", help_heading = ROUTING)]
-    pod_label: Option<Label>,
-
-    /// Route this Service, which must have no selector, to the leader
-    #[arg(long, env = "LEADERRUN_SERVICE", value_name = "NAME", help_heading = ROUTING)]
-    service: Option<ServiceName>,
-}
-
-impl RoutingTargetArguments {
-    pub fn target(self) -> Option<RoutingTarget> {
-        self.pod_label.map(RoutingTarget::PodLabel).or(self.service.map(RoutingTarget::Service))
-    }
-}
-
-/// And where it finds it.
-#[derive(Debug, clap::Args)]
-pub struct RoutingArguments {
-    #[command(flatten)]
-    target: RoutingTargetArguments,
-
-    /// The pod that gets the label [default: the host name]
-    #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = pod, help_heading = ROUTING)]
-    pod: Option<String>,
-
-    /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition
-    #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', help_heading = ROUTING)]
-    ports: Vec<ServicePort>,
-
-    /// The leader's address for the Service [default: the one from which it reaches the API server]
-    #[arg(long, env = "LEADERRUN_ADDRESS", value_name = "IP", value_parser = address, help_heading = ROUTING)]
-    address: Option<IpAddr>,
-}
-
-impl RoutingArguments {
-    /// How traffic is led to a command that runs under this lock, on this host.
-    pub fn routing(self, lock: &LockName, host: &str) -> Result<Option<Routing>> {
-        let Self { target, pod, ports, address } = self;
-        let target = target.target();
-        if !matches!(target, Some(RoutingTarget::Service(_))) {
-            let useless = [("--port", !ports.is_empty()), ("--address", address.is_some())];
-            if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
-                bail!("{option} says where a Service leads, and none is named; --service my-service would do");
-            }
+/// Plans the routing, if traffic is to be routed.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+pub fn routing(
+    arguments: RoutingArguments,
+    lock: &LockName,
+    host: &str,
+    origins: Origins<'_>,
+) -> Result<Option<Routing>, UsageError> {
+    let target = arguments.target.target();
+    let RoutingArguments { pod, ports, address, .. } = arguments;
+    if !matches!(target, Some(RoutingTarget::Service(_))) {
+        let useless = [("ports", !ports.is_empty()), ("address", address.is_some())];
+        if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
+            let given = origins.of(option).given();
+            let error = UsageError::new(&given, "it is about a Service, and no --service is given");
+            return Err(error.for_example(format!("{given} --service my-service")));
         }
-        let routing = match target {
-            None => return Ok(None),
-            Some(RoutingTarget::PodLabel(label)) => {
-                if let (None, Err(reason)) = (&pod, check_name(host)) {
-                    bail!("--pod-label: no pod has the host name {host:?}: it {reason}; --pod worker-0 would do");
-                }
-                Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
-            }
-            Some(RoutingTarget::Service(_)) if ports.is_empty() => {
-                bail!("--service needs a --port; --port 8080 would do")
-            }
-            Some(RoutingTarget::Service(name)) => {
-                check_ports(&ports).map_err(|reason| anyhow!("--port: {reason}"))?;
-                Routing::Service(Service { name, ports, address })
-            }
-        };
-        check_lock(lock)?;
-        Ok(Some(routing))
     }
+    let routing = match target {
+        None => return Ok(None),
+        Some(RoutingTarget::PodLabel(label)) => {
+            if let (None, Err(reason)) = (&pod, check_name(host)) {
+                let reason = format!("no pod has the host name {host:?}: it {reason}");
+                let given = origins.of("pod_label").given();
+                return Err(UsageError::new(&given, reason).for_example(format!("{given} --pod worker-0")));
+            }
+            Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
+        }
+        Some(RoutingTarget::Service(_)) if ports.is_empty() => {
+            let given = origins.of("service").given();
+            return Err(UsageError::new(&given, "a --port is missing").for_example(format!("{given} --port 8080")));
+        }
+        Some(RoutingTarget::Service(name)) => {
+            check_ports(&ports).map_err(|_| {
+                UsageError::new(origins.of("ports").given(), "each of several ports needs a name of its own")
+                    .for_example("--port http:80,https:443")
+            })?;
+            Routing::Service(Service { name, ports, address })
+        }
+    };
+    check_lock(lock, origins)?;
+    Ok(Some(routing))
 }
 
-/// Whether there is a cluster to lead traffic in, and the name can be part of a mark.
-pub fn check_lock(lock: &LockName) -> Result<()> {
+/// Checks that the lock is in a cluster to route traffic in, and that its name can be part of a mark.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+pub fn check_lock(lock: &LockName, origins: Origins<'_>) -> Result<(), UsageError> {
+    let origin = origins.of("lock");
     match lock {
         LockName::Objects { name, .. } if name.len() > LONGEST_LOCK => {
             let length = name.len();
-            bail!(
-                "--lock {lock}: to lead traffic its name may have {LONGEST_LOCK} characters, not {length}; my-job would do"
-            )
+            let reason = format!("to route traffic its name may have {LONGEST_LOCK} characters, not {length}");
+            Err(UsageError::new(origin.given(), reason).for_example(origin.with("my-job")))
         }
         LockName::Objects { .. } => Ok(()),
-        LockName::File(_) => bail!("--lock {lock}: a file has no cluster to lead traffic in; default/my-job would do"),
+        LockName::File(_) => {
+            let reason = "a file is in no cluster to route traffic in";
+            Err(UsageError::new(origin.given(), reason).for_example(origin.with("default/my-job")))
+        }
     }
-}
-
-fn pod(name: &str) -> Result<String, String> {
-    check_name(name).map_err(|reason| format!("it {reason}; worker-0 would do"))?;
-    Ok(name.to_owned())
-}
-
-fn address(text: &str) -> Result<IpAddr, &'static str> {
-    text.parse().ok().filter(is_reachable).ok_or("it is no address that others could reach; 10.1.2.3 would do")
 }

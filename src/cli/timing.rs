@@ -1,44 +1,290 @@
-//! The durations of the election, in the words of the command line.
+//! Durations that do not fit each other, in the words of the command line.
+
+use std::time::Duration;
 
 use humantime::format_duration;
 use leaderrun_core::timing::{
-    ATTEMPTS, InvalidTiming, MAX_LEASE_DURATION, MIN_KILL_MARGIN, TimingField, TimingProblem,
+    ATTEMPTS, InvalidTiming, MAX_LEASE_DURATION, MIN_KILL_MARGIN, Timing, TimingField, TimingProblem,
 };
 
-/// Says which option does not fit, why, and what to try.
-pub fn explain(invalid: &InvalidTiming) -> String {
-    let InvalidTiming { field, value, problem, suggestion } = invalid;
-    let option = match field {
-        TimingField::LeaseDuration => "--lease-duration",
-        TimingField::RenewDeadline => "--renew-deadline",
-        TimingField::RetryPeriod => "--retry-period",
-        TimingField::LostGrace => "--lost-grace",
+use super::arguments::TimeArguments;
+use super::origin::{Origin, Origins};
+use super::usage_error::UsageError;
+
+/// More changes than it takes until all four durations fit.
+const MAX_CHANGES: usize = 8;
+
+/// The least share of the renew deadline that is suggested for the retry period: that of the defaults.
+const RETRY_SHARE: u32 = 5;
+
+/// Checks the durations against each other.
+///
+/// # Errors
+/// The option or variable that does not fit, why, and values for all that have to change. Defaults are not blamed.
+pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
+    let durations = Durations {
+        lease_duration: times.lease_duration,
+        renew_deadline: times.renew_deadline,
+        retry_period: times.retry_period,
+        lost_grace: times.lost_grace,
     };
-    let margin = format_duration(MIN_KILL_MARGIN);
-    let reason = match problem {
-        TimingProblem::NotWholeSeconds => "a lease stores whole seconds, at least one".to_owned(),
-        TimingProblem::AboveMaximum => {
-            format!("a lease cannot last longer than {}", format_duration(MAX_LEASE_DURATION))
+    durations.timing().map_err(|invalid| Explanation { origins, durations }.explain(&invalid))
+}
+
+#[derive(Clone, Copy)]
+struct Durations {
+    lease_duration: Duration,
+    renew_deadline: Duration,
+    retry_period: Duration,
+    lost_grace: Option<Duration>,
+}
+
+impl Durations {
+    fn timing(self) -> Result<Timing, InvalidTiming> {
+        Timing::new(self.lease_duration, self.renew_deadline, self.retry_period, self.lost_grace)
+    }
+
+    fn set(&mut self, field: TimingField, value: Duration) {
+        match field {
+            TimingField::LeaseDuration => self.lease_duration = value,
+            TimingField::RenewDeadline => self.renew_deadline = value,
+            TimingField::RetryPeriod => self.retry_period = value,
+            TimingField::LostGrace => self.lost_grace = Some(value),
         }
-        TimingProblem::NoRoomForRenewDeadline => {
-            format!("no renew deadline fits into it: {margin} of it is kept for killing the command")
+    }
+}
+
+/// The id of the option for a field.
+fn id(field: TimingField) -> &'static str {
+    match field {
+        TimingField::LeaseDuration => "lease_duration",
+        TimingField::RenewDeadline => "renew_deadline",
+        TimingField::RetryPeriod => "retry_period",
+        TimingField::LostGrace => "lost_grace",
+    }
+}
+
+struct Explanation<'a> {
+    origins: Origins<'a>,
+    durations: Durations,
+}
+
+impl Explanation<'_> {
+    fn explain(&self, invalid: &InvalidTiming) -> UsageError {
+        let field = invalid.field;
+        let blamed = match self.partners(invalid).iter().find(|partner| self.is_chosen(**partner)) {
+            Some(partner) if !self.is_chosen(field) => *partner,
+            _ => field,
+        };
+        let error = UsageError::new(self.origin(blamed).given(), self.reason(invalid, blamed));
+        match self.fitting() {
+            Some(changes) => error.try_instead(self.assignments(blamed, &changes)),
+            None => error,
         }
-        TimingProblem::BeyondKillMargin { lease_duration } => {
-            let end = match field {
-                TimingField::LostGrace => "it must end",
-                _ => "it must be above zero and",
-            };
-            let lease_duration = format_duration(*lease_duration);
-            let before = if *field == TimingField::LostGrace { "before" } else { "shorter than" };
-            format!(
-                "{end} at least {margin} {before} --lease-duration {lease_duration}, for killing the command in between"
-            )
+    }
+
+    fn origin(&self, field: TimingField) -> Origin<'_> {
+        self.origins.of(id(field))
+    }
+
+    fn is_chosen(&self, field: TimingField) -> bool {
+        self.origin(field).is_chosen()
+    }
+
+    /// The other fields that the problem is about.
+    fn partners(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
+        match (invalid.problem, invalid.field) {
+            _ if invalid.value.is_zero() => &[],
+            (TimingProblem::BeyondKillMargin { .. }, TimingField::LostGrace) => {
+                &[TimingField::LeaseDuration, TimingField::RenewDeadline]
+            }
+            (TimingProblem::BeyondKillMargin { .. }, _) => &[TimingField::LeaseDuration],
+            (TimingProblem::NoRoomForAttempts { .. }, _) => &[TimingField::RenewDeadline],
+            _ => &[],
         }
-        TimingProblem::TooShort => format!("it leaves no time for {ATTEMPTS} requests"),
-        TimingProblem::NoRoomForAttempts { renew_deadline } => format!(
-            "it must be above zero and leave time for {ATTEMPTS} requests before --renew-deadline {}",
-            format_duration(*renew_deadline)
-        ),
-    };
-    format!("{option} {}: {reason}; try {}", format_duration(*value), format_duration(*suggestion))
+    }
+
+    fn reason(&self, invalid: &InvalidTiming, blamed: TimingField) -> String {
+        let margin = format_duration(MIN_KILL_MARGIN);
+        let given = |field| self.origin(field).given();
+        let is_blamed = blamed == invalid.field;
+        match invalid.problem {
+            TimingProblem::NotWholeSeconds => "a lock stores whole seconds, at least one".to_owned(),
+            TimingProblem::AboveMaximum => {
+                format!("a lock cannot stay held for longer than {}s", MAX_LEASE_DURATION.as_secs())
+            }
+            TimingProblem::NoRoomForRenewDeadline => {
+                format!("{margin} of it is kept for killing the command, which leaves no time for a renew deadline")
+            }
+            TimingProblem::TooShort => format!("it leaves no time for {ATTEMPTS} requests"),
+            _ if invalid.value.is_zero() => "it must be longer than zero".to_owned(),
+            TimingProblem::BeyondKillMargin { .. } if invalid.field == TimingField::LostGrace => format!(
+                "the command must be killed at least {margin} before the lock expires, but {} and {} leave less of {}",
+                given(TimingField::RenewDeadline),
+                given(TimingField::LostGrace),
+                given(TimingField::LeaseDuration),
+            ),
+            TimingProblem::BeyondKillMargin { .. } if is_blamed => {
+                format!("it must be at least {margin} shorter than {}", given(TimingField::LeaseDuration))
+            }
+            TimingProblem::BeyondKillMargin { .. } => {
+                format!("it must be at least {margin} longer than {}", given(invalid.field))
+            }
+            TimingProblem::NoRoomForAttempts { .. } if is_blamed => {
+                format!("it must leave time for {ATTEMPTS} requests within {}", given(TimingField::RenewDeadline))
+            }
+            TimingProblem::NoRoomForAttempts { .. } => {
+                format!("it must leave time for {ATTEMPTS} requests after {}", given(invalid.field))
+            }
+        }
+    }
+
+    /// The changes after which all durations fit. What was chosen, or follows from that, is changed again only where
+    /// nothing else helps.
+    fn fitting(&self) -> Option<Vec<(TimingField, Duration)>> {
+        let mut durations = self.durations;
+        let mut changes: Vec<(TimingField, Duration)> = Vec::new();
+        for _ in 0..MAX_CHANGES {
+            let Err(invalid) = durations.timing() else { return Some(changes) };
+            let is_fixed = |field| self.is_chosen(field) || changes.iter().any(|(changed, _)| *changed == field);
+            let (field, value) = self.change(&invalid, durations, is_fixed);
+            durations.set(field, value);
+            changes.retain(|(changed, _)| *changed != field);
+            changes.push((field, value));
+        }
+        None
+    }
+
+    fn change(
+        &self,
+        invalid: &InvalidTiming,
+        durations: Durations,
+        is_fixed: impl Fn(TimingField) -> bool,
+    ) -> (TimingField, Duration) {
+        let is_free = |partner: &&TimingField| is_fixed(invalid.field) && !is_fixed(**partner);
+        let Durations { lease_duration, renew_deadline, retry_period, lost_grace } = durations;
+        let grace = lost_grace.unwrap_or_default();
+        let latest_renew_deadline = lease_duration.saturating_sub(MIN_KILL_MARGIN + grace);
+        match (self.partners(invalid).iter().find(is_free), invalid.field) {
+            (Some(TimingField::LeaseDuration), TimingField::LostGrace) => {
+                (TimingField::LeaseDuration, whole_seconds(renew_deadline + grace + MIN_KILL_MARGIN))
+            }
+            (Some(TimingField::LeaseDuration), _) => {
+                let proportional = renew_deadline.saturating_mul(3) / 2;
+                let lease_duration = proportional.max(renew_deadline + MIN_KILL_MARGIN);
+                (TimingField::LeaseDuration, whole_seconds(lease_duration).min(MAX_LEASE_DURATION))
+            }
+            (Some(TimingField::RenewDeadline), TimingField::LostGrace) if !latest_renew_deadline.is_zero() => {
+                (TimingField::RenewDeadline, latest_renew_deadline)
+            }
+            (Some(TimingField::RenewDeadline), TimingField::RetryPeriod) => {
+                (TimingField::RenewDeadline, retry_period.saturating_mul(RETRY_SHARE))
+            }
+            _ => (invalid.field, Duration::from_millis(invalid.suggestion.as_millis() as u64)),
+        }
+    }
+
+    /// What to put in place of the options that do not fit. The one that is blamed is there to be kept.
+    fn assignments(&self, blamed: TimingField, changes: &[(TimingField, Duration)]) -> String {
+        let kept = changes.iter().all(|(field, _)| *field != blamed).then(|| self.origin(blamed).given());
+        let changed = changes.iter().map(|(field, value)| self.origin(*field).with(&compact(*value)));
+        kept.into_iter().chain(changed).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
+}
+
+/// A duration in one word, to be pasted.
+fn compact(duration: Duration) -> String {
+    let only_milliseconds = duration.subsec_nanos() > 0 && duration.subsec_nanos().is_multiple_of(1_000_000);
+    match only_milliseconds && duration < Duration::from_secs(60) {
+        true => format!("{}ms", duration.as_millis()),
+        false => format_duration(duration).to_string().replace(' ', ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, FromArgMatches};
+
+    use super::*;
+
+    fn refusal(options: &str) -> Result<Timing, String> {
+        let definition = TimeArguments::augment_args(clap::Command::new("leaderrun").no_binary_name(true));
+        let matches = definition.clone().try_get_matches_from(options.split(' ')).unwrap();
+        let times = TimeArguments::from_arg_matches(&matches).unwrap();
+        timing(&times, Origins { definition: &definition, matches: &matches }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_not_blamed() {
+        for (options, expected) in [
+            (
+                "--lease-duration 5s",
+                "--lease-duration 5s: it must be at least 1s longer than the default --renew-deadline 10s; try --lease-duration 5s --renew-deadline 3333ms",
+            ),
+            (
+                "--renew-deadline 20s",
+                "--renew-deadline 20s: it must be at least 1s shorter than the default --lease-duration 15s; try --renew-deadline 20s --lease-duration 30s",
+            ),
+            (
+                "--retry-period 10s",
+                "--retry-period 10s: it must leave time for 3 requests within the default --renew-deadline 10s; try --retry-period 10s --renew-deadline 50s --lease-duration 1m15s",
+            ),
+            (
+                "--renew-deadline 2s",
+                "--renew-deadline 2s: it must leave time for 3 requests after the default --retry-period 2s; try --renew-deadline 2s --retry-period 400ms",
+            ),
+            (
+                "--lost-grace 5s",
+                "--lost-grace 5s: the command must be killed at least 1s before the lock expires, but the default --renew-deadline 10s and --lost-grace 5s leave less of the default --lease-duration 15s; try --lost-grace 5s --lease-duration 16s",
+            ),
+        ] {
+            assert_eq!(refusal(options), Err(expected.to_owned()));
+        }
+    }
+
+    /// Whatever is refused, what is suggested is not, put in place of the options that it names.
+    #[test]
+    fn suggestions_work_when_they_are_pasted() {
+        let values = ["0s", "1ms", "40ms", "150ms", "1s", "1500ms", "2s", "4s", "10s", "15s", "1d", "100y"];
+        let options = ["--lease-duration", "--renew-deadline", "--retry-period", "--lost-grace"];
+        let mut refused = 0;
+        for (first, one) in options.iter().enumerate() {
+            for other in &options[first..] {
+                for value in values {
+                    for other_value in values {
+                        let mut given = vec![(*one, value)];
+                        if one != other {
+                            given.push((*other, other_value));
+                        }
+                        let line = |given: &[(&str, &str)]| {
+                            given
+                                .iter()
+                                .map(|(option, value)| format!("{option} {value}"))
+                                .collect::<Vec<_>>()
+                                .join(" ")
+                        };
+                        let Err(message) = refusal(&line(&given)) else { continue };
+                        refused += 1;
+                        let (_, words) = message.split_once("; try ").unwrap_or_else(|| panic!("{given:?}: {message}"));
+                        let words: Vec<&str> = words.split(' ').collect();
+                        let suggested: Vec<(&str, &str)> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+                        given.retain(|(option, _)| suggested.iter().all(|(other, _)| option != other));
+                        given.extend(&suggested);
+                        refusal(&line(&given)).unwrap_or_else(|again| panic!("{message} leads to: {again}"));
+                    }
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
+    fn durations_are_one_word() {
+        let words = [3333, 90_000, 15_000, 90_500, 500].map(|millis| compact(Duration::from_millis(millis)));
+        assert_eq!(words, ["3333ms", "1m30s", "15s", "1m30s500ms", "500ms"]);
+    }
 }

@@ -18,12 +18,13 @@ use leaderrun_core::elector::ElectionReport;
 use leaderrun_core::updates::Update;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
-use tracing::debug;
 
 use super::complaints::{Access, Complaints};
 use super::election_thread::{ElectionOrder, MainThread};
-use super::journal;
 use super::observations::Observations;
+use super::reminder::Reminder;
+use super::role_advice::{Right, RoleAdvice};
+use super::{log_events, log_notices};
 use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{self, Timer};
@@ -60,7 +61,6 @@ pub async fn run(
         *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
     }
     observer.tell(Update::Lock(name.to_string()));
-    journal::waiting(&name, &config);
     let environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
         ("LEADERRUN_HOLDER".to_owned(), config.identity.clone()),
@@ -69,8 +69,9 @@ pub async fn run(
     let identity = config.identity.clone();
     let election_loop = ElectionLoop {
         lock: &*lock,
-        name,
+        name: name.to_string(),
         identity,
+        tolerated_clock_rate: config.timing.tolerated_clock_rate(),
         election: Election::new(config, now(), fastrand::u64(..)),
         inbox,
         timer: Readable::new(Timer::new()?)?,
@@ -79,9 +80,12 @@ pub async fn run(
         observations: Observations::new(observer.clone()),
         environment,
         complaints: Complaints::default(),
+        role_advice: RoleAdvice::default(),
         watch_complaint: None,
         watch_failure: None,
         last_notice: None,
+        is_wait_logged: false,
+        reminder: Some(Reminder::new(clock::now())),
     };
     election_loop.run(main_thread).await
 }
@@ -97,7 +101,7 @@ async fn open(
     if let Ok(opened) = timeout(slow_after, &mut opening).await {
         return opened.map(Some);
     }
-    journal::trouble(&name, "still waiting for the kubeconfig's credential plugin");
+    log_notices::request_failed(&name.to_string(), "still waiting for the kubeconfig's credential plugin", None);
     match config.wait {
         None => opening.await.map(Some),
         Some(wait) => timeout(wait.saturating_sub(slow_after), opening).await.ok().transpose(),
@@ -106,8 +110,9 @@ async fn open(
 
 struct ElectionLoop<'a> {
     lock: &'a dyn Lock,
-    name: LockName,
+    name: String,
     identity: String,
+    tolerated_clock_rate: f64,
     election: Election,
     inbox: UnboundedReceiver<ElectionOrder>,
     timer: Readable<Timer>,
@@ -116,10 +121,15 @@ struct ElectionLoop<'a> {
     observations: Observations,
     environment: Vec<(String, String)>,
     complaints: Complaints,
+    role_advice: RoleAdvice,
     watch_complaint: Option<String>,
     /// Why the watch broke, if that was not logged.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
+    /// That this candidate waits is logged with the first thing that keeps it from leading at once.
+    is_wait_logged: bool,
+    /// Reminds of the wait while it lasts.
+    reminder: Option<Reminder>,
 }
 
 impl<'a> ElectionLoop<'a> {
@@ -132,7 +142,9 @@ impl<'a> ElectionLoop<'a> {
                 }
             }
             self.observations.stepped(&self.election);
-            self.timer.get().set(self.election.next_timeout())?;
+            self.remind();
+            let reminder = self.reminder.as_ref().map(Reminder::next);
+            self.timer.get().set(self.election.next_timeout().into_iter().chain(reminder).min())?;
             inputs = poll_fn(|context| self.poll_inputs(context)).await?;
         }
     }
@@ -179,7 +191,7 @@ impl<'a> ElectionLoop<'a> {
                 if let Some((access, _)) = self.request {
                     self.complain(access, format!("{} does not answer; trying again", self.name));
                 }
-                debug!(?request, "sending");
+                log_events::request_sent(&self.name, request_name(&request));
                 self.observations.sending(&request);
                 self.request = Some(send(self.lock, request));
             }
@@ -199,15 +211,18 @@ impl<'a> ElectionLoop<'a> {
                 main_thread.send(ElectionReport::Extend(tenure));
             }
             ElectionAction::StepDown => {
-                journal::step_down(&self.name);
+                log_events::step_down(&self.name);
                 main_thread.send(ElectionReport::StepDown);
             }
             ElectionAction::Lose { holder } => {
                 main_thread.send(ElectionReport::Lose);
-                journal::taken(&self.name, &self.identity, &holder);
+                log_notices::taken(&self.name, &self.identity, &holder);
             }
             ElectionAction::Notify(notice) => self.notify(notice),
-            ElectionAction::Finish(outcome) => return Some(outcome),
+            ElectionAction::Finish(outcome) => {
+                self.log_outcome(outcome);
+                return Some(outcome);
+            }
         }
         None
     }
@@ -218,18 +233,25 @@ impl<'a> ElectionLoop<'a> {
         let mut environment = self.environment.clone();
         environment.push(("LEADERRUN_TRANSITIONS".to_owned(), transitions.to_string()));
         environment.push(("LEADERRUN_FENCING_TOKEN".to_owned(), fencing_token.clone()));
+        self.reminder = None;
+        log_notices::note_leadership(&self.name, &fencing_token);
         // Before anything else: the start of the command waits for it.
         main_thread.send(ElectionReport::StartLeading { tenure, environment });
-        journal::leading(&self.name, &fencing_token);
+        log_events::leading(&self.name, &fencing_token, self.tolerated_clock_rate);
         self.observations.acquired(fencing_token, self.lock.uids(&uid));
         self.observations.held(tenure);
     }
 
     fn notify(&mut self, notice: ElectionNotice) {
         if self.last_notice.as_ref() != Some(&notice) {
+            self.log_wait();
             match notice {
-                ElectionNotice::Polling => journal::polling(&self.name, self.watch_failure.take()),
-                _ => journal::election(&self.name, &notice),
+                ElectionNotice::Polling => {
+                    // Without a reason it is not allowed, which is logged.
+                    let reason = self.watch_failure.take().map(|reason| format!(": {reason}")).unwrap_or_default();
+                    log_events::polling(&self.name, &reason);
+                }
+                _ => log_notices::election(&self.name, &notice),
             }
             self.last_notice = Some(notice);
         }
@@ -237,23 +259,51 @@ impl<'a> ElectionLoop<'a> {
 
     fn complain(&mut self, access: Access, complaint: String) {
         if self.complaints.failed(clock::now(), access, &complaint) {
-            journal::trouble(&self.name, &complaint);
+            self.log_wait();
+            log_notices::request_failed(&self.name, &complaint, self.observations.time_until_stop());
         }
+    }
+
+    fn log_wait(&mut self) {
+        if !std::mem::replace(&mut self.is_wait_logged, true) {
+            log_events::waiting(&self.name, &self.identity, self.tolerated_clock_rate);
+        }
+    }
+
+    /// Logs again that this candidate waits, when it has done so for long.
+    fn remind(&mut self) {
+        if let Some(waited) = self.reminder.as_mut().and_then(|reminder| reminder.is_due(clock::now())) {
+            log_notices::still_waiting(&self.name, self.holder(), waited);
+        }
+    }
+
+    fn log_outcome(&self, outcome: Outcome) {
+        if outcome == Outcome::NotAcquired {
+            log_notices::not_acquired(&self.name, self.holder());
+        }
+    }
+
+    /// The holder by the record that was last seen.
+    fn holder(&self) -> Option<&str> {
+        let (record, _) = self.election.observed()?;
+        record.filter(|record| record.is_held()).map(|record| record.holder_identity.as_str())
     }
 
     /// Returns what an answer means for the election.
     fn reply(&mut self, access: Access, answer: Result<Reply, LockError>) -> Reply {
         let error = match answer {
             Ok(reply) => {
+                self.role_advice.handle_success(right(access));
                 if self.complaints.answered(access) {
-                    journal::answers_again(&self.name);
+                    log_events::recovered(&self.name);
                 }
                 return reply;
             }
             Err(error) => error,
         };
         if error.kind != LockErrorKind::Conflict {
-            self.complain(access, error.explained());
+            let complaint = self.role_advice.explain(&self.name, right(access), &error);
+            self.complain(access, complaint);
         }
         error.to_reply()
     }
@@ -261,14 +311,18 @@ impl<'a> ElectionLoop<'a> {
     /// Returns what an item of the watch means for the election; a watch that has ended is dropped.
     fn watch_event(&mut self, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
         let event = match event {
-            Some(Ok(event)) if event != WatchEvent::Ended => return event,
+            Some(Ok(event)) if event != WatchEvent::Ended => {
+                self.role_advice.handle_success(Right::Watch);
+                return event;
+            }
             None | Some(Ok(_)) => WatchEvent::Ended,
             Some(Err(error)) => {
-                debug!("{error}");
+                log_events::watch_failed(&self.name, &error.message);
                 if error.kind == LockErrorKind::Forbidden {
-                    let complaint = error.explained();
+                    let complaint = self.role_advice.explain(&self.name, Right::Watch, &error);
                     if self.watch_complaint.as_ref() != Some(&complaint) {
-                        journal::trouble(&self.name, &complaint);
+                        self.log_wait();
+                        log_notices::request_failed(&self.name, &complaint, None);
                         self.watch_complaint = Some(complaint);
                     }
                     WatchEvent::Forbidden
@@ -290,6 +344,21 @@ fn send(lock: &dyn Lock, request: Request) -> (Access, BoxFuture<'_, Result<Repl
         Request::Update(version, record) => {
             (Access::Write, lock.update(version, record).map_ok(Reply::Written).boxed())
         }
+    }
+}
+
+fn right(access: Access) -> Right {
+    match access {
+        Access::Read => Right::Read,
+        Access::Write => Right::Write,
+    }
+}
+
+fn request_name(request: &Request) -> &'static str {
+    match request {
+        Request::Get => "read",
+        Request::Create(_) => "create",
+        Request::Update(..) => "update",
     }
 }
 

@@ -14,7 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::election_loop;
-use super::journal;
+use super::log_notices;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::LockName;
 use crate::telemetry::state::Observer;
@@ -71,7 +71,7 @@ impl ElectionThread {
             main_thread.send(match ended {
                 Ok(outcome) => ElectionReport::Finished(outcome),
                 Err(failure) => {
-                    journal::failed(&failure);
+                    log_notices::failed(&failure);
                     ElectionReport::Failed
                 }
             });

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
 use super::election_thread::{ElectionOrder, ElectionThread};
-use super::journal;
+use super::{log_events, log_notices};
 use crate::channel::ElectorEnd;
 use crate::exit;
 use crate::process::clock::{self, Timer};
@@ -118,10 +118,10 @@ impl MainLoop {
         for report in &reports {
             match report {
                 Report::Started { pid } => {
-                    journal::started(*pid);
+                    log_notices::started(*pid);
                     self.observer.tell(Update::CommandStarted);
                 }
-                Report::Notice(notice) => journal::supervisor(notice),
+                Report::Notice(notice) => log_notices::supervisor(notice),
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }
         }
@@ -175,17 +175,17 @@ impl MainLoop {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.kill = Some(Kill::begin(clock::now()));
         self.kill_children();
-        journal::last_resort(failure);
+        log_notices::last_resort(failure);
     }
 
     fn kill_children(&mut self) {
         if let Some(refused) = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now())) {
-            journal::cannot_kill(&refused);
+            log_events::cannot_kill(&refused);
         }
     }
 
     fn notify(&self, notice: ElectorNotice) {
-        journal::elector(&notice);
+        log_notices::elector(&notice);
         self.observer.tell(match notice {
             ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
             ElectorNotice::Lost(loss) => Update::Lost(loss),

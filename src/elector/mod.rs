@@ -3,15 +3,19 @@
 //! The main thread waits for nothing but its descriptors; the election runs on a thread of its own, with the network.
 //! What the main thread does is decided by [`leaderrun_core::elector`].
 
+mod command_hint;
 mod complaints;
 mod election_loop;
 mod election_thread;
-mod journal;
+
+mod log_events;
+mod log_notices;
 mod main_loop;
 mod observations;
 pub mod rejoin;
+mod reminder;
+mod role_advice;
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -40,6 +44,12 @@ use crate::telemetry::state::{self, Observer, ReadyWhen, State};
 /// How long the end waits for traffic to be led away and for the last Event.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Returns the events that the elector and the supervisor log, for the reference.
+#[cfg(test)]
+pub fn log_event_table() -> &'static [crate::telemetry::log_event::LogEvent] {
+    log_events::EVENTS
+}
+
 /// What the elector has to know from the command line.
 #[derive(Debug)]
 pub struct ElectorConfig {
@@ -52,27 +62,16 @@ pub struct ElectorConfig {
     pub ready_when: ReadyWhen,
     pub log_format: Format,
     pub log_level: LevelFilter,
+    /// A sentence for each variable that looks like one of leaderrun's and is none.
+    pub unknown_variables: Vec<String>,
 }
 
 /// What to do when the leadership was lost and the command is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnLost {
-    #[default]
     Exit,
     /// Wait for the lock again.
     Rejoin,
-}
-
-impl FromStr for OnLost {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "exit" => Ok(Self::Exit),
-            "rejoin" => Ok(Self::Rejoin),
-            _ => Err("after a loss leaderrun can exit or rejoin; exit would do".into()),
-        }
-    }
 }
 
 /// Runs the elector to the end of the command, and returns leaderrun's exit status.
@@ -83,15 +82,16 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     tree::adopt_orphans()?;
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
+    config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     let (on_lost, since) = (config.on_lost, clock::now());
     let (ending, counted) =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
-            journal::failed(&failure);
+            log_notices::failed(&failure);
             (Ending::Failed, None)
         });
     let rejoins = ending == Ending::Lost { may_rejoin: true } && on_lost == OnLost::Rejoin;
     if rejoins {
-        journal::rejoining();
+        log_events::rejoining();
     }
     log.finish();
     let status = match rejoins.then(|| rejoin::rejoin(&inherited, since, counted)) {

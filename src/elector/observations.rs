@@ -1,6 +1,7 @@
 //! What of an election is told to whoever observes it.
 
 use std::mem;
+use std::time::Duration;
 
 use leaderrun_core::election::{Election, Reply, Request};
 use leaderrun_core::instant::Instant;
@@ -76,6 +77,11 @@ impl Observations {
         if let Some(before) = self.held_until.replace(tenure.stop) {
             self.observer.tell(Update::Renewed { margin: before.since(clock::now()) });
         }
+    }
+
+    /// Returns how much time is left before the stop of the command; none while nothing is held.
+    pub fn time_until_stop(&self) -> Option<Duration> {
+        self.held_until.map(|until| until.since(clock::now()))
     }
 
     /// None is held any more; what is written now gives the lock back.

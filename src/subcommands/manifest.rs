@@ -2,18 +2,14 @@
 
 use anyhow::{Result, bail};
 
-use super::CommandOutput;
+use super::{CommandOutput, ManifestRequest};
 use crate::events;
 use crate::kubernetes::{ObjectName, Rule, role, yaml};
 use crate::lock::{self, LockName, check_name};
-use crate::routing::RoutingTarget;
 
 /// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
-pub fn manifest(
-    lock_name: &LockName,
-    service_account: Option<&str>,
-    target: Option<&RoutingTarget>,
-) -> Result<CommandOutput> {
+pub fn manifest(request: &ManifestRequest) -> Result<CommandOutput> {
+    let ManifestRequest { lock: lock_name, service_account, target } = request;
     let (kind, namespace, name) = match lock_name {
         LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
         LockName::Objects { namespace: None, .. } => {
@@ -27,13 +23,13 @@ pub fn manifest(
     }
     let objects = kind.objects(namespace, name);
     let mut rules: Vec<Rule> = objects.iter().flat_map(lock::rules).collect();
-    rules.extend(target.map(|target| target.rules(namespace)).unwrap_or_default());
+    rules.extend(target.as_ref().map(|target| target.rules(namespace)).unwrap_or_default());
     // Last: the lock can do without.
     rules.push(events::rule(namespace));
     let role = role(namespace, name, &rules);
     let requests: Vec<String> = objects.iter().map(requests).collect();
     let requests = requests.join("\n");
-    let service_account = yaml(service_account.unwrap_or(name));
+    let service_account = yaml(service_account.as_ref().unwrap_or(name));
     let namespace = yaml(namespace);
     let text = format!(
         "# For pods with serviceAccountName: {service_account}

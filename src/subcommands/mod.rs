@@ -6,8 +6,8 @@ mod manifest;
 mod status;
 mod step_down;
 
+use std::ffi::OsString;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -19,40 +19,61 @@ use tokio::time::timeout;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockName};
 use crate::routing::RoutingTarget;
+use crate::telemetry::http::HttpAddress;
 
 /// How long the API server, or a file, may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the way to a lock may take to find: a credential plugin may ask somebody.
-const OPENING: Duration = Duration::from_secs(60);
+/// How long it may take to open a lock: a credential plugin may wait for a person.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Debug)]
 pub enum Subcommand {
     /// Show who holds the lock.
-    Status(Place, Output),
-    /// Print what a cluster has to know before a candidate may run in it, for this service account.
-    Manifest(LockName, Option<String>, Option<RoutingTarget>),
-    /// Ask the holder of the lock to hand it over.
-    StepDown(Place),
+    Status(LockTarget, Output),
+    /// Print what a cluster has to know before a candidate may run in it.
+    Manifest(ManifestRequest),
+    /// Ask the holder of the lock to release it.
+    StepDown(LockTarget),
     /// Check what running a command under the lock will need.
-    Doctor(Place, Timing, Option<RoutingTarget>),
+    Doctor(Box<DoctorRequest>),
     /// Say by the status whether the run that this process belongs to holds the lock for at least this long.
     Check(Duration),
 }
 
 /// A lock, and how to get there.
 #[derive(Debug)]
-pub struct Place {
+pub struct LockTarget {
     pub lock: LockName,
     pub cluster: ClusterOptions,
 }
 
-impl Place {
-    /// The lock, for questions: it is not to be held by it. And its name with what was left out filled in.
+/// What the manifest is for.
+#[derive(Debug)]
+pub struct ManifestRequest {
+    pub lock: LockName,
+    pub service_account: Option<String>,
+    pub target: Option<RoutingTarget>,
+}
+
+/// What the doctor is to look at: a run.
+#[derive(Debug)]
+pub struct DoctorRequest {
+    pub target: LockTarget,
+    pub timing: Timing,
+    pub routing: Option<RoutingTarget>,
+    pub http: Option<HttpAddress>,
+    /// Empty where none was given.
+    pub command: Vec<OsString>,
+}
+
+impl LockTarget {
+    /// Opens the lock for questions: it is not to be held by it. Also returns its name with what was left out filled in.
     async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
-        let late = |_| anyhow!("the kubeconfig's credential plugin takes longer than {}", format_duration(OPENING));
-        timeout(OPENING, lock::open(self.lock, self.cluster, PATIENCE, &RunId::new(""))).await.map_err(late)?
+        let late =
+            |_| anyhow!("the kubeconfig's credential plugin takes longer than {}", format_duration(OPEN_TIMEOUT));
+        timeout(OPEN_TIMEOUT, lock::open(self.lock, self.cluster, PATIENCE, &RunId::new(""))).await.map_err(late)?
     }
 }
 
@@ -73,24 +94,11 @@ where
     })
 }
 
-/// How an answer looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The format of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    #[default]
     Text,
     Json,
-}
-
-impl FromStr for Output {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("it is shown as text or json; json would do".into()),
-        }
-    }
 }
 
 /// What is said on stdout, and the exit status.
@@ -106,14 +114,10 @@ pub struct CommandOutput {
 /// When it cannot be done.
 pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     match subcommand {
-        Subcommand::Status(place, output) => wait_for(Box::pin(status::status(place, output))),
-        Subcommand::Manifest(lock, service_account, target) => {
-            manifest::manifest(&lock, service_account.as_deref(), target.as_ref())
-        }
-        Subcommand::StepDown(place) => wait_for(Box::pin(step_down::step_down(place))),
-        Subcommand::Doctor(place, timing, target) => {
-            wait_for(Box::pin(doctor::doctor(place, &timing, target.as_ref())))
-        }
+        Subcommand::Status(target, output) => wait_for(Box::pin(status::status(target, output))),
+        Subcommand::Manifest(request) => manifest::manifest(&request),
+        Subcommand::StepDown(target) => wait_for(Box::pin(step_down::step_down(target))),
+        Subcommand::Doctor(request) => wait_for(Box::pin(doctor::doctor(*request))),
         Subcommand::Check(min_remaining) => check::check(min_remaining),
     }
 }

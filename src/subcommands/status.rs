@@ -9,15 +9,15 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::record::{Record, RunId};
 use serde::Serialize;
 
-use super::{CommandOutput, Output, Place, answered};
+use super::{CommandOutput, LockTarget, Output, answered};
 use crate::telemetry::log::printable;
 
 /// Durations longer than this are shown in whole seconds.
 const BRIEF: Duration = Duration::from_secs(10);
 
 /// Reads the record and says what it means.
-pub async fn status(place: Place, output: Output) -> Result<CommandOutput> {
-    let (lock, name) = place.open().await?;
+pub async fn status(target: LockTarget, output: Output) -> Result<CommandOutput> {
+    let (lock, name) = target.open().await?;
     let stored = answered(&name, lock.get()).await?;
     let record = stored.map(|stored| stored.record);
     let status = Status::new(name.to_string(), record.as_ref(), Timestamp::now());

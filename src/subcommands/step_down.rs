@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use leaderrun_core::record::{Record, RunMark, Stored};
 
 use super::status::expires;
-use super::{CommandOutput, Place, answered};
+use super::{CommandOutput, LockTarget, answered};
 use crate::lock::{Lock, LockErrorKind};
 use crate::telemetry::log::printable;
 
@@ -13,8 +13,8 @@ use crate::telemetry::log::printable;
 const FREE: u8 = 1;
 
 /// Puts the request into the record, which otherwise stays as it is, and returns. The holder finds it when it renews.
-pub async fn step_down(place: Place) -> Result<CommandOutput> {
-    let (lock, name) = place.open().await?;
+pub async fn step_down(target: LockTarget) -> Result<CommandOutput> {
+    let (lock, name) = target.open().await?;
     let Some(asked) = answered(&name, ask(&*lock)).await? else {
         return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
     };

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -24,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_event::DETAIL_TARGET;
 use crate::process::clock;
 
 /// Lines that may wait for stderr.
@@ -33,23 +33,10 @@ const BACKLOG: usize = 1024;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    #[default]
     Text,
     Json,
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("the format of the log is text or json; text would do".into()),
-        }
-    }
 }
 
 /// Starts the log. To be called once, after the fork.
@@ -63,7 +50,10 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     thread::Builder::new().name("log".into()).spawn(move || write_lines(&backlog, &done))?;
     // What libraries say is for whoever debugs: -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
-    let targets = Targets::new().with_target("leaderrun", level).with_default(others);
+    // In text the neighbours of a detail say enough to people; programs read all events.
+    let details = if format == Format::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
+    let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
+    let targets = targets.with_default(others);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {

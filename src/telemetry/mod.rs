@@ -3,5 +3,6 @@
 pub mod exposition;
 pub mod http;
 pub mod log;
+pub mod log_event;
 pub mod metrics;
 pub mod state;

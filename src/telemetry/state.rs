@@ -1,7 +1,6 @@
 //! What is known of this candidate: told by the elector's threads, asked for over HTTP.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,25 +56,12 @@ pub struct Candidate {
 }
 
 /// When a candidate is ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReadyWhen {
     /// While it waits, too, so that a rolling update goes on.
-    #[default]
     Waiting,
     /// Only while it leads, so that a Service leads to the leader.
     Leading,
-}
-
-impl FromStr for ReadyWhen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "waiting" => Ok(Self::Waiting),
-            "leading" => Ok(Self::Leading),
-            _ => Err("a candidate is ready when it is waiting or when it is leading; waiting would do".into()),
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -13,29 +13,32 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use self::table::{Row, Table};
-use super::{CommandOutput, PATIENCE, Place};
+use super::{CommandOutput, DoctorRequest, LockTarget, PATIENCE};
 use crate::lock::{FileLock, LockName};
-use crate::routing::RoutingTarget;
 use crate::telemetry::log::printable_cause;
 
 /// Clocks that run further apart are broken; machines whose clock is being corrected stay well below.
 const WELL_TOLERATED: f64 = 1.05;
 
 /// Looks at everything, and says what it found.
-pub async fn doctor(
-    Place { lock, cluster }: Place,
-    timing: &Timing,
-    target: Option<&RoutingTarget>,
-) -> Result<CommandOutput> {
+pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
+    let DoctorRequest { target: LockTarget { lock, cluster }, timing, routing, .. } = request;
     let mut table = Table::default();
     match lock {
         LockName::Objects { kind, namespace, name } => {
-            let cluster = cluster::Examined { kind, namespace, name, options: cluster, timing, target };
+            let cluster = cluster::Examined {
+                kind,
+                namespace,
+                name,
+                options: cluster,
+                timing: &timing,
+                target: routing.as_ref(),
+            };
             cluster.examine(&mut table).await;
         }
         LockName::File(path) => examine_file(&mut table, &path),
     }
-    table.add(clocks(timing));
+    table.add(clocks(&timing));
     Ok(CommandOutput { text: table.to_string(), status: u8::from(table.has_failed()) })
 }
 

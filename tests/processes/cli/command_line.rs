@@ -40,39 +40,39 @@ fn bad_input_gets_one_sentence() {
     let real = real.to_str().expect("a path");
     let f = "file:/tmp/never-made.lease";
     for (arguments, says) in [
-        (&["--lock", f][..], "the command is missing"),
-        (&["--", "true"], "--lock is missing"),
-        (&["--lock", f, "true"], "\"true\": options only before --"),
-        (&["--lock", "a/B", "--", "true"], "--lock \"a/B\": the name may have lower-case"),
-        (&["--lock", "", "--", "true"], "--lock \"\": the name is empty"),
-        (&["--lock", "pod:a/b", "--", "true"], "--lock \"pod:a/b\": the kind of a lock is"),
-        (&["--lock", f, "--identity", "", "--", "true"], "--identity \"\": "),
+        (&["--lock", f][..], "no command is given; for example -- echo leading"),
+        (&["--", "true"], "--lock is missing; for example --lock default/my-job"),
+        (&["--lock", f, "true"], "true: the command must come after --; try -- true"),
+        (&["--lock", "a/B", "--", "true"], "--lock a/B: the name may have lower-case"),
+        (&["--lock", "", "--", "true"], "--lock '': the name is empty"),
+        (&["--lock", "pod:a/b", "--", "true"], "--lock pod:a/b: the kind of a lock is"),
+        (&["--lock", f, "--identity", "", "--", "true"], "--identity '': "),
         (&["--lock", f, "--identity", "a\nb", "--", "true"], "--identity \"a\\nb\": "),
-        (&["--lock", f, "--lease-duration", "soon", "--", "true"], "--lease-duration \"soon\": "),
+        (&["--lock", f, "--lease-duration", "soon", "--", "true"], "--lease-duration soon: "),
         (
             &["--lock", f, "--lease-duration", "1500ms", "--", "true"],
-            "--lease-duration 1s 500ms: a lease stores whole seconds",
+            "--lease-duration 1500ms: a lock stores whole seconds",
         ),
         (&["--lock", f, "--renew-deadline", "15s", "--", "true"], "--renew-deadline 15s: "),
         (&["--lock", f, "--retry-period", "10s", "--", "true"], "--retry-period 10s: "),
         (&["--lock", f, "--lost-grace", "5s", "--", "true"], "--lost-grace 5s: "),
-        (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal \"BYE\": there is no such signal"),
-        (&["--lock", f, "--wait", "-1s", "--", "true"], "--wait \"-1s\": "),
-        (&["--lock", f, "--log-format", "xml", "--", "true"], "--log-format \"xml\": "),
-        (&["--lock", f, "--http", "8080", "--", "true"], "--http \"8080\": it is no IP address with a port; "),
-        (&["--lock", f, "--http", ":http", "--", "true"], "--http \":http\": it is no IP address with a port; "),
-        (&["--lock", f, "--http", "localhost:80", "--", "true"], "--http \"localhost:80\": it is no IP address "),
-        (&["--lock", f, "--ready-when", "always", "--", "true"], "--ready-when \"always\": a candidate is ready "),
-        (&["--lock", f, "--lokc", "x", "--", "true"], "--lokc: there is no such option; --lock would do"),
-        (&["--lock", f, "--", ""], "the command is empty"),
-        (&["--lock", f, "status"], "\"status\": a subcommand comes first, and a command after --"),
-        (&["status", "--lock", f, "--", "true"], "\"true\": only options here, as in: leaderrun status --lock"),
-        (&["status"], "--lock is missing, as in: leaderrun status --lock default/my-job"),
-        (&["status", "--lock", f, "-o", "xml"], "--output \"xml\": "),
-        (&["doctor", "--lock", f, "--renew-deadline", "15s"], "--renew-deadline 15s: it must be above zero"),
-        (&["check", "--min-remaining", "soon"], "--min-remaining \"soon\": it is no duration; 15s or 1m30s would do"),
-        (&["check", "--lock", f], "--lock: there is no such option; see leaderrun check --help"),
-        (&["check", "now"], "\"now\": only options here, as in: leaderrun check --min-remaining 3s"),
+        (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal BYE: there is no such signal"),
+        (&["--lock", f, "--wait", "-1s", "--", "true"], "--wait -1s: "),
+        (&["--lock", f, "--log-format", "xml", "--", "true"], "--log-format xml: "),
+        (&["--lock", f, "--http", "8080", "--", "true"], "--http 8080: "),
+        (&["--lock", f, "--http", ":http", "--", "true"], "--http :http: "),
+        (&["--lock", f, "--http", "localhost:80", "--", "true"], "--http localhost:80: "),
+        (&["--lock", f, "--ready-when", "always", "--", "true"], "--ready-when always: the value must be waiting or"),
+        (&["--lock", f, "--lokc", "x", "--", "true"], "--lokc: leaderrun has no such option; try --lock"),
+        (&["--lock", f, "--", ""], "-- '': the name of the command is empty"),
+        (&["--lock", f, "status"], "status: a subcommand must be the first argument; try leaderrun status --lock"),
+        (&["status", "--lock", f, "--", "true"], "true: leaderrun status takes only options; see leaderrun status -"),
+        (&["status"], "--lock is missing; for example --lock default/my-job"),
+        (&["status", "--lock", f, "-o", "xml"], "--output xml: "),
+        (&["doctor", "--lock", f, "--renew-deadline", "15s"], "--renew-deadline 15s: it must be at least 1s shorter"),
+        (&["check", "--min-remaining", "soon"], "--min-remaining soon: not a valid duration; for example --min-rem"),
+        (&["check", "--lock", f], "--lock: leaderrun check has no such option; see leaderrun check --help"),
+        (&["check", "now"], "now: leaderrun check takes only options; see leaderrun check --help"),
         (
             &["--lock", "file:/no/such/folder/x", "--", "true"],
             "--lock file:/no/such/folder/x: its folder cannot be used",
@@ -94,6 +94,89 @@ fn bad_input_gets_one_sentence() {
         assert!(log.lines().any(|line| line.contains(says)), "{arguments:?}: {log:?} instead of {says:?}");
         assert!(log.lines().all(|line| line.starts_with("leaderrun: ") || line.starts_with("leaderrun +")), "{log:?}");
     }
+}
+
+#[testkit::test]
+fn a_bad_variable_is_named_as_a_variable() {
+    for (name, value, says) in [
+        ("LEADERRUN_WAIT", "soon", "LEADERRUN_WAIT=soon: not a valid duration; for example LEADERRUN_WAIT=30s"),
+        ("LEADERRUN_WAIT", "1M", "LEADERRUN_WAIT=1M: M could be minutes or months; try LEADERRUN_WAIT=1m"),
+        ("LEADERRUN_LOG_FORMAT", "xml", "LEADERRUN_LOG_FORMAT=xml: the value must be text or json; for example "),
+        (
+            "LEADERRUN_LEASE_DURATION",
+            "5s",
+            "LEADERRUN_LEASE_DURATION=5s: it must be at least 1s longer than the default",
+        ),
+        (
+            "LEADERRUN_SERVICE",
+            "web",
+            "--pod-label: cannot be used together with LEADERRUN_SERVICE; leave one of them out",
+        ),
+    ] {
+        let arguments = ["--lock", "job", "--pod-label", "role=leader", "--pod", "a"];
+        let mut refused = Candidate::bare("a").args(arguments).env(name, value).run(["true"]);
+        refused.wait_for_exit(125);
+        assert!(refused.log().contains(says), "{name}={value}: {}", refused.log());
+    }
+    let quiet = Candidate::new("a", &TestLock::file()).args(["--quiet"]).env("LEADERRUN_VERBOSE", "1");
+    let mut quiet = quiet.run_script("true");
+    quiet.wait_for_exit(0);
+    assert_eq!(quiet.log(), "", "the command line wins over a variable");
+}
+
+#[testkit::test]
+fn a_mistyped_variable_is_warned_of() {
+    let mut a = Candidate::new("a", &TestLock::file())
+        .env("LEADERRUN_WIAT", "1m")
+        .env("LEADERRUN_SERVICE_HOST", "10.0.0.1")
+        .env("LEADERRUN_PORT_80_TCP", "tcp://10.0.0.1:80")
+        .env("LEADERRUN_FENCING_TOKEN", "7")
+        .run_script("true");
+    a.wait_for_exit(0);
+    let log = a.log();
+    let warnings: Vec<&str> =
+        log.lines().filter_map(|line| line.split_once("warning: ")).map(|(_, text)| text).collect();
+    assert_eq!(warnings, ["LEADERRUN_WIAT: no option is set by this variable; try LEADERRUN_WAIT"], "{log}");
+}
+
+#[testkit::test]
+fn a_namespace_is_an_option() {
+    let lock = TestLock::lease();
+    let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
+    let candidate = || Candidate::bare("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
+    let by_option = candidate().args(["-n", namespace]);
+    let by_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
+    let overruled = Candidate::bare("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
+    for candidate in [by_option, by_variable, overruled.env("LEADERRUN_NAMESPACE", "elsewhere")] {
+        let mut a = candidate.run_script("echo $LEADERRUN_HELD_LOCK");
+        a.wait_for_exit(0);
+        assert_eq!(a.output(), format!("{}\n", lock.name));
+    }
+    let mut free = Candidate::bare("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
+    free = free.args([kubeconfig]);
+    let mut free = free.start();
+    free.wait_for_exit(1);
+    assert!(free.output().contains(&lock.name), "{}", free.output());
+}
+
+#[testkit::test]
+fn a_command_that_was_quoted_as_one_word_is_recognised() {
+    let lock = TestLock::file();
+    for (command, hint) in [
+        (
+            "sleep 0",
+            "error: cannot execute sleep 0: No such file or directory; its words were quoted as one; try -- sleep 0",
+        ),
+        ("echo a | cat", "it is for a shell; try -- sh -c 'echo a | cat'"),
+        ("no-such-program 1", "error: cannot execute no-such-program 1: No such file or directory\n"),
+        ("--wait", "error: cannot execute --wait: No such file or directory; options of leaderrun come before --"),
+    ] {
+        let mut a = Candidate::new("a", &lock).run([command]);
+        a.wait_for_exit(127);
+        assert!(a.log().contains(hint), "{command}: {}", a.log());
+    }
+    Candidate::new("a", &lock).run(["sleep", "0"]).wait_for_exit(0);
+    Candidate::new("a", &lock).run(["sh", "-c", "echo a | cat"]).wait_for_exit(0);
 }
 
 #[testkit::test]

@@ -295,7 +295,7 @@ fn a_command_that_shows_what_it_does_keeps_its_label() {
     eventually("it has shown it", || a.output().contains("shown"));
     a.signal(Signal::SIGUSR1);
     a.wait_for_exit(138);
-    assert!(!a.log().contains("asked to end"), "{}", a.log());
+    assert!(!a.log().contains("terminating"), "{}", a.log());
     pods.become_labelled(&[]);
 }
 

@@ -139,27 +139,33 @@ fn who_cannot_be_reached_takes_a_dead_leader_out() {
 fn what_cannot_be_led_anywhere_is_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
-        (vec!["--service", "web"], "--service needs a --port; --port 8080 would do"),
-        (vec!["--port", "80"], "--port says where a Service leads, and none is named; --service my-service would do"),
+        (vec!["--service", "web"], "--service web: a --port is missing; for example --service web --port 8080"),
+        (
+            vec!["--port", "80"],
+            "--port 80: it is about a Service, and no --service is given; for example --port 80 --service my-service",
+        ),
         (
             vec!["--pod-label", "a=b", "--address", "10.1.2.3"],
-            "--address says where a Service leads, and none is named",
+            "--address 10.1.2.3: it is about a Service, and no --service is given",
         ),
-        (vec!["--pod-label", "role"], "--pod-label \"role\": a label has a key and a value; role=leader would do"),
-        (vec!["--service", "Web", "--port", "1"], "--service \"Web\": the name may have lower-case letters"),
-        (vec!["--service", "web", "--port", "0"], "--port \"0\": ports are numbered 1 to 65535"),
+        (vec!["--pod-label", "role"], "--pod-label role: a label has a key and a value; try --pod-label role=true"),
+        (vec!["--service", "Web", "--port", "1"], "--service Web: the name may have lower-case letters"),
+        (vec!["--service", "web", "--port", "0"], "--port 0: ports are numbered 1 to 65535"),
         (
             vec!["--service", "web", "--port", "80", "--address", "127.0.0.1"],
-            "--address \"127.0.0.1\": it is no address",
+            "--address 127.0.0.1: other machines cannot reach this address",
         ),
-        (vec!["--service", "web", "--port", "80", "--address", "fe80::1"], "--address \"fe80::1\": it is no address"),
+        (
+            vec!["--service", "web", "--port", "80", "--address", "fe80::1"],
+            "--address fe80::1: other machines cannot reach this address",
+        ),
         (
             vec!["--service", "web", "--port", "80,443"],
-            "--port: each of several ports has a name of its own; http:80,https:443 would do",
+            "--port 80,443: each of several ports needs a name of its own; for example --port http:80,https:443",
         ),
-        (vec!["--service", "web", "--pod-label", "a=b"], "not together with"),
-        (vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"], "a file has no cluster to lead traffic in"),
-        (vec!["--lock", &long, "--pod-label", "a=b"], "to lead traffic its name may have 243 characters, not 244"),
+        (vec!["--service", "web", "--pod-label", "a=b"], "cannot be used together with"),
+        (vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"], "a file is in no cluster to route traffic in"),
+        (vec!["--lock", &long, "--pod-label", "a=b"], "to route traffic its name may have 243 characters, not 244"),
     ] {
         let mut refused = Candidate::bare("refused").args(["--lock", &lock.name]).args(&arguments);
         if arguments[0] == "--lock" {

@@ -78,7 +78,7 @@ fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
     proxy.partition();
     b.wait_for_log("does not answer; trying again");
     proxy.heal();
-    b.wait_for_log("answers again");
+    b.wait_for_log("succeed again");
     witnesses.assert_one_at_a_time(1);
     a.stop();
     witnesses.wait_for("b", 1);
@@ -95,7 +95,7 @@ fn renewals_during_the_stop_do_not_put_off_the_kill() {
     let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     proxy.partition();
-    a.wait_for_log("telling the command to stop");
+    a.wait_for_log("leadership lost: sending SIGTERM");
     proxy.heal();
     a.wait_for_exit(76);
     let life = witnesses.lifetimes_of("a").remove(0);

@@ -71,7 +71,7 @@ fn who_was_asked_to_end_does_not_wait_for_the_lock_again() {
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     a.signal(Signal::SIGTERM);
-    a.wait_for_log("the command is asked to end");
+    a.wait_for_log("terminating the command");
     proxy.partition();
     a.wait_for_exit(76);
     assert!(!a.log().contains("waiting for the lock again"), "{}", a.log());

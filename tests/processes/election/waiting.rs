@@ -32,7 +32,7 @@ fn a_lease_that_is_just_being_won_is_given_back() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     held.wait_until_held();
     a.signal(Signal::SIGTERM);
-    a.wait_for_log("waiting no longer");
+    a.wait_for_log("no longer waiting");
     held.release();
     a.wait_for_exit(143);
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();

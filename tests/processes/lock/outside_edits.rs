@@ -127,7 +127,7 @@ fn the_file_is_deleted() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
-    let reports = |running: &Running| running.log().matches("somebody emptied or deleted").count();
+    let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
     for times in 1..=2 {
         // Frozen while it is deleted, the holder cannot write it again before the standby has looked.
         kill(a.elector(), Signal::SIGSTOP).expect("it is alive");

@@ -1,0 +1,31 @@
+//! Which API server, and as which user.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::CLUSTER;
+use crate::kubernetes::ClusterOptions;
+
+/// Which API server, and as which user.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = CLUSTER)]
+pub struct ClusterArguments {
+    /// The kubeconfig to use [default: KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, env = "LEADERRUN_KUBECONFIG", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig to use [default: its current context]
+    #[arg(long, env = "LEADERRUN_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// The user to act as
+    #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER")]
+    pub impersonate: Option<String>,
+}
+
+impl From<ClusterArguments> for ClusterOptions {
+    fn from(ClusterArguments { kubeconfig, context, impersonate }: ClusterArguments) -> Self {
+        Self { kubeconfig, context, impersonate }
+    }
+}

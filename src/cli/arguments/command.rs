@@ -1,0 +1,20 @@
+//! How the command is ended.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{COMMAND, values};
+
+/// How the command is ended.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = COMMAND)]
+pub struct CommandArguments {
+    /// The signal that the command gets when leadership is lost, by name or number
+    #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
+    pub stop_signal: i32,
+
+    /// Kill the command this long after a TERM or INT was forwarded to it [default: never]
+    #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
+    pub kill_after: Option<Duration>,
+}

@@ -1,0 +1,43 @@
+//! Which lock, and how to take part in its election.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{LOCK, values};
+use crate::elector::OnLost;
+use crate::lock::LockName;
+
+/// Which lock.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = LOCK)]
+pub struct LockArguments {
+    /// The lock: a Lease as [NAMESPACE/]NAME, a local file as file:PATH, or another kind as KIND:[NAMESPACE/]NAME
+    #[arg(long, env = "LEADERRUN_LOCK", value_name = "LOCK", value_parser = values::lock)]
+    pub lock: LockName,
+
+    /// The namespace of a lock that names none [default: that of the kubeconfig's context or of the pod]
+    #[arg(short, long, env = "LEADERRUN_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace)]
+    pub namespace: Option<String>,
+}
+
+/// How to take part in the election.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = LOCK)]
+pub struct ElectionArguments {
+    /// The name by which this candidate holds the lock [default: host name, _, UUID]
+    #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
+    pub identity: Option<String>,
+
+    /// Give up with status 75 when the lock is not acquired within this time; 0s gives up as soon as a renewal shows a living holder [default: wait for ever]
+    #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = values::duration)]
+    pub wait: Option<Duration>,
+
+    /// Keep other candidates from running the command for this long after the lock was acquired, once the command has ended with status 0
+    #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
+    pub min_hold: Option<Duration>,
+
+    /// What to do after leadership was lost and the command is dead: exit, or rejoin to wait for the lock again
+    #[arg(long, env = "LEADERRUN_ON_LOST", value_name = "ACTION", default_value = "exit", hide_possible_values = true)]
+    pub on_lost: OnLost,
+}

@@ -1,0 +1,30 @@
+//! What the log on stderr says, and how.
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
+
+use super::{LOG, values};
+use crate::telemetry::log::Format;
+
+/// What the log on stderr says, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = LOG)]
+pub struct LogArguments {
+    /// The format of log lines on stderr: text or json
+    #[arg(
+        long,
+        env = "LEADERRUN_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub log_format: Format,
+
+    /// Log more; given twice, also what the libraries log
+    #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, value_parser = values::verbosity)]
+    pub verbose: u8,
+
+    /// Log only warnings and errors
+    #[arg(short, long, env = "LEADERRUN_QUIET", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+}

@@ -1,0 +1,109 @@
+//! The options as they were given, one struct a topic.
+//!
+//! Nothing here looks at this machine; what the options mean there is decided by [`plan`](super::plan). The definitions
+//! are the one table from which parser, help, man page, completions and `docs/reference.md` are made.
+
+mod cluster;
+mod command;
+mod lock;
+mod log;
+mod monitoring;
+mod routing;
+mod subcommands;
+mod times;
+pub mod values;
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, ValueHint};
+
+pub use self::cluster::ClusterArguments;
+pub use self::command::CommandArguments;
+pub use self::lock::{ElectionArguments, LockArguments};
+pub use self::log::LogArguments;
+pub use self::monitoring::MonitoringArguments;
+pub use self::routing::{RoutingArguments, RoutingTargetArguments};
+pub use self::subcommands::{SubcommandArguments, SubcommandLine, add_subcommands, is_subcommand, subcommand_names};
+pub use self::times::TimeArguments;
+use crate::exit::{STATUSES, StatusDescription};
+
+// The headings of the help, in its order.
+const LOCK: &str = "Lock";
+const TIMES: &str = "Times";
+const COMMAND: &str = "Command";
+const CLUSTER: &str = "Cluster";
+const ROUTING: &str = "Routing";
+const MONITORING: &str = "Monitoring";
+const LOG: &str = "Log";
+
+const ABOUT: &str = "Runs a command only while it is the leader";
+
+const LONG_ABOUT: &str = "\
+Runs a command only while it is the leader.
+
+leaderrun waits until it holds the lock, runs the command while it holds it, forwards signals, and has every process of \
+the command dead before another candidate may run it.";
+
+/// What the help says below the options.
+fn after_help() -> String {
+    let statuses = STATUSES.map(|StatusDescription { status, meaning, .. }| format!("  {status:<6} {meaning}"));
+    format!(
+        "\
+Every option can also be set by a variable, for example --lock by LEADERRUN_LOCK. The command line wins.
+
+Exit status:
+  the command's own, or
+{}",
+        statuses.join("\n")
+    )
+}
+
+/// The command line that runs a command.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "leaderrun",
+    version,
+    about = ABOUT,
+    long_about = LONG_ABOUT,
+    override_usage = "\
+leaderrun --lock [KIND:][NAMESPACE/]NAME [OPTIONS] -- COMMAND [ARGUMENT]...
+       leaderrun SUBCOMMAND --help",
+    after_help = after_help(),
+    max_term_width = 100
+)]
+pub struct RunLine {
+    #[command(flatten)]
+    pub run: RunArguments,
+
+    /// The command to run and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// Everything that can be chosen about a run but its command.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub lock: LockArguments,
+
+    #[command(flatten)]
+    pub election: ElectionArguments,
+
+    #[command(flatten)]
+    pub times: TimeArguments,
+
+    #[command(flatten)]
+    pub command: CommandArguments,
+
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+
+    #[command(flatten)]
+    pub routing: RoutingArguments,
+
+    #[command(flatten)]
+    pub monitoring: MonitoringArguments,
+
+    #[command(flatten)]
+    pub log: LogArguments,
+}

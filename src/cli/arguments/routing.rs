@@ -1,0 +1,49 @@
+//! How traffic finds the leader.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+use super::{ROUTING, values};
+use crate::routing::{Label, RoutingTarget, ServiceName, ServicePort};
+
+/// What leads traffic to the leader.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = ROUTING)]
+pub struct RoutingTargetArguments {
+    /// Put this label on the leader's pod while its command runs, and on no other pod, for a Service that selects it
+    #[arg(long, env = "LEADERRUN_POD_LABEL", value_name = "KEY=VALUE", value_parser = values::pod_label, conflicts_with = "service")]
+    pub pod_label: Option<Label>,
+
+    /// Route this Service, which must have no selector, to the leader
+    #[arg(long, env = "LEADERRUN_SERVICE", value_name = "NAME", value_parser = values::service)]
+    pub service: Option<ServiceName>,
+}
+
+impl RoutingTargetArguments {
+    /// The one that was chosen.
+    pub fn target(&self) -> Option<RoutingTarget> {
+        let label = self.pod_label.clone().map(RoutingTarget::PodLabel);
+        label.or(self.service.clone().map(RoutingTarget::Service))
+    }
+}
+
+/// How traffic finds the leader.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = ROUTING)]
+pub struct RoutingArguments {
+    #[command(flatten)]
+    pub target: RoutingTargetArguments,
+
+    /// The pod that gets the label [default: the host name]
+    #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = values::object_name)]
+    pub pod: Option<String>,
+
+    /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition
+    #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
+    pub ports: Vec<ServicePort>,
+
+    /// The leader's address for the Service [default: the one from which it reaches the API server]
+    #[arg(long, env = "LEADERRUN_ADDRESS", value_name = "IP", value_parser = values::address)]
+    pub address: Option<IpAddr>,
+}

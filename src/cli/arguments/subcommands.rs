@@ -1,0 +1,167 @@
+//! The subcommands: what else leaderrun does with a lock.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+
+use super::{ClusterArguments, LockArguments, RoutingTargetArguments, RunArguments, values};
+use crate::cli::documents::Shell;
+use crate::subcommands::Output;
+
+/// A command line that begins with a subcommand.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "leaderrun", max_term_width = 100, disable_help_subcommand = true)]
+pub struct SubcommandLine {
+    #[command(subcommand)]
+    pub subcommand: SubcommandArguments,
+}
+
+/// A subcommand with its options.
+#[derive(Clone, Debug, Subcommand)]
+#[command(about = super::ABOUT, long_about = super::LONG_ABOUT)]
+pub enum SubcommandArguments {
+    /// Show who holds a lock, since when and for how long
+    #[command(
+        override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+The times in a record come from the holder's clock and are compared with this machine's: they are off by as much as the \
+two clocks differ. Candidates use none of them; they go by how long they themselves saw no change.
+
+Exit status:
+  0    held
+  1    free: released, or never held
+  2    expired by this machine's clock: the holder did not renew it in time
+  125  not found out"
+    )]
+    Status {
+        #[command(flatten)]
+        target: TargetArguments,
+
+        /// The format of the answer: text or json
+        #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+        output: Output,
+    },
+
+    /// Print the service account of a lock, its rights and its priority, to be piped into kubectl apply -f -
+    #[command(override_usage = "leaderrun manifest --lock [KIND:]NAMESPACE/NAME [OPTIONS]")]
+    Manifest {
+        #[command(flatten)]
+        lock: LockArguments,
+
+        /// The service account that the pods have [default: the name of the lock]
+        #[arg(long, value_name = "NAME", value_parser = values::object_name)]
+        service_account: Option<String>,
+
+        #[command(flatten)]
+        routing: RoutingTargetArguments,
+    },
+
+    /// Ask the holder of a lock to stop its command and to release the lock
+    #[command(
+        override_usage = "leaderrun step-down --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+It asks once and does not wait. The holder finds the request at its next renewal and acts as on SIGTERM: its command gets \
+SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, it releases the lock and ends.
+
+Exit status:
+  0    asked
+  1    nobody holds the lock
+  125  not asked: the holder is another program, or the lock cannot be reached"
+    )]
+    StepDown {
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+
+    /// Check what a command line of leaderrun will need, and say what to do about what is missing
+    #[command(
+        override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS] [-- COMMAND [ARGUMENT]...]",
+        after_help = "\
+It takes all options of a run: put doctor in front of those of a command line that does not work. \
+Nothing is written. A line begins with ok, with note for what could be better, or with FAILED.
+
+Exit status:
+  0    nothing failed
+  1    something failed
+  125  wrong usage"
+    )]
+    Doctor {
+        #[command(flatten)]
+        run: Box<RunArguments>,
+
+        /// The command that would be run, and its arguments
+        #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+        command: Vec<OsString>,
+    },
+
+    /// For the command: does this run still hold the lock?
+    #[command(
+        override_usage = "leaderrun check [--min-remaining DURATION]",
+        after_help = "\
+It sends nothing and prints nothing. It reads an inherited file descriptor, whose number is LEADERRUN_TENURE_FD.
+
+Exit status:
+  0    held for at least this long
+  1    lost, or not known to be held for this long
+  125  not found out: the descriptor or the variables are missing"
+    )]
+    Check {
+        /// How long the lock must still be held, whatever happens
+        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
+        min_remaining: Duration,
+    },
+
+    /// Print the completion for a shell
+    #[command(
+        override_usage = "leaderrun completion bash|zsh|fish",
+        after_help = "\
+For one session:
+  bash  source <(leaderrun completion bash)
+  zsh   source <(leaderrun completion zsh)
+  fish  leaderrun completion fish | source
+
+For good, in a folder where the shell finds it:
+  bash  leaderrun completion bash > /etc/bash_completion.d/leaderrun
+  zsh   leaderrun completion zsh > /usr/local/share/zsh/site-functions/_leaderrun
+  fish  leaderrun completion fish > ~/.config/fish/completions/leaderrun.fish"
+    )]
+    Completion {
+        /// The shell: bash, zsh or fish
+        #[arg(value_name = "SHELL", hide_possible_values = true)]
+        shell: Shell,
+    },
+
+    /// Print the man page, for man -l
+    #[command(override_usage = "leaderrun man", after_help = "To read it:\n  leaderrun man | man -l -")]
+    Man,
+}
+
+/// A lock, and how to get there.
+#[derive(Clone, Debug, Args)]
+pub struct TargetArguments {
+    #[command(flatten)]
+    pub lock: LockArguments,
+
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+}
+
+/// Whether there is a subcommand of that name.
+pub fn is_subcommand(name: &str) -> bool {
+    SubcommandArguments::has_subcommand(name)
+}
+
+/// The names of all subcommands.
+pub fn subcommand_names() -> Vec<String> {
+    SubcommandLine::command().get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect()
+}
+
+/// Adds the subcommands to a definition, for its help and what is generated from it.
+pub fn add_subcommands(definition: clap::Command) -> clap::Command {
+    SubcommandArguments::augment_subcommands(definition)
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .disable_help_subcommand(true)
+        .subcommand_help_heading("Subcommands")
+}

@@ -1,0 +1,245 @@
+//! From the text of a value to the value, and why it is refused.
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::cli::suggest;
+use crate::lock::{LockName, check_label, check_name};
+use crate::process::signals;
+use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
+use crate::telemetry::http::HttpAddress;
+
+/// What may come before the first colon of a lock.
+const LOCK_KINDS: [&str; 6] = ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease", "file"];
+
+/// Longer than any name of a pod with a UUID behind it.
+const LONGEST_IDENTITY: usize = 1024;
+
+/// Why a value is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidValue {
+    pub reason: String,
+    /// What was meant, as far as that can be guessed; a value that can be used.
+    pub suggestion: Option<String>,
+}
+
+impl InvalidValue {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), suggestion: None }
+    }
+
+    /// With the first of the values that `parse` takes.
+    fn suggest<T, E>(
+        mut self,
+        parse: impl Fn(&str) -> Result<T, E>,
+        values: impl IntoIterator<Item = Option<String>>,
+    ) -> Self {
+        self.suggestion = values.into_iter().flatten().find(|value| parse(value).is_ok());
+        self
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Error for InvalidValue {}
+
+/// Returns the value that the text stands for, or the reason why it stands for none and the first of the
+/// `suggestions` that can be used.
+fn parsed<T: FromStr<Err: fmt::Display>>(
+    text: &str,
+    suggestions: impl IntoIterator<Item = Option<String>>,
+) -> Result<T, InvalidValue> {
+    text.parse().map_err(|error: T::Err| InvalidValue::new(reason(&error)).suggest(T::from_str, suggestions))
+}
+
+/// The reason without the suggestion that may follow it.
+fn reason(error: &impl fmt::Display) -> String {
+    let mut text = error.to_string();
+    text.truncate(text.find("; ").unwrap_or(text.len()));
+    text
+}
+
+/// A lock. What is not one may be a path, or nearly a name.
+pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
+    let (kind, rest) = text.split_once(':').unwrap_or(("", text));
+    let is_path = text.starts_with(['/', '.']) && kind.is_empty();
+    let as_file = is_path.then(|| format!("file:{text}"));
+    let in_folder = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));
+    let parts = |text: &str| {
+        let (namespace, name) = text.split_once('/').map_or((None, text), |(space, name)| (Some(space), name));
+        let namespace = namespace.map(|namespace| suggest::label(namespace).map(|label| format!("{label}/")));
+        Some(format!("{}{}", namespace.unwrap_or(Some(String::new()))?, suggest::name(name)?))
+    };
+    let with_kind = suggest::nearest(kind, LOCK_KINDS).filter(|_| !kind.is_empty());
+    let with_kind = with_kind.and_then(|kind| Some(format!("{kind}:{}", parts(rest)?)));
+    let without_kind = if kind.is_empty() { parts(text) } else { None };
+    match as_file {
+        Some(file) if file.parse::<LockName>().is_ok() => {
+            Err(InvalidValue { reason: "the path of a lock begins with file:".into(), suggestion: Some(file) })
+        }
+        _ => parsed(text, [in_folder, with_kind, without_kind]),
+    }
+}
+
+/// A namespace.
+pub fn namespace(text: &str) -> Result<String, InvalidValue> {
+    let checked = |text: &str| check_label(text).map(|()| text.to_owned());
+    checked(text).map_err(|reason| InvalidValue::new(format!("it {reason}")).suggest(checked, [suggest::label(text)]))
+}
+
+/// The name of an object.
+pub fn object_name(text: &str) -> Result<String, InvalidValue> {
+    let checked = |text: &str| check_name(text).map(|()| text.to_owned());
+    checked(text).map_err(|reason| InvalidValue::new(format!("it {reason}")).suggest(checked, [suggest::name(text)]))
+}
+
+/// A duration.
+pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
+    let positive = text.trim().trim_start_matches('-').replace(' ', "");
+    let spellings =
+        [positive.clone(), format!("{positive}s"), positive.to_lowercase(), positive.replace(',', ".")].map(Some);
+    read_duration(text).map_err(|reason| InvalidValue::new(reason).suggest(read_duration, spellings))
+}
+
+fn read_duration(text: &str) -> Result<Duration, &'static str> {
+    let text = text.trim();
+    let mut units = text.split(|character: char| !character.is_alphabetic());
+    match humantime::parse_duration(text) {
+        // For humantime it is a month.
+        _ if units.any(|unit| unit == "M") => Err("M could be minutes or months"),
+        Ok(duration) => Ok(duration),
+        Err(_) if text.starts_with('-') => Err("a duration cannot be negative"),
+        Err(_) if text.parse::<f64>().is_ok() => Err("the unit is missing"),
+        Err(_) => Err("not a valid duration"),
+    }
+}
+
+/// How often an option is given.
+pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
+}
+
+/// The name by which a candidate holds the lock.
+pub fn identity(text: &str) -> Result<String, InvalidValue> {
+    let harmless = text.chars().filter(|character| !character.is_control()).collect();
+    check_identity(text).map_err(|reason| InvalidValue::new(reason).suggest(check_identity, [Some(harmless)]))?;
+    Ok(text.to_owned())
+}
+
+fn check_identity(text: &str) -> Result<(), String> {
+    match text.len() {
+        0 => Err("a holder needs a name".to_owned()),
+        length if length > LONGEST_IDENTITY => {
+            Err(format!("it has {length} bytes; a name has at most {LONGEST_IDENTITY}"))
+        }
+        _ if text.chars().any(char::is_control) => Err("a name cannot contain control characters".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// A signal that can end a command.
+pub fn signal(text: &str) -> Result<i32, InvalidValue> {
+    let name = text.to_ascii_uppercase();
+    let nearest = suggest::nearest(name.trim_start_matches("SIG"), ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]);
+    signals::parse(text)
+        .map_err(|error| InvalidValue::new(reason(&error)).suggest(signals::parse, [nearest.map(str::to_owned)]))
+}
+
+/// Where HTTP is answered.
+pub fn http_address(text: &str) -> Result<HttpAddress, InvalidValue> {
+    let port = text.rsplit(':').next().unwrap_or_default();
+    let of_localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    parsed(text, [of_localhost, Some(format!(":{port}")), Some(format!("{text}:8080"))])
+}
+
+/// A label of a pod.
+pub fn pod_label(text: &str) -> Result<Label, InvalidValue> {
+    let (key, value) = text.split_once(['=', ':']).unwrap_or((text, "true"));
+    parsed(text, [Some(format!("{key}={value}"))])
+}
+
+/// The name of a Service.
+pub fn service(text: &str) -> Result<ServiceName, InvalidValue> {
+    parsed(text, [suggest::label(text)])
+}
+
+/// A port of a Service.
+pub fn service_port(text: &str) -> Result<ServicePort, InvalidValue> {
+    let swapped = text.split_once(':').map(|(number, name)| format!("{name}:{number}"));
+    parsed(text, [swapped, Some(text.to_lowercase())])
+}
+
+/// The address at which others reach the leader.
+pub fn address(text: &str) -> Result<IpAddr, InvalidValue> {
+    match text.parse::<IpAddr>() {
+        Err(_) => Err(InvalidValue::new("not an IP address")),
+        Ok(address) if !is_reachable(&address) => Err(InvalidValue::new("other machines cannot reach this address")),
+        Ok(address) => Ok(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suggestion<T: fmt::Debug>(parsed: Result<T, InvalidValue>) -> Option<String> {
+        parsed.unwrap_err().suggestion
+    }
+
+    #[test]
+    fn a_lock_is_guessed_from_what_comes_near_to_one() {
+        for (text, meant) in [
+            ("/tmp/foo.lock", Some("file:/tmp/foo.lock")),
+            ("./foo", Some("file:./foo")),
+            ("file:/tmp/", Some("file:/tmp/my-job.lease")),
+            ("default/My_Job", Some("default/my-job")),
+            ("Default/job", Some("default/job")),
+            ("leases:default/job", Some("lease:default/job")),
+            ("configmaps:default/job", Some("configmap:default/job")),
+            ("endpoint+lease:a/B", Some("endpoints+lease:a/b")),
+            ("", None),
+            ("https://10.0.0.1", None),
+        ] {
+            assert_eq!(suggestion(lock(text)).as_deref(), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_one_only_when_it_cannot_be_misread() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for (text, meant) in [
+            ("1M", Some("1m")),
+            ("1M30s", Some("1m30s")),
+            ("15", Some("15s")),
+            ("15S", Some("15s")),
+            ("-1s", Some("1s")),
+            ("1,5s", Some("1.5s")),
+            ("soon", None),
+            ("", None),
+            ("99999999999999999999s", None),
+        ] {
+            assert_eq!(suggestion(duration(text)).as_deref(), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_values_are_guessed_too() {
+        assert_eq!(suggestion(http_address("8080")).as_deref(), Some(":8080"));
+        assert_eq!(suggestion(http_address("localhost:80")).as_deref(), Some("127.0.0.1:80"));
+        assert_eq!(suggestion(http_address("10.0.0.1")).as_deref(), Some("10.0.0.1:8080"));
+        assert_eq!(suggestion(http_address(":http")), None);
+        assert_eq!(suggestion(signal("TREM")).as_deref(), Some("TERM"));
+        assert_eq!(suggestion(service_port("8080:http")).as_deref(), Some("http:8080"));
+        assert_eq!(suggestion(identity("a\nb")).as_deref(), Some("ab"));
+        assert_eq!(suggestion(namespace("Prod_1")).as_deref(), Some("prod-1"));
+    }
+}

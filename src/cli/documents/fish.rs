@@ -1,0 +1,77 @@
+//! The completion for fish.
+
+use super::grammar::{CompletedOption, Form, Grammar, Value};
+
+const BEGINNING: &str = r#"# Completion of leaderrun for fish. Made by: leaderrun completion fish
+
+# Where -- is among the words before the cursor, if it is there.
+function __leaderrun_dashes
+    set -l words (commandline -opc)
+    contains -i -- -- $words
+end
+
+# Whether the form of the command line is that of a subcommand, or that of a run where none is given.
+function __leaderrun_form
+    __leaderrun_dashes > /dev/null
+    and return 1
+    set -l words (commandline -opc)
+    set -l subcommands SUBCOMMANDS
+    if test -n "$argv[1]"
+        test "$words[2]" = "$argv[1]"
+    else
+        not contains -- "$words[2]" $subcommands
+    end
+end
+
+function __leaderrun_at_first
+    test (count (commandline -opc)) -eq 1
+end
+
+function __leaderrun_in_command
+    __leaderrun_dashes > /dev/null
+    or return 1
+    set -l words (commandline -opc)
+    not contains -- "$words[2]" COMMANDLESS
+end
+
+complete -c leaderrun -f
+complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcommand --fcs-skip=(__leaderrun_dashes))'
+"#;
+
+/// Returns the script.
+pub fn script(grammar: &Grammar) -> String {
+    let subcommands: Vec<&str> = grammar.subcommands.iter().map(|form| form.name.as_str()).collect();
+    let commandless = grammar.subcommands.iter().filter(|form| !form.takes_command);
+    let commandless: Vec<&str> = commandless.map(|form| form.name.as_str()).collect();
+    let mut script =
+        BEGINNING.replace("SUBCOMMANDS", &subcommands.join(" ")).replace("COMMANDLESS", &commandless.join(" "));
+    for form in &grammar.subcommands {
+        let (name, about) = (&form.name, quoted(&form.about));
+        script += &format!("complete -c leaderrun -n __leaderrun_at_first -a {name} -d {about}\n");
+    }
+    for form in grammar.forms() {
+        script += "\n";
+        form.options.iter().for_each(|option| script += &line(form, option));
+        if !form.words.is_empty() {
+            let words = form.words.join(" ");
+            script += &format!("complete -c leaderrun -n '__leaderrun_form {}' -a '{words}'\n", form.name);
+        }
+    }
+    script
+}
+
+fn line(form: &Form, option: &CompletedOption) -> String {
+    let form = if form.name.is_empty() { "__leaderrun_form" } else { &format!("'__leaderrun_form {}'", form.name) };
+    let short = option.short.map(|short| format!(" -s {short}")).unwrap_or_default();
+    let value = match &option.value {
+        Value::None => String::new(),
+        Value::OneOf(words) => format!(" -x -a '{}'", words.join(" ")),
+        Value::File => " -r -F".to_owned(),
+        Value::Other(_) => " -x".to_owned(),
+    };
+    format!("complete -c leaderrun -n {form}{short} -l {}{value} -d {}\n", option.long, quoted(&option.about))
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}

@@ -1,0 +1,129 @@
+//! The command line as a completion sees it: words, options and what their values are.
+
+use clap::builder::ValueHint;
+
+use crate::cli::definition;
+
+/// Signals that a shell offers for an option that takes one.
+const SIGNALS: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
+
+/// What can be completed.
+pub struct Grammar {
+    /// A run, which has no subcommand.
+    pub run: Form,
+    pub subcommands: Vec<Form>,
+}
+
+/// A command line of one form.
+pub struct Form {
+    /// The subcommand; empty for a run.
+    pub name: String,
+    pub about: String,
+    pub options: Vec<CompletedOption>,
+    /// The words that can follow without an option, such as the names of shells.
+    pub words: Vec<String>,
+    /// A command with its arguments follows after `--`.
+    pub takes_command: bool,
+}
+
+/// An option.
+pub struct CompletedOption {
+    pub short: Option<char>,
+    pub long: String,
+    pub about: String,
+    pub value: Value,
+    pub repeats: bool,
+}
+
+/// What the value of an option is.
+pub enum Value {
+    /// The option takes none.
+    None,
+    /// One of these words.
+    OneOf(Vec<String>),
+    File,
+    /// Something that cannot be completed, with its name in the help.
+    Other(String),
+}
+
+impl Grammar {
+    /// Reads the definition of the command line.
+    pub fn new() -> Self {
+        let mut definition = definition();
+        definition.build();
+        let subcommands = definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+        Self {
+            run: Form::new(&definition, ""),
+            subcommands: subcommands.map(|one| Form::new(one, one.get_name())).collect(),
+        }
+    }
+
+    /// All forms, the run last.
+    pub fn forms(&self) -> impl Iterator<Item = &Form> {
+        self.subcommands.iter().chain([&self.run])
+    }
+}
+
+impl Form {
+    fn new(command: &clap::Command, name: &str) -> Self {
+        let positionals = || command.get_positionals();
+        let words = positionals().flat_map(clap::Arg::get_possible_values);
+        Self {
+            name: name.to_owned(),
+            about: command.get_about().map(ToString::to_string).unwrap_or_default(),
+            options: command.get_opts_and_flags().filter_map(CompletedOption::new).collect(),
+            words: words.map(|word| word.get_name().to_owned()).collect(),
+            takes_command: positionals().any(clap::Arg::is_last_set),
+        }
+    }
+}
+
+trait OptionsAndFlags {
+    fn get_opts_and_flags(&self) -> impl Iterator<Item = &clap::Arg>;
+}
+
+impl OptionsAndFlags for clap::Command {
+    fn get_opts_and_flags(&self) -> impl Iterator<Item = &clap::Arg> {
+        self.get_arguments().filter(|argument| !argument.is_positional())
+    }
+}
+
+impl CompletedOption {
+    fn new(option: &clap::Arg) -> Option<Self> {
+        Some(Self {
+            short: option.get_short(),
+            long: option.get_long()?.to_owned(),
+            about: brief(&option.get_help().map(ToString::to_string).unwrap_or_default()),
+            value: Value::new(option),
+            repeats: matches!(option.get_action(), clap::ArgAction::Append | clap::ArgAction::Count),
+        })
+    }
+
+    /// The names, with their dashes.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.short.map(|short| format!("-{short}")).into_iter().chain([format!("--{}", self.long)])
+    }
+}
+
+impl Value {
+    fn new(option: &clap::Arg) -> Self {
+        if !option.get_action().takes_values() {
+            return Self::None;
+        }
+        let words: Vec<String> = option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        let name =
+            option.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
+        match (words.is_empty(), option.get_value_hint()) {
+            (false, _) => Self::OneOf(words),
+            (true, ValueHint::FilePath) => Self::File,
+            (true, _) if name == "SIGNAL" => Self::OneOf(SIGNALS.map(str::to_owned).to_vec()),
+            (true, _) => Self::Other(name),
+        }
+    }
+}
+
+/// The part of a help text that fits beside an option.
+fn brief(help: &str) -> String {
+    let ends = [" [", ": ", "; ", ", "].into_iter().filter_map(|end| help.find(end));
+    help[..ends.min().unwrap_or(help.len())].to_owned()
+}

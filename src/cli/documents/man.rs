@@ -1,0 +1,139 @@
+//! The man page.
+
+use clap::builder::StyledStr;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use crate::cli::{definition, variables};
+use crate::exit::{STATUSES, StatusDescription};
+
+/// Options that subcommands share with a run, so that the page describes them once.
+const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impersonate", "help"];
+
+/// Returns the page.
+pub fn page() -> String {
+    // One sentence about variables says what would otherwise be said of every option.
+    let definition = definition().mut_args(|argument| argument.hide_env(true));
+    let man = Man::new(definition).title("LEADERRUN").manual("User Commands");
+    let mut page = Vec::new();
+    let mut options = Vec::new();
+    let rendered = man
+        .render_title(&mut page)
+        .and_then(|()| man.render_name_section(&mut page))
+        .and_then(|()| man.render_synopsis_section(&mut page))
+        .and_then(|()| man.render_description_section(&mut page))
+        .and_then(|()| man.render_options_section(&mut options));
+    rendered.expect("writing to memory succeeds");
+    page.extend(options_in_one_section(&options));
+    for section in [subcommands(), environment(), exit_status(), signals(), examples()] {
+        section.to_writer(&mut page).expect("writing to memory succeeds");
+    }
+    String::from_utf8_lossy(&page).into_owned()
+}
+
+/// Makes the groups of options parts of one section, rather than sections.
+fn options_in_one_section(rendered: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(rendered);
+    let lines = text.lines().map(|line| match line.strip_prefix(".SH ") {
+        Some("OPTIONS") | None => line.to_owned(),
+        Some(group) => format!(".SS {}{}", &group[..1], group[1..].to_lowercase()),
+    });
+    lines.flat_map(|line| (line + "\n").into_bytes()).collect()
+}
+
+fn subcommands() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SUBCOMMANDS"]);
+    roff.text([roman(
+        "A subcommand is the first argument. The lock and the cluster are chosen as above, also by variables.",
+    )]);
+    let definition = definition();
+    for mut subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {
+        let text = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
+        let usage = subcommand.render_usage().to_string();
+        roff.control("SS", [usage.trim_start_matches("Usage: ")]);
+        roff.text([roman(format!("{}.", text(subcommand.get_about())))]);
+        let is_run = subcommand.get_arguments().any(|option| option.get_id() == "lease_duration");
+        let is_described = |option: &&clap::Arg| SHARED.contains(&option.get_id().as_str()) || option.is_positional();
+        for option in subcommand.get_arguments().filter(|option| !is_run && !is_described(option)) {
+            roff.control("TP", []);
+            roff.text([bold(option.to_string())]);
+            roff.text([roman(text(option.get_help()))]);
+        }
+        for line in text(subcommand.get_after_help()).lines() {
+            let is_row = line.starts_with(' ');
+            roff.control(if is_row { "nf" } else { "PP" }, []);
+            roff.text([roman(line)]);
+            if is_row {
+                roff.control("fi", []);
+            }
+        }
+    }
+    roff
+}
+
+fn environment() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["ENVIRONMENT"]);
+    roff.text([
+        roman("Every option can also be set by a variable: "),
+        bold("LEADERRUN_RENEW_DEADLINE"),
+        roman(" for "),
+        bold("--renew-deadline"),
+        roman(", and so on. The command line wins. The command does not inherit these variables. It sees:"),
+    ]);
+    for (variable, meaning) in variables::OF_THE_COMMAND {
+        roff.control("TP", []);
+        roff.text([bold(variable)]);
+        roff.text([roman(meaning.replace('`', ""))]);
+    }
+    roff
+}
+
+fn exit_status() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    roff.text([roman("The command's own, or:")]);
+    for StatusDescription { status, meaning, .. } in STATUSES {
+        roff.control("TP", []);
+        roff.text([bold(status)]);
+        roff.text([roman(meaning)]);
+    }
+    roff
+}
+
+fn signals() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SIGNALS"]);
+    roff.text([roman(
+        "While leaderrun waits, TERM, INT, HUP and QUIT end it. While the command runs, signals are forwarded to its \
+         process group. The lock is released when no process of the command is left.",
+    )]);
+    roff
+}
+
+fn examples() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXAMPLES"]);
+    for (what, command) in [
+        ("Run a worker on one pod at a time:", "leaderrun --lock default/my-job -- ./worker"),
+        (
+            "From cron on several machines, never two at a time, and without waiting for another one:",
+            "leaderrun --quiet --lock default/my-job --wait 0s -- ./job.sh",
+        ),
+        (
+            "Without a cluster, among the processes of one machine:",
+            "leaderrun --lock file:/run/my-job.lease -- ./job.sh",
+        ),
+    ] {
+        roff.control("PP", []);
+        roff.text([roman(what)]);
+        roff.control("PP", []);
+        roff.control("RS", ["4"]);
+        roff.control("nf", []);
+        roff.text([bold(command)]);
+        roff.control("fi", []);
+        roff.control("RE", []);
+    }
+    roff
+}

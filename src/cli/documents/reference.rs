@@ -1,0 +1,179 @@
+//! `docs/reference.md`: options, subcommands, exit statuses, log events and metrics, from their definitions.
+
+use clap::builder::StyledStr;
+
+use crate::cli::{definition, variables};
+use crate::elector;
+use crate::exit::{STATUSES, StatusDescription};
+use crate::telemetry::log_event::LogEvent;
+
+const INTRODUCTION: &str = "\
+# Reference
+
+<!-- Made from the definitions in the source: UPDATE=1 cargo test --lib documents -->
+
+- [Options](#options)
+- [Subcommands](#subcommands)
+- [Exit status](#exit-status)
+- [What the command sees](#what-the-command-sees)
+- [Log events](#log-events)
+
+The command line has the form
+
+```
+leaderrun [OPTIONS] -- COMMAND [ARGUMENT]...
+leaderrun SUBCOMMAND [OPTIONS]
+```
+";
+
+const OPTIONS: &str = "\
+## Options
+
+Each option can also be set by its variable; the command line wins. Durations are written like `15s`, `1m30s` or `500ms`. The command does not
+inherit the variables. leaderrun warns of variables that begin with `LEADERRUN_` and set no option.
+";
+
+const LOG: &str = "\
+## Log events
+
+The log goes to stderr; stdout belongs to the command. With `--log-format json` each line is an object with `timestamp`, `level`, `message`, the name of the
+`event`, and its fields. A field that has no value is left out. Events of level `detail` have the level `INFO` in JSON; the text format shows them only with `-v`, and
+those of level `debug` are logged only with `-v`. `-v -v` logs also what the libraries log.
+
+Nothing waits for the log: lines that stderr does not take in time are dropped, and an event `dropped` says how many `lines` these were. A failure that lasts is logged
+once, and so is its end. Names that others chose are printed so that no terminal obeys them.
+";
+
+/// Returns the document.
+pub fn document() -> String {
+    [INTRODUCTION.to_owned(), options(), subcommands(), exit_status(), environment(), log_events()].join("\n")
+}
+
+fn options() -> String {
+    let definition = definition();
+    let mut text = OPTIONS.to_owned();
+    let options: Vec<&clap::Arg> = definition.get_arguments().filter(|option| !option.is_positional()).collect();
+    let mut headings: Vec<&str> = options.iter().filter_map(|option| option.get_help_heading()).collect();
+    headings.dedup();
+    for heading in headings {
+        text += &format!("\n### {heading}\n\n| Option | Variable | Default | Meaning |\n|---|---|---|---|\n");
+        let rows = options.iter().filter(|option| option.get_help_heading() == Some(heading));
+        rows.for_each(|option| text += &option_row(option, true));
+    }
+    text
+}
+
+fn option_row(option: &clap::Arg, with_variable: bool) -> String {
+    let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+    let (meaning, default_in_words) = match help.split_once(" [default: ") {
+        Some((meaning, default)) => (meaning.to_owned(), default.trim_end_matches(']').to_owned()),
+        None => (help, String::new()),
+    };
+    let takes_value = option.get_action().takes_values();
+    let default = option.get_default_values().first().filter(|_| takes_value);
+    let default = default.map_or(default_in_words, |default| format!("`{}`", default.to_string_lossy()));
+    let mut names = vec![];
+    names.extend(option.get_short().map(|short| format!("-{short}")));
+    names.extend(option.get_long().map(|long| format!("--{long}")));
+    let value = option.get_value_names().filter(|_| takes_value).unwrap_or_default();
+    let value = value.first().map(|value| format!(" {value}")).unwrap_or_default();
+    let names = format!("`{}{value}`", names.join("`, `"));
+    let variable = option.get_env().map(|variable| format!("`{}`", variable.to_string_lossy())).unwrap_or_default();
+    let variable = if with_variable { format!(" {variable} |") } else { String::new() };
+    format!("| {names} |{variable} {} | {} |\n", cell(&default), cell(&meaning))
+}
+
+fn subcommands() -> String {
+    let definition = definition();
+    let of_run: Vec<&str> = definition.get_arguments().map(|option| option.get_id().as_str()).collect();
+    let mut text = "## Subcommands\n\nA subcommand is the first argument.\n".to_owned();
+    for subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        let shown = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
+        let usage = subcommand.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ");
+        let name = subcommand.get_name();
+        let about = shown(subcommand.get_about());
+        let end = if about.ends_with('?') { "" } else { "." };
+        text += &format!("\n### {name}\n\n{about}{end}\n\n```\n{usage}\n```\n");
+        let (shared, own): (Vec<_>, Vec<_>) = subcommand
+            .get_arguments()
+            .filter(|option| !option.is_positional())
+            .partition(|option| of_run.contains(&option.get_id().as_str()));
+        let shared: Vec<String> =
+            shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
+        match shared.len() {
+            0 => {}
+            // Its notes say that it takes all of them.
+            count if count == of_run.len() - 1 => {}
+            _ => text += &format!("\nIt takes these options of a run: {}.\n", shared.join(", ")),
+        }
+        if !own.is_empty() {
+            text += "\n| Option | Default | Meaning |\n|---|---|---|\n";
+            own.iter().for_each(|option| text += &option_row(option, false));
+        }
+        let after_help = shown(subcommand.get_after_help());
+        let (notes, statuses) = after_help.split_once("Exit status:").unwrap_or((&after_help, ""));
+        text += &with_code_blocks(notes);
+        if !statuses.is_empty() {
+            text += "\n| Status | Meaning |\n|---|---|\n";
+            for (status, meaning) in statuses.lines().filter_map(|line| line.trim().split_once(' ')) {
+                text += &format!("| {status} | {} |\n", cell(meaning.trim()));
+            }
+        }
+    }
+    text
+}
+
+/// Makes a block of code of each group of lines that are indented.
+fn with_code_blocks(notes: &str) -> String {
+    let mut text = String::new();
+    for paragraph in notes.trim().split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
+        let lines: Vec<&str> = paragraph.lines().collect();
+        let (prose, code): (Vec<&str>, Vec<&str>) = lines.iter().partition(|line| !line.starts_with("  "));
+        text += &format!("\n{}\n", prose.join("\n"));
+        if !code.is_empty() {
+            text += &format!("\n```\n{}\n```\n", code.join("\n"));
+        }
+    }
+    text
+}
+
+fn exit_status() -> String {
+    let mut text = "## Exit status\n\nThe command's own, or:\n\n".to_owned();
+    text += "| Status | Meaning | What a script should do |\n|---|---|---|\n";
+    for StatusDescription { status, meaning, advice } in STATUSES {
+        text += &format!("| {status} | {} | {} |\n", options_as_code(meaning), options_as_code(advice));
+    }
+    text
+}
+
+fn environment() -> String {
+    let mut text = "## What the command sees\n\n| Variable | Meaning |\n|---|---|\n".to_owned();
+    for (variable, meaning) in variables::OF_THE_COMMAND {
+        text += &format!("| `{variable}` | {} |\n", cell(meaning));
+    }
+    text
+}
+
+fn log_events() -> String {
+    let mut text = format!("{LOG}\n| Event | Level | Fields | Logged |\n|---|---|---|---|\n");
+    for LogEvent { name, level, fields, meaning } in elector::log_event_table() {
+        let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
+        let when = meaning.trim().strip_prefix("Logged ").unwrap_or_else(|| panic!("{name}: begins with Logged"));
+        text += &format!("| `{name}` | {level} | {} | {} |\n", fields.join(", "), cell(when.trim_end_matches('.')));
+    }
+    text
+}
+
+/// Puts the options of a sentence in backquotes.
+fn options_as_code(text: &str) -> String {
+    let words = text.split(' ').map(|word| match word.trim_end_matches([',', ';']) {
+        option if option.starts_with("--") => word.replacen(option, &format!("`{option}`"), 1),
+        _ => word.to_owned(),
+    });
+    cell(&words.collect::<Vec<_>>().join(" "))
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}

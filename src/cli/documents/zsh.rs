@@ -1,0 +1,104 @@
+//! The completion for zsh.
+
+use super::grammar::{CompletedOption, Form, Grammar, Value};
+
+const BEGINNING: &str = r#"#compdef leaderrun
+# Completion of leaderrun for zsh. Made by: leaderrun completion zsh
+
+_leaderrun() {
+    local -a options subcommands
+    local -i dashes=${words[(ie)--]} is_first=$(( CURRENT == 2 ))
+
+"#;
+
+const COMMAND: &str = r#"
+    if (( dashes < CURRENT )); then
+        case $words[2] in
+            (COMMANDLESS) return 1 ;;
+        esac
+        # After -- comes another command line.
+        words=("${(@)words[dashes + 1, -1]}")
+        (( CURRENT -= dashes ))
+        _normal
+        return
+    fi
+
+    case $words[2] in
+"#;
+
+const END: &str = r#"    esac
+
+    if (( is_first )) && [[ $words[2] != -* ]]; then
+        _describe -t commands 'leaderrun subcommand' subcommands
+        return
+    fi
+    _arguments -s : $options
+}
+
+if [[ $funcstack[1] == _leaderrun ]]; then
+    _leaderrun "$@"
+else
+    compdef _leaderrun leaderrun
+fi
+"#;
+
+/// Returns the script.
+pub fn script(grammar: &Grammar) -> String {
+    let mut script = BEGINNING.to_owned() + "    subcommands=(\n";
+    for form in &grammar.subcommands {
+        script += &format!("        {}\n", quoted(&format!("{}:{}", form.name, form.about.replace(':', "\\:"))));
+    }
+    script += "    )\n";
+    let commandless = grammar.subcommands.iter().filter(|form| !form.takes_command);
+    let commandless: Vec<&str> = commandless.map(|form| form.name.as_str()).collect();
+    script += &COMMAND.replace("COMMANDLESS", &commandless.join("|"));
+    for form in grammar.forms() {
+        let pattern = if form.name.is_empty() { "*" } else { &form.name };
+        script += &format!("        ({pattern})\n            options=(\n");
+        for spec in specs(form) {
+            script += &format!("                {}\n", quoted(&spec));
+        }
+        script += "            )\n";
+        if !form.name.is_empty() {
+            script += "            if (( ! is_first )); then\n                words[2]=()\n                (( CURRENT-- ))\n            fi\n";
+        }
+        script += "            ;;\n";
+    }
+    script + END
+}
+
+fn specs(form: &Form) -> Vec<String> {
+    let words = (!form.words.is_empty()).then(|| format!(":{}:({})", form.name, form.words.join(" ")));
+    form.options.iter().flat_map(option_specs).chain(words).collect()
+}
+
+/// A spec of `_arguments` for each name of an option, of which only one is offered unless it can be repeated.
+fn option_specs(option: &CompletedOption) -> Vec<String> {
+    let names: Vec<String> = option.names().collect();
+    let others = match (option.repeats, names.len()) {
+        (true, _) => "*".to_owned(),
+        (false, 1) => String::new(),
+        (false, _) => format!("({})", names.join(" ")),
+    };
+    let about = escaped(&option.about);
+    let value = match &option.value {
+        Value::None => String::new(),
+        Value::OneOf(words) => format!(":value:({})", words.join(" ")),
+        Value::File => ":file:_files".to_owned(),
+        Value::Other(name) => format!(":{}: ", escaped(name)),
+    };
+    let joint = |name: &str| match (&option.value, name.starts_with("--")) {
+        (Value::None, _) => "",
+        (_, true) => "=",
+        (_, false) => "+",
+    };
+    names.iter().map(|name| format!("{others}{name}{}[{about}]{value}", joint(name))).collect()
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

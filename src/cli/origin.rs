@@ -1,0 +1,122 @@
+//! Where the value of an option came from, and how a message names it.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+/// An option with the source of its value.
+#[derive(Clone, Debug)]
+pub struct Origin<'a> {
+    option: &'a clap::Arg,
+    source: ValueSource,
+    /// As given, several values with commas between them.
+    value: String,
+}
+
+impl<'a> Origin<'a> {
+    /// The origin of a value that was refused, so that there are no matches for it.
+    pub fn of_refused(option: &'a clap::Arg, arguments: &[OsString], value: &str) -> Self {
+        let source = match is_given(option, arguments) {
+            false if option.get_env().and_then(std::env::var_os).is_some() => ValueSource::EnvVariable,
+            _ => ValueSource::CommandLine,
+        };
+        Self { option, source, value: value.to_owned() }
+    }
+
+    /// Whether a person or a manifest chose the value.
+    pub fn is_chosen(&self) -> bool {
+        self.source != ValueSource::DefaultValue
+    }
+
+    /// Whether the value was given on the command line.
+    pub fn is_on_command_line(&self) -> bool {
+        self.source == ValueSource::CommandLine
+    }
+
+    /// The option or the variable with its value, as it was given: `--wait soon`, `LEADERRUN_WAIT=soon`, or
+    /// `the default --renew-deadline 10s`.
+    pub fn given(&self) -> String {
+        match self.source {
+            ValueSource::DefaultValue => format!("the default {}", self.with(&self.value)),
+            _ => self.with(&self.value),
+        }
+    }
+
+    /// The option or the variable without its value.
+    pub fn name(&self) -> String {
+        match (self.source, self.option.get_env()) {
+            (ValueSource::EnvVariable, Some(variable)) => variable.to_string_lossy().into_owned(),
+            _ => option_name(self.option),
+        }
+    }
+
+    /// The same option or variable with another value, to be pasted.
+    pub fn with(&self, value: &str) -> String {
+        let takes_value = self.option.get_action().takes_values();
+        match self.source {
+            ValueSource::EnvVariable => format!("{}={}", self.name(), shell_word(value)),
+            _ if takes_value => format!("{} {}", option_name(self.option), shell_word(value)),
+            _ => option_name(self.option),
+        }
+    }
+}
+
+/// The origins of all values of a command line that was parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct Origins<'a> {
+    pub definition: &'a clap::Command,
+    pub matches: &'a ArgMatches,
+}
+
+impl<'a> Origins<'a> {
+    /// The origin of an option's value. An option that is not there, or without a value, counts as a default.
+    ///
+    /// # Panics
+    /// If there is no option of that id.
+    pub fn of(&self, id: &str) -> Origin<'a> {
+        let option = self.definition.get_arguments().find(|option| option.get_id() == id).expect("an id of an option");
+        let values = self.matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy).collect::<Vec<_>>());
+        let source = self.matches.value_source(id).unwrap_or(ValueSource::DefaultValue);
+        Origin { option, source, value: values.unwrap_or_default().join(",") }
+    }
+}
+
+/// Whether an option is on the command line, before the command.
+fn is_given(option: &clap::Arg, arguments: &[OsString]) -> bool {
+    let long = option.get_long().map(|long| format!("--{long}"));
+    let short = option.get_short().map(|short| format!("-{short}"));
+    let mut own = arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--");
+    own.any(|argument| {
+        let is_long = long.as_ref().is_some_and(|long| argument.split('=').next() == Some(long));
+        let is_short = !argument.starts_with("--") && short.as_ref().is_some_and(|short| argument.starts_with(short));
+        is_long || is_short
+    })
+}
+
+/// The long name of an option, with its dashes.
+pub fn option_name(option: &clap::Arg) -> String {
+    option.get_long().map(|long| format!("--{long}")).unwrap_or_default()
+}
+
+/// A word as a shell reads it: quoted where that is needed.
+pub fn shell_word(word: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_./:=@%+,-".contains(character);
+    match word {
+        "" => "''".to_owned(),
+        _ if word.chars().all(is_plain) => word.to_owned(),
+        _ if word.chars().any(char::is_control) => format!("{word:?}"),
+        _ => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        let words = ["15s", "", "a b", "it's", "a\nb", "$HOME", "file:/run/x"].map(shell_word);
+        assert_eq!(words, ["15s", "''", "'a b'", r"'it'\''s'", r#""a\nb""#, "'$HOME'", "file:/run/x"]);
+    }
+}

@@ -1,0 +1,162 @@
+//! What the arguments mean on this machine, and whether they fit each other.
+
+use std::ffi::OsString;
+
+use leaderrun_core::election::ElectionConfig;
+use leaderrun_core::record::RunId;
+use leaderrun_core::supervisor::StopOptions;
+use tracing_subscriber::filter::LevelFilter;
+use uuid::Uuid;
+
+use super::Invocation;
+use super::arguments::{ClusterArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments};
+use super::documents;
+use super::origin::{Origin, Origins};
+use super::routing::{check_lock, routing};
+use super::timing::timing;
+use super::usage_error::UsageError;
+use super::variables;
+use crate::elector::ElectorConfig;
+use crate::lock::LockName;
+use crate::subcommands::{DoctorRequest, LockTarget, ManifestRequest, Subcommand};
+use crate::supervisor::SupervisorConfig;
+
+/// Plans a run.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+pub fn plan_run(
+    arguments: RunArguments,
+    command: Vec<OsString>,
+    origins: Origins<'_>,
+) -> Result<Invocation, UsageError> {
+    let lock = lock_name(arguments.lock, origins)?;
+    let timing = timing(&arguments.times, origins)?;
+    let log_level = log_level(&arguments.log, origins)?;
+    if command.first().is_some_and(|name| name.is_empty()) {
+        return Err(UsageError::new("-- ''", "the name of the command is empty").for_example("-- echo leading"));
+    }
+    let host = host_name()?;
+    let routing = routing(arguments.routing, &lock, &host, origins)?;
+    let run = RunId::new(Uuid::new_v4().to_string());
+    let election = ElectionConfig {
+        identity: arguments.election.identity.unwrap_or_else(|| format!("{host}_{run}")),
+        run: run.clone(),
+        timing: timing.clone(),
+        wait: arguments.election.wait,
+        min_hold: arguments.election.min_hold,
+    };
+    let elector = ElectorConfig {
+        lock,
+        cluster: arguments.cluster.into(),
+        election,
+        on_lost: arguments.election.on_lost,
+        routing,
+        http: arguments.monitoring.http,
+        ready_when: arguments.monitoring.ready_when,
+        log_format: arguments.log.log_format,
+        log_level,
+        unknown_variables: variables::unknown(std::env::vars_os()),
+    };
+    let stop_options = StopOptions {
+        stop_signal: arguments.command.stop_signal,
+        lost_grace: timing.lost_grace(),
+        kill_after: arguments.command.kill_after,
+    };
+    let supervisor = SupervisorConfig { command, stop_options, own_variables: variables::not_inherited(), run };
+    Ok(Invocation::Run(Box::new(elector), supervisor))
+}
+
+/// Plans what a subcommand does.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
+    Ok(Invocation::Subcommand(match arguments {
+        SubcommandArguments::Status { target, output } => {
+            Subcommand::Status(lock_target(target.lock, target.cluster, origins)?, output)
+        }
+        SubcommandArguments::Manifest { lock, service_account, routing } => {
+            let target = routing.target();
+            Subcommand::Manifest(ManifestRequest { lock: lock_name(lock, origins)?, service_account, target })
+        }
+        SubcommandArguments::StepDown { target } => {
+            Subcommand::StepDown(lock_target(target.lock, target.cluster, origins)?)
+        }
+        SubcommandArguments::Doctor { run, command } => {
+            Subcommand::Doctor(Box::new(doctor_request(*run, command, origins)?))
+        }
+        SubcommandArguments::Check { min_remaining } => Subcommand::Check(min_remaining),
+        SubcommandArguments::Completion { shell } => return Ok(Invocation::Print(documents::completion(shell))),
+        SubcommandArguments::Man => return Ok(Invocation::Print(documents::man_page())),
+    }))
+}
+
+fn doctor_request(
+    run: RunArguments,
+    command: Vec<OsString>,
+    origins: Origins<'_>,
+) -> Result<DoctorRequest, UsageError> {
+    let timing = timing(&run.times, origins)?;
+    let routing = run.routing.target.target();
+    let target = lock_target(run.lock, run.cluster, origins)?;
+    if routing.is_some() {
+        check_lock(&target.lock, origins)?;
+    }
+    log_level(&run.log, origins)?;
+    Ok(DoctorRequest { target, timing, routing, http: run.monitoring.http, command })
+}
+
+fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {
+    Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster.into() })
+}
+
+/// The lock, with `--namespace` where it names none itself.
+fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName, UsageError> {
+    let LockArguments { mut lock, namespace: chosen } = arguments;
+    let Some(chosen) = chosen else { return Ok(lock) };
+    let origin = origins.of("namespace");
+    let given_lock = origins.of("lock");
+    match &mut lock {
+        LockName::Objects { namespace: namespace @ None, .. } => *namespace = Some(chosen),
+        LockName::Objects { namespace: Some(namespace), .. } if *namespace == chosen => {}
+        // The command line wins over a variable.
+        _ if is_overruled(&origin, &given_lock) => {}
+        LockName::Objects { namespace: Some(namespace), .. } => {
+            let reason = format!("{} is in another namespace", given_lock.given());
+            return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(namespace)));
+        }
+        LockName::File(_) => {
+            let reason = format!("{} is a file, which is in no namespace", given_lock.given());
+            return Err(UsageError::new(origin.given(), reason).remedy(format!("leave {} out", origin.name())));
+        }
+    }
+    Ok(lock)
+}
+
+fn is_overruled(variable: &Origin<'_>, other: &Origin<'_>) -> bool {
+    !variable.is_on_command_line() && other.is_on_command_line()
+}
+
+/// `-q` and `-v` contradict each other, but the command line wins over a variable.
+fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
+    let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
+    let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));
+    let verbosity = if arguments.quiet && is_overruled(&verbose, &quiet) { 0 } else { arguments.verbose };
+    match (is_quiet, verbosity) {
+        (true, 1..) => {
+            let reason = format!("cannot be used together with {}", verbose.name());
+            Err(UsageError::new(quiet.name(), reason).remedy("leave one of them out"))
+        }
+        (true, 0) => Ok(LevelFilter::WARN),
+        (false, 0) => Ok(LevelFilter::INFO),
+        (false, 1) => Ok(LevelFilter::DEBUG),
+        (false, _) => Ok(LevelFilter::TRACE),
+    }
+}
+
+fn host_name() -> Result<String, UsageError> {
+    let name = nix::unistd::gethostname();
+    let name = name.map_err(|errno| UsageError::new("", format!("cannot read the host name: {}", errno.desc())))?;
+    Ok(name.to_string_lossy().into_owned())
+}

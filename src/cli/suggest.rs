@@ -1,0 +1,55 @@
+//! What somebody may have meant.
+
+/// Returns the known word that is nearest to a mistyped one, if one is near: a few letters are wrong, or it was only
+/// begun and nothing else begins like it.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let tolerated = (word.trim_start_matches('-').chars().count() / 3).max(1);
+    let distance = |other: &&&str| strsim::damerau_levenshtein(word, other);
+    let near = known.iter().min_by_key(distance).filter(|other| distance(other) <= tolerated);
+    let mut begun = known.iter().filter(|other| word.trim_start_matches('-').len() > 2 && other.starts_with(word));
+    let only_begun = begun.next().filter(|_| begun.next().is_none());
+    near.or(only_begun).copied()
+}
+
+/// Returns the DNS-1123 label that comes nearest to a text: for namespaces and Services.
+pub fn label(text: &str) -> Option<String> {
+    let label = text.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
+    let label = label.get(..63).unwrap_or(&label).trim_matches('-').to_owned();
+    (!label.is_empty()).then_some(label)
+}
+
+/// Returns the DNS-1123 subdomain that comes nearest to a text: for the other objects.
+pub fn name(text: &str) -> Option<String> {
+    let labels: Vec<String> = text.split('.').filter_map(label).collect();
+    (!labels.is_empty()).then(|| labels.join("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: [&str; 5] = ["--lock", "--as", "--lease-duration", "--log-format", "--log-time"];
+
+    #[test]
+    fn a_few_wrong_letters_are_forgiven() {
+        assert_eq!(nearest("--lokc", OPTIONS), Some("--lock"));
+        assert_eq!(nearest("--leaseduration", OPTIONS), Some("--lease-duration"));
+        assert_eq!(nearest("--namespace", OPTIONS), None, "--as would be another thing");
+        assert_eq!(nearest("stauts", ["status", "check"]), Some("status"));
+        assert_eq!(nearest("true", ["status", "check"]), None);
+    }
+
+    #[test]
+    fn a_word_that_was_only_begun_is_one_when_it_is_the_only_one() {
+        assert_eq!(nearest("--lease", OPTIONS), Some("--lease-duration"));
+        assert_eq!(nearest("--log", OPTIONS), None);
+    }
+
+    #[test]
+    fn names_are_made_possible() {
+        assert_eq!(name("My_Job.v2").as_deref(), Some("my-job.v2"));
+        assert_eq!(label("-x-").as_deref(), Some("x"));
+        assert_eq!(label("_"), None);
+    }
+}

@@ -1,0 +1,144 @@
+use std::ffi::OsString;
+
+use super::*;
+
+const FILE: &str = "file:/tmp/never-made.lease";
+
+fn plan(words: &[String]) -> Result<Invocation, UsageError> {
+    parse(words.iter().map(OsString::from))
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').filter(|word| !word.is_empty()).map(|word| word.replace("''", "")).collect()
+}
+
+fn refusal(line: &str) -> String {
+    match plan(&words(line)) {
+        Err(error) => error.to_string(),
+        Ok(invocation) => panic!("{line} is {invocation:?}"),
+    }
+}
+
+/// The line with the suggested options in place of those of the same name.
+fn pasted(line: &str, suggestion: &str) -> Vec<String> {
+    let (given, suggested) = (words(line), words(suggestion));
+    let mut line = Vec::new();
+    let mut rest = given.into_iter().peekable();
+    while let Some(word) = rest.next_if(|word| *word != "--") {
+        match suggested.contains(&word) {
+            true => drop(rest.next_if(|value| *value != "--")),
+            false => line.push(word),
+        }
+    }
+    line.into_iter().chain(suggested).chain(rest).collect()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    definition().debug_assert();
+    SubcommandLine::command().debug_assert();
+}
+
+#[test]
+fn refusals_name_what_was_given_why_and_what_to_do() {
+    let run = |options: &str| format!("leaderrun --lock {FILE} {options} -- true");
+    for (line, expected) in [
+        (
+            "leaderrun".to_owned(),
+            "no lock and no command are given; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
+        ),
+        ("leaderrun -- true".to_owned(), "--lock is missing; for example --lock default/my-job"),
+        (format!("leaderrun --lock {FILE}"), "no command is given; for example -- echo leading"),
+        (format!("leaderrun --lock {FILE} true"), "true: the command must come after --; try -- true"),
+        (
+            "leaderrun sleep 1".to_owned(),
+            "sleep: the command must come after --; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
+        ),
+        ("leaderrun help".to_owned(), "help: leaderrun has no such subcommand; try leaderrun --help"),
+        (
+            format!("leaderrun stauts --lock {FILE}"),
+            "stauts: leaderrun has no such subcommand; try leaderrun status --lock file:/tmp/never-made.lease",
+        ),
+        (
+            format!("leaderrun --lock {FILE} status"),
+            "status: a subcommand must be the first argument; try leaderrun status --lock file:/tmp/never-made.lease",
+        ),
+        (
+            "leaderrun --lock /tmp/foo.lock -- true".to_owned(),
+            "--lock /tmp/foo.lock: the path of a lock begins with file:; try --lock file:/tmp/foo.lock",
+        ),
+        (
+            "leaderrun --lock default/My_Job -- true".to_owned(),
+            "--lock default/My_Job: the name may have lower-case letters, digits, - and . only; try --lock default/my-job",
+        ),
+        (run("--lokc x"), "--lokc: leaderrun has no such option; try --lock"),
+        (run("--nonsense"), "--nonsense: leaderrun has no such option; see leaderrun --help"),
+        (run("--wait soon"), "--wait soon: not a valid duration; for example --wait 30s"),
+        (run("--wait 1M"), "--wait 1M: M could be minutes or months; try --wait 1m"),
+        (run("--wait=1M"), "--wait 1M: M could be minutes or months; try --wait 1m"),
+        (run("--wait 15"), "--wait 15: the unit is missing; try --wait 15s"),
+        (run("--wait -1s"), "--wait -1s: a duration cannot be negative; try --wait 1s"),
+        (run("--wait"), "--wait: the value is missing; for example --wait 30s"),
+        (run("--kill-after"), "--kill-after: the value is missing; for example --kill-after 50s"),
+        (run("--renew-deadline 15"), "--renew-deadline 15: the unit is missing; for example --renew-deadline 10s"),
+        (run("--lost-grace soon"), "--lost-grace soon: not a valid duration; for example --lost-grace 2s"),
+        (run("--log-format JSON"), "--log-format JSON: the value must be text or json; try --log-format json"),
+        (run("--on-lost stop"), "--on-lost stop: the value must be exit or rejoin; for example --on-lost exit"),
+        (run("--identity ''"), "--identity '': a holder needs a name; for example --identity worker-0"),
+        (run("--quiet=yes"), "--quiet=yes: this option takes no value; try --quiet"),
+        (run("-q -v"), "--quiet: cannot be used together with --verbose; leave one of them out"),
+        (run("--wait 1s --wait 2s"), "--wait: given more than once; give it once"),
+        (
+            run("--namespace x"),
+            "--namespace x: --lock file:/tmp/never-made.lease is a file, which is in no namespace; leave --namespace out",
+        ),
+        (
+            "leaderrun --lock a/b -n c -- true".to_owned(),
+            "--namespace c: --lock a/b is in another namespace; try --namespace a",
+        ),
+        (
+            "leaderrun --lock b -n C -- true".to_owned(),
+            "--namespace C: it may have lower-case letters, digits and - only; try --namespace c",
+        ),
+        (
+            run("--port 80"),
+            "--port 80: it is about a Service, and no --service is given; for example --port 80 --service my-service",
+        ),
+        (
+            format!("leaderrun --lock {FILE} -- ''"),
+            "-- '': the name of the command is empty; for example -- echo leading",
+        ),
+    ] {
+        assert_eq!(refusal(&line), expected, "{line}");
+    }
+}
+
+#[test]
+fn suggestions_work_when_they_are_pasted() {
+    let values =
+        ["", "''", "1", "-1", "15s", "1M", "soon", "x", "X_Y", "a/b/c", "/tmp/x", "a=b", "a:b", ":", "80:http", "KILL"];
+    let mut pasted_well = 0;
+    for option in definition().get_arguments() {
+        let Some(long) = option.get_long().filter(|_| option.get_action().takes_values()) else { continue };
+        // Routing takes a cluster, which a file is not in.
+        let others = match long {
+            "lock" => String::new(),
+            "service" => "--lock job --port 80".to_owned(),
+            "port" => "--lock job --service my-service".to_owned(),
+            "address" => "--lock job --service my-service --port 80".to_owned(),
+            "pod-label" | "namespace" => "--lock job".to_owned(),
+            _ => format!("--lock {FILE}"),
+        };
+        for value in values {
+            let line = format!("leaderrun {others} --{long} {value} -- true");
+            let Err(error) = plan(&words(&line)) else { continue };
+            let message = error.to_string();
+            let suggestion = message.split_once("; try ").or(message.split_once("; for example "));
+            let Some((_, suggestion)) = suggestion else { continue };
+            let pasted = pasted(&line, suggestion);
+            plan(&pasted).unwrap_or_else(|again| panic!("{message} leads to {again}: {pasted:?}"));
+            pasted_well += 1;
+        }
+    }
+    assert!(pasted_well > 100, "{pasted_well}");
+}

@@ -1,0 +1,125 @@
+//! The variables whose names begin with `LEADERRUN_`.
+
+use std::ffi::OsString;
+
+use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
+use crate::process::deadline::{FD_VARIABLE, RUN_VARIABLE};
+use crate::process::signals::MASK_VARIABLE;
+
+use super::suggest;
+
+const PREFIX: &str = "LEADERRUN_";
+
+/// What the command sees, with its meaning.
+pub const OF_THE_COMMAND: [(&str, &str); 6] = [
+    ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
+    ("LEADERRUN_HOLDER", "the name by which it is held"),
+    (RUN_VARIABLE, "a UUID, new for every start of leaderrun"),
+    ("LEADERRUN_TRANSITIONS", "how often the lock was acquired after another candidate had held it"),
+    (
+        "LEADERRUN_FENCING_TOKEN",
+        "a decimal integer of any length that grows with every acquisition. A store that refuses a token smaller than \
+         the greatest it has seen is safe even from a command that should be dead",
+    ),
+    (FD_VARIABLE, "the number of the descriptor that `leaderrun check` reads"),
+];
+
+/// Those by which leaderrun tells something to itself. The command does not inherit them.
+const INTERNAL: [&str; 3] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE];
+
+/// Those that set options.
+fn of_options() -> Vec<String> {
+    let definition = super::definition();
+    let lines = std::iter::once(&definition).chain(definition.get_subcommands());
+    let variables = lines.flat_map(clap::Command::get_arguments).filter_map(|option| option.get_env()?.to_str());
+    let mut variables: Vec<String> = variables.map(str::to_owned).collect();
+    variables.sort_unstable();
+    variables.dedup();
+    variables
+}
+
+/// The variables that the command does not inherit: those that are for this leaderrun only.
+pub fn not_inherited() -> Vec<String> {
+    of_options().into_iter().chain(INTERNAL.into_iter().chain([FD_VARIABLE]).map(str::to_owned)).collect()
+}
+
+/// Returns a sentence for each variable that looks like one of leaderrun's and is none.
+pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
+    let known = of_options();
+    let is_known = |name: &str| {
+        let handed = OF_THE_COMMAND.iter().map(|(name, _)| *name).chain(INTERNAL);
+        known.iter().any(|known| known == name) || handed.into_iter().any(|handed| handed == name)
+    };
+    let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let unknown = variables.filter(|(name, value)| {
+        name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name, &value.to_string_lossy())
+    });
+    let own_part = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+    let parts: Vec<String> = known.iter().map(|known| own_part(known)).collect();
+    let sentence = |name: &str| match suggest::nearest(&own_part(name), parts.iter().map(String::as_str)) {
+        Some(meant) => format!("{name}: no option is set by this variable; try {PREFIX}{meant}"),
+        None => format!("{name}: no option is set by this variable"),
+    };
+    unknown.map(|(name, _)| sentence(&name)).collect()
+}
+
+/// Whether Kubernetes sets the variable in every pod of a namespace with a Service `leaderrun` or `leaderrun-x`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_port_of_service = name.contains("_SERVICE_PORT_");
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|protocol| value.starts_with(protocol));
+    let words: Vec<&str> = name.split('_').collect();
+    let is_port_part = words.windows(3).any(|words| match words {
+        ["PORT", number, protocol] => {
+            number.bytes().all(|byte| byte.is_ascii_digit()) && ["TCP", "UDP", "SCTP"].contains(protocol)
+        }
+        _ => false,
+    });
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || is_port_of_service
+        || is_port_part
+        || (name.ends_with("_PORT") && is_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown_of(names: &[(&str, &str)]) -> Vec<String> {
+        unknown(names.iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_said_with_what_was_meant() {
+        let said = unknown_of(&[("LEADERRUN_LOKC", "x"), ("LEADERRUN_PORT", "8080"), ("LEADERRUN_COLOUR", "red")]);
+        assert_eq!(
+            said,
+            [
+                "LEADERRUN_LOKC: no option is set by this variable; try LEADERRUN_LOCK",
+                "LEADERRUN_PORT: no option is set by this variable; try LEADERRUN_PORTS",
+                "LEADERRUN_COLOUR: no option is set by this variable",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_kubernetes_and_leaderrun_set_is_known() {
+        let known = [
+            ("LEADERRUN_SERVICE_HOST", "10.0.0.1"),
+            ("LEADERRUN_SERVICE_PORT", "80"),
+            ("LEADERRUN_SERVICE_PORT_HTTP", "80"),
+            ("LEADERRUN_PORT", "tcp://10.0.0.1:80"),
+            ("LEADERRUN_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("LEADERRUN_PORT_80_TCP_PROTO", "tcp"),
+            ("LEADERRUN_PORT_53_UDP_ADDR", "10.0.0.1"),
+            ("LEADERRUN_METRICS_SERVICE_HOST", "10.0.0.2"),
+            ("LEADERRUN_METRICS_PORT", "tcp://10.0.0.2:9090"),
+            ("LEADERRUN_HELD_LOCK", "default/x"),
+            ("LEADERRUN_TENURE_FD", "10"),
+            ("LEADERRUN_LOCK", "default/x"),
+            ("LEADERRUN_PORTS", "80"),
+            ("PATH", "/bin"),
+        ];
+        assert_eq!(unknown_of(&known), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,51 @@
+//! What may be wrong with a command that cannot be executed.
+
+use std::env;
+use std::path::Path;
+
+/// Characters by which a shell does more than splitting words.
+const OF_A_SHELL: &str = "|&;<>()$`\"'*?[]~{}!#\\";
+
+/// Returns what to do about a command that could not be executed, where its first word could be: its words were
+/// probably quoted as one.
+pub fn command_hint(command: &str) -> Option<String> {
+    if command.starts_with('-') {
+        return Some("options of leaderrun come before --".to_owned());
+    }
+    let program = command.split_whitespace().next().filter(|program| *program != command)?;
+    let needs_shell = command.contains(|character| OF_A_SHELL.contains(character));
+    if !needs_shell && !is_executable(program) {
+        return None;
+    }
+    let words: Vec<&str> = command.split_whitespace().collect();
+    Some(match needs_shell {
+        false => format!("its words were quoted as one; try -- {}", words.join(" ")),
+        true => format!("it is for a shell; try -- sh -c '{}'", command.replace('\'', r"'\''")),
+    })
+}
+
+/// Whether a program of that name could be found.
+fn is_executable(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    match program.contains('/') {
+        true => Path::new(program).is_file(),
+        false => env::split_paths(&path).any(|folder| folder.join(program).is_file()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_were_quoted_as_one_are_taken_apart() {
+        let hint = |command| command_hint(command);
+        assert_eq!(hint("sleep 1").as_deref(), Some("its words were quoted as one; try -- sleep 1"));
+        assert_eq!(hint("/bin/sh -x").as_deref(), Some("its words were quoted as one; try -- /bin/sh -x"));
+        assert_eq!(hint("date | cat").as_deref(), Some("it is for a shell; try -- sh -c 'date | cat'"));
+        assert_eq!(hint("--wait 1s").as_deref(), Some("options of leaderrun come before --"));
+        for other in ["sleep", "no-such-program 1", "/no/such/program 1", ""] {
+            assert_eq!(hint(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The events that the elector logs, its own and those of the supervisor.
+
+use crate::telemetry::log_event::log_events;
+
+log_events! {
+    /// Logged when an environment variable looks like one of leaderrun's and sets no option.
+    warn unknown_variable(; sentence: &str) "{sentence}";
+
+    /// Logged when this candidate starts to wait because it could not acquire the lock at once.
+    info waiting(lock: &str, identity: &str; rate: f64)
+        "waiting for {lock} as {identity}; tolerates clock rates that differ by up to {rate:.2}x";
+
+    /// Logged when another candidate is seen to hold the lock. `since` is read from that holder's clock.
+    info held(lock: &str, holder: &str, since: Option<&str>; sentence: &str) "{sentence}";
+
+    /// Logged when this candidate has waited for a minute, an hour, and each day.
+    info still_waiting(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
+
+    /// Logged when the holder has released the lock.
+    info released(lock: &str, holder: &str) "{holder} released {lock}";
+
+    /// Logged when the holder did not renew the lock for as long as its record holds.
+    info expired(lock: &str, holder: &str) "{lock} expired: {holder} did not renew it in time";
+
+    /// Logged when the lock is free but must not be acquired yet, because of `--min-hold`.
+    info not_due(lock: &str, not_before: &str) "{lock} is free, but its command is not due before {not_before}";
+
+    /// Logged when another program emptied or deleted the record of another holder.
+    warn displaced(lock: &str)
+        "another program emptied or deleted the record of {lock} while the lock was held; waiting until the holder's time is over";
+
+    /// Logged when another program emptied or deleted the record of this holder, which writes it again.
+    warn restoring(lock: &str)
+        "another program emptied or deleted the record of {lock} while this candidate held the lock; writing it again";
+
+    /// Logged when another program changed the record of this holder, which writes it again.
+    warn edited(lock: &str)
+        "another program edited the record of {lock} while this candidate held the lock; writing it again";
+
+    /// Logged when the lock cannot be watched, so that it is read every retry period.
+    warn polling(lock: &str; reason: &str) "cannot watch {lock}{reason}; reading it every retry period instead";
+
+    /// Logged when the lock is watched again after it could not be.
+    info watching(lock: &str) "watching {lock} again";
+
+    /// Logged when this candidate has acquired the lock.
+    detail leading(lock: &str, fencing_token: &str; rate: f64)
+        "acquired {lock}, fencing token {fencing_token}; tolerates clock rates that differ by up to {rate:.2}x";
+
+    /// Logged when the command runs.
+    info started(pid: i32, lock: &str, fencing_token: &str)
+        "started the command, process {pid}, as leader of {lock}, fencing token {fencing_token}";
+
+    /// Logged when the command cannot be executed.
+    error not_executed(command: &str; reason: &str) "cannot execute {command}: {reason}";
+
+    /// Logged when `leaderrun step-down` asks this holder to release the lock.
+    info step_down(lock: &str) "leaderrun step-down asks for the release of {lock}";
+
+    /// Logged when leaderrun gets a termination signal and forwards it to the command.
+    info terminating(signal: &str) "got {signal}; terminating the command";
+
+    /// Logged when a termination signal ends the wait for the lock.
+    info interrupted(signal: &str) "got {signal}; no longer waiting";
+
+    /// Logged when requests for the lock fail. `stop_in_seconds` is there while this candidate leads.
+    warn request_failed(lock: &str, stop_in_seconds: Option<f64>; sentence: &str) "{sentence}";
+
+    /// Logged when requests for the lock succeed again.
+    info recovered(lock: &str) "requests for {lock} succeed again";
+
+    /// Logged when leadership is lost. `reason` is `taken` or `not_renewed`; `lock` and `holder` are there where it was taken.
+    warn lost(reason: &str, lock: Option<&str>, holder: Option<&str>; sentence: &str) "leadership lost: {sentence}";
+
+    /// Logged when the command gets the stop signal because leadership is lost.
+    warn stopping(signal: &str) "leadership lost: sending {signal} to the command";
+
+    /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
+    warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
+
+    /// Logged when a process cannot be killed. The lock stays held until it is gone.
+    error cannot_kill(; processes: &str) "cannot kill {processes}; the lock stays held until they are gone";
+
+    /// Logged when the command has ended and no process of it is left. `status` or `signal` says how.
+    info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";
+
+    /// Logged when this candidate has released the lock.
+    detail release(lock: &str) "released {lock}";
+
+    /// Logged when this candidate could not release the lock.
+    warn release_failed(lock: &str) "cannot release {lock}: it will expire";
+
+    /// Logged when the lock was not acquired within `--wait`, because another candidate holds it or it is not due.
+    info not_acquired(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
+
+    /// Logged when the lock could not be reached or used within `--wait`.
+    warn unreachable() "the lock could not be reached or used within --wait";
+
+    /// Logged when the terminal suspended the command, which goes on.
+    warn not_suspended() "the command goes on: a leader cannot be suspended, because its lock would expire";
+
+    /// Logged when the command is stopped because it needs the terminal.
+    warn awaits_terminal()
+        "the command is stopped: it waits for the terminal, of which it is not the foreground job";
+
+    /// Logged when the command cannot use `leaderrun check`.
+    warn check_unavailable(; reason: &str) "the command cannot use leaderrun check: {reason}";
+
+    /// Logged when the supervisor died while there was no command.
+    error supervisor_died() "the supervisor died";
+
+    /// Logged when leaderrun itself fails.
+    error failed(; failure: &str) "{failure}";
+
+    /// Logged when leaderrun waits for the lock again after a loss, with `--on-lost rejoin`.
+    info rejoining() "waiting for the lock again";
+
+    /// Logged when a request is sent.
+    debug request_sent(lock: &str, request: &str) "sent a request: {request} {lock}";
+
+    /// Logged when a watch fails.
+    debug watch_failed(lock: &str; reason: &str) "cannot watch {lock}: {reason}";
+}

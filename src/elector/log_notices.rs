@@ -1,0 +1,175 @@
+//! From the notices of the state machines to log events.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use humantime::format_duration;
+use leaderrun_core::election::ElectionNotice;
+use leaderrun_core::elector::{ElectorNotice, SupervisorFailure};
+use leaderrun_core::messages::{End, KillReason, SupervisorNotice};
+use leaderrun_core::updates::Loss;
+
+use super::command_hint::command_hint;
+use super::log_events;
+use crate::process::{signals, tree};
+use crate::telemetry::log::{printable, printable_cause};
+
+/// What is led, for the main thread to log. A process leads at most once: after a loss it ends or executes itself.
+static LEADERSHIP: OnceLock<Leadership> = OnceLock::new();
+
+#[derive(Debug)]
+struct Leadership {
+    lock: String,
+    fencing_token: String,
+}
+
+/// Notes which lock is led from now on.
+pub fn note_leadership(lock: &str, fencing_token: &str) {
+    let _ = LEADERSHIP.set(Leadership { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
+}
+
+/// Logs what the election notified.
+pub fn election(lock: &str, notice: &ElectionNotice) {
+    match notice {
+        ElectionNotice::Held { holder, since, lease_duration } => {
+            let (holder, lasts) = (shown(holder), format_duration(*lease_duration));
+            let since = since.map(|since| format!("{since:.0}"));
+            let since_then = since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+            let sentence = format!("{lock} is held by {holder}{since_then}, for {lasts} after each renewal");
+            log_events::held(lock, &holder, since.as_deref(), &sentence);
+        }
+        ElectionNotice::Released { holder } => log_events::released(lock, &shown(holder)),
+        ElectionNotice::Expired { holder } => log_events::expired(lock, &shown(holder)),
+        ElectionNotice::Restoring => log_events::restoring(lock),
+        ElectionNotice::Edited => log_events::edited(lock),
+        ElectionNotice::Displaced => log_events::displaced(lock),
+        ElectionNotice::NotDue { not_before } => log_events::not_due(lock, &format!("{not_before:.0}")),
+        ElectionNotice::Watching => log_events::watching(lock),
+        // Logged with the reason by the election loop.
+        ElectionNotice::Polling => {}
+    }
+}
+
+/// Logs that this candidate has waited for so long.
+pub fn still_waiting(lock: &str, holder: Option<&str>, waited: Duration) {
+    let waited = format_duration(Duration::from_secs(waited.as_secs()));
+    let holder = holder.map(shown);
+    let why = holder.as_ref().map(|holder| format!(": it is held by {holder}")).unwrap_or_default();
+    log_events::still_waiting(lock, holder.as_deref(), &format!("still waiting for {lock} after {waited}{why}"));
+}
+
+/// Logs that this candidate has waited for as long as it was to.
+pub fn not_acquired(lock: &str, holder: Option<&str>) {
+    let holder = holder.map(shown);
+    let why = match &holder {
+        Some(holder) => format!("it is held by {holder}"),
+        None => "its command is not due".to_owned(),
+    };
+    log_events::not_acquired(lock, holder.as_deref(), &format!("could not acquire {lock} within --wait: {why}"));
+}
+
+/// Logs a failed request, with the time that is left before the command is stopped for it.
+pub fn request_failed(lock: &str, failure: &str, stop_in: Option<Duration>) {
+    let sentence = match stop_in {
+        None => failure.to_owned(),
+        Some(left) => {
+            let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX) / 100 * 100);
+            format!("{failure}; the command is stopped in {} unless a renewal succeeds", format_duration(left))
+        }
+    };
+    log_events::request_failed(lock, stop_in.map(|left| left.as_secs_f64()), &sentence);
+}
+
+/// Logs that another candidate holds the lock that was led here.
+pub fn taken(lock: &str, identity: &str, holder: &str) {
+    let whom = if holder == identity { "another candidate of that name, " } else { "" };
+    let holder = shown(holder);
+    log_events::lost("taken", Some(lock), Some(&holder), &format!("{lock} is held by {whom}{holder}"));
+}
+
+/// Logs that the command runs.
+pub fn started(pid: i32) {
+    let (lock, fencing_token) = match LEADERSHIP.get() {
+        Some(leadership) => (leadership.lock.as_str(), leadership.fencing_token.as_str()),
+        None => ("the lock", "unknown"),
+    };
+    log_events::started(pid, lock, fencing_token);
+}
+
+/// Logs what the supervisor notified.
+pub fn supervisor(notice: &SupervisorNotice) {
+    match notice {
+        SupervisorNotice::Stopping { signal } => log_events::stopping(&signals::name(*signal)),
+        SupervisorNotice::Killing { reason, processes } => {
+            let (reason, sentence) = match reason {
+                KillReason::Lost => ("lost", "killing what is left of the command"),
+                KillReason::Terminated => ("terminated", "the command did not end within --kill-after; killing it"),
+                KillReason::LeftRunning => ("left_running", "killing what the command left running"),
+            };
+            log_events::killing(reason, &printable(processes), sentence);
+        }
+        SupervisorNotice::CannotKill(processes) => log_events::cannot_kill(processes),
+        SupervisorNotice::NotExecuted { command, reason } => {
+            let hint = command_hint(command).map(|hint| format!("; {hint}")).unwrap_or_default();
+            log_events::not_executed(command, &format!("{reason}{hint}"));
+        }
+        SupervisorNotice::SuspendRefused => log_events::not_suspended(),
+        SupervisorNotice::AwaitsTerminal => log_events::awaits_terminal(),
+        SupervisorNotice::CheckUnavailable { reason } => log_events::check_unavailable(reason),
+    }
+}
+
+/// Logs that the elector kills the command in place of the supervisor.
+pub fn last_resort(failure: SupervisorFailure) {
+    let (reason, sentence) = match failure {
+        SupervisorFailure::Died => ("supervisor_died", "the supervisor died; killing the command"),
+        SupervisorFailure::Late => ("supervisor_late", "the supervisor is late; killing the command"),
+    };
+    log_events::killing(reason, &printable(&tree::names()), sentence);
+}
+
+/// Logs what the elector notified.
+pub fn elector(notice: &ElectorNotice) {
+    let lock = || LEADERSHIP.get().map_or("the lock", |leadership| leadership.lock.as_str());
+    match notice {
+        ElectorNotice::Lost(Loss::NotRenewed) => {
+            log_events::lost("not_renewed", None, None, "it could not be renewed in time");
+        }
+        ElectorNotice::CommandEnded(End::Exited(status)) => {
+            let sentence = format!("the command ended with status {status}, and no process of it is left");
+            log_events::ended(Some(*status), None, &sentence);
+        }
+        ElectorNotice::CommandEnded(End::Signaled(signal)) => {
+            let signal = signals::name(*signal);
+            let sentence = format!("the command was ended by {signal}, and no process of it is left");
+            log_events::ended(None, Some(&signal), &sentence);
+        }
+        ElectorNotice::CommandEnded(End::NotStarted) => log_events::ended(None, None, "the command was not started"),
+        ElectorNotice::Unreachable => log_events::unreachable(),
+        ElectorNotice::Released => log_events::release(lock()),
+        ElectorNotice::NotReleased => log_events::release_failed(lock()),
+        ElectorNotice::WaitInterrupted(signal) => log_events::interrupted(&signals::name(*signal)),
+        ElectorNotice::TerminationSignal(signal) => log_events::terminating(&signals::name(*signal)),
+        ElectorNotice::SupervisorDied => log_events::supervisor_died(),
+        // Logged by others at the same time.
+        ElectorNotice::Leading(_)
+        | ElectorNotice::Lost(_)
+        | ElectorNotice::NotAcquired
+        | ElectorNotice::Terminating
+        | ElectorNotice::CommandGone
+        | ElectorNotice::CommandEnded(End::NotExecuted(_)) => {}
+    }
+}
+
+/// Logs that leaderrun itself fails.
+pub fn failed(failure: &anyhow::Error) {
+    log_events::failed(&printable_cause(failure));
+}
+
+/// Returns a holder's identity, which comes from outside, for a log line.
+fn shown(holder: &str) -> String {
+    match holder {
+        "" => "nobody".to_owned(),
+        holder => printable(holder),
+    }
+}

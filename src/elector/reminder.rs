@@ -1,0 +1,65 @@
+//! When a candidate that waits logs again that it does.
+
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The first two times; afterwards it is each day.
+const FIRST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
+
+/// Reminds of a wait after a minute, an hour, and each day.
+#[derive(Debug)]
+pub struct Reminder {
+    since: Instant,
+    count: u32,
+}
+
+impl Reminder {
+    /// Starts to count the time.
+    pub fn new(now: Instant) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    /// The next instant at which [`is_due`](Self::is_due) returns true.
+    pub fn next(&self) -> Instant {
+        let days = self.count.saturating_sub(FIRST.len() as u32 - 1);
+        self.since + FIRST.get(self.count as usize).copied().unwrap_or(DAY.saturating_mul(days))
+    }
+
+    /// Returns how long the wait has lasted, where that is to be logged now.
+    pub fn is_due(&mut self, now: Instant) -> Option<Duration> {
+        let mut is_due = false;
+        while now >= self.next() {
+            self.count += 1;
+            is_due = true;
+        }
+        is_due.then(|| now.since(self.since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_due_after_a_minute_an_hour_and_each_day() {
+        let start = Instant::after_boot(Duration::from_secs(1000));
+        let mut reminder = Reminder::new(start);
+        let minutes = 0..3 * 24 * 60 + 1;
+        let due: Vec<u64> =
+            minutes.filter(|minute| reminder.is_due(start + Duration::from_secs(60 * minute)).is_some()).collect();
+        assert_eq!(due, [1, 60, 24 * 60, 2 * 24 * 60, 3 * 24 * 60]);
+    }
+
+    #[test]
+    fn what_was_slept_through_is_made_up_once() {
+        let start = Instant::after_boot(Duration::from_secs(1000));
+        let mut reminder = Reminder::new(start);
+        let later = start + DAY * 5;
+        assert_eq!(reminder.is_due(later), Some(DAY * 5));
+        assert_eq!(reminder.is_due(later), None);
+        assert_eq!(reminder.next(), start + DAY * 6);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a refusal for want of rights is logged with: the Role that is missing, once.
+
+use crate::lock::LockError;
+
+/// How many refusals are remembered with the advice that they were given.
+const MAX_GIVEN: usize = 8;
+
+/// What a request needs the right to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    Read,
+    Write,
+    Watch,
+}
+
+/// Keeps track of which refusals were logged, and how.
+#[derive(Debug, Default)]
+pub struct RoleAdvice {
+    rights: [RightState; 3],
+    is_role_logged: bool,
+    /// Messages with the text that they were logged as, so that one that is repeated reads the same.
+    given: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RightState {
+    /// A request was allowed before: then one refusal may come from an API server that is just starting.
+    was_allowed: bool,
+    was_just_refused: bool,
+}
+
+impl RoleAdvice {
+    /// Takes in that a request was allowed.
+    pub fn handle_success(&mut self, right: Right) {
+        self.rights[right as usize] = RightState { was_allowed: true, was_just_refused: false };
+    }
+
+    /// Takes in a failed request. Returns its message, with advice where it helps.
+    pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> String {
+        let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone() };
+        let state = &mut self.rights[right as usize];
+        if state.was_allowed && !std::mem::replace(&mut state.was_just_refused, true) {
+            return message.clone();
+        }
+        if let Some((_, text)) = self.given.iter().find(|(given, _)| given == message) {
+            return text.clone();
+        }
+        let text = match self.is_role_logged {
+            false => format!("{message}; bind this Role to the user or service account:\n{role}"),
+            true => format!("{message}; leaderrun manifest --lock {lock} prints the whole Role"),
+        };
+        self.is_role_logged = true;
+        self.given.truncate(MAX_GIVEN - 1);
+        self.given.insert(0, (message.clone(), text.clone()));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::LockErrorKind;
+
+    fn refused(verb: &str) -> LockError {
+        let message = format!("not allowed to {verb} leases");
+        LockError { kind: LockErrorKind::Forbidden, message, retry_after: None, role: Some("kind: Role".into()) }
+    }
+
+    #[test]
+    fn the_role_is_printed_once() {
+        let mut advice = RoleAdvice::default();
+        let first = advice.explain("a/b", Right::Read, &refused("get"));
+        assert!(first.ends_with("\nkind: Role"), "{first}");
+        assert_eq!(advice.explain("a/b", Right::Read, &refused("get")), first, "what is repeated reads the same");
+        let second = advice.explain("a/b", Right::Watch, &refused("watch"));
+        assert_eq!(second, "not allowed to watch leases; leaderrun manifest --lock a/b prints the whole Role");
+    }
+
+    #[test]
+    fn a_single_refusal_of_what_was_allowed_gets_no_advice() {
+        let mut advice = RoleAdvice::default();
+        let explain = |advice: &mut RoleAdvice| advice.explain("a/b", Right::Write, &refused("update"));
+        advice.handle_success(Right::Write);
+        assert_eq!(explain(&mut advice), "not allowed to update leases");
+        advice.handle_success(Right::Write);
+        assert_eq!(explain(&mut advice), "not allowed to update leases");
+        assert!(explain(&mut advice).ends_with("kind: Role"));
+    }
+
+    #[test]
+    fn that_one_thing_is_allowed_says_nothing_of_others() {
+        let mut advice = RoleAdvice::default();
+        advice.handle_success(Right::Read);
+        assert!(advice.explain("a/b", Right::Watch, &refused("watch")).ends_with("kind: Role"));
+    }
+}

@@ -1,0 +1,143 @@
+//! The completions, in the shells that use them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use testkit::scratch;
+
+/// Says what each command line is completed with: one line of words for each.
+const BASH: &str = r#"
+source "$1"; shift
+for line; do
+    read -ra COMP_WORDS <<< "$line"
+    [[ $line == *' ' ]] && COMP_WORDS+=('')
+    # As readline does it.
+    COMP_WORDS=($(printf '%s\n' "${COMP_WORDS[@]}" | sed 's/=/\n=\n/g' | sed '/^$/d'))
+    [[ $line == *' ' || $line == *= ]] && COMP_WORDS+=('')
+    [[ $line == *= ]] && unset 'COMP_WORDS[-1]'
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$line COMP_POINT=${#line}
+    _leaderrun leaderrun "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+    echo "${COMPREPLY[@]}"
+done
+"#;
+
+const FISH: &str = r#"
+source $argv[1]
+for line in $argv[2..]
+    echo (complete -C $line | string replace -r '\t.*' '')
+end
+"#;
+
+/// zsh completes only on a terminal: this types each line and Tab into one, and notes what is offered.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+script=$1 offered=$2; shift 2
+zpty shell zsh -f -i
+zpty -w shell "PS1= PROMPT_EOL_MARK= TERM=dumb; unsetopt zle_bracketed_paste 2>/dev/null"
+zpty -w shell "autoload -U compinit && compinit -D -u; zstyle ':completion:*' menu no; setopt no_list_beep"
+zpty -w shell "source ${(q)script}"
+zpty -w shell "compadd() {
+    local -a offers
+    [[ \${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]] || { builtin compadd -A offers \"\$@\"; print -rn -- \"\${offers[*]} \" >> ${(q)offered} }
+    builtin compadd \"\$@\"
+}
+end-of-line-of-test() { print >> ${(q)offered}; zle kill-buffer }
+zle -N end-of-line-of-test
+bindkey '^T' end-of-line-of-test
+bindkey '^I' complete-word"
+for line; do
+    lines=$(wc -l < $offered)
+    zpty -w -n shell "$line"$'\t'
+    zpty -w -n shell $'\C-t'
+    for i in {1..600}; do
+        while zpty -r -t shell text; do :; done
+        (( $(wc -l < $offered) > lines )) && break
+        sleep 0.05
+    done
+done
+zpty -d shell
+cat $offered
+"#;
+
+/// Whether a shell can be run.
+fn has(shell: &str) -> Result<(), String> {
+    match Command::new(shell).args(["-c", "exit 0"]).stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(format!("no {shell}")),
+    }
+}
+
+#[testkit::test(requires = has("bash"))]
+fn bash() {
+    assert_completes(|script, lines| {
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", BASH, "bash"]).arg(script).args(lines);
+        bash
+    });
+}
+
+#[testkit::test(requires = has("zsh"))]
+fn zsh() {
+    assert_completes(|script, lines| {
+        let offered = script.with_file_name("offered");
+        fs::write(&offered, "").expect("a file");
+        let mut zsh = Command::new("zsh");
+        zsh.args(["-f", "-c", ZSH, "zsh"]).args([script, &offered]).args(lines);
+        zsh
+    });
+}
+
+#[testkit::test(requires = has("fish"))]
+fn fish() {
+    assert_completes(|script, lines| {
+        let mut fish = Command::new("fish");
+        fish.env("HOME", script.parent().expect("a folder")).args(["--private", "-c", FISH]).arg(script).args(lines);
+        fish
+    });
+}
+
+/// The words that must be offered, and some that must not be.
+const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
+    ("leaderrun ", &["status", "doctor", "step-down", "completion", "man"], &["bash"]),
+    ("leaderrun sta", &["status"], &["doctor"]),
+    ("leaderrun -", &["--lock", "--wait", "-v"], &["--output", "--min-remaining"]),
+    ("leaderrun --ren", &["--renew-deadline"], &["--lock"]),
+    ("leaderrun --lock a/b --log-f", &["--log-format"], &["status"]),
+    ("leaderrun --lock a/b --log-format ", &["text", "json"], &["--lock"]),
+    ("leaderrun --lock a/b --on-lost re", &["rejoin"], &["exit"]),
+    ("leaderrun --lock a/b --stop-signal ", &["TERM", "QUIT"], &[]),
+    ("leaderrun --kubeconfig /etc/host", &["hosts"], &["--lock"]),
+    ("leaderrun status --ou", &["--output"], &["--lock"]),
+    ("leaderrun status --output ", &["text", "json"], &["--lock"]),
+    ("leaderrun step-down -", &["--lock", "--namespace"], &["--wait", "--output"]),
+    ("leaderrun check --", &["--min-remaining"], &["--lock"]),
+    ("leaderrun completion ", &["bash", "zsh", "fish"], &["status"]),
+    ("leaderrun --lock a/b -- unam", &["uname"], &["--lock"]),
+    ("leaderrun doctor --lock a/b -- unam", &["uname"], &["--lock"]),
+];
+
+fn assert_completes(shell: impl Fn(&PathBuf, &[&str]) -> Command) {
+    let name = std::any::type_name_of_val(&shell).split("::").find(|part| ["bash", "zsh", "fish"].contains(part));
+    let name = name.expect("a shell");
+    let script = scratch::folder("completion").join(name);
+    let printed = Command::new(testkit::harness::leaderrun()).args(["completion", name]).output().expect("leaderrun");
+    fs::write(&script, printed.stdout).expect("a script");
+    let lines = EXPECTED.map(|(line, ..)| line);
+    let mut command = shell(&script, &lines);
+    let ran = command.env_remove("LEADERRUN_LOCK").stdin(Stdio::null()).output().expect("a shell");
+    let (offers, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(offers.lines().count(), lines.len(), "{name}: {offers}{errors}");
+    for ((line, wanted, unwanted), offers) in EXPECTED.into_iter().zip(offers.lines()) {
+        let words: BTreeSet<&str> =
+            offers.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word)).collect();
+        let words: BTreeSet<&str> = words.into_iter().map(|word| word.trim_end_matches('=')).collect();
+        for word in wanted {
+            assert!(words.contains(word), "{name}: {line:?} offers {offers:?}, not {word:?}: {errors}");
+        }
+        for word in unwanted {
+            assert!(!words.contains(word), "{name}: {line:?} offers {word:?}: {offers}");
+        }
+    }
+}
