@@ -39,7 +39,7 @@ fn a_hand_over_in_words() {
     let [waiting, held, released, started, ended] = &sentences(&b)[..] else { panic!("{}", b.log()) };
     assert_eq!(*waiting, format!("waiting for {name} as b; tolerates clock rates that differ by up to 1.20x"));
     assert!(
-        held.starts_with(&format!("{name} is held by a since 20")) && held.wait_for_exit("Z, for 6s after each renewal"),
+        held.starts_with(&format!("{name} is held by a since 20")) && held.ends_with("Z, for 6s after each renewal"),
         "{held}"
     );
     assert_eq!(*released, format!("a released {name}"));
