@@ -34,6 +34,7 @@ impl SlotInputs {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are a few at a time, and none is kept")]
 pub enum SlotAction {
     /// Carry out this action in this slot. After a [`ElectionAction::Finish`] its request and its watch are dropped.
     In(usize, ElectionAction),
@@ -107,7 +108,7 @@ impl SlotElection {
     }
 
     /// Returns how many slots there are.
-    pub fn len(&self) -> usize {
+    pub fn slot_count(&self) -> usize {
         self.slots.len()
     }
 

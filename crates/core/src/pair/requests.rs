@@ -26,7 +26,6 @@ pub struct PairRequests {
 
 /// What comes next of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and none is kept")]
 pub enum PairStep {
     /// Read both objects, at once or one after the other, and call [`PairRequests::handle_read`].
     ReadBoth,
@@ -37,7 +36,6 @@ pub enum PairStep {
 }
 
 #[derive(Clone, Debug, Hash)]
-#[expect(clippy::large_enum_variant, reason = "there is one of them")]
 enum State {
     Idle,
     Reading,
