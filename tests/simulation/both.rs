@@ -18,6 +18,7 @@ pub struct Both {
 }
 
 /// The request for one object that is under way.
+#[expect(clippy::large_enum_variant, reason = "a candidate has one of it")]
 #[derive(Debug, Default)]
 enum UnderWay {
     #[default]
