@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_util::future::ready;
 use futures_util::stream::{Stream, StreamExt};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
@@ -37,6 +36,8 @@ pub enum ObjectEvent {
     /// The object is now like this.
     Changed(Value),
     Deleted,
+    /// The watch is alive, and nothing has changed.
+    Bookmark,
 }
 
 impl Collection {
@@ -100,23 +101,21 @@ impl Collection {
         let operation = self.operation(Verb::Watch, name);
         let client = self.cluster.watches().await?;
         let events = client.request_events::<Value>(request).await.map_err(|failure| operation.error(&failure))?;
-        Ok(events.filter_map(move |event| {
-            ready(match event {
-                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
-                    Some(Ok(ObjectEvent::Changed(object)))
-                }
-                Ok(WatchEvent::Added(_) | WatchEvent::Modified(_)) => {
-                    Some(Err(Error::unknown(format!("cannot {operation}: an event is not about an API object"))))
-                }
-                Ok(WatchEvent::Deleted(_)) => Some(Ok(ObjectEvent::Deleted)),
-                Ok(WatchEvent::Bookmark(_)) => None,
-                // Mostly that the version asked for is too old.
-                Ok(WatchEvent::Error(status)) => {
-                    let error = Error::of_status(&status).context("the watch broke");
-                    Some(Err(Error { kind: ErrorKind::Unknown, ..error }))
-                }
-                Err(failure) => Some(Err(operation.error(&failure))),
-            })
+        Ok(events.map(move |event| match event {
+            Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
+                Ok(ObjectEvent::Changed(object))
+            }
+            Ok(WatchEvent::Added(_) | WatchEvent::Modified(_)) => {
+                Err(Error::unknown(format!("cannot {operation}: an event is not about an API object")))
+            }
+            Ok(WatchEvent::Deleted(_)) => Ok(ObjectEvent::Deleted),
+            Ok(WatchEvent::Bookmark(_)) => Ok(ObjectEvent::Bookmark),
+            // Mostly that the version asked for is too old.
+            Ok(WatchEvent::Error(status)) => {
+                let error = Error::of_status(&status).context("the watch broke");
+                Err(Error { kind: ErrorKind::Unknown, ..error })
+            }
+            Err(failure) => Err(operation.error(&failure)),
         }))
     }
 

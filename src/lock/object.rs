@@ -152,6 +152,7 @@ impl ObjectLock {
         match event.map_err(|error| self.error(error))? {
             ObjectEvent::Changed(object) => Ok(WatchEvent::Changed(self.note(object)?)),
             ObjectEvent::Deleted => Ok(WatchEvent::Deleted),
+            ObjectEvent::Bookmark => Ok(WatchEvent::Bookmark),
         }
     }
 

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
-use super::{Attempt, Election, ElectionPhase, Watching, Write};
+use super::{Attempt, Election, ElectionPhase, SILENT_WATCH_LIMIT, Watching, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState};
 
@@ -58,6 +58,7 @@ impl Election {
         {
             let from = observed.stored.as_ref().map(|stored| stored.version.clone());
             self.watching = Watching::Open { since: now.boot };
+            self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
             self.watch_replaced = true;
             self.actions.push(ElectionAction::Watch(from));
         }
@@ -183,7 +184,7 @@ impl Election {
         match &self.observed {
             Some(observed) if self.is_waiting() && !self.must_read && !self.is_mine_already(observed) => {
                 let look_at = match self.watching {
-                    Watching::Open { .. } => None,
+                    Watching::Open { .. } => self.timers.get(Timer::SilentWatch),
                     Watching::Closed => {
                         let reopen_at = self.timers.get(Timer::ReopenWatch).unwrap_or(self.started);
                         Some(self.timers.get(Timer::Poll).unwrap_or(reopen_at))

@@ -70,6 +70,10 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a candidate that may not watch polls before it tries to watch again: a Role may be added later.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long an open watch may be silent before the record is read. A watch on a dead path never ends, and one of a lock
+/// that is free but not due has no changes to show. Bookmarks are a minute apart, so a watch that is alive costs no read.
+pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
+
 /// How many watches in a row break, soon after they were opened, before the candidate is said to poll.
 const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
@@ -266,7 +270,9 @@ impl Election {
         }
         // A server that ends every watch at once is not asked again at once.
         let soon = now.boot.max(since + self.jittered_retry());
+        self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
         match event {
+            WatchEvent::Bookmark => {}
             WatchEvent::Opened => {
                 if self.is_polling {
                     self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
@@ -366,12 +372,14 @@ impl Election {
         self.watching = Watching::Closed;
         self.timers.stop(Timer::ReopenWatch);
         self.timers.stop(Timer::WatchSettled);
+        self.timers.stop(Timer::SilentWatch);
     }
 
     fn close_watch(&mut self, reopen_at: Instant) {
         self.watching = Watching::Closed;
         self.timers.set(Timer::ReopenWatch, reopen_at);
         self.timers.stop(Timer::WatchSettled);
+        self.timers.stop(Timer::SilentWatch);
     }
 
     fn poll_until(&mut self, reopen_at: Instant, poll_at: Instant) {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
-use super::{Election, ElectionPhase, MAX_REFUSALS_WITHOUT_WAITING, Watching, Write};
+use super::{Election, ElectionPhase, MAX_REFUSALS_WITHOUT_WAITING, SILENT_WATCH_LIMIT, Watching, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
@@ -31,6 +31,8 @@ impl Election {
                 if changed && matches!(self.watching, Watching::Open { .. }) {
                     // The watch should have said so: it is dead, or begins in a future that never comes.
                     self.stop_watching();
+                } else if matches!(self.watching, Watching::Open { .. }) {
+                    self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
                 }
                 let reopens_later = self.timers.get(Timer::ReopenWatch).is_some_and(|at| at > now.boot);
                 if self.watching == Watching::Closed && reopens_later {

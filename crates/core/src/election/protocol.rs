@@ -108,6 +108,8 @@ pub enum Reply {
 pub enum WatchEvent {
     /// The watch is open: changes will be seen from here on.
     Opened,
+    /// The watch is alive, and nothing has changed.
+    Bookmark,
     /// The record is this now.
     Changed(Stored),
     /// There is no record any more.

@@ -806,6 +806,24 @@ fn polling_is_said_when_it_has_begun_and_when_it_ends() {
 }
 
 #[test]
+fn a_record_whose_watch_is_silent_is_read() {
+    let mut play = Play::start(None);
+    let held = others("r", RunState::Held, T1, 600);
+    play.read(Some(held.clone()));
+    assert!(matches!(play.actions()[..], [ElectionAction::Watch(_)]));
+    play.passes(60 * SECOND);
+    play.watch_event(WatchEvent::Bookmark);
+    play.passes(SILENT_WATCH_LIMIT - SECOND);
+    assert_eq!(play.actions(), [], "the watch was alive a moment ago");
+    play.passes(SECOND);
+    play.read(Some(held));
+    play.passes(SILENT_WATCH_LIMIT - SECOND);
+    assert_eq!(play.actions(), [], "the answer counts, too");
+    play.passes(SECOND);
+    assert_eq!(play.actions(), [ElectionAction::Send(Request::Get)]);
+}
+
+#[test]
 fn a_watch_that_is_forbidden_means_polling_at_once() {
     let mut play = Play::start(None);
     play.read(Some(others("r", RunState::Held, T1, 15)));

@@ -15,12 +15,14 @@ pub(super) enum Timer {
     ReopenWatch,
     /// The watch has been open for long enough to be relied on again.
     WatchSettled,
+    /// The open watch has been silent for so long that the record is read.
+    SilentWatch,
     /// The attempt to release the lock ends.
     Release,
 }
 
 impl Timer {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 }
 
 /// The deadlines that are set.
