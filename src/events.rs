@@ -25,7 +25,7 @@ use crate::kubernetes::{Cluster, ClusterOptions, Collection, EVENTS, ObjectName,
 use crate::lock::Kind;
 use crate::process::{clock, runtime_thread};
 use crate::telemetry::log::printable_cause;
-use crate::telemetry::state::Observer;
+use crate::telemetry::observer::Observer;
 
 /// The program that an Event says it comes from.
 const COMPONENT: &str = "leaderrun";

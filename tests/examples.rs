@@ -40,9 +40,11 @@ fn the_command_lines_are_ones() {
         assert_eq!(commands.len(), 1, "{name}");
         commands.into_iter().for_each(|command| assert_runs(command.into_iter()));
     }
-    let unit = example("singleton.service");
-    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command line");
-    assert_runs(start.split_whitespace());
+    for unit in ["singleton", "failover", "nightly"] {
+        let unit = example(&format!("{unit}.service"));
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command line");
+        assert_runs(start.split_whitespace());
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
         "ports" => "8080",
         "address" => "10.1.2.3",
         "http" => ":8080",
+        "unhealthy_after" => "5m",
         "service_account" => "my-job",
         "kubeconfig" => "/etc/my-job.kubeconfig",
         "context" => "my-context",

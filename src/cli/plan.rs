@@ -54,6 +54,8 @@ pub fn plan_run(
         routing,
         http: arguments.monitoring.http,
         ready_when: arguments.monitoring.ready_when,
+        unhealthy_after: arguments.monitoring.unhealthy_after,
+        notify_by: arguments.monitoring.notify,
         log_format: arguments.log.log_format,
         log_level,
         unknown_variables: variables::unknown(std::env::vars_os()),

@@ -19,8 +19,8 @@ use leaderrun_core::updates::Update;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
-use super::complaints::{Access, Complaints};
 use super::election_thread::{ElectionOrder, MainThread};
+use super::error_throttle::{Access, ErrorThrottle};
 use super::observations::Observations;
 use super::reminder::Reminder;
 use super::role_advice::{Right, RoleAdvice};
@@ -30,7 +30,7 @@ use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;
-use crate::telemetry::state::Observer;
+use crate::telemetry::observer::Observer;
 
 /// What is left of a wait that opening the lock has used up; zero would mean something else.
 const MIN_WAIT: Duration = Duration::from_millis(1);
@@ -79,7 +79,7 @@ pub async fn run(
         watch: None,
         observations: Observations::new(observer.clone()),
         environment,
-        complaints: Complaints::default(),
+        error_throttle: ErrorThrottle::default(),
         role_advice: RoleAdvice::default(),
         watch_complaint: None,
         watch_failure: None,
@@ -120,7 +120,7 @@ struct ElectionLoop<'a> {
     watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
     observations: Observations,
     environment: Vec<(String, String)>,
-    complaints: Complaints,
+    error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
     watch_complaint: Option<String>,
     /// Why the watch broke, if that was not logged.
@@ -174,6 +174,7 @@ impl<'a> ElectionLoop<'a> {
             && let Poll::Ready(event) = watch.poll_next_unpin(context)
         {
             let event = self.watch_event(event);
+            self.observations.watch_event(&event);
             inputs.watch_events.push(event);
         }
         match self.timer.poll_ready(context) {
@@ -258,7 +259,7 @@ impl<'a> ElectionLoop<'a> {
     }
 
     fn complain(&mut self, access: Access, complaint: String) {
-        if self.complaints.failed(clock::now(), access, &complaint) {
+        if self.error_throttle.handle_failure(clock::now(), access, &complaint) {
             self.log_wait();
             log_notices::request_failed(&self.name, &complaint, self.observations.time_until_stop());
         }
@@ -294,7 +295,7 @@ impl<'a> ElectionLoop<'a> {
         let error = match answer {
             Ok(reply) => {
                 self.role_advice.handle_success(right(access));
-                if self.complaints.answered(access) {
+                if self.error_throttle.handle_success(access) {
                     log_events::recovered(&self.name);
                 }
                 return reply;

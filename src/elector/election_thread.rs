@@ -17,7 +17,7 @@ use super::election_loop;
 use super::log_notices;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::LockName;
-use crate::telemetry::state::Observer;
+use crate::telemetry::observer::Observer;
 
 /// A thread for blocking calls stays once it is there: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -109,6 +109,9 @@ log_events! {
     /// Logged when the supervisor died while there was no command.
     error supervisor_died() "the supervisor died";
 
+    /// Logged when systemd cannot be notified through the socket that `NOTIFY_SOCKET` names.
+    warn notify_failed(; failure: &str) "cannot notify systemd: {failure}; check NOTIFY_SOCKET";
+
     /// Logged when leaderrun itself fails.
     error failed(; failure: &str) "{failure}";
 

@@ -25,7 +25,8 @@ use crate::process::pidfd::PidFd;
 use crate::process::signals::{Inherited, Signals};
 use crate::process::terminal::Terminal;
 use crate::process::tree;
-use crate::telemetry::state::Observer;
+use crate::telemetry::observer::Observer;
+use crate::telemetry::systemd::Watchdog;
 
 /// How long the end waits for the supervisor's death, milliseconds.
 const SUPERVISOR_EXIT_TIMEOUT: u16 = 1000;
@@ -43,6 +44,7 @@ pub struct MainLoop {
     observer: Observer,
     /// Becomes readable when traffic was routed away from a command that is to end; none where none is routed.
     withdrawn: Option<Arc<EventFd>>,
+    watchdog: Option<Watchdog>,
     terminal: Option<Terminal>,
     kill: Option<Kill>,
 }
@@ -72,9 +74,15 @@ impl MainLoop {
             timer: Timer::new()?,
             observer,
             withdrawn,
+            watchdog: None,
             terminal: None,
             kill: None,
         })
+    }
+
+    /// Makes the loop tell systemd's watchdog that it is alive.
+    pub fn with_watchdog(self, watchdog: Option<Watchdog>) -> Self {
+        Self { watchdog, ..self }
     }
 
     /// Runs until everything has come to an end, and returns how leaderrun ends.
@@ -189,6 +197,7 @@ impl MainLoop {
         self.observer.tell(match notice {
             ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
             ElectorNotice::Lost(loss) => Update::Lost(loss),
+            ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,
             ElectorNotice::Terminating => Update::Terminating,
             ElectorNotice::CommandEnded(End::Exited(status)) => Update::CommandEnded(status.to_string()),
             ElectorNotice::CommandEnded(End::Signaled(signal)) => {
@@ -201,7 +210,11 @@ impl MainLoop {
 
     fn wait(&mut self) -> io::Result<()> {
         let next_round = self.kill.as_ref().map(Kill::next_round);
-        self.timer.set(self.elector.next_timeout().into_iter().chain(next_round).min())?;
+        let watchdog = self.watchdog.as_mut().map(|watchdog| {
+            watchdog.handle_timeout(clock::now());
+            watchdog.next_timeout()
+        });
+        self.timer.set(self.elector.next_timeout().into_iter().chain(next_round).chain(watchdog).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),

@@ -4,13 +4,13 @@
 //! What the main thread does is decided by [`leaderrun_core::elector`].
 
 mod command_hint;
-mod complaints;
 mod election_loop;
 mod election_thread;
-
+mod error_throttle;
 mod log_events;
 mod log_notices;
 mod main_loop;
+mod monitoring;
 mod observations;
 pub mod rejoin;
 mod reminder;
@@ -26,7 +26,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
 use self::main_loop::MainLoop;
-use self::rejoin::{COUNTED_VARIABLE, NotRejoined};
+use self::monitoring::Monitoring;
+use self::rejoin::NotRejoined;
 use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
 use crate::exit;
@@ -37,9 +38,10 @@ use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree;
 use crate::routing::{Router, RouterConfig, Routing};
-use crate::telemetry::http::{self, Counted, HttpAddress};
+use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, Format};
-use crate::telemetry::state::{self, Observer, ReadyWhen, State};
+use crate::telemetry::state::ReadyWhen;
+use crate::telemetry::systemd::NotifyBy;
 
 /// How long the end waits for traffic to be led away and for the last Event.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,6 +62,9 @@ pub struct ElectorConfig {
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
+    /// After how long a candidate that could not have led counts as unhealthy; never if `None`.
+    pub unhealthy_after: Option<Duration>,
+    pub notify_by: NotifyBy,
     pub log_format: Format,
     pub log_level: LevelFilter,
     /// A sentence for each variable that looks like one of leaderrun's and is none.
@@ -113,20 +118,20 @@ fn observed_main_loop(
     inherited: Inherited,
 ) -> anyhow::Result<(Ending, Option<String>)> {
     tree::check().map_err(anyhow::Error::msg)?;
-    let (counts, counted) = counts(&config)?;
+    let mut monitoring = Monitoring::start(&config)?;
     let (router, events) = (router(&config)?, events(&config)?);
     let withdrawn = router.as_ref().map(Router::withdrawn);
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();
-    let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(counts);
+    let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
     let elector = Elector::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), withdrawn)?;
-    let ending = main_loop.run();
+    let ending = main_loop.with_watchdog(monitoring.take_watchdog()).run();
     observer.tell(Update::Exiting);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));
     events.into_iter().for_each(|events| events.finish(until));
-    Ok((ending?, counted.and_then(|counted| counted.get())))
+    Ok((ending?, monitoring.saved_counters()))
 }
 
 /// Starts what routes traffic to the leader, if that is asked for.
@@ -154,20 +159,4 @@ fn events(config: &ElectorConfig) -> anyhow::Result<Option<Events>> {
         identity: election.identity.clone(),
         timeout: election.timing.attempt(),
     })?))
-}
-
-/// Starts to answer over HTTP, where that was asked for.
-fn counts(config: &ElectorConfig) -> anyhow::Result<(Observer, Option<Counted>)> {
-    let Some(address) = config.http else { return Ok((Observer::default(), None)) };
-    let ElectionConfig { identity, timing, .. } = &config.election;
-    let candidate = state::Candidate {
-        lock: config.lock.to_string(),
-        identity: identity.clone(),
-        renew_deadline: timing.renew_deadline(),
-        retry_period: timing.retry_period(),
-        ready_when: config.ready_when,
-    };
-    let before = std::env::var(COUNTED_VARIABLE).ok();
-    let (observer, counted) = http::start(address, State::new(candidate, before.as_deref()))?;
-    Ok((observer, Some(counted)))
 }

@@ -3,14 +3,14 @@
 use std::mem;
 use std::time::Duration;
 
-use leaderrun_core::election::{Election, Reply, Request};
+use leaderrun_core::election::{Election, Reply, Request, WatchEvent};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::updates::{Observed, RenewalResult, Update};
 
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
-use crate::telemetry::state::Observer;
+use crate::telemetry::observer::Observer;
 
 /// Follows an election from outside.
 #[derive(Debug)]
@@ -21,12 +21,14 @@ pub struct Observations {
     /// When the renewal under way was sent.
     renewal: Option<Instant>,
     watched: bool,
+    /// The request under way is a claim.
+    is_claim: bool,
 }
 
 impl Observations {
     /// Of an election that has not begun.
     pub fn new(observer: Observer) -> Self {
-        Self { observer, held_until: None, renewal: None, watched: false }
+        Self { observer, held_until: None, renewal: None, watched: false, is_claim: false }
     }
 
     /// The election has done what there was to do for now.
@@ -45,12 +47,21 @@ impl Observations {
     /// A request is sent; the one before it is given up if it is still under way.
     pub fn sending(&mut self, request: &Request) {
         self.end_renewal(RenewalResult::Timeout);
-        let is_renewal = self.held_until.is_some() && *request != Request::Get;
+        let is_write = *request != Request::Get;
+        let is_renewal = self.held_until.is_some() && is_write;
+        self.is_claim = self.held_until.is_none() && is_write;
         self.renewal = is_renewal.then(clock::now);
     }
 
     /// The request under way was answered.
     pub fn answered(&mut self, answer: &Result<Reply, LockError>) {
+        match answer.as_ref().map_err(|error| error.kind) {
+            Ok(_) | Err(LockErrorKind::Conflict) => self.observer.tell(Update::LockAnswered),
+            Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim => {
+                self.observer.tell(Update::ClaimRefused);
+            }
+            Err(_) => {}
+        }
         self.end_renewal(match answer {
             Ok(_) => RenewalResult::Success,
             Err(error) => match error.kind {
@@ -93,6 +104,13 @@ impl Observations {
     pub fn watching(&mut self) {
         if mem::replace(&mut self.watched, true) {
             self.observer.tell(Update::WatchRestarted);
+        }
+    }
+
+    /// The watch said something, or ended.
+    pub fn watch_event(&self, event: &WatchEvent) {
+        if !matches!(event, WatchEvent::Broken | WatchEvent::Forbidden) {
+            self.observer.tell(Update::LockAnswered);
         }
     }
 }

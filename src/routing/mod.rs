@@ -27,7 +27,7 @@ pub use self::pod_label::{Label, PodLabel};
 use self::worker::Worker;
 use crate::kubernetes::{ClusterOptions, Error, ErrorKind, Rule};
 use crate::process::{clock, runtime_thread};
-use crate::telemetry::state::Observer;
+use crate::telemetry::observer::Observer;
 
 /// Tries against others that change the same object meanwhile: other candidates, or the kubelet of a pod.
 const MAX_TRIES: usize = 8;

@@ -1,154 +1,241 @@
-//! What is counted and measured.
+//! The metrics: one table of what `/metrics` prints, from which the exposition and the reference are made.
+//!
+//! They are written by hand because they must survive the re-execution of `--on-lost rejoin`: there the process
+//! starts anew while Prometheus sees one target, and counters that fall to zero would hide the very loss that was
+//! counted last. [`Counters`](super::counters::Counters) are therefore plain data that serde saves and restores. The
+//! `prometheus-client` and `prometheus` crates cannot do that: both can raise a new counter to a value, but neither
+//! can restore a histogram.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::fmt;
 
-use leaderrun_core::updates::{Loss, RenewalResult};
-use serde::{Deserialize, Serialize};
+use leaderrun_core::instant::Instant;
 
-use super::exposition::{Exposition, Histogram};
+use super::counters::{CounterByLabel, LOSS_REASONS, RENEWAL_RESULTS};
+use super::exposition::Exposition;
+use super::histogram::Histogram;
+use super::state::{Activity, CandidateState};
 
-/// Upper bounds for the durations of requests, in seconds: those of Prometheus's own libraries.
-const REQUEST_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// The label that every metric has: the lock.
+pub const LOCK_LABEL: &str = "name";
 
-/// Into how many buckets a renew deadline is divided, for the time left of it.
-const MARGIN_BUCKETS: u32 = 10;
-
-const RESULTS: [&str; 5] = ["success", "conflict", "refused", "error", "timeout"];
-
-const LOSSES: [&str; 4] = ["not_renewed", "taken", "supervisor_died", "supervisor_late"];
-
-/// Everything that is counted and measured.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Metrics {
-    renew_deadline: Duration,
-    retry_period: Duration,
-    renewals: [u64; RESULTS.len()],
-    renewal_duration: Histogram,
-    renewal_margin: Histogram,
-    least_margin: Option<Duration>,
-    watch_restarts: u64,
-    command_starts: u64,
-    command_ends: BTreeMap<String, u64>,
-    losses: [u64; LOSSES.len()],
+/// One metric. Every sample has the label [`LOCK_LABEL`].
+#[derive(Debug)]
+pub struct MetricDescription {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// The label that tells its samples apart, where there are several.
+    pub label: Option<MetricLabel>,
+    reading: Reading,
 }
 
-impl Metrics {
-    /// Nothing counted yet.
-    pub fn new(renew_deadline: Duration, retry_period: Duration) -> Self {
-        let margins = (1..=MARGIN_BUCKETS).map(|part| renew_deadline * part / MARGIN_BUCKETS);
-        Self {
-            renew_deadline,
-            retry_period,
-            renewals: [0; RESULTS.len()],
-            renewal_duration: Histogram::new(REQUEST_BOUNDS),
-            // Whole milliseconds: a bound is a label, to be written in few digits.
-            renewal_margin: Histogram::new(margins.map(|margin| margin.as_millis() as f64 / 1000.0)),
-            least_margin: None,
-            watch_restarts: 0,
-            command_starts: 0,
-            command_ends: BTreeMap::from([("0".to_owned(), 0)]),
-            losses: [0; LOSSES.len()],
+/// A label with the values that it can have; there may be more where `is_open` is set.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricLabel {
+    pub name: &'static str,
+    pub values: &'static [&'static str],
+    pub is_open: bool,
+}
+
+/// The type of a metric, as Prometheus calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl fmt::Display for MetricKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+/// How the value of a metric is found; its variant is the metric's type.
+#[derive(Debug)]
+enum Reading {
+    /// A value that is not known is not printed: zero would look like one.
+    Counter(fn(&CandidateState) -> Option<u64>),
+    CounterByLabel(fn(&CandidateState) -> &CounterByLabel),
+    Gauge(fn(&CandidateState, Instant) -> Option<f64>),
+    GaugeByLabel(fn(&CandidateState, Instant) -> Vec<(&'static str, f64)>),
+    Histogram(fn(&CandidateState) -> &Histogram),
+}
+
+/// All metrics, in the order in which they are printed.
+pub const METRICS: &[MetricDescription] = &[
+    MetricDescription {
+        name: "leader_election_master_status",
+        help: "Whether this candidate leads: 1 while its command may be alive, 0 while it waits. Named as in client-go.",
+        label: None,
+        reading: Reading::Gauge(|state, _| Some(f64::from(u8::from(state.is_leading())))),
+    },
+    MetricDescription {
+        name: "leaderrun_state",
+        help: "What this candidate does: 1 for one of the states, 0 for the others.",
+        label: Some(MetricLabel { name: "state", values: Activity::LABELS, is_open: false }),
+        reading: Reading::GaugeByLabel(|state, now| {
+            let present = state.activity(now).label();
+            Activity::LABELS.iter().map(|label| (*label, f64::from(u8::from(*label == present)))).collect()
+        }),
+    },
+    MetricDescription {
+        name: "leaderrun_last_success_age_seconds",
+        help: "Time since the lock was last read, written or watched with success, or since the start before that.",
+        label: None,
+        reading: Reading::Gauge(|state, now| Some(state.last_success_age(now).as_secs_f64())),
+    },
+    MetricDescription {
+        name: "leaderrun_transitions_total",
+        help: "How often the lock passed from one holder to another, by its record as last seen; absent until that was read.",
+        label: None,
+        reading: Reading::Counter(|state| state.transitions().map(u64::from)),
+    },
+    MetricDescription {
+        name: "leaderrun_renewals_total",
+        help: "Renewals sent, by result.",
+        label: Some(MetricLabel { name: "result", values: RENEWAL_RESULTS, is_open: false }),
+        reading: Reading::CounterByLabel(|state| &state.counters().renewals),
+    },
+    MetricDescription {
+        name: "leaderrun_renewal_duration_seconds",
+        help: "Time from sending a renewal to its answer, or until it was given up.",
+        label: None,
+        reading: Reading::Histogram(|state| &state.counters().renewal_duration),
+    },
+    MetricDescription {
+        name: "leaderrun_renewal_margin_seconds",
+        help: "Time that was left before the stop of the command when a renewal had succeeded, in tenths of the renew deadline.",
+        label: None,
+        reading: Reading::Histogram(|state| &state.counters().renewal_margin),
+    },
+    MetricDescription {
+        name: "leaderrun_renewal_margin_minimum_seconds",
+        help: "The shortest renewal margin so far; NaN before the first.",
+        label: None,
+        reading: Reading::Gauge(|state, _| {
+            let minimum = state.counters().minimum_renewal_margin;
+            Some(minimum.map_or(f64::NAN, |margin| margin.as_secs_f64()))
+        }),
+    },
+    MetricDescription {
+        name: "leaderrun_lease_duration_seconds",
+        help: "Time for which a record holds without being renewed, as configured.",
+        label: None,
+        reading: Reading::Gauge(|state, _| Some(state.config().lease_duration.as_secs_f64())),
+    },
+    MetricDescription {
+        name: "leaderrun_renew_deadline_seconds",
+        help: "Time from the last renewal to the stop of the command, as configured.",
+        label: None,
+        reading: Reading::Gauge(|state, _| Some(state.config().renew_deadline.as_secs_f64())),
+    },
+    MetricDescription {
+        name: "leaderrun_retry_period_seconds",
+        help: "Time from one renewal to the next, as configured.",
+        label: None,
+        reading: Reading::Gauge(|state, _| Some(state.config().retry_period.as_secs_f64())),
+    },
+    MetricDescription {
+        name: "leaderrun_watch_restarts_total",
+        help: "How often the watch of the lock was opened again.",
+        label: None,
+        reading: Reading::Counter(|state| Some(state.counters().watch_restarts)),
+    },
+    MetricDescription {
+        name: "leaderrun_command_starts_total",
+        help: "How often the command was started.",
+        label: None,
+        reading: Reading::Counter(|state| Some(state.counters().command_starts)),
+    },
+    MetricDescription {
+        name: "leaderrun_command_ends_total",
+        help: "How often the command ended, by exit status as a shell shows it.",
+        label: Some(MetricLabel { name: "status", values: &["0"], is_open: true }),
+        reading: Reading::CounterByLabel(|state| &state.counters().command_ends),
+    },
+    MetricDescription {
+        name: "leaderrun_losses_total",
+        help: "How often the leadership was lost, by reason.",
+        label: Some(MetricLabel { name: "reason", values: LOSS_REASONS, is_open: false }),
+        reading: Reading::CounterByLabel(|state| &state.counters().losses),
+    },
+    MetricDescription {
+        name: "leaderrun_scheduling_delay_seconds",
+        help: "How late a thread runs after the kernel should have woken it, as deadlines allow for it; absent until measured.",
+        label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
+        reading: Reading::GaugeByLabel(|state, _| {
+            state.scheduling_delays().map(|(thread, delay)| (thread, delay.as_secs_f64())).collect()
+        }),
+    },
+];
+
+impl MetricDescription {
+    /// Returns the type of the metric.
+    pub fn kind(&self) -> MetricKind {
+        match self.reading {
+            Reading::Counter(_) | Reading::CounterByLabel(_) => MetricKind::Counter,
+            Reading::Gauge(_) | Reading::GaugeByLabel(_) => MetricKind::Gauge,
+            Reading::Histogram(_) => MetricKind::Histogram,
         }
     }
 
-    /// A renewal was answered, or given up, after this long.
-    pub fn renewal(&mut self, result: RenewalResult, took: Duration) {
-        self.renewals[result as usize] += 1;
-        self.renewal_duration.observe(took);
-    }
-
-    /// A renewal was known to have succeeded when this much time was left.
-    pub fn renewed(&mut self, margin: Duration) {
-        self.renewal_margin.observe(margin);
-        self.least_margin = Some(self.least_margin.map_or(margin, |least| least.min(margin)));
-    }
-
-    /// The watch was opened again.
-    pub fn watch_restarted(&mut self) {
-        self.watch_restarts += 1;
-    }
-
-    /// The command was started.
-    pub fn command_started(&mut self) {
-        self.command_starts += 1;
-    }
-
-    /// The command has ended, with a status as a shell shows it.
-    pub fn command_ended(&mut self, status: String) {
-        *self.command_ends.entry(status).or_default() += 1;
-    }
-
-    /// The leadership was lost.
-    pub fn lost(&mut self, loss: Loss) {
-        self.losses[loss as usize] += 1;
-    }
-
-    /// Everything as Prometheus reads it. `name` is the lock's; nothing is said of transitions that are
-    /// not known: zero would look like a lock that was made anew.
-    pub fn text(&self, name: &str, leading: bool, transitions: Option<u32>) -> String {
-        let mut text = Exposition::new(name);
-        text.gauge(
-            "leader_election_master_status",
-            "Whether this candidate leads: 1 while its command may be alive, 0 while it waits.",
-            f64::from(u8::from(leading)),
-        );
-        if let Some(transitions) = transitions {
-            text.counter(
-                "leaderrun_transitions_total",
-                "How often the lock was acquired after somebody else had held it, by its record as last seen.",
-                transitions.into(),
-            );
+    /// Writes the metric, unless it has no samples.
+    fn write(&self, state: &CandidateState, now: Instant, text: &mut Exposition) {
+        let Self { name, help, label, reading } = self;
+        let kind = self.kind().to_string();
+        let single = |value: Option<f64>| value.map(|value| (None, value)).into_iter().collect();
+        let labelled = |value, sample: f64| (label.as_ref().map(|label| (label.name, value)), sample);
+        let samples: Vec<(Option<(&str, &str)>, f64)> = match reading {
+            Reading::Histogram(read) => {
+                text.begin(name, &kind, help);
+                return text.histogram(name, read(state));
+            }
+            Reading::Counter(read) => single(read(state).map(|count| count as f64)),
+            Reading::Gauge(read) => single(read(state, now)),
+            Reading::CounterByLabel(read) => {
+                read(state).iter().map(|(value, count)| labelled(value, count as f64)).collect()
+            }
+            Reading::GaugeByLabel(read) => {
+                read(state, now).into_iter().map(|(value, gauge)| labelled(value, gauge)).collect()
+            }
+        };
+        if !samples.is_empty() {
+            text.begin(name, &kind, help);
         }
-        text.counters(
-            "leaderrun_renewals_total",
-            "Renewals that were sent, by how they were answered.",
-            "result",
-            RESULTS.into_iter().zip(self.renewals),
-        );
-        text.histogram(
-            "leaderrun_renewal_duration_seconds",
-            "Time from the sending of a renewal to its answer, or until it was given up.",
-            &self.renewal_duration,
-        );
-        text.histogram(
-            "leaderrun_renewal_margin_seconds",
-            "Time that was left before the stop of the command when a renewal had succeeded.",
-            &self.renewal_margin,
-        );
-        text.gauge(
-            "leaderrun_renewal_margin_minimum_seconds",
-            "The least time that was ever left when a renewal had succeeded; NaN before the first.",
-            self.least_margin.map_or(f64::NAN, |least| least.as_secs_f64()),
-        );
-        text.gauge(
-            "leaderrun_renew_deadline_seconds",
-            "Time from the last renewal to the stop of the command, as configured.",
-            self.renew_deadline.as_secs_f64(),
-        );
-        text.gauge(
-            "leaderrun_retry_period_seconds",
-            "Time from one renewal to the next, as configured.",
-            self.retry_period.as_secs_f64(),
-        );
-        text.counter(
-            "leaderrun_watch_restarts_total",
-            "How often the watch of the lock was opened again.",
-            self.watch_restarts,
-        );
-        text.counter("leaderrun_command_starts_total", "How often the command was started.", self.command_starts);
-        text.counters(
-            "leaderrun_command_ends_total",
-            "How often the command ended, by its exit status as a shell shows it.",
-            "status",
-            self.command_ends.iter().map(|(status, count)| (status.as_str(), *count)),
-        );
-        text.counters(
-            "leaderrun_losses_total",
-            "How often the leadership was lost, by the reason.",
-            "reason",
-            LOSSES.into_iter().zip(self.losses),
-        );
-        text.finish()
+        for (own_label, value) in samples {
+            text.sample(name, own_label, value);
+        }
+    }
+}
+
+/// Returns all metrics as Prometheus reads them.
+pub fn exposition(state: &CandidateState, now: Instant) -> String {
+    let mut text = Exposition::new(&[(LOCK_LABEL, &state.config().lock)]);
+    METRICS.iter().for_each(|metric| metric.write(state, now, &mut text));
+    text.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_metrics_have_one_name() {
+        let names: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+    }
+
+    #[test]
+    fn metrics_with_several_samples_say_by_which_label() {
+        for metric in METRICS {
+            let has_several = matches!(metric.reading, Reading::CounterByLabel(_) | Reading::GaugeByLabel(_));
+            assert_eq!(has_several, metric.label.is_some(), "{}", metric.name);
+        }
     }
 }

@@ -16,6 +16,10 @@ pub enum Update {
     /// The election acts by then, whatever happens; without an instant it only waits for something to happen.
     ActsBy(Option<Instant>),
     Observed(Observed),
+    /// A read or a write succeeded, or the watch said something: the lock can be reached.
+    LockAnswered,
+    /// A claim of the free lock was refused: it can be read, but not acquired.
+    ClaimRefused,
     WatchRestarted,
     Renewal {
         result: RenewalResult,
@@ -39,15 +43,32 @@ pub enum Update {
         gone: Instant,
     },
     CommandStarted,
+    /// leaderrun was asked to end the command, by a signal or by a request to step down.
+    TerminationRequested,
     /// The command is about to be sent a termination signal.
     Terminating,
     /// The main process of the command has ended, with this status as a shell shows it.
     CommandEnded(String),
     Lost(Loss),
+    /// How late this thread runs after it should have been woken, as its deadlines allow for it.
+    SchedulingDelay {
+        thread: MeasuredThread,
+        delay: Duration,
+    },
     /// Nothing of the command is left.
     CommandGone,
     /// leaderrun exits, or rejoins.
     Exiting,
+}
+
+/// A thread whose punctuality is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MeasuredThread {
+    /// The elector's main thread.
+    Elector,
+    /// The election's thread.
+    Election,
+    Supervisor,
 }
 
 /// The record as it was last seen.

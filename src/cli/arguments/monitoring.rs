@@ -1,10 +1,13 @@
 //! What others can ask over HTTP.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::{MONITORING, values};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::state::ReadyWhen;
+use crate::telemetry::systemd::NotifyBy;
 
 /// What others can ask over HTTP.
 #[derive(Clone, Debug, Args)]
@@ -23,4 +26,18 @@ pub struct MonitoringArguments {
         hide_possible_values = true
     )]
     pub ready_when: ReadyWhen,
+
+    /// Let /healthz answer 503 when this candidate could not have led for this long, so that it is restarted [default: never]
+    #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
+    pub unhealthy_after: Option<Duration>,
+
+    /// Who reports to systemd while the command runs, where NOTIFY_SOCKET is set: leaderrun, or command, which needs NotifyAccess=all
+    #[arg(
+        long,
+        env = "LEADERRUN_NOTIFY",
+        value_name = "WHO",
+        default_value = "leaderrun",
+        hide_possible_values = true
+    )]
+    pub notify: NotifyBy,
 }

@@ -1,0 +1,138 @@
+//! Decides which failed requests are logged: a failure that lasts is logged once, and so is its end.
+
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+
+/// How many different errors are logged without a pause between them. A message that varies all the time has to wait.
+const BURST: usize = 3;
+
+/// The pause before an error that came back is logged again; doubled each time, up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_secs(10);
+
+const MAX_PAUSE: Duration = Duration::from_secs(600);
+
+/// After this long without any failure, everything starts anew.
+const RESET_AFTER: Duration = Duration::from_secs(60);
+
+/// What a request does. Reads may succeed while writes fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+/// Keeps track of what was logged; see the [module](self).
+#[derive(Debug, Default)]
+pub struct ErrorThrottle {
+    is_read_failing: bool,
+    is_write_failing: bool,
+    /// The last line was an error, not its end.
+    is_logged_as_failing: bool,
+    /// The latest errors that were logged.
+    logged: Vec<String>,
+    pause: Duration,
+    pause_ends_at: Option<Instant>,
+    reset_at: Option<Instant>,
+}
+
+impl ErrorThrottle {
+    /// Takes in a failed request. Returns whether to log it.
+    pub fn handle_failure(&mut self, now: Instant, access: Access, error: &str) -> bool {
+        *self.is_failing(access) = true;
+        if self.reset_at.is_none_or(|at| now >= at) {
+            (self.logged, self.pause, self.pause_ends_at) = (Vec::new(), MIN_PAUSE, None);
+        }
+        self.reset_at = Some(now + RESET_AFTER);
+        let is_new = self.logged.iter().all(|logged| logged != error);
+        let is_pause_over = self.pause_ends_at.is_none_or(|at| now >= at);
+        let is_logged = if is_new {
+            is_pause_over || self.logged.len() < BURST
+        } else {
+            is_pause_over && !self.is_logged_as_failing
+        };
+        if is_logged {
+            if is_pause_over {
+                self.pause_ends_at = Some(now + self.pause);
+                self.pause = (self.pause * 2).min(MAX_PAUSE);
+            }
+            if is_new {
+                self.logged.truncate(BURST - 1);
+                self.logged.insert(0, error.to_owned());
+            }
+            self.is_logged_as_failing = true;
+        }
+        is_logged
+    }
+
+    /// Takes in a successful request. Returns whether to log that the failure is over.
+    pub fn handle_success(&mut self, access: Access) -> bool {
+        *self.is_failing(access) = false;
+        let is_over = self.is_logged_as_failing && !self.is_read_failing && !self.is_write_failing;
+        self.is_logged_as_failing &= !is_over;
+        is_over
+    }
+
+    fn is_failing(&mut self, access: Access) -> &mut bool {
+        match access {
+            Access::Read => &mut self.is_read_failing,
+            Access::Write => &mut self.is_write_failing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::after_boot(Duration::from_secs(seconds))
+    }
+
+    /// Returns the number of lines logged in an hour in which `request` is made every second.
+    fn lines(request: impl Fn(&mut ErrorThrottle, u64) -> bool) -> usize {
+        let mut throttle = ErrorThrottle::default();
+        (0..3600).filter(|second| request(&mut throttle, *second)).count()
+    }
+
+    #[test]
+    fn a_failure_that_lasts_is_logged_once_and_so_is_its_end() {
+        let mut throttle = ErrorThrottle::default();
+        let logged: Vec<bool> =
+            (0..900).map(|second| throttle.handle_failure(at(second), Access::Read, "no answer")).collect();
+        assert_eq!(logged.iter().filter(|logged| **logged).count(), 1);
+        assert!(logged[0] && throttle.handle_success(Access::Read) && !throttle.handle_success(Access::Read));
+    }
+
+    #[test]
+    fn a_successful_read_does_not_end_failing_writes() {
+        let mut throttle = ErrorThrottle::default();
+        assert!(throttle.handle_failure(at(0), Access::Write, "refused"));
+        assert!(!throttle.handle_success(Access::Read));
+        assert!(!throttle.handle_failure(at(1), Access::Write, "refused"));
+        assert!(throttle.handle_success(Access::Write));
+    }
+
+    #[test]
+    fn errors_that_vary_are_logged_less_and_less_often() {
+        let varying =
+            lines(|throttle, second| throttle.handle_failure(at(second), Access::Read, &format!("port {second}")));
+        let alternating = lines(|throttle, second| {
+            throttle.handle_failure(at(second), Access::Read, ["a", "b"][second as usize % 2])
+        });
+        let intermittent = lines(|throttle, second| match second % 2 {
+            0 => throttle.handle_failure(at(second), Access::Read, "no answer"),
+            _ => throttle.handle_success(Access::Read),
+        });
+        assert!(varying < 20 && alternating == 2 && intermittent < 30, "{varying} {alternating} {intermittent}");
+    }
+
+    #[test]
+    fn an_error_that_comes_back_much_later_is_logged_at_once() {
+        let mut throttle = ErrorThrottle::default();
+        for second in [0, 100, 200] {
+            assert!(throttle.handle_failure(at(second), Access::Read, "no answer"));
+            assert!(throttle.handle_success(Access::Read));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Health, metrics and systemd's notifications of this candidate, as far as they are asked for.
+
+use leaderrun_core::election::ElectionConfig;
+
+use super::ElectorConfig;
+use super::log_events;
+use super::rejoin::COUNTED_VARIABLE;
+use crate::process::clock;
+use crate::telemetry::monitor::Monitor;
+use crate::telemetry::observer::Observer;
+use crate::telemetry::state::{CandidateConfig, CandidateState};
+use crate::telemetry::systemd::{NotifySocket, ServiceNotifier, Watchdog};
+
+/// What reports on a candidate while it runs.
+pub struct Monitoring {
+    monitor: Option<Monitor>,
+    watchdog: Option<Watchdog>,
+}
+
+impl Monitoring {
+    /// Starts what is asked for by `--http` and by systemd.
+    ///
+    /// # Errors
+    /// When the address for HTTP cannot be listened on and never will be, or the kernel gives no thread.
+    pub fn start(config: &ElectorConfig) -> anyhow::Result<Self> {
+        let socket = NotifySocket::from_environment().unwrap_or_else(|failure| {
+            log_events::notify_failed(&failure.to_string());
+            None
+        });
+        let watchdog =
+            socket.clone().and_then(|socket| Watchdog::from_environment(socket, config.notify_by, clock::now()));
+        let notifier = socket.map(|socket| ServiceNotifier::new(socket, config.notify_by));
+        let is_monitored = config.http.is_some() || notifier.is_some();
+        let monitor =
+            is_monitored.then(|| Monitor::start(config.http, notifier, candidate_state(config))).transpose()?;
+        Ok(Self { monitor, watchdog })
+    }
+
+    /// Returns an observer that passes everything on to what was started.
+    pub fn observer(&self) -> Observer {
+        let monitor = self.monitor.as_ref().map(Monitor::observer).unwrap_or_default();
+        monitor.and(self.watchdog.as_ref().map(Watchdog::observer).unwrap_or_default())
+    }
+
+    /// Returns the watchdog for the main loop to feed.
+    pub fn take_watchdog(&mut self) -> Option<Watchdog> {
+        self.watchdog.take()
+    }
+
+    /// Returns the counters for the process that leaderrun becomes when it rejoins.
+    pub fn saved_counters(&self) -> Option<String> {
+        self.monitor.as_ref().and_then(Monitor::saved_counters)
+    }
+}
+
+fn candidate_state(config: &ElectorConfig) -> CandidateState {
+    let ElectionConfig { identity, timing, .. } = &config.election;
+    let candidate = CandidateConfig {
+        lock: config.lock.to_string(),
+        identity: identity.clone(),
+        lease_duration: timing.lease_duration(),
+        renew_deadline: timing.renew_deadline(),
+        retry_period: timing.retry_period(),
+        request_timeout: timing.attempt(),
+        ready_when: config.ready_when,
+        unhealthy_after: config.unhealthy_after,
+    };
+    let saved_counters = std::env::var(COUNTED_VARIABLE).ok();
+    CandidateState::new(clock::now(), candidate, saved_counters.as_deref())
+}

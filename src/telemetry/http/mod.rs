@@ -1,0 +1,105 @@
+//! `--http`: health, readiness, the leader and metrics.
+//!
+//! Clients cost little, whatever they do: a connection serves one request and lasts a few seconds at most, and when
+//! there are too many, the oldest is closed.
+
+mod address;
+mod routes;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::ready;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+pub use self::address::{HttpAddress, ListenError};
+use super::state::CandidateState;
+use crate::process::clock;
+
+/// How long a connection lasts at most, from its acceptance to the last byte of the answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many connections there are at a time, at most.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How many bytes are buffered for a connection; a longer request is refused. The least that hyper takes.
+const MAX_REQUEST_SIZE: usize = 8192;
+
+const MAX_HEADERS: usize = 64;
+
+/// Pause after a connection could not be accepted, for example because no descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause between attempts to listen on an address that is taken.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells the log where it is answered.
+///
+/// # Errors
+/// When the kernel does not say which port it has chosen.
+pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
+    info!(event = "http", "answering at http://{}", listener.local_addr()?);
+    Ok(())
+}
+
+/// Listens on an address that could not be listened on when leaderrun started, and serves it once that works.
+pub async fn serve_when_free(address: HttpAddress, first: ListenError, state: Rc<RefCell<CandidateState>>) {
+    warn!(event = "http_failed", "{first}; retrying every second");
+    loop {
+        sleep(LISTEN_PAUSE).await;
+        if let Ok(listener) = address.listen()
+            && log_listening(&listener).is_ok()
+        {
+            return serve(listener, state).await;
+        }
+    }
+}
+
+/// Accepts connections and answers them from the state.
+pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(failure) => return warn!(event = "http_failed", "--http does not answer: {failure}"),
+    };
+    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        connections.retain(|connection| !connection.is_finished());
+        if connections.len() == MAX_CONNECTIONS
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
+        let connection = timeout(CONNECTION_TIMEOUT, handle_connection(stream, Rc::clone(&state)));
+        connections.push_back(spawn_local(connection).abort_handle());
+    }
+}
+
+/// Answers one request. What goes wrong is the client's concern alone.
+async fn handle_connection(stream: TcpStream, state: Rc<RefCell<CandidateState>>) {
+    let service = service_fn(|request| {
+        let response = routes::respond(&request, &state.borrow(), clock::now());
+        ready(Ok::<_, Infallible>(response))
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(MAX_REQUEST_SIZE)
+        .max_headers(MAX_HEADERS)
+        // The whole connection has a timeout.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = connection.await;
+}

@@ -1,0 +1,51 @@
+//! What is answered at which path.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use leaderrun_core::instant::Instant;
+
+use crate::telemetry::state::CandidateState;
+use crate::telemetry::{exposition, metrics};
+
+const PATHS: &str = "/healthz, /readyz, /leader and /metrics";
+
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// Returns the answer to a request.
+pub fn respond<B>(request: &Request<B>, state: &CandidateState, now: Instant) -> Response<Full<Bytes>> {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
+        refusal.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+        return refusal;
+    }
+    match request.uri().path() {
+        "/healthz" => verdict(state.health(now)),
+        "/readyz" => verdict(state.readiness(now)),
+        "/leader" => response(StatusCode::OK, "application/json", state.leader(now)),
+        "/metrics" => response(StatusCode::OK, exposition::CONTENT_TYPE, metrics::exposition(state, now)),
+        "/" => text(StatusCode::OK, PATHS),
+        _ => text(StatusCode::NOT_FOUND, &format!("only {PATHS} exist")),
+    }
+}
+
+fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
+    match verdict {
+        Ok(()) => text(StatusCode::OK, "ok"),
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &reason),
+    }
+}
+
+fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+    response(status, PLAIN_TEXT, format!("{line}\n"))
+}
+
+/// Built without the builder, whose errors could only be handled by a panic.
+fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    *response.headers_mut() =
+        HeaderMap::from_iter([(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type))]);
+    response
+}

@@ -1,0 +1,152 @@
+//! The log on stderr. Nothing ever waits for it.
+//!
+//! stderr may be a pipe that nobody reads, or a terminal stopped with Ctrl-S: a thread of its own writes to it, and
+//! lines that it cannot write in time are dropped and counted.
+
+mod printable;
+mod text;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use self::printable::{printable, printable_cause, printable_root_cause};
+use self::text::TextFormat;
+use super::log_event::DETAIL_TARGET;
+
+/// How many lines may wait for stderr.
+const BACKLOG: usize = 1024;
+
+/// How long the end of the program waits for stderr to take the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Starts the log. Must be called after the fork, and until it succeeds once.
+///
+/// # Errors
+/// When the kernel gives no thread. Nothing has been set up then.
+pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
+    let (lines, backlog) = sync_channel(BACKLOG);
+    let (done, written) = sync_channel(1);
+    let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
+    thread::Builder::new().name("log".into()).spawn(move || write_lines(&backlog, &done))?;
+    // What libraries log is for debugging: -v -v.
+    let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
+    // In text the neighbours of a detail say enough to people; programs read all events.
+    let details = if format == Format::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
+    let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
+    let targets = targets.with_default(others);
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        Format::Text => {
+            registry
+                .with(layer.event_format(TextFormat::new(
+                    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+                )))
+                .init()
+        }
+        Format::Json => registry
+            .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
+            .init(),
+    }
+    Ok(Log { lines, written })
+}
+
+/// The running log.
+#[derive(Debug)]
+pub struct Log {
+    lines: SyncSender<Line>,
+    written: Receiver<()>,
+}
+
+impl Log {
+    /// Waits for the last lines to be written, but no longer than [`FLUSH_TIMEOUT`].
+    pub fn finish(self) {
+        if self.lines.try_send(Line::Flush).is_ok() {
+            let _ = self.written.recv_timeout(FLUSH_TIMEOUT);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Line {
+    Text(Vec<u8>),
+    /// The sender waits until everything before this is written.
+    Flush,
+}
+
+fn write_lines(backlog: &Receiver<Line>, done: &SyncSender<()>) {
+    for line in backlog {
+        match line {
+            Line::Text(text) => {
+                let _ = io::stderr().write_all(&text);
+            }
+            Line::Flush => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Hands each line to the thread, or drops it when the backlog is full.
+#[derive(Clone, Debug)]
+struct Lines {
+    lines: SyncSender<Line>,
+    dropped: Arc<AtomicUsize>,
+    format: Format,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut text = line.to_vec();
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let gap = match self.format {
+                Format::Text => format!("leaderrun: {dropped} lines of log were dropped here\n"),
+                Format::Json => format!("{{\"level\":\"WARN\",\"event\":\"dropped\",\"lines\":{dropped}}}\n"),
+            };
+            text.splice(0..0, gap.into_bytes());
+        }
+        if self.lines.try_send(Line::Text(text)).is_err() {
+            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Makes a panic abort the process after logging it: writing it to stderr, as is the default, could block.
+pub fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(event = "failed", "leaderrun panicked; this is a bug: {panic}");
+        thread::sleep(FLUSH_TIMEOUT);
+        std::process::abort();
+    }));
+}

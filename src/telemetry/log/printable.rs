@@ -1,0 +1,56 @@
+//! Text from outside and chains of errors, as the log and messages show them.
+
+use std::error::Error;
+
+/// Returns text from outside, such as another holder's identity, in a form that is safe for logs and terminals.
+pub fn printable(text: &str) -> String {
+    const MAX_LENGTH: usize = 200;
+    match text.char_indices().nth(MAX_LENGTH) {
+        None => escaped(text),
+        Some((end, _)) => escaped(&text[..end]) + "…",
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        // `escape_debug` would escape them too, although they are harmless.
+        if ['"', '\'', '\\'].contains(&character) {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_debug());
+        }
+    }
+    shown
+}
+
+/// Returns a failure in one line: its context and, where that says more, its innermost cause. The causes in between
+/// mostly repeat one of the two.
+pub fn printable_cause(failure: &anyhow::Error) -> String {
+    let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
+    escaped(&match inner.lines().next() {
+        Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
+        _ => outer,
+    })
+}
+
+/// Returns the innermost cause of a failure in one line: the HTTP stack's errors wrap each other without adding a word.
+pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
+    let mut cause = failure;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    printable(&cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_outside_cannot_command_a_terminal() {
+        assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
+        assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
+        assert_eq!(printable_cause(&anyhow::anyhow!("in\x1b[2J").context("out\x07")), "out\\u{7}: in\\u{1b}[2J");
+    }
+}

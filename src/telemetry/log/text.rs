@@ -1,0 +1,96 @@
+//! The text format of log lines.
+
+use std::fmt;
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::process::clock;
+
+/// Writes one line an event: `leaderrun +3m06s: what happened`. It leaves out the fields of leaderrun's own events:
+/// their sentences say the same.
+pub struct TextFormat {
+    started_at: Instant,
+    is_colored: bool,
+}
+
+impl TextFormat {
+    /// Returns a format that counts the time from now on.
+    pub fn new(is_colored: bool) -> Self {
+        Self { started_at: clock::now(), is_colored }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for TextFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let (level, target) = (*event.metadata().level(), event.metadata().target());
+        let painted = |color, text: String| if self.is_colored { format!("{color}{text}{PLAIN}") } else { text };
+        let word = match level {
+            Level::ERROR => painted(RED, "error: ".into()),
+            Level::WARN => painted(YELLOW, "warning: ".into()),
+            _ => String::new(),
+        };
+        let elapsed = elapsed(clock::now().since(self.started_at));
+        write!(writer, "{} {word}", painted(DIM, format!("leaderrun {elapsed}:")))?;
+        let mut fields = Fields { message: String::new(), others: String::new() };
+        event.record(&mut fields);
+        if !target.starts_with("leaderrun") {
+            write!(writer, "{target}: ")?;
+        } else if level <= Level::INFO {
+            fields.others.clear();
+        }
+        writeln!(writer, "{}{}", fields.message, fields.others)
+    }
+}
+
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Returns the time since the start in one or two units.
+fn elapsed(since: Duration) -> String {
+    let seconds = since.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("+{}.{}s", seconds, since.subsec_millis() / 100),
+        60..3600 => format!("+{minutes}m{:02}s", seconds % 60),
+        3600..86_400 => format!("+{hours}h{:02}m", minutes % 60),
+        _ => format!("+{days}d{:02}h", hours % 24),
+    }
+}
+
+struct Fields {
+    message: String,
+    others: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.others.push_str(&format!(" {name}={value:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_times_are_shown_less_precisely() {
+        let at = |seconds: f64| elapsed(Duration::from_secs_f64(seconds));
+        let shown = [0.0, 9.96, 59.9, 60.0, 3599.0, 3600.0, 86_399.0, 86_400.0, 1_000_000.0].map(at);
+        assert_eq!(shown, ["+0.0s", "+9.9s", "+59.9s", "+1m00s", "+59m59s", "+1h00m", "+23h59m", "+1d00h", "+11d13h"]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The thread that keeps what is known of this candidate, and reports it. Nothing waits for it.
+//!
+//! It has a runtime of its own and shares no lock with the elector's threads: they send it each [`Update`], so a
+//! monitor that is slow, stopped or starved delays nobody.
+
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use leaderrun_core::updates::Update;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::http::{self, HttpAddress, ListenError};
+use super::observer::Observer;
+use super::state::CandidateState;
+use super::systemd::ServiceNotifier;
+use crate::process::clock;
+
+/// How long the end of the program waits for the counters.
+const COUNTERS_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What the thread is sent.
+enum MonitorMessage {
+    Update(Update),
+    SaveCounters(SyncSender<String>),
+}
+
+/// The running thread.
+pub struct Monitor {
+    messages: UnboundedSender<MonitorMessage>,
+}
+
+impl Monitor {
+    /// Starts the thread, which answers over HTTP and notifies systemd where that is asked for. An address that is taken
+    /// is tried again and again.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on and never will be, or the kernel gives no thread.
+    pub fn start(http: Option<HttpAddress>, notifier: Option<ServiceNotifier>, state: CandidateState) -> Result<Self> {
+        let http = http.map(HttpService::listen).transpose()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (messages, inbox) = unbounded_channel();
+        let run = move || LocalSet::new().block_on(&runtime, monitor(http, notifier, inbox, state));
+        thread::Builder::new().name("monitor".into()).spawn(run).context("cannot start the monitoring thread")?;
+        Ok(Self { messages })
+    }
+
+    /// Returns an observer that passes everything on to the thread.
+    pub fn observer(&self) -> Observer {
+        let messages = self.messages.clone();
+        Observer::new(move |update| {
+            let _ = messages.send(MonitorMessage::Update(update.clone()));
+        })
+    }
+
+    /// Returns the counters for [`CandidateState::new`]; nothing if the thread does not answer in time.
+    pub fn saved_counters(&self) -> Option<String> {
+        let (sender, counters) = sync_channel(1);
+        self.messages.send(MonitorMessage::SaveCounters(sender)).ok()?;
+        counters.recv_timeout(COUNTERS_TIMEOUT).ok()
+    }
+}
+
+/// HTTP, as far as it has been set up before the thread starts.
+enum HttpService {
+    Listening(TcpListener),
+    Taken(HttpAddress, ListenError),
+}
+
+impl HttpService {
+    fn listen(address: HttpAddress) -> Result<Self> {
+        match address.listen() {
+            Ok(listener) => {
+                http::log_listening(&listener)?;
+                Ok(Self::Listening(listener))
+            }
+            Err(failure) if failure.may_pass() => Ok(Self::Taken(address, failure)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn serve(self, state: Rc<RefCell<CandidateState>>) {
+        match self {
+            Self::Listening(listener) => http::serve(listener, state).await,
+            Self::Taken(address, failure) => http::serve_when_free(address, failure, state).await,
+        }
+    }
+}
+
+async fn monitor(
+    http: Option<HttpService>,
+    mut notifier: Option<ServiceNotifier>,
+    mut inbox: UnboundedReceiver<MonitorMessage>,
+    state: CandidateState,
+) {
+    let state = Rc::new(RefCell::new(state));
+    if let Some(http) = http {
+        spawn_local(http.serve(Rc::clone(&state)));
+    }
+    while let Some(message) = inbox.recv().await {
+        match message {
+            MonitorMessage::Update(update) => {
+                let now = clock::now();
+                state.borrow_mut().apply(now, update);
+                if let Some(notifier) = &mut notifier {
+                    notifier.report(&state.borrow(), now);
+                }
+            }
+            MonitorMessage::SaveCounters(sender) => {
+                let _ = sender.try_send(state.borrow().saved_counters());
+            }
+        }
+    }
+}

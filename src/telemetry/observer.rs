@@ -1,0 +1,36 @@
+//! Passes on what happens to a candidate to everything that reports it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use leaderrun_core::updates::Update;
+
+/// Passes each [`Update`] on to its listeners, of which there may be none. It never waits for a listener.
+#[derive(Clone, Default)]
+pub struct Observer(Vec<Listener>);
+
+type Listener = Arc<dyn Fn(&Update) + Send + Sync>;
+
+impl Observer {
+    /// Returns an observer with one listener, which must not block.
+    pub fn new(listener: impl Fn(&Update) + Send + Sync + 'static) -> Self {
+        Self(vec![Arc::new(listener)])
+    }
+
+    /// Returns an observer with the listeners of both.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Passes an update on to all listeners.
+    pub fn tell(&self, update: Update) {
+        self.0.iter().for_each(|listener| listener(&update));
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observer({} listeners)", self.0.len())
+    }
+}

@@ -1,0 +1,330 @@
+//! What is known of this candidate, from what the elector's threads tell: whether it is healthy and ready, and who
+//! leads.
+
+mod activity;
+
+use std::time::Duration;
+
+use humantime::format_duration;
+use jiff::Timestamp;
+use leaderrun_core::instant::Instant;
+use leaderrun_core::updates::{MeasuredThread, Observed, Update};
+use serde::Serialize;
+
+pub use self::activity::Activity;
+use crate::telemetry::counters::Counters;
+use crate::telemetry::freshness::{Freshness, Obstacle, ObstacleKind};
+use crate::telemetry::log::printable;
+
+/// How late the election may act on a busy machine before it counts as stuck.
+pub const ELECTION_DELAY_LIMIT: Duration = Duration::from_secs(1);
+
+/// What is known of a candidate from the command line. The lock's name may be completed later.
+#[derive(Clone, Debug)]
+pub struct CandidateConfig {
+    pub lock: String,
+    pub identity: String,
+    pub lease_duration: Duration,
+    pub renew_deadline: Duration,
+    pub retry_period: Duration,
+    /// How long a request may stay unanswered.
+    pub request_timeout: Duration,
+    pub ready_when: ReadyWhen,
+    /// After how long a candidate that could not have taken over counts as unhealthy; never if `None`.
+    pub unhealthy_after: Option<Duration>,
+}
+
+/// When a candidate counts as ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReadyWhen {
+    /// While it waits and while it leads: a rolling update goes on.
+    Waiting,
+    /// Only while it leads: a Service has the leader as its only endpoint.
+    Leading,
+}
+
+/// A leadership, from its first tenure until nothing of the command is left.
+#[derive(Debug)]
+struct LeadershipState {
+    /// When the command gets the stop signal.
+    stop: Instant,
+    /// When nothing of the command may be left.
+    gone: Instant,
+    command_started: bool,
+    lost: bool,
+    /// The command was sent a termination signal.
+    is_ending: bool,
+}
+
+/// Everything that is known of this candidate.
+#[derive(Debug)]
+pub struct CandidateState {
+    config: CandidateConfig,
+    counters: Counters,
+    /// When the election acts at the latest; nothing while it waits for an event.
+    election_due: Option<Instant>,
+    observed: Option<Observed>,
+    transitions: Option<u32>,
+    freshness: Freshness,
+    leading: Option<LeadershipState>,
+    /// Nothing of the command is left: leaderrun exits, or executes itself again.
+    is_over: bool,
+    scheduling_delays: SchedulingDelays,
+}
+
+/// How late each thread runs; nothing before it was measured.
+#[derive(Debug, Default)]
+struct SchedulingDelays {
+    elector: Option<Duration>,
+    election: Option<Duration>,
+    supervisor: Option<Duration>,
+}
+
+/// The answer of `/leader`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaderAnswer<'a> {
+    lock: &'a str,
+    identity: &'a str,
+    leading: bool,
+    leader: Option<&'a str>,
+    since: Option<Timestamp>,
+    remaining_seconds: Option<f64>,
+    transitions: Option<u32>,
+}
+
+impl CandidateState {
+    /// Returns the state of a candidate that has not done anything yet. `saved_counters` are those of
+    /// [`saved_counters`](Self::saved_counters) before leaderrun executed itself again.
+    pub fn new(now: Instant, config: CandidateConfig, saved_counters: Option<&str>) -> Self {
+        let counters = saved_counters
+            .and_then(|saved| serde_json::from_str(saved).ok())
+            .unwrap_or_else(|| Counters::new(config.renew_deadline));
+        let freshness = Freshness::new(now, config.lease_duration, config.request_timeout);
+        Self {
+            config,
+            counters,
+            election_due: None,
+            observed: None,
+            transitions: None,
+            freshness,
+            leading: None,
+            is_over: false,
+            scheduling_delays: SchedulingDelays::default(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn apply(&mut self, now: Instant, update: Update) {
+        match update {
+            Update::Lock(name) => self.config.lock = name,
+            Update::ActsBy(instant) => self.election_due = instant,
+            Update::Observed(observed) => {
+                if !observed.holder.is_empty() && now < observed.takeable_at {
+                    self.freshness.handle_acquisition();
+                }
+                self.transitions = observed.transitions.or(self.transitions);
+                self.observed = Some(observed);
+            }
+            Update::LockAnswered => self.freshness.handle_success(now),
+            Update::ClaimRefused => self.freshness.handle_refused_claim(now),
+            Update::WatchRestarted => self.counters.watch_restarts += 1,
+            Update::Renewal { result, took } => self.counters.count_renewal(result, took),
+            Update::Renewed { margin } => self.counters.count_margin(margin),
+            Update::Leading { stop, gone } => match &mut self.leading {
+                Some(leading) => (leading.stop, leading.gone) = (stop, gone),
+                None => {
+                    self.leading =
+                        Some(LeadershipState { stop, gone, command_started: false, lost: false, is_ending: false });
+                }
+            },
+            Update::CommandStarted => {
+                self.counters.command_starts += 1;
+                if let Some(leading) = &mut self.leading {
+                    leading.command_started = true;
+                }
+            }
+            Update::CommandEnded(status) => self.counters.command_ends.increment(&status),
+            Update::Lost(loss) => {
+                self.counters.count_loss(loss);
+                if let Some(leading) = &mut self.leading {
+                    leading.lost = true;
+                }
+            }
+            Update::SchedulingDelay { thread, delay } => {
+                let delays = &mut self.scheduling_delays;
+                let measured = match thread {
+                    MeasuredThread::Elector => &mut delays.elector,
+                    MeasuredThread::Election => &mut delays.election,
+                    MeasuredThread::Supervisor => &mut delays.supervisor,
+                };
+                *measured = Some(delay);
+            }
+            Update::TerminationRequested => {
+                if let Some(leading) = &mut self.leading {
+                    leading.is_ending = true;
+                }
+            }
+            Update::CommandGone => (self.leading, self.is_over) = (None, true),
+            Update::Acquired { .. } | Update::Terminating | Update::Exiting => {}
+        }
+    }
+
+    /// Returns what is known from the command line.
+    pub fn config(&self) -> &CandidateConfig {
+        &self.config
+    }
+
+    /// Returns everything that was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Returns how often the lock passed from one holder to another, by its record as last seen.
+    pub fn transitions(&self) -> Option<u32> {
+        self.transitions
+    }
+
+    /// Returns whether the command may be alive.
+    pub fn is_leading(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    /// Returns whether the command has been started and may be alive.
+    pub fn is_command_running(&self) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.command_started)
+    }
+
+    /// Returns whether the command was sent a termination signal and may be alive.
+    pub fn is_ending(&self) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.is_ending)
+    }
+
+    /// Returns what this candidate is doing.
+    pub fn activity(&self, now: Instant) -> Activity {
+        match &self.observed {
+            _ if self.is_leading() => Activity::Leading,
+            _ if self.is_over => Activity::Releasing,
+            None => Activity::Starting,
+            Some(observed) if now >= observed.takeable_at => Activity::Claiming,
+            Some(observed) if observed.holder.is_empty() => Activity::NotDue,
+            Some(_) => Activity::Waiting,
+        }
+    }
+
+    /// Returns the time since the lock was last read, written or watched with success, or since the start.
+    pub fn last_success_age(&self, now: Instant) -> Duration {
+        self.freshness.age(now)
+    }
+
+    /// Returns how late each thread runs, by its label, as far as that was measured.
+    pub fn scheduling_delays(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let SchedulingDelays { elector, election, supervisor } = self.scheduling_delays;
+        let delays = [("elector", elector), ("election", election), ("supervisor", supervisor)];
+        delays.into_iter().filter_map(|(thread, delay)| Some((thread, delay?)))
+    }
+
+    /// Returns what is wrong with this process, if anything is: restarting it may help.
+    pub fn health(&self, now: Instant) -> Result<(), String> {
+        if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
+            return Err(format!("leadership should have ended {} ago, and has not", age(leading.gone, now)));
+        }
+        if let Some(due) = self.election_due.filter(|due| now >= *due + ELECTION_DELAY_LIMIT) {
+            return Err(format!("the election is stuck: it was due {} ago", age(due, now)));
+        }
+        match (self.config.unhealthy_after, self.obstacle(now)) {
+            (Some(limit), Some(obstacle)) if now >= obstacle.since + limit => {
+                Err(format!("cannot lead since {}: {}", age(obstacle.since, now), self.explain(&obstacle, now)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns what is missing for this candidate to be ready, as `--ready-when` defines it.
+    pub fn readiness(&self, now: Instant) -> Result<(), String> {
+        self.health(now)?;
+        match (&self.leading, self.config.ready_when) {
+            (Some(leading), _) if leading.lost || now >= leading.stop => Err("leadership is lost".into()),
+            (Some(LeadershipState { command_started: true, .. }), _) => Ok(()),
+            (_, ReadyWhen::Leading) => Err("not leading".into()),
+            (_, ReadyWhen::Waiting) => match self.obstacle(now) {
+                Some(obstacle) => Err(self.explain(&obstacle, now)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Returns what keeps this candidate from taking over, if anything does.
+    fn obstacle(&self, now: Instant) -> Option<Obstacle> {
+        if self.is_leading() || self.is_over {
+            return None;
+        }
+        self.freshness.obstacle(now, self.observed.as_ref().map(|observed| observed.takeable_at))
+    }
+
+    fn explain(&self, obstacle: &Obstacle, now: Instant) -> String {
+        let lock = &self.config.lock;
+        match obstacle.kind {
+            ObstacleKind::NeverRead => format!("{lock} has not been read yet"),
+            ObstacleKind::NoAnswer => format!("no answer from {lock} for {}", age(obstacle.since, now)),
+            ObstacleKind::ClaimsRefused => format!("{lock} is free, but acquiring it is refused"),
+        }
+    }
+
+    /// Returns what this candidate is doing, in one line.
+    pub fn summary(&self, now: Instant) -> String {
+        let lock = &self.config.lock;
+        if let Some(leading) = &self.leading {
+            return match leading {
+                LeadershipState { lost: true, .. } => format!("lost {lock}: ending the command"),
+                LeadershipState { is_ending: true, .. } => format!("leading {lock}: ending the command"),
+                LeadershipState { .. } => format!("leading {lock}"),
+            };
+        }
+        if self.is_over {
+            return format!("the command has ended: releasing {lock}");
+        }
+        match (self.obstacle(now).map(|obstacle| obstacle.kind), &self.observed) {
+            (Some(ObstacleKind::NeverRead), _) | (None, None) => format!("starting: {lock} has not been read yet"),
+            (Some(ObstacleKind::NoAnswer), _) => format!("standby: no answer from {lock}"),
+            (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: acquiring {lock} is refused"),
+            (None, Some(observed)) => match self.activity(now) {
+                Activity::Claiming => format!("standby: acquiring {lock}"),
+                Activity::NotDue => format!("standby: {lock} is free, but not due"),
+                _ => format!("standby: {lock} is held by {}", printable(&observed.holder)),
+            },
+        }
+    }
+
+    /// Returns who leads, as JSON.
+    pub fn leader(&self, now: Instant) -> String {
+        let observed = self.observed.as_ref().filter(|observed| !observed.holder.is_empty());
+        let remaining = match &self.leading {
+            Some(leading) => Some(leading.stop.since(now)),
+            None => observed.map(|observed| observed.takeable_at.since(now)),
+        };
+        let answer = LeaderAnswer {
+            lock: &self.config.lock,
+            identity: &self.config.identity,
+            leading: self.is_leading(),
+            leader: observed.map(|observed| observed.holder.as_str()),
+            since: observed.and_then(|observed| observed.since),
+            remaining_seconds: remaining.map(|remaining| remaining.as_millis() as f64 / 1000.0),
+            transitions: self.transitions,
+        };
+        serde_json::to_string(&answer).unwrap_or_default() + "\n"
+    }
+
+    /// Returns the counters in a form that [`new`](Self::new) restores.
+    pub fn saved_counters(&self) -> String {
+        serde_json::to_string(&self.counters).unwrap_or_default()
+    }
+}
+
+/// Returns how long ago an instant was, in words and whole seconds.
+fn age(instant: Instant, now: Instant) -> String {
+    format_duration(Duration::from_secs(now.since(instant).as_secs())).to_string()
+}
+
+#[cfg(test)]
+mod tests;

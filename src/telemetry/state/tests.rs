@@ -1,0 +1,145 @@
+//! What is concluded from what the elector's threads tell.
+
+use leaderrun_core::updates::Loss;
+
+use super::*;
+use crate::telemetry::metrics::exposition;
+
+fn at(seconds: u64) -> Instant {
+    Instant::after_boot(Duration::from_secs(seconds))
+}
+
+fn state(ready_when: ReadyWhen, updates: impl IntoIterator<Item = Update>) -> CandidateState {
+    let config = CandidateConfig {
+        lock: "default/job".into(),
+        identity: "a".into(),
+        lease_duration: Duration::from_secs(15),
+        renew_deadline: Duration::from_secs(10),
+        retry_period: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(2),
+        ready_when,
+        unhealthy_after: None,
+    };
+    let mut state = CandidateState::new(at(0), config, None);
+    updates.into_iter().for_each(|update| state.apply(at(0), update));
+    state
+}
+
+fn leading() -> [Update; 2] {
+    [Update::Leading { stop: at(10), gone: at(13) }, Update::CommandStarted]
+}
+
+fn observed(holder: &str, transitions: Option<u32>) -> Update {
+    Update::Observed(Observed { holder: holder.into(), since: None, transitions, takeable_at: at(15) })
+}
+
+#[test]
+fn an_election_that_does_not_act_in_time_is_stuck() {
+    let state = state(ReadyWhen::Waiting, [Update::ActsBy(Some(at(5)))]);
+    assert_eq!(state.health(at(5)), Ok(()));
+    assert_eq!(state.health(at(8)), Err("the election is stuck: it was due 3s ago".into()));
+}
+
+#[test]
+fn an_election_without_a_timeout_is_not_stuck() {
+    let state = state(ReadyWhen::Waiting, [Update::ActsBy(Some(at(5))), Update::ActsBy(None)]);
+    assert_eq!(state.health(at(1000)), Ok(()));
+}
+
+#[test]
+fn a_leadership_that_outlives_its_kill_deadline_is_unhealthy() {
+    let mut state = state(ReadyWhen::Waiting, leading());
+    assert_eq!(state.health(at(12)), Ok(()));
+    assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, and has not".into()));
+    state.apply(at(14), Update::CommandGone);
+    assert_eq!(state.health(at(14)), Ok(()));
+}
+
+#[test]
+fn a_leader_is_ready_from_its_commands_start_to_its_stop() {
+    for ready_when in [ReadyWhen::Waiting, ReadyWhen::Leading] {
+        let mut state = state(ready_when, leading());
+        assert_eq!(state.readiness(at(9)), Ok(()));
+        assert_eq!(state.readiness(at(10)), Err("leadership is lost".into()));
+        state.apply(at(9), Update::Lost(Loss::Taken));
+        assert_eq!(state.readiness(at(9)), Err("leadership is lost".into()));
+    }
+    let [acquired, _] = leading();
+    assert!(state(ReadyWhen::Leading, [acquired]).readiness(at(1)).is_err());
+}
+
+#[test]
+fn a_standby_is_ready_while_it_could_take_over_with_ready_when_waiting_only() {
+    let standby = |ready_when| state(ready_when, [Update::LockAnswered, observed("b", Some(3))]);
+    assert_eq!(state(ReadyWhen::Waiting, []).readiness(at(1)), Err("default/job has not been read yet".into()));
+    assert_eq!(standby(ReadyWhen::Waiting).readiness(at(16)), Ok(()));
+    let silent = standby(ReadyWhen::Waiting).readiness(at(17));
+    assert_eq!(silent, Err("no answer from default/job for 17s".into()));
+    assert!(standby(ReadyWhen::Leading).readiness(at(1)).is_err());
+}
+
+#[test]
+fn a_standby_whose_claims_are_refused_is_not_ready() {
+    let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(0) });
+    let mut state = state(ReadyWhen::Waiting, [Update::LockAnswered, free, Update::ClaimRefused]);
+    assert_eq!(state.readiness(at(1)), Err("default/job is free, but acquiring it is refused".into()));
+    state.apply(at(1), observed("b", Some(1)));
+    assert_eq!(state.readiness(at(1)), Ok(()));
+}
+
+#[test]
+fn a_standby_that_could_not_have_led_for_too_long_is_unhealthy() {
+    let mut state = state(ReadyWhen::Leading, [Update::LockAnswered, observed("b", Some(3))]);
+    assert_eq!(state.health(at(1000)), Ok(()), "only where that is asked for");
+    state.config.unhealthy_after = Some(Duration::from_secs(60));
+    assert_eq!(state.health(at(59)), Ok(()));
+    assert_eq!(state.health(at(60)), Err("cannot lead since 1m: no answer from default/job for 1m".into()));
+    leading().into_iter().for_each(|update| state.apply(at(60), update));
+    state.apply(at(60), Update::Leading { stop: at(170), gone: at(180) });
+    assert_eq!(state.health(at(160)), Ok(()), "a leader is held to its deadlines");
+}
+
+#[test]
+fn the_summary_says_what_this_candidate_is_doing() {
+    let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(15) });
+    let mut state = state(ReadyWhen::Waiting, []);
+    for (update, activity, summary) in [
+        (Update::ActsBy(None), "starting", "starting: default/job has not been read yet"),
+        (Update::LockAnswered, "starting", "starting: default/job has not been read yet"),
+        (observed("b\nREADY=1", None), "waiting", "standby: default/job is held by b\\nREADY=1"),
+        (free, "not_due", "standby: default/job is free, but not due"),
+        (Update::Leading { stop: at(10), gone: at(13) }, "leading", "leading default/job"),
+        (Update::TerminationRequested, "leading", "leading default/job: ending the command"),
+        (Update::Lost(Loss::Taken), "leading", "lost default/job: ending the command"),
+        (Update::CommandGone, "releasing", "the command has ended: releasing default/job"),
+    ] {
+        state.apply(at(1), update);
+        assert_eq!((state.activity(at(1)).label(), state.summary(at(1)).as_str()), (activity, summary));
+        assert!(Activity::LABELS.contains(&activity));
+    }
+}
+
+#[test]
+fn transitions_are_printed_once_known_and_kept_when_the_record_is_deleted() {
+    let mut state = state(ReadyWhen::Waiting, []);
+    let has_transitions = |state: &CandidateState, sample: &str| exposition(state, at(1)).contains(sample);
+    assert!(!has_transitions(&state, "\nleaderrun_transitions_total{"));
+    for update in [observed("b", Some(3)), observed("", None)] {
+        state.apply(at(1), update);
+        assert!(has_transitions(&state, "\nleaderrun_transitions_total{name=\"default/job\"} 3\n"));
+    }
+}
+
+#[test]
+fn saved_counters_are_restored() {
+    let mut before = state(ReadyWhen::Waiting, leading());
+    before.apply(at(1), Update::Renewed { margin: Duration::from_secs(7) });
+    before.apply(at(1), Update::Lost(Loss::Taken));
+    before.apply(at(1), Update::CommandGone);
+    let after = CandidateState::new(at(0), before.config.clone(), Some(&before.saved_counters()));
+    let counters = |state: &CandidateState| {
+        let text = exposition(state, at(1));
+        text.lines().filter(|line| !line.starts_with("leaderrun_state")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(counters(&after), counters(&before));
+}

@@ -1,0 +1,205 @@
+//! Notifications to systemd: sd_notify(3), where `NOTIFY_SOCKET` is set.
+//!
+//! leaderrun is the main process of its unit and reports for itself: that it is ready, as `--ready-when` defines it,
+//! what it is doing, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`; whether systemd
+//! listens to it is for the unit to say: with `NotifyAccess=main`, the default of `Type=notify`, systemd takes messages
+//! from the main process only, so a command that notifies, too, changes nothing. With `NotifyAccess=all` it listens to
+//! both, and `--notify command` leaves the word to the command while it runs: leaderrun then reports only what the
+//! command cannot, namely that it waits.
+//!
+//! Written by hand, because nothing may wait for systemd: the `sd-notify` crate's sends block while its queue is full,
+//! as it is when systemd hangs or executes itself again.
+
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::updates::Update;
+use tracing::warn;
+
+use super::observer::Observer;
+use super::state::{CandidateState, ELECTION_DELAY_LIMIT, ReadyWhen};
+
+/// Who reports to systemd while the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NotifyBy {
+    Leaderrun,
+    /// The command itself, for which the unit needs `NotifyAccess=all`.
+    Command,
+}
+
+/// The socket on which systemd takes notifications.
+#[derive(Clone, Debug)]
+pub struct NotifySocket {
+    socket: Arc<UnixDatagram>,
+    address: SocketAddr,
+}
+
+impl NotifySocket {
+    /// Returns the socket that `NOTIFY_SOCKET` names; nothing where it is not set.
+    ///
+    /// # Errors
+    /// When it is set to something that cannot be used.
+    pub fn from_environment() -> io::Result<Option<Self>> {
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
+        let address = match name.as_encoded_bytes() {
+            b"" => return Ok(None),
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(&name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Some(Self { socket: Arc::new(socket), address }))
+    }
+
+    /// Sends assignments, one a line. The socket is looked up each time: systemd may have made it anew.
+    fn send(&self, message: &str) -> io::Result<()> {
+        self.socket.send_to_addr(message.as_bytes(), &self.address).map(drop)
+    }
+}
+
+/// Reports a candidate's state.
+#[derive(Debug)]
+pub struct ServiceNotifier {
+    socket: NotifySocket,
+    notify_by: NotifyBy,
+    sent: ServiceReport,
+    has_failed: bool,
+}
+
+/// What systemd has been told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ServiceReport {
+    is_ready: bool,
+    is_stopping: bool,
+    status: String,
+}
+
+impl ServiceReport {
+    /// Returns the message that follows from the one before; nothing where nothing has changed.
+    fn message_after(&self, before: &Self) -> Option<String> {
+        let ready = (self.is_ready && !before.is_ready).then(|| "READY=1\n".to_owned());
+        let stopping = (self.is_stopping && !before.is_stopping).then(|| "STOPPING=1\n".to_owned());
+        let status = (self.status != before.status).then(|| format!("STATUS={}\n", self.status));
+        let message: String = [ready, stopping, status].into_iter().flatten().collect();
+        (!message.is_empty()).then_some(message)
+    }
+}
+
+impl ServiceNotifier {
+    /// Returns a notifier that has not sent anything yet.
+    pub fn new(socket: NotifySocket, notify_by: NotifyBy) -> Self {
+        Self { socket, notify_by, sent: ServiceReport::default(), has_failed: false }
+    }
+
+    /// Sends what has changed since it was last sent. What systemd does not take now is sent with the next change.
+    pub fn report(&mut self, state: &CandidateState, now: Instant) {
+        let report = self.next_report(state, now);
+        let Some(message) = report.message_after(&self.sent) else { return };
+        match self.socket.send(&message) {
+            Ok(()) => self.sent = report,
+            Err(failure) if failure.kind() == io::ErrorKind::WouldBlock => {}
+            Err(failure) if self.has_failed => drop(failure),
+            Err(failure) => {
+                self.has_failed = true;
+                warn!(event = "notify_failed", "cannot notify systemd: {failure}; check NOTIFY_SOCKET");
+            }
+        }
+    }
+
+    fn next_report(&self, state: &CandidateState, now: Instant) -> ServiceReport {
+        let is_stopping = self.sent.is_stopping || state.is_ending();
+        if self.notify_by == NotifyBy::Command {
+            if state.is_command_running() {
+                return ServiceReport { is_stopping, ..self.sent.clone() };
+            }
+            // The command says itself when it is ready.
+            if state.config().ready_when == ReadyWhen::Leading {
+                return ServiceReport { is_stopping, status: state.summary(now), ..self.sent.clone() };
+            }
+        }
+        let is_ready = self.sent.is_ready || state.readiness(now).is_ok();
+        ServiceReport { is_ready, is_stopping, status: state.summary(now) }
+    }
+}
+
+/// Tells systemd that the elector's main loop is alive, and that the election is not stuck.
+#[derive(Debug)]
+pub struct Watchdog {
+    socket: NotifySocket,
+    /// Between two notifications: half of what systemd allows.
+    interval: Duration,
+    next: Instant,
+    notify_by: NotifyBy,
+    seen: Arc<WatchdogView>,
+}
+
+/// What the watchdog knows of other threads; shared without a lock.
+#[derive(Debug, Default)]
+struct WatchdogView {
+    /// When the election acts at the latest, in nanoseconds since boot; zero while it waits for an event.
+    election_due: AtomicU64,
+    is_command_running: AtomicBool,
+}
+
+impl Watchdog {
+    /// Returns the watchdog that `WATCHDOG_USEC` asks for, if it is meant for this process.
+    pub fn from_environment(socket: NotifySocket, notify_by: NotifyBy, now: Instant) -> Option<Self> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
+        let timeout = Duration::from_micros(variable("WATCHDOG_USEC")?.parse().ok()?);
+        let interval = timeout / 2;
+        (is_ours && !interval.is_zero()).then(|| Self { socket, interval, next: now, notify_by, seen: Arc::default() })
+    }
+
+    /// Returns an observer that tells the watchdog about the election and the command.
+    pub fn observer(&self) -> Observer {
+        let seen = Arc::clone(&self.seen);
+        Observer::new(move |update| match update {
+            Update::ActsBy(due) => {
+                seen.election_due.store(due.map_or(0, Instant::as_nanos), Ordering::Relaxed);
+            }
+            Update::CommandStarted => seen.is_command_running.store(true, Ordering::Relaxed),
+            Update::CommandGone => seen.is_command_running.store(false, Ordering::Relaxed),
+            _ => {}
+        })
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn next_timeout(&self) -> Instant {
+        self.next
+    }
+
+    /// Notifies systemd if it is time, and the election is not stuck. Never blocks; calling it early does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next {
+            return;
+        }
+        let due = Duration::from_nanos(self.seen.election_due.load(Ordering::Relaxed));
+        let is_stuck = !due.is_zero() && now >= Instant::after_boot(due) + ELECTION_DELAY_LIMIT;
+        let is_left_to_command =
+            self.notify_by == NotifyBy::Command && self.seen.is_command_running.load(Ordering::Relaxed);
+        let is_refused = !is_stuck && !is_left_to_command && self.socket.send("WATCHDOG=1\n").is_err();
+        // A full queue is tried again well before systemd's time is over.
+        self.next = now + if is_refused { self.interval / 10 } else { self.interval };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_changed_is_sent() {
+        let waiting = ServiceReport { is_ready: true, is_stopping: false, status: "standby".into() };
+        let first = waiting.message_after(&ServiceReport::default());
+        assert_eq!(first.as_deref(), Some("READY=1\nSTATUS=standby\n"));
+        assert_eq!(waiting.message_after(&waiting), None);
+        let stopping = ServiceReport { is_stopping: true, ..waiting.clone() };
+        assert_eq!(stopping.message_after(&waiting).as_deref(), Some("STOPPING=1\n"));
+    }
+}

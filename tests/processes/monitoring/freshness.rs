@@ -1,0 +1,112 @@
+//! A standby says that it is ready only while it could take over.
+
+use serde_json::json;
+
+use testkit::http::{get, leader, samples, status, wait_for_samples, wait_for_status};
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, rbac_rule};
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+const AGE: &str = "leaderrun_last_success_age_seconds";
+
+/// Waits until a path answers 503 for this reason.
+#[track_caller]
+fn fails(running: &Running, path: &str, reason: &str) {
+    eventually(&format!("{path} says {reason:?}"), || {
+        let page = get(running, path);
+        page.status == 503 && page.body.contains(reason)
+    });
+}
+
+/// A leader with a direct connection, and a standby behind a proxy that is ready.
+struct Pair {
+    proxy: Proxy,
+    witnesses: Witnesses,
+    _leader: Running,
+    standby: Running,
+}
+
+impl Pair {
+    fn start(options: &[&str]) -> Self {
+        let (proxy, witnesses, lock) = (Proxy::start(Cluster::shared()), Witnesses::new(), TestLock::lease());
+        let leader = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let standby = Candidate::new("b", &lock.through(proxy.kubeconfig())).args(HTTP).args(options);
+        let standby = standby.run_witness(&witnesses, &[]);
+        wait_for_status(&standby, "/readyz", 200);
+        Self { proxy, witnesses, _leader: leader, standby }
+    }
+
+    #[track_caller]
+    fn heals(self) {
+        self.proxy.heal();
+        wait_for_status(&self.standby, "/readyz", 200);
+        wait_for_samples(&self.standby, "it has heard from the lock", |samples| samples.value(AGE) < 6.0);
+        self.witnesses.assert_one_at_a_time(1);
+    }
+}
+
+#[testkit::test]
+fn a_standby_whose_path_is_silent_is_not_ready() {
+    let pair = Pair::start(&[]);
+    pair.proxy.partition();
+    fails(&pair.standby, "/readyz", "no answer from test-");
+    assert!(samples(&pair.standby).value(AGE) > 6.0, "the lease duration has passed");
+    assert_eq!(status(&pair.standby, "/healthz"), 200, "restarting it is not asked for");
+    pair.heals();
+}
+
+#[testkit::test]
+fn a_standby_whose_api_server_is_away_is_not_ready() {
+    let pair = Pair::start(&[]);
+    pair.proxy.refuse();
+    fails(&pair.standby, "/readyz", "no answer from test-");
+    pair.heals();
+}
+
+#[testkit::test]
+fn a_standby_that_may_not_read_any_more_is_not_ready() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    let witnesses = Witnesses::new();
+    let mut a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    wait_for_status(&b, "/readyz", 200);
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([]));
+    // The open watch goes on, but nobody renews, and the record cannot be read.
+    a.signal(nix::sys::signal::Signal::SIGKILL);
+    a.wait();
+    fails(&b, "/readyz", "no answer from test-");
+}
+
+#[testkit::test]
+fn a_standby_that_may_not_write_is_not_ready() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
+    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &["get", "watch"])]));
+    let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
+    a.wait_for_log("not allowed to ");
+    fails(&a, "/readyz", "is free, but acquiring it is refused\n");
+    assert_eq!(samples(&a).value("leaderrun_state{state=\"claiming\"}"), 1.0);
+}
+
+#[testkit::test]
+fn a_standby_that_could_not_have_led_for_too_long_is_unhealthy() {
+    let pair = Pair::start(&["--unhealthy-after", "8s"]);
+    pair.proxy.partition();
+    fails(&pair.standby, "/healthz", "cannot lead since ");
+    pair.proxy.heal();
+    wait_for_status(&pair.standby, "/healthz", 200);
+    pair.heals();
+}
+
+#[testkit::test]
+fn a_standby_of_a_lock_that_is_not_due_is_ready() {
+    let lock = TestLock::lease();
+    Candidate::new("a", &lock).args(["--min-hold", "1h"]).run_script("true").wait_for_exit(0);
+    let b = Candidate::new("b", &lock).args(HTTP).run_script("true");
+    b.wait_for_log("not due before");
+    wait_for_status(&b, "/readyz", 200);
+    assert_eq!(samples(&b).value("leaderrun_state{state=\"not_due\"}"), 1.0);
+    assert_eq!(leader(&b)["leader"], serde_json::Value::Null);
+}

@@ -1,0 +1,58 @@
+//! `--http` on machines that are set up unusually.
+
+use std::process::Command;
+
+use testkit::{Candidate, TestLock, Witnesses, harness};
+
+fn has_user_namespaces() -> Result<(), String> {
+    unshare(&["--user", "true"])
+}
+
+fn has_networks() -> Result<(), String> {
+    unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{NETWORK} test -e {BINDV6ONLY}")])
+}
+
+/// Whether namespaces of this kind can be made here.
+fn unshare(arguments: &[&str]) -> Result<(), String> {
+    match Command::new("unshare").args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(failure) => Err(format!("unshare: {failure}")),
+    }
+}
+
+/// In a user namespace of its own even root has no right to low ports.
+#[testkit::test(requires = has_user_namespaces())]
+fn a_port_that_may_not_be_used_starts_nothing() {
+    let witnesses = Witnesses::new();
+    let candidate = Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);
+    let mut a = candidate.args(["--http", "127.0.0.1:1"]).run_witness(&witnesses, &[]);
+    a.wait_for_exit(125);
+    let expected =
+        "error: --http 127.0.0.1:1: cannot listen: Permission denied; try --http 127.0.0.1:0 for any free port\n";
+    assert!(a.log().ends_with(expected) && a.log().lines().count() == 1, "{}", a.log());
+    witnesses.assert_one_at_a_time(0);
+}
+
+const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
+
+/// Sets up a network of its own with nothing but both loopback addresses.
+const NETWORK: &str = "ip link set lo up || ifconfig lo up || exit 1;";
+
+#[testkit::test(requires = has_networks())]
+fn all_addresses_are_those_of_both_families() {
+    let ask = |address: &str| {
+        format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")
+    };
+    let asks = ["127.0.0.1", "::1"].map(|address| format!("({})", ask(address))).join(" && ");
+    for bindv6only in ["0", "1"] {
+        let (lock, leaderrun) = (TestLock::file().name, harness::leaderrun());
+        let script = format!(
+            "{NETWORK} echo {bindv6only} > {BINDV6ONLY}; exec {leaderrun} --lock {lock} --http :8080 -- bash -c \"$1\""
+        );
+        let arguments = ["--map-root-user", "--net", "sh", "-c", &script, "sh", &asks];
+        let mut a = Candidate::program("a", "unshare").args(arguments).start();
+        a.wait_for_exit(0);
+        assert_eq!(a.output(), "HTTP/1.0 200 OK\r\n".repeat(2), "bindv6only {bindv6only}: {}", a.log());
+    }
+}

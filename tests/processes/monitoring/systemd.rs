@@ -1,0 +1,206 @@
+//! sd_notify(3) with a socket in systemd's place, and the example units as systemd reads them.
+
+use std::fs;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use testkit::{Candidate, StoppedThread, TIMEOUT, TestLock, Witnesses, eventually, harness, scratch};
+
+
+/// A socket in place of systemd's.
+struct ServiceManager {
+    socket: UnixDatagram,
+    name: String,
+}
+
+impl ServiceManager {
+    fn new() -> Self {
+        let path = scratch::folder("systemd").join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        Self::of(socket, path.display().to_string())
+    }
+
+    /// Without a file.
+    fn abstract_one() -> Self {
+        let name = format!("leaderrun-test-{}-{}", std::process::id(), fastrand::u64(..));
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        Self::of(UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}"))
+    }
+
+    fn of(socket: UnixDatagram, name: String) -> Self {
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        Self { socket, name }
+    }
+
+    fn runs(&self, candidate: Candidate) -> Candidate {
+        candidate.env("NOTIFY_SOCKET", &self.name)
+    }
+
+    fn receive(&self) -> io::Result<String> {
+        let mut message = [0; 4096];
+        let length = self.socket.recv(&mut message)?;
+        Ok(String::from_utf8_lossy(&message[..length]).into_owned())
+    }
+
+    /// Receives until a line has been received; returns everything up to it.
+    #[track_caller]
+    fn hears(&self, line: &str) -> Vec<String> {
+        let mut heard = Vec::new();
+        while !heard.iter().any(|heard| heard == line) {
+            let message = self.receive().unwrap_or_else(|failure| panic!("no {line}: {failure}; heard {heard:?}"));
+            heard.extend(message.lines().map(str::to_owned));
+        }
+        heard
+    }
+
+    /// What has arrived and was not received yet.
+    fn rest(&self) -> Vec<String> {
+        self.socket.set_nonblocking(true).expect("a flag");
+        let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
+        self.socket.set_nonblocking(false).expect("a flag");
+        messages.iter().flat_map(|message| message.lines().map(str::to_owned)).collect()
+    }
+}
+
+#[testkit::test]
+fn a_standby_is_ready_and_says_who_leads() {
+    for systemd in [ServiceManager::new(), ServiceManager::abstract_one()] {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = systemd.runs(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
+        let heard = systemd.hears(&format!("STATUS=standby: {} is held by a", lock.name));
+        assert_eq!(heard.iter().filter(|line| *line == "READY=1").count(), 1, "{heard:?}");
+        a.stop();
+        let heard = systemd.hears(&format!("STATUS=leading {}", lock.name));
+        assert!(!heard.iter().any(|line| line.starts_with("READY") || line.starts_with("STOPPING")), "{heard:?}");
+        b.signal(Signal::SIGTERM);
+        systemd.hears("STOPPING=1");
+        b.wait();
+        let names = |lines: Vec<String>| lines.iter().any(|line| line.starts_with("WATCHDOG"));
+        assert!(!names(systemd.rest()), "no watchdog was asked for");
+    }
+}
+
+#[testkit::test]
+fn only_a_leader_is_ready_where_that_is_wanted() {
+    let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = systemd.runs(Candidate::new("b", &lock)).args(["--ready-when", "leading"]).run_witness(&witnesses, &[]);
+    let heard = systemd.hears(&format!("STATUS=standby: {} is held by a", lock.name));
+    assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
+    a.stop();
+    systemd.hears("READY=1");
+    witnesses.wait_for("b", 1);
+    drop(b);
+}
+
+/// The command that notifies: it has the socket, and with `--notify command` it alone is heard while it runs.
+const NOTIFIES: &str = r#"exec python3 -c '
+import os, socket, time
+name = os.environ["NOTIFY_SOCKET"]
+systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+for i in range(20):
+    systemd.sendto(b"X_COMMAND=%d" % i, name)
+    time.sleep(0.1)
+systemd.sendto(b"X_COMMAND=done", name)
+time.sleep(1000)'"#;
+
+#[testkit::test]
+fn the_command_notifies_where_that_is_wanted() {
+    let started = |notify: &str, ready_when: &str| {
+        let systemd = ServiceManager::new();
+        let candidate = systemd.runs(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
+        let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFIES);
+        let before = systemd.hears("X_COMMAND=0");
+        let during = systemd.hears("X_COMMAND=done");
+        drop(running);
+        (before, during)
+    };
+    let has = |lines: &[String], start: &str| lines.iter().any(|line| line.starts_with(start));
+
+    let (before, during) = started("leaderrun", "leading");
+    assert!(has(&before, "READY=1") || has(&during, "READY=1"), "{before:?} {during:?}");
+    assert!(has(&during, "WATCHDOG=1"), "{during:?}");
+
+    let (before, during) = started("command", "leading");
+    assert!(!has(&before, "READY=1") && has(&before, "WATCHDOG=1"), "{before:?}");
+    let from_leaderrun: Vec<_> = during.iter().skip(1).filter(|line| !line.starts_with("X_COMMAND")).collect();
+    assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
+}
+
+/// Nobody receives: the queue is full soon, and a blocking send would not return.
+#[testkit::test]
+fn a_systemd_that_hangs_holds_nobody_up() {
+    let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
+    let mut a = systemd.runs(Candidate::new("a", &lock)).env("WATCHDOG_USEC", "2000").run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let sent = UnixDatagram::unbound().expect("a socket");
+    sent.set_nonblocking(true).expect("a flag");
+    eventually("the queue is full", || sent.send_to(b"X=1", &systemd.name).is_err());
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it goes on renewing for longer than the lease: {}", a.log());
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test(requires = StoppedThread::is_possible())]
+fn the_watchdog_is_not_fed_while_the_election_is_stuck() {
+    let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
+    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let a = systemd.runs(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
+    let a = a.run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    systemd.hears("WATCHDOG=1");
+    let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
+    systemd.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+    let start = std::time::Instant::now();
+    while systemd.receive().is_ok() {
+        assert!(start.elapsed() < TIMEOUT, "it is still fed");
+    }
+    drop(stopped);
+    systemd.socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    systemd.hears("WATCHDOG=1");
+}
+
+fn systemd_analyze() -> Result<(), String> {
+    match Command::new("systemd-analyze").arg("--version").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err("no systemd-analyze".to_owned()),
+    }
+}
+
+/// The units with programs that are there: systemd looks for them.
+#[testkit::test(requires = systemd_analyze())]
+fn the_example_units_are_valid() {
+    let folder = scratch::folder("units");
+    let examples = fs::read_dir(format!("{}/examples", env!("CARGO_MANIFEST_DIR"))).expect("the examples").flatten();
+    let mut units = Vec::new();
+    for example in examples {
+        let (path, name) = (example.path(), example.file_name());
+        if path.extension().is_some_and(|extension| extension == "service" || extension == "timer") {
+            let unit = fs::read_to_string(&path).expect("a unit");
+            let command = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            let unit = unit.replace("/usr/local/bin/leaderrun", harness::leaderrun());
+            let unit = unit.replace(&format!("/usr/local/bin/{command}"), "/bin/true");
+            fs::write(folder.join(&name), unit).expect("a unit");
+            units.push(name);
+        }
+    }
+    assert!(units.len() >= 4, "{units:?}");
+    let verify =
+        Command::new("systemd-analyze").args(["--man=no", "verify"]).args(&units).current_dir(&folder).output();
+    let verify = verify.expect("systemd-analyze");
+    let stderr = String::from_utf8_lossy(&verify.stderr);
+    assert!(verify.status.success() && stderr.is_empty(), "{stderr}");
+}
