@@ -1,0 +1,193 @@
+//! Real Prometheus tools on what leaderrun exports: Debian's package `prometheus` has them.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use testkit::http::{address, get, request, wait_for_status};
+use testkit::{Candidate, Running, TIMEOUT, TestLock, Witnesses, eventually, scratch};
+
+
+const ALERTS: &str = include_str!("../../../examples/alerts.yaml");
+const ALERT_TESTS: &str = include_str!("../../../examples/alerts.test.yaml");
+const DASHBOARD: &str = include_str!("../../../examples/dashboard.json");
+
+const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
+
+fn has_promtool() -> Result<(), String> {
+    is_installed("promtool")
+}
+
+fn has_prometheus() -> Result<(), String> {
+    is_installed("prometheus")
+}
+
+fn is_installed(program: &str) -> Result<(), String> {
+    match Command::new(program).arg("--version").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err(format!("no {program}")),
+    }
+}
+
+#[track_caller]
+fn assert_success(output: &Output) {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stderr.is_empty(), "{stdout}{stderr}");
+}
+
+#[testkit::test(requires = has_promtool())]
+fn promtool_has_nothing_against_the_metrics() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    wait_for_status(&b, "/readyz", 200);
+    for candidate in [&a, &b] {
+        let mut promtool = Command::new("promtool");
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut promtool = promtool.spawn().expect("promtool");
+        let metrics = get(candidate, "/metrics").body;
+        promtool.stdin.take().expect("stdin").write_all(metrics.as_bytes()).expect("to write");
+        assert_success(&promtool.wait_with_output().expect("promtool"));
+    }
+}
+
+/// The rules without what is for the operator. JSON is YAML, too.
+fn write_rules(folder: &Path) {
+    let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
+    fs::write(folder.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
+}
+
+#[testkit::test(requires = has_promtool())]
+fn the_alerts_fire_when_they_should() {
+    let folder = scratch::folder("alerts");
+    write_rules(&folder);
+    fs::write(folder.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests");
+    for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
+        assert_success(&Command::new("promtool").args(arguments).current_dir(&folder).output().expect("promtool"));
+    }
+    // Each alert is tested firing.
+    let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
+    let tests: Value = serde_saphyr::from_str(ALERT_TESTS).expect("tests");
+    let tests = tests["tests"].as_array().expect("tests").iter();
+    let cases: Vec<&Value> = tests.flat_map(|test| test["alert_rule_test"].as_array().expect("cases")).collect();
+    for rule in rules["spec"]["groups"][0]["rules"].as_array().expect("rules") {
+        let alert = &rule["alert"];
+        let fires = |case: &Value| case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+        assert!(cases.iter().any(|case| case["alertname"] == *alert && fires(case)), "{alert} is not tested");
+    }
+}
+
+/// A Prometheus that scrapes some candidates every second.
+struct Prometheus {
+    process: Child,
+    port: u16,
+}
+
+impl Prometheus {
+    fn start(candidates: &[&Running]) -> Self {
+        let folder = scratch::folder("prometheus");
+        write_rules(&folder);
+        let targets: Vec<String> = candidates.iter().map(|candidate| address(candidate).to_string()).collect();
+        let config = json!({
+            "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [{ "job_name": "leaderrun", "static_configs": [{ "targets": targets }] }],
+        });
+        fs::write(folder.join("prometheus.yaml"), config.to_string()).expect("a configuration");
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("its address").port();
+        drop(free);
+        let process = Command::new("prometheus")
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .args(["--config.file=prometheus.yaml", "--storage.tsdb.path=data", "--log.level=error"])
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("prometheus");
+        Self { process, port }
+    }
+
+    /// The samples that a query has now, by their labels; none while Prometheus does not answer yet.
+    fn query(&self, query: &str) -> Vec<Value> {
+        let path = format!("/api/v1/query?query={}", encoded(query));
+        let head = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
+        let Ok(page) = request(([127, 0, 0, 1], self.port).into(), &head, TIMEOUT) else { return Vec::new() };
+        if page.status == 503 {
+            return Vec::new();
+        }
+        let answer: Value = serde_json::from_str(&page.body).expect("JSON");
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        answer["data"]["result"].as_array().expect("samples").clone()
+    }
+
+    /// Waits until a query has samples.
+    #[track_caller]
+    fn finds(&self, query: &str) -> Vec<Value> {
+        eventually(query, || !self.query(query).is_empty());
+        self.query(query)
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn encoded(query: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    query.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The queries of the dashboard's panels, as Grafana sends them for one lock.
+fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let queries = panels.flat_map(|panel| {
+        let title = panel["title"].as_str().expect("a title");
+        let targets = panel["targets"].as_array().expect("targets").iter();
+        targets.map(move |target| (title.to_owned(), target["expr"].as_str().expect("a query")))
+    });
+    queries
+        .map(|(title, query)| (title, query.replace("$lock", lock).replace("$__rate_interval", "10s")))
+        .inspect(|(_, query)| assert!(!query.contains('$'), "{query}"))
+        .collect()
+}
+
+#[testkit::test(requires = has_prometheus())]
+fn a_hand_over_as_prometheus_sees_it() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
+    wait_for_status(&b, "/readyz", 200);
+    let (of_a, of_b) = (address(&a), address(&b));
+    let prometheus = Prometheus::start(&[&a, &b]);
+    let leads =
+        |address| format!("leader_election_master_status{{name=\"{}\",instance=\"{address}\"}} == 1", lock.name);
+    prometheus.finds(&leads(of_a));
+    prometheus.finds(&format!("leaderrun_state{{state=\"waiting\",instance=\"{of_b}\"}} == 1"));
+    a.signal(Signal::SIGTERM);
+    a.wait();
+    witnesses.wait_for("b", 1);
+    prometheus.finds(&leads(of_b));
+    prometheus.finds(&format!("leaderrun_transitions_total{{name=\"{}\"}} == 1", lock.name));
+    // Until the next scrape both seem to lead.
+    prometheus.finds(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));
+    prometheus.finds("count(leaderrun_renewal_margin_seconds_bucket) > 0");
+    assert!(prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}").is_empty());
+    let measured_only_when_late = "Scheduling delay";
+    for (title, query) in dashboard_queries(&lock.name) {
+        if title == measured_only_when_late {
+            prometheus.query(&query);
+        } else {
+            prometheus.finds(&query);
+        }
+    }
+}
