@@ -1,0 +1,165 @@
+//! The example units under a real systemd, booted in a container.
+//!
+//! Skipped where there is no Docker engine, or no image: tests/systemd/build-image makes it.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use testkit::{eventually, harness, scratch};
+
+
+const IMAGE: &str = "leaderrun-systemd";
+
+fn is_possible() -> Result<(), String> {
+    match Command::new("docker").args(["image", "inspect", IMAGE]).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(failure) => Err(format!("docker: {failure}")),
+    }
+}
+
+/// A machine with systemd and leaderrun. Removed when dropped.
+struct Machine(String);
+
+impl Machine {
+    fn boot() -> Self {
+        let name = format!("leaderrun-units-{}-{}", std::process::id(), fastrand::u64(..));
+        // It gets what systemd needs to mount its file systems, and its own part of the cgroups.
+        let options =
+            ["--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"];
+        let mounts = ["--tmpfs=/run:exec", "--tmpfs=/run/lock", "--tmpfs=/tmp"];
+        let mut docker = Command::new("docker");
+        docker.args(["run", "--detach", "--name", &name]).args(options).args(mounts);
+        if fs::metadata("/sys/fs/cgroup/systemd").is_ok() {
+            docker.arg("--volume=/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd");
+        } else {
+            docker.args(["--cgroupns=private", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]);
+        }
+        assert_success(&docker.arg(IMAGE).output().expect("docker"));
+        let machine = Self(name);
+        machine.copy(harness::leaderrun(), "/usr/local/bin/leaderrun");
+        eventually("systemd has booted", || {
+            ["running", "degraded"].contains(&machine.says(&["systemctl", "is-system-running"]).as_str())
+        });
+        machine
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let copied = Command::new("docker").args(["cp", from, &format!("{}:{to}", self.0)]).output();
+        assert_success(&copied.expect("docker"));
+    }
+
+    fn run(&self, command: &[&str]) -> Output {
+        Command::new("docker").args(["exec", &self.0]).args(command).output().expect("docker")
+    }
+
+    fn says(&self, command: &[&str]) -> String {
+        String::from_utf8_lossy(&self.run(command).stdout).trim().to_owned()
+    }
+
+    #[track_caller]
+    fn systemctl(&self, arguments: &[&str]) {
+        assert_success(&self.run(&[&["systemctl"], arguments].concat()));
+    }
+
+    fn property(&self, unit: &str, property: &str) -> String {
+        self.says(&["systemctl", "show", "--value", "--property", property, unit])
+    }
+
+    #[track_caller]
+    fn wait_for_status(&self, unit: &str, property: &str, expected: &str) {
+        eventually(&format!("{property} of {unit} is {expected:?}"), || self.property(unit, property) == expected);
+    }
+
+    /// Installs an example under another name, with a file for its lock, and these changes.
+    fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
+        let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
+        let mut text = fs::read_to_string(path).expect("an example");
+        let program = example.split('.').next().expect("a name");
+        for (from, to) in [
+            (
+                format!("--lock default/{program} --kubeconfig /etc/leaderrun/kubeconfig"),
+                format!("--lock file:/run/{program}.lease"),
+            ),
+            (format!("/usr/local/bin/{program}"), "/bin/sleep 1000".to_owned()),
+        ] {
+            assert!(text.contains(&from), "{from:?} in {example}");
+            text = text.replace(&from, &to);
+        }
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from:?} in {example}");
+            text = text.replace(from, to);
+        }
+        let file = scratch::folder("unit").join(unit);
+        fs::write(&file, text).expect("a unit");
+        self.copy(&file.to_string_lossy(), &format!("/etc/systemd/system/{unit}"));
+        self.systemctl(&["daemon-reload"]);
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.says(&["journalctl", "--no-pager", "--lines=200"]));
+        }
+        let _ = Command::new("docker").args(["rm", "--force", &self.0]).output();
+    }
+}
+
+#[track_caller]
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+const LEADING: &str = "leading file:/run/failover.lease";
+
+#[testkit::test(requires = is_possible())]
+fn a_failover_between_two_units() {
+    let machine = Machine::boot();
+    for (unit, identity) in [("a.service", "--identity a"), ("b.service", "--identity b")] {
+        machine.install("failover.service", unit, &[("--on-lost rejoin", identity)]);
+        machine.systemctl(&["start", unit]);
+    }
+    machine.wait_for_status("a.service", "StatusText", LEADING);
+    machine.wait_for_status("b.service", "StatusText", "standby: file:/run/failover.lease is held by a");
+    assert_eq!(machine.property("b.service", "ActiveState"), "active", "a standby is ready");
+    machine.systemctl(&["stop", "a.service"]);
+    assert_eq!(machine.property("a.service", "ActiveState"), "inactive");
+    assert_eq!(machine.property("a.service", "Result"), "success", "to be stopped is no failure");
+    machine.wait_for_status("b.service", "StatusText", LEADING);
+    let commands = machine.says(&["sh", "-c", "grep -lx sleep /proc/[0-9]*/comm"]);
+    assert!(commands.lines().count() <= 1, "{commands}");
+    machine.systemctl(&["stop", "b.service"]);
+    assert_eq!(machine.property("b.service", "Result"), "success");
+}
+
+#[testkit::test(requires = is_possible())]
+fn a_unit_that_hangs_is_restarted() {
+    let machine = Machine::boot();
+    machine.install("failover.service", "a.service", &[("WatchdogSec=30", "WatchdogSec=2\nTimeoutAbortSec=1")]);
+    machine.systemctl(&["start", "a.service"]);
+    machine.wait_for_status("a.service", "StatusText", LEADING);
+    let before = machine.property("a.service", "MainPID");
+    assert_eq!(machine.property("a.service", "NRestarts"), "0");
+    machine.systemctl(&["kill", "--kill-who=main", "--signal=STOP", "a.service"]);
+    eventually("it is restarted", || machine.property("a.service", "NRestarts") != "0");
+    machine.wait_for_status("a.service", "StatusText", LEADING);
+    assert_ne!(machine.property("a.service", "MainPID"), before);
+}
+
+#[testkit::test(requires = is_possible())]
+fn a_timer_that_loses_has_not_failed() {
+    let machine = Machine::boot();
+    machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);
+    machine.install("nightly.service", "b.service", &[]);
+    machine.systemctl(&["start", "a.service"]);
+    eventually("a runs the command", || {
+        machine.says(&["journalctl", "--unit=a.service"]).contains("started the command")
+    });
+    // It would fail if the unit did.
+    machine.systemctl(&["start", "b.service"]);
+    assert!(machine.says(&["journalctl", "--unit=b.service"]).contains("not acquired in time"));
+    assert_eq!(machine.property("b.service", "Result"), "success");
+    machine.systemctl(&["stop", "a.service"]);
+    assert_eq!(machine.property("a.service", "Result"), "success");
+}
