@@ -22,8 +22,9 @@ fn refusal(line: &str) -> String {
 /// The line with the suggested options in place of those of the same name.
 fn pasted(line: &str, suggestion: &str) -> Vec<String> {
     let (given, suggested) = (words(line), words(suggestion));
-    let mut line = Vec::new();
     let mut rest = given.into_iter().peekable();
+    // The program's name may also be a suggested value.
+    let mut line: Vec<String> = rest.next_if(|program| suggested.first() != Some(program)).into_iter().collect();
     while let Some(word) = rest.next_if(|word| *word != "--") {
         match suggested.contains(&word) {
             true => drop(rest.next_if(|value| *value != "--")),
