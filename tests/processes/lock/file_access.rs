@@ -13,9 +13,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-use testkit::{Candidate, Running, TestLock, eventually};
-use testkit::scratch;
 use testkit::Witnesses;
+use testkit::scratch;
+use testkit::{Candidate, Running, TestLock, eventually};
 
 /// Whether candidates can be run as other users.
 fn root() -> Result<(), String> {
@@ -26,7 +26,6 @@ const ROOT: u32 = 0;
 const ANN: u32 = 20_001;
 const BEN: u32 = 20_002;
 const GROUP: u32 = 20_100;
-
 
 /// leaderrun where every user can execute it.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {

@@ -146,7 +146,11 @@ fn a_crashed_holder_is_waited_out_once() {
         drop(a);
         witnesses.wait_for("b", 1);
         b.stop();
-        assert!(b.log().contains("expired: a did not renew it in time") && !b.log().contains("another program"), "{}", b.log());
+        assert!(
+            b.log().contains("expired: a did not renew it in time") && !b.log().contains("another program"),
+            "{}",
+            b.log()
+        );
         witnesses.assert_one_at_a_time(2);
     }
 }

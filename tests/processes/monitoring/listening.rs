@@ -25,7 +25,8 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
 #[testkit::test(requires = has_user_namespaces())]
 fn a_port_that_may_not_be_used_starts_nothing() {
     let witnesses = Witnesses::new();
-    let candidate = Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);
+    let candidate =
+        Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);
     let mut a = candidate.args(["--http", "127.0.0.1:1"]).run_witness(&witnesses, &[]);
     a.wait_for_exit(125);
     let expected =

@@ -109,7 +109,10 @@ fn colors_are_for_terminals() {
         String::from_utf8(written).expect("text")
     };
     let colored = on_terminal("ANYTHING");
-    assert!(colored.starts_with("\x1b[2mleaderrun +") && colored.contains(":\x1b[0m started the command"), "{colored:?}");
+    assert!(
+        colored.starts_with("\x1b[2mleaderrun +") && colored.contains(":\x1b[0m started the command"),
+        "{colored:?}"
+    );
     let plain = on_terminal("NO_COLOR");
     assert!(plain.starts_with("leaderrun +") && !plain.contains('\x1b'), "{plain:?}");
     let mut a = Candidate::new("a", &TestLock::file()).run_script("true");

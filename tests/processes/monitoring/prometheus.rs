@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use testkit::http::{address, get, request, wait_for_status};
 use testkit::{Candidate, Running, TIMEOUT, TestLock, Witnesses, eventually, scratch};
 
-
 const ALERTS: &str = include_str!("../../../examples/alerts.yaml");
 const ALERT_TESTS: &str = include_str!("../../../examples/alerts.test.yaml");
 const DASHBOARD: &str = include_str!("../../../examples/dashboard.json");

@@ -10,7 +10,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use testkit::{Candidate, StoppedThread, TIMEOUT, TestLock, Witnesses, eventually, harness, scratch};
 
-
 /// A socket in place of systemd's.
 struct ServiceManager {
     socket: UnixDatagram,
@@ -146,7 +145,12 @@ fn a_systemd_that_hangs_holds_nobody_up() {
     sent.set_nonblocking(true).expect("a flag");
     eventually("the queue is full", || sent.send_to(b"X=1", &systemd.name).is_err());
     std::thread::sleep(Duration::from_secs(7));
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it goes on renewing for longer than the lease: {}", a.log());
+    assert_eq!(
+        witnesses.lifetimes_of("a")[0].signaled_at,
+        0,
+        "it goes on renewing for longer than the lease: {}",
+        a.log()
+    );
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     witnesses.wait_for("b", 1);

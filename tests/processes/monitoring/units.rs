@@ -7,7 +7,6 @@ use std::process::{Command, Output};
 
 use testkit::{eventually, harness, scratch};
 
-
 const IMAGE: &str = "leaderrun-systemd";
 
 fn is_possible() -> Result<(), String> {
