@@ -46,6 +46,7 @@ pub struct StatusDescription {
     pub status: &'static str,
     pub meaning: &'static str,
     /// What a script should do.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
     pub advice: &'static str,
 }
 

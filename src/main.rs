@@ -1,15 +1,44 @@
-//! leaderrun: parse, part in two, elect or supervise, exit.
+//! leaderrun runs a command only while it is the leader.
+//!
+//! > Among leaderrun candidates, at no instant are two commands of one lock alive, as long as clocks
+//! > *run* within the tolerated rate of each other; clocks may *read* anything.
+//!
+//! Two nested processes keep that promise. The [`elector`] campaigns for the lease, the
+//! [`supervisor`] owns the command; whichever of them dies or freezes, the other one still ends the
+//! command in time. Who may run and until when is decided by [`leaderrun_core::election`], a state machine
+//! without clock, socket or task; when the command must be stopped and killed by [`leaderrun_core::supervisor`],
+//! and when the supervisor must be by [`leaderrun_core::elector`], two others.
+//!
+//! What else it does with a lock is in [`subcommands`].
+//!
+//! Traffic follows the leader by [`routing`]; [`events`] tells the cluster who leads.
+//!
+//! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `routing` and `events`, then `lock`,
+//! then `kubernetes` and `channel`, then `process` and `telemetry`, and all of them import `leaderrun_core`.
+
+mod channel;
+mod cli;
+mod elector;
+mod events;
+mod exit;
+mod kubernetes;
+mod lock;
+mod process;
+mod routing;
+mod subcommands;
+mod supervisor;
+mod telemetry;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use leaderrun::cli::{self, Invocation};
-use leaderrun::process::part::{Side, part};
-use leaderrun::process::signals::Inherited;
-use leaderrun::subcommands::{self, CommandOutput};
-use leaderrun::telemetry::log::printable_cause;
-use leaderrun::{channel, elector, exit, supervisor};
+
+use crate::cli::Invocation;
+use crate::process::part::{Side, part};
+use crate::process::signals::Inherited;
+use crate::subcommands::CommandOutput;
+use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
     let status = run().unwrap_or_else(|failure| {

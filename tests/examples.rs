@@ -1,9 +1,7 @@
-//! The files in examples/: command lines that the real parser takes, and objects that an API server takes.
+//! The manifests in examples/ are valid for an API server.
 
-use std::ffi::OsString;
 use std::fs;
 
-use leaderrun::cli::{self, Invocation};
 use serde_json::Value;
 use testkit::Cluster;
 
@@ -15,36 +13,6 @@ fn example(name: &str) -> String {
 
 fn documents(name: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&example(&format!("{name}.yaml"))).expect("YAML")
-}
-
-fn assert_runs<'a>(arguments: impl Iterator<Item = &'a str>) {
-    let arguments: Vec<&str> = arguments.collect();
-    let invocation = cli::parse(arguments.iter().map(OsString::from));
-    assert!(matches!(invocation, Ok(Invocation::Run(..))), "{arguments:?}: {invocation:?}");
-}
-
-/// Every container's command in which leaderrun comes first.
-fn commands(document: &Value) -> Vec<Vec<&str>> {
-    let pod = &document["spec"]["template"]["spec"];
-    let containers = ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
-    let commands = containers.filter_map(|container| container["command"].as_array());
-    let words = commands.map(|words| words.iter().filter_map(Value::as_str).collect::<Vec<_>>());
-    words.filter(|words| words.first() == Some(&"leaderrun")).collect()
-}
-
-#[test]
-fn the_command_lines_are_ones() {
-    for name in MANIFESTS {
-        let documents = documents(name);
-        let commands: Vec<_> = documents.iter().flat_map(commands).collect();
-        assert_eq!(commands.len(), 1, "{name}");
-        commands.into_iter().for_each(|command| assert_runs(command.into_iter()));
-    }
-    for unit in ["singleton", "failover", "nightly"] {
-        let unit = example(&format!("{unit}.service"));
-        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command line");
-        assert_runs(start.split_whitespace());
-    }
 }
 
 #[test]

@@ -1,4 +1,7 @@
 use std::ffi::OsString;
+use std::fs;
+
+use serde_json::Value;
 
 use super::*;
 
@@ -142,4 +145,38 @@ fn suggestions_work_when_they_are_pasted() {
         }
     }
     assert!(pasted_well > 100, "{pasted_well}");
+}
+
+fn example(name: &str) -> String {
+    fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).expect("an example")
+}
+
+fn assert_runs<'a>(arguments: impl Iterator<Item = &'a str>) {
+    let arguments: Vec<&str> = arguments.collect();
+    let invocation = parse(arguments.iter().map(OsString::from));
+    assert!(matches!(invocation, Ok(Invocation::Run(..))), "{arguments:?}: {invocation:?}");
+}
+
+/// Every container's command in which leaderrun comes first.
+fn commands(document: &Value) -> Vec<Vec<&str>> {
+    let pod = &document["spec"]["template"]["spec"];
+    let containers = ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
+    let commands = containers.filter_map(|container| container["command"].as_array());
+    let words = commands.map(|words| words.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+    words.filter(|words| words.first() == Some(&"leaderrun")).collect()
+}
+
+#[test]
+fn the_command_lines_of_the_examples_are_accepted() {
+    for name in ["deployment", "migration", "service", "tick"] {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&example(&format!("{name}.yaml"))).expect("YAML");
+        let commands: Vec<_> = documents.iter().flat_map(commands).collect();
+        assert_eq!(commands.len(), 1, "{name}");
+        commands.into_iter().for_each(|command| assert_runs(command.into_iter()));
+    }
+    for unit in ["singleton", "failover", "nightly"] {
+        let unit = example(&format!("{unit}.service"));
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command line");
+        assert_runs(start.split_whitespace());
+    }
 }

@@ -90,15 +90,6 @@ impl LockError {
             LockErrorKind::Unknown => Reply::Unknown { retry_after },
         }
     }
-
-    /// With the remedy, where there is one.
-    pub fn explained(&self) -> String {
-        let Self { message, role, .. } = self;
-        match role {
-            Some(role) => format!("{message}; this Role, bound to the user or service account, would do:\n{role}"),
-            None => message.clone(),
-        }
-    }
 }
 
 impl fmt::Display for LockError {

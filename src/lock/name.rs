@@ -147,6 +147,8 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use testkit::{fuzz, hostile_input};
+
     use super::*;
 
     fn lease(namespace: Option<&str>, name: &str) -> LockName {
@@ -203,5 +205,16 @@ mod tests {
             let refusal = text.parse::<LockName>().unwrap_err();
             assert!(refusal.ends_with(" would do"), "{text}: {refusal}");
         }
+    }
+
+    #[test]
+    fn lock_names_are_parsed_without_a_panic_and_written_back() {
+        fuzz("lock names", 50_000, |mut random| {
+            let text = [hostile_input::text(&mut random), hostile_input::text(&mut random)]
+                .join(["/", ":", ""][random.usize(..3)]);
+            if let Ok(name) = text.parse::<LockName>() {
+                assert_eq!(name.to_string().parse(), Ok(name));
+            }
+        });
     }
 }

@@ -100,3 +100,16 @@ fn in_default(lock: &LockName) -> LockName {
     }
     lock
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kubernetes::role;
+    use crate::lock::{self, Kind};
+
+    #[test]
+    fn the_role_in_the_readme_is_the_one_that_is_printed() {
+        let objects = Kind::Lease.objects("default", "my-job");
+        let role = role("default", "my-job", &lock::rules(&objects[0]));
+        assert!(include_str!("../../README.md").contains(&role), "README.md: the Role must be\n{role}");
+    }
+}

@@ -63,8 +63,10 @@ pub struct DoctorRequest {
     pub target: LockTarget,
     pub timing: Timing,
     pub routing: Option<RoutingTarget>,
+    #[expect(dead_code, reason = "the doctor does not check it yet")]
     pub http: Option<HttpAddress>,
     /// Empty where none was given.
+    #[expect(dead_code, reason = "the doctor does not check it yet")]
     pub command: Vec<OsString>,
 }
 

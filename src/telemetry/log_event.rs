@@ -4,6 +4,7 @@
 pub const DETAIL_TARGET: &str = "leaderrun::detail";
 
 /// What the reference says of an event.
+#[cfg(test)]
 #[derive(Debug)]
 pub struct LogEvent {
     pub name: &'static str,

@@ -32,7 +32,9 @@ pub struct MetricDescription {
 #[derive(Clone, Copy, Debug)]
 pub struct MetricLabel {
     pub name: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
     pub values: &'static [&'static str],
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
     pub is_open: bool,
 }
 

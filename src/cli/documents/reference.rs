@@ -6,17 +6,19 @@ use crate::cli::{definition, variables};
 use crate::elector;
 use crate::exit::{STATUSES, StatusDescription};
 use crate::telemetry::log_event::LogEvent;
+use crate::telemetry::metrics::{METRICS, MetricDescription, MetricLabel};
 
 const INTRODUCTION: &str = "\
 # Reference
 
-<!-- Made from the definitions in the source: UPDATE=1 cargo test --lib documents -->
+<!-- Made from the definitions in the source: UPDATE=1 cargo test --bin leaderrun documents -->
 
 - [Options](#options)
 - [Subcommands](#subcommands)
 - [Exit status](#exit-status)
 - [What the command sees](#what-the-command-sees)
 - [Log events](#log-events)
+- [Metrics](#metrics)
 
 The command line has the form
 
@@ -44,9 +46,16 @@ Nothing waits for the log: lines that stderr does not take in time are dropped, 
 once, and so is its end. Names that others chose are printed so that no terminal obeys them.
 ";
 
+const METRICS_INTRODUCTION: &str = "\
+## Metrics
+
+`--http` serves them at `/metrics`. Each sample has the label `lock`; a metric whose value is not known yet is left out.
+";
+
 /// Returns the document.
 pub fn document() -> String {
-    [INTRODUCTION.to_owned(), options(), subcommands(), exit_status(), environment(), log_events()].join("\n")
+    [INTRODUCTION.to_owned(), options(), subcommands(), exit_status(), environment(), log_events(), metrics()]
+        .join("\n")
 }
 
 fn options() -> String {
@@ -161,6 +170,20 @@ fn log_events() -> String {
         let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
         let when = meaning.trim().strip_prefix("Logged ").unwrap_or_else(|| panic!("{name}: begins with Logged"));
         text += &format!("| `{name}` | {level} | {} | {} |\n", fields.join(", "), cell(when.trim_end_matches('.')));
+    }
+    text
+}
+
+fn metrics() -> String {
+    let mut text = format!("{METRICS_INTRODUCTION}\n| Metric | Type | Label | Meaning |\n|---|---|---|---|\n");
+    for metric in METRICS {
+        let MetricDescription { name, help, label, .. } = metric;
+        let label = label.map(|MetricLabel { name, values, is_open }| {
+            let more = if is_open { ", …" } else { "" };
+            format!("`{name}`: {}{more}", values.join(", "))
+        });
+        let label = label.unwrap_or_default();
+        text += &format!("| `{name}` | {} | {label} | {} |\n", metric.kind(), cell(help));
     }
     text
 }

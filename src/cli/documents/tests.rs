@@ -29,7 +29,7 @@ fn the_documents_are_current() {
             fs::write(&path, &expected).unwrap();
         }
         let present = fs::read_to_string(&path).unwrap_or_default();
-        assert!(present == expected, "{name} is stale; update it with: UPDATE=1 cargo test --lib documents");
+        assert!(present == expected, "{name} is stale; update it with: UPDATE=1 cargo test --bin leaderrun documents");
     }
 }
 

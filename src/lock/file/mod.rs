@@ -5,6 +5,8 @@ mod contents;
 mod exclusive;
 mod file_id;
 mod folder_watch;
+#[cfg(test)]
+mod fuzz_tests;
 mod new_file;
 mod record_file;
 

@@ -45,6 +45,9 @@ pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use testkit::hostile_input::is_dangerous;
+    use testkit::{fuzz, hostile_input};
+
     use super::*;
 
     #[test]
@@ -52,5 +55,15 @@ mod tests {
         assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
         assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
         assert_eq!(printable_cause(&anyhow::anyhow!("in\x1b[2J").context("out\x07")), "out\\u{7}: in\\u{1b}[2J");
+    }
+
+    #[test]
+    fn printed_text_contains_nothing_dangerous() {
+        fuzz("printed text", 50_000, |mut random| {
+            let text = hostile_input::text(&mut random);
+            let shown = printable(&text);
+            assert!(shown.chars().count() <= 201 * 10, "no longer than one escape for each character");
+            assert!(!shown.chars().any(is_dangerous), "{shown:?}");
+        });
     }
 }

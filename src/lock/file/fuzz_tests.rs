@@ -6,17 +6,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
-use leaderrun::lock::{FileLock, Lock, LockError};
 use leaderrun_core::record::{Record, Version};
 use serde_json::json;
-
 use testkit::hostile_input::is_dangerous;
-use testkit::scratch;
-use testkit::{fuzz, hostile_input};
+use testkit::{fuzz, hostile_input, scratch};
+
+use super::FileLock;
+use crate::lock::{Lock, LockError};
 
 const ATTEMPT: Duration = Duration::from_millis(200);
 
-#[testkit::test]
+#[test]
 fn any_content_of_a_lock_file_is_read_or_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let folder = scratch::folder("files");
