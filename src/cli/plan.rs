@@ -51,6 +51,7 @@ pub fn plan_run(
         cluster: arguments.cluster.into(),
         election,
         on_lost: arguments.election.on_lost,
+        conflict_status: arguments.election.conflict_exit_code,
         routing,
         http: arguments.monitoring.http,
         ready_when: arguments.monitoring.ready_when,

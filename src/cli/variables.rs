@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::elector::outer_runs::OUTER_RUNS_VARIABLE;
 use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
 use crate::process::deadline::{FD_VARIABLE, RUN_VARIABLE};
 use crate::process::signals::MASK_VARIABLE;
@@ -11,10 +12,11 @@ use super::suggest;
 const PREFIX: &str = "LEADERRUN_";
 
 /// What the command sees, with its meaning.
-pub const OF_THE_COMMAND: [(&str, &str); 6] = [
+pub const OF_THE_COMMAND: [(&str, &str); 7] = [
     ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
     ("LEADERRUN_HOLDER", "the name by which it is held"),
     (RUN_VARIABLE, "a UUID, new for every start of leaderrun"),
+    (OUTER_RUNS_VARIABLE, "where leaderrun runs inside a command of leaderrun, the run IDs of the outer ones"),
     ("LEADERRUN_TRANSITIONS", "how often the lock was acquired after another candidate had held it"),
     (
         "LEADERRUN_FENCING_TOKEN",

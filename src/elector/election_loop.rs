@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use anyhow::bail;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryFutureExt};
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use super::election_thread::{ElectionOrder, MainThread};
 use super::error_throttle::{Access, ErrorThrottle};
 use super::observations::Observations;
+use super::outer_runs::OuterRuns;
 use super::reminder::Reminder;
 use super::role_advice::{Right, RoleAdvice};
 use super::{log_events, log_notices};
@@ -30,6 +32,7 @@ use crate::lock::{self, Lock, LockError, LockErrorKind, LockName};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;
+use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
 /// What is left of a wait that opening the lock has used up; zero would mean something else.
@@ -37,6 +40,9 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// How much longer than its own timeouts opening a lock may take: inner timeouts fire first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
+
+/// What is logged while the lock is being opened.
+const OPENING_IS_SLOW: &str = "still waiting for the kubeconfig's credential plugin";
 
 /// How many watch events are handed in with one step.
 const MAX_WATCH_EVENTS: usize = 16;
@@ -55,17 +61,23 @@ pub async fn run(
 ) -> anyhow::Result<Outcome> {
     observer.tell(Update::ActsBy(Some(clock::now() + lock::OPEN)));
     let began = clock::now();
-    let Some((lock, name)) = open(name, cluster, &config).await? else { return Ok(Outcome::Unreachable) };
+    let lock_name = name.to_string();
+    let Some((lock, name)) = open(name, cluster, &config).await? else {
+        log_notices::unreachable(&lock_name, Some(OPENING_IS_SLOW));
+        return Ok(Outcome::Unreachable);
+    };
     // Not where it is zero, which means not to queue.
     if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
         *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
     }
     observer.tell(Update::Lock(name.to_string()));
-    let environment = vec![
+    let outer_runs = OuterRuns::from_environment();
+    let mut environment = vec![
         ("LEADERRUN_HELD_LOCK".to_owned(), name.to_string()),
         ("LEADERRUN_HOLDER".to_owned(), config.identity.clone()),
         (RUN_VARIABLE.to_owned(), config.run.to_string()),
     ];
+    environment.extend(outer_runs.variable());
     let identity = config.identity.clone();
     let election_loop = ElectionLoop {
         lock: &*lock,
@@ -79,6 +91,8 @@ pub async fn run(
         watch: None,
         observations: Observations::new(observer.clone()),
         environment,
+        outer_runs,
+        last_failure: None,
         error_throttle: ErrorThrottle::default(),
         role_advice: RoleAdvice::default(),
         watch_complaint: None,
@@ -101,7 +115,7 @@ async fn open(
     if let Ok(opened) = timeout(slow_after, &mut opening).await {
         return opened.map(Some);
     }
-    log_notices::request_failed(&name.to_string(), "still waiting for the kubeconfig's credential plugin", None);
+    log_notices::request_failed(&name.to_string(), OPENING_IS_SLOW, None);
     match config.wait {
         None => opening.await.map(Some),
         Some(wait) => timeout(wait.saturating_sub(slow_after), opening).await.ok().transpose(),
@@ -120,6 +134,9 @@ struct ElectionLoop<'a> {
     watch: Option<BoxStream<'a, Result<WatchEvent, LockError>>>,
     observations: Observations,
     environment: Vec<(String, String)>,
+    outer_runs: OuterRuns,
+    /// Why the last request failed, if the lock did not answer since.
+    last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
     watch_complaint: Option<String>,
@@ -136,7 +153,9 @@ impl<'a> ElectionLoop<'a> {
     async fn run(mut self, main_thread: &MainThread) -> anyhow::Result<Outcome> {
         let mut inputs = ElectionInputs::default();
         loop {
-            for action in self.election.step(now(), inputs) {
+            let actions = self.election.step(now(), inputs);
+            self.check_outer_runs()?;
+            for action in actions {
                 if let Some(outcome) = self.act(action, main_thread) {
                     return Ok(outcome);
                 }
@@ -147,6 +166,19 @@ impl<'a> ElectionLoop<'a> {
             self.timer.get().set(self.election.next_timeout().into_iter().chain(reminder).min())?;
             inputs = poll_fn(|context| self.poll_inputs(context)).await?;
         }
+    }
+
+    /// Refuses to wait for a lock that is held by a run inside whose command this process runs.
+    fn check_outer_runs(&self) -> anyhow::Result<()> {
+        let record = self.election.observed().and_then(|(record, _)| record);
+        if let Some(record) = record.filter(|record| self.outer_runs.hold(record)) {
+            let (lock, holder) = (&self.name, printable(&record.holder_identity));
+            bail!(
+                "cannot wait for {lock}: this process runs inside the command for which {holder} holds it, so it would \
+                 wait for itself; leave out this leaderrun, or choose another lock for it"
+            );
+        }
+        Ok(())
     }
 
     /// Returns everything that has arrived, as soon as there is anything or the next timeout has passed.
@@ -190,6 +222,7 @@ impl<'a> ElectionLoop<'a> {
         match action {
             ElectionAction::Send(request) => {
                 if let Some((access, _)) = self.request {
+                    self.last_failure = Some("it does not answer".to_owned());
                     self.complain(access, format!("{} does not answer; trying again", self.name));
                 }
                 log_events::request_sent(&self.name, request_name(&request));
@@ -279,8 +312,10 @@ impl<'a> ElectionLoop<'a> {
     }
 
     fn log_outcome(&self, outcome: Outcome) {
-        if outcome == Outcome::NotAcquired {
-            log_notices::not_acquired(&self.name, self.holder());
+        match outcome {
+            Outcome::NotAcquired => log_notices::not_acquired(&self.name, self.holder(), self.not_before()),
+            Outcome::Unreachable => log_notices::unreachable(&self.name, self.last_failure.as_deref()),
+            Outcome::Released | Outcome::NotReleased | Outcome::Lost | Outcome::Stopped => {}
         }
     }
 
@@ -290,11 +325,17 @@ impl<'a> ElectionLoop<'a> {
         record.filter(|record| record.is_held()).map(|record| record.holder_identity.as_str())
     }
 
+    /// The earliest time of the next run, by the record that was last seen.
+    fn not_before(&self) -> Option<Timestamp> {
+        self.election.observed()?.0?.due().filter(|due| *due > Timestamp::now())
+    }
+
     /// Returns what an answer means for the election.
     fn reply(&mut self, access: Access, answer: Result<Reply, LockError>) -> Reply {
         let error = match answer {
             Ok(reply) => {
                 self.role_advice.handle_success(right(access));
+                self.last_failure = None;
                 if self.error_throttle.handle_success(access) {
                     log_events::recovered(&self.name);
                 }
@@ -304,6 +345,7 @@ impl<'a> ElectionLoop<'a> {
         };
         if error.kind != LockErrorKind::Conflict {
             let complaint = self.role_advice.explain(&self.name, right(access), &error);
+            self.last_failure = Some(error.message.clone());
             self.complain(access, complaint);
         }
         error.to_reply()

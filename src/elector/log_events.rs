@@ -94,7 +94,7 @@ log_events! {
     info not_acquired(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when the lock could not be reached or used within `--wait`.
-    warn unreachable() "the lock could not be reached or used within --wait";
+    warn unreachable(lock: &str; sentence: &str) "{sentence}";
 
     /// Logged when the terminal suspended the command, which goes on.
     warn not_suspended() "the command goes on: a leader cannot be suspended, because its lock would expire";

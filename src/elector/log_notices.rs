@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use humantime::format_duration;
+use jiff::Timestamp;
 use leaderrun_core::election::ElectionNotice;
 use leaderrun_core::elector::{ElectorNotice, SupervisorFailure};
 use leaderrun_core::messages::{End, KillReason, SupervisorNotice};
@@ -59,13 +60,20 @@ pub fn still_waiting(lock: &str, holder: Option<&str>, waited: Duration) {
 }
 
 /// Logs that this candidate has waited for as long as it was to.
-pub fn not_acquired(lock: &str, holder: Option<&str>) {
+pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timestamp>) {
     let holder = holder.map(shown);
-    let why = match &holder {
-        Some(holder) => format!("it is held by {holder}"),
-        None => "its command is not due".to_owned(),
+    let why = match (&holder, not_before) {
+        (Some(holder), _) => format!("it is held by {holder}"),
+        (None, Some(not_before)) => format!("its command is not due before {not_before:.0}"),
+        (None, None) => "the time of its last holder is not over".to_owned(),
     };
     log_events::not_acquired(lock, holder.as_deref(), &format!("could not acquire {lock} within --wait: {why}"));
+}
+
+/// Logs that the lock could not be reached or used for as long as this candidate was to wait.
+pub fn unreachable(lock: &str, failure: Option<&str>) {
+    let why = failure.unwrap_or("it could not be acquired in time");
+    log_events::unreachable(lock, &format!("could not use {lock} within --wait: {why}"));
 }
 
 /// Logs a failed request, with the time that is left before the command is stopped for it.
@@ -145,7 +153,6 @@ pub fn elector(notice: &ElectorNotice) {
             log_events::ended(None, Some(&signal), &sentence);
         }
         ElectorNotice::CommandEnded(End::NotStarted) => log_events::ended(None, None, "the command was not started"),
-        ElectorNotice::Unreachable => log_events::unreachable(),
         ElectorNotice::Released => log_events::release(lock()),
         ElectorNotice::NotReleased => log_events::release_failed(lock()),
         ElectorNotice::WaitInterrupted(signal) => log_events::interrupted(&signals::name(*signal)),
@@ -155,6 +162,7 @@ pub fn elector(notice: &ElectorNotice) {
         ElectorNotice::Leading(_)
         | ElectorNotice::Lost(_)
         | ElectorNotice::NotAcquired
+        | ElectorNotice::Unreachable
         | ElectorNotice::Terminating
         | ElectorNotice::CommandGone
         | ElectorNotice::CommandEnded(End::NotExecuted(_)) => {}

@@ -12,6 +12,7 @@ mod log_notices;
 mod main_loop;
 mod monitoring;
 mod observations;
+pub mod outer_runs;
 pub mod rejoin;
 mod reminder;
 mod role_advice;
@@ -59,6 +60,8 @@ pub struct ElectorConfig {
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
+    /// The exit status when the lock was not acquired within `--wait`.
+    pub conflict_status: u8,
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
@@ -88,7 +91,7 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
-    let (on_lost, since) = (config.on_lost, clock::now());
+    let (on_lost, conflict_status, since) = (config.on_lost, config.conflict_status, clock::now());
     let (ending, counted) =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
@@ -100,6 +103,7 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     }
     log.finish();
     let status = match rejoins.then(|| rejoin::rejoin(&inherited, since, counted)) {
+        None if ending == Ending::NotAcquired => Ok(conflict_status),
         None => Ok(exit::status(&ending)),
         Some(Ok(never)) => match never {},
         Some(Err(NotRejoined::Signaled(signal))) => Ok(exit::of_signal(signal)),

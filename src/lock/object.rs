@@ -165,6 +165,14 @@ impl ObjectLock {
             ErrorKind::Unknown => LockErrorKind::Unknown,
         };
         let ObjectName { namespace, name, .. } = &self.name;
+        let has_no_namespace = error.kind == ErrorKind::NotFound
+            && error.message.contains(&format!("namespaces \"{namespace}\" not found"));
+        if has_no_namespace {
+            let message = format!(
+                "there is no namespace {namespace:?}; try kubectl create namespace {namespace}, or choose another one for the lock"
+            );
+            return LockError::new(kind, message);
+        }
         let role = error.lacks_role.then(|| role(namespace, name, &rules(&self.name)));
         LockError { kind, message: error.message, retry_after: error.retry_after, role }
     }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{LOCK, values};
 use crate::elector::OnLost;
+use crate::exit::NOT_ACQUIRED;
 use crate::lock::LockName;
 
 /// Which lock.
@@ -29,9 +30,13 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
     pub identity: Option<String>,
 
-    /// Give up with status 75 when the lock is not acquired within this time; 0s gives up as soon as a renewal shows a living holder [default: wait for ever]
+    /// Give up with status 75 when the lock is not acquired within this time, or 69 when it cannot be used; 0s gives up as soon as a renewal shows a living holder [default: wait for ever]
     #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = values::duration)]
     pub wait: Option<Duration>,
+
+    /// The status with which to give up when another candidate holds the lock, or it is not due, as in flock(1)
+    #[arg(short = 'E', long, env = "LEADERRUN_CONFLICT_EXIT_CODE", value_name = "STATUS", default_value_t = NOT_ACQUIRED, value_parser = values::exit_status)]
+    pub conflict_exit_code: u8,
 
     /// Keep other candidates from running the command for this long after the lock was acquired, once the command has ended with status 0
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]

@@ -126,6 +126,11 @@ pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
 }
 
+/// An exit status.
+pub fn exit_status(text: &str) -> Result<u8, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue::new("an exit status is a number from 0 to 255"))
+}
+
 /// The name by which a candidate holds the lock.
 pub fn identity(text: &str) -> Result<String, InvalidValue> {
     let harmless = text.chars().filter(|character| !character.is_control()).collect();

@@ -112,9 +112,9 @@ fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
     proxy.partition();
     let start = Instant::now();
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
-    a.wait_for_exit(75);
+    a.wait_for_exit(69);
     assert!(start.elapsed() > Duration::from_secs(5), "it is given the time of one lease");
-    eventually("it told why", || a.log().contains("does not answer"));
+    eventually("it told why", || a.log().contains("within --wait: it does not answer"));
     witnesses.assert_one_at_a_time(0);
 }
 

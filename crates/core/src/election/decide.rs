@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
-use super::{Attempt, Election, ElectionPhase, SILENT_WATCH_LIMIT, Watching, Write};
+use super::{Attempt, Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, SILENT_WATCH_LIMIT, Watching, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState};
 
@@ -203,9 +203,12 @@ impl Election {
         if !wait.is_zero() {
             return Some(self.started + wait);
         }
+        let lease_duration = self.config.timing.lease_duration();
         // A dead holder's time is waited out, an API server that does not answer is not.
-        let takeable_at = self.observed.as_ref().map(ObservedRecord::takeable_at);
-        Some(takeable_at.map_or(self.last_answer, |at| at.max(self.last_answer)) + self.config.timing.lease_duration())
+        Some(match &self.observed {
+            Some(observed) => observed.takeable_at().max(self.last_answer) + lease_duration,
+            None => self.last_answer + lease_duration.min(FIRST_ANSWER_TIMEOUT),
+        })
     }
 }
 

@@ -81,6 +81,15 @@ const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 /// API server that is just starting.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
 
+/// How many reads in a row fail before a candidate with `wait` zero, which knows nothing of the lock yet, gives up.
+const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
+
+/// The longest pause between those requests.
+const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
+
+/// How long a candidate with `wait` zero waits for the first answer at most, however long a lease lasts.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A request that is under way.
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
@@ -388,8 +397,12 @@ impl Election {
     }
 
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
+        let does_not_wait = self.does_not_wait();
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
+            ElectionPhase::Waiting if does_not_wait => {
+                (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), FORBIDDEN_WATCH_PAUSE)
+            }
             ElectionPhase::Waiting => (self.jittered_retry(), FORBIDDEN_WATCH_PAUSE),
             _ => (timing.retry_period() / 4, timing.attempt()),
         };
@@ -403,6 +416,10 @@ impl Election {
 
     fn jittered_retry(&mut self) -> Duration {
         self.config.timing.retry_period().mul_f64(1.0 + JITTER * self.random.share().0)
+    }
+
+    fn does_not_wait(&self) -> bool {
+        self.config.wait == Some(Duration::ZERO)
     }
 
     fn is_waiting(&self) -> bool {

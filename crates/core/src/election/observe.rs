@@ -1,11 +1,12 @@
 //! What a candidate learns from replies and from its watch.
 
-use core::time::Duration;
-
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
-use super::{Election, ElectionPhase, MAX_REFUSALS_WITHOUT_WAITING, SILENT_WATCH_LIMIT, Watching, Write};
+use super::{
+    Election, ElectionPhase, MAX_FAILED_READS_WITHOUT_WAITING, MAX_REFUSALS_WITHOUT_WAITING, SILENT_WATCH_LIMIT,
+    Watching, Write,
+};
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
@@ -67,8 +68,7 @@ impl Election {
             }
             Reply::Refused { retry_after } => {
                 self.refusals += 1;
-                let does_not_wait = self.config.wait == Some(Duration::ZERO);
-                if self.is_waiting() && does_not_wait && self.refusals >= MAX_REFUSALS_WITHOUT_WAITING {
+                if self.is_waiting() && self.does_not_wait() && self.refusals >= MAX_REFUSALS_WITHOUT_WAITING {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 self.back_off(now.boot, retry_after);
@@ -76,6 +76,10 @@ impl Election {
             Reply::Unknown { retry_after } => {
                 if attempt.write.is_none() {
                     self.unanswered_reads = self.unanswered_reads.saturating_add(1);
+                }
+                let knows_nothing = self.is_waiting() && self.observed.is_none();
+                if knows_nothing && self.does_not_wait() && self.unanswered_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
+                    return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 // What may have been acquired, or released, is looked at before it is left.
                 self.must_read |= attempt.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
@@ -190,7 +194,7 @@ impl Election {
 
     fn notify_of_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
         let takeable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::takeable_at);
-        let does_not_wait = self.config.wait == Some(Duration::ZERO);
+        let does_not_wait = self.does_not_wait();
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
                 if known && does_not_wait {

@@ -17,7 +17,10 @@ struct Play {
 
 impl Play {
     fn start(wait: Option<Duration>) -> Self {
-        let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
+        Self::start_with(Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap(), wait)
+    }
+
+    fn start_with(timing: Timing, wait: Option<Duration>) -> Self {
         let config = ElectionConfig {
             identity: "me".into(),
             run: RunId::new("my-run"),
@@ -874,4 +877,31 @@ fn a_candidate_that_does_not_wait_gives_up_what_it_may_not_use() {
     play.expect_read();
     play.reply(Reply::Refused { retry_after: None });
     assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_gives_up_what_it_cannot_reach() {
+    let mut refused = Play::start(Some(Duration::ZERO));
+    for _ in 0..2 {
+        refused.reply(Reply::Unknown { retry_after: None });
+        assert!(refused.wakes_in() <= SECOND, "it asks again soon: {:?}", refused.wakes_in());
+        refused.passes(refused.wakes_in());
+        refused.expect_read();
+    }
+    refused.reply(Reply::Unknown { retry_after: None });
+    assert_eq!(refused.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+
+    let hour = 3600 * SECOND;
+    let mut silent = Play::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
+    silent.passes(FIRST_ANSWER_TIMEOUT);
+    assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+
+    let mut known = Play::start(Some(Duration::ZERO));
+    known.read(Some(others("r", RunState::Held, T1, 15)));
+    known.watch_event(WatchEvent::Broken);
+    for _ in 0..4 {
+        known.passes(known.wakes_in());
+        known.reply(Reply::Unknown { retry_after: None });
+    }
+    assert!(!known.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)), "its holder may be dead");
 }

@@ -1,0 +1,81 @@
+//! A leaderrun inside the command of another one.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use testkit::{Candidate, Cluster, Proxy, TestLock, leaderrun, scratch};
+
+/// The options of a leaderrun that is started by hand.
+fn options(lock: &TestLock) -> String {
+    let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!(" --kubeconfig {}", path.display()));
+    let times = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
+    format!("--lock {}{} {times}", lock.name, kubeconfig.unwrap_or_default())
+}
+
+fn assert_refused(outer: &TestLock, inner: &str) {
+    let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
+    a.wait_for_exit(125);
+    assert_eq!(a.output(), "");
+    let says = "this process runs inside the command for which a holds it, so it would wait for itself; leave out";
+    assert!(a.log().contains(says), "{inner}: {}", a.log());
+}
+
+#[testkit::test]
+fn it_does_not_wait_for_the_lock_of_its_own_command() {
+    for lock in ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind).into_iter().chain([TestLock::file()]) {
+        assert_refused(&lock, &options(&lock));
+        assert_refused(&lock, &format!("{} --wait 0s", options(&lock)));
+    }
+}
+
+#[testkit::test]
+fn the_same_lock_by_another_name_is_recognised() {
+    let lock = TestLock::file();
+    let path = lock.name.strip_prefix("file:").expect("a file");
+    let (folder, name) = path.rsplit_once('/').expect("a folder");
+    let link = scratch::folder("link").join("to");
+    symlink(folder, &link).expect("a link");
+    for by_another in [
+        format!("{folder}/../{}/{name}", folder.rsplit('/').next().expect("a name")),
+        format!("{}/{name}", link.display()),
+    ] {
+        let inner = TestLock { name: format!("file:{by_another}"), kubeconfig: None };
+        assert_refused(&lock, &options(&inner));
+    }
+    let proxy = Proxy::start(Cluster::shared());
+    let lease = TestLock::lease();
+    assert_refused(&lease, &options(&lease.through(proxy.kubeconfig())));
+}
+
+#[testkit::test]
+fn another_lock_in_between_hides_nothing() {
+    let (outer, between) = (TestLock::file(), TestLock::file());
+    let program = leaderrun();
+    let inside = format!("{program} {} -- {program} {} -- echo ran", options(&between), options(&outer));
+    let mut a = Candidate::new("a", &outer).run_script(&inside);
+    a.wait_for_exit(125);
+    assert!(a.log().contains("it would wait for itself"), "{}", a.log());
+}
+
+#[testkit::test]
+fn another_lock_inside_a_command_is_waited_for() {
+    let (outer, inner) = (TestLock::file(), TestLock::file());
+    let mut a = Candidate::new("a", &outer).run_script(&format!("{} {} -- env", leaderrun(), options(&inner)));
+    a.wait_for_exit(0);
+    let output = a.output();
+    let value = |name: &str| output.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned);
+    let held = fs::read_to_string(outer.name.strip_prefix("file:").expect("a file")).expect("a record");
+    let outer_run = value("LEADERRUN_OUTER_RUNS").expect("the outer run");
+    assert!(held.contains(&outer_run), "{held}: {outer_run}");
+    assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
+}
+
+/// What a command has left behind carries its variables on.
+#[testkit::test]
+fn a_run_that_is_over_is_nothing_to_wait_for() {
+    let lock = TestLock::file();
+    let mut a = Candidate::new("a", &lock).run_script("echo $LEADERRUN_RUN_ID");
+    a.wait_for_exit(0);
+    let mut later = Candidate::new("b", &lock).env("LEADERRUN_RUN_ID", a.output().trim()).run_script("echo ran");
+    later.wait_for_exit(0);
+}

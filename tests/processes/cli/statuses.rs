@@ -1,0 +1,111 @@
+//! Exit statuses by which a script tells "somebody else has it" from "it does not work".
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
+
+/// Times by which waiting for a lease to expire takes too long for any test.
+const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
+
+/// A candidate that does not wait, as a cron line has it.
+fn not_waiting(lock: &TestLock) -> Candidate {
+    Candidate::with_timing("b", lock, LONG).args(["--quiet", "--wait", "0s"])
+}
+
+#[track_caller]
+fn assert_unusable(lock: &TestLock, says: &str) {
+    let start = Instant::now();
+    let mut b = not_waiting(lock).run(["echo", "ran"]);
+    b.wait_for_exit(69);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(b.output(), "");
+    let last = b.log().lines().last().unwrap_or_default().to_owned();
+    let expected = format!("could not use {} within --wait: ", lock.name);
+    assert!(last.contains(&expected) && last.contains(says), "{says:?}: {}", b.log());
+}
+
+/// A kubeconfig in which some text is another.
+fn kubeconfig_with(text: &str, other: &str) -> PathBuf {
+    let real = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    assert!(real.contains(text), "{real}");
+    let path = scratch::folder("kubeconfig").join("changed");
+    fs::write(&path, real.replace(text, other)).expect("a kubeconfig");
+    path
+}
+
+fn held_by_a(lock: &TestLock) -> (Running, Witnesses) {
+    let witnesses = Witnesses::new();
+    let a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    (a, witnesses)
+}
+
+#[testkit::test]
+fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
+    for lock in [TestLock::file(), TestLock::lease()] {
+        let (_a, _witnesses) = held_by_a(&lock);
+        for (option, status) in [(&[][..], 75), (&["-E", "0"], 0), (&["--conflict-exit-code=3"], 3)] {
+            let mut b = not_waiting(&lock).args(option).run(["echo", "ran"]);
+            b.wait_for_exit(status);
+            assert_eq!((b.output(), b.log()), (String::new(), String::new()), "quiet, and no failure");
+        }
+        let mut b = not_waiting(&lock).env("LEADERRUN_CONFLICT_EXIT_CODE", "4").run(["true"]);
+        b.wait_for_exit(4);
+    }
+}
+
+#[testkit::test]
+fn a_lock_that_is_not_due_is_a_conflict() {
+    let lock = TestLock::file();
+    let mut a = Candidate::new("a", &lock).args(["--min-hold", "1h"]).run(["true"]);
+    a.wait_for_exit(0);
+    let mut b = Candidate::new("b", &lock).args(["--wait", "0s", "-E", "9"]).run(["true"]);
+    b.wait_for_exit(9);
+    assert!(b.log().contains("within --wait: its command is not due before 20"), "{}", b.log());
+}
+
+#[testkit::test]
+fn a_namespace_that_does_not_exist_is_no_conflict() {
+    let lock = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
+    assert_unusable(&lock, "there is no namespace \"nowhere\"; try kubectl create namespace nowhere");
+}
+
+#[testkit::test]
+fn a_missing_right_is_no_conflict() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
+    assert_unusable(&lock, "not allowed to get leases.coordination.k8s.io \"job\" in namespace");
+    Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
+    assert_unusable(&lock, "not allowed to update leases");
+}
+
+#[testkit::test]
+fn an_api_server_that_cannot_be_used_is_no_conflict() {
+    let address = Cluster::shared().address().to_string();
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
+    for (kubeconfig, says) in [
+        (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),
+        (kubeconfig_with(&address, &nobody), "onnection refused"),
+        (kubeconfig_with(&format!("https://{address}"), "https://no.such.host.invalid"), ""),
+        (kubeconfig_with("certificate-authority-data", "ignored"), ""),
+    ] {
+        assert_unusable(&TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) }, says);
+    }
+}
+
+#[testkit::test(requires = ordinary_user())]
+fn a_folder_that_cannot_be_written_to_is_no_conflict() {
+    let folder = scratch::folder("read-only");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
+    let lock = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
+    assert_unusable(&lock, "may not write to it");
+}
+
+/// Nobody keeps root from writing.
+fn ordinary_user() -> Result<(), String> {
+    if nix::unistd::geteuid().is_root() { Err("root may write everywhere".to_owned()) } else { Ok(()) }
+}
