@@ -4,7 +4,7 @@ use super::arguments::RoutingArguments;
 use super::origin::Origins;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, check_name};
-use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service, check_ports};
+use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service};
 
 /// Plans the routing, if traffic is to be routed.
 ///
@@ -36,17 +36,7 @@ pub fn routing(
             }
             Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
         }
-        Some(RoutingTarget::Service(_)) if ports.is_empty() => {
-            let given = origins.of("service").given();
-            return Err(UsageError::new(&given, "a --port is missing").for_example(format!("{given} --port 8080")));
-        }
-        Some(RoutingTarget::Service(name)) => {
-            check_ports(&ports).map_err(|_| {
-                UsageError::new(origins.of("ports").given(), "each of several ports needs a name of its own")
-                    .for_example("--port http:80,https:443")
-            })?;
-            Routing::Service(Service { name, ports, address })
-        }
+        Some(RoutingTarget::Service(name)) => Routing::Service(Service { name, ports, address }),
     };
     check_lock(lock, origins)?;
     Ok(Some(routing))

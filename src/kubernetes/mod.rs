@@ -14,4 +14,6 @@ pub use self::cluster::{Cluster, ClusterOptions};
 pub use self::collection::{Collection, ObjectEvent};
 pub use self::error::{Error, ErrorKind};
 pub use self::rbac::{Rule, Verb, role, yaml};
-pub use self::resource::{CONFIG_MAPS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, LEASES, ObjectName, PODS, Resource};
+pub use self::resource::{
+    CONFIG_MAPS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, LEASES, ObjectName, PODS, Resource, SERVICES,
+};

@@ -24,6 +24,7 @@ pub static CONFIG_MAPS: Resource =
 pub static PODS: Resource = Resource { group: "", kind: "Pod", plural: "pods", created_by_put: false };
 pub static ENDPOINT_SLICES: Resource =
     Resource { group: "discovery.k8s.io", kind: "EndpointSlice", plural: "endpointslices", created_by_put: false };
+pub static SERVICES: Resource = Resource { group: "", kind: "Service", plural: "services", created_by_put: true };
 pub static EVENTS: Resource = Resource { group: "", kind: "Event", plural: "events", created_by_put: false };
 
 impl Resource {

@@ -4,21 +4,28 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
+use std::time::Duration;
 
+use futures_util::future::join;
 use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
 use super::mark::Mark;
-use super::{MAX_TRIES, changed_all_the_time};
-use crate::kubernetes::{Collection, ENDPOINT_SLICES, Error, ErrorKind, Rule, Verb};
+use super::service_definition::{ServiceDefinition, ServicePort, SlicePort, unchecked_ports};
+use super::{MAX_TRIES, StepReport, changed_all_the_time};
+use crate::kubernetes::{Cluster, Collection, ENDPOINT_SLICES, ENDPOINTS, Error, ErrorKind, Rule, SERVICES, Verb};
 use crate::lock::check_label;
 use crate::process::clock;
 use crate::telemetry::log::printable;
+
+/// The label by which a Service finds its slices.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// A Service, and where the leader answers for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,
+    /// The ports that are served; all that the Service defines if there are none.
     pub ports: Vec<ServicePort>,
     /// This candidate's address. Without one it is the address from which it reaches the API server.
     pub address: Option<IpAddr>,
@@ -32,7 +39,7 @@ impl FromStr for ServiceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        check_label(text).map_err(|reason| format!("the name {reason}; my-service would do"))?;
+        check_label(text).map_err(|reason| format!("the name {reason}; for example my-service"))?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -56,47 +63,42 @@ impl ServiceName {
             ENDPOINT_SLICES.rule(namespace, None, &[Verb::Create]),
         ]
     }
-}
 
-/// Checks whether these can be ports of one Service.
-///
-/// # Errors
-/// A sentence with a value that is valid.
-pub fn check_ports(ports: &[ServicePort]) -> Result<(), &'static str> {
-    let is_twice = |(index, port): (usize, &ServicePort)| ports[..index].iter().any(|other| other.name == port.name);
-    if ports.iter().enumerate().any(is_twice) {
-        Err("each of several ports has a name of its own; http:80,https:443 would do")
-    } else {
-        Ok(())
+    /// Returns the rights by which a candidate checks that the Service leads to it, and nowhere else.
+    pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
+        vec![
+            SERVICES.rule(namespace, Some(self.0.clone()), &[Verb::Get]),
+            ENDPOINTS.rule(namespace, Some(self.0.clone()), &[Verb::Get]),
+        ]
     }
 }
 
-/// A port of a Service, as `--port` takes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePort {
-    /// The name that the Service has for it; empty where it has only one port.
-    name: String,
-    number: u16,
-    protocol: &'static str,
+/// The objects of a namespace that have to do with a Service.
+pub struct ServiceObjects {
+    services: Collection,
+    slices: Collection,
+    endpoints: Collection,
+    namespace: String,
 }
 
-impl FromStr for ServicePort {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) = text.split_once(':').unwrap_or(("", text));
-        if text.contains(':') {
-            check_label(name).map_err(|reason| format!("its name {reason}; http:8080 would do"))?;
-        }
-        let (number, protocol) = rest.split_once('/').unwrap_or((rest, "tcp"));
-        let number = number.parse().ok().filter(|number| *number > 0);
-        let protocol = ["TCP", "UDP", "SCTP"].into_iter().find(|known| known.eq_ignore_ascii_case(protocol));
-        match (number, protocol) {
-            (Some(number), Some(protocol)) => Ok(Self { name: name.to_owned(), number, protocol }),
-            (None, _) => Err("ports are numbered 1 to 65535; 8080 or http:8080 would do".into()),
-            (_, None) => Err("the protocol is tcp, udp or sctp; 8080/tcp would do".into()),
+impl ServiceObjects {
+    /// Returns the objects of a namespace. Every request is given up after this time.
+    pub fn new(cluster: &Cluster, namespace: &str, timeout: Duration) -> Self {
+        let collection = |resource| Collection::new(cluster, resource, namespace).with_timeout(timeout);
+        Self {
+            services: collection(&SERVICES),
+            slices: collection(&ENDPOINT_SLICES),
+            endpoints: collection(&ENDPOINTS),
+            namespace: namespace.to_owned(),
         }
     }
+}
+
+/// What the slice has to say, and how much of that is known to lead traffic here.
+struct Route {
+    ports: Vec<SlicePort>,
+    /// Nothing where the Service could not be read, for this reason.
+    definition: Result<ServiceDefinition, Error>,
 }
 
 impl Service {
@@ -120,49 +122,137 @@ impl Service {
         let found = match route() {
             Ok(local) if is_reachable(&local.ip()) => return Ok(local.ip()),
             Ok(local) => format!("nobody else reaches this candidate at {}", local.ip()),
-            Err(failure) => format!("no way to the API server: {failure}"),
+            Err(failure) => format!("found no route to the API server: {failure}"),
         };
         Err(Error::unknown(format!("{found}; --address says where it answers")))
     }
 
     /// Makes this candidate the only endpoint, and sends nothing more once the time is over. Nothing is written where
-    /// it is the only one already, unless `rewrite`. Returns whether something was written.
+    /// it is the only one already, unless `rewrite`.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the Service would not lead here all the same.
     pub async fn lead_here(
         &self,
-        slices: &Collection,
+        objects: &ServiceObjects,
         address: IpAddr,
         mark: &Mark,
         until: Instant,
         rewrite: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<StepReport, Error> {
+        let name = self.name.slice();
+        let (route, mut present) = join(self.route(objects, address), objects.slices.get(&name)).await;
+        let route = match route {
+            Ok(route) => route,
+            Err(error) => return self.remove_predecessor(objects, mark).await.and(Err(error)),
+        };
         for _ in 0..MAX_TRIES {
-            let present = slices.get(&self.name.slice()).await?;
-            let slice = present.unwrap_or_else(|| self.new_slice(address));
-            if !rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && self.leads_to(&slice, address) {
-                return Ok(false);
+            let slice = present?.unwrap_or_else(|| self.new_slice(address));
+            let leads_here = |slice: &Value| leads_to(slice, address) && slice["ports"] == slice_ports(&route.ports);
+            if !rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && leads_here(&slice) {
+                let left_over = self.left_over(objects).await;
+                return Ok(self.report(objects, route, address, false).with_warnings(left_over));
             }
             if slice["addressType"] != family(address) {
-                self.remove_predecessor(slices, mark).await?;
-                let (slice, family) = (self.name.slice(), printable(&slice["addressType"].to_string()));
-                let reason = format!("the EndpointSlice {slice} is for {family} addresses, and {address} is none");
+                self.remove_predecessor(objects, mark).await?;
+                let family = printable(&slice["addressType"].to_string());
+                let reason = format!("the EndpointSlice {name} is for {family} addresses, and {address} is none");
                 return Err(Error::unknown(format!("{reason}; --address says another one")));
             }
             if clock::now() >= until {
                 return Err(Error::unknown("no time was left to lead the Service here"));
             }
-            match self.write(slices, slice, endpoint(address), mark).await {
-                Err(error) if is_outdated(&error) => {}
-                result => return result.map(|()| true),
+            let ports = slice_ports(&route.ports);
+            match self.write(&objects.slices, slice, endpoint(address), Some(ports), mark).await {
+                Err(error) if is_outdated(&error) => present = objects.slices.get(&name).await,
+                Err(error) => return Err(error),
+                Ok(stored) if leads_here(&stored) => return Ok(self.report(objects, route, address, true)),
+                Ok(_) => {
+                    let reason = format!("the API server stored the EndpointSlice {name} with other endpoints");
+                    return Err(Error::unknown(format!("{reason}; look for an admission webhook that changes it")));
+                }
             }
         }
         Err(changed_all_the_time())
     }
 
+    /// Finds out what the slice has to say for the Service to lead to this address.
+    async fn route(&self, objects: &ServiceObjects, address: IpAddr) -> Result<Route, Error> {
+        let ServiceObjects { services, namespace, .. } = objects;
+        let refused = |reason: String| Error::new(ErrorKind::Refused, reason);
+        let definition = match services.get(&self.name.0).await {
+            Ok(Some(service)) => ServiceDefinition::new(namespace, &self.name.0, &service),
+            Ok(None) => {
+                let reason = format!("there is no Service {namespace}/{}", self.name);
+                return Err(refused(format!("{reason}; create it without a selector, or name another by --service")));
+            }
+            Err(error) if error.kind == ErrorKind::Forbidden => {
+                let ports = unchecked_ports(&self.ports).map_err(|reason| refused(format!("{error}; {reason}")))?;
+                return Ok(Route { ports, definition: Err(error) });
+            }
+            Err(error) => return Err(error),
+        };
+        definition.check().and_then(|()| definition.check_family(family(address))).map_err(refused)?;
+        let ports = definition.slice_ports(&self.ports).map_err(refused)?;
+        Ok(Route { ports, definition: Ok(definition) })
+    }
+
+    /// Says what is known to lead here now.
+    fn report(&self, objects: &ServiceObjects, route: Route, address: IpAddr, written: bool) -> StepReport {
+        let Route { ports, definition } = route;
+        let definition = match definition {
+            Ok(definition) => definition,
+            Err(error) => {
+                let (slice, service, namespace) = (self.name.slice(), &self.name, &objects.namespace);
+                let sentence = format!("the EndpointSlice {slice} leads here");
+                let warning = format!(
+                    "it was not checked whether the Service {namespace}/{service} exists, has no selector and has these \
+                     ports: {error}; leaderrun manifest with --service {service} prints the right"
+                );
+                return StepReport { written, sentence: Some(sentence), warnings: vec![warning] };
+            }
+        };
+        let unserved = definition.unserved_ports(&ports);
+        let but =
+            if unserved.is_empty() { String::new() } else { format!(", but for its ports {}", unserved.join(", ")) };
+        let sentence = format!("the Service {} leads here{but}", self.name);
+        let warnings = definition.unserved_family(family(address)).into_iter().collect();
+        StepReport { written, sentence: Some(sentence), warnings }
+    }
+
+    /// Returns a sentence where the Service leads elsewhere, too: what its controller made for a selector stays when
+    /// that is removed. Whoever may not look is told nothing.
+    async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
+        let ServiceObjects { slices, endpoints, namespace, .. } = objects;
+        let (service, ours) = (&self.name.0, self.name.slice());
+        let slices = slices.labelled(&format!("{SERVICE_LABEL}%3D{service}")).await.unwrap_or_default();
+        let name = |slice: &Value| printable(slice["metadata"]["name"].as_str().unwrap_or_default());
+        let has_endpoints = |slice: &&Value| slice["endpoints"].as_array().is_some_and(|all| !all.is_empty());
+        let others: Vec<String> = slices.iter().filter(has_endpoints).map(name).filter(|name| *name != ours).collect();
+        let endpoints = endpoints.get(service).await.ok().flatten().unwrap_or_default();
+        let is_left = endpoints["subsets"].as_array().is_some_and(|subsets| !subsets.is_empty());
+        let mut remedies = Vec::new();
+        if is_left {
+            remedies.push(format!("kubectl delete endpoints {service} -n {namespace}"));
+        }
+        if !others.is_empty() {
+            remedies.push(format!("kubectl delete endpointslices {} -n {namespace}", others.join(" ")));
+        }
+        if remedies.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "the Service {namespace}/{service} also leads to endpoints that are not the leader's, such as those left from \
+             a selector that it once had; delete them: {}",
+            remedies.join(" && ")
+        ))
+    }
+
     /// Takes out a predecessor, which is dead, where this candidate cannot be put in.
-    pub async fn remove_predecessor(&self, slices: &Collection, mark: &Mark) -> Result<(), Error> {
-        match slices.get(&self.name.slice()).await? {
+    pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &Mark) -> Result<(), Error> {
+        match objects.slices.get(&self.name.slice()).await? {
             Some(slice) if slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
-                self.lead_away(slices, None, mark).await.map(drop)
+                self.lead_away(objects, None, mark).await.map(drop)
             }
             _ => Ok(()),
         }
@@ -171,19 +261,24 @@ impl Service {
     /// Takes this candidate out after the leadership of this mark, so that whatever that leadership has sent arrives
     /// too late. Endpoints of a later leadership are left alone. Without an `address` the candidate was never put in.
     /// Returns whether it was in.
-    pub async fn lead_away(&self, slices: &Collection, address: Option<IpAddr>, mark: &Mark) -> Result<bool, Error> {
+    pub async fn lead_away(
+        &self,
+        objects: &ServiceObjects,
+        address: Option<IpAddr>,
+        mark: &Mark,
+    ) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
-            let present = slices.get(&self.name.slice()).await?;
+            let present = objects.slices.get(&self.name.slice()).await?;
             let Some(slice) = present.or_else(|| address.map(|address| self.new_slice(address))) else {
                 return Ok(false);
             };
             if mark_of(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
-            let was_in = address.is_some_and(|address| self.leads_to(&slice, address));
-            match self.write(slices, slice, json!([]), mark).await {
+            let was_in = address.is_some_and(|address| leads_to(&slice, address));
+            match self.write(&objects.slices, slice, json!([]), None, mark).await {
                 Err(error) if is_outdated(&error) => {}
-                result => return result.map(|()| was_in),
+                result => return result.map(|_| was_in),
             }
         }
         Err(changed_all_the_time())
@@ -198,27 +293,35 @@ impl Service {
         })
     }
 
-    /// Creates the slice, or replaces the one of the same version.
-    async fn write(&self, slices: &Collection, mut slice: Value, endpoints: Value, mark: &Mark) -> Result<(), Error> {
+    /// Creates the slice, or replaces the one of the same version, and returns it as it is stored. Without `ports` it
+    /// keeps those that it has.
+    async fn write(
+        &self,
+        slices: &Collection,
+        mut slice: Value,
+        endpoints: Value,
+        ports: Option<Value>,
+        mark: &Mark,
+    ) -> Result<Value, Error> {
         let is_new = slice["metadata"]["resourceVersion"].is_null();
-        slice["metadata"]["labels"]["kubernetes.io/service-name"] = self.name.0.as_str().into();
+        slice["metadata"]["labels"][SERVICE_LABEL] = self.name.0.as_str().into();
         slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "leaderrun".into();
         slice["metadata"]["annotations"][mark.key()] = mark.stamp().into();
         slice["endpoints"] = endpoints;
-        slice["ports"] = self.ports();
+        if let Some(ports) = ports {
+            slice["ports"] = ports;
+        }
         let name = self.name.slice();
-        let written = if is_new { slices.create(&name, &slice).await } else { slices.replace(&name, &slice).await };
-        written.map(drop)
+        if is_new { slices.create(&name, &slice).await } else { slices.replace(&name, &slice).await }
     }
+}
 
-    fn leads_to(&self, slice: &Value, address: IpAddr) -> bool {
-        slice["endpoints"] == endpoint(address) && slice["ports"] == self.ports()
-    }
+fn leads_to(slice: &Value, address: IpAddr) -> bool {
+    slice["endpoints"] == endpoint(address)
+}
 
-    fn ports(&self) -> Value {
-        let port = |ServicePort { name, number, protocol }: &ServicePort| json!({ "name": name, "port": number, "protocol": protocol });
-        self.ports.iter().map(port).collect()
-    }
+fn slice_ports(ports: &[SlicePort]) -> Value {
+    ports.iter().map(SlicePort::to_json).collect()
 }
 
 /// Returns whether the API server takes the address for an endpoint: whether others may reach a candidate there, as far

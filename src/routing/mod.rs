@@ -6,6 +6,7 @@
 mod endpoint_slice;
 mod mark;
 mod pod_label;
+mod service_definition;
 mod worker;
 
 use std::fmt;
@@ -21,9 +22,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::unbounded_channel;
 use tracing::warn;
 
-pub use self::endpoint_slice::{Service, ServiceName, ServicePort, check_ports, is_reachable};
+pub use self::endpoint_slice::{Service, ServiceName, is_reachable};
 pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
+pub use self::service_definition::ServicePort;
 use self::worker::Worker;
 use crate::kubernetes::{ClusterOptions, Error, ErrorKind, Rule};
 use crate::process::{clock, runtime_thread};
@@ -47,6 +49,14 @@ impl RoutingTarget {
         match self {
             Self::PodLabel(_) => PodLabel::rules(namespace),
             Self::Service(service) => service.rules(namespace),
+        }
+    }
+
+    /// Returns the rights by which a candidate checks that traffic is really led to it.
+    pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
+        match self {
+            Self::PodLabel(_) => Vec::new(),
+            Self::Service(service) => service.checking_rules(namespace),
         }
     }
 }
@@ -155,6 +165,27 @@ fn is_about_routing(update: &Update) -> bool {
             | Update::CommandGone
             | Update::Exiting
     )
+}
+
+/// What became of a step that succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepReport {
+    written: bool,
+    /// What is known to lead here, if that is less than what was asked for, or more precise.
+    sentence: Option<String>,
+    /// What somebody should look after all the same.
+    warnings: Vec<String>,
+}
+
+impl StepReport {
+    pub fn new(written: bool) -> Self {
+        Self { written, ..Self::default() }
+    }
+
+    pub fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
 }
 
 /// Returns the error for an object that others changed at every try.

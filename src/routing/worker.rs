@@ -18,10 +18,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::endpoint_slice::Service;
+use super::endpoint_slice::{Service, ServiceObjects};
 use super::mark::Mark;
-use super::{RouterConfig, Routing};
-use crate::kubernetes::{Cluster, Collection, ENDPOINT_SLICES, Error, ErrorKind, PODS};
+use super::{RouterConfig, Routing, StepReport};
+use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
 use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
@@ -34,11 +34,13 @@ pub struct Worker {
     steps: Arc<Steps>,
     route: Route,
     /// The step under way.
-    step: Option<(RoutingStep, BoxFuture<'static, Result<bool, Error>>)>,
+    step: Option<(RoutingStep, BoxFuture<'static, Result<StepReport, Error>>)>,
     /// The log says that traffic is led here.
     is_logged_as_routed: bool,
     /// The last failure that was logged.
     logged_failure: Option<String>,
+    /// The warnings that hold and were logged.
+    logged_warnings: Vec<String>,
     withdrawn: Arc<EventFd>,
     /// What [`Route::may_be_routed`] returns, for another thread.
     may_be_routed: Arc<AtomicBool>,
@@ -53,6 +55,7 @@ impl Worker {
             step: None,
             is_logged_as_routed: false,
             logged_failure: None,
+            logged_warnings: Vec::new(),
             withdrawn,
             may_be_routed,
             is_exiting: false,
@@ -103,7 +106,7 @@ impl Worker {
         self.step = Some((step, taken.boxed()));
     }
 
-    fn end_step(&mut self, result: Result<bool, Error>) -> StepResult {
+    fn end_step(&mut self, result: Result<StepReport, Error>) -> StepResult {
         let step_result = match &result {
             Ok(_) => StepResult::Succeeded,
             Err(error) if error.kind == ErrorKind::Forbidden => StepResult::Forbidden,
@@ -115,23 +118,32 @@ impl Worker {
         step_result
     }
 
-    fn log(&mut self, step: &RoutingStep, result: Result<bool, Error>) {
+    fn log(&mut self, step: &RoutingStep, result: Result<StepReport, Error>) {
         let routing = &self.steps.config.routing;
         let leads_here = matches!(step, RoutingStep::Show { .. });
         match result {
-            Ok(changed) => {
+            Ok(StepReport { written, sentence, warnings }) => {
                 if self.logged_failure.take().is_some() && leads_here {
                     info!(event = "routing_trouble_over", "{routing}: no trouble any more");
                 }
                 // The answer that would have said that something changed may be lost.
-                if changed || self.is_logged_as_routed != leads_here {
+                if written || self.is_logged_as_routed != leads_here {
                     if leads_here {
-                        info!(event = "routed", "{routing} leads here");
+                        let sentence = sentence.unwrap_or_else(|| format!("{routing} leads here"));
+                        info!(event = "routed", "{sentence}");
                     } else {
                         info!(event = "unrouted", "{routing} does not lead here any more");
                     }
                 }
                 self.is_logged_as_routed = leads_here;
+                for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
+                    warn!(event = "routing_trouble", "{warning}");
+                }
+                // What is only looked for when nothing was written still holds after a write.
+                if !written {
+                    self.logged_warnings.clear();
+                }
+                self.logged_warnings.extend(warnings);
             }
             Err(error) => {
                 let failure = format!("{routing}: {error}");
@@ -179,30 +191,33 @@ impl Steps {
         self.address.get_or_try_init(find).await.copied()
     }
 
-    /// Takes a step. Returns whether something was written.
-    async fn take(&self, step: &RoutingStep) -> Result<bool, Error> {
+    /// Takes a step.
+    async fn take(&self, step: &RoutingStep) -> Result<StepReport, Error> {
         let (cluster, namespace) = self.cluster().await?;
         let RouterConfig { routing, lock, timeout, .. } = &self.config;
-        let collection = |resource| Collection::new(cluster, resource, &namespace).with_timeout(*timeout);
         let mark = |token: &str| Mark { lock: lock.clone(), token: token.to_owned() };
         match routing {
             Routing::PodLabel(label) => {
-                let pods = collection(&PODS);
-                match step {
+                let pods = Collection::new(cluster, &PODS, &namespace).with_timeout(*timeout);
+                let written = match step {
                     RoutingStep::Show { token, until, rewrite } => {
                         label.lead_here(&pods, &mark(token), *until, *rewrite).await
                     }
                     RoutingStep::Withdraw { token } => label.lead_away(&pods, &mark(token)).await,
-                }
+                };
+                written.map(StepReport::new)
             }
             Routing::Service(service) => {
-                let (slices, address) = (collection(&ENDPOINT_SLICES), self.address(service, cluster).await);
+                let objects = ServiceObjects::new(cluster, &namespace, *timeout);
+                let address = self.address(service, cluster).await;
                 match step {
                     RoutingStep::Show { token, until, rewrite } => match address {
-                        Ok(address) => service.lead_here(&slices, address, &mark(token), *until, *rewrite).await,
-                        Err(error) => service.remove_predecessor(&slices, &mark(token)).await.and(Err(error)),
+                        Ok(address) => service.lead_here(&objects, address, &mark(token), *until, *rewrite).await,
+                        Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },
-                    RoutingStep::Withdraw { token } => service.lead_away(&slices, address.ok(), &mark(token)).await,
+                    RoutingStep::Withdraw { token } => {
+                        service.lead_away(&objects, address.ok(), &mark(token)).await.map(StepReport::new)
+                    }
                 }
             }
         }

@@ -23,7 +23,10 @@ pub fn manifest(request: &ManifestRequest) -> Result<CommandOutput> {
     }
     let objects = kind.objects(namespace, name);
     let mut rules: Vec<Rule> = objects.iter().flat_map(lock::rules).collect();
-    rules.extend(target.as_ref().map(|target| target.rules(namespace)).unwrap_or_default());
+    if let Some(target) = target {
+        rules.extend(target.rules(namespace));
+        rules.extend(target.checking_rules(namespace));
+    }
     // Last: the lock can do without.
     rules.push(events::rule(namespace));
     let role = role(namespace, name, &rules);

@@ -39,7 +39,7 @@ pub struct RoutingArguments {
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = values::object_name)]
     pub pod: Option<String>,
 
-    /// A port of the Service, with its name there where it has several: PORT, NAME:PORT or NAME:PORT/udp; several by commas or repetition
+    /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT, where NAME is the Service's name for it, needed where the Service has several ports of which none has this targetPort; several by commas or repetition [default: the targetPort of every port of the Service]
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
     pub ports: Vec<ServicePort>,
 

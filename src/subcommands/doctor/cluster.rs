@@ -69,6 +69,8 @@ impl Examined<'_> {
         if let Some(target) = target {
             let if_denied = |_| IfDenied::Fails("; traffic is not led to the leader");
             examine_rules(table, &cluster, &target.rules(&namespace), if_denied, &manifest).await;
+            let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is led to the leader only");
+            examine_rules(table, &cluster, &target.checking_rules(&namespace), if_denied, &manifest).await;
         }
         let if_denied = |_| IfDenied::Degraded("; no Events are written");
         examine_rules(table, &cluster, &[events::rule(&namespace)], if_denied, &manifest).await;

@@ -80,6 +80,9 @@ fn it_is_all_that_routing_needs() {
         let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
         let pods = format!("/api/v1/namespaces/{}/pods", lock.namespace());
         Cluster::shared().admin().create(&pods, &pod).expect("a pod");
+        let service = serde_json::json!({ "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 8080 }] } });
+        let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
+        Cluster::shared().admin().create(&services, &service).expect("a Service");
         let account = format!("system:serviceaccount:{}:worker", lock.namespace());
         let doctor = |status| {
             let mut doctor =

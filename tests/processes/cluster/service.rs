@@ -21,13 +21,37 @@ fn leads_to(lock: &TestLock, wanted: &[&str]) {
     eventually(&format!("the Service leads to {wanted:?}"), || addresses(lock) == wanted);
 }
 
+fn services(lock: &TestLock) -> String {
+    format!("/api/v1/namespaces/{}/services", lock.namespace())
+}
+
+/// Creates the Service `web` beside a lock.
+fn define(lock: &TestLock, spec: &Value) {
+    let service = json!({ "metadata": { "name": "web" }, "spec": spec });
+    Cluster::shared().admin().create(&services(lock), &service).expect("a Service");
+}
+
+/// A lock beside a Service `web` with two ports.
+fn lock_with_service() -> TestLock {
+    let lock = TestLock::lease();
+    define(&lock, &two_ports());
+    lock
+}
+
+fn two_ports() -> Value {
+    json!({ "ports": [
+        { "name": "http", "port": 80, "targetPort": 8080 },
+        { "name": "dns", "port": 53, "protocol": "UDP" },
+    ] })
+}
+
 fn serving(name: &str, lock: &TestLock, address: &str) -> Candidate {
     Candidate::new(name, lock).args(["--service", "web", "--port", "http:8080,dns:53/udp", "--address", address])
 }
 
 #[testkit::test]
 fn the_service_has_the_leaders_address_only() {
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     leads_to(&lock, &["10.1.2.3"]);
     let made = slice(&lock).expect("a slice");
@@ -50,7 +74,7 @@ fn the_service_has_the_leaders_address_only() {
 
 #[testkit::test]
 fn a_dead_leaders_address_is_replaced_by_the_next() {
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     leads_to(&lock, &["10.1.2.3"]);
     let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
@@ -70,7 +94,7 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
 /// On the same machine, with its address.
 #[testkit::test]
 fn a_candidate_beside_the_leader_takes_nothing_from_it() {
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("leads here");
     let mut beside = serving("beside", &lock, "10.1.2.3").run_script("true");
@@ -84,7 +108,7 @@ fn a_candidate_beside_the_leader_takes_nothing_from_it() {
 #[testkit::test]
 fn an_address_that_arrives_late_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let late = proxy.hold_requests(Match::method(Method::POST).on("/endpointslices").next(1));
     let mut a = serving("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
     late.wait_until_held();
@@ -100,7 +124,7 @@ fn an_address_that_arrives_late_is_refused() {
 #[testkit::test]
 fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("leads here");
     let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
@@ -119,15 +143,17 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
 #[testkit::test]
 fn who_cannot_be_reached_takes_a_dead_leader_out() {
     for (own, says) in [
-        (&["--address", "fd00::7"][..], "the EndpointSlice web-leader is for \"IPv4\" addresses, and fd00::7 is none"),
+        (
+            &["--address", "fd00::7"][..],
+            "has IPv4 only, and this candidate's address is IPv6; --address says another one",
+        ),
         (&[], "nobody else reaches this candidate at 127.0.0.1; --address says where it answers"),
     ] {
-        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let (lock, witnesses) = (lock_with_service(), Witnesses::new());
         let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
         a.wait_for_log("leads here");
         drop(a);
-        let mut b =
-            Candidate::new("b", &lock).args(["--service", "web", "--port", "80"]).args(own).run_script("sleep inf");
+        let mut b = Candidate::new("b", &lock).args(["--service", "web"]).args(own).run_script("sleep inf");
         b.wait_for_log(says);
         leads_to(&lock, &[]);
         b.stop();
@@ -139,7 +165,6 @@ fn who_cannot_be_reached_takes_a_dead_leader_out() {
 fn what_cannot_be_led_anywhere_is_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
-        (vec!["--service", "web"], "--service web: a --port is missing; for example --service web --port 8080"),
         (
             vec!["--port", "80"],
             "--port 80: it is about a Service, and no --service is given; for example --port 80 --service my-service",
@@ -159,10 +184,6 @@ fn what_cannot_be_led_anywhere_is_refused() {
             vec!["--service", "web", "--port", "80", "--address", "fe80::1"],
             "--address fe80::1: other machines cannot reach this address",
         ),
-        (
-            vec!["--service", "web", "--port", "80,443"],
-            "--port 80,443: each of several ports needs a name of its own; for example --port http:80,https:443",
-        ),
         (vec!["--service", "web", "--pod-label", "a=b"], "cannot be used together with"),
         (vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"], "a file is in no cluster to route traffic in"),
         (vec!["--lock", &long, "--pod-label", "a=b"], "to route traffic its name may have 243 characters, not 244"),
@@ -176,4 +197,100 @@ fn what_cannot_be_led_anywhere_is_refused() {
         assert!(refused.log().contains(says), "{arguments:?}: {}", refused.log());
         assert_eq!(refused.output(), "");
     }
+}
+
+/// What a Service defines, which options are given, and the ports that traffic is led to, or why it is not.
+#[testkit::test]
+fn ports_are_those_that_the_service_defines() {
+    let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });
+    let unnamed = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });
+    let server = json!({ "ports": [{ "name": "server", "port": 80, "targetPort": 8080 }] });
+    let in_pods = json!({ "ports": [{ "name": "server", "port": 80, "targetPort": "http" }] });
+    let selecting = json!({ "selector": { "app": "web" }, "ports": [{ "port": 80 }] });
+    let external = json!({ "type": "ExternalName", "externalName": "example.com" });
+    let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "protocol": protocol });
+    let (lock, leads_here) = (TestLock::lease(), "the Service web leads here");
+    let namespace = lock.namespace();
+    for (spec, options, ports, says) in [
+        (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), leads_here.to_owned()),
+        (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{leads_here}, but for its ports dns")),
+        (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{leads_here}, but for its ports http")),
+        (&headless, &[], json!([port("http", 8080, "TCP")]), leads_here.to_owned()),
+        (&unnamed, &[], json!([port("", 8080, "TCP")]), leads_here.to_owned()),
+        (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), leads_here.to_owned()),
+        (&server, &["8080"], json!([port("server", 8080, "TCP")]), leads_here.to_owned()),
+        (&in_pods, &["http:8080"], json!([port("server", 8080, "TCP")]), leads_here.to_owned()),
+        (&in_pods, &[], Value::Null, "say it, for example --port server:8080".to_owned()),
+        (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
+        (&two_ports(), &["9090"], Value::Null, "it has http (targetPort 8080), dns (targetPort 53)".to_owned()),
+        (&selecting, &[], Value::Null, format!("remove it: kubectl patch service web -n {namespace} --type=json")),
+        (&external, &[], Value::Null, "is an ExternalName, which has no endpoints".to_owned()),
+    ] {
+        define(&lock, spec);
+        let mut serving = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]);
+        if let [ports] = options {
+            serving = serving.args(["--port", ports]);
+        }
+        let mut a = serving.run_script("sleep inf");
+        a.wait_for_log(&says);
+        assert_eq!(a.log().contains(leads_here), !ports.is_null(), "{}", a.log());
+        let present = slice(&lock).filter(|slice| slice["endpoints"] != json!([]));
+        assert_eq!(present.map(|slice| slice["ports"].clone()).unwrap_or_default(), ports, "{spec} {options:?}");
+        a.stop();
+        leads_to(&lock, &[]);
+        Cluster::shared().admin().delete(&format!("{}/web", services(&lock))).expect("the Service");
+    }
+}
+
+#[testkit::test]
+fn a_service_that_is_not_there_yet_is_waited_for() {
+    let lock = TestLock::lease();
+    let mut a = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]).run_script("sleep inf");
+    a.wait_for_log(&format!("there is no Service {}/web; create it without a selector", lock.namespace()));
+    assert!(!a.log().contains("leads here"), "{}", a.log());
+    assert_eq!(slice(&lock), None);
+    define(&lock, &two_ports());
+    a.wait_for_log("the Service web leads here");
+    leads_to(&lock, &["10.1.2.3"]);
+    a.stop();
+}
+
+#[testkit::test]
+fn without_the_right_to_read_the_service_less_is_claimed() {
+    let lock = lock_with_service();
+    let rules = json!([
+        testkit::rbac_rule("leases", &["job"], &testkit::CANDIDATE_VERBS),
+        { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "create", "update"] },
+    ]);
+    Cluster::shared().grant(lock.namespace(), "candidate", rules);
+    let lock = lock.through(Cluster::shared().kubeconfig_for("candidate"));
+    let mut a = serving("a", &lock, "10.1.2.3").run_script("sleep inf");
+    a.wait_for_log("the EndpointSlice web-leader leads here");
+    a.wait_for_log("it was not checked whether the Service");
+    assert!(a.log().contains("leaderrun manifest with --service web prints the right"), "{}", a.log());
+    assert!(!a.log().contains("the Service web leads here"), "{}", a.log());
+    leads_to(&lock, &["10.1.2.3"]);
+    a.stop();
+}
+
+/// As they stay when the selector of a Service is removed.
+#[testkit::test]
+fn endpoints_beside_the_leaders_are_warned_of() {
+    let lock = lock_with_service();
+    let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
+    let subsets = json!([{ "addresses": [{ "ip": "10.1.9.9" }], "ports": [{ "name": "http", "port": 8080 }] }]);
+    let endpoints = json!({ "metadata": { "name": "web" }, "subsets": subsets });
+    admin.create(&format!("/api/v1/namespaces/{namespace}/endpoints"), &endpoints).expect("Endpoints");
+    let left = json!({
+        "metadata": { "name": "web-x7k2p", "labels": { "kubernetes.io/service-name": "web" } },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["10.1.9.9"] }],
+    });
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+    admin.create(&slices, &left).expect("a slice");
+    let mut a = serving("a", &lock, "10.1.2.3").run_script("sleep inf");
+    a.wait_for_log(&format!(
+        "delete them: kubectl delete endpoints web -n {namespace} && kubectl delete endpointslices web-x7k2p -n {namespace}"
+    ));
+    a.stop();
 }

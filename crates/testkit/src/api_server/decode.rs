@@ -45,8 +45,10 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
             return Err(unreadable(resource, resource.kind, why));
         }
     }
-    if resource.name == "leases" {
-        complete_lease(&mut object);
+    match resource.name {
+        "leases" => complete_lease(&mut object),
+        "services" => complete_service(&mut object),
+        _ => {}
     }
     Ok(object)
 }
@@ -81,6 +83,33 @@ fn complete_lease(lease: &mut Value) {
     if let Some(spec) = lease["spec"].as_object_mut() {
         spec.remove("strategy");
         spec.remove("preferredHolder");
+    }
+}
+
+/// Fills in the defaults of a Service. No addresses are allocated: nothing here routes.
+fn complete_service(service: &mut Value) {
+    if !service["spec"].is_object() {
+        service["spec"] = json!({});
+    }
+    let spec = &mut service["spec"];
+    let is_external = spec["type"] == "ExternalName";
+    let mut default = |field: &str, value: Value| {
+        if spec[field].is_null() {
+            spec[field] = value;
+        }
+    };
+    default("type", "ClusterIP".into());
+    if !is_external {
+        default("ipFamilies", json!(["IPv4"]));
+        default("ipFamilyPolicy", "SingleStack".into());
+    }
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        if port["protocol"].is_null() {
+            port["protocol"] = "TCP".into();
+        }
+        if port["targetPort"].is_null() {
+            port["targetPort"] = port["port"].clone();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -57,7 +57,7 @@ pub fn has_group(group: &str, version: &str) -> bool {
 
 pub const EVENTS_GROUP: &str = "events.k8s.io";
 
-pub static RESOURCES: [Resource; 12] = [
+pub static RESOURCES: [Resource; 13] = [
     Resource {
         short_names: &["ns"],
         namespaced: false,
@@ -70,6 +70,7 @@ pub static RESOURCES: [Resource; 12] = [
         create_on_update: true,
         ..core_v1::<Endpoints>("endpoints", "endpoints", "Endpoints")
     },
+    Resource { short_names: &["svc"], create_on_update: true, ..core_v1::<Service>("services", "service", "Service") },
     Resource { short_names: &["ev"], create_on_update: true, ..core_v1::<Event>("events", "event", "Event") },
     Resource {
         group: EVENTS_GROUP,

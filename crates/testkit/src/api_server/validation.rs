@@ -24,6 +24,7 @@ pub fn errors(resource: &Resource, before: Option<&Value>, object: &Value) -> Ve
         "leases" => lease_errors(&object["spec"]),
         "events" => events::errors(resource, before, object),
         "endpointslices" => endpoint_slice_errors(before, object),
+        "services" => service_errors(&object["spec"]),
         "roles" | "clusterroles" => role_errors(object),
         "rolebindings" | "clusterrolebindings" => binding_errors(before, object),
         _ => Vec::new(),
@@ -129,6 +130,15 @@ fn endpoint_slice_errors(before: Option<&Value>, slice: &Value) -> Vec<FieldErro
         }
     }
     errors
+}
+
+fn service_errors(spec: &Value) -> Vec<FieldError> {
+    let ports: Vec<&Value> = items(&spec["ports"]).collect();
+    if ports.is_empty() && spec["clusterIP"] != "None" && spec["type"] != "ExternalName" {
+        return vec![FieldError::required("spec.ports", "")];
+    }
+    let unnamed = ports.iter().enumerate().filter(|(_, port)| ports.len() > 1 && text(&port["name"]).is_empty());
+    unnamed.map(|(index, _)| FieldError::required(format!("spec.ports[{index}].name"), "")).collect()
 }
 
 fn role_errors(role: &Value) -> Vec<FieldError> {

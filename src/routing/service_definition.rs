@@ -1,0 +1,401 @@
+//! What a Service says of itself, and what a leader can make of it.
+//!
+//! kube-proxy and the DNS server go by the EndpointSlices of a Service without a selector: a port of a slice serves the
+//! Service's port of the same name, and the slice's number is the container's.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use crate::lock::check_label;
+use crate::telemetry::log::printable;
+
+/// A port of a Service, as `--port` takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The name that the Service has for it, or for its target port.
+    name: Option<String>,
+    /// The port at which the container listens.
+    number: u16,
+    protocol: Option<&'static str>,
+}
+
+impl FromStr for ServicePort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, rest) = match text.split_once(':') {
+            Some((name, rest)) => (Some(name), rest),
+            None => (None, text),
+        };
+        if let Some(name) = name {
+            check_label(name).map_err(|reason| format!("its name {reason}; for example http:8080"))?;
+        }
+        let (number, protocol) = match rest.split_once('/') {
+            Some((number, protocol)) => (number, Some(protocol)),
+            None => (rest, None),
+        };
+        let number = number.parse().ok().filter(|number| *number > 0);
+        let number = number.ok_or("ports are numbered 1 to 65535; for example 8080 or http:8080")?;
+        let known = |text: &str| ["TCP", "UDP", "SCTP"].into_iter().find(|known| known.eq_ignore_ascii_case(text));
+        let protocol = match protocol.map(known) {
+            Some(None) => return Err("the protocol is tcp, udp or sctp; for example 8080/tcp".into()),
+            protocol => protocol.flatten(),
+        };
+        Ok(Self { name: name.map(str::to_owned), number, protocol })
+    }
+}
+
+/// The option as it was given.
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, number, protocol } = self;
+        let name = name.as_ref().map(|name| format!("{name}:")).unwrap_or_default();
+        let protocol = protocol.map(|protocol| format!("/{}", protocol.to_lowercase())).unwrap_or_default();
+        write!(f, "--port {name}{number}{protocol}")
+    }
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    name: String,
+    number: u16,
+    protocol: String,
+}
+
+impl SlicePort {
+    /// Returns the port as a slice has it.
+    pub fn to_json(&self) -> Value {
+        let Self { name, number, protocol } = self;
+        json!({ "name": name, "port": number, "protocol": protocol })
+    }
+}
+
+/// Returns the ports of a slice for a Service that could not be read, so that only `--port` says what they are.
+///
+/// # Errors
+/// What has to be said about them, and by which option.
+pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
+    if wanted.is_empty() {
+        return Err("--port has to say which ports it has; for example --port http:8080".into());
+    }
+    let ports = wanted.iter().map(|ServicePort { name, number, protocol }| SlicePort {
+        name: name.clone().unwrap_or_default(),
+        number: *number,
+        protocol: protocol.unwrap_or("TCP").to_owned(),
+    });
+    unambiguous(ports.collect())
+}
+
+fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
+    let is_twice = |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);
+    if ports.iter().enumerate().any(is_twice) {
+        return Err("each --port needs the name of another port; for example --port http:8080,https:8443".into());
+    }
+    Ok(ports)
+}
+
+/// A Service as the API server has it.
+#[derive(Clone, Debug)]
+pub struct ServiceDefinition {
+    /// The namespace and the name.
+    full_name: String,
+    name: String,
+    namespace: String,
+    has_selector: bool,
+    is_external: bool,
+    families: Vec<String>,
+    ports: Vec<DefinedPort>,
+}
+
+/// A port that a Service defines.
+#[derive(Clone, Debug)]
+struct DefinedPort {
+    /// Empty where the Service has only one port and no name for it.
+    name: String,
+    protocol: String,
+    target: Target,
+}
+
+/// The port of the pods, as a Service says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Number(u16),
+    /// A name that a container has for its port.
+    Name(String),
+}
+
+impl ServiceDefinition {
+    /// Reads a Service. A field that is missing has the value that the API server would fill in.
+    pub fn new(namespace: &str, name: &str, service: &Value) -> Self {
+        let spec = &service["spec"];
+        let families = spec["ipFamilies"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Self {
+            full_name: format!("{namespace}/{name}"),
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            has_selector: spec["selector"].as_object().is_some_and(|selector| !selector.is_empty()),
+            is_external: spec["type"] == "ExternalName",
+            families: families.map(printable).collect(),
+            ports: spec["ports"].as_array().into_iter().flatten().filter_map(DefinedPort::new).collect(),
+        }
+    }
+
+    /// Checks whether the Service follows EndpointSlices that are written by others than its controller.
+    ///
+    /// # Errors
+    /// Why it does not, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { full_name, name, namespace, .. } = self;
+        if self.is_external {
+            return Err(format!("the Service {full_name} is an ExternalName, which has no endpoints; use a ClusterIP"));
+        }
+        if self.has_selector {
+            return Err(format!(
+                "the Service {full_name} has a selector, by which traffic goes to all pods that it selects; remove it: \
+                 kubectl patch service {name} -n {namespace} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks whether an address of this family serves the Service.
+    ///
+    /// # Errors
+    /// Which families the Service has, and what to do.
+    pub fn check_family(&self, family: &str) -> Result<(), String> {
+        if self.families.is_empty() || self.families.iter().any(|has| has == family) {
+            return Ok(());
+        }
+        let (service, has) = (&self.full_name, self.families.join(" and "));
+        Err(format!(
+            "the Service {service} has {has} only, and this candidate's address is {family}; --address says another one"
+        ))
+    }
+
+    /// Returns a sentence where the Service has a family which an address of this one does not serve.
+    pub fn unserved_family(&self, family: &str) -> Option<String> {
+        let other = self.families.iter().find(|has| *has != family)?;
+        Some(format!(
+            "the Service {} leads here by {family} only: a candidate has one address, and none by {other}",
+            self.full_name
+        ))
+    }
+
+    /// Returns the ports of the slice: those that `--port` asks for, or all.
+    ///
+    /// # Errors
+    /// What does not fit, and the option that does.
+    pub fn slice_ports(&self, wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
+        if self.ports.is_empty() && !wanted.is_empty() {
+            // A headless Service need not define any: nothing maps them.
+            return unchecked_ports(wanted);
+        }
+        if wanted.is_empty() {
+            return self.ports.iter().map(|port| self.by_target(port)).collect();
+        }
+        let mut ports = Vec::new();
+        for wanted in wanted {
+            for defined in self.matching(wanted)? {
+                let (name, protocol) = (defined.name.clone(), defined.protocol.clone());
+                ports.push(SlicePort { name, number: wanted.number, protocol });
+            }
+        }
+        unambiguous(ports)
+    }
+
+    /// Returns the names of the ports that the slice does not serve.
+    pub fn unserved_ports(&self, served: &[SlicePort]) -> Vec<&str> {
+        let is_served = |port: &&DefinedPort| served.iter().any(|served| served.name == port.name);
+        self.ports.iter().filter(|port| !is_served(port)).map(|port| port.name.as_str()).collect()
+    }
+
+    fn by_target(&self, port: &DefinedPort) -> Result<SlicePort, String> {
+        let DefinedPort { name, protocol, target } = port;
+        match target {
+            Target::Number(number) => Ok(SlicePort { name: name.clone(), number: *number, protocol: protocol.clone() }),
+            Target::Name(target) => Err(format!(
+                "{} of the Service {} has the targetPort {target:?}, whose number only a container knows; say it, for \
+                 example {}",
+                port.shown(),
+                self.full_name,
+                port.option(8080)
+            )),
+        }
+    }
+
+    fn matching(&self, wanted: &ServicePort) -> Result<Vec<&DefinedPort>, String> {
+        let ServicePort { name, number, protocol } = wanted;
+        let has_protocol = |port: &&DefinedPort| protocol.is_none_or(|protocol| protocol == port.protocol);
+        let by_name = |port: &&DefinedPort| match name {
+            Some(name) => port.name == *name,
+            None => port.target == Target::Number(*number),
+        };
+        let by_target_name =
+            |port: &&DefinedPort| name.as_ref().is_some_and(|name| port.target == Target::Name(name.clone()));
+        let mut found: Vec<&DefinedPort> = self.ports.iter().filter(by_name).collect();
+        if found.is_empty() {
+            found = self.ports.iter().filter(by_target_name).collect();
+        }
+        if let ([only], None, true) = (&self.ports[..], name, found.is_empty()) {
+            found.push(only);
+        }
+        let fitting: Vec<&DefinedPort> = found.iter().copied().filter(has_protocol).collect();
+        match (fitting.is_empty(), found.first()) {
+            (false, _) => Ok(fitting),
+            (true, Some(other)) => {
+                let (service, has) = (&self.full_name, &other.protocol);
+                Err(format!(
+                    "{wanted}: {} of the Service {service} is for {has}; try {}",
+                    other.shown(),
+                    other.option(*number)
+                ))
+            }
+            (true, None) => Err(self.unmatched(wanted)),
+        }
+    }
+
+    fn unmatched(&self, wanted: &ServicePort) -> String {
+        let service = &self.full_name;
+        let is_targeted = |port: &&DefinedPort| port.target == Target::Number(wanted.number);
+        let nearest = self.ports.iter().find(is_targeted).or(self.ports.first());
+        let remedy = nearest.map(|port| format!("; try {}", port.option(wanted.number))).unwrap_or_default();
+        let has: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        let has = has.join(", ");
+        match &wanted.name {
+            Some(name) => format!("{wanted}: the Service {service} has no port named {name:?}, but {has}{remedy}"),
+            None => format!(
+                "{wanted}: none of the ports of the Service {service} has the targetPort {}; it has {has}{remedy}",
+                wanted.number
+            ),
+        }
+    }
+}
+
+impl DefinedPort {
+    fn new(port: &Value) -> Option<Self> {
+        let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
+        let target = match &port["targetPort"] {
+            Value::String(name) => match name.parse() {
+                Ok(number) => Target::Number(number),
+                Err(_) => Target::Name(printable(name)),
+            },
+            target => Target::Number(number(target).filter(|number| *number > 0).or(number(&port["port"]))?),
+        };
+        Some(Self {
+            name: port["name"].as_str().map(printable).unwrap_or_default(),
+            protocol: port["protocol"].as_str().map_or_else(|| "TCP".to_owned(), printable),
+            target,
+        })
+    }
+
+    /// The option that asks for this port at a number of the container.
+    fn option(&self, number: u16) -> String {
+        let name = if self.name.is_empty() { String::new() } else { format!("{}:", self.name) };
+        let protocol =
+            if self.protocol == "TCP" { String::new() } else { format!("/{}", self.protocol.to_lowercase()) };
+        format!("--port {name}{number}{protocol}")
+    }
+
+    fn shown(&self) -> String {
+        if self.name.is_empty() { "the port".to_owned() } else { format!("the port {:?}", self.name) }
+    }
+}
+
+/// Its name and its target.
+impl fmt::Display for DefinedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.name.is_empty() { "one without a name" } else { &self.name };
+        match &self.target {
+            Target::Number(target) => write!(f, "{name} (targetPort {target})"),
+            Target::Name(target) => write!(f, "{name} (targetPort {target:?})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(spec: Value) -> ServiceDefinition {
+        ServiceDefinition::new("default", "web", &json!({ "spec": spec }))
+    }
+
+    fn ports(spec: Value, wanted: &[&str]) -> Result<Vec<(String, u16, String)>, String> {
+        let wanted: Vec<ServicePort> = wanted.iter().map(|port| port.parse().unwrap()).collect();
+        let ports = definition(json!({ "ports": spec })).slice_ports(&wanted)?;
+        Ok(ports.into_iter().map(|SlicePort { name, number, protocol }| (name, number, protocol)).collect())
+    }
+
+    fn served(name: &str, number: u16, protocol: &str) -> (String, u16, String) {
+        (name.to_owned(), number, protocol.to_owned())
+    }
+
+    #[test]
+    fn a_port_is_matched_by_the_definition() {
+        let server = json!([{ "name": "server", "port": 80, "targetPort": "http" }]);
+        assert_eq!(ports(server.clone(), &["8080"]), Ok(vec![served("server", 8080, "TCP")]));
+        assert_eq!(ports(server.clone(), &["server:8080"]), Ok(vec![served("server", 8080, "TCP")]));
+        assert_eq!(ports(server, &["http:8080"]), Ok(vec![served("server", 8080, "TCP")]), "by its targetPort");
+        let unnamed = json!([{ "port": 80, "targetPort": 8080 }]);
+        assert_eq!(ports(unnamed, &["9090"]), Ok(vec![served("", 9090, "TCP")]));
+        let dns = json!([
+            { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353 },
+            { "name": "dns-tcp", "port": 53, "targetPort": 5353 },
+            { "name": "metrics", "port": 9153 },
+        ]);
+        let both = vec![served("dns", 5353, "UDP"), served("dns-tcp", 5353, "TCP")];
+        assert_eq!(ports(dns.clone(), &["5353"]), Ok(both), "both protocols");
+        assert_eq!(ports(dns.clone(), &["5353/udp"]), Ok(vec![served("dns", 5353, "UDP")]));
+        assert_eq!(ports(dns, &["9153"]), Ok(vec![served("metrics", 9153, "TCP")]));
+        assert_eq!(ports(json!([]), &["8080"]), Ok(vec![served("", 8080, "TCP")]), "headless, without ports");
+    }
+
+    #[test]
+    fn without_an_option_all_ports_are_served() {
+        let two = json!([
+            { "name": "http", "port": 80, "targetPort": 8080 },
+            { "name": "dns", "port": 53, "protocol": "UDP" },
+        ]);
+        assert_eq!(ports(two, &[]), Ok(vec![served("http", 8080, "TCP"), served("dns", 53, "UDP")]));
+        let named = json!([{ "name": "http", "port": 80, "targetPort": "web" }]);
+        let refusal = ports(named, &[]).unwrap_err();
+        assert!(refusal.ends_with("say it, for example --port http:8080"), "{refusal}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_option_that_does() {
+        let server = json!([{ "name": "server", "port": 80, "targetPort": 8080 }]);
+        let two = json!([{ "name": "http", "port": 80, "targetPort": 8080 }, { "name": "dns", "port": 53, "protocol": "UDP" }]);
+        for (spec, wanted, remedy) in [
+            (&server, &["http:8080"][..], "try --port server:8080"),
+            (&server, &["server:8080/udp"], "try --port server:8080"),
+            (&two, &["9090"], "try --port http:9090"),
+            (&two, &["53/tcp"], "try --port dns:53/udp"),
+            (&two, &["http:1", "http:2"], "for example --port http:8080,https:8443"),
+        ] {
+            let refusal = ports(spec.clone(), wanted).unwrap_err();
+            assert!(refusal.ends_with(remedy), "{wanted:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_does_not_follow_slices_is_refused() {
+        assert_eq!(definition(json!({ "selector": {} })).check(), Ok(()));
+        let refusal = definition(json!({ "selector": { "app": "web" } })).check().unwrap_err();
+        assert!(refusal.contains("kubectl patch service web -n default --type=json"), "{refusal}");
+        assert!(definition(json!({ "type": "ExternalName" })).check().is_err());
+    }
+
+    #[test]
+    fn an_address_has_to_be_of_a_family_of_the_service() {
+        let single = definition(json!({ "ipFamilies": ["IPv4"] }));
+        assert_eq!((single.check_family("IPv4"), single.unserved_family("IPv4")), (Ok(()), None));
+        assert!(single.check_family("IPv6").unwrap_err().contains("--address says another one"));
+        let dual = definition(json!({ "ipFamilies": ["IPv6", "IPv4"] }));
+        assert_eq!(dual.check_family("IPv4"), Ok(()));
+        assert!(dual.unserved_family("IPv4").is_some_and(|sentence| sentence.ends_with("none by IPv6")));
+    }
+}
