@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt};
 use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use kube::core::WatchEvent;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -36,8 +36,10 @@ pub enum ObjectEvent {
     /// The object is now like this.
     Changed(Value),
     Deleted,
-    /// The watch is alive, and nothing has changed.
-    Bookmark,
+    /// The watch is alive, nothing has changed, and it can be resumed from here.
+    Bookmark {
+        resource_version: String,
+    },
 }
 
 impl Collection {
@@ -109,11 +111,14 @@ impl Collection {
                 Err(Error::unknown(format!("cannot {operation}: an event is not about an API object")))
             }
             Ok(WatchEvent::Deleted(_)) => Ok(ObjectEvent::Deleted),
-            Ok(WatchEvent::Bookmark(_)) => Ok(ObjectEvent::Bookmark),
+            Ok(WatchEvent::Bookmark(bookmark)) => {
+                Ok(ObjectEvent::Bookmark { resource_version: bookmark.metadata.resource_version })
+            }
             // Mostly that the version asked for is too old.
             Ok(WatchEvent::Error(status)) => {
                 let error = Error::of_status(&status).context("the watch broke");
-                Err(Error { kind: ErrorKind::Unknown, ..error })
+                let is_too_old = status.code == StatusCode::GONE.as_u16();
+                Err(Error { kind: if is_too_old { ErrorKind::Expired } else { ErrorKind::Unknown }, ..error })
             }
             Err(failure) => Err(operation.error(&failure)),
         }))

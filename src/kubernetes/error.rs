@@ -28,6 +28,8 @@ pub enum ErrorKind {
     NotFound,
     /// This user may not do that. Nothing was written: try again after a while, rights may arrive later.
     Forbidden,
+    /// The resourceVersion to watch from is too old: watch from the present state on.
+    Expired,
     /// The API server refused the request for another reason. Nothing was written.
     Refused,
     /// It is not known whether something was written: read before anything is concluded from it.

@@ -3,11 +3,12 @@
 use std::sync::Mutex;
 
 use futures_util::future::{BoxFuture, ready};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, StreamExt, iter};
 use futures_util::{FutureExt, TryStreamExt};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{
-    CONTENDERS_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
+    CONTENDERS_ANNOTATION, LOCK_ANNOTATION, NOT_BEFORE_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION,
+    Stored, Version,
 };
 use serde_json::{Value, json};
 
@@ -48,6 +49,16 @@ pub struct ObjectLock {
     name: ObjectName,
     /// The object last seen. A write keeps what is not ours in it.
     seen: Mutex<Option<Value>>,
+    /// Where the next watch starts from, in place of this version: an object that has not changed for minutes has a
+    /// version that left the API server's watch cache, and a watch from there breaks at once.
+    resume: Mutex<Option<Resume>>,
+}
+
+/// Where to resume a watch of an object that is at `version`.
+struct Resume {
+    version: Version,
+    /// The resourceVersion of a bookmark; empty for the present state.
+    from: String,
 }
 
 impl ObjectLock {
@@ -55,7 +66,7 @@ impl ObjectLock {
     pub fn new(cluster: &Cluster, format: &'static RecordFormat, namespace: &str, name: &str) -> Self {
         let objects = Collection::new(cluster, format.resource, namespace);
         let name = ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { format, objects, name, seen: Mutex::new(None) }
+        Self { format, objects, name, seen: Mutex::new(None), resume: Mutex::new(None) }
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
@@ -117,17 +128,28 @@ impl ObjectLock {
         };
         let mut record = (self.format.read)(object).map_err(unusable)?;
         let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
-        record.run = annotation(RUN_ANNOTATION).and_then(|text| text.parse().ok());
+        // A release of leaderrun that does not write this annotation bound its marks to nothing.
+        let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| self.is_this_lock(lock, &version.uid));
+        record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
         record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
         record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
         record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
         Ok(Stored { record, version })
     }
 
+    /// Returns whether a mark that was written for this lock, and this object unless it created it, is one of ours.
+    fn is_this_lock(&self, written_for: &str, uid: &str) -> bool {
+        let (lock, object) = written_for.split_once(' ').unwrap_or((written_for, uid));
+        lock.split_once('/') == Some((&self.name.namespace, &self.name.name)) && object == uid
+    }
+
     /// Puts the record into the object in place of its own, and keeps everything else.
     fn put_record(&self, object: &mut Value, record: &Record) {
         (self.format.write)(object, record);
+        let ObjectName { namespace, name, .. } = &self.name;
+        let uid = object["metadata"]["uid"].as_str().map(|uid| format!(" {uid}")).unwrap_or_default();
         let annotations = [
+            (LOCK_ANNOTATION, record.run.as_ref().map(|_| format!("{namespace}/{name}{uid}"))),
             (RUN_ANNOTATION, record.run.as_ref().map(ToString::to_string)),
             (NOT_BEFORE_ANNOTATION, record.not_before.as_ref().map(ToString::to_string)),
             (CONTENDERS_ANNOTATION, record.contenders.map(|contenders| contenders.to_string())),
@@ -149,10 +171,37 @@ impl ObjectLock {
     }
 
     fn watched(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
-        match event.map_err(|error| self.error(error))? {
-            ObjectEvent::Changed(object) => Ok(WatchEvent::Changed(self.note(object)?)),
-            ObjectEvent::Deleted => Ok(WatchEvent::Deleted),
-            ObjectEvent::Bookmark => Ok(WatchEvent::Bookmark),
+        match event {
+            Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.note(object)?)),
+            Ok(ObjectEvent::Deleted) => Ok(WatchEvent::Deleted),
+            Ok(ObjectEvent::Bookmark { resource_version }) => {
+                self.resume_from(resource_version);
+                Ok(WatchEvent::Bookmark)
+            }
+            Err(error) => {
+                if error.kind == ErrorKind::Expired {
+                    self.resume_from(String::new());
+                }
+                Err(self.error(error))
+            }
+        }
+    }
+
+    /// Notes where to resume the watch while the object stays as it was last seen.
+    fn resume_from(&self, from: String) {
+        let seen = self.seen.lock().expect("nothing panics while it is held");
+        if let Some(version) = seen.as_ref().and_then(version) {
+            *self.resume.lock().expect("nothing panics while it is held") = Some(Resume { version, from });
+        }
+    }
+
+    /// Returns the resourceVersion to watch from when the object was last seen at this version.
+    fn watch_start(&self, seen: Option<Version>) -> String {
+        let Some(seen) = seen else { return String::new() };
+        let resume = self.resume.lock().expect("nothing panics while it is held");
+        match resume.as_ref().filter(|resume| resume.version == seen) {
+            Some(resume) => resume.from.clone(),
+            None => seen.resource_version,
         }
     }
 
@@ -162,7 +211,7 @@ impl ObjectLock {
             ErrorKind::Conflict => LockErrorKind::Conflict,
             ErrorKind::Forbidden => LockErrorKind::Forbidden,
             ErrorKind::NotFound | ErrorKind::Refused => LockErrorKind::Refused,
-            ErrorKind::Unknown => LockErrorKind::Unknown,
+            ErrorKind::Expired | ErrorKind::Unknown => LockErrorKind::Unknown,
         };
         let ObjectName { namespace, name, .. } = &self.name;
         let has_no_namespace = error.kind == ErrorKind::NotFound
@@ -192,10 +241,11 @@ impl Lock for ObjectLock {
     }
 
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
-        let version = from.map(|from| from.resource_version).unwrap_or_default();
+        let start = self.watch_start(from);
         async move {
-            let events = self.objects.watch(&self.name.name, &version).await.map_err(|error| self.error(error))?;
-            Ok(events.then(|event| ready(self.watched(event))))
+            let opened = self.objects.watch(&self.name.name, &start).await;
+            let events = opened.map_err(|error| self.error(error))?;
+            Ok(iter([Ok(WatchEvent::Opened)]).chain(events.then(|event| ready(self.watched(event)))))
         }
         .into_stream()
         .try_flatten()

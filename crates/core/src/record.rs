@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 /// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
+/// The annotation that states which lock, and which object of it, a mark was written for: `NAMESPACE/NAME UID`, without
+/// the uid in the write that creates the object. A mark that was copied from elsewhere does not count.
+pub const LOCK_ANNOTATION: &str = "leaderrun/lock";
+
 /// The annotation that states when the command is due again, after it has succeeded: see [`Record::not_before`].
 pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 

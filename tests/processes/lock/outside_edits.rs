@@ -109,6 +109,22 @@ fn the_lease_is_given_to_the_one_who_waits() {
     .a_loses();
 }
 
+/// A release that another lock's last run left, with more acquisitions than this one has: a mark counts only for the
+/// lock that it was written for.
+#[testkit::test]
+fn the_record_of_another_lock_is_copied_onto_the_lease() {
+    let other = TestLock::lease();
+    let mut last = Candidate::new("last", &other).run_script("true");
+    last.wait_for_exit(0);
+    meddle(|admin, lease| {
+        let mut copy = admin.get(&other.lease_path()).expect("the other lease");
+        copy["spec"]["leaseTransitions"] = 100.into();
+        let copied = json!({ "metadata": { "annotations": copy["metadata"]["annotations"] }, "spec": copy["spec"] });
+        admin.merge_patch(lease, &copied).expect("copied");
+    })
+    .a_goes_on();
+}
+
 #[testkit::test]
 fn a_label_is_put_on_the_lease() {
     let scene = meddle(|admin, lease| {
