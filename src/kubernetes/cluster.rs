@@ -1,23 +1,35 @@
 //! The clients: how the API server is reached.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use hyper::{Request, Response};
 use kube::client::{Body, ClientBuilder};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{ExecAuthCluster, ExecConfig, ExecInteractiveMode};
 use kube::{Client, Config};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
+use super::connection::{
+    BasicCredentials, ClientCertificate, ConnectionConfig, ExecPlugin, Impersonation, InteractiveMode, Source,
+    TokenSource,
+};
 use super::error::Error;
+use super::kubeconfig;
+use super::proxy::ProxyProtocol;
 use super::response_limit;
 
 /// What the command line says about the cluster.
@@ -49,10 +61,8 @@ impl Cluster {
     /// # Errors
     /// When the kubeconfig cannot be used, or there is none and this is no pod either.
     pub async fn from_options(options: ClusterOptions, attempt: Duration) -> Result<Self> {
-        let mut config = find_config(&options).await?;
-        if let Some(user) = options.impersonate {
-            config.auth_info.impersonate = Some(user);
-        }
+        let connection = spawn_blocking(move || kubeconfig::load(&options)).await??;
+        let mut config = kube_config(&connection).with_context(|| connection.origin.to_string())?;
         // The election decides when to try again.
         config.default_retry = false;
         // The election closes a connection that it gives up, so this limit is only for what it does not wait for.
@@ -117,31 +127,92 @@ fn pending_client(config: Config) -> PendingClient {
     async move { client(&config, Limit::Lines).await.map_err(|failure| format!("{failure:#}")) }.boxed().shared()
 }
 
-async fn find_config(options: &ClusterOptions) -> Result<Config> {
-    let ClusterOptions { kubeconfig, context, .. } = options;
-    let select = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-    if kubeconfig.is_none() && context.is_none() {
-        return Config::infer().await.context(
-            "no way to the API server: neither a kubeconfig (--kubeconfig, KUBECONFIG, ~/.kube/config) nor a pod's service account is usable",
-        );
+/// Returns the configuration in kube's terms.
+fn kube_config(from: &ConnectionConfig) -> Result<Config> {
+    let ConnectionConfig { server, tls, proxy, user, namespace, .. } = from;
+    let read = |source: &Source| source.read().with_context(|| format!("cannot read {source}"));
+    let mut config = Config::new(server.clone());
+    if let Some(authority) = &tls.authority {
+        let pem = read(authority)?;
+        let certificates = CertificateDer::pem_slice_iter(&pem).map(|certificate| Ok(certificate?.to_vec()));
+        config.root_cert = Some(certificates.collect::<Result<_>>().context("the certificate authority")?);
     }
-    let from = match kubeconfig {
-        Some(path) => Kubeconfig::read_from(path).with_context(|| {
-            format!("--kubeconfig {}: cannot be used; the path of a readable kubeconfig would do", path.display())
-        })?,
-        None => Kubeconfig::read().context("--context needs a kubeconfig, and none can be read")?,
-    };
-    if let Some(context) = context
-        && !from.contexts.iter().any(|known| known.name == *context)
-    {
-        match &from.contexts[..] {
-            [] => bail!("--context {context:?}: the kubeconfig has no contexts; a kubeconfig with one would do"),
-            [first, ..] => {
-                bail!("--context {context:?}: the kubeconfig has no such context; {:?} would do", first.name)
-            }
+    config.accept_invalid_certs = tls.insecure;
+    config.tls_server_name.clone_from(&tls.server_name);
+    config.default_namespace.clone_from(namespace);
+    if let Some(proxy) = proxy {
+        let scheme = match proxy.protocol {
+            ProxyProtocol::Http => "http",
+            ProxyProtocol::Https => "https",
+            ProxyProtocol::Socks5 => "socks5",
+        };
+        let host = if proxy.host.contains(':') { format!("[{}]", proxy.host) } else { proxy.host.clone() };
+        let encoded = |text: &str| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string();
+        let credentials = proxy.credentials.as_ref();
+        let credentials = credentials.map(|(user, password)| format!("{}:{}@", encoded(user), encoded(password)));
+        let url = format!("{scheme}://{}{host}:{}", credentials.unwrap_or_default(), proxy.port);
+        config.proxy_url = Some(url.parse().with_context(|| format!("cannot use the proxy {proxy}"))?);
+    }
+    if let Some(ClientCertificate { certificate, key }) = &user.certificate {
+        config.auth_info.client_certificate_data = Some(BASE64_STANDARD.encode(read(certificate)?));
+        config.auth_info.client_key_data = Some(BASE64_STANDARD.encode(read(key)?).into());
+    }
+    if let Some(TokenSource { file, fixed }) = &user.token {
+        config.auth_info.token_file = file.as_ref().map(|file| file.display().to_string());
+        config.auth_info.token = fixed.clone().filter(|_| file.is_none()).map(Into::into);
+    }
+    if let Some(BasicCredentials { username, password }) = &user.basic {
+        config.auth_info.username = Some(username.clone());
+        config.auth_info.password = Some(password.clone().into());
+    }
+    if let Some(impersonation) = &user.impersonation {
+        config.auth_info.impersonate = Some(impersonation.user.clone());
+        config.auth_info.impersonate_groups = Some(impersonation.groups.clone());
+        for (name, values) in headers_beside_kube(impersonation) {
+            config.headers.push((name.parse()?, values.parse()?));
         }
     }
-    Config::from_custom_kubeconfig(from, &select).await.context("the kubeconfig cannot be used")
+    config.auth_info.exec = user.exec.as_ref().map(|plugin| exec_config(plugin, from));
+    Ok(config)
+}
+
+/// Returns the headers of an impersonation that kube does not send.
+fn headers_beside_kube(Impersonation { uid, extra, .. }: &Impersonation) -> Vec<(String, String)> {
+    let uid = uid.iter().map(|uid| ("impersonate-uid".to_owned(), uid.clone()));
+    let extra = extra.iter().flat_map(|(key, values)| {
+        let name = format!("impersonate-extra-{}", percent_encode(key.as_bytes(), NON_ALPHANUMERIC));
+        values.iter().map(move |value| (name.clone(), value.clone()))
+    });
+    uid.chain(extra).collect()
+}
+
+fn exec_config(plugin: &ExecPlugin, connection: &ConnectionConfig) -> ExecConfig {
+    let variable = |(name, value): &(String, String)| {
+        HashMap::from([("name".to_owned(), name.clone()), ("value".to_owned(), value.clone())])
+    };
+    ExecConfig {
+        api_version: Some(plugin.api_version.clone()),
+        command: Some(plugin.command.display().to_string()),
+        args: Some(plugin.args.clone()),
+        env: Some(plugin.env.iter().map(variable).collect()),
+        drop_env: None,
+        install_hint: plugin.install_hint.clone(),
+        interactive_mode: Some(match plugin.interactive_mode {
+            InteractiveMode::Never => ExecInteractiveMode::Never,
+            InteractiveMode::IfAvailable => ExecInteractiveMode::IfAvailable,
+            InteractiveMode::Always => ExecInteractiveMode::Always,
+        }),
+        provide_cluster_info: plugin.provide_cluster_info,
+        cluster: plugin.provide_cluster_info.then(|| ExecAuthCluster {
+            server: Some(connection.server.to_string()),
+            insecure_skip_tls_verify: Some(connection.tls.insecure),
+            certificate_authority_data: connection.tls.authority.as_ref().and_then(|authority| authority.read().ok()),
+            proxy_url: None,
+            tls_server_name: connection.tls.server_name.clone(),
+            config: plugin.cluster_config.clone(),
+        }),
+        other: BTreeMap::new(),
+    }
 }
 
 /// What of an answer is limited; see [`response_limit`].

@@ -5,7 +5,10 @@
 
 mod cluster;
 mod collection;
+mod connection;
 mod error;
+mod kubeconfig;
+mod proxy;
 mod rbac;
 mod resource;
 mod response_limit;

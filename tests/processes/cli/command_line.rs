@@ -86,7 +86,7 @@ fn bad_input_gets_one_sentence() {
             &["--lock", "a/b", "--kubeconfig", real, "--context", "x", "--", "true"],
             "--context \"x\": the kubeconfig has no such context; ",
         ),
-        (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "the kubeconfig cannot be used"),
+        (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; name another kubeconfig"),
     ] {
         let mut refused = Candidate::bare("a").args(arguments).start();
         refused.wait_for_exit(125);

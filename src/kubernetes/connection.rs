@@ -1,0 +1,179 @@
+//! What a connection to the API server is made from: where it is, how it is trusted, and as whom it is asked.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::{fmt, fs, io};
+
+use hyper::Uri;
+use serde_json::Value;
+
+use super::proxy::Proxy;
+
+/// How the API server is reached and as whom, from a kubeconfig or a pod's service account.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConnectionConfig {
+    /// The address of the API server: scheme, host, perhaps a port and a path that all requests begin with.
+    pub server: Uri,
+    pub tls: TlsOptions,
+    /// The proxy on the way to the server.
+    pub proxy: Option<Proxy>,
+    pub user: UserOptions,
+    /// The namespace of a lock that names none.
+    pub namespace: String,
+    pub origin: ConfigOrigin,
+}
+
+/// How the server's certificate is verified.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The certificates that are trusted, as PEM. Without them: those of the system.
+    pub authority: Option<Source>,
+    /// The name that the server's certificate must be for, where that is not the host of the address.
+    pub server_name: Option<String>,
+    /// No certificate is verified.
+    pub insecure: bool,
+}
+
+/// As whom the server is asked.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct UserOptions {
+    /// The client certificate and its key, as PEM.
+    pub certificate: Option<ClientCertificate>,
+    pub token: Option<TokenSource>,
+    pub basic: Option<BasicCredentials>,
+    pub exec: Option<ExecPlugin>,
+    pub impersonation: Option<Impersonation>,
+}
+
+/// Where a client certificate and its key are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub certificate: Source,
+    pub key: Source,
+}
+
+/// Where a piece of a configuration is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In a file, whose contents may change.
+    File(PathBuf),
+    /// In the kubeconfig itself.
+    Data(Vec<u8>),
+}
+
+impl Source {
+    /// Returns what is there now.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::File(path) => fs::read(path),
+            Self::Data(data) => Ok(data.clone()),
+        }
+    }
+}
+
+/// The place, for messages; never what is there.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Data(_) => f.write_str("the kubeconfig's data"),
+        }
+    }
+}
+
+/// Where a bearer token is. A file wins over a fixed token while it can be read and is not empty.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenSource {
+    pub file: Option<PathBuf>,
+    pub fixed: Option<String>,
+}
+
+/// A user name and a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BasicCredentials {
+    pub username: String,
+    pub password: String,
+}
+
+/// A program that prints credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExecPlugin {
+    /// A path, or a name that is looked up in `PATH`.
+    pub command: PathBuf,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// The version of `client.authentication.k8s.io` that it speaks, with the group.
+    pub api_version: String,
+    pub interactive_mode: InteractiveMode,
+    /// What to tell people where the program is missing.
+    pub install_hint: Option<String>,
+    /// The cluster is described to it in `KUBERNETES_EXEC_INFO`.
+    pub provide_cluster_info: bool,
+    /// The cluster's extension `client.authentication.k8s.io/exec`, a part of that description.
+    pub cluster_config: Option<Value>,
+}
+
+/// When a plugin may use the terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum InteractiveMode {
+    Never,
+    IfAvailable,
+    Always,
+}
+
+/// The user to act as.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Impersonation {
+    pub user: String,
+    pub uid: Option<String>,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ConfigOrigin {
+    Kubeconfig {
+        /// The files that were read.
+        files: Vec<PathBuf>,
+        context: String,
+    },
+    ServiceAccount,
+}
+
+impl fmt::Display for ConfigOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kubeconfig { files, context } => {
+                let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+                write!(f, "kubeconfig {}, context {context:?}", files.join(":"))
+            }
+            Self::ServiceAccount => f.write_str("the pod's service account"),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// What cannot be used: an option, a file, an entry of it.
+    pub subject: String,
+    pub reason: String,
+}
+
+impl ConfigError {
+    pub fn new(subject: impl fmt::Display, reason: impl fmt::Display) -> Self {
+        Self { subject: subject.to_string(), reason: reason.to_string() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}

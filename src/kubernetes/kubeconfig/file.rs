@@ -1,0 +1,166 @@
+//! One kubeconfig, as it is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf, absolute};
+use std::{fs, io};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
+
+/// What a kubeconfig says. As in client-go a field that is absent, null or empty says nothing.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KubeconfigFile {
+    /// Where it was read.
+    #[serde(skip)]
+    pub path: PathBuf,
+    #[serde(rename = "apiVersion")]
+    api_version: Option<String>,
+    kind: Option<String>,
+    pub current_context: Option<String>,
+    pub contexts: Option<Vec<NamedContext>>,
+    pub clusters: Option<Vec<NamedCluster>>,
+    pub users: Option<Vec<NamedUser>>,
+}
+
+#[derive(Deserialize)]
+pub struct NamedContext {
+    pub name: Option<String>,
+    pub context: Option<Context>,
+}
+
+#[derive(Deserialize)]
+pub struct NamedCluster {
+    pub name: Option<String>,
+    pub cluster: Option<Cluster>,
+}
+
+#[derive(Deserialize)]
+pub struct NamedUser {
+    pub name: Option<String>,
+    pub user: Option<User>,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct NamedExtension {
+    pub name: Option<String>,
+    pub extension: Option<Value>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+pub struct Context {
+    pub cluster: Option<String>,
+    pub user: Option<String>,
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Cluster {
+    pub server: Option<String>,
+    pub tls_server_name: Option<String>,
+    pub insecure_skip_tls_verify: Option<bool>,
+    pub certificate_authority: Option<String>,
+    pub certificate_authority_data: Option<Base64>,
+    pub proxy_url: Option<String>,
+    pub extensions: Option<Vec<NamedExtension>>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct User {
+    pub client_certificate: Option<String>,
+    pub client_certificate_data: Option<Base64>,
+    pub client_key: Option<String>,
+    pub client_key_data: Option<Base64>,
+    pub token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    pub token_file: Option<String>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    #[serde(rename = "as")]
+    pub impersonate: Option<String>,
+    pub as_uid: Option<String>,
+    pub as_groups: Option<Vec<String>>,
+    pub as_user_extra: Option<BTreeMap<String, Vec<String>>>,
+    pub auth_provider: Option<AuthProvider>,
+    pub exec: Option<Exec>,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct AuthProvider {
+    pub name: Option<String>,
+    pub config: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exec {
+    pub api_version: Option<String>,
+    pub command: Option<String>,
+    pub args: Option<Vec<String>>,
+    pub env: Option<Vec<EnvironmentVariable>>,
+    pub install_hint: Option<String>,
+    pub interactive_mode: Option<String>,
+    pub provide_cluster_info: Option<bool>,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct EnvironmentVariable {
+    pub name: Option<String>,
+    pub value: Option<String>,
+}
+
+/// Base64, perhaps wrapped into lines.
+#[derive(Clone)]
+pub struct Base64(pub Vec<u8>);
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut text = String::deserialize(deserializer)?;
+        text.retain(|character| !character.is_ascii_whitespace());
+        let decoded = BASE64_STANDARD.decode(text);
+        decoded.map(Self).map_err(|failure| D::Error::custom(format_args!("not base64: {failure}")))
+    }
+}
+
+impl KubeconfigFile {
+    /// Reads the kubeconfig at a path.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+        let file = Self::parse(&fs::read(path)?).map_err(invalid)?;
+        Ok(Self { path: absolute(path)?, ..file })
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let options = serde_saphyr::options! {
+            // As client-go does.
+            duplicate_keys: DuplicateKeyPolicy::LastWins,
+            // A snippet has secrets in it.
+            with_snippet: false,
+        };
+        let file: Option<Self> =
+            serde_saphyr::from_slice_with_options(text, options).map_err(|failure| failure.to_string())?;
+        let file = file.unwrap_or_default();
+        let is = |text: &Option<String>, expected| text.as_deref().is_none_or(|text| ["", expected].contains(&text));
+        if !is(&file.kind, "Config") || !is(&file.api_version, "v1") {
+            let (kind, version) = (file.kind.unwrap_or_default(), file.api_version.unwrap_or_default());
+            return Err(format!("it is of kind {kind:?}, version {version:?}, and a kubeconfig is a Config of v1"));
+        }
+        Ok(file)
+    }
+
+    /// Returns whether it defines nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { current_context, contexts, clusters, users, .. } = self;
+        let is_none = |length: Option<usize>| length.unwrap_or_default() == 0;
+        is_none(current_context.as_ref().map(String::len))
+            && is_none(contexts.as_ref().map(Vec::len))
+            && is_none(clusters.as_ref().map(Vec::len))
+            && is_none(users.as_ref().map(Vec::len))
+    }
+}

@@ -1,0 +1,58 @@
+//! The way to the API server that every pod has.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::{env, fs};
+
+use super::super::connection::{
+    ConfigError, ConfigOrigin, ConnectionConfig, Source, TlsOptions, TokenSource, UserOptions,
+};
+use super::super::proxy::Proxy;
+use super::server;
+
+const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Returns how this pod reaches its API server.
+///
+/// # Errors
+/// When this is no pod, or one without a service account's token.
+pub fn load() -> Result<ConnectionConfig, ConfigError> {
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else {
+        return Err(ConfigError::new(
+            "found no API server credentials",
+            "there is no kubeconfig (--kubeconfig, KUBECONFIG, ~/.kube/config), and this is not a pod; \
+             try --kubeconfig PATH",
+        ));
+    };
+    let folder = Path::new(FOLDER);
+    let token = folder.join("token");
+    if let Err(failure) = fs::metadata(&token) {
+        let subject = format!("the pod's service account: {}", token.display());
+        return Err(ConfigError::new(
+            subject,
+            format_args!("{failure}; set automountServiceAccountToken, or name a kubeconfig"),
+        ));
+    }
+    let address = match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("https://[{address}]:{port}"),
+        _ => format!("https://{host}:{port}"),
+    };
+    let server = server::parse(&address).map_err(|reason| ConfigError::new("KUBERNETES_SERVICE_HOST", reason))?;
+    let origin = ConfigOrigin::ServiceAccount;
+    let proxy = Proxy::from_environment(&server).map_err(|reason| ConfigError::new(&origin, reason))?;
+    let authority = folder.join("ca.crt");
+    Ok(ConnectionConfig {
+        proxy,
+        server,
+        tls: TlsOptions { authority: authority.exists().then_some(Source::File(authority)), ..TlsOptions::default() },
+        user: UserOptions { token: Some(TokenSource { file: Some(token), fixed: None }), ..UserOptions::default() },
+        namespace: variable("POD_NAMESPACE").or_else(|| namespace(folder)).unwrap_or_else(|| "default".to_owned()),
+        origin,
+    })
+}
+
+fn namespace(folder: &Path) -> Option<String> {
+    let namespace = fs::read_to_string(folder.join("namespace")).ok()?;
+    Some(namespace.trim().to_owned()).filter(|namespace| !namespace.is_empty())
+}

@@ -1,0 +1,66 @@
+//! Several kubeconfigs as one: for each name the first file that has it wins, and so does the first current context.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{Cluster, Context, KubeconfigFile, User};
+
+/// Kubeconfigs that are read as one.
+pub struct MergedKubeconfig {
+    files: Vec<KubeconfigFile>,
+}
+
+/// An entry with the folder that its relative paths begin at.
+pub struct Entry<'a, T> {
+    pub value: &'a T,
+    pub folder: &'a Path,
+}
+
+impl MergedKubeconfig {
+    /// Merges files, of which earlier ones win.
+    pub fn new(files: Vec<KubeconfigFile>) -> Self {
+        Self { files }
+    }
+
+    /// The files, in the order in which they win.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|file| file.path.clone()).collect()
+    }
+
+    pub fn current_context(&self) -> Option<&str> {
+        self.files.iter().filter_map(|file| file.current_context.as_deref()).find(|name| !name.is_empty())
+    }
+
+    pub fn context(&self, name: &str) -> Option<Entry<'_, Context>> {
+        self.find(|file| {
+            let found = file.contexts.iter().flatten().find(|named| is_called(&named.name, name));
+            found?.context.as_ref()
+        })
+    }
+
+    pub fn cluster(&self, name: &str) -> Option<Entry<'_, Cluster>> {
+        self.find(|file| {
+            let found = file.clusters.iter().flatten().find(|named| is_called(&named.name, name));
+            found?.cluster.as_ref()
+        })
+    }
+
+    pub fn user(&self, name: &str) -> Option<Entry<'_, User>> {
+        self.find(|file| {
+            let found = file.users.iter().flatten().find(|named| is_called(&named.name, name));
+            found?.user.as_ref()
+        })
+    }
+
+    /// The names of all contexts.
+    pub fn context_names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().flat_map(|file| file.contexts.iter().flatten()).filter_map(|named| named.name.as_deref())
+    }
+
+    fn find<'a, T>(&'a self, value: impl Fn(&'a KubeconfigFile) -> Option<&'a T>) -> Option<Entry<'a, T>> {
+        self.files.iter().find_map(|file| Some(Entry { value: value(file)?, folder: file.path.parent()? }))
+    }
+}
+
+fn is_called(name: &Option<String>, expected: &str) -> bool {
+    name.as_deref().unwrap_or_default() == expected
+}

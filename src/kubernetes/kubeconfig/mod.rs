@@ -1,0 +1,83 @@
+//! From kubeconfigs or a pod's service account to a [`ConnectionConfig`], by the rules of client-go.
+//!
+//! A configuration that was named and cannot be used is an error: nothing falls back to another cluster.
+
+mod file;
+mod in_cluster;
+mod merge;
+mod normalize;
+mod server;
+
+use std::env;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use self::file::KubeconfigFile;
+use self::merge::MergedKubeconfig;
+use super::cluster::ClusterOptions;
+use super::connection::{ConfigError, ConnectionConfig, Impersonation};
+
+/// Finds out how to reach the API server.
+///
+/// Read are `--kubeconfig`, else the files in `KUBECONFIG`, else `~/.kube/config` where it exists, else the pod's
+/// service account.
+///
+/// # Errors
+/// When what was named cannot be used, or there is nothing to use.
+pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
+    let mut config = match read(options)? {
+        Some(kubeconfig) => kubeconfig.connection(options.context.as_deref())?,
+        None => without_kubeconfig(options)?,
+    };
+    if let Some(user) = &options.impersonate {
+        config.user.impersonation = Some(Impersonation { user: user.clone(), ..Impersonation::default() });
+    }
+    Ok(config)
+}
+
+fn without_kubeconfig(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
+    if let Some(context) = &options.context {
+        let subject = format!("--context {context:?}");
+        return Err(ConfigError::new(subject, "there is no kubeconfig; name one with --kubeconfig or KUBECONFIG"));
+    }
+    in_cluster::load()
+}
+
+/// Reads the kubeconfigs that are named, or the one of the user. Returns none where there is none.
+fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigError> {
+    if let Some(path) = &options.kubeconfig {
+        let subject = format!("--kubeconfig {}", path.display());
+        let Some(file) = read_file(path)? else {
+            return Err(ConfigError::new(subject, "no such file; give the path of a kubeconfig"));
+        };
+        return Ok(Some(MergedKubeconfig::new(vec![file])));
+    }
+    match env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+        Some(list) => {
+            let mut files = Vec::new();
+            for path in env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()) {
+                files.extend(read_file(&path)?);
+            }
+            if files.is_empty() {
+                let subject = format!("KUBECONFIG={}", list.display());
+                return Err(ConfigError::new(subject, "no such file; unset it, or name a kubeconfig"));
+            }
+            Ok(Some(MergedKubeconfig::new(files)))
+        }
+        None => {
+            let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) else { return Ok(None) };
+            let file = read_file(&PathBuf::from(home).join(".kube/config"))?;
+            // Some tools leave an empty one behind.
+            Ok(file.filter(|file| !file.is_empty()).map(|file| MergedKubeconfig::new(vec![file])))
+        }
+    }
+}
+
+/// Reads a kubeconfig, if there is such a file.
+fn read_file(path: &Path) -> Result<Option<KubeconfigFile>, ConfigError> {
+    match KubeconfigFile::read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ConfigError::new(format_args!("kubeconfig {}", path.display()), error)),
+    }
+}

@@ -1,0 +1,173 @@
+//! What the entries of a kubeconfig mean together.
+
+use std::path::{Path, PathBuf};
+
+use super::super::connection::{
+    BasicCredentials, ClientCertificate, ConfigError, ConfigOrigin, ConnectionConfig, ExecPlugin, Impersonation,
+    InteractiveMode, Source, TlsOptions, TokenSource, UserOptions,
+};
+use super::super::proxy::{Proxy, ProxyOrigin};
+use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
+use super::merge::{Entry, MergedKubeconfig};
+use super::server;
+
+/// The name of a cluster's extension that is for credential plugins.
+const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
+
+impl MergedKubeconfig {
+    /// Returns what a context stands for: the one of that name, or the current one.
+    ///
+    /// # Errors
+    /// When there is no such context, or something of it cannot be used.
+    pub fn connection(&self, context: Option<&str>) -> Result<ConnectionConfig, ConfigError> {
+        let files: Vec<String> = self.paths().iter().map(|path| path.display().to_string()).collect();
+        let files = format!("kubeconfig {}", files.join(":"));
+        let name = match context.or_else(|| self.current_context()) {
+            Some(name) => name,
+            None => return Err(ConfigError::new(files, self.without_context())),
+        };
+        let Some(Entry { value: chosen, .. }) = self.context(name) else {
+            let subject = match context {
+                Some(name) => format!("--context {name:?}"),
+                None => format!("{files}: current-context {name:?}"),
+            };
+            return Err(ConfigError::new(subject, self.no_such_context()));
+        };
+        let origin = ConfigOrigin::Kubeconfig { files: self.paths(), context: name.to_owned() };
+        let refused = |reason: String| ConfigError::new(&origin, reason);
+
+        let cluster_name = said(&chosen.cluster).unwrap_or_default();
+        let cluster = self.cluster(&cluster_name);
+        let cluster = cluster.ok_or_else(|| refused(format!("it has no cluster {cluster_name:?}")))?;
+        let server = said(&cluster.value.server);
+        let server = server.ok_or_else(|| refused(format!("cluster {cluster_name:?} has no server")))?;
+        let server = server::parse(&server).map_err(|reason| refused(format!("cluster {cluster_name:?}: {reason}")))?;
+        let proxy = match said(&cluster.value.proxy_url) {
+            Some(url) => {
+                let proxy = Proxy::parse(&url, ProxyOrigin::Kubeconfig);
+                Some(proxy.map_err(|reason| refused(format!("the proxy-url cannot be used: {reason}")))?)
+            }
+            None => Proxy::from_environment(&server).map_err(refused)?,
+        };
+
+        let user = match said(&chosen.user) {
+            None => UserOptions::default(),
+            Some(user_name) => {
+                let user = self.user(&user_name);
+                let user = user.ok_or_else(|| refused(format!("it has no user {user_name:?}")))?;
+                user_options(&user, cluster.value).map_err(|reason| refused(format!("user {user_name:?}: {reason}")))?
+            }
+        };
+        let namespace = said(&chosen.namespace).unwrap_or_else(|| "default".to_owned());
+        Ok(ConnectionConfig { server, tls: tls_options(&cluster), proxy, user, namespace, origin })
+    }
+
+    fn without_context(&self) -> String {
+        match self.context_names().next() {
+            Some(known) => format!("it has no current-context; try --context {known:?}"),
+            None => "it has no contexts; name another kubeconfig".to_owned(),
+        }
+    }
+
+    fn no_such_context(&self) -> String {
+        match self.context_names().next() {
+            Some(known) => format!("the kubeconfig has no such context; try {known:?}"),
+            None => "the kubeconfig has no contexts; name another kubeconfig".to_owned(),
+        }
+    }
+}
+
+/// Returns what a field says, without white space around it.
+fn said(field: &Option<String>) -> Option<String> {
+    field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// Returns where something is; data win over a file.
+fn source(file: &Option<String>, data: &Option<Base64>, folder: &Path) -> Option<Source> {
+    let data = data.as_ref().filter(|Base64(data)| !data.is_empty());
+    let file = || said(file).map(|file| Source::File(folder.join(file)));
+    data.map(|Base64(data)| Source::Data(data.clone())).or_else(file)
+}
+
+fn tls_options(Entry { value: cluster, folder }: &Entry<'_, Cluster>) -> TlsOptions {
+    TlsOptions {
+        authority: source(&cluster.certificate_authority, &cluster.certificate_authority_data, folder),
+        server_name: said(&cluster.tls_server_name),
+        insecure: cluster.insecure_skip_tls_verify.unwrap_or_default(),
+    }
+}
+
+fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Cluster) -> Result<UserOptions, String> {
+    let certificate = source(&user.client_certificate, &user.client_certificate_data, folder);
+    let key = source(&user.client_key, &user.client_key_data, folder);
+    let certificate = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+        (Some(_), None) => return Err("it has a client certificate without client-key or client-key-data".to_owned()),
+        (None, _) => None,
+    };
+    let (file, fixed) = (said(&user.token_file).map(|file| folder.join(file)), said(&user.token));
+    let token = (file.is_some() || fixed.is_some()).then_some(TokenSource { file, fixed });
+    let (username, password) = (said(&user.username), user.password.clone().unwrap_or_default());
+    let basic = (username.is_some() || !password.is_empty())
+        .then(|| BasicCredentials { username: username.unwrap_or_default(), password });
+    if token.is_some() && basic.is_some() {
+        return Err("it has both a token and a user name with a password; remove one of them".to_owned());
+    }
+    let token =
+        token.map_or_else(|| user.auth_provider.as_ref().map(provided_token).transpose(), |token| Ok(Some(token)))?;
+    let exec = user.exec.as_ref().map(|exec| exec_plugin(exec, folder, cluster)).transpose()?;
+    Ok(UserOptions { certificate, token, basic, exec, impersonation: impersonation(user)? })
+}
+
+/// Returns the token that kubectl has stored for an OpenID Connect provider. It is not refreshed.
+fn provided_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
+    let id_token = config.as_ref().and_then(|config| said(&config.get("id-token").cloned()));
+    match (said(name).as_deref(), id_token) {
+        (Some("oidc"), Some(token)) => Ok(TokenSource { file: None, fixed: Some(token) }),
+        (name, _) => {
+            let name = name.unwrap_or_default();
+            Err(format!("leaderrun cannot use its auth-provider {name:?}; use an exec plugin instead"))
+        }
+    }
+}
+
+fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
+    let (uid, groups) = (said(&user.as_uid), user.as_groups.clone().unwrap_or_default());
+    let extra = user.as_user_extra.clone().unwrap_or_default();
+    match said(&user.impersonate) {
+        Some(user) => Ok(Some(Impersonation { user, uid, groups, extra })),
+        None if uid.is_none() && groups.is_empty() && extra.is_empty() => Ok(None),
+        None => Err("it has as-uid, as-groups or as-user-extra without a user in as".to_owned()),
+    }
+}
+
+fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlugin, String> {
+    let command = said(&exec.command).ok_or("its exec plugin has no command")?;
+    // A name without a slash is looked up in PATH.
+    let command = if command.contains('/') { folder.join(command) } else { PathBuf::from(command) };
+    let api_version = said(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
+    let interactive_mode = match said(&exec.interactive_mode).as_deref() {
+        Some("Never") => InteractiveMode::Never,
+        Some("Always") => InteractiveMode::Always,
+        Some("IfAvailable") => InteractiveMode::IfAvailable,
+        None => InteractiveMode::IfAvailable,
+        Some(other) => return Err(format!("its exec plugin has an unknown interactiveMode {other:?}")),
+    };
+    let mut env = Vec::new();
+    for variable in exec.env.iter().flatten() {
+        let name = said(&variable.name).ok_or("its exec plugin has a variable without a name")?;
+        env.push((name, variable.value.clone().unwrap_or_default()));
+    }
+    let is_for_plugins = |extension: &&NamedExtension| extension.name.as_deref() == Some(EXEC_EXTENSION);
+    let extension = cluster.extensions.iter().flatten().find(is_for_plugins);
+    Ok(ExecPlugin {
+        command,
+        args: exec.args.clone().unwrap_or_default(),
+        env,
+        api_version,
+        interactive_mode,
+        install_hint: said(&exec.install_hint),
+        provide_cluster_info: exec.provide_cluster_info.unwrap_or_default(),
+        cluster_config: extension.and_then(|extension| extension.extension.clone()),
+    })
+}

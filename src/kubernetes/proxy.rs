@@ -1,0 +1,180 @@
+//! Proxies on the way to the API server, by the rules of Go's `net/http`.
+
+mod exceptions;
+
+use std::{env, fmt};
+
+use hyper::Uri;
+use hyper::http::uri::Scheme;
+use percent_encoding::percent_decode_str;
+
+use self::exceptions::Exceptions;
+
+/// A proxy on the way to the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub protocol: ProxyProtocol,
+    pub host: String,
+    pub port: u16,
+    /// A user name and a password.
+    pub credentials: Option<(String, String)>,
+    pub origin: ProxyOrigin,
+}
+
+/// What is spoken with a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Http,
+    Https,
+    Socks5,
+}
+
+/// Where it stands that there is a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyOrigin {
+    /// In the kubeconfig, as `proxy-url`.
+    Kubeconfig,
+    /// In the environment variable of this name.
+    Variable(&'static str),
+}
+
+impl Proxy {
+    /// Parses the address of a proxy. One without a scheme is an HTTP proxy.
+    ///
+    /// # Errors
+    /// The reason why it is none.
+    pub fn parse(url: &str, origin: ProxyOrigin) -> Result<Self, String> {
+        let (scheme, rest) = url.trim().split_once("://").unwrap_or(("http", url.trim()));
+        let (protocol, default_port) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (ProxyProtocol::Http, 80),
+            "https" => (ProxyProtocol::Https, 443),
+            // Names are resolved by the proxy in both, as in Go.
+            "socks5" | "socks5h" => (ProxyProtocol::Socks5, 1080),
+            other => return Err(format!("unknown proxy scheme {other:?}; use http, https or socks5")),
+        };
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        let (credentials, address) = match authority.rsplit_once('@') {
+            Some((credentials, address)) => (Some(credentials), address),
+            None => (None, authority),
+        };
+        let credentials = credentials.map(|credentials| {
+            let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+            let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            (decoded(user), decoded(password))
+        });
+        let (host, port) = match address.rsplit_once(':') {
+            // The colons of an IPv6 address without a port.
+            Some((_, port)) if port.contains(']') => (address, ""),
+            Some((host, port)) => (host, port),
+            None => (address, ""),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        let port = match port {
+            "" => default_port,
+            port => port.parse().map_err(|_| format!("{port:?} is not a port"))?,
+        };
+        Ok(Self { protocol, host: host.to_owned(), port, credentials, origin })
+    }
+
+    /// Returns the proxy that the environment names for a server.
+    ///
+    /// # Errors
+    /// When it names one that cannot be used.
+    pub fn from_environment(server: &Uri) -> Result<Option<Self>, String> {
+        Self::from_variables(server, |name| env::var(name).ok())
+    }
+
+    fn from_variables(server: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, said(variable(name))?)));
+        let is_https = server.scheme() == Some(&Scheme::HTTPS);
+        let names = if is_https { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
+        let Some((name, url)) = first(names) else { return Ok(None) };
+        let (_, exceptions) = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+        let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = server.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        if Exceptions::parse(&exceptions).contain(host, port) {
+            return Ok(None);
+        }
+        let proxy = Self::parse(&url, ProxyOrigin::Variable(name));
+        proxy.map(Some).map_err(|reason| format!("the environment variable {name} cannot be used: {reason}"))
+    }
+}
+
+fn said(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
+}
+
+/// The address, and where it stands; never a password.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, host, port, origin, .. } = self;
+        let scheme = match protocol {
+            ProxyProtocol::Http => "http",
+            ProxyProtocol::Https => "https",
+            ProxyProtocol::Socks5 => "socks5",
+        };
+        let origin = match origin {
+            ProxyOrigin::Kubeconfig => "proxy-url",
+            ProxyOrigin::Variable(name) => name,
+        };
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port} ({origin})")
+        } else {
+            write!(f, "{scheme}://{host}:{port} ({origin})")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_proxy_is_read_as_go_reads_it() {
+        let parsed = |url| {
+            let proxy = Proxy::parse(url, ProxyOrigin::Kubeconfig)?;
+            Ok::<_, String>((proxy.protocol, proxy.host, proxy.port, proxy.credentials))
+        };
+        let credentials = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        for (url, expected) in [
+            ("http://proxy", (ProxyProtocol::Http, "proxy".to_owned(), 80, None)),
+            ("proxy:3128", (ProxyProtocol::Http, "proxy".to_owned(), 3128, None)),
+            (" proxy ", (ProxyProtocol::Http, "proxy".to_owned(), 80, None)),
+            ("HTTPS://proxy/path", (ProxyProtocol::Https, "proxy".to_owned(), 443, None)),
+            ("socks5://proxy", (ProxyProtocol::Socks5, "proxy".to_owned(), 1080, None)),
+            ("socks5h://[::1]", (ProxyProtocol::Socks5, "::1".to_owned(), 1080, None)),
+            ("http://[::1]:8080/", (ProxyProtocol::Http, "::1".to_owned(), 8080, None)),
+            ("http://me@proxy:8", (ProxyProtocol::Http, "proxy".to_owned(), 8, credentials("me", ""))),
+            ("http://me:p%40%3Ass@proxy", (ProxyProtocol::Http, "proxy".to_owned(), 80, credentials("me", "p@:ss"))),
+        ] {
+            assert_eq!(parsed(url), Ok(expected), "{url}");
+        }
+        for url in ["", "http://", "ftp://proxy", "http://proxy:port", "http://:8080"] {
+            assert!(parsed(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_environment_names_a_proxy_for_each_scheme() {
+        let proxy = |server: &'static str, variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+                Some((*value).to_owned())
+            };
+            let proxy = Proxy::from_variables(&Uri::from_static(server), variable).expect("a proxy or none");
+            proxy.map(|proxy| proxy.host)
+        };
+        let both = [("HTTPS_PROXY", "s"), ("HTTP_PROXY", "h")];
+        assert_eq!(proxy("https://host", &both).as_deref(), Some("s"));
+        assert_eq!(proxy("http://host", &both).as_deref(), Some("h"));
+        assert_eq!(proxy("https://host", &both[1..]), None);
+        assert_eq!(proxy("https://host", &[("https_proxy", "low"), ("HTTPS_PROXY", "")]).as_deref(), Some("low"));
+        // Go does not read it.
+        assert_eq!(proxy("https://host", &[("ALL_PROXY", "all")]), None);
+        assert_eq!(proxy("https://host", &[("HTTPS_PROXY", "s"), ("no_proxy", "host")]), None);
+        assert_eq!(proxy("https://localhost:6443", &both), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! The servers that are reached without a proxy: `NO_PROXY`, as Go's `httpproxy` reads it.
+//!
+//! The matchers of HTTP libraries in Rust follow curl, which knows no ports and treats a leading dot differently.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// The servers that are reached without a proxy.
+pub struct Exceptions {
+    entries: Vec<Exception>,
+}
+
+enum Exception {
+    All,
+    Network(IpNet),
+    Address(IpAddr, Option<u16>),
+    Domain {
+        /// With a dot in front.
+        suffix: String,
+        /// It is about the domain itself, too.
+        itself: bool,
+        port: Option<u16>,
+    },
+}
+
+impl Exceptions {
+    /// Parses a list; an entry that means nothing is left out.
+    pub fn parse(list: &str) -> Self {
+        // Spaces are not a separator for Go; but a name cannot have one, so nothing else can be meant.
+        let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();
+        Self { entries }
+    }
+
+    /// Returns whether the server at this address is reached without a proxy. This machine always is.
+    pub fn contain(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        let address: Option<IpAddr> = host.parse().ok();
+        let address = address.map(|address| address.to_canonical());
+        host == "localhost"
+            || address.is_some_and(|address| address.is_loopback())
+            || self.entries.iter().any(|entry| entry.matches(&host, address, port))
+    }
+}
+
+impl Exception {
+    fn parse(entry: &str) -> Option<Self> {
+        let entry = entry.to_lowercase();
+        if entry == "*" {
+            return Some(Self::All);
+        }
+        if let Ok(network) = entry.parse() {
+            return Some(Self::Network(network));
+        }
+        if let Ok(address) = entry.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Some(Self::Address(address.to_canonical(), None));
+        }
+        let (host, port) = match entry.rsplit_once(':') {
+            Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), Some(port.parse().ok()?)),
+            None => (entry.as_str(), None),
+        };
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Some(Self::Address(address.to_canonical(), port));
+        }
+        let host = if host.starts_with("*.") { &host[1..] } else { host };
+        match host.strip_prefix('.') {
+            _ if host.is_empty() => None,
+            Some(_) => Some(Self::Domain { suffix: host.to_owned(), itself: false, port }),
+            None => Some(Self::Domain { suffix: format!(".{host}"), itself: true, port }),
+        }
+    }
+
+    fn matches(&self, host: &str, address: Option<IpAddr>, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
+            Self::Address(known, known_port) => address == Some(*known) && known_port.is_none_or(|known| known == port),
+            Self::Domain { suffix, itself, port: known_port } => {
+                (host.ends_with(suffix.as_str()) || (*itself && *host == suffix[1..]))
+                    && known_port.is_none_or(|known| known == port)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_proxy_is_read_as_go_reads_it() {
+        let (reached_directly, proxied) = (true, false);
+        for (list, host, port, expected) in [
+            ("", "api.example.com", 443, proxied),
+            ("", "localhost", 443, reached_directly),
+            ("", "LOCALHOST", 443, reached_directly),
+            ("", "127.0.0.5", 443, reached_directly),
+            ("", "::1", 443, reached_directly),
+            ("", "::ffff:127.0.0.1", 443, reached_directly),
+            ("", "my.localhost", 443, proxied),
+            ("*", "api.example.com", 443, reached_directly),
+            ("a,*", "10.0.0.1", 443, reached_directly),
+            ("*.*", "api.example.com", 443, proxied),
+            ("api.example.com", "api.example.com", 443, reached_directly),
+            ("API.example.COM", "api.EXAMPLE.com", 443, reached_directly),
+            ("example.com", "api.example.com", 443, reached_directly),
+            ("example.com", "notexample.com", 443, proxied),
+            (".example.com", "api.example.com", 443, reached_directly),
+            (".example.com", "example.com", 443, proxied),
+            ("*.example.com", "api.example.com", 443, reached_directly),
+            ("*.example.com", "example.com", 443, proxied),
+            ("example.com:6443", "api.example.com", 6443, reached_directly),
+            ("example.com:6443", "api.example.com", 443, proxied),
+            ("10.0.0.0/8", "10.1.2.3", 443, reached_directly),
+            ("10.0.0.0/8", "11.1.2.3", 443, proxied),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", 443, reached_directly),
+            ("fd00::/8", "fd12::1", 443, reached_directly),
+            ("10.1.2.3", "10.1.2.3", 443, reached_directly),
+            ("10.1.2.3:6443", "10.1.2.3", 6443, reached_directly),
+            ("10.1.2.3:6443", "10.1.2.3", 443, proxied),
+            ("10.1", "10.1.2.3", 443, proxied),
+            ("fd12::1", "fd12::1", 443, reached_directly),
+            ("fd12:0:0::1", "fd12::1", 443, reached_directly),
+            ("[fd12::1]", "fd12::1", 443, reached_directly),
+            ("[fd12::1]:6443", "fd12::1", 6443, reached_directly),
+            ("[fd12::1]:6443", "fd12::1", 443, proxied),
+            ("other, api.example.com ,", "api.example.com", 443, reached_directly),
+            ("other api.example.com", "api.example.com", 443, reached_directly),
+            (",, ,", "api.example.com", 443, proxied),
+            (":443", "api.example.com", 443, proxied),
+            ("svc,.cluster.local", "kubernetes.default.svc", 443, reached_directly),
+            ("https://api.example.com", "api.example.com", 443, proxied),
+        ] {
+            assert_eq!(Exceptions::parse(list).contain(host, port), expected, "{list:?} {host} {port}");
+        }
+    }
+}
