@@ -26,6 +26,7 @@ pub mod kubeconfig;
 mod lock;
 pub mod port;
 mod processes;
+mod pty;
 pub mod proxy;
 mod rerun;
 mod running;
@@ -48,6 +49,7 @@ pub use self::{
     lock::{CANDIDATE_VERBS, TestLock, rbac_rule},
     processes::{children, descendants, is_alive},
     proxy::{Match, Proxy, ReceivedRequest},
+    pty::Pty,
     running::Running,
     stopped_thread::StoppedThread,
     wait::{TIMEOUT, eventually},

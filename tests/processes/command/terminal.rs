@@ -8,10 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use nix::pty::openpty;
 use nix::unistd::tcgetpgrp;
 
-use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
+use testkit::{Candidate, Pty, Running, TestLock, eventually, leaderrun};
 
 /// A terminal with leaderrun, or something that starts it, as its session leader.
 struct Screen {
@@ -22,7 +21,7 @@ struct Screen {
 
 impl Screen {
     fn new() -> Self {
-        let pty = openpty(None, None).expect("a terminal");
+        let pty = Pty::open();
         let keyboard = File::from(pty.master);
         let shown = Arc::new(Mutex::new(Vec::new()));
         let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));

@@ -3,11 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use nix::pty::openpty;
 use nix::sys::termios::{FlowArg, tcflow};
-use nix::unistd::pipe;
 
-use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, is_alive};
+use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
 /// A leads and renews for a while with its stderr blocked, is cut off, and must be dead in time.
 fn blocked(stderr: OwnedFd, fill: bool) {
@@ -41,13 +39,13 @@ fn blocked(stderr: OwnedFd, fill: bool) {
 
 #[testkit::test]
 fn a_full_pipe_that_nobody_reads() {
-    let (_unread, stderr) = pipe().expect("a pipe");
-    blocked(stderr, true);
+    let (_unread, stderr) = std::io::pipe().expect("a pipe");
+    blocked(stderr.into(), true);
 }
 
 #[testkit::test]
 fn a_terminal_stopped_with_ctrl_s() {
-    let terminal = openpty(None, None).expect("a terminal");
+    let terminal = Pty::open();
     tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it stops");
     let _master = terminal.master;
     blocked(terminal.slave, false);

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::process::Stdio;
 
-use nix::pty::openpty;
 use serde_json::Value;
 
-use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually};
+use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses, eventually};
 
 /// The sentences, without who says them and when.
 fn sentences(running: &Running) -> Vec<String> {
@@ -97,7 +96,7 @@ fn a_hand_over_as_json() {
 #[testkit::test]
 fn colors_are_for_terminals() {
     let on_terminal = |variable: &str| {
-        let terminal = openpty(None, None).expect("a terminal");
+        let terminal = Pty::open();
         let lock = TestLock::file();
         let candidate = Candidate::new("a", &lock).env(variable, "1").configure(|command| {
             command.stderr(Stdio::from(terminal.slave));

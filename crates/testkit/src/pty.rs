@@ -1,0 +1,29 @@
+//! Terminals for tests.
+
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::{OFlag, open};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::Mode;
+
+/// A pseudo-terminal.
+pub struct Pty {
+    /// The side of the person at the keyboard.
+    pub master: OwnedFd,
+    /// The side of the programs.
+    pub slave: OwnedFd,
+}
+
+impl Pty {
+    /// Opens a new terminal. No program that another thread starts at the same time inherits it, as it does after
+    /// openpty(3): the terminal would then stay open for as long as that program runs.
+    pub fn open() -> Self {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = posix_openpt(flags).expect("a new terminal");
+        grantpt(&master).expect("to own the terminal");
+        unlockpt(&master).expect("to unlock the terminal");
+        let name = ptsname_r(&master).expect("the terminal's name");
+        let slave = open(name.as_str(), flags, Mode::empty()).expect("the terminal");
+        Self { master: master.into(), slave }
+    }
+}
