@@ -18,19 +18,38 @@ pub const NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the command or leaderrun.
 pub const SIGNALED: u8 = 128;
 
-/// Returns the exit status that says how leaderrun ended.
-pub fn status(ending: &Ending) -> u8 {
-    match ending {
-        Ending::Command(End::Exited(status)) => *status as u8,
-        Ending::Command(End::Signaled(signal)) | Ending::Signaled(signal) => of_signal(*signal),
-        Ending::Command(End::NotExecuted(libc::ENOENT)) => NOT_FOUND,
-        // For want of processes or memory, which says nothing about the command.
-        Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => FAILED,
-        Ending::Command(End::NotExecuted(_)) => NOT_EXECUTABLE,
-        Ending::Command(End::NotStarted) | Ending::Lost { .. } => LOST,
-        Ending::NotAcquired => NOT_ACQUIRED,
-        Ending::Unreachable => UNREACHABLE,
-        Ending::Failed => FAILED,
+/// How leaderrun's own process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Status(u8),
+    /// By this signal, as the command did, or as a command that had not been started would have: so a shell stops its
+    /// loop at Ctrl-C, and systemd knows a unit that was stopped from one that failed.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Returns how leaderrun ends after this.
+    pub fn of(ending: &Ending) -> Self {
+        match ending {
+            Ending::Command(End::Exited(status)) => Self::Status(*status as u8),
+            Ending::Command(End::Signaled(signal)) | Ending::Signaled(signal) => Self::Signal(*signal),
+            Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
+            // For want of processes or memory, which says nothing about the command.
+            Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => Self::Status(FAILED),
+            Ending::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
+            Ending::Command(End::NotStarted) | Ending::Lost { .. } => Self::Status(LOST),
+            Ending::NotAcquired => Self::Status(NOT_ACQUIRED),
+            Ending::Unreachable => Self::Status(UNREACHABLE),
+            Ending::Failed => Self::Status(FAILED),
+        }
+    }
+
+    /// Returns the exit status, for a process that cannot end by a signal as well.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => of_signal(signal),
+        }
     }
 }
 
@@ -84,7 +103,7 @@ pub const STATUSES: [StatusDescription; 7] = [
     },
     StatusDescription {
         status: "128+N",
-        meaning: "signal N ended the command, or leaderrun while it waited",
+        meaning: "signal N ended the command, or leaderrun while it waited; leaderrun then ends by that signal, too",
         advice: "as for the command itself: 143 is SIGTERM, 137 is SIGKILL",
     },
 ];

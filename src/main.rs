@@ -35,44 +35,54 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use crate::cli::Invocation;
+use crate::exit::Exit;
 use crate::process::part::{Side, part};
-use crate::process::signals::Inherited;
+use crate::process::signals::{self, Inherited};
+use crate::process::switch::DeadMansSwitch;
+use crate::process::title;
 use crate::subcommands::CommandOutput;
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
-    let status = run().unwrap_or_else(|failure| {
+    let exit = run().unwrap_or_else(|failure| {
         let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(&failure));
-        exit::FAILED
+        Exit::Status(exit::FAILED)
     });
-    ExitCode::from(status)
+    if let Exit::Signal(signal) = exit {
+        signals::end_by(signal);
+    }
+    ExitCode::from(exit.status())
 }
 
-fn run() -> Result<u8> {
+fn run() -> Result<Exit> {
     let (elector_config, supervisor_config) = match cli::parse(std::env::args_os())? {
         Invocation::Run(elector, supervisor) => (elector, supervisor),
         Invocation::Subcommand(subcommand) => {
             let CommandOutput { text, status } = subcommands::run(subcommand)?;
             print(&text)?;
-            return Ok(status);
+            return Ok(Exit::Status(status));
         }
         Invocation::Print(text) => {
             print(&text)?;
-            return Ok(0);
+            return Ok(Exit::Status(0));
         }
     };
-    // Executed again after a loss, the process would be called after /proc/self/exe.
-    nix::sys::prctl::set_name(c"leaderrun")?;
+    title::set_name(title::ELECTOR)?;
     let inherited = Inherited::take()?;
     let (to_supervisor, to_elector) = channel::pair()?;
+    let switch = DeadMansSwitch::new();
     match part()? {
         Side::Outer { inner } => {
             drop(to_elector);
+            // To the end of this process: closed any earlier, it would kill a command that outlives the supervisor.
+            let _held = switch.map(DeadMansSwitch::into_held);
             elector::run(*elector_config, to_supervisor, inner, inherited)
         }
         Side::Inner { outer } => {
             drop(to_supervisor);
-            supervisor::run(supervisor_config, to_elector, outer, inherited)
+            title::set_name(title::SUPERVISOR)?;
+            title::replace_command_line(title::SUPERVISOR);
+            supervisor::run(supervisor_config, to_elector, outer, inherited, switch)
         }
     }
 }

@@ -106,6 +106,10 @@ log_events! {
     /// Logged when the command cannot use `leaderrun check`.
     warn check_unavailable(; reason: &str) "the command cannot use leaderrun check: {reason}";
 
+    /// Logged when nothing kills the command should both of leaderrun's processes be killed at once.
+    warn switch_unavailable(; reason: &str)
+        "the command outlives leaderrun if both of its processes are killed at once: {reason}";
+
     /// Logged when the supervisor died while there was no command.
     error supervisor_died() "the supervisor died";
 

@@ -124,6 +124,7 @@ pub fn supervisor(notice: &SupervisorNotice) {
         SupervisorNotice::SuspendRefused => log_events::not_suspended(),
         SupervisorNotice::AwaitsTerminal => log_events::awaits_terminal(),
         SupervisorNotice::CheckUnavailable { reason } => log_events::check_unavailable(reason),
+        SupervisorNotice::SwitchUnavailable { reason } => log_events::switch_unavailable(reason),
     }
 }
 

@@ -31,7 +31,7 @@ use self::monitoring::Monitoring;
 use self::rejoin::NotRejoined;
 use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
-use crate::exit;
+use crate::exit::Exit;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::LockName;
 use crate::process::clock;
@@ -82,11 +82,11 @@ pub enum OnLost {
     Rejoin,
 }
 
-/// Runs the elector to the end of the command, and returns leaderrun's exit status.
+/// Runs the elector to the end of the command, and returns how leaderrun ends.
 ///
 /// # Errors
 /// When the kernel refuses what everything depends on. The supervisor ends with this process.
-pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<u8> {
+pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
@@ -103,10 +103,10 @@ pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inheri
     }
     log.finish();
     let status = match rejoins.then(|| rejoin::rejoin(&inherited, since, counted)) {
-        None if ending == Ending::NotAcquired => Ok(conflict_status),
-        None => Ok(exit::status(&ending)),
+        None if ending == Ending::NotAcquired => Ok(Exit::Status(conflict_status)),
+        None => Ok(Exit::of(&ending)),
         Some(Ok(never)) => match never {},
-        Some(Err(NotRejoined::Signaled(signal))) => Ok(exit::of_signal(signal)),
+        Some(Err(NotRejoined::Signaled(signal))) => Ok(Exit::Signal(signal)),
         Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
     };
     // Last: a request that waits for a helper may start another one.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,19 +16,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, bail};
 use leaderrun_core::instant::Instant;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
+
+use super::inherited_fd;
 
 /// The number of the descriptor, for the command.
 pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 
 /// Which run the command belongs to.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
-
-/// Shells use the descriptors below for themselves.
-const LOWEST: RawFd = 10;
 
 /// More than a UUID has.
 const LONGEST_RUN: usize = 56;
@@ -60,9 +59,7 @@ impl Deadline {
         file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
         let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
-        let number = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-        Ok(Self { memory: unsafe { OwnedFd::from_raw_fd(number) }, mapping })
+        Ok(Self { memory: inherited_fd::move_up(file.into())?, mapping })
     }
 
     /// Changes it; nothing means that it has passed.
@@ -75,11 +72,6 @@ impl AsFd for Deadline {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
     }
-}
-
-/// Lets a forked child hand a descriptor on to what it executes. Only a system call.
-pub fn hand_on(fd: BorrowedFd<'_>) -> nix::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
 /// The deadline of the run that this process belongs to.

@@ -3,11 +3,14 @@
 pub mod clock;
 pub mod deadline;
 pub mod environment;
+pub mod inherited_fd;
 pub mod kill;
 pub mod part;
 pub mod pidfd;
 pub mod readable;
 pub mod runtime_thread;
 pub mod signals;
+pub mod switch;
 pub mod terminal;
+pub mod title;
 pub mod tree;

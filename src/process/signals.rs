@@ -147,6 +147,20 @@ impl AsFd for Signals {
     }
 }
 
+/// Ends this process by a signal, without a core file: if anything was wrong, it was not leaderrun. Returns where that
+/// is impossible, as for process 1 of a container.
+pub fn end_by(signal: i32) {
+    let mut only = *SigSet::empty().as_ref();
+    // SAFETY: the set is a valid one, a disposition is set without a handler, and a process may signal itself.
+    unsafe {
+        let _ = nix::sys::prctl::set_dumpable(false);
+        libc::sigaddset(&mut only, signal);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &only, std::ptr::null_mut());
+        libc::raise(signal);
+    }
+}
+
 /// A signal's number from its name, with or without `SIG` and in any case, or from its number.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ use crate::process::deadline::{self, Deadline};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{Inherited, Signals};
+use crate::process::switch::DeadMansSwitch;
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, Ended};
 use crate::telemetry::log::printable;
@@ -55,6 +56,8 @@ pub struct MainLoop {
     kill: Option<Kill>,
     /// For `leaderrun check`; none where the kernel gives none.
     deadline: Option<Deadline>,
+    /// None where the kernel gives none.
+    switch: Option<DeadMansSwitch>,
     /// What the main process left running and has got SIGTERM; what is orphaned later gets it, too.
     terminated_leftovers: Option<Vec<Pid>>,
 }
@@ -69,6 +72,7 @@ impl MainLoop {
         channel: SupervisorEnd,
         elector: Pid,
         inherited: Inherited,
+        switch: io::Result<DeadMansSwitch>,
     ) -> io::Result<Self> {
         let elector_fd = PidFd::open(elector)?;
         if nix::unistd::getppid() != elector {
@@ -79,6 +83,10 @@ impl MainLoop {
         let deadline = Deadline::new(&config.run.to_string());
         if let Err(reason) = &deadline {
             let notice = SupervisorNotice::CheckUnavailable { reason: reason.to_string() };
+            let _ = channel.send(&Report::Notice(notice));
+        }
+        if let Err(reason) = &switch {
+            let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
         Ok(Self {
@@ -101,6 +109,7 @@ impl MainLoop {
             elector_pid: elector,
             kill: None,
             deadline: deadline.ok(),
+            switch: switch.ok(),
             terminated_leftovers: None,
         })
     }
@@ -276,9 +285,16 @@ impl MainLoop {
             return;
         }
         self.terminal = Terminal::of_foreground_job(self.elector_pid);
-        let deadline = self.deadline.as_ref().map(AsFd::as_fd);
         self.start = Some(StartResult::Forked);
-        match spawn::spawn(&self.program, tenure, &self.inherited, self.terminal.as_ref(), deadline) {
+        let start = spawn::Start {
+            program: &self.program,
+            tenure,
+            signals: &self.inherited,
+            terminal: self.terminal.as_ref(),
+            deadline: self.deadline.as_ref().map(AsFd::as_fd),
+            switch: self.switch.as_ref(),
+        };
+        match start.spawn() {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
                 self.exec = Some(spawned);

@@ -8,6 +8,7 @@ mod main_loop;
 mod spawn;
 
 use std::ffi::OsString;
+use std::io;
 use std::process;
 
 use leaderrun_core::record::RunId;
@@ -18,6 +19,7 @@ use self::main_loop::MainLoop;
 use crate::channel::SupervisorEnd;
 use crate::exit;
 use crate::process::signals::Inherited;
+use crate::process::switch::DeadMansSwitch;
 
 /// What the supervisor has to know from the command line.
 #[derive(Debug)]
@@ -30,10 +32,16 @@ pub struct SupervisorConfig {
 }
 
 /// Runs the supervisor until the elector is dead or kills it. Never returns.
-pub fn run(config: SupervisorConfig, channel: SupervisorEnd, elector: Pid, inherited: Inherited) -> ! {
+pub fn run(
+    config: SupervisorConfig,
+    channel: SupervisorEnd,
+    elector: Pid,
+    inherited: Inherited,
+    switch: io::Result<DeadMansSwitch>,
+) -> ! {
     // Without a message: stderr is the command's, and might block. The elector logs that this process is gone.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    let ended = MainLoop::new(config, channel, elector, inherited).and_then(|mut main_loop| main_loop.run());
+    let ended = MainLoop::new(config, channel, elector, inherited, switch).and_then(|mut main_loop| main_loop.run());
     // The elector sees this process end and logs it; with nothing below it there is nothing to lose.
     process::exit(if ended.is_ok() { exit::LOST } else { exit::FAILED }.into())
 }

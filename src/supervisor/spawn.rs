@@ -15,9 +15,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, execvpe, fork, getpid, getppid, pipe2, read, setpgid, write};
 
 use crate::process::clock;
-use crate::process::deadline;
 use crate::process::environment;
+use crate::process::inherited_fd;
 use crate::process::signals::Inherited;
+use crate::process::switch::DeadMansSwitch;
 use crate::process::terminal::Terminal;
 
 /// What the child writes into the exec pipe when it found, at the last moment, that no time was left.
@@ -98,68 +99,76 @@ impl AsFd for Spawned {
     }
 }
 
-/// Forks, and executes the program in a process group of its own, unless the tenure is over by then.
-///
-/// The child dies with the supervisor and starts with the signal state that leaderrun was started
-/// with. With a terminal, its process group becomes the foreground group. It inherits `deadline`.
-///
-/// # Errors
-/// When the kernel gives no pipe or no process.
-pub fn spawn(
-    program: &Program,
-    tenure: Tenure,
-    signals: &Inherited,
-    terminal: Option<&Terminal>,
-    deadline: Option<BorrowedFd<'_>>,
-) -> io::Result<Spawned> {
-    let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let supervisor = getpid();
-    // SAFETY: this process has one thread, so the child may do whatever this one may.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => {
-            // On both sides of the fork: whoever comes first, the group exists before a signal goes to it.
-            let _ = setpgid(child, child);
-            if let Some(terminal) = terminal {
-                terminal.give_to(child);
-            }
-            Ok(Spawned { pid: child, exec })
-        }
-        ForkResult::Child => {
-            let errno = execute(program, tenure, signals, terminal, deadline, supervisor);
-            let _ = write(&failure, &errno.to_ne_bytes());
-            // SAFETY: ends this process without running what belongs to the supervisor.
-            unsafe { libc::_exit(127) }
-        }
-    }
+/// What a command is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    pub program: &'a Program,
+    pub tenure: Tenure,
+    /// The signal state that leaderrun was started with, and the command is.
+    pub signals: &'a Inherited,
+    /// The terminal of which the command's process group becomes the foreground group.
+    pub terminal: Option<&'a Terminal>,
+    /// The descriptor that `leaderrun check` reads.
+    pub deadline: Option<BorrowedFd<'a>>,
+    pub switch: Option<&'a DeadMansSwitch>,
 }
 
-/// In the child. Returns only when it did not execute the program: with the reason.
-fn execute(
-    program: &Program,
-    tenure: Tenure,
-    signals: &Inherited,
-    terminal: Option<&Terminal>,
-    deadline: Option<BorrowedFd<'_>>,
-    supervisor: Pid,
-) -> i32 {
-    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    if let Some(terminal) = terminal {
-        terminal.give_to(getpid());
+impl Start<'_> {
+    /// Forks, and executes the program in a process group of its own, unless the tenure is over by then.
+    ///
+    /// The child dies with the supervisor.
+    ///
+    /// # Errors
+    /// When the kernel gives no pipe or no process.
+    pub fn spawn(self) -> io::Result<Spawned> {
+        let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let supervisor = getpid();
+        // SAFETY: this process has one thread, so the child may do whatever this one may.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => {
+                // On both sides of the fork: whoever comes first, the group exists before a signal goes to it.
+                let _ = setpgid(child, child);
+                if let Some(terminal) = self.terminal {
+                    terminal.give_to(child);
+                }
+                Ok(Spawned { pid: child, exec })
+            }
+            ForkResult::Child => {
+                let errno = self.execute(supervisor);
+                let _ = write(&failure, &errno.to_ne_bytes());
+                // SAFETY: ends this process without running what belongs to the supervisor.
+                unsafe { libc::_exit(127) }
+            }
+        }
     }
-    let prepared = prctl::set_pdeathsig(Signal::SIGKILL)
-        .and_then(|()| signals.restore())
-        .and_then(|()| deadline.map_or(Ok(()), deadline::hand_on));
-    if let Err(errno) = prepared {
-        return errno as i32;
+
+    /// In the child. Returns only when it did not execute the program: with the reason.
+    fn execute(self, supervisor: Pid) -> i32 {
+        if let Err(errno) = self.prepare() {
+            return errno as i32;
+        }
+        // The supervisor may have died before its death could have killed this child.
+        if getppid() != supervisor || clock::now() >= self.tenure.stop {
+            return TOO_LATE;
+        }
+        let Program { arguments, environment } = self.program;
+        let Some(name) = arguments.first() else { return Errno::ENOENT as i32 };
+        match execvpe(name, arguments, environment) {
+            Ok(never) => match never {},
+            Err(errno) => errno as i32,
+        }
     }
-    // The supervisor may have died before its death could have killed this child.
-    if getppid() != supervisor || clock::now() >= tenure.stop {
-        return TOO_LATE;
-    }
-    let Some(name) = program.arguments.first() else { return Errno::ENOENT as i32 };
-    match execvpe(name, &program.arguments, &program.environment) {
-        Ok(never) => match never {},
-        Err(errno) => errno as i32,
+
+    /// In the child: what the command inherits, and what kills it.
+    fn prepare(&self) -> nix::Result<()> {
+        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        if let Some(terminal) = self.terminal {
+            terminal.give_to(getpid());
+        }
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        self.switch.map_or(Ok(()), DeadMansSwitch::arm)?;
+        self.deadline.map_or(Ok(()), inherited_fd::pass_on)?;
+        self.signals.restore()
     }
 }
 

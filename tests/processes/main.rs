@@ -36,6 +36,8 @@ mod monitoring {
     automod::dir!("tests/processes/monitoring");
 }
 
+mod other_users;
+
 fn main() -> std::process::ExitCode {
     // Most tests mostly wait for a lease to expire.
     testkit::harness!().test_threads(8).rerun_after_stalls().run()

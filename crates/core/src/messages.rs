@@ -52,6 +52,8 @@ pub enum SupervisorNotice {
     AwaitsTerminal,
     /// `leaderrun check` cannot be used.
     CheckUnavailable { reason: String },
+    /// Nothing kills the command when both processes of leaderrun are killed at once.
+    SwitchUnavailable { reason: String },
 }
 
 /// Why a command is killed.

@@ -82,12 +82,19 @@ impl Running {
         }
     }
 
-    /// Waits like [`Running::wait`] for an exit with this status. An end by signal N counts as 1000 + N.
+    /// Waits like [`Running::wait`] for an exit with this status. An end by signal N counts as 128 + N, as in a shell.
     #[track_caller]
     pub fn wait_for_exit(&mut self, status: i32) {
         let ended = self.wait();
-        let actual = ended.code().or(ended.signal().map(|signal| 1000 + signal));
+        let actual = ended.code().or(ended.signal().map(|signal| 128 + signal));
         assert_eq!(actual, Some(status), "{}'s log:\n{}", self.name, self.log());
+    }
+
+    /// Waits like [`Running::wait`] for an end by this signal.
+    #[track_caller]
+    pub fn wait_for_end_by(&mut self, signal: Signal) {
+        let ended = self.wait();
+        assert_eq!(ended.signal(), Some(signal as i32), "{ended}; {}'s log:\n{}", self.name, self.log());
     }
 
     /// Sends SIGTERM and waits for the end.

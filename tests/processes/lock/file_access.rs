@@ -2,47 +2,19 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 use testkit::Witnesses;
 use testkit::scratch;
 use testkit::{Candidate, Running, TestLock, eventually};
 
-/// Whether candidates can be run as other users.
-fn root() -> Result<(), String> {
-    if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
-}
-
-const ROOT: u32 = 0;
-const ANN: u32 = 20_001;
-const BEN: u32 = 20_002;
-const GROUP: u32 = 20_100;
-
-/// leaderrun where every user can execute it.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = open_folder("program", 0o755);
-    let program = folder.join("leaderrun");
-    fs::copy(env!("CARGO_BIN_EXE_leaderrun"), &program).expect("a copy of the program");
-    program
-});
-
-/// A folder that every user can reach.
-fn open_folder(name: &str, mode: u32) -> PathBuf {
-    let folder = scratch::folder(name);
-    let parent = folder.parent().expect("the scratch folder");
-    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch folder is ours");
-    fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
-    folder
-}
+use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, open_folder, program, root};
 
 fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
@@ -50,29 +22,11 @@ fn lock_at(path: &Path) -> TestLock {
 
 /// A candidate of another user, who is in that user's group and in the common one.
 fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
-    let program = PROGRAM.to_str().expect("a path in UTF-8");
-    Candidate::program(&user.to_string(), program)
+    Candidate::program(&user.to_string(), program())
         .args(["--lock", &lock.name])
         .args(arguments)
         .configure(|command| become_user(command, user))
         .run_script("echo $LEADERRUN_FENCING_TOKEN")
-}
-
-fn become_user(command: &mut Command, user: u32) {
-    command.current_dir("/");
-    // SAFETY: between fork and exec, only system calls.
-    unsafe {
-        command.pre_exec(move || {
-            if user != ROOT {
-                let groups = [GROUP];
-                nix::Error::result(libc::setgroups(groups.len(), groups.as_ptr()))?;
-                nix::Error::result(libc::setgid(user))?;
-                nix::Error::result(libc::setuid(user))?;
-            }
-            libc::umask(0o022);
-            Ok(())
-        });
-    }
 }
 
 /// Runs a candidate of each of these users, one after the other, and returns the fencing tokens.
@@ -162,7 +116,7 @@ fn a_file_that_all_may_write_serves_all() {
         runs_for_each(users, &lock_at(&path));
         // Whoever may only read it can see who holds it.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
-        let mut status = Candidate::program("status", PROGRAM.to_str().expect("a path in UTF-8"))
+        let mut status = Candidate::program("status", program())
             .args(["status", "--lock", &lock_at(&path).name])
             .configure(|command| become_user(command, BEN))
             .start();

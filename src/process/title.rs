@@ -1,0 +1,48 @@
+//! What `ps`, `pkill` and `killall` call a process.
+
+use std::fs;
+use std::io;
+use std::ptr;
+
+use nix::sys::prctl;
+
+/// The elector's name, after its program. Executed through /proc/self/exe, it would be called `exe`.
+pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
+
+/// The supervisor's name: another one, so that what kills leaderrun by its name leaves the supervisor to end the
+/// command.
+pub const SUPERVISOR: &std::ffi::CStr = c"lr-supervisor";
+
+/// Names this process. Its command line stays.
+///
+/// # Errors
+/// When the kernel refuses; it has no reason to.
+pub fn set_name(name: &std::ffi::CStr) -> nix::Result<()> {
+    prctl::set_name(name)
+}
+
+/// Replaces this process's command line by its name, for what looks for `leaderrun` there, as `pkill -f` does. From then
+/// on its arguments must not be read any more. Where /proc does not say where they are, they stay.
+pub fn replace_command_line(name: &std::ffi::CStr) {
+    let Ok((start, length)) = command_line() else { return };
+    let name = name.to_bytes();
+    // SAFETY: the kernel says that this is the memory of the arguments: this process's own, on its stack, writable.
+    // Nothing refers to it: there is one thread, and what it has parsed are copies.
+    unsafe {
+        ptr::write_bytes(start, 0, length);
+        ptr::copy_nonoverlapping(name.as_ptr(), start, name.len().min(length.saturating_sub(1)));
+    }
+}
+
+/// Returns where the kernel reads this process's command line, and how long it is.
+fn command_line() -> io::Result<(*mut u8, usize)> {
+    /// See proc_pid_stat(5): `arg_start` is field 48, and the first one after the name is field 3.
+    const ARG_START: usize = 48 - 3;
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
+    let mut ends = fields.skip(ARG_START).map(|field| field.parse().unwrap_or(0));
+    match (ends.next().unwrap_or(0), ends.next().unwrap_or(0)) {
+        (start @ 1.., end) if end > start => Ok((ptr::with_exposed_provenance_mut(start), end - start)),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}

@@ -1,0 +1,52 @@
+//! leaderrun ends as its command has ended, or as a command would have that was not started.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use testkit::{Candidate, TestLock, Witnesses, scratch};
+
+#[testkit::test]
+fn leaderrun_ends_by_the_signal_that_ended_the_command() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGSEGV] {
+        let script = format!("kill -{} $$", signal as i32);
+        let mut a = Candidate::new("a", &TestLock::file()).run_script(&script);
+        a.wait_for_end_by(signal);
+    }
+}
+
+#[testkit::test]
+fn a_real_time_signal_ends_both() {
+    let mut a = Candidate::new("a", &TestLock::file()).run_script("kill -37 $$");
+    a.wait_for_exit(128 + 37);
+}
+
+#[testkit::test]
+fn a_standby_ends_by_the_signal_that_it_was_sent() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        let mut b = Candidate::new("b", &lock).run_script("true");
+        b.wait_for_log("is held by a");
+        b.signal(signal);
+        b.wait_for_end_by(signal);
+    }
+}
+
+#[testkit::test]
+fn no_core_file_is_written_for_a_command_that_crashed() {
+    let folder = scratch::folder("core");
+    let in_folder = |command: &mut Command| {
+        command.current_dir(&folder);
+    };
+    // The command itself writes none, by its own limit.
+    let script = "ulimit -c 0; kill -SEGV $$";
+    let mut a = Candidate::program("a", "sh")
+        .args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", testkit::leaderrun()])
+        .args(["--lock", &TestLock::file().name, "--", "sh", "-c", script])
+        .configure(in_folder)
+        .start();
+    a.wait_for_end_by(Signal::SIGSEGV);
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
+}

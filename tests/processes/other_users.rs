@@ -1,0 +1,61 @@
+//! Candidates of several users.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use nix::unistd::geteuid;
+
+use testkit::scratch;
+
+pub const ROOT: u32 = 0;
+pub const ANN: u32 = 20_001;
+pub const BEN: u32 = 20_002;
+/// A group of all of them but root.
+pub const GROUP: u32 = 20_100;
+
+/// Whether candidates can be run as other users.
+pub fn root() -> Result<(), String> {
+    if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
+}
+
+/// Returns the path of a leaderrun that every user can execute.
+pub fn program() -> &'static str {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = open_folder("program", 0o755);
+        let program = folder.join("leaderrun");
+        fs::copy(env!("CARGO_BIN_EXE_leaderrun"), &program).expect("a copy of the program");
+        program
+    });
+    PROGRAM.to_str().expect("a path in UTF-8")
+}
+
+/// Creates a folder that every user can reach.
+pub fn open_folder(name: &str, mode: u32) -> PathBuf {
+    let folder = scratch::folder(name);
+    let parent = folder.parent().expect("the scratch folder");
+    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch folder is ours");
+    fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
+    folder
+}
+
+/// Makes a command that of this user, who is in a group of the user's own and in the common one.
+pub fn become_user(command: &mut Command, user: u32) {
+    command.current_dir("/");
+    // SAFETY: between fork and exec, only system calls.
+    unsafe {
+        command.pre_exec(move || {
+            if user != ROOT {
+                let groups = [GROUP];
+                nix::Error::result(libc::setgroups(groups.len(), groups.as_ptr()))?;
+                nix::Error::result(libc::setgid(user))?;
+                nix::Error::result(libc::setuid(user))?;
+            }
+            libc::umask(0o022);
+            Ok(())
+        });
+    }
+}
