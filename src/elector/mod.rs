@@ -86,7 +86,12 @@ pub enum OnLost {
 ///
 /// # Errors
 /// When the kernel refuses what everything depends on. The supervisor ends with this process.
-pub fn run(config: ElectorConfig, channel: ElectorEnd, supervisor: PidFd, inherited: Inherited) -> anyhow::Result<Exit> {
+pub fn run(
+    config: ElectorConfig,
+    channel: ElectorEnd,
+    supervisor: PidFd,
+    inherited: Inherited,
+) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();

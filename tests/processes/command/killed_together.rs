@@ -95,7 +95,8 @@ exit 7
 #[testkit::test]
 fn it_lives_while_either_process_does() {
     for kills_elector in [false, true] {
-        let script = "trap 'echo stopping; sleep 0.3; echo stopped; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+        let script =
+            "trap 'echo stopping; sleep 0.3; echo stopped; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
         let mut running = Candidate::new("a", &TestLock::file()).run_script(script);
         eventually("the command is ready", || running.output().contains("ready"));
         let (elector, supervisor) = (running.elector(), running.supervisor());
