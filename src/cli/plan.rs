@@ -37,20 +37,23 @@ pub fn plan_run(
         return Err(UsageError::new("-- ''", "the name of the command is empty").for_example("-- echo leading"));
     }
     let host = host_name()?;
+    // On its node's network a pod has the host name of the node.
+    let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
     let routing = routing(arguments.routing, &lock, &host, origins)?;
     let run = RunId::new(Uuid::new_v4().to_string());
     let election = ElectionConfig {
-        identity: arguments.election.identity.unwrap_or_else(|| format!("{host}_{run}")),
+        identity: arguments.election.identity.unwrap_or_else(|| format!("{name}_{run}")),
         run: run.clone(),
         timing: timing.clone(),
         wait: arguments.election.wait,
-        min_hold: arguments.election.min_hold,
+        min_hold: arguments.election.every.or(arguments.election.min_hold),
     };
     let elector = ElectorConfig {
         lock,
         cluster: arguments.cluster.into(),
         election,
         on_lost: arguments.election.on_lost,
+        repeats: arguments.election.every.is_some(),
         conflict_status: arguments.election.conflict_exit_code,
         routing,
         http: arguments.monitoring.http,

@@ -6,6 +6,7 @@ use crate::elector::outer_runs::OUTER_RUNS_VARIABLE;
 use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
 use crate::process::deadline::{FD_VARIABLE, RUN_VARIABLE};
 use crate::process::signals::MASK_VARIABLE;
+use crate::telemetry::log::LOG_START_VARIABLE;
 
 use super::suggest;
 
@@ -27,7 +28,7 @@ pub const OF_THE_COMMAND: [(&str, &str); 7] = [
 ];
 
 /// Those by which leaderrun tells something to itself. The command does not inherit them.
-const INTERNAL: [&str; 3] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE];
+const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
 /// Those that set options.
 fn of_options() -> Vec<String> {

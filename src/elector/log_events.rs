@@ -122,6 +122,9 @@ log_events! {
     /// Logged when leaderrun waits for the lock again after a loss, with `--on-lost rejoin`.
     info rejoining() "waiting for the lock again";
 
+    /// Logged when leaderrun waits for the lock again because the command has succeeded, with `--every`.
+    info repeating() "waiting for the next turn";
+
     /// Logged when a request is sent.
     debug request_sent(lock: &str, request: &str) "sent a request: {request} {lock}";
 

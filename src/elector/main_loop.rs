@@ -85,12 +85,12 @@ impl MainLoop {
         Self { watchdog, ..self }
     }
 
-    /// Runs until everything has come to an end, and returns how leaderrun ends.
+    /// Runs until everything has come to an end, and returns how leaderrun ends, and whether somebody asked for that.
     ///
     /// # Errors
     /// When the kernel refuses what everything depends on. The supervisor is left alone then, and holds the command to
     /// the time that was bought.
-    pub fn run(mut self) -> io::Result<Ending> {
+    pub fn run(mut self) -> io::Result<(Ending, bool)> {
         let ending = loop {
             let inputs = self.inputs();
             let actions = self.elector.step(clock::now(), inputs);
@@ -103,7 +103,7 @@ impl MainLoop {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
         tree::reap();
-        Ok(ending)
+        Ok((ending, self.elector.was_asked_to_end()))
     }
 
     /// Returns everything that has arrived.

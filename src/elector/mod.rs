@@ -22,13 +22,14 @@ use std::time::Duration;
 use anyhow::Context;
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::{Elector, Ending};
+use leaderrun_core::messages::End;
 use leaderrun_core::updates::Update;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
 use self::main_loop::MainLoop;
 use self::monitoring::Monitoring;
-use self::rejoin::NotRejoined;
+use self::rejoin::{NotRejoined, RejoinAfter};
 use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
 use crate::exit::Exit;
@@ -60,6 +61,8 @@ pub struct ElectorConfig {
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
+    /// After a command that has succeeded, leaderrun waits for the next turn.
+    pub repeats: bool,
     /// The exit status when the lock was not acquired within `--wait`.
     pub conflict_status: u8,
     pub routing: Option<Routing>,
@@ -96,18 +99,26 @@ pub fn run(
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
-    let (on_lost, conflict_status, since) = (config.on_lost, config.conflict_status, clock::now());
-    let (ending, counted) =
+    let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
+    let since = clock::now();
+    let MainLoopEnd { ending, was_asked_to_end, saved_counters } =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
-            (Ending::Failed, None)
+            MainLoopEnd { ending: Ending::Failed, was_asked_to_end: false, saved_counters: None }
         });
-    let rejoins = ending == Ending::Lost { may_rejoin: true } && on_lost == OnLost::Rejoin;
-    if rejoins {
-        log_events::rejoining();
+    let after = match ending {
+        Ending::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
+        Ending::Command(End::Exited(0)) if repeats && !was_asked_to_end => Some(RejoinAfter::Success),
+        _ => None,
+    };
+    match after {
+        Some(RejoinAfter::Loss) => log_events::rejoining(),
+        Some(RejoinAfter::Success) => log_events::repeating(),
+        None => {}
     }
-    log.finish();
-    let status = match rejoins.then(|| rejoin::rejoin(&inherited, since, counted)) {
+    let log_start = log.finish();
+    let rejoined = after.map(|after| rejoin::rejoin(after, &inherited, since, saved_counters, log_start));
+    let status = match rejoined {
         None if ending == Ending::NotAcquired => Ok(Exit::Status(conflict_status)),
         None => Ok(Exit::of(&ending)),
         Some(Ok(never)) => match never {},
@@ -119,13 +130,21 @@ pub fn run(
     status
 }
 
-/// Runs the main loop and its observers. Also returns what was counted, if anything was.
+/// How the main loop came to its end.
+struct MainLoopEnd {
+    ending: Ending,
+    was_asked_to_end: bool,
+    /// What was counted, if anything was.
+    saved_counters: Option<String>,
+}
+
+/// Runs the main loop and its observers.
 fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
     inherited: Inherited,
-) -> anyhow::Result<(Ending, Option<String>)> {
+) -> anyhow::Result<MainLoopEnd> {
     tree::check().map_err(anyhow::Error::msg)?;
     let mut monitoring = Monitoring::start(&config)?;
     let (router, events) = (router(&config)?, events(&config)?);
@@ -135,12 +154,13 @@ fn observed_main_loop(
     let elector = Elector::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), withdrawn)?;
-    let ending = main_loop.with_watchdog(monitoring.take_watchdog()).run();
+    let ended = main_loop.with_watchdog(monitoring.take_watchdog()).run();
     observer.tell(Update::Exiting);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));
     events.into_iter().for_each(|events| events.finish(until));
-    Ok((ending?, monitoring.saved_counters()))
+    let (ending, was_asked_to_end) = ended?;
+    Ok(MainLoopEnd { ending, was_asked_to_end, saved_counters: monitoring.saved_counters() })
 }
 
 /// Starts what routes traffic to the leader, if that is asked for.

@@ -1,6 +1,6 @@
-//! After a loss, back to the start: `--on-lost rejoin`.
+//! Back to the start: after a loss with `--on-lost rejoin`, after success with `--every`.
 //!
-//! The program executes itself: the process stays (as PID 1 it must), and nothing of the lost leadership
+//! The program executes itself: the process stays (as PID 1 it must), and nothing of the ended leadership
 //! is left in it to be wrong about.
 
 use std::convert::Infallible;
@@ -19,6 +19,7 @@ use crate::process::clock::{self, Timer};
 use crate::process::environment;
 use crate::process::signals::{Inherited, Signals};
 use crate::process::tree;
+use crate::telemetry::log::LOG_START_VARIABLE;
 
 /// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
@@ -27,10 +28,18 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
 
 /// A leadership that lasted this long was no failure at once.
-const LASTED: Duration = Duration::from_secs(60);
+const MIN_HEALTHY_TENURE: Duration = Duration::from_secs(60);
 
 /// The pause after the first quick loss; doubled after each further one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// What the lock is waited for again after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejoinAfter {
+    Loss,
+    /// The command ended with status 0.
+    Success,
+}
 
 /// Why it did not come to rejoining.
 #[derive(Debug)]
@@ -40,23 +49,36 @@ pub enum NotRejoined {
     Failed(io::Error),
 }
 
-/// Executes this program again, after a pause that grows with the losses in a row. `since` is when this
-/// process began; `counted` is what goes on being counted.
-pub fn rejoin(inherited: &Inherited, since: Instant, counted: Option<String>) -> Result<Infallible, NotRejoined> {
+/// Executes this program again, after a pause that grows with the losses in a row. `since` is when this image of it
+/// began, `log_start` when the log did; `counted` is what goes on being counted.
+pub fn rejoin(
+    after: RejoinAfter,
+    inherited: &Inherited,
+    since: Instant,
+    counted: Option<String>,
+    log_start: Instant,
+) -> Result<Infallible, NotRejoined> {
     let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
-    let losses = if clock::now().since(since) < LASTED { before.saturating_add(1) } else { 0 };
+    let is_quick_loss = after == RejoinAfter::Loss && clock::now().since(since) < MIN_HEALTHY_TENURE;
+    let losses = if is_quick_loss { before.saturating_add(1) } else { 0 };
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }
-    execute_again(losses, counted, inherited).map_err(NotRejoined::Failed)
+    execute_again(losses, counted, log_start, inherited).map_err(NotRejoined::Failed)
 }
 
 /// Not std's `exec`, which empties the signal mask: it has to come through to the command.
-fn execute_again(losses: u32, counted: Option<String>, inherited: &Inherited) -> io::Result<Infallible> {
+fn execute_again(
+    losses: u32,
+    counted: Option<String>,
+    log_start: Instant,
+    inherited: &Inherited,
+) -> io::Result<Infallible> {
     let arguments = std::env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<Vec<_>, _>>()?;
     let counted = counted.map(|counted| (COUNTED_VARIABLE.into(), counted));
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
-    let added: Vec<_> = [losses, inherited.hand_down()?].into_iter().chain(counted).collect();
+    let log_start = (LOG_START_VARIABLE.into(), log_start.as_nanos().to_string());
+    let added: Vec<_> = [losses, log_start, inherited.hand_down()?].into_iter().chain(counted).collect();
     let environment = environment::with(|_| false, &added);
     tree::kill_helpers();
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)

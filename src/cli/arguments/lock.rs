@@ -26,7 +26,7 @@ pub struct LockArguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct ElectionArguments {
-    /// The name by which this candidate holds the lock [default: host name, _, UUID]
+    /// The name by which this candidate holds the lock [default: pod or host name, _, UUID]
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
     pub identity: Option<String>,
 
@@ -41,6 +41,10 @@ pub struct ElectionArguments {
     /// Keep other candidates from running the command for this long after the lock was acquired, once the command has ended with status 0
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
+
+    /// Run the command again and again, once in this time over all candidates: leaderrun goes on waiting after a run that ended with status 0, and ends with any other status; counted from the acquisition of the lock
+    #[arg(long, env = "LEADERRUN_EVERY", value_name = "DURATION", value_parser = values::period, conflicts_with_all = ["min_hold", "wait"])]
+    pub every: Option<Duration>,
 
     /// What to do after leadership was lost and the command is dead: exit, or rejoin to wait for the lock again
     #[arg(long, env = "LEADERRUN_ON_LOST", value_name = "ACTION", default_value = "exit", hide_possible_values = true)]

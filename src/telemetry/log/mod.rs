@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use leaderrun_core::instant::Instant;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -22,12 +23,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use self::printable::{printable, printable_cause, printable_root_cause};
 use self::text::TextFormat;
 use super::log_event::DETAIL_TARGET;
+use crate::process::clock;
 
 /// How many lines may wait for stderr.
 const BACKLOG: usize = 1024;
 
 /// How long the end of the program waits for stderr to take the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Hands the instant at which the log began from one image of this process to the next one. Not for users.
+pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,12 +56,15 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let details = if format == Format::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
     let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
     let targets = targets.with_default(others);
+    let handed_down = std::env::var(LOG_START_VARIABLE).ok().and_then(|nanos| nanos.parse().ok());
+    let started_at = handed_down.map_or_else(clock::now, Instant::from_nanos);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         Format::Text => {
             registry
                 .with(layer.event_format(TextFormat::new(
+                    started_at,
                     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
                 )))
                 .init()
@@ -65,22 +73,24 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
             .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
             .init(),
     }
-    Ok(Log { lines, written })
+    Ok(Log { started_at, lines, written })
 }
 
 /// The running log.
 #[derive(Debug)]
 pub struct Log {
+    started_at: Instant,
     lines: SyncSender<Line>,
     written: Receiver<()>,
 }
 
 impl Log {
-    /// Waits for the last lines to be written, but no longer than [`FLUSH_TIMEOUT`].
-    pub fn finish(self) {
+    /// Waits for the last lines to be written, but no longer than [`FLUSH_TIMEOUT`]. Returns when the log began.
+    pub fn finish(self) -> Instant {
         if self.lines.try_send(Line::Flush).is_ok() {
             let _ = self.written.recv_timeout(FLUSH_TIMEOUT);
         }
+        self.started_at
     }
 }
 

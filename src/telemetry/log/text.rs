@@ -20,9 +20,9 @@ pub struct TextFormat {
 }
 
 impl TextFormat {
-    /// Returns a format that counts the time from now on.
-    pub fn new(is_colored: bool) -> Self {
-        Self { started_at: clock::now(), is_colored }
+    /// Returns a format that counts the time from then on.
+    pub fn new(started_at: Instant, is_colored: bool) -> Self {
+        Self { started_at, is_colored }
     }
 }
 

@@ -1,4 +1,4 @@
-//! When the command may run again: `--min-hold` and `--on-lost rejoin`.
+//! When the command may run again: `--min-hold`, `--every` and `--on-lost rejoin`.
 
 use nix::sys::signal::Signal;
 
@@ -108,4 +108,52 @@ fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
     b.stop();
     eventually("it leads again", || witnesses.lifetimes_of("a").len() == 2);
     a.stop();
+}
+
+#[testkit::test]
+fn with_every_the_command_runs_once_a_turn_in_the_same_processes() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let tick = |name| Candidate::new(name, &lock).args(["--every", "2s"]).run_witness(&witnesses, &["ends"]);
+        let mut both = [tick("a"), tick("b")];
+        eventually("there were four turns", || witnesses.lifetimes().len() >= 4);
+        for candidate in &mut both {
+            candidate.signal(Signal::SIGTERM);
+            candidate.wait();
+        }
+        witnesses.assert_one_at_a_time(4);
+        let mut starts: Vec<u64> = witnesses.lifetimes().iter().map(|life| life.started_at).collect();
+        starts.sort_unstable();
+        let shortest = starts.windows(2).map(|two| two[1] - two[0]).min().expect("several turns");
+        assert!(shortest > 1_500_000_000, "two seconds from each acquisition, which came first: {shortest} ns");
+        let log = both.iter().map(|candidate| candidate.log()).collect::<Vec<_>>().concat();
+        assert!(log.contains("waiting for the next turn") && !log.contains("warning"), "{log}");
+    }
+}
+
+#[testkit::test]
+fn with_every_a_failure_or_a_request_ends_it() {
+    let every = |lock| Candidate::new("a", lock).args(["--every", "1h"]);
+    let lock = TestLock::lease();
+    every(&lock).run_script("exit 3").wait_for_exit(3);
+    let mut a = every(&lock).run_script("trap 'exit 0' TERM; echo runs; while :; do sleep 0.01; done");
+    eventually("it runs", || a.output().contains("runs"));
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+    let lock = TestLock::file();
+    let mut waiting = every(&lock).run_script("true");
+    waiting.wait_for_log("waiting for the next turn");
+    waiting.wait_for_log("is not due before");
+    waiting.signal(Signal::SIGTERM);
+    waiting.wait_for_exit(143);
+}
+
+#[testkit::test]
+fn the_clock_of_the_log_goes_on() {
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--every", "1h"]).run_script("sleep 0.3");
+    a.wait_for_log("is not due before");
+    let line = a.log().lines().find(|line| line.contains("is not due before")).expect("the line").to_owned();
+    assert!(!line.starts_with("leaderrun +0.0s"), "{line}");
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(143);
 }

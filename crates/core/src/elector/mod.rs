@@ -136,6 +136,11 @@ impl Elector {
         }
     }
 
+    /// Returns whether the command was asked to end: by a termination signal or by a request to step down.
+    pub fn was_asked_to_end(&self) -> bool {
+        self.termination_signal.is_some()
+    }
+
     fn handle_report(&mut self, now: Instant, report: Report) {
         let ElectorPhase::Leading { enforced, lost } = &mut self.phase else { return };
         match report {
