@@ -61,14 +61,12 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        Format::Text => {
-            registry
-                .with(layer.event_format(TextFormat::new(
-                    started_at,
-                    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-                )))
-                .init()
-        }
+        Format::Text => registry
+            .with(layer.event_format(TextFormat::new(
+                started_at,
+                io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            )))
+            .init(),
         Format::Json => registry
             .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
             .init(),
