@@ -59,9 +59,9 @@ _leaderrun() {
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
+            words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
             words+=' --'
             ;;
         check)
@@ -84,9 +84,9 @@ _leaderrun() {
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
+            words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
             if ((COMP_CWORD == 1)); then words+=' status manifest step-down doctor check completion man'; else words+=' --'; fi
             ;;
     esac
