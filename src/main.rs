@@ -29,10 +29,10 @@ mod subcommands;
 mod supervisor;
 mod telemetry;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::cli::Invocation;
 use crate::exit::Exit;
@@ -41,6 +41,7 @@ use crate::process::signals::{self, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
 use crate::subcommands::CommandOutput;
+use crate::subcommands::output::print;
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
@@ -84,14 +85,5 @@ fn run() -> Result<Exit> {
             title::replace_command_line(title::SUPERVISOR);
             supervisor::run(supervisor_config, to_elector, outer, inherited, switch)
         }
-    }
-}
-
-/// Writes to stdout; whoever has stopped reading it does not mind.
-fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(failure) if failure.kind() != ErrorKind::BrokenPipe => Err(failure).context("cannot write to stdout"),
-        _ => Ok(()),
     }
 }

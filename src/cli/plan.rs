@@ -18,7 +18,7 @@ use super::usage_error::UsageError;
 use super::variables;
 use crate::elector::ElectorConfig;
 use crate::lock::LockName;
-use crate::subcommands::{DoctorRequest, LockTarget, ManifestRequest, Subcommand};
+use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, Subcommand};
 use crate::supervisor::SupervisorConfig;
 
 /// Plans a run.
@@ -79,8 +79,17 @@ pub fn plan_run(
 /// What does not fit, why, and what to do.
 pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
     Ok(Invocation::Subcommand(match arguments {
-        SubcommandArguments::Status { target, output } => {
-            Subcommand::Status(lock_target(target.lock, target.cluster, origins)?, output)
+        SubcommandArguments::Status { target, output, watch } => {
+            let target = lock_target(target.lock, target.cluster, origins)?;
+            if watch { Subcommand::WatchStatus(target, output) } else { Subcommand::Status(target, output) }
+        }
+        SubcommandArguments::List { namespace, all_namespaces, output, watch, cluster } => {
+            let origin = origins.of("namespace");
+            if all_namespaces && origin.is_on_command_line() {
+                let error = UsageError::new(origin.given(), "cannot be used together with --all-namespaces");
+                return Err(error.remedy("leave one of them out"));
+            }
+            Subcommand::List(ListRequest { namespace, all_namespaces, cluster: cluster.into(), output, watch })
         }
         SubcommandArguments::Manifest { lock, service_account, routing } => {
             let target = routing.target();

@@ -102,6 +102,13 @@ impl Cluster {
         Ok(Response::from_parts(head, body.to_bytes()))
     }
 
+    /// Returns whether a namespace is known not to exist: whoever may not read it does not know.
+    pub async fn lacks_namespace(&self, name: &str) -> bool {
+        let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
+        let answer = timeout(self.connect_timeout, self.send(request)).await;
+        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == 404))
+    }
+
     /// Made when first needed, and only once, however often it is asked for meanwhile: a credential plugin runs once
     /// more for it, and may hang.
     pub async fn watches(&self) -> Result<Client, Error> {

@@ -18,6 +18,9 @@ use super::resource::Resource;
 /// How long the API server keeps a watch open: the longest that kube allows.
 const WATCH_SECONDS: u32 = 290;
 
+/// How many objects a list asks for at once.
+const PAGE_SIZE: u32 = 500;
+
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
@@ -59,6 +62,20 @@ impl Collection {
             Ok(object) => Ok(Some(object)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Returns all objects, in pages of [`PAGE_SIZE`].
+    pub async fn list(&self) -> Result<Vec<Value>, Error> {
+        let (mut objects, mut page) = (Vec::new(), String::new());
+        loop {
+            let list = self.send(Verb::List, "", Method::GET, &format!("?limit={PAGE_SIZE}{page}"), None).await?;
+            let items = list["items"].as_array().into_iter().flatten();
+            objects.extend(items.filter(|object| is_object(object)).cloned());
+            match list["metadata"]["continue"].as_str() {
+                Some(next) if !next.is_empty() => page = format!("&continue={next}"),
+                _ => return Ok(objects),
+            }
         }
     }
 
@@ -182,6 +199,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verb, resource, namespace, name } = self;
         match name.as_str() {
+            "" if namespace.is_empty() => write!(f, "{verb} {resource} in all namespaces"),
             "" => write!(f, "{verb} {resource} in namespace {namespace:?}"),
             name => write!(f, "{verb} the {} {namespace}/{name}", resource.kind),
         }
@@ -199,7 +217,8 @@ impl Operation {
         let verb = [Verb::Create, Verb::Update].into_iter().find(says).unwrap_or(self.verb);
         let Self { resource, namespace, name, .. } = self;
         let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-        Error { message: format!("not allowed to {verb} {resource}{name} in namespace {namespace:?}"), ..error }
+        let place = if namespace.is_empty() { "all namespaces".into() } else { format!("namespace {namespace:?}") };
+        Error { message: format!("not allowed to {verb} {resource}{name} in {place}"), ..error }
     }
 }
 

@@ -33,9 +33,12 @@ impl Resource {
         if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
     }
 
-    /// The path of the objects of this kind in a namespace.
+    /// The path of the objects of this kind in a namespace, or in all of them where it is empty.
     pub fn path(&self, namespace: &str) -> String {
         let root = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
+        if namespace.is_empty() {
+            return format!("{root}/{}", self.plural);
+        }
         format!("{root}/namespaces/{namespace}/{}", self.plural)
     }
 

@@ -18,10 +18,10 @@ use crate::kubernetes;
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// An Endpoints object.
-pub static ENDPOINTS: RecordFormat = RecordFormat { resource: &kubernetes::ENDPOINTS, read, write };
+pub static ENDPOINTS: RecordFormat = RecordFormat { resource: &kubernetes::ENDPOINTS, is_lock, read, write };
 
 /// A ConfigMap.
-pub static CONFIGMAP: RecordFormat = RecordFormat { resource: &kubernetes::CONFIG_MAPS, read, write };
+pub static CONFIGMAP: RecordFormat = RecordFormat { resource: &kubernetes::CONFIG_MAPS, is_lock, read, write };
 
 /// The record as the annotation has it.
 #[derive(Default, Serialize, Deserialize)]
@@ -53,6 +53,10 @@ impl Fabric8Duration {
             Self::Seconds(seconds) => seconds.ceil() as i64,
         }
     }
+}
+
+fn is_lock(object: &Value) -> bool {
+    object["metadata"]["annotations"][LEADER_ANNOTATION].is_string()
 }
 
 /// Parses the annotation, if it is there.

@@ -10,7 +10,7 @@ use super::object::RecordFormat;
 use crate::kubernetes::LEASES;
 
 /// A Lease: what leader election is meant to use.
-pub static LEASE: RecordFormat = RecordFormat { resource: &LEASES, read, write };
+pub static LEASE: RecordFormat = RecordFormat { resource: &LEASES, is_lock: |_| true, read, write };
 
 fn spec(lease: &Value) -> Result<LeaseSpec, serde_json::Error> {
     match &lease["spec"] {

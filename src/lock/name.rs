@@ -55,6 +55,9 @@ impl Kind {
         }
     }
 
+    /// The kinds of locks in a single object.
+    pub const IN_ONE_OBJECT: [Self; 3] = [Self::Lease, Self::Endpoints, Self::ConfigMap];
+
     /// The objects that a lock of this kind is in.
     pub fn objects(self, namespace: &str, name: &str) -> Vec<ObjectName> {
         let (first, second) = self.formats();

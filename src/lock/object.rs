@@ -19,14 +19,44 @@ use crate::telemetry::log::printable;
 /// A resourceVersion that no object has: etcd's own, before anything is stored.
 const NO_OBJECTS_VERSION: &str = "1";
 
+/// The label by which objects say what made them. It is put on new objects only.
+const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+
 /// Where in objects of one kind the record is.
 #[derive(Debug)]
 pub struct RecordFormat {
     pub resource: &'static Resource,
+    /// Returns whether an object is one of a lock at all.
+    pub is_lock: fn(&Value) -> bool,
     /// Reads the record of an object, without leaderrun's annotations. A record is free where there is none.
     pub read: fn(&Value) -> Result<Record, String>,
     /// Puts a record into an object and leaves everything else there as it is.
     pub write: fn(&mut Value, &Record),
+}
+
+impl RecordFormat {
+    /// Reads the record of an object, with leaderrun's annotations.
+    ///
+    /// # Errors
+    /// When what is in the place of the record is none.
+    pub fn record(&self, object: &Value) -> Result<Record, String> {
+        let mut record = (self.read)(object)?;
+        let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
+        // A release of leaderrun that does not write this annotation bound its marks to nothing.
+        let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| is_written_for(lock, object));
+        record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
+        record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
+        record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
+        record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
+        Ok(record)
+    }
+}
+
+/// Returns whether a mark was written for this object, or for the lock of its name by the write that created it.
+fn is_written_for(written_for: &str, object: &Value) -> bool {
+    let metadata = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let (lock, uid) = written_for.split_once(' ').unwrap_or((written_for, metadata("uid")));
+    lock.split_once('/') == Some((metadata("namespace"), metadata("name"))) && uid == metadata("uid")
 }
 
 /// Returns the rights that a candidate needs on an object that its record is in.
@@ -80,7 +110,7 @@ impl ObjectLock {
         let mut object = json!({
             "apiVersion": resource.api_version(),
             "kind": resource.kind,
-            "metadata": { "name": name, "namespace": namespace },
+            "metadata": { "name": name, "namespace": namespace, "labels": { MANAGED_BY_LABEL: "leaderrun" } },
         });
         self.put_record(&mut object, &record);
         let created = if resource.created_by_put {
@@ -126,21 +156,8 @@ impl ObjectLock {
         let unusable = |reason: String| {
             LockError::new(LockErrorKind::Refused, format!("cannot use {}: {}", self.name, printable(&reason)))
         };
-        let mut record = (self.format.read)(object).map_err(unusable)?;
-        let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
-        // A release of leaderrun that does not write this annotation bound its marks to nothing.
-        let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| self.is_this_lock(lock, &version.uid));
-        record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
-        record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
-        record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
-        record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
+        let record = self.format.record(object).map_err(unusable)?;
         Ok(Stored { record, version })
-    }
-
-    /// Returns whether a mark that was written for this lock, and this object unless it created it, is one of ours.
-    fn is_this_lock(&self, written_for: &str, uid: &str) -> bool {
-        let (lock, object) = written_for.split_once(' ').unwrap_or((written_for, uid));
-        lock.split_once('/') == Some((&self.name.namespace, &self.name.name)) && object == uid
     }
 
     /// Puts the record into the object in place of its own, and keeps everything else.

@@ -2,7 +2,10 @@
 
 mod check;
 mod doctor;
+mod list;
+mod lock_status;
 mod manifest;
+pub mod output;
 mod status;
 mod step_down;
 
@@ -16,6 +19,7 @@ use leaderrun_core::record::RunId;
 use leaderrun_core::timing::Timing;
 use tokio::time::timeout;
 
+pub use self::list::ListRequest;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockName};
 use crate::routing::RoutingTarget;
@@ -32,6 +36,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum Subcommand {
     /// Show who holds the lock.
     Status(LockTarget, Output),
+    /// Show who holds the lock, and each change of that.
+    WatchStatus(LockTarget, Output),
+    /// Show the locks of a namespace.
+    List(ListRequest),
     /// Print what a cluster has to know before a candidate may run in it.
     Manifest(ManifestRequest),
     /// Ask the holder of the lock to release it.
@@ -110,6 +118,13 @@ pub struct CommandOutput {
     pub status: u8,
 }
 
+impl CommandOutput {
+    /// Returns the output of a subcommand that has said everything.
+    fn nothing() -> Self {
+        Self { text: String::new(), status: 0 }
+    }
+}
+
 /// Runs a subcommand.
 ///
 /// # Errors
@@ -117,6 +132,8 @@ pub struct CommandOutput {
 pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     match subcommand {
         Subcommand::Status(target, output) => wait_for(Box::pin(status::status(target, output))),
+        Subcommand::WatchStatus(target, output) => wait_for(Box::pin(status::watch(target, output))),
+        Subcommand::List(request) => wait_for(Box::pin(list::list(request))),
         Subcommand::Manifest(request) => manifest::manifest(&request),
         Subcommand::StepDown(target) => wait_for(Box::pin(step_down::step_down(target))),
         Subcommand::Doctor(request) => wait_for(Box::pin(doctor::doctor(*request))),

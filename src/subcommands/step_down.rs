@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use leaderrun_core::record::{Record, RunMark, Stored};
 
-use super::status::expires;
+use super::lock_status::expires;
 use super::{CommandOutput, LockTarget, answered};
 use crate::lock::{Lock, LockErrorKind};
 use crate::telemetry::log::printable;

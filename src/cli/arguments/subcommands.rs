@@ -30,7 +30,7 @@ two clocks differ. Candidates use none of them; they go by how long they themsel
 
 Exit status:
   0    held
-  1    free: released, or never held
+  1    free: released, not due, or never held
   2    expired by this machine's clock: the holder did not renew it in time
   125  not found out"
     )]
@@ -41,6 +41,41 @@ Exit status:
         /// The format of the answer: text or json
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: Output,
+
+        /// Go on and print a line for each change, until Ctrl-C
+        #[arg(short, long)]
+        watch: bool,
+    },
+
+    /// List the locks in a namespace: all Leases, and what older programs keep in ConfigMaps and Endpoints
+    #[command(
+        override_usage = "leaderrun list [-n NAMESPACE | -A] [OPTIONS]",
+        after_help = "\
+It takes the right to list leases there. What the states mean, and what their times are worth, says leaderrun status --help.
+
+Exit status:
+  0    listed, also where there is none
+  125  not found out"
+    )]
+    List {
+        /// The namespace [default: that of the kubeconfig's context or of the pod]
+        #[arg(short, long, env = "LEADERRUN_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace)]
+        namespace: Option<String>,
+
+        /// List those of all namespaces
+        #[arg(short = 'A', long)]
+        all_namespaces: bool,
+
+        /// The format of the answer: text or json
+        #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+        output: Output,
+
+        /// Go on and print a line for each lock that changes, until Ctrl-C
+        #[arg(short, long)]
+        watch: bool,
+
+        #[command(flatten)]
+        cluster: ClusterArguments,
     },
 
     /// Print the service account of a lock, its rights and its priority, to be piped into kubectl apply -f -

@@ -45,12 +45,12 @@ fn every_kind_is_held_and_then_free() {
 }
 
 #[testkit::test]
-fn who_does_not_renew_has_run_out() {
+fn what_is_not_renewed_expires() {
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).run_script("echo started; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
-    eventually("its lease runs out", || status(&lock).0 == 2);
+    eventually("its lease expires", || status(&lock).0 == 2);
     let (_, expired) = status(&lock);
     assert_eq!((&expired["state"], &expired["holder"]), (&json!("expired"), &json!("a")));
     a.signal(Signal::SIGCONT);
@@ -90,4 +90,51 @@ fn what_cannot_be_found_out_is_no_answer() {
     silence.wait_for_exit(125);
     assert!(silence.log().contains("does not answer within 10s"), "{}", silence.log());
     assert_eq!(silence.output(), "");
+}
+
+#[testkit::test]
+fn a_lock_without_a_record_was_never_held() {
+    let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
+    let warning = "leaderrun: warning: there is no namespace \"nowhere\"; try kubectl create namespace nowhere\n";
+    for (lock, warning) in [(TestLock::lease(), ""), (TestLock::file(), ""), (nowhere, warning)] {
+        let mut never = Candidate::subcommand("status", &lock).start();
+        never.wait_for_exit(1);
+        let says = "state         free: it has no record, so it was never held, or its record was deleted\n";
+        assert!(never.output().contains(says), "{}", never.output());
+        assert_eq!(never.log(), warning);
+    }
+}
+
+/// The lines so far, without their times.
+fn lines(watching: &testkit::Running) -> Vec<String> {
+    watching.output().lines().map(|line| line.split_once("Z ").expect("a time").1.to_owned()).collect()
+}
+
+#[testkit::test]
+fn a_watch_has_a_line_for_each_change() {
+    for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap+lease")] {
+        let name = &lock.name;
+        let mut watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
+        eventually("it begins", || lines(&watching) == [format!("{name} is free: it has no record")]);
+        let a = Candidate::new("a", &lock).run_script("echo held; exec sleep 1000");
+        eventually("a is seen", || lines(&watching).get(1) == Some(&format!("{name} is held by a, transitions 0")));
+        a.signal(Signal::SIGSTOP);
+        let expired = format!("{name} expired by this machine's clock: a does not renew it");
+        eventually("nobody renews", || lines(&watching).get(2) == Some(&expired));
+        a.signal(Signal::SIGCONT);
+        eventually("a renews", || lines(&watching).len() > 3);
+        drop(a);
+        watching.signal(Signal::SIGINT);
+        watching.wait_for_exit(1000 + Signal::SIGINT as i32);
+    }
+}
+
+#[testkit::test]
+fn a_watch_that_is_not_allowed_reads_again_and_again() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
+    Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
+    let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
+    watching.wait_for_log("not allowed to watch leases");
+    let _a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_script("exec sleep 1000");
+    eventually("a is seen", || watching.output().contains("is held by a"));
 }

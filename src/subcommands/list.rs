@@ -1,0 +1,218 @@
+//! `leaderrun list`: every lock in a namespace, or in all of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+
+use super::lock_status::{LockStatus, escaped_json, length};
+use super::output::{print, warn};
+use super::{CommandOutput, OPEN_TIMEOUT, Output, PATIENCE};
+use crate::kubernetes::{Cluster, ClusterOptions, Collection, Error, ErrorKind};
+use crate::lock::{Kind, LockName};
+use crate::telemetry::log::printable;
+
+/// How often the locks are read for `--watch`.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Which locks to list, and how.
+#[derive(Debug)]
+pub struct ListRequest {
+    /// Without one, that of the kubeconfig's context or of the pod.
+    pub namespace: Option<String>,
+    pub all_namespaces: bool,
+    pub cluster: ClusterOptions,
+    pub output: Output,
+    pub watch: bool,
+}
+
+/// A lock with its state.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    namespace: String,
+    name: String,
+    kind: &'static str,
+    #[serde(flatten)]
+    status: LockStatus,
+}
+
+/// The order of the rows, and what tells them apart.
+type Key = (String, String, &'static str);
+
+/// Lists the locks, once or again and again.
+pub async fn list(request: ListRequest) -> Result<CommandOutput> {
+    let opened = timeout(OPEN_TIMEOUT, Cluster::from_options(request.cluster, PATIENCE)).await;
+    let cluster = opened.map_err(|_| anyhow!("the kubeconfig's credential plugin does not answer"))??;
+    let namespace = match (request.all_namespaces, request.namespace) {
+        (true, _) => String::new(),
+        (false, Some(namespace)) => namespace,
+        (false, None) => cluster.default_namespace().to_owned(),
+    };
+    let mut lister = Lister { cluster, namespace, kinds: Kind::IN_ONE_OBJECT.to_vec() };
+    let rows = lister.read().await?;
+    if rows.is_empty() && !request.all_namespaces && lister.cluster.lacks_namespace(&lister.namespace).await {
+        let namespace = &lister.namespace;
+        warn(&format!("there is no namespace {namespace:?}; try kubectl get namespaces for those that exist"));
+    }
+    let shows_namespace = request.all_namespaces;
+    let text = match request.output {
+        Output::Text => table(&rows, shows_namespace),
+        Output::Json if request.watch => rows.values().map(json).collect::<Result<_>>()?,
+        Output::Json => escaped_json(&serde_json::to_string(&rows.values().collect::<Vec<_>>())?) + "\n",
+    };
+    if !request.watch {
+        return Ok(CommandOutput { text, status: 0 });
+    }
+    let mut reads_on = print(&text)?;
+    let mut seen = rows;
+    let mut complaint = None;
+    while reads_on {
+        sleep(POLL_INTERVAL).await;
+        let rows = match lister.read().await {
+            Ok(rows) => rows,
+            Err(error) => {
+                let error = error.to_string();
+                if complaint.as_ref() != Some(&error) {
+                    warn(&format!("{error}; trying again"));
+                    complaint = Some(error);
+                }
+                continue;
+            }
+        };
+        complaint = None;
+        for row in changes(&seen, &rows) {
+            reads_on = print(&match request.output {
+                Output::Text => line(&row, shows_namespace),
+                Output::Json => json(&row)?,
+            })?;
+        }
+        seen = rows;
+    }
+    Ok(CommandOutput::nothing())
+}
+
+/// Reads the locks of the kinds that this user may list.
+struct Lister {
+    cluster: Cluster,
+    /// Empty for all namespaces.
+    namespace: String,
+    kinds: Vec<Kind>,
+}
+
+impl Lister {
+    async fn read(&mut self) -> Result<BTreeMap<Key, Row>> {
+        let mut rows = BTreeMap::new();
+        for kind in self.kinds.clone() {
+            match self.objects(kind).await {
+                Ok(objects) => rows.extend(objects.iter().filter_map(|object| row(kind, object))),
+                // Most locks are Leases; who may list only those sees them.
+                Err(error) if error.kind == ErrorKind::Forbidden && kind != Kind::Lease => {
+                    warn(&format!("{error}; locks of the kind {} are left out", kind.word()));
+                    self.kinds.retain(|other| *other != kind);
+                }
+                Err(error) if error.lacks_role => {
+                    let (flag, role) = match self.namespace.as_str() {
+                        "" => (String::new(), "clusterrole"),
+                        namespace => (format!(" -n {namespace}"), "role"),
+                    };
+                    return Err(anyhow!(
+                        "{error}; try kubectl create {role} lock-viewer{flag} --verb=list \
+                         --resource=leases.coordination.k8s.io,configmaps,endpoints, and bind it to this user"
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn objects(&self, kind: Kind) -> Result<Vec<Value>, Error> {
+        let (format, _) = kind.formats();
+        let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(PATIENCE);
+        let mut objects = objects.list().await?;
+        objects.retain(|object| (format.is_lock)(object));
+        Ok(objects)
+    }
+}
+
+/// Returns the lock in an object. One whose record cannot be read is left out with a warning.
+fn row(kind: Kind, object: &Value) -> Option<(Key, Row)> {
+    let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let (namespace, name) = (metadata("namespace")?, metadata("name")?);
+    let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name: name.clone() }.to_string();
+    let record = match kind.formats().0.record(object) {
+        Ok(record) => record,
+        Err(reason) => {
+            warn(&format!("cannot use {lock}: {}", printable(&reason)));
+            return None;
+        }
+    };
+    let status = LockStatus::new(lock, Some(&record), Timestamp::now());
+    Some(((namespace.clone(), name.clone(), kind.word()), Row { namespace, name, kind: kind.word(), status }))
+}
+
+/// Returns what is new, changed or gone. What is gone is free.
+fn changes(before: &BTreeMap<Key, Row>, after: &BTreeMap<Key, Row>) -> Vec<Row> {
+    let differs = |(key, row): &(&Key, &Row)| before.get(*key).is_none_or(|other| row.status.differs_from(&other.status));
+    let row = |row: &Row, status: LockStatus| Row {
+        namespace: row.namespace.clone(),
+        name: row.name.clone(),
+        kind: row.kind,
+        status,
+    };
+    let changed = after.iter().filter(differs).map(|(_, after)| row(after, after.status.clone()));
+    let gone = before.iter().filter(|(key, _)| !after.contains_key(*key));
+    let gone = gone.map(|(_, gone)| row(gone, LockStatus::new(gone.status.lock.clone(), None, Timestamp::now())));
+    changed.chain(gone).collect()
+}
+
+const HEADINGS: [&str; 9] =
+    ["NAMESPACE", "NAME", "KIND", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "TRANSITIONS"];
+
+fn cells(row: &Row) -> [String; 9] {
+    let Row { namespace, name, kind, status } = row;
+    let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    let ago = |seconds: f64| format!("{} ago", length(seconds));
+    let state = match status.not_before.filter(|_| status.state.word() == "not due") {
+        Some(not_before) => format!("not due before {not_before:.0}"),
+        None => status.state.word().to_owned(),
+    };
+    [
+        namespace.clone(),
+        name.clone(),
+        (*kind).to_owned(),
+        state,
+        or_none(status.holder.as_deref().map(printable)),
+        or_none(status.held_for_seconds.map(length)),
+        or_none(status.renewed_seconds_ago.map(ago)),
+        or_none(status.expires_in_seconds.filter(|left| *left > 0.0).map(length)),
+        status.transitions.to_string(),
+    ]
+}
+
+fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
+    let skipped = usize::from(!shows_namespace);
+    let lines: Vec<[String; 9]> = [HEADINGS.map(str::to_owned)].into_iter().chain(rows.values().map(cells)).collect();
+    let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
+    let padded = |cells: &[String; 9]| {
+        let cells = cells.iter().zip(&widths).skip(skipped).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
+    };
+    lines.iter().map(padded).collect()
+}
+
+/// Returns a line about a change.
+fn line(row: &Row, shows_namespace: bool) -> String {
+    let cells = cells(row);
+    cells[usize::from(!shows_namespace)..].join("   ") + "\n"
+}
+
+fn json(row: &Row) -> Result<String> {
+    Ok(escaped_json(&serde_json::to_string(row)?) + "\n")
+}

@@ -1,0 +1,315 @@
+//! What a record says about its lock at some time, for people and for programs.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+use humantime::format_duration;
+use jiff::{SignedDuration, Timestamp};
+use leaderrun_core::record::{Record, RunId};
+use serde::Serialize;
+
+use crate::telemetry::log::printable;
+
+/// Durations longer than this are shown in whole seconds.
+const BRIEF: Duration = Duration::from_secs(10);
+
+/// What the record says at some time of this machine's clock.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockStatus {
+    pub lock: String,
+    pub state: State,
+    /// Whether there is a record; a lock without one was never held, or its record was deleted.
+    has_record: bool,
+    pub holder: Option<String>,
+    /// Which run of leaderrun wrote the record; none where another program did.
+    run: Option<RunId>,
+    acquired: Option<Timestamp>,
+    pub held_for_seconds: Option<f64>,
+    renewed: Option<Timestamp>,
+    pub renewed_seconds_ago: Option<f64>,
+    lease_duration_seconds: Option<u32>,
+    pub expires_in_seconds: Option<f64>,
+    pub transitions: u32,
+    pub not_before: Option<Timestamp>,
+}
+
+/// Whether somebody holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Held,
+    Free,
+    /// Held, and not renewed in time by this machine's clock.
+    Expired,
+    /// Free, and not to be acquired yet because of `--min-hold`.
+    NotDue,
+}
+
+impl LockStatus {
+    /// Returns what the record says at this time of this machine's clock.
+    pub fn new(lock: String, record: Option<&Record>, now: Timestamp) -> Self {
+        let has_record = record.is_some();
+        let free = Record::default();
+        let record = record.unwrap_or(&free);
+        let is_held = record.is_held();
+        let acquired = record.acquire_time.filter(|_| is_held);
+        let expires = expires(record);
+        let state = match expires {
+            _ if !is_held && record.due().is_some_and(|due| due > now) => State::NotDue,
+            _ if !is_held => State::Free,
+            Some(expires) if expires <= now => State::Expired,
+            _ => State::Held,
+        };
+        let since = |time: Timestamp| seconds(now.duration_since(time));
+        Self {
+            lock,
+            state,
+            has_record,
+            holder: is_held.then(|| record.holder_identity.clone()),
+            run: record.mark().map(|mark| mark.run.clone()),
+            acquired,
+            held_for_seconds: acquired.map(since),
+            renewed: record.renew_time,
+            renewed_seconds_ago: record.renew_time.map(since),
+            lease_duration_seconds: record.lease_duration_seconds,
+            expires_in_seconds: expires.map(|expires| seconds(expires.duration_since(now))),
+            transitions: record.lease_transitions,
+            not_before: record.due(),
+        }
+    }
+
+    /// Returns whether two of them differ in more than the time that has passed.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let lasting = |status: &Self| {
+            let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
+            (*state, *has_record, holder.clone(), run.clone(), *acquired, *transitions, *not_before)
+        };
+        lasting(self) != lasting(other)
+    }
+
+    /// Returns it as one sentence.
+    pub fn sentence(&self) -> String {
+        let Self { lock, state, holder, transitions, not_before, .. } = self;
+        let holder = holder.as_deref().map(shown).unwrap_or_default();
+        match state {
+            State::Held => format!("{lock} is held by {holder}, transitions {transitions}"),
+            State::Expired => format!("{lock} expired by this machine's clock: {holder} does not renew it"),
+            State::Free if !self.has_record => format!("{lock} is free: it has no record"),
+            State::Free => format!("{lock} is free, transitions {transitions}"),
+            State::NotDue => {
+                let not_before = not_before.map(|time| format!(" before {time:.0}")).unwrap_or_default();
+                format!("{lock} is free, but its command is not due{not_before}")
+            }
+        }
+    }
+
+    /// Returns it as one line of JSON that is safe on a terminal: whatever is not ASCII, and only text can be, is
+    /// escaped.
+    pub fn json(&self) -> Result<String> {
+        Ok(escaped_json(&serde_json::to_string(self)?) + "\n")
+    }
+}
+
+/// Escapes whatever is not ASCII in a JSON text.
+pub fn escaped_json(json: &str) -> String {
+    let mut line = String::new();
+    for character in json.chars() {
+        match character {
+            ' '..='~' => line.push(character),
+            character => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| line += &format!("\\u{unit:04x}")),
+        }
+    }
+    line
+}
+
+/// Returns a holder's identity, which comes from outside.
+fn shown(holder: &str) -> String {
+    if holder.is_empty() { "nobody by name".to_owned() } else { printable(holder) }
+}
+
+/// When a record that is held runs out, by the holder's clock.
+pub fn expires(record: &Record) -> Option<Timestamp> {
+    let lasts = SignedDuration::from_secs(record.lease_duration_seconds?.into());
+    record.renew_time.filter(|_| record.is_held())?.checked_add(lasts).ok()
+}
+
+/// With milliseconds.
+fn seconds(duration: SignedDuration) -> f64 {
+    duration.as_millis() as f64 / 1000.0
+}
+
+impl fmt::Display for LockStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: String| writeln!(f, "{name:<13} {value}");
+        let unknown = "unknown: the record does not say".to_owned();
+        line("lock", self.lock.clone())?;
+        let state = match self.state {
+            State::Held => "held",
+            State::Free if self.has_record => "free",
+            State::Free => "free: it has no record, so it was never held, or its record was deleted",
+            State::Expired => "expired, by this machine's clock",
+            State::NotDue => "free, but its command is not due",
+        };
+        line("state", state.to_owned())?;
+        if let Some(holder) = &self.holder {
+            line("holder", shown(holder))?;
+            let run = self.run.as_ref().map(|run| printable(&run.to_string()));
+            line("run", run.unwrap_or_else(|| "none: the record was not written by leaderrun".to_owned()))?;
+            line("held for", self.held_for_seconds.map_or(unknown.clone(), length))?;
+        }
+        match (self.state, self.renewed_seconds_ago) {
+            (State::Free | State::NotDue, None) => {}
+            (State::Free | State::NotDue, Some(ago)) => line("released", moment(ago))?,
+            (_, ago) => line("last renewed", ago.map_or(unknown.clone(), moment))?,
+        }
+        match self.expires_in_seconds {
+            _ if matches!(self.state, State::Free | State::NotDue) => {}
+            Some(left) if left > 0.0 => line("expires in", length(left))?,
+            Some(left) => line("expired", moment(-left))?,
+            None => line("expires in", unknown)?,
+        }
+        if let Some(not_before) = self.not_before {
+            line("not before", format!("{not_before:.0}"))?;
+        }
+        line("transitions", self.transitions.to_string())
+    }
+}
+
+impl State {
+    /// Returns the exit status of `leaderrun status`.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Held => 0,
+            Self::Free | Self::NotDue => 1,
+            Self::Expired => 2,
+        }
+    }
+
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Free => "free",
+            Self::Expired => "expired",
+            Self::NotDue => "not due",
+        }
+    }
+}
+
+fn moment(seconds_ago: f64) -> String {
+    match seconds_ago < 0.0 {
+        true => format!("{} in the future: the holder's clock differs from this machine's", length(-seconds_ago)),
+        false => format!("{} ago", length(seconds_ago)),
+    }
+}
+
+/// Returns a length of time in words.
+pub fn length(seconds: f64) -> String {
+    let length = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    let unit = if length < BRIEF { 100 } else { 1000 };
+    let units = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / unit;
+    format_duration(Duration::from_millis(units.saturating_mul(unit))).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leaderrun_core::record::{RunMark, RunState};
+
+    const RENEWED: &str = "2026-01-02T03:04:05Z";
+
+    fn held() -> Record {
+        let renew_time = RENEWED.parse().unwrap();
+        Record {
+            holder_identity: "pod-0".into(),
+            lease_duration_seconds: Some(15),
+            acquire_time: Some("2026-01-02T03:01:00Z".parse().unwrap()),
+            renew_time: Some(renew_time),
+            lease_transitions: 3,
+            run: Some(RunMark { run: RunId::new("r"), state: RunState::Held, renew_time }),
+            ..Record::default()
+        }
+    }
+
+    fn after(record: Option<&Record>, milliseconds: i64) -> LockStatus {
+        let renewed: Timestamp = RENEWED.parse().unwrap();
+        LockStatus::new("a/b".into(), record, renewed + SignedDuration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn a_record_that_is_renewed_is_held() {
+        let status = after(Some(&held()), 1250);
+        assert_eq!(status.state, State::Held);
+        assert_eq!((status.held_for_seconds, status.expires_in_seconds), (Some(186.25), Some(13.75)));
+        let text = "\
+lock          a/b
+state         held
+holder        pod-0
+run           r
+held for      3m 6s
+last renewed  1s 200ms ago
+expires in    13s
+transitions   3
+";
+        assert_eq!(status.to_string(), text);
+    }
+
+    #[test]
+    fn a_record_that_is_not_renewed_expires() {
+        assert_eq!(after(Some(&held()), 14_999).state, State::Held);
+        let status = after(Some(&held()), 16_000);
+        assert_eq!(status.state, State::Expired);
+        assert!(status.to_string().contains("expired       1s ago"), "{status}");
+    }
+
+    #[test]
+    fn what_was_released_or_never_held_is_free() {
+        let mut released = Record { holder_identity: String::new(), ..held() };
+        released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
+        let status = after(Some(&released), 2000);
+        assert_eq!((status.state, status.holder.clone(), status.expires_in_seconds), (State::Free, None, None));
+        assert!(status.to_string().contains("released      2s ago"), "{status}");
+        let never = after(None, 0);
+        assert_eq!(never.state, State::Free);
+        assert_eq!(never.to_string(), "lock          a/b\nstate         free: it has no record, so it was never held, or its record was deleted\ntransitions   0\n");
+    }
+
+    #[test]
+    fn what_is_released_for_later_is_not_due() {
+        let due = RENEWED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(10);
+        let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
+        released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
+        assert_eq!(after(Some(&released), 9999).state, State::NotDue);
+        assert_eq!(after(Some(&released), 9999).sentence(), "a/b is free, but its command is not due before 2026-01-02T03:04:15Z");
+        assert_eq!(after(Some(&released), 10_000).state, State::Free);
+    }
+
+    #[test]
+    fn only_what_lasts_is_a_difference() {
+        let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
+        assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
+        assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "its mark no longer counts");
+        assert!(after(Some(&held()), 0).differs_from(&after(Some(&held()), 20_000)), "it expires");
+        assert!(after(Some(&held()), 0).differs_from(&after(None, 0)));
+    }
+
+    #[test]
+    fn a_clock_that_differs_is_said() {
+        let status = after(Some(&held()), -5000);
+        assert!(status.to_string().contains("last renewed  5s in the future: the holder's clock differs"), "{status}");
+    }
+
+    #[test]
+    fn text_of_others_cannot_command_a_terminal() {
+        let mut hostile = held();
+        hostile.holder_identity = "a\u{1b}[2J\u{9b}2J\u{202e}\n\u{1f600}".into();
+        let status = after(Some(&hostile), 0);
+        assert!(status.to_string().contains("holder        a\\u{1b}[2J\\u{9b}2J\\u{202e}\\n"), "{status}");
+        let line = status.json().unwrap();
+        assert!(line.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["holder"], *hostile.holder_identity);
+    }
+}

@@ -1,0 +1,23 @@
+//! What subcommands print.
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::{Context, Result};
+
+/// Writes to stdout at once. False when nobody reads it any more, which is no failure.
+///
+/// # Errors
+/// When it cannot be written for another reason.
+pub fn print(text: &str) -> Result<bool> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(failure) if failure.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(failure) => Err(failure).context("cannot write to stdout"),
+    }
+}
+
+/// Writes a warning to stderr.
+pub fn warn(sentence: &str) {
+    let _ = writeln!(io::stderr(), "leaderrun: warning: {sentence}");
+}

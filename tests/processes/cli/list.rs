@@ -1,0 +1,131 @@
+//! `leaderrun list`.
+
+use serde_json::{Value, json};
+
+use testkit::{Candidate, Cluster, TestLock, rbac_rule};
+
+/// `leaderrun list` in the namespace of a lock, as its user.
+fn list(lock: &TestLock) -> Candidate {
+    let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
+    Candidate::bare("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
+}
+
+fn listed(lock: &TestLock) -> Vec<Value> {
+    let mut list = list(lock).args(["-o", "json"]).start();
+    list.wait_for_exit(0);
+    serde_json::from_str(&list.output()).expect("an array")
+}
+
+fn other_name(lock: &TestLock, kind: &str, name: &str) -> TestLock {
+    TestLock { name: format!("{kind}{}/{name}", lock.namespace()), ..lock.clone() }
+}
+
+#[testkit::test]
+fn it_shows_every_lock_with_its_state() {
+    let lock = TestLock::lease();
+    Candidate::new("past", &other_name(&lock, "", "free")).run(["true"]).wait_for_exit(0);
+    let not_due = Candidate::new("past", &other_name(&lock, "", "tick")).args(["--min-hold", "1h"]);
+    not_due.run(["true"]).wait_for_exit(0);
+    let a = Candidate::new("a", &other_name(&lock, "configmap:", "held")).run_script("echo held; exec sleep 1000");
+    let spec = json!({
+        "holderIdentity": "gone\u{1b}[2J", "leaseDurationSeconds": 15, "leaseTransitions": 3,
+        "acquireTime": "2020-01-02T03:04:05.000000Z", "renewTime": "2020-01-02T03:04:05.000000Z",
+    });
+    let admin = Cluster::shared().admin();
+    admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    let config_maps = format!("/api/v1/namespaces/{}/configmaps", lock.namespace());
+    admin.create(&config_maps, &json!({ "metadata": { "name": "settings" } })).expect("a ConfigMap that is no lock");
+    testkit::eventually("a leads", || !a.output().is_empty());
+
+    let mut shown = list(&lock).start();
+    shown.wait_for_exit(0);
+    let table = shown.output();
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
+    assert_eq!(lines[0], ["NAME", "KIND", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "TRANSITIONS"]);
+    let names: Vec<[&str; 4]> = lines[1..].iter().map(|cells| [cells[0], cells[1], cells[2].get(..7).unwrap_or(cells[2]), cells[3]]).collect();
+    let expected = [
+        ["free", "lease", "free", "-"],
+        ["held", "configmap", "held", "a"],
+        ["job", "lease", "expired", "gone\\u{1b}[2J"],
+        ["tick", "lease", "not due", "-"],
+    ];
+    assert_eq!(names, expected, "{table}");
+    assert!(lines[3].last() == Some(&"3") && lines[3][5].ends_with(" ago"), "{table}");
+
+    let objects = listed(&lock);
+    let of = |field: &str| objects.iter().map(|object| object[field].clone()).collect::<Vec<_>>();
+    assert_eq!(of("state"), ["free", "held", "expired", "not-due"]);
+    assert_eq!(objects[1]["lock"], format!("configmap:{}/held", lock.namespace()), "as --lock takes it");
+    assert_eq!((&objects[1]["namespace"], &objects[1]["holder"]), (&lock.namespace().into(), &"a".into()));
+}
+
+#[testkit::test]
+fn all_namespaces_have_a_column() {
+    let (one, other) = (TestLock::lease(), TestLock::lease());
+    for lock in [&one, &other] {
+        Candidate::new("a", lock).run(["true"]).wait_for_exit(0);
+    }
+    let kubeconfig = one.kubeconfig.as_ref().expect("a kubeconfig");
+    let all = || Candidate::bare("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
+    let mut by_variable = all().env("LEADERRUN_NAMESPACE", "elsewhere").start();
+    by_variable.wait_for_exit(0);
+    let table = by_variable.output();
+    assert!(table.starts_with("NAMESPACE"), "{table}");
+    for lock in [&one, &other] {
+        assert!(table.lines().any(|line| line.starts_with(&format!("{} ", lock.namespace()))), "{table}");
+    }
+    let mut both = all().args(["-n", "x"]).start();
+    both.wait_for_exit(125);
+    assert_eq!(both.log(), "leaderrun: --namespace x: cannot be used together with --all-namespaces; leave one of them out\n");
+}
+
+#[testkit::test]
+fn a_change_is_a_line() {
+    let lock = TestLock::lease();
+    let watching = list(&lock).args(["--watch"]).start();
+    testkit::eventually("the table is there", || watching.output().contains("TRANSITIONS"));
+    let mut a = Candidate::new("a", &lock).run_script("exec sleep 1000");
+    testkit::eventually("a is seen", || watching.output().contains("job   lease   held   a   "));
+    a.stop();
+    testkit::eventually("its release is seen", || watching.output().contains("job   lease   free   -   "));
+    let lines = watching.output().lines().count();
+    assert_eq!(lines, 3, "renewals are no changes: {}", watching.output());
+}
+
+#[testkit::test]
+fn it_takes_the_right_to_list() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
+    let mut refused = list(&lock).start();
+    refused.wait_for_exit(125);
+    let says = format!("not allowed to list leases.coordination.k8s.io in namespace \"{}\"; try kubectl create role ", lock.namespace());
+    assert!(refused.log().contains(&says), "{}", refused.log());
+    Cluster::shared().grant(lock.namespace(), "stranger", json!([rbac_rule("leases", &[], &["list"])]));
+    let mut partly = list(&lock).start();
+    partly.wait_for_exit(0);
+    assert!(partly.log().contains("warning: not allowed to list configmaps"), "{}", partly.log());
+    assert!(partly.output().starts_with("NAME"), "{}", partly.output());
+}
+
+#[testkit::test]
+fn a_namespace_that_does_not_exist_is_warned_of() {
+    let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
+    let mut empty = list(&nowhere).start();
+    empty.wait_for_exit(0);
+    assert!(empty.log().starts_with("leaderrun: warning: there is no namespace \"nowhere\"; "), "{}", empty.log());
+}
+
+#[testkit::test]
+fn new_objects_say_what_made_them() {
+    for (kind, plural) in [("lease", ""), ("configmap", "configmaps"), ("endpoints", "endpoints")] {
+        let lock = TestLock::of_kind(kind);
+        let path = if plural.is_empty() { lock.lease_path() } else { lock.object_path(plural) };
+        let run = || Candidate::new("a", &lock).run(["true"]).wait_for_exit(0);
+        let labels = || Cluster::shared().admin().get(&path).expect("the object")["metadata"]["labels"].clone();
+        run();
+        assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "leaderrun" }), "{kind}");
+        let others = json!({ "metadata": { "labels": { "app.kubernetes.io/managed-by": "helm" } } });
+        Cluster::shared().admin().merge_patch(&path, &others).expect("other labels");
+        run();
+        assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "helm" }), "{kind}");
+    }
+}
