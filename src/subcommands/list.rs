@@ -158,7 +158,8 @@ fn row(kind: Kind, object: &Value) -> Option<(Key, Row)> {
 
 /// Returns what is new, changed or gone. What is gone is free.
 fn changes(before: &BTreeMap<Key, Row>, after: &BTreeMap<Key, Row>) -> Vec<Row> {
-    let differs = |(key, row): &(&Key, &Row)| before.get(*key).is_none_or(|other| row.status.differs_from(&other.status));
+    let differs =
+        |(key, row): &(&Key, &Row)| before.get(*key).is_none_or(|other| row.status.differs_from(&other.status));
     let row = |row: &Row, status: LockStatus| Row {
         namespace: row.namespace.clone(),
         name: row.name.clone(),

@@ -273,7 +273,10 @@ transitions   3
         assert!(status.to_string().contains("released      2s ago"), "{status}");
         let never = after(None, 0);
         assert_eq!(never.state, State::Free);
-        assert_eq!(never.to_string(), "lock          a/b\nstate         free: it has no record, so it was never held, or its record was deleted\ntransitions   0\n");
+        assert_eq!(
+            never.to_string(),
+            "lock          a/b\nstate         free: it has no record, so it was never held, or its record was deleted\ntransitions   0\n"
+        );
     }
 
     #[test]
@@ -282,7 +285,10 @@ transitions   3
         let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
         released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
         assert_eq!(after(Some(&released), 9999).state, State::NotDue);
-        assert_eq!(after(Some(&released), 9999).sentence(), "a/b is free, but its command is not due before 2026-01-02T03:04:15Z");
+        assert_eq!(
+            after(Some(&released), 9999).sentence(),
+            "a/b is free, but its command is not due before 2026-01-02T03:04:15Z"
+        );
         assert_eq!(after(Some(&released), 10_000).state, State::Free);
     }
 

@@ -40,9 +40,11 @@ fn it_shows_every_lock_with_its_state() {
     let mut shown = list(&lock).start();
     shown.wait_for_exit(0);
     let table = shown.output();
-    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
+    let lines: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
     assert_eq!(lines[0], ["NAME", "KIND", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "TRANSITIONS"]);
-    let names: Vec<[&str; 4]> = lines[1..].iter().map(|cells| [cells[0], cells[1], cells[2].get(..7).unwrap_or(cells[2]), cells[3]]).collect();
+    let names: Vec<[&str; 4]> =
+        lines[1..].iter().map(|cells| [cells[0], cells[1], cells[2].get(..7).unwrap_or(cells[2]), cells[3]]).collect();
     let expected = [
         ["free", "lease", "free", "-"],
         ["held", "configmap", "held", "a"],
@@ -76,7 +78,10 @@ fn all_namespaces_have_a_column() {
     }
     let mut both = all().args(["-n", "x"]).start();
     both.wait_for_exit(125);
-    assert_eq!(both.log(), "leaderrun: --namespace x: cannot be used together with --all-namespaces; leave one of them out\n");
+    assert_eq!(
+        both.log(),
+        "leaderrun: --namespace x: cannot be used together with --all-namespaces; leave one of them out\n"
+    );
 }
 
 #[testkit::test]
@@ -97,7 +102,10 @@ fn it_takes_the_right_to_list() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();
     refused.wait_for_exit(125);
-    let says = format!("not allowed to list leases.coordination.k8s.io in namespace \"{}\"; try kubectl create role ", lock.namespace());
+    let says = format!(
+        "not allowed to list leases.coordination.k8s.io in namespace \"{}\"; try kubectl create role ",
+        lock.namespace()
+    );
     assert!(refused.log().contains(&says), "{}", refused.log());
     Cluster::shared().grant(lock.namespace(), "stranger", json!([rbac_rule("leases", &[], &["list"])]));
     let mut partly = list(&lock).start();
