@@ -13,7 +13,7 @@ _leaderrun() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         [[ ${COMP_WORDS[index]} == -- ]] || continue
         case ${COMP_WORDS[1]} in
-            status|manifest|step-down|check|completion|man) return ;;
+            status|list|manifest|step-down|check|completion|man) return ;;
         esac
         if declare -F _comp_command_offset > /dev/null; then
             _comp_command_offset $((index + 1))
@@ -36,7 +36,15 @@ _leaderrun() {
                 -o|--output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --lock|-n|--namespace|--context|--as) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as -o --output -h --help'
+            words='--lock -n --namespace --kubeconfig --context --as -o --output -w --watch -h --help'
+            ;;
+        list)
+            case $previous in
+                -o|--output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
+                --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+                -n|--namespace|--context|--as) return ;;
+            esac
+            words='-n --namespace -A --all-namespaces -o --output -w --watch --kubeconfig --context --as -h --help'
             ;;
         manifest)
             case $previous in
@@ -87,7 +95,7 @@ _leaderrun() {
                 --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
             words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
-            if ((COMP_CWORD == 1)); then words+=' status manifest step-down doctor check completion man'; else words+=' --'; fi
+            if ((COMP_CWORD == 1)); then words+=' status list manifest step-down doctor check completion man'; else words+=' --'; fi
             ;;
     esac
 

@@ -11,7 +11,7 @@ function __leaderrun_form
     __leaderrun_dashes > /dev/null
     and return 1
     set -l words (commandline -opc)
-    set -l subcommands status manifest step-down doctor check completion man
+    set -l subcommands status list manifest step-down doctor check completion man
     if test -n "$argv[1]"
         test "$words[2]" = "$argv[1]"
     else
@@ -27,12 +27,13 @@ function __leaderrun_in_command
     __leaderrun_dashes > /dev/null
     or return 1
     set -l words (commandline -opc)
-    not contains -- "$words[2]" status manifest step-down check completion man
+    not contains -- "$words[2]" status list manifest step-down check completion man
 end
 
 complete -c leaderrun -f
 complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcommand --fcs-skip=(__leaderrun_dashes))'
 complete -c leaderrun -n __leaderrun_at_first -a status -d 'Show who holds a lock, since when and for how long'
+complete -c leaderrun -n __leaderrun_at_first -a list -d 'List the locks in a namespace: all Leases, and what older programs keep in ConfigMaps and Endpoints'
 complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print the service account of a lock, its rights and its priority, to be piped into kubectl apply -f -'
 complete -c leaderrun -n __leaderrun_at_first -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
 complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check what a command line of leaderrun will need, and say what to do about what is missing'
@@ -46,7 +47,17 @@ complete -c leaderrun -n '__leaderrun_form status' -l kubeconfig -r -F -d 'The k
 complete -c leaderrun -n '__leaderrun_form status' -l context -x -d 'The context of the kubeconfig to use'
 complete -c leaderrun -n '__leaderrun_form status' -l as -x -d 'The user to act as'
 complete -c leaderrun -n '__leaderrun_form status' -s o -l output -x -a 'text json' -d 'The format of the answer'
+complete -c leaderrun -n '__leaderrun_form status' -s w -l watch -d 'Go on and print a line for each change'
 complete -c leaderrun -n '__leaderrun_form status' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form list' -s n -l namespace -x -d 'The namespace'
+complete -c leaderrun -n '__leaderrun_form list' -s A -l all-namespaces -d 'List those of all namespaces'
+complete -c leaderrun -n '__leaderrun_form list' -s o -l output -x -a 'text json' -d 'The format of the answer'
+complete -c leaderrun -n '__leaderrun_form list' -s w -l watch -d 'Go on and print a line for each lock that changes'
+complete -c leaderrun -n '__leaderrun_form list' -l kubeconfig -r -F -d 'The kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form list' -l context -x -d 'The context of the kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form list' -l as -x -d 'The user to act as'
+complete -c leaderrun -n '__leaderrun_form list' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n '__leaderrun_form manifest' -l lock -x -d 'The lock'
 complete -c leaderrun -n '__leaderrun_form manifest' -s n -l namespace -x -d 'The namespace of a lock that names none'
