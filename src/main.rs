@@ -36,7 +36,7 @@ use anyhow::Result;
 
 use crate::cli::Invocation;
 use crate::exit::Exit;
-use crate::process::part::{Side, part};
+use crate::process::fork::{Role, fork_supervisor};
 use crate::process::signals::{self, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
@@ -72,18 +72,18 @@ fn run() -> Result<Exit> {
     let inherited = Inherited::take()?;
     let (to_supervisor, to_elector) = channel::pair()?;
     let switch = DeadMansSwitch::new();
-    match part()? {
-        Side::Outer { inner } => {
+    match fork_supervisor()? {
+        Role::Elector { supervisor } => {
             drop(to_elector);
             // To the end of this process: closed any earlier, it would kill a command that outlives the supervisor.
             let _held = switch.map(DeadMansSwitch::into_held);
-            elector::run(*elector_config, to_supervisor, inner, inherited)
+            elector::run(*elector_config, to_supervisor, supervisor, inherited)
         }
-        Side::Inner { outer } => {
+        Role::Supervisor { elector } => {
             drop(to_supervisor);
             title::set_name(title::SUPERVISOR)?;
             title::replace_command_line(title::SUPERVISOR);
-            supervisor::run(supervisor_config, to_elector, outer, inherited, switch)
+            supervisor::run(supervisor_config, to_elector, elector, inherited, switch)
         }
     }
 }

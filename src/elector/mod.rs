@@ -7,7 +7,7 @@ mod command_hint;
 mod election_loop;
 mod election_thread;
 mod error_throttle;
-mod log_events;
+pub mod log_events;
 mod log_notices;
 mod main_loop;
 mod monitoring;
@@ -47,12 +47,6 @@ use crate::telemetry::systemd::NotifyBy;
 
 /// How long the end waits for traffic to be led away and for the last Event.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Returns the events that the elector and the supervisor log, for the reference.
-#[cfg(test)]
-pub fn log_event_table() -> &'static [crate::telemetry::log_event::LogEvent] {
-    log_events::EVENTS
-}
 
 /// What the elector has to know from the command line.
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 pub mod clock;
 pub mod deadline;
 pub mod environment;
+pub mod fork;
 pub mod inherited_fd;
 pub mod kill;
-pub mod part;
 pub mod pidfd;
 pub mod readable;
 pub mod runtime_thread;

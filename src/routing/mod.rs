@@ -4,6 +4,7 @@
 //! version that was read before, so that what arrives late changes nothing.
 
 mod endpoint_slice;
+pub mod log_events;
 mod mark;
 mod pod_label;
 mod service_definition;
@@ -20,7 +21,6 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::unbounded_channel;
-use tracing::warn;
 
 pub use self::endpoint_slice::{Service, ServiceName, is_reachable};
 pub use self::mark::LONGEST_LOCK;
@@ -122,7 +122,7 @@ impl Router {
         let ended = runtime_thread::spawn("routing", || async {
             let result = worker.run(updates).await;
             if let Err(failure) = &result {
-                warn!(event = "announcing_failed", "traffic is not routed to the leader: {failure}");
+                log_events::routing_failed(&format!("traffic is not routed to the leader: {failure}"));
             }
             result
         })?;
@@ -149,7 +149,7 @@ impl Router {
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {
-            warn!(event = "routing_trouble", "traffic may still be led here: it could not be led away in time");
+            log_events::routing_failed("traffic may still be led here: it could not be led away in time");
         }
     }
 }

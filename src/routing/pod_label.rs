@@ -5,10 +5,9 @@ use std::str::FromStr;
 
 use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
-use tracing::info;
 
 use super::mark::{Mark, SUFFIX};
-use super::{MAX_TRIES, changed_all_the_time};
+use super::{MAX_TRIES, changed_all_the_time, log_events};
 use crate::kubernetes::{Collection, Error, ErrorKind, PODS, Rule, Verb};
 use crate::lock::check_name;
 use crate::process::clock;
@@ -110,7 +109,7 @@ impl PodLabel {
                     (None, _) => conflict = true,
                     (Some(_), Some(label)) => {
                         let pod = printable(name(other));
-                        info!(event = "cleaned_up", pod, "took the label {label} off the pod {pod}");
+                        log_events::cleaned_up(&pod, &label.to_string());
                     }
                     (Some(_), None) => {}
                 }

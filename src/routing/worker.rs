@@ -16,11 +16,10 @@ use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tracing::{info, warn};
 
 use super::endpoint_slice::{Service, ServiceObjects};
 use super::mark::Mark;
-use super::{RouterConfig, Routing, StepReport};
+use super::{RouterConfig, Routing, StepReport, log_events};
 use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
 use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
@@ -124,20 +123,19 @@ impl Worker {
         match result {
             Ok(StepReport { written, sentence, warnings }) => {
                 if self.logged_failure.take().is_some() && leads_here {
-                    info!(event = "routing_trouble_over", "{routing}: no trouble any more");
+                    log_events::routing_recovered(&routing.to_string());
                 }
                 // The answer that would have said that something changed may be lost.
                 if written || self.is_logged_as_routed != leads_here {
                     if leads_here {
-                        let sentence = sentence.unwrap_or_else(|| format!("{routing} leads here"));
-                        info!(event = "routed", "{sentence}");
+                        log_events::routed(&sentence.unwrap_or_else(|| format!("{routing} leads here")));
                     } else {
-                        info!(event = "unrouted", "{routing} does not lead here any more");
+                        log_events::unrouted(&routing.to_string());
                     }
                 }
                 self.is_logged_as_routed = leads_here;
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
-                    warn!(event = "routing_trouble", "{warning}");
+                    log_events::routing_failed(warning);
                 }
                 // What is only looked for when nothing was written still holds after a write.
                 if !written {
@@ -148,7 +146,7 @@ impl Worker {
             Err(error) => {
                 let failure = format!("{routing}: {error}");
                 if self.logged_failure.as_ref() != Some(&failure) {
-                    warn!(event = "routing_trouble", "{failure}");
+                    log_events::routing_failed(&failure);
                     self.logged_failure = Some(failure);
                 }
             }

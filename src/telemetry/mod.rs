@@ -9,6 +9,7 @@ mod histogram;
 pub mod http;
 pub mod log;
 pub mod log_event;
+pub mod log_events;
 pub mod metrics;
 pub mod monitor;
 pub mod observer;

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
-use tracing::warn;
 
+use super::log_events;
 use super::observer::Observer;
 use super::state::{CandidateState, ELECTION_DELAY_LIMIT, ReadyWhen};
 
@@ -106,7 +106,7 @@ impl ServiceNotifier {
             Err(failure) if self.has_failed => drop(failure),
             Err(failure) => {
                 self.has_failed = true;
-                warn!(event = "notify_failed", "cannot notify systemd: {failure}; check NOTIFY_SOCKET");
+                log_events::notify_failed(&failure.to_string());
             }
         }
     }

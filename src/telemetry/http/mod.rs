@@ -20,9 +20,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
 
 pub use self::address::{HttpAddress, ListenError};
+use super::log_events;
 use super::state::CandidateState;
 use crate::process::clock;
 
@@ -48,13 +48,13 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the kernel does not say which port it has chosen.
 pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
-    info!(event = "http", "answering at http://{}", listener.local_addr()?);
+    log_events::http(listener.local_addr()?);
     Ok(())
 }
 
 /// Listens on an address that could not be listened on when leaderrun started, and serves it once that works.
 pub async fn serve_when_free(address: HttpAddress, first: ListenError, state: Rc<RefCell<CandidateState>>) {
-    warn!(event = "http_failed", "{first}; retrying every second");
+    log_events::http_failed(&format!("{first}; retrying every second"));
     loop {
         sleep(LISTEN_PAUSE).await;
         if let Ok(listener) = address.listen()
@@ -69,7 +69,7 @@ pub async fn serve_when_free(address: HttpAddress, first: ListenError, state: Rc
 pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(failure) => return warn!(event = "http_failed", "--http does not answer: {failure}"),
+        Err(failure) => return log_events::http_failed(&format!("--http does not answer: {failure}")),
     };
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {

@@ -23,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use self::printable::{printable, printable_cause, printable_root_cause};
 use self::text::TextFormat;
 use super::log_event::DETAIL_TARGET;
+use super::log_events;
 use crate::process::clock;
 
 /// How many lines may wait for stderr.
@@ -153,7 +154,7 @@ impl<'a> MakeWriter<'a> for Lines {
 /// Makes a panic abort the process after logging it: writing it to stderr, as is the default, could block.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
-        tracing::error!(event = "failed", "leaderrun panicked; this is a bug: {panic}");
+        log_events::panicked(&panic.to_string());
         thread::sleep(FLUSH_TIMEOUT);
         std::process::abort();
     }));

@@ -157,7 +157,7 @@ fn who_cannot_be_reached_takes_a_dead_leader_out() {
         b.wait_for_log(says);
         leads_to(&lock, &[]);
         b.stop();
-        assert!(!b.log().contains("no trouble any more"), "{}", b.log());
+        assert!(!b.log().contains(": works again"), "{}", b.log());
     }
 }
 

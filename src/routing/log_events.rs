@@ -1,0 +1,20 @@
+//! The events that routing logs.
+
+use crate::telemetry::log_event::log_events;
+
+log_events! {
+    /// Logged when traffic leads to this leader.
+    info routed(; sentence: &str) "{sentence}";
+
+    /// Logged when traffic no longer leads to this candidate.
+    info unrouted(; routing: &str) "{routing} does not lead here any more";
+
+    /// Logged when this leader has removed the label that an earlier leader left on its pod.
+    info cleaned_up(pod: &str; label: &str) "removed the label {label} from the pod {pod}";
+
+    /// Logged when routing failed or cannot be as it should, once while that lasts; it is retried.
+    warn routing_failed(; sentence: &str) "{sentence}";
+
+    /// Logged when routing works again after it failed.
+    info routing_recovered(; routing: &str) "{routing}: works again";
+}

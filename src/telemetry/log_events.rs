@@ -1,0 +1,19 @@
+//! The events that are logged by what reports on leaderrun: its HTTP server, its messages to systemd, its log.
+
+use std::net::SocketAddr;
+
+use super::log_event::log_events;
+
+log_events! {
+    /// Logged when `--http` is answered.
+    info http(; address: SocketAddr) "answering at http://{address}";
+
+    /// Logged when `--http` cannot be answered. An address that is taken is retried every second.
+    warn http_failed(; sentence: &str) "{sentence}";
+
+    /// Logged when systemd cannot be notified, once.
+    warn notify_failed(; failure: &str) "cannot notify systemd: {failure}; check NOTIFY_SOCKET";
+
+    /// Logged when leaderrun panicked, before it aborts.
+    error panicked(; panic: &str) "leaderrun panicked; this is a bug: {panic}";
+}
