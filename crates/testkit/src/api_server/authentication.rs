@@ -31,12 +31,26 @@ impl Identity {
 /// Returns the sender of a request for `target` with these headers.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(user) = token.and_then(|token| users::by_token(token.trim())) else {
+    let Some(user) = token.and_then(|token| by_token(token.trim())) else {
         return Err(status::unauthorized());
     };
-    let groups = user.groups.iter().copied().map(str::to_owned).collect();
-    let user = Identity { name: user.name.to_owned(), groups }.authenticated();
-    impersonate(store, user, headers, target)
+    impersonate(store, user.authenticated(), headers, target)
+}
+
+fn by_token(token: &str) -> Option<Identity> {
+    if let Some(name) = token.strip_prefix(TOKEN_PREFIX).filter(|name| service_account(name).is_some()) {
+        return Some(Identity { name: name.to_owned(), groups: Vec::new() });
+    }
+    let user = users::by_token(token)?;
+    Some(Identity { name: user.name.to_owned(), groups: user.groups.iter().copied().map(str::to_owned).collect() })
+}
+
+/// What the token of a service account begins with; its user name follows.
+const TOKEN_PREFIX: &str = "token-of-";
+
+/// Returns a token of a service account.
+pub fn service_account_token(namespace: &str, name: &str) -> String {
+    format!("{TOKEN_PREFIX}system:serviceaccount:{namespace}:{name}")
 }
 
 fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Target) -> Result<Identity> {

@@ -77,11 +77,29 @@ impl Call {
             let review = access_review::review(&self.store, &who, self.json()?)?;
             return Ok(json_reply(201, &review));
         }
+        if access.full_resource() == "serviceaccounts/token" && self.method == Method::POST {
+            return self.create_token(access);
+        }
         match resources::find(&access.group, &access.version, &access.resource) {
             Some(resource) if access.subresource.is_empty() => self.serve(&who, resource, access),
             _ if resources::has_group(&access.group, &access.version) => Err(status::no_such_resource()),
             _ => Ok(not_found()),
         }
+    }
+
+    /// Answers a TokenRequest, whatever lifetime it asks for. kubectl sends it as protobuf.
+    fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Reply> {
+        let resource = resources::find("", "v1", "serviceaccounts").expect("a resource of this server");
+        let (store, manager) = (&self.store, self.manager());
+        let unknown_fields = UnknownFields::Drop;
+        Objects { store, resource, namespace, manager: &manager, unknown_fields, dry_run: false }.get(name)?;
+        let token = authentication::service_account_token(namespace, name);
+        let answer = json!({
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "status": { "token": token, "expirationTimestamp": "9999-12-31T23:59:59Z" },
+        });
+        Ok(json_reply(201, &answer))
     }
 
     fn serve(&self, who: &Identity, resource: &'static Resource, access: &Access) -> Result<Reply> {

@@ -1,10 +1,12 @@
 //! The table of the resources that this server has.
 
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,7 +59,7 @@ pub fn has_group(group: &str, version: &str) -> bool {
 
 pub const EVENTS_GROUP: &str = "events.k8s.io";
 
-pub static RESOURCES: [Resource; 13] = [
+pub static RESOURCES: [Resource; 17] = [
     Resource {
         short_names: &["ns"],
         namespaced: false,
@@ -87,6 +89,22 @@ pub static RESOURCES: [Resource; 13] = [
     Resource {
         group: "discovery.k8s.io",
         ..core_v1::<EndpointSlice>("endpointslices", "endpointslice", "EndpointSlice")
+    },
+    Resource { short_names: &["sa"], ..core_v1::<ServiceAccount>("serviceaccounts", "serviceaccount", "ServiceAccount") },
+    Resource {
+        group: "apps",
+        short_names: &["deploy"],
+        ..core_v1::<Deployment>("deployments", "deployment", "Deployment")
+    },
+    Resource {
+        group: "apps",
+        short_names: &["sts"],
+        ..core_v1::<StatefulSet>("statefulsets", "statefulset", "StatefulSet")
+    },
+    Resource {
+        group: "policy",
+        short_names: &["pdb"],
+        ..core_v1::<PodDisruptionBudget>("poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget")
     },
     rbac_v1::<Role>("roles", "role", "Role", true),
     rbac_v1::<RoleBinding>("rolebindings", "rolebinding", "RoleBinding", true),

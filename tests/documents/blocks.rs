@@ -1,0 +1,79 @@
+//! The fenced blocks of the documents.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A fenced block.
+pub struct Block {
+    pub file: PathBuf,
+    pub line: usize,
+    pub language: String,
+    pub text: String,
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// The languages of blocks, each of which some test takes.
+const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
+
+pub fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the text of a file of the package.
+pub fn read(file: impl AsRef<Path>) -> String {
+    let file = package().join(file);
+    fs::read_to_string(&file).unwrap_or_else(|failure| panic!("{}: {failure}", file.display()))
+}
+
+/// Returns the documents that people write. The reference is made from the definitions.
+pub fn documents() -> Vec<PathBuf> {
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
+    let pages = fs::read_dir(package().join("docs")).expect("docs/").flatten().map(|entry| entry.file_name());
+    documents.extend(pages.filter_map(|name| {
+        let name = name.into_string().expect("a name in UTF-8");
+        (name.ends_with(".md") && name != "reference.md").then(|| Path::new("docs").join(name))
+    }));
+    documents.sort();
+    documents
+}
+
+/// Returns the blocks of one document.
+pub fn blocks_of(file: &Path) -> Vec<Block> {
+    let text = read(file);
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(language) = line.strip_prefix("```") else { continue };
+        let body = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```");
+        let text = body.fold(String::new(), |text, line| text + line + "\n");
+        blocks.push(Block { file: file.to_owned(), line: number + 1, language: language.to_owned(), text });
+    }
+    blocks
+}
+
+/// Returns the blocks of all documents that are in this language.
+pub fn blocks_in(language: &str) -> Vec<Block> {
+    assert!(LANGUAGES.contains(&language), "{language} is missing in LANGUAGES");
+    let all = documents().into_iter().flat_map(|file| blocks_of(&file));
+    all.filter(|block| block.language == language).collect()
+}
+
+#[testkit::test]
+fn every_block_is_in_a_language_that_a_test_takes() {
+    for block in documents().iter().flat_map(|file| blocks_of(file)) {
+        assert!(LANGUAGES.contains(&&*block.language), "{block}: {:?}", block.language);
+    }
+}
+
+#[testkit::test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 150, "{lines} lines");
+}

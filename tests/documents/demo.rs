@@ -1,0 +1,47 @@
+//! The demonstration in the README is what its script prints.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use testkit::{leaderrun, scratch};
+
+use crate::blocks::{blocks_in, package, read};
+
+/// Numbers become `0`: times, processes and tokens are others each time.
+fn without_numbers(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        match (character.is_ascii_digit(), shown.ends_with('0')) {
+            (true, true) => {}
+            (true, false) => shown.push('0'),
+            (false, _) => shown.push(character),
+        }
+    }
+    shown
+}
+
+fn is_possible() -> Result<(), String> {
+    match Command::new("pgrep").arg("--version").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err("no pgrep".to_owned()),
+    }
+}
+
+/// With `UPDATE` in the environment the README gets the present output.
+#[testkit::test(requires = is_possible())]
+fn the_readme_shows_what_the_script_prints() {
+    let programs = scratch::folder("programs");
+    symlink(leaderrun(), programs.join("leaderrun")).expect("a link");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
+    let output = Command::new(package().join("docs/demo.sh")).env("PATH", path).output().expect("the script");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{}: {printed}", output.status);
+    let blocks = blocks_in("text");
+    let shown = blocks.iter().find(|block| block.file.ends_with("README.md")).expect("a demonstration");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(package().join("README.md"), read("README.md").replace(&shown.text, &printed)).expect("the README");
+    } else {
+        assert_eq!(without_numbers(&printed), without_numbers(&shown.text), "UPDATE=1 writes it anew");
+    }
+}

@@ -1,0 +1,93 @@
+//! Manifests in the documents and examples: an API server takes them as they stand, and what they run works with the
+//! rights that they contain.
+
+use serde_json::Value;
+use testkit::{Candidate, Cluster};
+
+use crate::blocks::{blocks_in, read};
+
+/// The namespace of objects that name none.
+const NAMESPACE: &str = "default";
+
+/// What the command is replaced by: the image of the manifest is not here.
+const COMMAND: [&str; 3] = ["sh", "-c", "exec sleep 1000"];
+
+/// The variable that a pod gets from its own status.
+const ADDRESS: &str = "LEADERRUN_ADDRESS";
+
+/// The examples of manifests. Others are for Prometheus, whose test takes them.
+const EXAMPLES: [&str; 5] = ["deployment", "migration", "ready", "service", "tick"];
+
+/// Creates the objects, each with strict validation.
+fn apply(cluster: &Cluster, what: &str, objects: &[Value]) {
+    for object in objects {
+        let field = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{what}: {object}")).to_owned();
+        let (version, kind) = (field(&object["apiVersion"]), field(&object["kind"]));
+        let root = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
+        let plural = format!("{}s", kind.to_lowercase());
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
+        let path = format!("{root}/namespaces/{namespace}/{plural}?fieldValidation=Strict");
+        let created = cluster.admin().create(&path, object);
+        created.unwrap_or_else(|refusal| panic!("{what}: {kind}: {}", refusal.message));
+    }
+}
+
+/// The command line of a container that runs leaderrun, without the program and without its command.
+fn options(container: &Value) -> Option<Vec<String>> {
+    let words: Vec<&str> = container["command"].as_array()?.iter().filter_map(Value::as_str).collect();
+    let (program, words) = words.split_first()?;
+    if !program.ends_with("leaderrun") {
+        return None;
+    }
+    let mut options: Vec<String> = words.iter().take_while(|word| **word != "--").map(|word| (*word).into()).collect();
+    if let Some(http) = options.iter().position(|word| word == "--http") {
+        // Other tests listen on this machine, too.
+        options[http + 1] = "127.0.0.1:0".to_owned();
+    }
+    Some(options)
+}
+
+/// Applies the objects to a cluster of their own and runs the candidates of their pods, each as its service account.
+/// Returns how many there are.
+fn apply_and_run(what: &str, text: &str) -> usize {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let cluster = Cluster::start();
+    apply(&cluster, what, &objects);
+    let mut candidates = 0;
+    for object in objects {
+        let pod = &object["spec"]["template"]["spec"];
+        let containers = ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
+        for (container, options) in containers.filter_map(|container| Some((container, options(container)?))) {
+            let account = pod["serviceAccountName"].as_str().unwrap_or_else(|| panic!("{what}: no service account"));
+            let mut candidate = Candidate::bare(what);
+            if container["env"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == ADDRESS)) {
+                candidate = candidate.env(ADDRESS, "192.0.2.1");
+            }
+            let candidate = candidate
+                .args(options)
+                .env("LEADERRUN_KUBECONFIG", &cluster.kubeconfig().to_string_lossy())
+                .env("LEADERRUN_AS", &format!("system:serviceaccount:{NAMESPACE}:{account}"))
+                .env("LEADERRUN_VERBOSE", "1")
+                .run(COMMAND);
+            candidate.wait_for_log("started the command");
+            assert!(!candidate.log().contains("not allowed"), "{what}:\n{}", candidate.log());
+            candidates += 1;
+        }
+    }
+    candidates
+}
+
+#[testkit::test]
+fn blocks_are_applied_and_lead_with_their_own_role() {
+    let candidates: usize =
+        blocks_in("yaml").iter().map(|block| apply_and_run(&block.to_string(), &block.text)).sum();
+    assert!(candidates >= 1);
+}
+
+#[testkit::test]
+fn examples_are_applied_and_lead_with_their_own_role() {
+    for name in EXAMPLES {
+        let file = format!("examples/{name}.yaml");
+        assert_eq!(apply_and_run(&file, &read(&file)), 1, "{file}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What the documents refer to: files, sections, log events.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use crate::blocks::{documents, package, read};
+
+/// The targets of links to files of this repository, relative to the package, each with its section.
+fn links(file: &Path) -> Vec<(PathBuf, String)> {
+    let text = read(file);
+    let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
+    let local = targets.filter(|target| !target.contains("://"));
+    local
+        .map(|target| {
+            let (path, section) = target.split_once('#').unwrap_or((&target, ""));
+            let path = match path {
+                "" => file.to_owned(),
+                path => normalize(&file.parent().expect("a folder").join(path)),
+            };
+            (path, section.to_owned())
+        })
+        .collect()
+}
+
+fn normalize(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut normal, component| {
+        match component {
+            Component::ParentDir => drop(normal.pop()),
+            component => normal.push(component),
+        }
+        normal
+    })
+}
+
+/// The names by which the headings of a document are linked, as GitHub makes them.
+fn sections(file: &Path) -> BTreeSet<String> {
+    let headings = read(file);
+    let headings = headings.lines().filter_map(|line| Some(line.trim_start_matches('#').strip_prefix(' ')?.to_owned()));
+    let name = |heading: String| -> String {
+        let kept = heading.to_lowercase();
+        let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(name).collect()
+}
+
+#[testkit::test]
+fn links_lead_somewhere() {
+    let mut checked = 0;
+    for file in documents() {
+        for (target, section) in links(&file) {
+            assert!(package().join(&target).exists(), "{}: {} does not exist", file.display(), target.display());
+            if !section.is_empty() {
+                let sections = sections(&target);
+                assert!(sections.contains(&section), "{}: {}#{section}", file.display(), target.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "{checked}");
+}
+
+#[testkit::test]
+fn files_that_are_named_exist() {
+    for file in documents() {
+        for quoted in read(&file).split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "crates/", "tests/", "docs/", "examples/", "benches/", "completions/", ".ci/"]
+                .iter()
+                .any(|folder| quoted.starts_with(folder));
+            let path = quoted.split(['*', ' ']).next().unwrap_or_default();
+            let is_template = path.chars().any(|letter| letter.is_uppercase());
+            assert!(!is_path || is_template || package().join(path).exists(), "{}: {quoted}", file.display());
+        }
+    }
+}
+
+#[testkit::test]
+fn every_warning_has_its_remedy() {
+    let (reference, troubleshooting) = (read("docs/reference.md"), read("docs/troubleshooting.md"));
+    let events = reference.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let name = cells.first()?.strip_prefix("| `")?.strip_suffix('`')?;
+        ["warn", "error"].contains(cells.get(1)?).then_some(name)
+    });
+    let events: Vec<&str> = events.collect();
+    assert!(events.len() > 15, "{events:?}");
+    for event in events {
+        assert!(troubleshooting.contains(&format!("| `{event}` |")), "docs/troubleshooting.md says nothing of {event}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Shell blocks, run as they stand: the blocks of one document in order, in one folder, with a cluster of their own.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testkit::{Cluster, leaderrun, scratch};
+
+use crate::blocks::{Block, blocks_of, documents};
+
+/// cargo as the blocks use it: it would build and install what is here already.
+const CARGO: &str = r#"#!/bin/sh
+case "$1" in
+install) exit ;;
+run) shift 2; exec leaderrun "$@" ;;
+*) echo "no stand-in for cargo $*" >&2; exit 1 ;;
+esac
+"#;
+
+fn has_kubectl() -> Result<(), String> {
+    match Command::new("kubectl").args(["version", "--client"]).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err("no kubectl".to_owned()),
+    }
+}
+
+/// A folder with the programs that come first in the path.
+fn programs() -> PathBuf {
+    let folder = scratch::folder("programs");
+    symlink(leaderrun(), folder.join("leaderrun")).expect("a link");
+    let cargo = folder.join("cargo");
+    fs::write(&cargo, CARGO).expect("a script");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("a mode");
+    folder
+}
+
+fn run(block: &Block, folder: &Path, programs: &Path, cluster: &Cluster) {
+    let script = folder.join("block.sh");
+    fs::write(&script, &block.text).expect("a script");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
+    let mut shell = Command::new("timeout");
+    shell.args(["60", "sh", "-e"]).arg(&script).current_dir(folder);
+    shell.env("PATH", path).env("HOME", folder).env("KUBECONFIG", cluster.kubeconfig());
+    let output = shell.output().expect("a shell");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{block}: {}\n{stdout}{stderr}", output.status);
+    fs::remove_file(script).expect("the script");
+}
+
+/// Runs the shell blocks of the documents that use kubectl, or of those that do not.
+fn run_documents(with_kubectl: bool) {
+    let programs = programs();
+    let mut count = 0;
+    for file in documents() {
+        let blocks = blocks_of(&file);
+        let blocks: Vec<&Block> = blocks.iter().filter(|block| block.language == "sh").collect();
+        if blocks.iter().any(|block| block.text.contains("kubectl")) != with_kubectl {
+            continue;
+        }
+        let (folder, cluster) = (scratch::folder("document"), Cluster::start());
+        for block in blocks {
+            run(block, &folder, &programs, &cluster);
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
+#[testkit::test]
+fn shell_blocks_succeed() {
+    run_documents(false);
+}
+
+#[testkit::test(requires = has_kubectl())]
+fn shell_blocks_with_kubectl_succeed() {
+    run_documents(true);
+}
