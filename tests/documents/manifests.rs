@@ -79,8 +79,7 @@ fn apply_and_run(what: &str, text: &str) -> usize {
 
 #[testkit::test]
 fn blocks_are_applied_and_lead_with_their_own_role() {
-    let candidates: usize =
-        blocks_in("yaml").iter().map(|block| apply_and_run(&block.to_string(), &block.text)).sum();
+    let candidates: usize = blocks_in("yaml").iter().map(|block| apply_and_run(&block.to_string(), &block.text)).sum();
     assert!(candidates >= 1);
 }
 

@@ -90,7 +90,10 @@ pub static RESOURCES: [Resource; 17] = [
         group: "discovery.k8s.io",
         ..core_v1::<EndpointSlice>("endpointslices", "endpointslice", "EndpointSlice")
     },
-    Resource { short_names: &["sa"], ..core_v1::<ServiceAccount>("serviceaccounts", "serviceaccount", "ServiceAccount") },
+    Resource {
+        short_names: &["sa"],
+        ..core_v1::<ServiceAccount>("serviceaccounts", "serviceaccount", "ServiceAccount")
+    },
     Resource {
         group: "apps",
         short_names: &["deploy"],
