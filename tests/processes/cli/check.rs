@@ -17,7 +17,7 @@ fn behind_a_proxy(text: &str) -> (Proxy, testkit::Running) {
 }
 
 #[testkit::test]
-fn it_turns_false_before_the_stop_signal() {
+fn check_turns_false_before_the_stop_signal() {
     let (proxy, mut a) =
         behind_a_proxy("trap 'echo TERM; check; exit' TERM; while :; do check --min-remaining 2s; done");
     eventually("it is held", || a.output().contains("check 0\n"));
@@ -32,7 +32,7 @@ fn it_turns_false_before_the_stop_signal() {
 }
 
 #[testkit::test]
-fn it_stays_false_when_renewals_succeed_again() {
+fn check_stays_false_when_renewals_succeed_again() {
     let (proxy, mut a) =
         behind_a_proxy("trap 'echo TERM; while :; do check; done' TERM; check; while :; do sleep 0.1; done");
     eventually("it is held", || a.output().contains("check 0\n"));
@@ -46,7 +46,7 @@ fn it_stays_false_when_renewals_succeed_again() {
 }
 
 #[testkit::test]
-fn it_turns_false_by_itself_when_both_processes_are_frozen() {
+fn check_turns_false_when_both_processes_are_frozen() {
     let a = Candidate::new("a", &TestLock::file()).run_script(&script("while :; do check; done"));
     eventually("it is held", || a.output().ends_with("check 0\n"));
     let supervisor = a.supervisor();
@@ -58,7 +58,7 @@ fn it_turns_false_by_itself_when_both_processes_are_frozen() {
 }
 
 #[testkit::test]
-fn it_works_wherever_the_descriptor_comes() {
+fn check_works_with_any_descriptor_number() {
     let own = format!("{} check", leaderrun());
     for shell in ["sh", "dash", "bash", "busybox sh"] {
         let there = format!("command -v {shell} >/dev/null || exit 0");
@@ -75,7 +75,7 @@ fn it_works_wherever_the_descriptor_comes() {
 }
 
 #[testkit::test]
-fn without_the_descriptor_it_says_so() {
+fn check_reports_a_missing_descriptor() {
     let own = format!("{} check; echo $?", leaderrun());
     for (change, says) in [
         ("unset LEADERRUN_TENURE_FD", "LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this"),
@@ -98,7 +98,7 @@ fn without_the_descriptor_it_says_so() {
 }
 
 #[testkit::test]
-fn a_leaderrun_inside_has_its_own() {
+fn check_of_a_nested_run_is_its_own() {
     let proxy = Proxy::start(Cluster::shared());
     let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
     let program = leaderrun();

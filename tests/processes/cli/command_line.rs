@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use testkit::{Candidate, TestLock, os_string, scratch};
 
 #[testkit::test]
-fn exit_statuses() {
+fn the_exit_status_says_how_the_command_ended() {
     let lock = TestLock::file();
     let not_executable = scratch::folder("program").join("text");
     fs::write(&not_executable, "no program").expect("a file");
@@ -125,7 +125,7 @@ fn a_bad_variable_is_named_as_a_variable() {
 }
 
 #[testkit::test]
-fn a_mistyped_variable_is_warned_of() {
+fn a_mistyped_variable_is_reported() {
     let mut a = Candidate::new("a", &TestLock::file())
         .env("LEADERRUN_WIAT", "1m")
         .env("LEADERRUN_SERVICE_HOST", "10.0.0.1")
@@ -259,7 +259,7 @@ fn signal_state_and_descriptors_are_as_without_leaderrun() {
 }
 
 #[testkit::test]
-fn help_and_version_are_no_failures() {
+fn help_and_version_succeed() {
     for (options, shows) in [
         (&["--help"][..], "--renew-deadline"),
         (&["-h"], "--lock"),
@@ -297,7 +297,7 @@ fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
 }
 
 #[testkit::test]
-fn a_refusal_that_nobody_reads_is_one() {
+fn a_refusal_that_is_not_read_keeps_its_status() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let unread = Candidate::bare("a").args(["--wait"]).configure(move |command| {
@@ -307,7 +307,7 @@ fn a_refusal_that_nobody_reads_is_one() {
 }
 
 #[testkit::test]
-fn subcommands_are_not_in_the_way() {
+fn a_command_may_be_called_like_a_subcommand() {
     let lock = TestLock::file();
     let folder = scratch::folder("programs");
     let program = folder.join("status");

@@ -22,7 +22,7 @@ fn lines(doctor: &Running, grade: &str) -> Vec<String> {
 }
 
 #[testkit::test]
-fn where_nothing_is_missing_it_says_so() {
+fn the_doctor_confirms_what_works() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let doctor = doctor(&lock, &["--lease-duration", "60s", "--renew-deadline", "30s", "--retry-period", "2s"], 0);
@@ -36,7 +36,7 @@ fn where_nothing_is_missing_it_says_so() {
 }
 
 #[testkit::test]
-fn it_names_each_missing_verb() {
+fn the_doctor_names_each_missing_verb() {
     for missing in CANDIDATE_VERBS {
         let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
         let rest: Vec<&str> = CANDIDATE_VERBS.into_iter().filter(|verb| *verb != missing).collect();
@@ -68,7 +68,7 @@ fn a_configmap_needs_an_open_create() {
 }
 
 #[testkit::test]
-fn both_objects_are_looked_at() {
+fn both_objects_are_checked() {
     let lock = TestLock::of_kind("endpoints+lease").through(Cluster::shared().kubeconfig_for("operator"));
     let endpoints = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
@@ -93,7 +93,7 @@ fn a_slow_api_server_is_a_failure() {
 }
 
 #[testkit::test]
-fn what_cannot_be_reached_has_a_remedy() {
+fn an_unreachable_server_has_a_remedy() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     proxy.partition();
@@ -142,7 +142,7 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
 }
 
 #[testkit::test]
-fn the_priority_of_its_requests() {
+fn the_doctor_shows_the_priority_of_requests() {
     let lock = TestLock::lease();
     let shown = doctor(&lock, &[], 0);
     if !Cluster::shared().is_real() {

@@ -38,7 +38,7 @@ fn client_for(namespace: &str, account: &str) -> Client {
 }
 
 #[testkit::test]
-fn it_is_all_that_a_candidate_needs() {
+fn the_manifest_is_all_that_a_candidate_needs() {
     for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let account = format!("system:serviceaccount:{}:job", lock.namespace());
@@ -71,7 +71,7 @@ fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
 }
 
 #[testkit::test]
-fn it_is_all_that_routing_needs() {
+fn the_manifest_is_all_that_routing_needs() {
     let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
     let label = ["--pod-label", "role=leader", "--pod", "a"];
     for (arguments, shows) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
@@ -155,7 +155,7 @@ fn a_service_account_can_be_chosen() {
 }
 
 #[testkit::test]
-fn what_needs_no_rights_has_no_manifest() {
+fn a_file_has_no_manifest() {
     for (lock, says) in [("file:/run/x", "a file needs no rights in a cluster"), ("x", "default/x would do")] {
         let mut refused = Candidate::bare("manifest").args(["manifest", "--lock", lock]).start();
         refused.wait_for_exit(125);

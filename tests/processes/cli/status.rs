@@ -57,7 +57,7 @@ fn what_is_not_renewed_expires() {
 }
 
 #[testkit::test]
-fn another_program_s_record() {
+fn the_record_of_another_program_is_shown() {
     let lock = TestLock::lease();
     let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 } });
     Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
@@ -70,7 +70,7 @@ fn another_program_s_record() {
 }
 
 #[testkit::test]
-fn what_cannot_be_found_out_is_no_answer() {
+fn a_failed_look_up_is_not_an_answer() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut forbidden = Candidate::subcommand("status", &lock).start();
     forbidden.wait_for_exit(125);

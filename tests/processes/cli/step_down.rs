@@ -58,7 +58,7 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
 }
 
 #[testkit::test]
-fn a_waiting_candidate_is_not_asked() {
+fn a_standby_cannot_be_asked_to_step_down() {
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).run_script("echo started; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
@@ -73,7 +73,7 @@ fn a_waiting_candidate_is_not_asked() {
 }
 
 #[testkit::test]
-fn nobody_and_strangers_are_not_asked() {
+fn a_free_lock_and_another_programs_holder_cannot_be_asked_to_step_down() {
     let lock = TestLock::lease();
     assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));
     let lease =

@@ -44,7 +44,7 @@ fn a_leadership_begins_and_ends_with_an_event() {
 }
 
 #[testkit::test]
-fn each_object_of_a_lock_has_its_own() {
+fn each_object_of_a_lock_has_its_own_events() {
     let lock = TestLock::of_kind("configmap+lease");
     Candidate::new("a", &lock).run_script("true").wait_for_exit(0);
     let admin = Cluster::shared().admin();
@@ -56,7 +56,7 @@ fn each_object_of_a_lock_has_its_own() {
 }
 
 #[testkit::test]
-fn a_loss_is_an_event() {
+fn a_loss_is_recorded_as_an_event() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -68,7 +68,7 @@ fn a_loss_is_an_event() {
 }
 
 #[testkit::test]
-fn what_cannot_be_written_is_left_out() {
+fn an_event_that_cannot_be_written_is_left_out() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let mut a = Candidate::new("a", &lock).run_script("true");

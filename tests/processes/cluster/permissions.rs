@@ -27,7 +27,7 @@ fn the_printed_role_is_enough() {
 }
 
 #[testkit::test]
-fn without_a_role_it_says_which_one_would_do_and_tries_again() {
+fn a_missing_role_is_printed_and_waited_for() {
     let (lock, witnesses) = (lock_for("stranger"), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("not allowed to get leases.coordination.k8s.io \"job\"");
@@ -38,7 +38,7 @@ fn without_a_role_it_says_which_one_would_do_and_tries_again() {
 }
 
 #[testkit::test]
-fn without_create_it_names_create() {
+fn a_missing_create_is_named() {
     let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -47,7 +47,7 @@ fn without_create_it_names_create() {
 }
 
 #[testkit::test]
-fn without_watch_it_polls() {
+fn a_candidate_without_watch_polls() {
     let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -62,7 +62,7 @@ fn without_watch_it_polls() {
 }
 
 #[testkit::test]
-fn a_missing_namespace_is_said_and_not_waited_for() {
+fn a_missing_namespace_is_reported() {
     for kind in ["lease", "configmap"] {
         let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
         let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_script("echo started");

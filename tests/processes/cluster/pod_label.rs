@@ -106,7 +106,7 @@ fn the_label_is_on_the_leaders_pod_only() {
 }
 
 #[testkit::test]
-fn the_label_is_off_before_the_command_is_asked_to_end() {
+fn the_label_is_removed_before_the_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -124,7 +124,7 @@ fn the_label_is_off_before_the_command_is_asked_to_end() {
 }
 
 #[testkit::test]
-fn a_command_is_asked_to_end_though_its_label_cannot_be_taken_off() {
+fn a_command_is_signaled_although_its_label_cannot_be_removed() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -139,7 +139,7 @@ fn a_command_is_asked_to_end_though_its_label_cannot_be_taken_off() {
 }
 
 #[testkit::test]
-fn who_asks_twice_does_not_wait() {
+fn a_second_signal_does_not_wait_for_the_withdrawal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -155,7 +155,7 @@ fn who_asks_twice_does_not_wait() {
 }
 
 #[testkit::test]
-fn a_dead_leaders_label_is_taken_off_by_the_next() {
+fn a_dead_leaders_label_is_removed_by_the_next() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
@@ -252,7 +252,7 @@ fn mark(pod: &Value) -> Option<String> {
 
 /// The earlier leader was of another version, and comes to itself too late.
 #[testkit::test]
-fn a_label_that_is_not_todays_is_taken_off() {
+fn a_label_of_another_value_is_removed() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
@@ -286,7 +286,7 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
 }
 
 #[testkit::test]
-fn a_command_that_shows_what_it_does_keeps_its_label() {
+fn a_command_that_sets_the_label_itself_keeps_it() {
     let lock = TestLock::lease();
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_script("trap 'echo shown' QUIT; while :; do sleep 0.01; done");
@@ -300,7 +300,7 @@ fn a_command_that_shows_what_it_does_keeps_its_label() {
 }
 
 #[testkit::test]
-fn what_hangs_beside_the_label_is_not_blamed_on_it() {
+fn hanging_events_are_not_blamed_on_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -314,7 +314,7 @@ fn what_hangs_beside_the_label_is_not_blamed_on_it() {
 
 /// A request that takes long is not given up for another one that takes as long.
 #[testkit::test]
-fn a_slow_api_server_has_time_to_take_the_label_off() {
+fn a_slow_api_server_has_time_to_remove_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -373,7 +373,7 @@ fn two_locks_label_one_pod() {
 }
 
 #[testkit::test]
-fn what_earlier_leaders_left_is_taken_off() {
+fn labels_of_earlier_leaders_are_removed() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "c"]);
     let labels = json!({ "role": "leader", MARK: "7.1767323045000000000" });

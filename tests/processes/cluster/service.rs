@@ -141,7 +141,7 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
 
 /// Its own address is of another family, or the machine's own, by which it reaches the API server.
 #[testkit::test]
-fn who_cannot_be_reached_takes_a_dead_leader_out() {
+fn a_leader_without_an_address_removes_a_dead_leaders() {
     for (own, says) in [
         (
             &["--address", "fd00::7"][..],
@@ -162,7 +162,7 @@ fn who_cannot_be_reached_takes_a_dead_leader_out() {
 }
 
 #[testkit::test]
-fn what_cannot_be_led_anywhere_is_refused() {
+fn an_unusable_address_is_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
         (

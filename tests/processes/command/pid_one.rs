@@ -28,7 +28,7 @@ fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn it_forwards_reaps_and_exits() {
+fn process_one_forwards_signals_reaps_and_exits() {
     // The grandchild's orphan ends while its parents are long gone; somebody must reap it.
     let script = r#"
         zombies() { grep -l '^State:.Z' /proc/[0-9]*/status; }
@@ -45,7 +45,7 @@ fn it_forwards_reaps_and_exits() {
 
 /// `unshare` without `--mount-proc`, or a container with its host's /proc: pids there are others.
 #[testkit::test(requires = NAMESPACES.clone())]
-fn it_kills_without_a_proc_of_its_own() {
+fn process_one_kills_with_the_proc_of_an_outer_namespace() {
     let mut a =
         in_namespace(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
     a.wait_for_exit(5);

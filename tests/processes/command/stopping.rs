@@ -21,7 +21,7 @@ fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], told: Signal
 }
 
 #[testkit::test]
-fn a_slow_end_keeps_the_lease() {
+fn the_lease_is_renewed_while_the_command_ends() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let (witnesses, mut a, _) = handed_over(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);
@@ -31,7 +31,7 @@ fn a_slow_end_keeps_the_lease() {
 }
 
 #[testkit::test]
-fn what_the_command_leaves_behind_is_gone_before_the_release() {
+fn leftovers_are_dead_before_the_release() {
     let (witnesses, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.wait_for_exit(0);
     assert!(
@@ -75,7 +75,7 @@ fn every_signal_is_relayed() {
 }
 
 #[testkit::test]
-fn kill_after_ends_a_command_that_ignores_being_told() {
+fn kill_after_kills_a_command_that_ignores_the_signal() {
     let (_, mut a, _) =
         handed_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
     a.wait_for_exit(137);
@@ -96,7 +96,7 @@ fn a_second_request_does_not_lengthen_the_deadline() {
 }
 
 #[testkit::test]
-fn a_tree_of_many_is_killed() {
+fn a_tree_of_many_processes_is_killed() {
     // Each shell has seven children, three generations deep, all deaf to SIGTERM.
     let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -114,7 +114,7 @@ fn a_tree_of_many_is_killed() {
 }
 
 #[testkit::test]
-fn a_command_that_is_stopped_hears_that_it_is_told_to_end() {
+fn a_stopped_command_receives_the_termination_signal() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

@@ -38,13 +38,13 @@ fn blocked(stderr: OwnedFd, fill: bool) {
 }
 
 #[testkit::test]
-fn a_full_pipe_that_nobody_reads() {
+fn a_full_stderr_pipe_delays_nothing() {
     let (_unread, stderr) = std::io::pipe().expect("a pipe");
     blocked(stderr.into(), true);
 }
 
 #[testkit::test]
-fn a_terminal_stopped_with_ctrl_s() {
+fn a_terminal_stopped_with_ctrl_s_delays_nothing() {
     let terminal = Pty::open();
     tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it stops");
     let _master = terminal.master;

@@ -59,7 +59,7 @@ fn second_takes_over(lock: &TestLock) {
 }
 
 #[testkit::test]
-fn a_waiting_candidate_asks_next_to_nothing() {
+fn a_standby_sends_almost_no_requests() {
     let lock = TestLock::lease();
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -78,7 +78,7 @@ fn a_waiting_candidate_asks_next_to_nothing() {
 }
 
 #[testkit::test]
-fn one_identity_one_leader() {
+fn candidates_with_one_identity_have_one_leader() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let twin = || Candidate::new("twin", &lock);
@@ -132,7 +132,7 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
 
 /// All of them find it free at the same time, again and again.
 #[testkit::test]
-fn many_race_for_one_file() {
+fn of_many_candidates_for_a_file_one_leads() {
     for _ in 0..5 {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];

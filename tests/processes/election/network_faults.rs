@@ -35,7 +35,7 @@ fn is_put(seen: &ReceivedRequest) -> bool {
 }
 
 #[testkit::test]
-fn silent_connections_while_new_ones_work() {
+fn silent_connections_are_given_up_for_new_ones() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     for _ in 0..3 {
@@ -46,7 +46,7 @@ fn silent_connections_while_new_ones_work() {
 }
 
 #[testkit::test]
-fn connections_refused_for_half_the_renew_deadline() {
+fn refused_connections_for_half_the_renew_deadline_do_not_cost_the_lease() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     renewals(&lock, 1);
@@ -58,7 +58,7 @@ fn connections_refused_for_half_the_renew_deadline() {
 }
 
 #[testkit::test]
-fn a_lost_reply_to_the_winning_write() {
+fn a_lost_reply_to_a_claim_is_settled_by_reading() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_replies(Match::put().next(1));
     let (lock, a) = leader(&proxy, &witnesses);
@@ -72,7 +72,7 @@ fn a_lost_reply_to_the_winning_write() {
 }
 
 #[testkit::test]
-fn a_lost_reply_to_a_renewal() {
+fn a_lost_reply_to_a_renewal_is_settled_by_reading() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     proxy.lose_replies(Match::put().next(1));
@@ -81,7 +81,7 @@ fn a_lost_reply_to_a_renewal() {
 }
 
 #[testkit::test]
-fn an_overloaded_api_server() {
+fn an_overloaded_api_server_does_not_cost_the_lease() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {
@@ -92,7 +92,7 @@ fn an_overloaded_api_server() {
 }
 
 #[testkit::test]
-fn a_slow_api_server() {
+fn a_slow_api_server_does_not_cost_the_lease() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.delay(Duration::from_millis(400));
     let (lock, a) = leader(&proxy, &witnesses);
@@ -101,7 +101,7 @@ fn a_slow_api_server() {
 }
 
 #[testkit::test]
-fn a_standby_whose_watch_died_silently() {
+fn a_standby_whose_watch_died_silently_takes_over() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -119,7 +119,7 @@ fn a_standby_whose_watch_died_silently() {
 }
 
 #[testkit::test]
-fn an_api_server_that_restarts() {
+fn a_restart_of_the_api_server_does_not_cost_the_lease() {
     let (cluster, witnesses) = (Cluster::start(), Witnesses::new());
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) };
     // A real one takes some seconds to come back.

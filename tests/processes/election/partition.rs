@@ -20,26 +20,26 @@ fn cut_off(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
 }
 
 #[testkit::test]
-fn a_command_that_obeys() {
+fn a_command_that_obeys_the_stop_signal_is_dead_before_the_next_starts() {
     let life = cut_off(&[], Proxy::partition).lifetimes_of("a").remove(0);
     assert!(life.signaled_at > 0, "it was told to stop");
     assert!(life.last_seen_at.saturating_sub(life.signaled_at) < 900_000_000, "and did so before it was killed");
 }
 
 #[testkit::test]
-fn a_command_that_ignores_sigterm() {
+fn a_command_that_ignores_sigterm_is_dead_before_the_next_starts() {
     let life = cut_off(&["ignore"], Proxy::partition).lifetimes_of("a").remove(0);
     assert!(life.signaled_at > 0, "it was told to stop first");
     assert!(life.last_seen_at - life.signaled_at > 500_000_000, "and was given its grace");
 }
 
 #[testkit::test]
-fn a_command_whose_work_is_done_by_a_hidden_grandchild() {
+fn a_hidden_grandchild_is_dead_before_the_next_starts() {
     cut_off(&["hidden"], Proxy::partition);
 }
 
 #[testkit::test]
-fn a_command_that_is_stopped() {
+fn a_stopped_command_is_dead_before_the_next_starts() {
     let witnesses = Witnesses::new();
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease();
@@ -55,7 +55,7 @@ fn a_command_that_is_stopped() {
 }
 
 #[testkit::test]
-fn a_partition_in_which_requests_arrive_and_replies_do_not() {
+fn renewals_whose_replies_are_lost_do_not_prolong_the_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
@@ -68,7 +68,7 @@ fn a_partition_in_which_requests_arrive_and_replies_do_not() {
 }
 
 #[testkit::test]
-fn a_standby_cut_off_does_not_take_a_lease_that_is_renewed() {
+fn a_standby_that_is_cut_off_does_not_take_a_renewed_lease() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);

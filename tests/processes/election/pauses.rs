@@ -27,7 +27,7 @@ fn sleep_until(time: u64) {
 
 /// The command would have been told to stop 4 s after the renewal that its supervisor knows of.
 #[testkit::test]
-fn renewals_that_waited_are_applied_before_the_deadline() {
+fn queued_renewals_are_applied_before_the_deadline() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, TIMES).run_witness(&witnesses, &[]);
     let born = life(&witnesses).started_at;
@@ -61,7 +61,7 @@ fn pause(words: &[&str], stopped: impl Fn(&Running, &Lifetime), wakes_at: u64) -
 }
 
 #[testkit::test]
-fn a_stop_that_is_overdue_is_not_lost_behind_a_signal_that_waited() {
+fn an_overdue_stop_comes_before_a_queued_signal() {
     // SIGUSR1 does nothing to the witness. Its supervisor wakes up between the stop and the kill.
     let stopped = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
     let (witnesses, a, woken) = pause(&["ignore"], stopped, 45 * SECOND / 10);
@@ -71,7 +71,7 @@ fn a_stop_that_is_overdue_is_not_lost_behind_a_signal_that_waited() {
 
 /// Command, supervisor and elector sleep, and wake up when it is too late, as those of a machine do.
 #[testkit::test]
-fn all_of_it_wakes_up_after_its_lease_was_taken() {
+fn a_leader_that_wakes_after_its_lease_was_taken_kills_its_command() {
     let stopped = |a: &Running, life: &Lifetime| {
         for process in [Pid::from_raw(life.pid as i32), a.supervisor(), a.elector()] {
             send(process, Signal::SIGSTOP);

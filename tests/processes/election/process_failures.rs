@@ -39,7 +39,7 @@ fn send(process: nix::unistd::Pid, signal: Signal) {
 }
 
 #[testkit::test]
-fn the_supervisor_is_killed() {
+fn a_killed_supervisor_leaves_nothing_alive() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let (_, mut a) = strike(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
         a.wait_for_exit(76);
@@ -47,7 +47,7 @@ fn the_supervisor_is_killed() {
 }
 
 #[testkit::test]
-fn the_elector_is_killed() {
+fn a_killed_elector_leaves_nothing_alive() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let mut supervisor = None;
         strike(&lock, |a, _| {
@@ -60,7 +60,7 @@ fn the_elector_is_killed() {
 
 /// The kernel refuses the elector what everything depends on; the supervisor must outlive it.
 #[testkit::test]
-fn the_guard_fails() {
+fn a_main_thread_that_fails_leaves_nothing_alive() {
     let (_, mut a) = strike(&TestLock::lease(), |a, _| {
         // No poll of more descriptors than a process may open.
         let few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
@@ -74,13 +74,13 @@ fn the_guard_fails() {
 
 /// Nobody else comes to lead while the elector renews; it is noticed all the same.
 #[testkit::test]
-fn the_supervisor_is_stopped() {
+fn a_stopped_supervisor_is_killed_with_the_command() {
     let (_, mut a) = strike(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
     a.wait_for_exit(76);
 }
 
 #[testkit::test]
-fn the_supervisor_is_stopped_and_the_network_cut() {
+fn a_stopped_supervisor_without_a_network_is_killed_with_the_command() {
     let (_, mut a) = strike(&TestLock::lease(), |a, proxy| {
         send(a.supervisor(), Signal::SIGSTOP);
         proxy.partition();
@@ -89,14 +89,14 @@ fn the_supervisor_is_stopped_and_the_network_cut() {
 }
 
 #[testkit::test]
-fn the_elector_is_stopped() {
+fn the_command_of_a_stopped_elector_is_killed_in_time() {
     for lock in [TestLock::lease(), TestLock::file()] {
         strike(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
     }
 }
 
 #[testkit::test]
-fn the_elector_is_stopped_and_goes_on_after_somebody_else_leads() {
+fn a_stopped_elector_that_continues_under_another_leader_changes_nothing() {
     let (witnesses, mut a) = strike(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
     a.wait_for_exit(76);
@@ -104,7 +104,7 @@ fn the_elector_is_stopped_and_goes_on_after_somebody_else_leads() {
 }
 
 #[testkit::test]
-fn the_supervisor_is_stopped_between_winning_and_the_spawn() {
+fn a_supervisor_stopped_before_the_spawn_starts_nothing_late() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
@@ -126,7 +126,7 @@ fn the_supervisor_is_stopped_between_winning_and_the_spawn() {
 }
 
 #[testkit::test]
-fn the_supervisor_is_killed_while_waiting() {
+fn a_supervisor_killed_while_waiting_ends_leaderrun() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -138,7 +138,7 @@ fn the_supervisor_is_killed_while_waiting() {
 
 /// As with `kill -9 -- -PGID`: the supervisor is in a group of its own and does not go along.
 #[testkit::test]
-fn the_whole_process_group_is_killed() {
+fn a_killed_process_group_leaves_nothing_alive() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let in_a_group = |command: &mut std::process::Command| {
         command.process_group(0);
@@ -156,7 +156,7 @@ fn the_whole_process_group_is_killed() {
 
 /// When it goes on, an overdue stop and the renewals that came meanwhile are both in its queue.
 #[testkit::test]
-fn the_supervisor_is_stopped_for_less_than_the_grace() {
+fn a_supervisor_stopped_for_less_than_the_grace_still_sends_the_stop_signal() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
@@ -171,7 +171,7 @@ fn the_supervisor_is_stopped_for_less_than_the_grace() {
 }
 
 #[testkit::test]
-fn the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_grace() {
+fn a_supervisor_that_continues_within_the_grace_starts_nothing() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
@@ -189,7 +189,7 @@ fn the_supervisor_is_stopped_between_winning_and_the_spawn_and_goes_on_in_the_gr
 }
 
 #[testkit::test]
-fn the_supervisor_is_stopped_between_winning_and_a_signal() {
+fn a_signal_before_the_spawn_starts_nothing() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
@@ -216,7 +216,7 @@ fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
 
 /// The guard does not wait for the time that the supervisor once said it enforces.
 #[testkit::test]
-fn the_supervisor_is_stopped_when_somebody_else_takes_the_lease() {
+fn a_stopped_supervisor_is_killed_when_another_takes_the_lease() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &WORST);
     witnesses.wait_for("a", 2);

@@ -65,7 +65,7 @@ fn a_status_like_that_of_a_loss_is_no_loss() {
 }
 
 #[testkit::test]
-fn who_was_asked_to_end_does_not_wait_for_the_lock_again() {
+fn a_leader_that_was_asked_to_end_does_not_rejoin() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore"]);

@@ -25,7 +25,7 @@ fn signals_end_a_candidate_that_waits() {
 }
 
 #[testkit::test]
-fn a_lease_that_is_just_being_won_is_given_back() {
+fn a_claim_under_way_is_released_at_the_end() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put());
@@ -41,7 +41,7 @@ fn a_lease_that_is_just_being_won_is_given_back() {
 }
 
 #[testkit::test]
-fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+fn a_signal_ignored_at_the_start_stays_ignored() {
     let lock = TestLock::file();
     let witnesses = Witnesses::new();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -64,7 +64,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
 }
 
 #[testkit::test]
-fn waiting_has_an_end() {
+fn a_wait_ends_with_its_duration() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -76,7 +76,7 @@ fn waiting_has_an_end() {
 }
 
 #[testkit::test]
-fn waiting_not_at_all_for_a_living_holder() {
+fn wait_zero_gives_up_on_a_living_holder() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -86,7 +86,7 @@ fn waiting_not_at_all_for_a_living_holder() {
 }
 
 #[testkit::test]
-fn waiting_not_at_all_still_replaces_a_dead_holder() {
+fn wait_zero_still_replaces_a_dead_holder() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -106,7 +106,7 @@ fn waiting_not_at_all_still_replaces_a_dead_holder() {
 }
 
 #[testkit::test]
-fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
+fn wait_zero_gives_up_on_an_api_server_that_does_not_answer() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     proxy.partition();
@@ -121,7 +121,7 @@ fn waiting_not_at_all_for_an_api_server_that_does_not_answer() {
 
 /// Whoever opens a pipe that nobody writes to hangs, as on a file system that has gone.
 #[testkit::test]
-fn waiting_for_a_file_that_was_replaced_by_a_pipe_has_an_end() {
+fn a_wait_for_a_file_that_became_a_pipe_ends() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

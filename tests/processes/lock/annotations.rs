@@ -75,7 +75,7 @@ fn an_annotation_that_is_no_record_is_never_taken() {
 }
 
 #[testkit::test]
-fn a_partition_with_an_annotation() {
+fn the_holder_of_an_annotation_is_dead_before_the_next_starts() {
     for kind in ["endpoints", "endpoints+lease"] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -107,7 +107,7 @@ fn the_printed_role_of_a_configmap_is_enough() {
 
 /// Everybody creates what is not there yet.
 #[testkit::test]
-fn one_of_many_that_begin_at_once_leads() {
+fn of_many_candidates_that_start_at_once_one_leads() {
     for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let names = ["a", "b", "c", "d"];

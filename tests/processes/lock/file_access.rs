@@ -44,7 +44,7 @@ fn runs_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
 
 /// Start scripts say `rm -f *.lock`, and cleaners know no better.
 #[testkit::test]
-fn whatever_is_deleted_beside_it_one_of_many_leads() {
+fn of_many_candidates_one_leads_whatever_is_deleted_beside_the_file() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let folder = path.parent().expect("a folder");
@@ -73,7 +73,7 @@ fn whatever_is_deleted_beside_it_one_of_many_leads() {
 }
 
 #[testkit::test]
-fn what_cannot_be_used_is_said_with_what_would_do() {
+fn an_unusable_file_is_refused_with_a_remedy() {
     let folder = scratch::folder("unusable");
     let (record, link, broken) = (folder.join("record"), folder.join("link"), folder.join("broken"));
     std::os::unix::fs::symlink(&record, &link).expect("a link");

@@ -63,12 +63,12 @@ impl Scene {
 }
 
 #[testkit::test]
-fn the_lease_is_deleted() {
+fn a_deleted_lease_is_restored_by_its_holder() {
     meddle(|admin, lease| drop(admin.delete(lease).expect("deleted"))).a_goes_on();
 }
 
 #[testkit::test]
-fn the_lease_is_deleted_and_made_anew() {
+fn a_recreated_lease_is_restored_by_its_holder() {
     let scene = meddle(|admin, lease| {
         admin.delete(lease).expect("deleted");
         let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1 });
@@ -79,7 +79,7 @@ fn the_lease_is_deleted_and_made_anew() {
 }
 
 #[testkit::test]
-fn the_lease_is_emptied() {
+fn an_emptied_lease_is_restored_by_its_holder() {
     meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("emptied"))
     })
@@ -88,13 +88,13 @@ fn the_lease_is_emptied() {
 
 /// As client-go's release does it, whoever holds the lease.
 #[testkit::test]
-fn the_lease_is_overwritten_by_a_release_that_is_not_ours() {
+fn a_release_by_another_program_is_undone_by_the_holder() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
     meddle(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten"))).a_goes_on();
 }
 
 #[testkit::test]
-fn the_lease_is_given_to_somebody_who_is_not_there() {
+fn a_lease_given_to_an_absent_holder_is_lost_at_once() {
     meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given"))
     })
@@ -102,7 +102,7 @@ fn the_lease_is_given_to_somebody_who_is_not_there() {
 }
 
 #[testkit::test]
-fn the_lease_is_given_to_the_one_who_waits() {
+fn a_lease_given_to_the_standby_is_lost_at_once() {
     meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("given"))
     })
@@ -112,7 +112,7 @@ fn the_lease_is_given_to_the_one_who_waits() {
 /// A release that another lock's last run left, with more acquisitions than this one has: a mark counts only for the
 /// lock that it was written for.
 #[testkit::test]
-fn the_record_of_another_lock_is_copied_onto_the_lease() {
+fn a_record_copied_from_another_lock_releases_nothing() {
     let other = TestLock::lease();
     let mut last = Candidate::new("last", &other).run_script("true");
     last.wait_for_exit(0);
@@ -126,7 +126,7 @@ fn the_record_of_another_lock_is_copied_onto_the_lease() {
 }
 
 #[testkit::test]
-fn a_label_is_put_on_the_lease() {
+fn a_label_on_the_lease_is_kept() {
     let scene = meddle(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labelled"))
     });
@@ -136,7 +136,7 @@ fn a_label_is_put_on_the_lease() {
 }
 
 #[testkit::test]
-fn the_file_is_deleted() {
+fn a_deleted_file_is_restored_by_its_holder() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

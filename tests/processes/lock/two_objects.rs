@@ -40,7 +40,7 @@ fn both_objects_are_handed_over() {
 
 /// First everybody looks at the Endpoints, then at both, then at the Lease: one rolling update a step.
 #[testkit::test]
-fn moving_from_endpoints_to_a_lease_in_three_steps() {
+fn candidates_move_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let steps = ["endpoints", BOTH, BOTH, "lease", "lease"];
     let mut leader = Candidate::new("a", &old).run_witness(&witnesses, &[]);
@@ -61,7 +61,7 @@ fn moving_from_endpoints_to_a_lease_in_three_steps() {
 }
 
 #[testkit::test]
-fn half_of_both_is_not_held() {
+fn one_object_of_two_is_not_the_lock() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
@@ -75,7 +75,7 @@ fn half_of_both_is_not_held() {
 
 /// As when the second step of a move is rolled out before its Role.
 #[testkit::test]
-fn who_may_write_only_one_keeps_nobody_out() {
+fn a_candidate_that_may_write_only_one_object_keeps_nobody_out() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let all = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     let some = rbac_rule("leases", &["job"], &["get", "watch"]);
@@ -93,7 +93,7 @@ fn who_may_write_only_one_keeps_nobody_out() {
 }
 
 #[testkit::test]
-fn a_lost_reply_is_nobodys_meddling() {
+fn a_lost_reply_is_not_taken_for_an_edit() {
     for on in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
@@ -112,7 +112,7 @@ fn a_lost_reply_is_nobodys_meddling() {
 }
 
 #[testkit::test]
-fn given_away_in_one_is_given_away() {
+fn a_lock_given_away_in_one_object_is_lost() {
     for in_first in [true, false] {
         let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
         let admin = Cluster::shared().admin();
@@ -157,7 +157,7 @@ fn a_crashed_holder_is_waited_out_once() {
 
 /// Held by client-go's multilock, which is gone.
 #[testkit::test]
-fn a_crashed_holder_of_both_does_not_block_cron() {
+fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
     let held = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
@@ -172,7 +172,7 @@ fn a_crashed_holder_of_both_does_not_block_cron() {
 }
 
 #[testkit::test]
-fn half_a_release_is_finished() {
+fn a_half_release_is_completed() {
     for status in [429, 503] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
@@ -197,7 +197,7 @@ fn watch_endpoints(lock: &TestLock) -> Watch {
 
 /// The holder is dead, so that nobody else writes.
 #[testkit::test]
-fn half_a_request_to_step_down_gives_nothing_back() {
+fn a_half_request_to_step_down_releases_nothing() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -221,7 +221,7 @@ fn half_a_request_to_step_down_gives_nothing_back() {
 }
 
 #[testkit::test]
-fn every_half_claim_is_given_back() {
+fn every_half_claim_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::of_kind(BOTH).through(proxy.kubeconfig());
     proxy.answer(Match::put().on("/leases"), 403, None);
@@ -239,7 +239,7 @@ fn every_half_claim_is_given_back() {
 
 /// Somebody has deleted both, and only one of them can be made again.
 #[testkit::test]
-fn a_leader_that_writes_half_of_it_again_gives_nothing_back() {
+fn a_leader_that_restores_one_object_releases_nothing() {
     let proxy = Proxy::start(Cluster::shared());
     let (both, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
     let old = as_kind(&both, "endpoints").through(Cluster::shared().kubeconfig());

@@ -13,7 +13,7 @@ use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 #[testkit::test]
-fn a_leader_and_a_waiting_candidate_say_who_leads() {
+fn leader_and_standby_name_the_leader() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);

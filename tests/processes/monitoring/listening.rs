@@ -23,7 +23,7 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
 
 /// In a user namespace of its own even root has no right to low ports.
 #[testkit::test(requires = has_user_namespaces())]
-fn a_port_that_may_not_be_used_starts_nothing() {
+fn a_port_that_is_not_permitted_starts_nothing() {
     let witnesses = Witnesses::new();
     let candidate =
         Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);
@@ -41,7 +41,7 @@ const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 const NETWORK: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
 #[testkit::test(requires = has_networks())]
-fn all_addresses_are_those_of_both_families() {
+fn a_port_alone_listens_on_both_address_families() {
     let ask = |address: &str| {
         format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")
     };

@@ -20,7 +20,7 @@ fn sentences(running: &Running) -> Vec<String> {
 }
 
 #[testkit::test]
-fn a_hand_over_in_words() {
+fn a_hand_over_is_logged_in_sentences() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -72,7 +72,7 @@ fn objects(running: &Running) -> Vec<Value> {
 }
 
 #[testkit::test]
-fn a_hand_over_as_json() {
+fn a_hand_over_is_logged_as_json() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -120,7 +120,7 @@ fn colors_are_for_terminals() {
 }
 
 #[testkit::test]
-fn what_is_killed_has_a_name() {
+fn killed_processes_are_named() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("trap '' TERM; sleep 1000 & sleep 1000 & exit 0");
     a.wait_for_exit(0);
     let log = a.log();
@@ -131,7 +131,7 @@ fn what_is_killed_has_a_name() {
 }
 
 #[testkit::test]
-fn what_lasts_is_said_once() {
+fn a_lasting_failure_is_logged_once() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);

@@ -158,7 +158,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 
 /// The rules of client_golang's promlint, in its order.
 #[testkit::test]
-fn the_names_keep_the_rules_of_promlint() {
+fn the_names_follow_the_rules_of_promlint() {
     let families = families(&exposition());
     assert!(families.len() > 10, "{families:#?}");
     for (name, Family { help, kind, samples, labels }) in &families {

@@ -39,7 +39,7 @@ fn assert_success(output: &Output) {
 }
 
 #[testkit::test(requires = has_promtool())]
-fn promtool_has_nothing_against_the_metrics() {
+fn promtool_accepts_the_metrics() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -160,7 +160,7 @@ fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
 }
 
 #[testkit::test(requires = has_prometheus())]
-fn a_hand_over_as_prometheus_sees_it() {
+fn prometheus_sees_a_hand_over() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

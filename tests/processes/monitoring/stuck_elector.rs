@@ -63,7 +63,7 @@ fn says_that_it_is_stuck(running: &Running) {
 }
 
 #[testkit::test]
-fn in_a_credential_plugin_at_the_start() {
+fn a_hung_plugin_at_the_start_is_reported() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
     let_plugin_hang(&kubeconfig);
     let a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(HTTP).run_script("true");
@@ -72,7 +72,7 @@ fn in_a_credential_plugin_at_the_start() {
 }
 
 #[testkit::test]
-fn in_a_credential_plugin_longer_than_it_may_wait() {
+fn a_hung_plugin_does_not_prolong_the_wait() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
     let_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
@@ -84,7 +84,7 @@ fn in_a_credential_plugin_longer_than_it_may_wait() {
 }
 
 #[testkit::test]
-fn a_wait_begins_before_the_credential_plugin() {
+fn the_wait_includes_the_credential_plugin() {
     const WAIT: Duration = Duration::from_secs(4);
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -127,7 +127,7 @@ fn a_credential_plugin_that_hangs_costs_the_watch_only() {
 }
 
 #[testkit::test(requires = PTRACE.clone())]
-fn an_election_thread_is_seen_before_it_costs_the_lease() {
+fn a_stuck_election_thread_is_reported_before_it_costs_the_lease() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
@@ -144,7 +144,7 @@ fn an_election_thread_is_seen_before_it_costs_the_lease() {
 
 /// Neither the supervisor nor the guard does what it should.
 #[testkit::test(requires = PTRACE.clone())]
-fn a_leadership_that_should_have_ended() {
+fn a_leadership_that_should_have_ended_is_reported() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);

@@ -113,7 +113,7 @@ fn assert_success(output: &Output) {
 const LEADING: &str = "leading file:/run/failover.lease";
 
 #[testkit::test(requires = is_possible())]
-fn a_failover_between_two_units() {
+fn two_units_fail_over() {
     let machine = Machine::boot();
     for (unit, identity) in [("a.service", "--identity a"), ("b.service", "--identity b")] {
         machine.install("failover.service", unit, &[("--on-lost rejoin", identity)]);
@@ -147,7 +147,7 @@ fn a_unit_that_hangs_is_restarted() {
 }
 
 #[testkit::test(requires = is_possible())]
-fn a_timer_that_loses_has_not_failed() {
+fn a_timer_that_does_not_acquire_has_not_failed() {
     let machine = Machine::boot();
     machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);
     machine.install("nightly.service", "b.service", &[]);
