@@ -48,9 +48,9 @@ _leaderrun() {
             ;;
         manifest)
             case $previous in
-                --lock|-n|--namespace|--service-account|--pod-label|--service) return ;;
+                --lock|-n|--namespace|--slots|--service-account|--pod-label|--service) return ;;
             esac
-            words='--lock -n --namespace --service-account --pod-label --service -h --help'
+            words='--lock -n --namespace --slots --service-account --pod-label --service -h --help'
             ;;
         step-down)
             case $previous in
@@ -67,9 +67,9 @@ _leaderrun() {
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
             words+=' --'
             ;;
         check)
@@ -92,9 +92,9 @@ _leaderrun() {
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
             if ((COMP_CWORD == 1)); then words+=' status list manifest step-down doctor check completion man'; else words+=' --'; fi
             ;;
     esac

@@ -61,6 +61,7 @@ complete -c leaderrun -n '__leaderrun_form list' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n '__leaderrun_form manifest' -l lock -x -d 'The lock'
 complete -c leaderrun -n '__leaderrun_form manifest' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form manifest' -l slots -x -d 'Let this many candidates lead at once'
 complete -c leaderrun -n '__leaderrun_form manifest' -l service-account -x -d 'The service account that the pods have'
 complete -c leaderrun -n '__leaderrun_form manifest' -l pod-label -x -d 'Put this label on the leader\'s pod while its command runs'
 complete -c leaderrun -n '__leaderrun_form manifest' -l service -x -d 'Route this Service'
@@ -75,6 +76,7 @@ complete -c leaderrun -n '__leaderrun_form step-down' -s h -l help -d 'Print hel
 
 complete -c leaderrun -n '__leaderrun_form doctor' -l lock -x -d 'The lock'
 complete -c leaderrun -n '__leaderrun_form doctor' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form doctor' -l slots -x -d 'Let this many candidates lead at once'
 complete -c leaderrun -n '__leaderrun_form doctor' -l identity -x -d 'The name by which this candidate holds the lock'
 complete -c leaderrun -n '__leaderrun_form doctor' -l wait -x -d 'Give up with status 75 when the lock is not acquired within this time'
 complete -c leaderrun -n '__leaderrun_form doctor' -s E -l conflict-exit-code -x -d 'The status with which to give up when another candidate holds the lock'
@@ -114,6 +116,7 @@ complete -c leaderrun -n '__leaderrun_form man' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n __leaderrun_form -l lock -x -d 'The lock'
 complete -c leaderrun -n __leaderrun_form -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n __leaderrun_form -l slots -x -d 'Let this many candidates lead at once'
 complete -c leaderrun -n __leaderrun_form -l identity -x -d 'The name by which this candidate holds the lock'
 complete -c leaderrun -n __leaderrun_form -l wait -x -d 'Give up with status 75 when the lock is not acquired within this time'
 complete -c leaderrun -n __leaderrun_form -s E -l conflict-exit-code -x -d 'The status with which to give up when another candidate holds the lock'

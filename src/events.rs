@@ -68,7 +68,10 @@ impl Events {
         let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
         let observer = Observer::new(move |update| {
             // The thread is not woken for anything else.
-            if matches!(update, Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting) {
+            if matches!(
+                update,
+                Update::Slot(_) | Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting
+            ) {
                 let _ = sender.send(update.clone());
             }
         });
@@ -131,6 +134,12 @@ impl Writer {
 
     fn handle(&mut self, update: &Update) {
         match update {
+            // Nothing was written before.
+            Update::Slot(slot) => {
+                let mut config = self.sink.config.clone();
+                config.name = format!("{}-{slot}", config.name);
+                self.sink = Arc::new(Sink { config, cluster: OnceCell::new() });
+            }
             Update::Acquired { uids, .. } => self.uids.clone_from(uids),
             Update::CommandStarted => self.first_due = Some(tokio::time::Instant::now() + FIRST_EVENT_DELAY),
             Update::Lost(_) => self.end_leadership(),

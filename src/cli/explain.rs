@@ -20,6 +20,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
         "lock" => "default/my-job",
         "namespace" => "default",
         "wait" => "30s",
+        "slots" => "3",
         "min_hold" | "every" => "10m",
         "lost_grace" => "2s",
         "kill_after" => "50s",

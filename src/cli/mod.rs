@@ -9,6 +9,7 @@ mod explain;
 mod origin;
 mod plan;
 mod routing;
+mod slots;
 mod suggest;
 mod timing;
 mod usage_error;

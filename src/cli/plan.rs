@@ -13,6 +13,7 @@ use super::arguments::{ClusterArguments, LockArguments, LogArguments, RunArgumen
 use super::documents;
 use super::origin::{Origin, Origins};
 use super::routing::{check_lock, routing};
+use super::slots::check_slots;
 use super::timing::timing;
 use super::usage_error::UsageError;
 use super::variables;
@@ -37,9 +38,11 @@ pub fn plan_run(
         return Err(UsageError::new("-- ''", "the name of the command is empty").for_example("-- echo leading"));
     }
     let host = host_name()?;
+    let slots = arguments.slots.slots;
+    check_slots(&lock, slots, arguments.routing.target.target().as_ref(), origins)?;
     // On its node's network a pod has the host name of the node.
     let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
-    let routing = routing(arguments.routing, &lock, &host, origins)?;
+    let routing = routing(arguments.routing, &lock, slots, &host, origins)?;
     let run = RunId::new(Uuid::new_v4().to_string());
     let election = ElectionConfig {
         identity: arguments.election.identity.unwrap_or_else(|| format!("{name}_{run}")),
@@ -50,6 +53,7 @@ pub fn plan_run(
     };
     let elector = ElectorConfig {
         lock,
+        slots,
         cluster: arguments.cluster.into(),
         election,
         on_lost: arguments.election.on_lost,
@@ -91,9 +95,10 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
             }
             Subcommand::List(ListRequest { namespace, all_namespaces, cluster: cluster.into(), output, watch })
         }
-        SubcommandArguments::Manifest { lock, service_account, routing } => {
-            let target = routing.target();
-            Subcommand::Manifest(ManifestRequest { lock: lock_name(lock, origins)?, service_account, target })
+        SubcommandArguments::Manifest { lock, slots, service_account, routing } => {
+            let (lock, slots, target) = (lock_name(lock, origins)?, slots.slots, routing.target());
+            check_slots(&lock, slots, target.as_ref(), origins)?;
+            Subcommand::Manifest(ManifestRequest { lock, slots, service_account, target })
         }
         SubcommandArguments::StepDown { target } => {
             Subcommand::StepDown(lock_target(target.lock, target.cluster, origins)?)
@@ -115,11 +120,13 @@ fn doctor_request(
     let timing = timing(&run.times, origins)?;
     let routing = run.routing.target.target();
     let target = lock_target(run.lock, run.cluster, origins)?;
+    let slots = run.slots.slots;
+    check_slots(&target.lock, slots, routing.as_ref(), origins)?;
     if routing.is_some() {
-        check_lock(&target.lock, origins)?;
+        check_lock(&target.lock, slots, origins)?;
     }
     log_level(&run.log, origins)?;
-    Ok(DoctorRequest { target, timing, routing, http: run.monitoring.http, command })
+    Ok(DoctorRequest { target, slots, timing, routing, http: run.monitoring.http, command })
 }
 
 fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {

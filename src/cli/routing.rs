@@ -3,7 +3,7 @@
 use super::arguments::RoutingArguments;
 use super::origin::Origins;
 use super::usage_error::UsageError;
-use crate::lock::{LockName, check_name};
+use crate::lock::{LockName, SlotCount, check_name};
 use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service};
 
 /// Plans the routing, if traffic is to be routed.
@@ -13,6 +13,7 @@ use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service};
 pub fn routing(
     arguments: RoutingArguments,
     lock: &LockName,
+    slots: Option<SlotCount>,
     host: &str,
     origins: Origins<'_>,
 ) -> Result<Option<Routing>, UsageError> {
@@ -38,7 +39,7 @@ pub fn routing(
         }
         Some(RoutingTarget::Service(name)) => Routing::Service(Service { name, ports, address }),
     };
-    check_lock(lock, origins)?;
+    check_lock(lock, slots, origins)?;
     Ok(Some(routing))
 }
 
@@ -46,12 +47,13 @@ pub fn routing(
 ///
 /// # Errors
 /// What does not fit, why, and what to do.
-pub fn check_lock(lock: &LockName, origins: Origins<'_>) -> Result<(), UsageError> {
+pub fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
+    let longest = LONGEST_LOCK - slots.map_or(0, |_| format!("-{}", SlotCount::HIGHEST).len());
     match lock {
-        LockName::Objects { name, .. } if name.len() > LONGEST_LOCK => {
+        LockName::Objects { name, .. } if name.len() > longest => {
             let length = name.len();
-            let reason = format!("to route traffic its name may have {LONGEST_LOCK} characters, not {length}");
+            let reason = format!("to route traffic its name may have {longest} characters, not {length}");
             Err(UsageError::new(origin.given(), reason).for_example(origin.with("my-job")))
         }
         LockName::Objects { .. } => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::elector::SLOT_VARIABLE;
 use crate::elector::outer_runs::OUTER_RUNS_VARIABLE;
 use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
 use crate::process::deadline::{FD_VARIABLE, RUN_VARIABLE};
@@ -13,9 +14,10 @@ use super::suggest;
 const PREFIX: &str = "LEADERRUN_";
 
 /// What the command sees, with its meaning.
-pub const OF_THE_COMMAND: [(&str, &str); 7] = [
+pub const OF_THE_COMMAND: [(&str, &str); 8] = [
     ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
     ("LEADERRUN_HOLDER", "the name by which it is held"),
+    (SLOT_VARIABLE, "with `--slots`: the number of the slot, from 0"),
     (RUN_VARIABLE, "a UUID, new for every start of leaderrun"),
     (OUTER_RUNS_VARIABLE, "where leaderrun runs inside a command of leaderrun, the run IDs of the outer ones"),
     ("LEADERRUN_TRANSITIONS", "how often the lock was acquired after another candidate had held it"),
@@ -41,9 +43,13 @@ fn of_options() -> Vec<String> {
     variables
 }
 
-/// The variables that the command does not inherit: those that are for this leaderrun only.
+/// The variables that the command does not inherit: those that are for this leaderrun only, or that another one has set
+/// and this one may not.
 pub fn not_inherited() -> Vec<String> {
-    of_options().into_iter().chain(INTERNAL.into_iter().chain([FD_VARIABLE]).map(str::to_owned)).collect()
+    of_options()
+        .into_iter()
+        .chain(INTERNAL.into_iter().chain([FD_VARIABLE, SLOT_VARIABLE]).map(str::to_owned))
+        .collect()
 }
 
 /// Returns a sentence for each variable that looks like one of leaderrun's and is none.

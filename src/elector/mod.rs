@@ -15,6 +15,7 @@ mod observations;
 pub mod outer_runs;
 pub mod rejoin;
 mod reminder;
+mod request_queue;
 mod role_advice;
 
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
 use crate::exit::Exit;
 use crate::kubernetes::ClusterOptions;
-use crate::lock::LockName;
+use crate::lock::{LockName, SlotCount};
 use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
@@ -45,6 +46,9 @@ use crate::telemetry::log::{self, Format};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
+/// Says to the command which slot it leads in, where the lock has several.
+pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
+
 /// How long the end waits for traffic to be led away and for the last Event.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -52,6 +56,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ElectorConfig {
     pub lock: LockName,
+    pub slots: Option<SlotCount>,
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
@@ -146,7 +151,7 @@ fn observed_main_loop(
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();
     let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
     let elector = Elector::new(&config.election.timing, withdrawn.is_some());
-    let election = ElectionThread::start(config.lock, config.cluster, config.election, observer.clone())?;
+    let election = ElectionThread::start(config.lock, config.slots, config.cluster, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), withdrawn)?;
     let ended = main_loop.with_watchdog(monitoring.take_watchdog()).run();
     observer.tell(Update::Exiting);

@@ -57,6 +57,7 @@ fn candidate_state(config: &ElectorConfig) -> CandidateState {
     let ElectionConfig { identity, timing, .. } = &config.election;
     let candidate = CandidateConfig {
         lock: config.lock.to_string(),
+        slots: config.slots.map(|slots| slots.numbers().len()),
         identity: identity.clone(),
         lease_duration: timing.lease_duration(),
         renew_deadline: timing.renew_deadline(),

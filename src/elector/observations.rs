@@ -1,10 +1,11 @@
 //! What of an election is told to whoever observes it.
 
-use std::mem;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use leaderrun_core::election::{Election, Reply, Request, WatchEvent};
+use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::instant::Instant;
+use leaderrun_core::slots::SlotElection;
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::updates::{Observed, RenewalResult, Update};
 
@@ -20,7 +21,8 @@ pub struct Observations {
     held_until: Option<Instant>,
     /// When the renewal under way was sent.
     renewal: Option<Instant>,
-    watched: bool,
+    /// The slots that were watched.
+    watched: BTreeSet<usize>,
     /// The request under way is a claim.
     is_claim: bool,
 }
@@ -28,13 +30,19 @@ pub struct Observations {
 impl Observations {
     /// Of an election that has not begun.
     pub fn new(observer: Observer) -> Self {
-        Self { observer, held_until: None, renewal: None, watched: false, is_claim: false }
+        Self { observer, held_until: None, renewal: None, watched: BTreeSet::new(), is_claim: false }
     }
 
     /// The election has done what there was to do for now.
-    pub fn stepped(&self, election: &Election) {
+    pub fn stepped(&self, election: &SlotElection) {
         self.observer.tell(Update::ActsBy(election.next_timeout()));
-        if let Some((record, takeable_at)) = election.observed() {
+        // While it leads in none, the slot counts that may be acquired first.
+        let slots = match election.leading_slot() {
+            Some(slot) => slot..slot + 1,
+            None => 0..election.slot_count(),
+        };
+        let observed = slots.filter_map(|slot| election.election(slot).observed());
+        if let Some((record, takeable_at)) = observed.min_by_key(|(_, takeable_at)| *takeable_at) {
             self.observer.tell(Update::Observed(Observed {
                 holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
                 since: record.and_then(|record| record.acquire_time),
@@ -78,6 +86,11 @@ impl Observations {
         }
     }
 
+    /// This slot is about to be reported as acquired.
+    pub fn acquired_slot(&self, slot: usize) {
+        self.observer.tell(Update::Slot(slot));
+    }
+
     /// The lock was won.
     pub fn acquired(&self, token: String, uids: Vec<String>) {
         self.observer.tell(Update::Acquired { token, uids });
@@ -101,8 +114,8 @@ impl Observations {
     }
 
     /// A watch is opened.
-    pub fn watching(&mut self) {
-        if mem::replace(&mut self.watched, true) {
+    pub fn watching(&mut self, slot: usize) {
+        if !self.watched.insert(slot) {
             self.observer.tell(Update::WatchRestarted);
         }
     }

@@ -53,14 +53,39 @@ impl Rule {
     }
 }
 
+/// Rules that differ only in the names of the objects that they are about.
+struct MergedRule<'a> {
+    first: &'a Rule,
+    names: Vec<&'a str>,
+}
+
+impl<'a> MergedRule<'a> {
+    fn new(first: &'a Rule) -> Self {
+        Self { first, names: first.name.as_deref().into_iter().collect() }
+    }
+
+    /// Takes in another rule, if it differs only in its name.
+    fn merge(&mut self, other: &'a Rule) -> bool {
+        let Rule { resource, namespace, name, verbs } = self.first;
+        let is_alike = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
+            && name.is_some() == other.name.is_some();
+        if is_alike {
+            let names = &mut self.names;
+            names.extend(other.name.as_deref().filter(|name| !names.contains(name)));
+        }
+        is_alike
+    }
+}
+
 /// The rule as a Role has it, in YAML.
-impl fmt::Display for Rule {
+impl fmt::Display for MergedRule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resource: Resource { group, plural, .. }, name, verbs, .. } = self;
+        let Rule { resource: Resource { group, plural, .. }, verbs, .. } = self.first;
         let group = if group.is_empty() { "\"\"" } else { group };
         write!(f, "- apiGroups: [{group}]\n  resources: [{plural}]\n")?;
-        if let Some(name) = name {
-            writeln!(f, "  resourceNames: [{}]", yaml(name))?;
+        if !self.names.is_empty() {
+            let names: Vec<String> = self.names.iter().map(|name| yaml(name)).collect();
+            writeln!(f, "  resourceNames: [{}]", names.join(", "))?;
         }
         let verbs: Vec<&str> = verbs.iter().map(|verb| verb.name()).collect();
         write!(f, "  verbs: [{}]", verbs.join(", "))
@@ -70,7 +95,13 @@ impl fmt::Display for Rule {
 /// Returns a Role for the lock of that name, as YAML.
 pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> String {
     let namespace = yaml(namespace);
-    let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    let mut merged: Vec<MergedRule<'_>> = Vec::new();
+    for rule in rules {
+        if !merged.iter_mut().any(|merged| merged.merge(rule)) {
+            merged.push(MergedRule::new(rule));
+        }
+    }
+    let rules: Vec<String> = merged.iter().map(ToString::to_string).collect();
     let rules = rules.join("\n");
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1

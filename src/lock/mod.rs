@@ -17,9 +17,9 @@ use leaderrun_core::election::{Reply, WatchEvent};
 use leaderrun_core::record::{Record, Stored, Version};
 
 pub use self::file::FileLock;
-pub use self::name::{Kind, LockName, check_label, check_name};
+pub use self::name::{Kind, LockName, SlotCount, check_label, check_name};
 pub use self::object::{ObjectLock, rules};
-pub use self::open::{OPEN, open};
+pub use self::open::{OPEN, open, open_slots};
 pub use self::two_objects::TwoObjectLock;
 
 /// A place where a record is stored, with compare-and-swap and change notification.

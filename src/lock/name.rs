@@ -1,6 +1,7 @@
 //! Which lock: `[KIND:][NAMESPACE/]NAME`.
 
 use std::fmt;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +9,37 @@ use super::annotation::{CONFIGMAP, ENDPOINTS};
 use super::lease::LEASE;
 use super::object::RecordFormat;
 use crate::kubernetes::ObjectName;
+
+/// In how many slots a lock can be held at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotCount(u8);
+
+impl SlotCount {
+    const RANGE: RangeInclusive<u8> = 2..=64;
+
+    /// The highest number that a slot can have.
+    pub const HIGHEST: usize = *Self::RANGE.end() as usize - 1;
+
+    /// Returns the numbers of the slots.
+    pub fn numbers(self) -> Range<usize> {
+        0..usize::from(self.0)
+    }
+}
+
+impl FromStr for SlotCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let count = text.parse().ok().filter(|count| Self::RANGE.contains(count));
+        count.map(Self).ok_or_else(|| "a lock has 2 to 64 slots; for example 3".into())
+    }
+}
+
+impl fmt::Display for SlotCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A lock as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +100,38 @@ impl Kind {
             name: name.to_owned(),
         };
         formats.map(object).collect()
+    }
+}
+
+impl LockName {
+    /// Returns the lock of the slot of that number. It is an ordinary lock.
+    pub fn in_slot(&self, number: usize) -> Self {
+        match self {
+            Self::Objects { kind, namespace, name } => {
+                Self::Objects { kind: *kind, namespace: namespace.clone(), name: format!("{name}-{number}") }
+            }
+            Self::File(path) => {
+                let mut path = path.clone().into_os_string();
+                path.push(format!("-{number}"));
+                Self::File(path.into())
+            }
+        }
+    }
+
+    /// Returns the objects that the lock is in, in this namespace; a file is in none.
+    pub fn objects(&self, namespace: &str) -> Vec<ObjectName> {
+        match self {
+            Self::Objects { kind, name, .. } => kind.objects(namespace, name),
+            Self::File(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the locks of all slots, or the lock itself if it has none.
+    pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
+        match slots {
+            None => vec![self.clone()],
+            Some(slots) => slots.numbers().map(|number| self.in_slot(number)).collect(),
+        }
     }
 }
 
@@ -176,6 +240,18 @@ mod tests {
             assert_eq!(lock.to_string(), text);
         }
         assert_eq!("lease:default/x".parse(), Ok(lease(Some("default"), "x")));
+    }
+
+    #[test]
+    fn each_slot_is_a_lock_of_its_own() {
+        let slots = "2".parse().ok();
+        let names = |text: &str| {
+            let lock: LockName = text.parse().unwrap();
+            lock.in_slots(slots).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(names("default/x"), ["default/x-0", "default/x-1"]);
+        assert_eq!(names("file:/run/x"), ["file:/run/x-0", "file:/run/x-1"]);
+        assert!(["1", "65", "-1", "many", ""].iter().all(|text| text.parse::<SlotCount>().is_err()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A record in a Kubernetes object, whichever kind of object that is.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::{BoxStream, StreamExt, iter};
@@ -72,11 +72,20 @@ pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule>
     ]
 }
 
+/// What the Role for a lock names: its own object, or those of all slots.
+#[derive(Debug)]
+pub struct RightsOfSlots {
+    /// The lock that the Role is named after.
+    pub lock: String,
+    pub objects: Vec<String>,
+}
+
 /// The record in one object.
 pub struct ObjectLock {
     format: &'static RecordFormat,
     objects: Collection,
     name: ObjectName,
+    rights: Arc<RightsOfSlots>,
     /// The object last seen. A write keeps what is not ours in it.
     seen: Mutex<Option<Value>>,
     /// Where the next watch starts from, in place of this version: an object that has not changed for minutes has a
@@ -93,10 +102,16 @@ struct Resume {
 
 impl ObjectLock {
     /// Returns the record in the object of that name. Nothing is asked of the API server yet.
-    pub fn new(cluster: &Cluster, format: &'static RecordFormat, namespace: &str, name: &str) -> Self {
+    pub fn new(
+        cluster: &Cluster,
+        format: &'static RecordFormat,
+        namespace: &str,
+        name: &str,
+        rights: Arc<RightsOfSlots>,
+    ) -> Self {
         let objects = Collection::new(cluster, format.resource, namespace);
         let name = ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { format, objects, name, seen: Mutex::new(None), resume: Mutex::new(None) }
+        Self { format, objects, name, rights, seen: Mutex::new(None), resume: Mutex::new(None) }
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
@@ -222,6 +237,13 @@ impl ObjectLock {
         }
     }
 
+    fn role(&self) -> String {
+        let RightsOfSlots { lock, objects } = &*self.rights;
+        let object = |name: &String| ObjectName { name: name.clone(), ..self.name.clone() };
+        let rules: Vec<Rule> = objects.iter().map(object).flat_map(|object| rules(&object)).collect();
+        role(&self.name.namespace, lock, &rules)
+    }
+
     /// Returns what a failed request means for the lock, with the Role that would have allowed it.
     fn error(&self, error: kubernetes::Error) -> LockError {
         let kind = match error.kind {
@@ -230,7 +252,7 @@ impl ObjectLock {
             ErrorKind::NotFound | ErrorKind::Refused => LockErrorKind::Refused,
             ErrorKind::Expired | ErrorKind::Unknown => LockErrorKind::Unknown,
         };
-        let ObjectName { namespace, name, .. } = &self.name;
+        let ObjectName { namespace, .. } = &self.name;
         let has_no_namespace = error.kind == ErrorKind::NotFound
             && error.message.contains(&format!("namespaces \"{namespace}\" not found"));
         if has_no_namespace {
@@ -239,7 +261,7 @@ impl ObjectLock {
             );
             return LockError::new(kind, message);
         }
-        let role = error.lacks_role.then(|| role(namespace, name, &rules(&self.name)));
+        let role = error.lacks_role.then(|| self.role());
         LockError { kind, message: error.message, retry_after: error.retry_after, role }
     }
 }

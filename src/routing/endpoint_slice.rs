@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::mark::Mark;
 use super::service_definition::{ServiceDefinition, ServicePort, SlicePort, unchecked_ports};
-use super::{MAX_TRIES, StepReport, changed_all_the_time};
+use super::{MAX_TRIES, SLOT_PLACEHOLDER, StepReport, changed_all_the_time, fill_in};
 use crate::kubernetes::{Cluster, Collection, ENDPOINT_SLICES, ENDPOINTS, Error, ErrorKind, Rule, SERVICES, Verb};
-use crate::lock::check_label;
+use crate::lock::{SlotCount, check_label};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
@@ -39,7 +39,8 @@ impl FromStr for ServiceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        check_label(text).map_err(|reason| format!("the name {reason}; for example my-service"))?;
+        check_label(&fill_in(text, SlotCount::HIGHEST))
+            .map_err(|reason| format!("the name {reason}; for example my-service"))?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -51,6 +52,16 @@ impl fmt::Display for ServiceName {
 }
 
 impl ServiceName {
+    /// Returns whether it differs between slots.
+    pub fn has_slot(&self) -> bool {
+        self.0.contains(SLOT_PLACEHOLDER)
+    }
+
+    /// Returns the name of the Service for the slot of that number.
+    pub fn in_slot(&self, slot: usize) -> Self {
+        Self(fill_in(&self.0, slot))
+    }
+
     /// Returns the name of the EndpointSlice. All candidates write the same one, so it never has two leaders.
     fn slice(&self) -> String {
         format!("{}-leader", self.0)

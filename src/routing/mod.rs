@@ -28,11 +28,20 @@ pub use self::pod_label::{Label, PodLabel};
 pub use self::service_definition::ServicePort;
 use self::worker::Worker;
 use crate::kubernetes::{ClusterOptions, Error, ErrorKind, Rule};
+use crate::lock::SlotCount;
 use crate::process::{clock, runtime_thread};
 use crate::telemetry::observer::Observer;
 
 /// Tries against others that change the same object meanwhile: other candidates, or the kubelet of a pod.
 const MAX_TRIES: usize = 8;
+
+/// What stands for the number of the slot in `--pod-label` and `--service`.
+pub const SLOT_PLACEHOLDER: &str = "{slot}";
+
+/// Returns the text for the slot of that number.
+fn fill_in(template: &str, slot: usize) -> String {
+    template.replace(SLOT_PLACEHOLDER, &slot.to_string())
+}
 
 /// By which object traffic finds the leader, as far as rights are concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +58,30 @@ impl RoutingTarget {
         match self {
             Self::PodLabel(_) => PodLabel::rules(namespace),
             Self::Service(service) => service.rules(namespace),
+        }
+    }
+
+    /// Returns whether it differs between slots.
+    pub fn has_slot(&self) -> bool {
+        match self {
+            Self::PodLabel(label) => label.value.contains(SLOT_PLACEHOLDER),
+            Self::Service(service) => service.has_slot(),
+        }
+    }
+
+    /// Returns those of all slots, or the only one where there are no slots.
+    pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
+        match slots {
+            None => vec![self.clone()],
+            Some(slots) => slots.numbers().map(|slot| self.in_slot(slot)).collect(),
+        }
+    }
+
+    /// Returns the one of the slot of that number.
+    fn in_slot(&self, slot: usize) -> Self {
+        match self {
+            Self::PodLabel(label) => Self::PodLabel(label.in_slot(slot)),
+            Self::Service(service) => Self::Service(service.in_slot(slot)),
         }
     }
 
@@ -98,6 +131,21 @@ pub struct RouterConfig {
     pub cluster: ClusterOptions,
     /// How long one request may take.
     pub timeout: Duration,
+}
+
+impl RouterConfig {
+    /// Returns what to route for the slot of that number, which is a lock of its own.
+    fn in_slot(&self, slot: usize) -> Self {
+        let routing = match &self.routing {
+            Routing::PodLabel(PodLabel { label, pod }) => {
+                Routing::PodLabel(PodLabel { label: label.in_slot(slot), pod: pod.clone() })
+            }
+            Routing::Service(service) => {
+                Routing::Service(Service { name: service.name.in_slot(slot), ..service.clone() })
+            }
+        };
+        Self { routing, lock: format!("{}-{slot}", self.lock), ..self.clone() }
+    }
 }
 
 /// The thread that routes traffic.
@@ -157,7 +205,8 @@ impl Router {
 fn is_about_routing(update: &Update) -> bool {
     matches!(
         update,
-        Update::Acquired { .. }
+        Update::Slot(_)
+            | Update::Acquired { .. }
             | Update::Leading { .. }
             | Update::CommandStarted
             | Update::Terminating

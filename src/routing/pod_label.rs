@@ -7,9 +7,9 @@ use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
 use super::mark::{Mark, SUFFIX};
-use super::{MAX_TRIES, changed_all_the_time, log_events};
+use super::{MAX_TRIES, changed_all_the_time, fill_in, log_events};
 use crate::kubernetes::{Collection, Error, ErrorKind, PODS, Rule, Verb};
-use crate::lock::check_name;
+use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
@@ -38,7 +38,8 @@ impl FromStr for Label {
             }
         }
         check_word(name).map_err(|reason| format!("the key {reason}; role=leader would do"))?;
-        check_word(value).map_err(|reason| format!("the value {reason}; role=leader would do"))?;
+        check_word(&fill_in(value, SlotCount::HIGHEST))
+            .map_err(|reason| format!("the value {reason}; role=leader would do"))?;
         Ok(Self { key: key.to_owned(), value: value.to_owned() })
     }
 }
@@ -50,6 +51,11 @@ impl fmt::Display for Label {
 }
 
 impl Label {
+    /// Returns the label of the slot of that number.
+    pub fn in_slot(&self, slot: usize) -> Self {
+        Self { key: self.key.clone(), value: fill_in(&self.value, slot) }
+    }
+
     fn is_on(&self, pod: &Value) -> bool {
         pod["metadata"]["labels"][&self.key] == *self.value
     }

@@ -50,7 +50,7 @@ impl Worker {
     pub fn new(config: RouterConfig, withdrawn: Arc<EventFd>, may_be_routed: Arc<AtomicBool>) -> Self {
         Self {
             route: Route::new(config.timeout),
-            steps: Arc::new(Steps { config, cluster: OnceCell::new(), address: OnceCell::new() }),
+            steps: Arc::new(Steps::new(config)),
             step: None,
             is_logged_as_routed: false,
             logged_failure: None,
@@ -84,6 +84,10 @@ impl Worker {
                 update = updates.recv(), if !self.is_exiting => {
                     let update = update.unwrap_or(Update::Exiting);
                     self.is_exiting = matches!(update, Update::Exiting);
+                    if let Update::Slot(slot) = update {
+                        // No step has begun: none does before the lock is acquired.
+                        self.steps = Arc::new(Steps::new(self.steps.config.in_slot(slot)));
+                    }
                     inputs.updates.push(update);
                 }
                 Some(result) = OptionFuture::from(self.step.as_mut().map(|(_, step)| step)) => {
@@ -172,6 +176,10 @@ struct Steps {
 }
 
 impl Steps {
+    fn new(config: RouterConfig) -> Self {
+        Self { config, cluster: OnceCell::new(), address: OnceCell::new() }
+    }
+
     /// Returns the way to the API server, and the namespace of the lock.
     async fn cluster(&self) -> Result<(&Cluster, String), Error> {
         let RouterConfig { cluster: options, timeout, namespace, .. } = &self.config;

@@ -9,7 +9,7 @@ use crate::lock::{self, LockName, check_name};
 
 /// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
 pub fn manifest(request: &ManifestRequest) -> Result<CommandOutput> {
-    let ManifestRequest { lock: lock_name, service_account, target } = request;
+    let ManifestRequest { lock: lock_name, slots, service_account, target } = request;
     let (kind, namespace, name) = match lock_name {
         LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
         LockName::Objects { namespace: None, .. } => {
@@ -22,8 +22,10 @@ pub fn manifest(request: &ManifestRequest) -> Result<CommandOutput> {
         bail!("--lock {lock_name}: the name of its FlowSchema, {flow_schema:?}, {reason}; default/my-job would do");
     }
     let objects = kind.objects(namespace, name);
-    let mut rules: Vec<Rule> = objects.iter().flat_map(lock::rules).collect();
-    if let Some(target) = target {
+    let objects_of_slots = lock_name.in_slots(*slots).into_iter().flat_map(|slot| slot.objects(namespace));
+    let mut rules: Vec<Rule> = objects_of_slots.flat_map(|object| lock::rules(&object)).collect();
+    let targets = target.iter().flat_map(|target| target.in_slots(*slots));
+    for target in targets {
         rules.extend(target.rules(namespace));
         rules.extend(target.checking_rules(namespace));
     }

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 pub use self::list::ListRequest;
 use crate::kubernetes::ClusterOptions;
-use crate::lock::{self, Lock, LockError, LockName};
+use crate::lock::{self, Lock, LockError, LockName, SlotCount};
 use crate::routing::RoutingTarget;
 use crate::telemetry::http::HttpAddress;
 
@@ -61,6 +61,7 @@ pub struct LockTarget {
 #[derive(Debug)]
 pub struct ManifestRequest {
     pub lock: LockName,
+    pub slots: Option<SlotCount>,
     pub service_account: Option<String>,
     pub target: Option<RoutingTarget>,
 }
@@ -69,6 +70,7 @@ pub struct ManifestRequest {
 #[derive(Debug)]
 pub struct DoctorRequest {
     pub target: LockTarget,
+    pub slots: Option<SlotCount>,
     pub timing: Timing,
     pub routing: Option<RoutingTarget>,
     #[expect(dead_code, reason = "the doctor does not check it yet")]

@@ -6,6 +6,7 @@
 //! `prometheus-client` and `prometheus` crates cannot do that: both can raise a new counter to a value, but neither
 //! can restore a histogram.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use leaderrun_core::instant::Instant;
@@ -56,6 +57,12 @@ impl fmt::Display for MetricKind {
     }
 }
 
+/// The value of the label that tells the samples of a metric apart.
+type LabelValue = Cow<'static, str>;
+
+/// A sample, with its own label if it has one.
+type Sample<'a> = (Option<(&'a str, Cow<'a, str>)>, f64);
+
 /// How the value of a metric is found; its variant is the metric's type.
 #[derive(Debug)]
 enum Reading {
@@ -63,7 +70,7 @@ enum Reading {
     Counter(fn(&CandidateState) -> Option<u64>),
     CounterByLabel(fn(&CandidateState) -> &CounterByLabel),
     Gauge(fn(&CandidateState, Instant) -> Option<f64>),
-    GaugeByLabel(fn(&CandidateState, Instant) -> Vec<(&'static str, f64)>),
+    GaugeByLabel(fn(&CandidateState, Instant) -> Vec<(LabelValue, f64)>),
     Histogram(fn(&CandidateState) -> &Histogram),
 }
 
@@ -76,12 +83,22 @@ pub const METRICS: &[MetricDescription] = &[
         reading: Reading::Gauge(|state, _| Some(f64::from(u8::from(state.is_leading())))),
     },
     MetricDescription {
+        name: "leaderrun_slot_leading",
+        help: "With --slots: 1 for the slot in which the command of this candidate may be alive, 0 for the others.",
+        label: Some(MetricLabel { name: "slot", values: &["0", "1"], is_open: true }),
+        reading: Reading::GaugeByLabel(|state, _| {
+            let slots = 0..state.config().slots.unwrap_or(0);
+            let leads = |slot| state.leading_slot() == Some(slot);
+            slots.map(|slot| (slot.to_string().into(), f64::from(u8::from(leads(slot))))).collect()
+        }),
+    },
+    MetricDescription {
         name: "leaderrun_state",
         help: "What this candidate does: 1 for one of the states, 0 for the others.",
         label: Some(MetricLabel { name: "state", values: Activity::LABELS, is_open: false }),
         reading: Reading::GaugeByLabel(|state, now| {
             let present = state.activity(now).label();
-            Activity::LABELS.iter().map(|label| (*label, f64::from(u8::from(*label == present)))).collect()
+            Activity::LABELS.iter().map(|label| ((*label).into(), f64::from(u8::from(*label == present)))).collect()
         }),
     },
     MetricDescription {
@@ -170,7 +187,7 @@ pub const METRICS: &[MetricDescription] = &[
         help: "How late a thread runs after the kernel should have woken it, as deadlines allow for it; absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
-            state.scheduling_delays().map(|(thread, delay)| (thread, delay.as_secs_f64())).collect()
+            state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()
         }),
     },
 ];
@@ -191,7 +208,7 @@ impl MetricDescription {
         let kind = self.kind().to_string();
         let single = |value: Option<f64>| value.map(|value| (None, value)).into_iter().collect();
         let labelled = |value, sample: f64| (label.as_ref().map(|label| (label.name, value)), sample);
-        let samples: Vec<(Option<(&str, &str)>, f64)> = match reading {
+        let samples: Vec<Sample<'_>> = match reading {
             Reading::Histogram(read) => {
                 text.begin(name, &kind, help);
                 return text.histogram(name, read(state));
@@ -199,7 +216,7 @@ impl MetricDescription {
             Reading::Counter(read) => single(read(state).map(|count| count as f64)),
             Reading::Gauge(read) => single(read(state, now)),
             Reading::CounterByLabel(read) => {
-                read(state).iter().map(|(value, count)| labelled(value, count as f64)).collect()
+                read(state).iter().map(|(value, count)| labelled(value.into(), count as f64)).collect()
             }
             Reading::GaugeByLabel(read) => {
                 read(state, now).into_iter().map(|(value, gauge)| labelled(value, gauge)).collect()
@@ -209,7 +226,7 @@ impl MetricDescription {
             text.begin(name, &kind, help);
         }
         for (own_label, value) in samples {
-            text.sample(name, own_label, value);
+            text.sample(name, own_label.as_ref().map(|(name, value)| (*name, &**value)), value);
         }
     }
 }

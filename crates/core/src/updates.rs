@@ -29,6 +29,8 @@ pub enum Update {
     Renewed {
         margin: Duration,
     },
+    /// The slot that was acquired, of a lock that has several. Said before [`Acquired`](Self::Acquired).
+    Slot(usize),
     /// The lock was acquired.
     Acquired {
         /// The fencing token.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{LOCK, values};
 use crate::elector::OnLost;
 use crate::exit::NOT_ACQUIRED;
-use crate::lock::LockName;
+use crate::lock::{LockName, SlotCount};
 
 /// Which lock.
 #[derive(Clone, Debug, Args)]
@@ -20,6 +20,15 @@ pub struct LockArguments {
     /// The namespace of a lock that names none [default: that of the kubeconfig's context or of the pod]
     #[arg(short, long, env = "LEADERRUN_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace)]
     pub namespace: Option<String>,
+}
+
+/// How many leaders the lock has.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = LOCK)]
+pub struct SlotArguments {
+    /// Let this many candidates lead at once, 2 to 64, each in a slot of its own: slot K, from 0, is the lock NAME-K, and the command sees K as LEADERRUN_SLOT [default: one leader, and no slots]
+    #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
+    pub slots: Option<SlotCount>,
 }
 
 /// How to take part in the election.

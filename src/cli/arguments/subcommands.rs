@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
-use super::{ClusterArguments, LockArguments, RoutingTargetArguments, RunArguments, values};
+use super::{ClusterArguments, LockArguments, RoutingTargetArguments, RunArguments, SlotArguments, values};
 use crate::cli::documents::Shell;
 use crate::subcommands::Output;
 
@@ -83,6 +83,9 @@ Exit status:
     Manifest {
         #[command(flatten)]
         lock: LockArguments,
+
+        #[command(flatten)]
+        slots: SlotArguments,
 
         /// The service account that the pods have [default: the name of the lock]
         #[arg(long, value_name = "NAME", value_parser = values::object_name)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::suggest;
-use crate::lock::{LockName, check_label, check_name};
+use crate::lock::{LockName, SlotCount, check_label, check_name};
 use crate::process::signals;
 use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
 use crate::telemetry::http::HttpAddress;
@@ -86,6 +86,11 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
         }
         _ => parsed(text, [in_folder, with_kind, without_kind]),
     }
+}
+
+/// How many leaders a lock has.
+pub fn slots(text: &str) -> Result<SlotCount, InvalidValue> {
+    parsed(text, [Some("3".to_owned())])
 }
 
 /// A namespace.

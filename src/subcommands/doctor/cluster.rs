@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::rounded;
 use super::table::{Row, Table};
 use crate::events;
-use crate::kubernetes::{Cluster, ClusterOptions, Error, Rule, Verb};
-use crate::lock::{self, Kind, LockName};
+use crate::kubernetes::{Cluster, ClusterOptions, Error, ObjectName, Rule, Verb};
+use crate::lock::{self, Kind, LockName, SlotCount};
 use crate::process::clock;
 use crate::routing::RoutingTarget;
 use crate::subcommands::PATIENCE;
@@ -38,6 +38,7 @@ pub struct Examined<'a> {
     pub kind: Kind,
     pub namespace: Option<String>,
     pub name: String,
+    pub slots: Option<SlotCount>,
     pub options: ClusterOptions,
     pub timing: &'a Timing,
     /// By what traffic finds the leader.
@@ -47,7 +48,7 @@ pub struct Examined<'a> {
 impl Examined<'_> {
     /// Looks at the way to the API server, what it allows, and how it treats these requests.
     pub async fn examine(self, table: &mut Table) {
-        let Self { kind, namespace, name, options, timing, target } = self;
+        let Self { kind, namespace, name, slots, options, timing, target } = self;
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::from_options(options, timing.attempt()).await {
             Ok(cluster) => cluster,
@@ -57,16 +58,17 @@ impl Examined<'_> {
             }
         };
         let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-        let objects = kind.objects(&namespace, &name);
+        let lock_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
+        let locks = lock_name.in_slots(slots);
+        let objects: Vec<ObjectName> = locks.iter().flat_map(|lock| lock.objects(&namespace)).collect();
         let Some(path) = objects.iter().flat_map(lock::rules).find_map(|rule| rule.object_path()) else { return };
         let Some(headers) = reach(table, &cluster, &path, timing).await else { return };
         examine_namespace(table, &cluster, &namespace).await;
-        let lock_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
-        let manifest = manifest(&lock_name, &namespace, target, &user);
+        let manifest = manifest(&lock_name, slots, &namespace, target, &user);
         for object in &objects {
             examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }
-        if let Some(target) = target {
+        for target in target.iter().flat_map(|target| target.in_slots(slots)) {
             let if_denied = |_| IfDenied::Fails("; traffic is not led to the leader");
             examine_rules(table, &cluster, &target.rules(&namespace), if_denied, &manifest).await;
             let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is led to the leader only");
@@ -79,11 +81,18 @@ impl Examined<'_> {
 }
 
 /// The command that prints a Role with all of it, for this `user` where that is a service account beside the lock.
-fn manifest(lock: &LockName, namespace: &str, target: Option<&RoutingTarget>, user: &str) -> String {
+fn manifest(
+    lock: &LockName,
+    slots: Option<SlotCount>,
+    namespace: &str,
+    target: Option<&RoutingTarget>,
+    user: &str,
+) -> String {
+    let slots = slots.map(|slots| format!(" --slots {slots}")).unwrap_or_default();
     let target = target.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
     let account = account.filter(|(its, _)| *its == namespace).map(|(_, name)| format!(" --service-account {name}"));
-    format!("leaderrun manifest --lock {lock}{target}{}", account.unwrap_or_default())
+    format!("leaderrun manifest --lock {lock}{slots}{target}{}", account.unwrap_or_default())
 }
 
 /// Whether the API server answers, and in time. The headers of an answer if it does.

@@ -22,7 +22,7 @@ const WELL_TOLERATED: f64 = 1.05;
 
 /// Looks at everything, and says what it found.
 pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
-    let DoctorRequest { target: LockTarget { lock, cluster }, timing, routing, .. } = request;
+    let DoctorRequest { target: LockTarget { lock, cluster }, slots, timing, routing, .. } = request;
     let mut table = Table::default();
     match lock {
         LockName::Objects { kind, namespace, name } => {
@@ -30,6 +30,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
                 kind,
                 namespace,
                 name,
+                slots,
                 options: cluster,
                 timing: &timing,
                 target: routing.as_ref(),

@@ -23,6 +23,8 @@ pub const ELECTION_DELAY_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct CandidateConfig {
     pub lock: String,
+    /// How many slots the lock has; nothing where it has one leader.
+    pub slots: Option<usize>,
     pub identity: String,
     pub lease_duration: Duration,
     pub renew_deadline: Duration,
@@ -65,6 +67,8 @@ pub struct CandidateState {
     election_due: Option<Instant>,
     observed: Option<Observed>,
     transitions: Option<u32>,
+    /// The slot that was acquired.
+    slot: Option<usize>,
     freshness: Freshness,
     leading: Option<LeadershipState>,
     /// Nothing of the command is left: leaderrun exits, or executes itself again.
@@ -85,6 +89,12 @@ struct SchedulingDelays {
 #[serde(rename_all = "camelCase")]
 struct LeaderAnswer<'a> {
     lock: &'a str,
+    /// Not there where the lock has one leader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<usize>,
+    /// The slot in which this candidate leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<usize>,
     identity: &'a str,
     leading: bool,
     leader: Option<&'a str>,
@@ -107,6 +117,7 @@ impl CandidateState {
             election_due: None,
             observed: None,
             transitions: None,
+            slot: None,
             freshness,
             leading: None,
             is_over: false,
@@ -126,6 +137,7 @@ impl CandidateState {
                 self.transitions = observed.transitions.or(self.transitions);
                 self.observed = Some(observed);
             }
+            Update::Slot(slot) => self.slot = Some(slot),
             Update::LockAnswered => self.freshness.handle_success(now),
             Update::ClaimRefused => self.freshness.handle_refused_claim(now),
             Update::WatchRestarted => self.counters.watch_restarts += 1,
@@ -183,6 +195,11 @@ impl CandidateState {
     /// Returns how often the lock passed from one holder to another, by its record as last seen.
     pub fn transitions(&self) -> Option<u32> {
         self.transitions
+    }
+
+    /// Returns the slot in which the command may be alive.
+    pub fn leading_slot(&self) -> Option<usize> {
+        self.slot.filter(|_| self.is_leading())
     }
 
     /// Returns whether the command may be alive.
@@ -273,7 +290,10 @@ impl CandidateState {
 
     /// Returns what this candidate is doing, in one line.
     pub fn summary(&self, now: Instant) -> String {
-        let lock = &self.config.lock;
+        let lock = &match self.slot {
+            Some(slot) => format!("{}-{slot}", self.config.lock),
+            None => self.config.lock.clone(),
+        };
         if let Some(leading) = &self.leading {
             return match leading {
                 LeadershipState { lost: true, .. } => format!("lost {lock}: ending the command"),
@@ -305,6 +325,8 @@ impl CandidateState {
         };
         let answer = LeaderAnswer {
             lock: &self.config.lock,
+            slots: self.config.slots,
+            slot: self.leading_slot(),
             identity: &self.config.identity,
             leading: self.is_leading(),
             leader: observed.map(|observed| observed.holder.as_str()),

@@ -12,6 +12,7 @@ fn at(seconds: u64) -> Instant {
 fn state(ready_when: ReadyWhen, updates: impl IntoIterator<Item = Update>) -> CandidateState {
     let config = CandidateConfig {
         lock: "default/job".into(),
+        slots: None,
         identity: "a".into(),
         lease_duration: Duration::from_secs(15),
         renew_deadline: Duration::from_secs(10),

@@ -1,0 +1,89 @@
+//! The requests of all slots, of which one is under way at a time.
+//!
+//! They share the connection to the API server. If each had its own, a leader would find the others' connections in the
+//! pool when a renewal is not answered, and they would be as dead as the first.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::TryFutureExt;
+use futures_util::future::BoxFuture;
+use leaderrun_core::election::{Reply, Request};
+
+use super::error_throttle::Access;
+use crate::lock::{Lock, LockError};
+
+/// The answer to a request: of which slot and kind it was, and what came.
+pub type Answer = (usize, Access, Result<Reply, LockError>);
+
+/// Sends one request after the other.
+pub struct RequestQueue<'a> {
+    locks: Vec<&'a dyn Lock>,
+    waiting: VecDeque<(usize, Request)>,
+    under_way: Option<UnderWay<'a>>,
+}
+
+struct UnderWay<'a> {
+    slot: usize,
+    access: Access,
+    answer: BoxFuture<'a, Result<Reply, LockError>>,
+}
+
+impl<'a> RequestQueue<'a> {
+    /// Creates an empty queue for the locks of all slots.
+    pub fn new(locks: Vec<&'a dyn Lock>) -> Self {
+        Self { locks, waiting: VecDeque::new(), under_way: None }
+    }
+
+    /// Adds a request of a slot, in place of its one before. Returns what that one does if it was under way.
+    pub fn add(&mut self, slot: usize, request: Request) -> Option<Access> {
+        let given_up = self.under_way.take_if(|under_way| under_way.slot == slot).map(|given_up| given_up.access);
+        self.waiting.retain(|(other, _)| *other != slot);
+        // A claim is more urgent than to look at other slots.
+        match access(&request) {
+            Access::Write => self.waiting.push_front((slot, request)),
+            Access::Read => self.waiting.push_back((slot, request)),
+        }
+        given_up
+    }
+
+    /// Drops the request of a slot.
+    pub fn remove(&mut self, slot: usize) {
+        self.under_way.take_if(|under_way| under_way.slot == slot);
+        self.waiting.retain(|(other, _)| *other != slot);
+    }
+
+    /// Sends the next request, unless one is under way. Returns its slot and the request.
+    pub fn send_next(&mut self) -> Option<(usize, Request)> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let (slot, request) = self.waiting.pop_front()?;
+        let lock = self.locks[slot];
+        let answer = match request.clone() {
+            Request::Get => lock.get().map_ok(Reply::Read).boxed(),
+            Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
+            Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
+        };
+        self.under_way = Some(UnderWay { slot, access: access(&request), answer });
+        Some((slot, request))
+    }
+
+    /// Returns the answer to the request under way, once it has come.
+    pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+        let Some(UnderWay { slot, access, answer }) = &mut self.under_way else { return Poll::Pending };
+        let (slot, access) = (*slot, *access);
+        answer.poll_unpin(context).map(|answer| {
+            self.under_way = None;
+            (slot, access, answer)
+        })
+    }
+}
+
+fn access(request: &Request) -> Access {
+    match request {
+        Request::Get => Access::Read,
+        Request::Create(_) | Request::Update(..) => Access::Write,
+    }
+}

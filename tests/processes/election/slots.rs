@@ -1,0 +1,229 @@
+//! `--slots`: several leaders, each in a slot of its own.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use testkit::http::{samples, wait_for_leader};
+use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, is_alive};
+
+/// The witnesses of each slot: within a slot, there is one command at a time.
+struct Slots {
+    lock: TestLock,
+    witnesses: Vec<Witnesses>,
+}
+
+impl Slots {
+    fn new(lock: TestLock, count: usize) -> Self {
+        Self { lock, witnesses: (0..count).map(|_| Witnesses::new()).collect() }
+    }
+
+    /// Makes a candidate for all slots.
+    fn candidate(&self, name: &str, lock: &TestLock) -> Candidate {
+        Candidate::new(name, lock).args(["--slots", &self.witnesses.len().to_string()])
+    }
+
+    /// The command of all slots: each writes to the witnesses of its own.
+    fn command(&self) -> Vec<OsString> {
+        let words = |witnesses: &Witnesses| {
+            let words: Vec<String> = witnesses.command(&[]).iter().map(|word| word.to_string_lossy().into()).collect();
+            words.join(" ")
+        };
+        let slots = self.witnesses.iter().enumerate();
+        let cases: Vec<String> = slots.map(|(slot, each)| format!("{slot}) exec {} ;;", words(each))).collect();
+        let script = format!("case $LEADERRUN_SLOT in {} esac", cases.join(" "));
+        ["sh", "-c", &script].into_iter().map(OsString::from).collect()
+    }
+
+    fn run(&self, name: &str) -> Running {
+        self.candidate(name, &self.lock).run(self.command())
+    }
+
+    /// Returns who runs the command of a slot now.
+    fn holder(&self, slot: usize) -> Option<String> {
+        let lifetimes = self.witnesses[slot].lifetimes();
+        lifetimes.iter().find(|life| is_alive(life.pid)).map(|life| life.holder().to_owned())
+    }
+
+    /// Waits until every slot has a command, each of another candidate, and returns the holders.
+    #[track_caller]
+    fn wait_until_filled(&self, condition: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let holders = || (0..self.witnesses.len()).map(|slot| self.holder(slot)).collect::<Option<Vec<_>>>();
+        let is_filled = |holders: &Vec<String>| {
+            holders.iter().collect::<BTreeSet<_>>().len() == holders.len() && condition(holders)
+        };
+        eventually("every slot has a leader of its own", || holders().is_some_and(|holders| is_filled(&holders)));
+        holders().expect("holders")
+    }
+
+    /// Fails the test unless each slot had one command at a time, this many altogether.
+    fn assert_one_at_a_time(&self, runs: &[usize]) {
+        for (witnesses, runs) in self.witnesses.iter().zip(runs) {
+            witnesses.assert_one_at_a_time(*runs);
+        }
+    }
+
+    fn in_slot(&self, slot: usize) -> TestLock {
+        TestLock { name: format!("{}-{slot}", self.lock.name), ..self.lock.clone() }
+    }
+}
+
+fn by_name<'a>(candidates: &'a mut [Running], name: &str) -> &'a mut Running {
+    let index: usize = name.parse().expect("candidates are numbered");
+    &mut candidates[index]
+}
+
+#[testkit::test]
+fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
+    for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
+        let slots = Slots::new(lock, 3);
+        let mut candidates: Vec<Running> = (0..5).map(|number| slots.run(&number.to_string())).collect();
+        let first = slots.wait_until_filled(|_| true);
+
+        // Its supervisor ends the command; its slot expires.
+        by_name(&mut candidates, &first[0]).signal(Signal::SIGKILL);
+        let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
+        assert_eq!(second[1..], first[1..], "the others go on");
+
+        let mut asked = Candidate::subcommand("step-down", &slots.in_slot(1)).start();
+        asked.wait_for_exit(0);
+        let third = slots.wait_until_filled(|holders| holders[1] != second[1]);
+        assert_eq!((&third[0], &third[2]), (&second[0], &second[2]));
+
+        for holder in &third {
+            by_name(&mut candidates, holder).stop();
+        }
+        slots.assert_one_at_a_time(&[2, 2, 1]);
+    }
+}
+
+#[testkit::test]
+fn a_leader_that_is_cut_off_is_followed_in_its_slot() {
+    let proxy = Proxy::start(Cluster::shared());
+    let slots = Slots::new(TestLock::lease(), 2);
+    let mut cut_off = slots.candidate("0", &slots.lock.through(proxy.kubeconfig())).run(slots.command());
+    eventually("it leads in one slot", || (0..2).any(|slot| slots.holder(slot).is_some()));
+    let mut others: Vec<Running> = ["1", "2"].map(|name| slots.run(name)).into();
+    let before = slots.wait_until_filled(|holders| holders.contains(&"0".to_owned()));
+    proxy.partition();
+    let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
+    cut_off.wait_for_exit(76);
+    let its = before.iter().position(|holder| holder == "0").expect("its slot");
+    assert_eq!(after[1 - its], before[1 - its], "the other one goes on");
+    others.iter_mut().for_each(Running::stop);
+    let runs = if its == 0 { [2, 1] } else { [1, 2] };
+    slots.assert_one_at_a_time(&runs);
+}
+
+#[testkit::test]
+fn the_command_and_the_monitoring_see_the_slot() {
+    let lock = TestLock::lease();
+    let mut a = Candidate::new("a", &lock)
+        .args(["--slots", "2", "--http", "127.0.0.1:0"])
+        .env("LEADERRUN_SLOT", "7")
+        .run_script("echo $LEADERRUN_SLOT $LEADERRUN_HELD_LOCK; sleep inf");
+    let said = wait_for_leader(&a, "it leads", |leader| leader["leading"] == true);
+    let slot = said["slot"].as_u64().expect("a slot");
+    assert_eq!((&said["lock"], &said["slots"]), (&json!(lock.name), &json!(2)));
+    let held = format!("{}-{slot}", lock.name);
+    eventually("it has said so", || a.output() == format!("{slot} {held}\n"));
+    for number in 0..2 {
+        let sample = format!("leaderrun_slot_leading{{slot=\"{number}\"}}");
+        let expected = f64::from(u8::from(number == slot));
+        assert_eq!(samples(&a).value(&sample), expected, "{sample}");
+    }
+    assert!(a.log().contains(&format!("as leader of {held}")), "{}", a.log());
+    a.stop();
+    // Where there are none, a command sees none, neither its own nor an outer one.
+    let mut without = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
+    without.wait_for_exit(0);
+    assert_eq!(without.output(), "[]\n");
+}
+
+#[testkit::test]
+fn each_slot_has_its_own_min_hold() {
+    let slots = Slots::new(TestLock::file(), 2);
+    let tick = |name| slots.candidate(name, &slots.lock).args(["--min-hold", "1h", "--wait", "0s"]).run_script("true");
+    tick("0").wait_for_exit(0);
+    tick("1").wait_for_exit(0);
+    let mut third = tick("2");
+    third.wait_for_exit(75);
+    assert!(third.log().contains("not due before"), "{}", third.log());
+}
+
+#[testkit::test]
+fn the_role_names_the_objects_of_all_slots() {
+    let (lock, cluster) = (TestLock::lease(), Cluster::shared());
+    cluster.grant(lock.namespace(), "candidate", json!([]));
+    let stranger = lock.through(cluster.kubeconfig_for("candidate"));
+    let refused = Candidate::new("a", &stranger).args(["--slots", "3"]).run_script("true");
+    refused.wait_for_log("resourceNames: [job-0, job-1, job-2]");
+    assert_eq!(refused.log().matches("kind: Role").count(), 1, "{}", refused.log());
+    drop(refused);
+
+    let service = ["--service", "web-{slot}"];
+    let mut printed =
+        Candidate::bare("manifest").args(["manifest", "--lock", &lock.name, "--slots", "3"]).args(service).start();
+    printed.wait_for_exit(0);
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
+    let role = documents.iter().find(|document| document["kind"] == "Role").expect("a Role");
+    let names = |plural: &str| {
+        let rules = role["rules"].as_array().expect("rules");
+        let of_kind = |rule: &&Value| rule["resources"] == json!([plural]) && !rule["resourceNames"].is_null();
+        rules.iter().find(of_kind).expect("a rule")["resourceNames"].clone()
+    };
+    assert_eq!(names("leases"), json!(["job-0", "job-1", "job-2"]));
+    assert_eq!(names("services"), json!(["web-0", "web-1", "web-2"]));
+    assert_eq!(names("endpointslices"), json!(["web-0-leader", "web-1-leader", "web-2-leader"]));
+
+    cluster.grant(lock.namespace(), "candidate", role["rules"].clone());
+    let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
+    for slot in 0..3 {
+        let spec = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });
+        let made = json!({ "metadata": { "name": format!("web-{slot}") }, "spec": spec });
+        cluster.admin().create(&services, &made).expect("a Service");
+    }
+    let serve = |name, address| {
+        let candidate = Candidate::new(name, &stranger).args(["--slots", "3", "--address", address]).args(service);
+        candidate.run_script("sleep inf")
+    };
+    let mut all = [serve("a", "10.1.2.3"), serve("b", "10.1.2.4"), serve("c", "10.1.2.5")];
+    for candidate in &all {
+        candidate.wait_for_log(" leads here");
+        assert!(!candidate.log().contains("warning"), "{}", candidate.log());
+    }
+    let addresses: BTreeSet<String> = (0..3).map(|slot| address_in(&lock, slot)).collect();
+    assert_eq!(addresses.into_iter().collect::<Vec<_>>(), ["10.1.2.3", "10.1.2.4", "10.1.2.5"]);
+    all.iter_mut().for_each(Running::stop);
+}
+
+fn address_in(lock: &TestLock, slot: usize) -> String {
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
+    let slice = Cluster::shared().admin().get(&format!("{slices}/web-{slot}-leader")).expect("a slice");
+    slice["endpoints"][0]["addresses"][0].as_str().expect("an address").to_owned()
+}
+
+#[testkit::test]
+fn what_does_not_fit_slots_is_refused() {
+    for (arguments, says) in [
+        (&["--lock", "a/b", "--slots", "1"][..], "--slots 1: a lock has 2 to 64 slots; try --slots 3"),
+        (
+            &["--lock", "endpoints+lease:a/b", "--slots", "3"],
+            "--lock endpoints+lease:a/b: --slots 3 needs a lock in one object; try --lock a/b",
+        ),
+        (
+            &["--lock", "a/b", "--slots", "3", "--pod-label", "role=leader"],
+            "--pod-label role=leader: each slot needs a label of its own; try --pod-label 'role=leader-{slot}'",
+        ),
+        (
+            &["--lock", "a/b", "--service", "web-{slot}"],
+            "--service 'web-{slot}': there are no slots; for example --service 'web-{slot}' --slots 3",
+        ),
+    ] {
+        let mut refused = Candidate::bare("refused").args(arguments).run_script("echo started");
+        refused.wait_for_exit(125);
+        assert!(refused.log().contains(says), "{arguments:?}: {}", refused.log());
+    }
+}
