@@ -220,8 +220,10 @@ impl Explanation<'_> {
             }
             ([], [option, ..]) => {
                 let name = first_word(option);
-                let example = self.option(name).map(example_of).unwrap_or_default();
-                UsageError::new("", format!("{name} is missing")).for_example(format!("{name} {example}"))
+                let takes_value = |option: &&clap::Arg| option.get_action().takes_values();
+                let example = self.option(name).filter(takes_value).map(example_of).unwrap_or_default();
+                let example = format!("{name} {example}");
+                UsageError::new("", format!("{name} is missing")).for_example(example.trim_end())
             }
             (_, []) => UsageError::new("", "no command is given").for_example("-- echo leading"),
             _ => UsageError::new("", "no lock and no command are given").for_example(EXAMPLE),

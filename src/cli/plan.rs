@@ -19,7 +19,7 @@ use super::usage_error::UsageError;
 use super::variables;
 use crate::elector::ElectorConfig;
 use crate::lock::LockName;
-use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, Subcommand};
+use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
 /// Plans a run.
@@ -100,8 +100,16 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
             check_slots(&lock, slots, target.as_ref(), origins)?;
             Subcommand::Manifest(ManifestRequest { lock, slots, service_account, target })
         }
-        SubcommandArguments::StepDown { target } => {
-            Subcommand::StepDown(lock_target(target.lock, target.cluster, origins)?)
+        SubcommandArguments::StepDown { target, wait } => {
+            let wait = match wait {
+                None => Wait::Not,
+                Some(None) => Wait::Forever,
+                Some(Some(limit)) => Wait::For(limit),
+            };
+            Subcommand::StepDown(lock_target(target.lock, target.cluster, origins)?, wait)
+        }
+        SubcommandArguments::Release { target, force: _, observe } => {
+            Subcommand::Release(lock_target(target.lock, target.cluster, origins)?, observe)
         }
         SubcommandArguments::Doctor { run, command } => {
             Subcommand::Doctor(Box::new(doctor_request(*run, command, origins)?))

@@ -19,6 +19,9 @@ log_events! {
     /// Logged when the holder has released the lock.
     info released(lock: &str, holder: &str) "{holder} released {lock}";
 
+    /// Logged when `leaderrun release --force` has released the lock in place of its holder.
+    warn released_by_force(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
+
     /// Logged when the holder did not renew the lock for as long as its record holds.
     info expired(lock: &str, holder: &str) "{lock} expired: {holder} did not renew it in time";
 

@@ -39,6 +39,12 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
             let sentence = format!("{lock} is held by {holder}{since_then}, for {lasts} after each renewal");
             log_events::held(lock, &holder, since.as_deref(), &sentence);
         }
+        ElectionNotice::ReleasedByForce { holder } => {
+            let holder = holder.as_deref().map(shown);
+            let held = holder.as_ref().map(|holder| format!(", which {holder} held")).unwrap_or_default();
+            let sentence = format!("leaderrun release --force released {lock}{held}");
+            log_events::released_by_force(lock, holder.as_deref(), &sentence);
+        }
         ElectionNotice::Released { holder } => log_events::released(lock, &shown(holder)),
         ElectionNotice::Expired { holder } => log_events::expired(lock, &shown(holder)),
         ElectionNotice::Restoring => log_events::restoring(lock),

@@ -89,12 +89,17 @@ impl LockStatus {
         lasting(self) != lasting(other)
     }
 
+    /// Returns by whom the lock is held.
+    pub fn held_by(&self) -> String {
+        format!("{} is held by {}", self.lock, self.holder.as_deref().map(shown).unwrap_or_default())
+    }
+
     /// Returns it as one sentence.
     pub fn sentence(&self) -> String {
         let Self { lock, state, holder, transitions, not_before, .. } = self;
         let holder = holder.as_deref().map(shown).unwrap_or_default();
         match state {
-            State::Held => format!("{lock} is held by {holder}, transitions {transitions}"),
+            State::Held => format!("{}, transitions {transitions}", self.held_by()),
             State::Expired => format!("{lock} expired by this machine's clock: {holder} does not renew it"),
             State::Free if !self.has_record => format!("{lock} is free: it has no record"),
             State::Free => format!("{lock} is free, transitions {transitions}"),

@@ -6,6 +6,7 @@ mod list;
 mod lock_status;
 mod manifest;
 pub mod output;
+mod release;
 mod status;
 mod step_down;
 
@@ -20,6 +21,7 @@ use leaderrun_core::timing::Timing;
 use tokio::time::timeout;
 
 pub use self::list::ListRequest;
+pub use self::step_down::Wait;
 use crate::kubernetes::ClusterOptions;
 use crate::lock::{self, Lock, LockError, LockName, SlotCount};
 use crate::routing::RoutingTarget;
@@ -27,6 +29,9 @@ use crate::telemetry::http::HttpAddress;
 
 /// How long the API server, or a file, may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a lock is read while something is waited for.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long it may take to open a lock: a credential plugin may wait for a person.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,7 +48,9 @@ pub enum Subcommand {
     /// Print what a cluster has to know before a candidate may run in it.
     Manifest(ManifestRequest),
     /// Ask the holder of the lock to release it.
-    StepDown(LockTarget),
+    StepDown(LockTarget, Wait),
+    /// Release the lock in place of its holder, which is dead, after watching for renewals for this long.
+    Release(LockTarget, Option<Duration>),
     /// Check what running a command under the lock will need.
     Doctor(Box<DoctorRequest>),
     /// Say by the status whether the run that this process belongs to holds the lock for at least this long.
@@ -137,7 +144,8 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
         Subcommand::WatchStatus(target, output) => wait_for(Box::pin(status::watch(target, output))),
         Subcommand::List(request) => wait_for(Box::pin(list::list(request))),
         Subcommand::Manifest(request) => manifest::manifest(&request),
-        Subcommand::StepDown(target) => wait_for(Box::pin(step_down::step_down(target))),
+        Subcommand::StepDown(target, wait) => wait_for(Box::pin(step_down::step_down(target, wait))),
+        Subcommand::Release(target, observe) => wait_for(Box::pin(release::release(target, observe))),
         Subcommand::Doctor(request) => wait_for(Box::pin(doctor::doctor(*request))),
         Subcommand::Check(min_remaining) => check::check(min_remaining),
     }

@@ -1,27 +1,57 @@
 //! `leaderrun step-down`: asks the holder of a lock to hand it over.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
+use humantime::format_duration;
 use jiff::Timestamp;
+use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunMark, Stored};
+use tokio::time::sleep;
 
 use super::lock_status::expires;
-use super::{CommandOutput, LockTarget, answered};
-use crate::lock::{Lock, LockErrorKind};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, answered};
+use crate::lock::{Lock, LockErrorKind, LockName};
+use crate::process::clock;
 use crate::telemetry::log::printable;
 
 /// Nobody holds it, so nobody is asked.
 const FREE: u8 = 1;
 
-/// Puts the request into the record, which otherwise stays as it is, and returns. The holder finds it when it renews.
-pub async fn step_down(target: LockTarget) -> Result<CommandOutput> {
+/// The holder still holds it when the time to wait is over.
+const STILL_HELD: u8 = 2;
+
+/// How long after a release it is waited for the next holder, to name it.
+const NEXT_HOLDER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait for the holder to hand over.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait {
+    Not,
+    For(Duration),
+    Forever,
+}
+
+/// Puts the request into the record, which otherwise stays as it is. The holder finds it when it renews.
+pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
     let (lock, name) = target.open().await?;
     let Some(asked) = answered(&name, ask(&*lock)).await? else {
         return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
     };
-    let has_run_out = expires(&asked).is_some_and(|at| at <= Timestamp::now());
-    let but = if has_run_out { ", which has run out by this machine's clock: it may be dead" } else { "" };
-    let holder = printable(&asked.holder_identity);
-    Ok(CommandOutput { text: format!("asked {holder} to step down from {name}{but}\n"), status: 0 })
+    let end = match wait {
+        Wait::Not => {
+            let holder = printable(&asked.holder_identity);
+            let dead = if has_expired(&asked) { ", which expired by this machine's clock: it may be dead" } else { "" };
+            return Ok(CommandOutput { text: format!("asked {holder} to step down from {name}{dead}\n"), status: 0 });
+        }
+        Wait::For(limit) => Some(clock::now() + limit),
+        Wait::Forever => None,
+    };
+    wait_for_hand_over(&*lock, &name, &asked, end).await
+}
+
+fn has_expired(record: &Record) -> bool {
+    expires(record).is_some_and(|at| at <= Timestamp::now())
 }
 
 /// The record of who was asked, if anybody holds the lock.
@@ -43,5 +73,47 @@ async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
             Err(refusal) if refusal.kind == LockErrorKind::Conflict => {}
             Err(failure) => return Err(failure.into()),
         }
+    }
+}
+
+async fn wait_for_hand_over(
+    lock: &dyn Lock,
+    name: &LockName,
+    asked: &Record,
+    end: Option<Instant>,
+) -> Result<CommandOutput> {
+    let began = clock::now();
+    let holder = printable(&asked.holder_identity);
+    let run = asked.mark().map(|mark| mark.run.clone());
+    let mut released = None;
+    loop {
+        let record = answered(name, lock.get()).await?.map(|stored| stored.record);
+        let held = record.filter(Record::is_held);
+        let now = clock::now();
+        match held {
+            Some(record) if run.as_ref().is_some_and(|run| record.is_marked_by(run)) => {
+                if end.is_some_and(|end| now >= end) {
+                    let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
+                    let dead = match has_expired(&record) {
+                        true => {
+                            format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}")
+                        }
+                        false => String::new(),
+                    };
+                    let text = format!("{holder} still holds {name} after {waited}{dead}\n");
+                    return Ok(CommandOutput { text, status: STILL_HELD });
+                }
+            }
+            Some(record) => {
+                let next = printable(&record.holder_identity);
+                return Ok(CommandOutput { text: format!("{holder} handed {name} over to {next}\n"), status: 0 });
+            }
+            None if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT => {
+                let text = format!("{holder} released {name}, and nobody holds it now\n");
+                return Ok(CommandOutput { text, status: 0 });
+            }
+            None => {}
+        }
+        sleep(READ_INTERVAL).await;
     }
 }

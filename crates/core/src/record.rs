@@ -11,6 +11,13 @@ use core::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+/// The annotation that states how often the holder renews the record, in milliseconds: see [`Record::retry_period`].
+pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
+
+/// The annotation by which the record of a holder that is known to be dead was released: see
+/// [`Record::is_released_by_force`].
+pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
+
 /// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
@@ -52,6 +59,12 @@ pub struct Record {
     /// About how many candidates a release wakes, as the last winner estimated it. It only ever delays a claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contenders: Option<u32>,
+    /// How often the holder renews the record, in milliseconds; see [`Record::retry_period`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_period_millis: Option<u64>,
+    /// The time of a release by force, as it is stored, whether it counts or not; see [`Record::is_released_by_force`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced: Option<Timestamp>,
     /// The run that is asked to step down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_down: Option<RunId>,
@@ -80,6 +93,32 @@ impl Record {
         let mark =
             self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: RunState::Released, renew_time });
         Self { holder_identity: String::new(), run: mark, ..self }
+    }
+
+    /// Returns this record as somebody writes it who knows that its holder is dead: released, in the name of the run that
+    /// held the lock if one did.
+    pub fn released_by_force(self, wall: Timestamp) -> Self {
+        let renew_time = Self::next_renew_time(self.renew_time, wall);
+        let run = self.mark().map_or_else(|| RunId::new("none"), |mark| mark.run.clone());
+        Self {
+            holder_identity: String::new(),
+            renew_time: Some(renew_time),
+            run: Some(RunMark { run, state: RunState::Released, renew_time }),
+            forced: Some(renew_time),
+            step_down: None,
+            ..self
+        }
+    }
+
+    /// Returns whether somebody other than the holder released the lock by this record, for good: no candidate waits for
+    /// any earlier holder then. Like a mark it counts only while its time is the record's.
+    pub fn is_released_by_force(&self) -> bool {
+        self.forced.is_some() && self.forced == self.renew_time && !self.is_held()
+    }
+
+    /// Returns how often the holder renews the record, if it states that.
+    pub fn retry_period(&self) -> Option<Duration> {
+        self.retry_period_millis.filter(|_| self.mark().is_some()).map(Duration::from_millis)
     }
 
     /// Returns whether `run` wrote this record.

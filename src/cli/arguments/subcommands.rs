@@ -99,17 +99,51 @@ Exit status:
     #[command(
         override_usage = "leaderrun step-down --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-It asks once and does not wait. The holder finds the request at its next renewal and acts as on SIGTERM: its command gets \
-SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, it releases the lock and ends.
+It asks once and does not wait, unless with --wait. The holder finds the request at its next renewal and acts as on \
+SIGTERM: its command gets SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, it releases \
+the lock and ends.
 
 Exit status:
-  0    asked
+  0    asked; with --wait, handed over
   1    nobody holds the lock
+  2    with --wait, the holder still holds the lock
   125  not asked: the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
         #[command(flatten)]
         target: TargetArguments,
+
+        /// Wait until the holder has handed over, this long at most, and say who leads then [default: without a limit]
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = values::duration)]
+        wait: Option<Option<Duration>>,
+    },
+
+    /// Release a lock whose holder is known to be dead, so that no candidate waits for its time to be over
+    #[command(
+        override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+It is for a lease of an hour whose machine has burnt down. It waits for a renewal, and releases the lock if none comes; \
+candidates that wait may acquire it at once. If the holder is alive after all, and only cut off from the lock, its command \
+goes on until its renew deadline beside the next one: that is when this costs the promise that only one runs. Ask a holder that \
+is alive with leaderrun step-down.
+
+Exit status:
+  0    released
+  1    nobody holds the lock
+  2    not released: the holder renews it
+  125  not released: the lock cannot be reached"
+    )]
+    Release {
+        #[command(flatten)]
+        target: TargetArguments,
+
+        /// Confirm that the holder is dead
+        #[arg(long, required = true)]
+        force: bool,
+
+        /// How long to wait for a renewal [default: two of the retry periods that the holder's record states, or a third of its lease]
+        #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+        observe: Option<Duration>,
     },
 
     /// Check what a command line of leaderrun will need, and say what to do about what is missing

@@ -268,7 +268,7 @@ fn help_and_version_succeed() {
         (&["manifest", "--help"], "--service-account"),
         (&["check", "--help"], "--min-remaining"),
         (&["doctor", "--help"], "--renew-deadline"),
-        (&["step-down", "--help"], "asks once and does not wait"),
+        (&["step-down", "--help"], "It asks once and does not wait, unless with --wait"),
     ] {
         let mut asked = Candidate::bare("a").args(options).start();
         asked.wait_for_exit(0);

@@ -81,3 +81,39 @@ fn a_free_lock_and_another_programs_holder_cannot_be_asked_to_step_down() {
     Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
     assert!(step_down(&lock, 125).contains("stranger does not run leaderrun"));
 }
+
+fn step_down_and_wait(lock: &TestLock, wait: &[&str], status: i32) -> String {
+    let mut asked = Candidate::subcommand("step-down", lock).args(["--wait"]).args(wait).start();
+    asked.wait_for_exit(status);
+    asked.output() + &asked.log()
+}
+
+#[testkit::test]
+fn it_waits_for_the_hand_over_and_says_who_leads() {
+    for lock in [TestLock::file(), TestLock::lease()] {
+        let name = &lock.name;
+        let witnesses = Witnesses::new();
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        assert_eq!(step_down_and_wait(&lock, &[], 0), format!("a handed {name} over to b\n"));
+        a.wait();
+        assert_eq!(step_down_and_wait(&lock, &["1m"], 0), format!("b released {name}, and nobody holds it now\n"));
+        b.wait();
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+#[testkit::test]
+fn a_holder_that_does_not_hand_over_in_time_is_named() {
+    let lock = TestLock::file();
+    let a = Candidate::new("a", &lock).run_script("trap '' TERM; echo runs; while :; do sleep 1; done");
+    eventually("a leads", || !a.output().is_empty());
+    let name = &lock.name;
+    assert_eq!(step_down_and_wait(&lock, &["1s"], 2), format!("a still holds {name} after 1s\n"));
+    a.signal(Signal::SIGSTOP);
+    let says = format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}\n");
+    eventually("it expires", || step_down_and_wait(&lock, &["0s"], 2).ends_with(&says));
+    a.signal(Signal::SIGCONT);
+}

@@ -130,7 +130,16 @@ impl Election {
         let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
         let run = Some(RunMark { run: self.config.run.clone(), state, renew_time });
         let lease_duration_seconds = u32::try_from(self.config.timing.lease_duration().as_secs()).ok();
-        Record { lease_duration_seconds, renew_time: Some(renew_time), run, step_down: None, ..record }
+        let retry_period_millis = u64::try_from(self.config.timing.retry_period().as_millis()).ok();
+        Record {
+            lease_duration_seconds,
+            retry_period_millis,
+            renew_time: Some(renew_time),
+            run,
+            forced: None,
+            step_down: None,
+            ..record
+        }
     }
 
     fn read(&mut self, now: Now) {

@@ -214,6 +214,10 @@ impl Election {
                 }
                 return;
             }
+            Some(record) if record.is_released_by_force() => {
+                let holder = before.filter(Record::is_held).map(|before| before.holder_identity);
+                ElectionNotice::ReleasedByForce { holder }
+            }
             _ if takeable_at > now.boot => ElectionNotice::Displaced,
             Some(_) => match before.filter(Record::is_held) {
                 Some(Record { holder_identity: holder, .. }) => ElectionNotice::Released { holder },

@@ -73,6 +73,7 @@ impl ObservedRecord {
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
         let changed = made_anew || renewed_part(self.record()) != renewed_part(record(&stored));
         let writer = run(record(&stored));
+        let is_forced = record(&stored).is_some_and(Record::is_released_by_force);
         if changed {
             let (before, after) = (self.record(), record(&stored));
             let is_early = now.boot < self.changed + self.holds_for;
@@ -82,14 +83,16 @@ impl ObservedRecord {
             } else {
                 self.displaced.iter().find(|holder| holder.is_back(writer)).map(|holder| holder.holds_for)
             };
-            if before.is_some_and(|before| is_displaced(before, after, out_of_turn || made_anew, is_early)) {
+            if !is_forced
+                && before.is_some_and(|before| is_displaced(before, after, out_of_turn || made_anew, is_early))
+            {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
                 self.remember(DisplacedHolder { run: run(before).cloned(), until, holds_for });
             }
             self.changed = now.boot;
             self.holds_for = stated_before.map_or(stated, |before| before.max(stated));
         }
-        self.displaced.retain(|holder| !holder.is_back(writer));
+        self.displaced.retain(|holder| !is_forced && !holder.is_back(writer));
         self.set_stored(now, stored);
         changed
     }

@@ -188,6 +188,8 @@ pub enum ElectionNotice {
         since: Option<Timestamp>,
         lease_duration: Duration,
     },
+    /// Somebody released the lock in place of its holder, if it had one.
+    ReleasedByForce { holder: Option<String> },
     /// This holder has released the lock.
     Released { holder: String },
     /// The record did not change for as long as it holds.

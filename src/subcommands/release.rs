@@ -1,0 +1,139 @@
+//! `leaderrun release --force`: releases a lock in place of a holder that is known to be dead.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use humantime::format_duration;
+use jiff::Timestamp;
+use leaderrun_core::record::{Record, Stored};
+use tokio::time::sleep;
+
+use super::lock_status::LockStatus;
+use super::output::print;
+use super::{CommandOutput, LockTarget, READ_INTERVAL, answered};
+use crate::lock::{Lock, LockErrorKind, LockName};
+use crate::process::clock;
+
+/// Nobody holds it, and nobody waits for an earlier holder.
+const FREE: u8 = 1;
+
+/// The holder renews it.
+const RENEWED: u8 = 2;
+
+/// How many of the holder's retry periods are waited for a renewal: one may be late.
+const RETRY_PERIODS: u32 = 2;
+
+/// The least time that is waited for a renewal.
+const MIN_OBSERVATION: Duration = Duration::from_secs(2);
+
+/// How long is waited where no record states how long a lease lasts.
+const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
+
+/// The share of a lease that is waited for a renewal by a holder that does not state its retry period.
+const LEASE_SHARE: u32 = 3;
+
+/// Releases the lock, unless its holder is seen to renew it within `observe`, or by default within
+/// [`RETRY_PERIODS`] of its retry periods.
+pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<CommandOutput> {
+    let (lock, name) = target.open().await?;
+    let before = answered(&name, lock.get()).await?;
+    let record = before.as_ref().map(|stored| &stored.record);
+    if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
+        return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
+    }
+    let observe = observe.unwrap_or_else(|| observation(record));
+    let held = describe(&name, record);
+    print(&format!("{held}; waiting {} for a renewal\n", format_duration(observe)))?;
+    let until = clock::now() + observe;
+    let mut present = before.clone();
+    while clock::now() < until {
+        sleep(READ_INTERVAL.min(until.since(clock::now()))).await;
+        present = answered(&name, lock.get()).await?;
+        if renewed_part(present.as_ref()) != renewed_part(before.as_ref()) {
+            return Ok(refused(&name));
+        }
+    }
+    let released = present.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
+    let released = released.released_by_force(Timestamp::now());
+    match answered(&name, write(&*lock, present, released)).await? {
+        false => Ok(refused(&name)),
+        true => {
+            let text = format!(
+                "released {name} by force: every candidate may acquire it at once; a command of its earlier holder that \
+                 still runs now runs beside the next one\n"
+            );
+            Ok(CommandOutput { text, status: 0 })
+        }
+    }
+}
+
+/// Writes the record in place of what was seen. False if it is no longer that.
+async fn write(lock: &dyn Lock, seen: Option<Stored>, record: Record) -> Result<bool> {
+    let written = match seen {
+        Some(Stored { version, .. }) => lock.update(version, record).await,
+        None => lock.create(record).await,
+    };
+    match written {
+        Ok(_) => Ok(true),
+        Err(refusal) if refusal.kind == LockErrorKind::Conflict => Ok(false),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// The part of a record that a renewal changes: a request to step down is none.
+fn renewed_part(stored: Option<&Stored>) -> Option<(Record, &str)> {
+    stored.map(|stored| (Record { step_down: None, ..stored.record.clone() }, stored.version.uid.as_str()))
+}
+
+/// How long to wait for a renewal.
+fn observation(record: Option<&Record>) -> Duration {
+    let by_record = record.and_then(Record::retry_period).map(|period| period.saturating_mul(RETRY_PERIODS));
+    let lease = record.map_or(USUAL_LEASE_DURATION, |record| record.lease_duration(USUAL_LEASE_DURATION));
+    by_record.unwrap_or(lease / LEASE_SHARE).max(MIN_OBSERVATION)
+}
+
+/// What is overridden.
+fn describe(name: &LockName, record: Option<&Record>) -> String {
+    let status = LockStatus::new(name.to_string(), record, Timestamp::now());
+    match record.filter(|record| record.is_held()) {
+        None => format!("{name} has no holder, but candidates may still wait for an earlier one"),
+        Some(record) => {
+            let acquired = record.acquire_time.map(|time| format!(" since {time:.0}")).unwrap_or_default();
+            let renewed = record.renew_time.map(|time| format!(", last renewed at {time:.0}")).unwrap_or_default();
+            let lease = record.lease_duration(USUAL_LEASE_DURATION);
+            format!("{}{acquired}{renewed}, for {} after each renewal", status.held_by(), format_duration(lease))
+        }
+    }
+}
+
+fn refused(name: &LockName) -> CommandOutput {
+    let text = format!("{name} is being renewed, so its holder is alive; try leaderrun step-down --lock {name}\n");
+    CommandOutput { text, status: RENEWED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leaderrun_core::record::{RunId, RunMark, RunState};
+
+    #[test]
+    fn a_renewal_is_waited_for_as_long_as_the_holder_may_take() {
+        let renew_time = Timestamp::UNIX_EPOCH;
+        let mark = RunMark { run: RunId::new("r"), state: RunState::Held, renew_time };
+        let of = |lease_duration_seconds, retry_period_millis| {
+            let renew_time = Some(renew_time);
+            let run = Some(mark.clone());
+            observation(Some(&Record {
+                lease_duration_seconds,
+                retry_period_millis,
+                renew_time,
+                run,
+                ..Record::default()
+            }))
+        };
+        assert_eq!(of(Some(3600), Some(2000)), Duration::from_secs(4));
+        assert_eq!(of(Some(3600), None), Duration::from_secs(1200), "another program's, or an older release's");
+        assert_eq!(of(Some(6), Some(100)), MIN_OBSERVATION);
+        assert_eq!(observation(None), Duration::from_secs(5));
+    }
+}

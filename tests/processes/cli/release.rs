@@ -1,0 +1,105 @@
+//! `leaderrun release --force`.
+
+use nix::sys::signal::{Signal, kill};
+
+use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
+
+/// A lease that no test waits for.
+const HOUR: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
+
+fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
+    let mut release = Candidate::subcommand("release", lock).args(["--force"]).args(arguments).start();
+    release.wait_for_exit(status);
+    release
+}
+
+/// A candidate that waits for a holder which has died with its machine.
+fn behind_a_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
+    let a = Candidate::with_timing("a", lock, HOUR).run_witness(witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::with_timing("b", lock, HOUR).run_witness(witnesses, &["ends"]);
+    b.wait_for_log("is held by a");
+    let (elector, supervisor) = (a.elector(), a.supervisor());
+    for (process, signal) in [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
+    {
+        kill(process, signal).expect("it is alive");
+    }
+    b
+}
+
+#[testkit::test]
+fn it_ends_the_wait_for_a_dead_holder() {
+    let kinds = ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind);
+    for lock in [TestLock::file()].into_iter().chain(kinds) {
+        let name = lock.name.trim_start_matches("lease:");
+        let witnesses = Witnesses::new();
+        let mut b = behind_a_dead_holder(&lock, &witnesses);
+        let released = release(&lock, &[], 0);
+        let says = released.output();
+        assert!(says.starts_with(&format!("{name} is held by a since 20")), "{says}");
+        assert!(says.contains(", for 1h after each renewal; waiting 2s for a renewal\n"), "{says}");
+        assert!(says.contains(&format!("released {name} by force: every candidate may acquire it at once")), "{says}");
+        b.wait_for_exit(0);
+        assert!(b.log().contains(&format!("leaderrun release --force released {name}, which a held")), "{}", b.log());
+        witnesses.assert_one_at_a_time(2);
+        let again = release(&lock, &[], 1);
+        assert_eq!(again.output(), format!("{name} is free\n"));
+    }
+}
+
+/// An operator has tried everything else before.
+#[testkit::test]
+fn it_ends_the_wait_after_the_record_was_deleted_or_emptied() {
+    let emptied = serde_json::json!({ "spec": { "holderIdentity": "" } });
+    for deletes in [true, false] {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let mut b = behind_a_dead_holder(&lock, &witnesses);
+        let admin = Cluster::shared().admin();
+        match deletes {
+            true => drop(admin.delete(&lock.lease_path()).expect("a Lease")),
+            false => drop(admin.merge_patch(&lock.lease_path(), &emptied).expect("a Lease")),
+        }
+        b.wait_for_log("while the lock was held");
+        release(&lock, &["--observe", "1s"], 0);
+        b.wait_for_exit(0);
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+#[testkit::test]
+fn it_refuses_while_the_holder_renews() {
+    for lock in [TestLock::file(), TestLock::lease()] {
+        let witnesses = Witnesses::new();
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let refused = release(&lock, &[], 2);
+        let says =
+            format!("{0} is being renewed, so its holder is alive; try leaderrun step-down --lock {0}\n", lock.name);
+        assert!(refused.output().ends_with(&says), "{}", refused.output());
+        a.stop();
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
+/// A holder that was only frozen finds out that it is not the leader any more.
+#[testkit::test]
+fn a_holder_that_was_taken_for_dead_is_killed_when_it_comes_back() {
+    let lock = TestLock::lease();
+    let a = Candidate::with_timing("a", &lock, HOUR).run_script("echo runs; exec sleep 1000");
+    testkit::eventually("a runs", || !a.output().is_empty());
+    a.signal(Signal::SIGSTOP);
+    release(&lock, &[], 0);
+    let b = Candidate::with_timing("b", &lock, HOUR).run_script("echo runs; exec sleep 1000");
+    testkit::eventually("b runs", || !b.output().is_empty());
+    let mut a = a;
+    a.signal(Signal::SIGCONT);
+    a.wait_for_exit(76);
+    assert!(a.log().contains("is held by b"), "{}", a.log());
+}
+
+#[testkit::test]
+fn it_has_to_be_confirmed() {
+    let mut refused = Candidate::subcommand("release", &TestLock::file()).start();
+    refused.wait_for_exit(125);
+    assert_eq!(refused.log(), "leaderrun: --force is missing; for example --force\n");
+}
