@@ -13,7 +13,7 @@ _leaderrun() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         [[ ${COMP_WORDS[index]} == -- ]] || continue
         case ${COMP_WORDS[1]} in
-            status|list|manifest|step-down|check|completion|man) return ;;
+            status|list|manifest|step-down|release|check|completion|man) return ;;
         esac
         if declare -F _comp_command_offset > /dev/null; then
             _comp_command_offset $((index + 1))
@@ -55,9 +55,16 @@ _leaderrun() {
         step-down)
             case $previous in
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as) return ;;
+                --lock|-n|--namespace|--context|--as|--wait) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as -h --help'
+            words='--lock -n --namespace --kubeconfig --context --as --wait -h --help'
+            ;;
+        release)
+            case $previous in
+                --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+                --lock|-n|--namespace|--context|--as|--observe) return ;;
+            esac
+            words='--lock -n --namespace --kubeconfig --context --as --force --observe -h --help'
             ;;
         doctor)
             case $previous in
@@ -95,7 +102,7 @@ _leaderrun() {
                 --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
             words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
-            if ((COMP_CWORD == 1)); then words+=' status list manifest step-down doctor check completion man'; else words+=' --'; fi
+            if ((COMP_CWORD == 1)); then words+=' status list manifest step-down release doctor check completion man'; else words+=' --'; fi
             ;;
     esac
 

@@ -11,7 +11,7 @@ function __leaderrun_form
     __leaderrun_dashes > /dev/null
     and return 1
     set -l words (commandline -opc)
-    set -l subcommands status list manifest step-down doctor check completion man
+    set -l subcommands status list manifest step-down release doctor check completion man
     if test -n "$argv[1]"
         test "$words[2]" = "$argv[1]"
     else
@@ -27,7 +27,7 @@ function __leaderrun_in_command
     __leaderrun_dashes > /dev/null
     or return 1
     set -l words (commandline -opc)
-    not contains -- "$words[2]" status list manifest step-down check completion man
+    not contains -- "$words[2]" status list manifest step-down release check completion man
 end
 
 complete -c leaderrun -f
@@ -36,6 +36,7 @@ complete -c leaderrun -n __leaderrun_at_first -a status -d 'Show who holds a loc
 complete -c leaderrun -n __leaderrun_at_first -a list -d 'List the locks in a namespace: all Leases, and what older programs keep in ConfigMaps and Endpoints'
 complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print the service account of a lock, its rights and its priority, to be piped into kubectl apply -f -'
 complete -c leaderrun -n __leaderrun_at_first -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
+complete -c leaderrun -n __leaderrun_at_first -a release -d 'Release a lock whose holder is known to be dead, so that no candidate waits for its time to be over'
 complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check what a command line of leaderrun will need, and say what to do about what is missing'
 complete -c leaderrun -n __leaderrun_at_first -a check -d 'For the command: does this run still hold the lock?'
 complete -c leaderrun -n __leaderrun_at_first -a completion -d 'Print the completion for a shell'
@@ -72,7 +73,17 @@ complete -c leaderrun -n '__leaderrun_form step-down' -s n -l namespace -x -d 'T
 complete -c leaderrun -n '__leaderrun_form step-down' -l kubeconfig -r -F -d 'The kubeconfig to use'
 complete -c leaderrun -n '__leaderrun_form step-down' -l context -x -d 'The context of the kubeconfig to use'
 complete -c leaderrun -n '__leaderrun_form step-down' -l as -x -d 'The user to act as'
+complete -c leaderrun -n '__leaderrun_form step-down' -l wait -x -d 'Wait until the holder has handed over'
 complete -c leaderrun -n '__leaderrun_form step-down' -s h -l help -d 'Print help'
+
+complete -c leaderrun -n '__leaderrun_form release' -l lock -x -d 'The lock'
+complete -c leaderrun -n '__leaderrun_form release' -s n -l namespace -x -d 'The namespace of a lock that names none'
+complete -c leaderrun -n '__leaderrun_form release' -l kubeconfig -r -F -d 'The kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form release' -l context -x -d 'The context of the kubeconfig to use'
+complete -c leaderrun -n '__leaderrun_form release' -l as -x -d 'The user to act as'
+complete -c leaderrun -n '__leaderrun_form release' -l force -d 'Confirm that the holder is dead'
+complete -c leaderrun -n '__leaderrun_form release' -l observe -x -d 'How long to wait for a renewal'
+complete -c leaderrun -n '__leaderrun_form release' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n '__leaderrun_form doctor' -l lock -x -d 'The lock'
 complete -c leaderrun -n '__leaderrun_form doctor' -s n -l namespace -x -d 'The namespace of a lock that names none'

@@ -88,31 +88,27 @@ async fn wait_for_hand_over(
     let mut released = None;
     loop {
         let record = answered(name, lock.get()).await?.map(|stored| stored.record);
-        let held = record.filter(Record::is_held);
         let now = clock::now();
-        match held {
-            Some(record) if run.as_ref().is_some_and(|run| record.is_marked_by(run)) => {
-                if end.is_some_and(|end| now >= end) {
-                    let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
-                    let dead = match has_expired(&record) {
-                        true => {
-                            format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}")
-                        }
-                        false => String::new(),
-                    };
-                    let text = format!("{holder} still holds {name} after {waited}{dead}\n");
-                    return Ok(CommandOutput { text, status: STILL_HELD });
-                }
-            }
-            Some(record) => {
-                let next = printable(&record.holder_identity);
-                return Ok(CommandOutput { text: format!("{holder} handed {name} over to {next}\n"), status: 0 });
-            }
-            None if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT => {
+        let Some(record) = record.filter(Record::is_held) else {
+            if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {
                 let text = format!("{holder} released {name}, and nobody holds it now\n");
                 return Ok(CommandOutput { text, status: 0 });
             }
-            None => {}
+            sleep(READ_INTERVAL).await;
+            continue;
+        };
+        if !run.as_ref().is_some_and(|run| record.is_marked_by(run)) {
+            let next = printable(&record.holder_identity);
+            return Ok(CommandOutput { text: format!("{holder} handed {name} over to {next}\n"), status: 0 });
+        }
+        if end.is_some_and(|end| now >= end) {
+            let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
+            let dead = match has_expired(&record) {
+                true => format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}"),
+                false => String::new(),
+            };
+            let text = format!("{holder} still holds {name} after {waited}{dead}\n");
+            return Ok(CommandOutput { text, status: STILL_HELD });
         }
         sleep(READ_INTERVAL).await;
     }
