@@ -81,8 +81,16 @@ log_events! {
     /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
 
+    /// Logged when leaderrun has no right to send the command a signal.
+    error signal_refused(signal: &str; reason: &str)
+        "cannot send {signal} to the command: {reason}; run leaderrun as the command's user, or with CAP_KILL";
+
     /// Logged when a process cannot be killed. The lock stays held until it is gone.
-    error cannot_kill(; processes: &str) "cannot kill {processes}; the lock stays held until they are gone";
+    error cannot_kill(; processes: &str) "cannot kill {processes}; the lock is not released before it is gone";
+
+    /// Logged when leaderrun is process 1 of a container in which it cannot kill a process of the command.
+    error exiting_as_init(; processes: &str)
+        "cannot kill {processes}; exiting as process 1, so that the kernel kills every process of this container";
 
     /// Logged when the command has ended and no process of it is left. `status` or `signal` says how.
     info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";

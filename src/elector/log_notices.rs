@@ -12,7 +12,7 @@ use leaderrun_core::updates::Loss;
 
 use super::command_hint::command_hint;
 use super::log_events;
-use crate::process::{signals, tree};
+use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
 /// What is led, for the main thread to log. A process leads at most once: after a loss it ends or executes itself.
@@ -122,6 +122,9 @@ pub fn supervisor(notice: &SupervisorNotice) {
             };
             log_events::killing(reason, &printable(processes), sentence);
         }
+        SupervisorNotice::SignalRefused { signal, reason } => {
+            log_events::signal_refused(&signals::name(*signal), reason);
+        }
         SupervisorNotice::CannotKill(processes) => log_events::cannot_kill(processes),
         SupervisorNotice::NotExecuted { command, reason } => {
             let hint = command_hint(command).map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -135,12 +138,12 @@ pub fn supervisor(notice: &SupervisorNotice) {
 }
 
 /// Logs that the elector kills the command in place of the supervisor.
-pub fn last_resort(failure: SupervisorFailure) {
+pub fn last_resort(failure: SupervisorFailure, processes: &str) {
     let (reason, sentence) = match failure {
         SupervisorFailure::Died => ("supervisor_died", "the supervisor died; killing the command"),
         SupervisorFailure::Late => ("supervisor_late", "the supervisor is late; killing the command"),
     };
-    log_events::killing(reason, &printable(&tree::names()), sentence);
+    log_events::killing(reason, &printable(processes), sentence);
 }
 
 /// Logs what the elector notified.

@@ -4,8 +4,10 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
+use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
 use leaderrun_core::messages::{End, Order, Report};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::updates::Update;
@@ -13,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
-use nix::unistd::getpid;
+use nix::unistd::{Pid, getpid};
 
 use super::election_thread::{ElectionOrder, ElectionThread};
 use super::{log_events, log_notices};
@@ -24,12 +26,18 @@ use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{Inherited, Signals};
 use crate::process::terminal::Terminal;
-use crate::process::tree;
+use crate::process::tree::{self, KillFailure, Tree};
 use crate::telemetry::observer::Observer;
 use crate::telemetry::systemd::Watchdog;
 
 /// How long the end waits for the supervisor's death, milliseconds.
 const SUPERVISOR_EXIT_TIMEOUT: u16 = 1000;
+
+/// Process 1 of a container.
+const INIT: Pid = Pid::from_raw(1);
+
+/// How long process 1 waits for its last line to be written before it exits to end everything.
+const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The elector's main thread.
 pub struct MainLoop {
@@ -46,7 +54,10 @@ pub struct MainLoop {
     withdrawn: Option<Arc<EventFd>>,
     watchdog: Option<Watchdog>,
     terminal: Option<Terminal>,
+    tree: Tree,
     kill: Option<Kill>,
+    /// There may be more to reap than was reaped at once.
+    is_partly_reaped: bool,
 }
 
 impl MainLoop {
@@ -61,7 +72,7 @@ impl MainLoop {
         inherited: Inherited,
         elector: Elector,
         observer: Observer,
-        withdrawn: Option<Arc<EventFd>>,
+        tree: Tree,
     ) -> io::Result<Self> {
         Ok(Self {
             elector,
@@ -73,11 +84,18 @@ impl MainLoop {
             inherited,
             timer: Timer::new()?,
             observer,
-            withdrawn,
+            withdrawn: None,
             watchdog: None,
             terminal: None,
+            tree,
             kill: None,
+            is_partly_reaped: false,
         })
+    }
+
+    /// Makes the loop wait for traffic to be routed away from a command that is to end.
+    pub fn with_withdrawal(self, withdrawn: Option<Arc<EventFd>>) -> Self {
+        Self { withdrawn, ..self }
     }
 
     /// Makes the loop tell systemd's watchdog that it is alive.
@@ -93,8 +111,18 @@ impl MainLoop {
     pub fn run(mut self) -> io::Result<(Ending, bool)> {
         let ending = loop {
             let inputs = self.inputs();
+            let reports = inputs.reports.clone();
             let actions = self.elector.step(clock::now(), inputs);
-            if let Some(ending) = actions.into_iter().find_map(|action| self.act(action)) {
+            let mut actions = actions.into_iter().peekable();
+            // The kill comes before the log of what led to it.
+            let kill = actions.next_if(|action| matches!(action, ElectorAction::KillAll(_)));
+            let killed = kill.is_some().then(|| self.kill_all());
+            self.log(&reports);
+            if let (Some(ElectorAction::KillAll(failure)), Some(killed)) = (kill, killed) {
+                log_notices::last_resort(failure, &self.tree.names());
+                self.log_kill(killed);
+            }
+            if let Some(ending) = actions.find_map(|action| self.act(action)) {
                 break ending;
             }
             self.wait()?;
@@ -112,7 +140,7 @@ impl MainLoop {
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
         ElectorInputs {
-            reports: self.reports(),
+            reports: self.channel.receive(),
             election: self.election.reports(),
             supervisor_died,
             withdrawn: self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.read().is_ok()),
@@ -121,9 +149,8 @@ impl MainLoop {
         }
     }
 
-    fn reports(&self) -> Vec<Report> {
-        let reports = self.channel.receive();
-        for report in &reports {
+    fn log(&self, reports: &[Report]) {
+        for report in reports {
             match report {
                 Report::Started { pid } => {
                     log_notices::started(*pid);
@@ -133,7 +160,6 @@ impl MainLoop {
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }
         }
-        reports
     }
 
     fn signals(&self) -> Vec<i32> {
@@ -144,16 +170,18 @@ impl MainLoop {
     /// Reaps every dead child, and returns whether there is no child left.
     fn reap(&mut self) -> bool {
         let reaped = tree::reap();
+        self.is_partly_reaped = reaped.is_partial;
         if let Some(kill) = self.kill.as_mut().filter(|_| !reaped.ended.is_empty()) {
             kill.handle_ended(clock::now());
         }
-        if reaped.none_left
+        let none_left = reaped.none_left && (self.kill.is_none() || self.tree.is_empty());
+        if none_left
             && self.kill.take().is_some()
             && let Some(terminal) = self.terminal.take()
         {
             terminal.take_back();
         }
-        reaped.none_left
+        none_left
     }
 
     /// Carries out an action, and returns how leaderrun ends when it was the last one.
@@ -164,7 +192,8 @@ impl MainLoop {
                 self.election.order(ElectionOrder::CommandGone { succeeded });
             }
             ElectorAction::StopElection => self.election.order(ElectionOrder::Stop),
-            ElectorAction::KillAll(failure) => self.kill_all(failure),
+            // Carried out before all others.
+            ElectorAction::KillAll(_) => {}
             ElectorAction::Notify(notice) => self.notify(notice),
             ElectorAction::Exit(ending) => return Some(ending),
         }
@@ -179,17 +208,22 @@ impl MainLoop {
         let _ = self.channel.send(order);
     }
 
-    fn kill_all(&mut self, failure: SupervisorFailure) {
+    fn kill_all(&mut self) -> Result<(), KillFailure> {
         let _ = self.supervisor.signal(Signal::SIGKILL);
-        self.kill = Some(Kill::begin(clock::now()));
-        self.kill_children();
-        log_notices::last_resort(failure);
+        let now = clock::now();
+        self.kill.insert(Kill::begin(now)).run_round(&mut self.tree, now)
     }
 
-    fn kill_children(&mut self) {
-        if let Some(refused) = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now())) {
-            log_events::cannot_kill(&refused);
+    /// Logs why something cannot be killed. As process 1 this process exits then: the kernel kills all others.
+    fn log_kill(&self, killed: Result<(), KillFailure>) {
+        let Err(failure) = killed else { return };
+        if getpid() == INIT {
+            log_events::exiting_as_init(&self.tree.describe(failure));
+            thread::sleep(LAST_LINE_TIMEOUT);
+            // SAFETY: ends this process without waiting for its threads.
+            unsafe { libc::_exit(exit::LOST.into()) }
         }
+        log_events::cannot_kill(&self.tree.describe(failure));
     }
 
     fn notify(&self, notice: ElectorNotice) {
@@ -225,13 +259,16 @@ impl MainLoop {
             descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
         }
         descriptors.extend(self.withdrawn.as_ref().map(|withdrawn| PollFd::new(withdrawn.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut descriptors, PollTimeout::NONE) {
+        // What was left to reap will not be signalled again.
+        let timeout = if self.is_partly_reaped { PollTimeout::ZERO } else { PollTimeout::NONE };
+        match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        if next_round.is_some_and(|at| clock::now() >= at) {
-            self.kill_children();
-        }
+        let now = clock::now();
+        let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
+        let killed = kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now));
+        self.log_kill(killed);
         Ok(())
     }
 }

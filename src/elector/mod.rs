@@ -39,7 +39,7 @@ use crate::lock::{LockName, SlotCount};
 use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
-use crate::process::tree;
+use crate::process::tree::{self, Tree};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, Format};
@@ -144,7 +144,7 @@ fn observed_main_loop(
     supervisor: PidFd,
     inherited: Inherited,
 ) -> anyhow::Result<MainLoopEnd> {
-    tree::check().map_err(anyhow::Error::msg)?;
+    let tree = Tree::open(&config.election.run.to_string())?.with_care();
     let mut monitoring = Monitoring::start(&config)?;
     let (router, events) = (router(&config)?, events(&config)?);
     let withdrawn = router.as_ref().map(Router::withdrawn);
@@ -152,8 +152,8 @@ fn observed_main_loop(
     let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
     let elector = Elector::new(&config.election.timing, withdrawn.is_some());
     let election = ElectionThread::start(config.lock, config.slots, config.cluster, config.election, observer.clone())?;
-    let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), withdrawn)?;
-    let ended = main_loop.with_watchdog(monitoring.take_watchdog()).run();
+    let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
+    let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
     observer.tell(Update::Exiting);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));

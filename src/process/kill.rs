@@ -1,17 +1,16 @@
 //! Killing the processes below this one until none is left.
 
+use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
-use nix::sys::signal::Signal;
 
-use super::tree;
+use super::tree::{KillFailure, Tree};
 
 /// Between two looks at a tree that does not die, when nothing changes; doubled up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
-/// A kill under way: SIGKILL to every child, again and again. Those that die leave us theirs, for the
-/// next round.
+/// A kill under way: SIGKILL to every descendant that is found, again and again.
 #[derive(Debug)]
 pub struct Kill {
     next_round: Instant,
@@ -25,7 +24,7 @@ impl Kill {
         Self { next_round: now, pause: PAUSES.0, refused: false }
     }
 
-    /// When to call [`kill_children`](Self::kill_children) again.
+    /// When to call [`run_round`](Self::run_round) again.
     pub fn next_round(&self) -> Instant {
         self.next_round
     }
@@ -35,16 +34,17 @@ impl Kill {
         (self.next_round, self.pause) = (now, PAUSES.0);
     }
 
-    /// One round. Says, once, what cannot be killed.
-    pub fn kill_children(&mut self, now: Instant) -> Option<String> {
+    /// Kills everything that is found now.
+    ///
+    /// # Errors
+    /// Once, why something cannot be killed.
+    pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSES.1);
-        let refused = match tree::signal_children(Signal::SIGKILL) {
-            Ok(refused) => refused.first().map(|(process, errno)| format!("process {process}: {}", errno.desc())),
-            Err(error) => Some(format!("what /proc does not list: {error}")),
-        };
-        let refused = refused.filter(|_| !self.refused)?;
-        self.refused = true;
-        Some(refused)
+        let killed = tree.kill();
+        if killed.is_err() && mem::replace(&mut self.refused, true) {
+            return Ok(());
+        }
+        killed
     }
 }

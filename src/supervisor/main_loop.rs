@@ -11,20 +11,19 @@ use leaderrun_core::supervisor::{StartResult, Supervisor, SupervisorAction, Supe
 use leaderrun_core::tenure::Tenure;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
 use super::SupervisorConfig;
+use super::command_tree::CommandTree;
 use super::spawn::{self, Exec, Program, Spawned};
 use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
-use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{Inherited, Signals};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::terminal::Terminal;
-use crate::process::tree::{self, Ended};
+use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
 
 /// How often it is checked whether a command that waits for the terminal may have it.
@@ -53,13 +52,11 @@ pub struct MainLoop {
     /// The command is stopped because it wants the terminal; when to check again.
     awaits_terminal: Option<Instant>,
     elector_pid: Pid,
-    kill: Option<Kill>,
+    tree: CommandTree,
     /// For `leaderrun check`; none where the kernel gives none.
     deadline: Option<Deadline>,
     /// None where the kernel gives none.
     switch: Option<DeadMansSwitch>,
-    /// What the main process left running and has got SIGTERM; what is orphaned later gets it, too.
-    terminated_leftovers: Option<Vec<Pid>>,
 }
 
 impl MainLoop {
@@ -80,6 +77,7 @@ impl MainLoop {
         }
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         tree::adopt_orphans()?;
+        let tree = CommandTree::new(Tree::open(&config.run.to_string())?);
         let deadline = Deadline::new(&config.run.to_string());
         if let Err(reason) = &deadline {
             let notice = SupervisorNotice::CheckUnavailable { reason: reason.to_string() };
@@ -107,10 +105,9 @@ impl MainLoop {
             terminal: None,
             awaits_terminal: None,
             elector_pid: elector,
-            kill: None,
+            tree,
             deadline: deadline.ok(),
             switch: switch.ok(),
-            terminated_leftovers: None,
         })
     }
 
@@ -121,8 +118,12 @@ impl MainLoop {
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             let inputs = self.inputs();
+            let is_renewed = inputs.orders.iter().any(|order| matches!(order, Order::Extend(_)));
             for action in self.supervisor.step(clock::now(), inputs) {
                 self.act(action);
+            }
+            if is_renewed && self.main.is_some() {
+                self.tree.look_if_due(self.supervisor.next_timeout());
             }
             if self.elector_gone && self.main.is_none() && self.start.is_none() {
                 return Ok(());
@@ -182,12 +183,9 @@ impl MainLoop {
         if let Some(end) = self.not_forked.take() {
             return (Some(end), true);
         }
-        let reaped = tree::reap();
+        let reaped = self.tree.reap(self.main.is_some());
         let mut main_ended = None;
         for (pid, ended) in reaped.ended {
-            if let Some(kill) = &mut self.kill {
-                kill.handle_ended(clock::now());
-            }
             if self.main == Some(pid) {
                 // Whatever it wrote into the exec pipe, it wrote before it died.
                 self.check_exec();
@@ -199,9 +197,6 @@ impl MainLoop {
         }
         for (pid, signal) in reaped.stopped {
             self.handle_stopped(pid, signal);
-        }
-        if !reaped.none_left && self.terminated_leftovers.is_some() {
-            self.terminate_leftovers();
         }
         (main_ended, reaped.none_left)
     }
@@ -215,7 +210,7 @@ impl MainLoop {
         let in_foreground = self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(pid));
         if self.main == Some(pid) && signal == libc::SIGTSTP && in_foreground {
             self.notify(SupervisorNotice::SuspendRefused);
-            spawn::signal_group(pid, libc::SIGCONT);
+            let _ = self.tree.signal_group(pid, libc::SIGCONT);
         }
     }
 
@@ -225,7 +220,7 @@ impl MainLoop {
         self.take_foreground(main);
         if self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(main)) {
             self.awaits_terminal = None;
-            spawn::signal_group(main, libc::SIGCONT);
+            let _ = self.tree.signal_group(main, libc::SIGCONT);
             return;
         }
         if self.awaits_terminal.is_none() {
@@ -242,32 +237,41 @@ impl MainLoop {
                 }
             }
             SupervisorAction::Start(tenure) => self.start(tenure),
-            SupervisorAction::Signal(signal) => self.signal(signal),
+            SupervisorAction::Signal(signal) => {
+                if is_termination_signal(signal) || signal == self.config.stop_options.stop_signal {
+                    self.tree.look(self.supervisor.next_timeout());
+                }
+                self.signal(signal);
+            }
             SupervisorAction::Stop => {
                 let signal = self.config.stop_options.stop_signal;
-                self.signal(signal);
-                self.notify(SupervisorNotice::Stopping { signal });
+                if self.signal(signal) {
+                    self.notify(SupervisorNotice::Stopping { signal });
+                }
             }
-            SupervisorAction::TerminateLeftovers => {
-                self.terminated_leftovers = Some(Vec::new());
-                self.terminate_leftovers();
-            }
+            SupervisorAction::TerminateLeftovers => self.tree.begin_terminating(),
             SupervisorAction::Kill(reason) => self.begin_kill(reason),
             SupervisorAction::Report(Report::Gone(gone)) => self.report_gone(gone),
             SupervisorAction::Report(report) => self.report(&report),
         }
     }
 
-    fn signal(&mut self, signal: i32) {
-        let Some(main) = self.main else { return };
+    /// Sends a signal to the command, and returns whether that was allowed.
+    fn signal(&mut self, signal: i32) -> bool {
+        let Some(main) = self.main else { return true };
         if signal == libc::SIGCONT {
             self.take_foreground(main);
         }
-        spawn::signal_group(main, signal);
+        let sent = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
             // A stopped process takes no signal but SIGKILL until it is continued.
-            spawn::signal_group(main, libc::SIGCONT);
+            let _ = self.tree.signal_group(main, libc::SIGCONT);
         }
+        let refused = sent.err().filter(|errno| *errno != Errno::ESRCH);
+        if let Some(errno) = refused {
+            self.notify(SupervisorNotice::SignalRefused { signal, reason: errno.desc().to_owned() });
+        }
+        refused.is_none()
     }
 
     /// Makes the command's group the foreground group, if leaderrun is the foreground job: `fg` and `bg` continue it,
@@ -306,33 +310,16 @@ impl MainLoop {
         }
     }
 
-    /// Sends SIGTERM, once, to everything that has become our child since the main process ended.
-    fn terminate_leftovers(&mut self) {
-        let Some(terminated) = &mut self.terminated_leftovers else { return };
-        for child in tree::children().unwrap_or_default() {
-            if !terminated.contains(&child) {
-                terminated.push(child);
-                let _ = nix::sys::signal::kill(child, Signal::SIGTERM);
-                let _ = nix::sys::signal::kill(child, Signal::SIGCONT);
-            }
-        }
-    }
-
     fn begin_kill(&mut self, reason: KillReason) {
-        self.terminated_leftovers = None;
-        // At one stroke, while the unreaped main process keeps its group's number from being used again.
-        if let Some(main) = self.main.filter(|_| self.supervisor.main_runs()) {
-            spawn::signal_group(main, libc::SIGKILL);
-        }
-        self.kill = Some(Kill::begin(clock::now()));
-        self.kill_children();
-        self.notify(SupervisorNotice::Killing { reason, processes: tree::names() });
+        let main = self.main.filter(|_| self.supervisor.main_runs());
+        let killed = self.tree.begin_kill(main);
+        self.notify(SupervisorNotice::Killing { reason, processes: self.tree.names() });
+        self.report_kill(killed);
     }
 
-    fn kill_children(&mut self) {
-        let refused = self.kill.as_mut().and_then(|kill| kill.kill_children(clock::now()));
-        if let Some(refused) = refused {
-            self.notify(SupervisorNotice::CannotKill(refused));
+    fn report_kill(&self, killed: Result<(), KillFailure>) {
+        if let Err(failure) = killed {
+            self.notify(SupervisorNotice::CannotKill(self.tree.describe(failure)));
         }
     }
 
@@ -342,15 +329,13 @@ impl MainLoop {
         }
         self.main = None;
         self.awaits_terminal = None;
-        self.kill = None;
-        self.terminated_leftovers = None;
+        self.tree.end();
         self.report(&Report::Gone(gone));
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let next_round = self.kill.as_ref().map(Kill::next_round);
         let next_timeout = self.supervisor.next_timeout();
-        self.timer.set(next_timeout.into_iter().chain(next_round).chain(self.awaits_terminal).min())?;
+        self.timer.set(next_timeout.into_iter().chain(self.tree.next_timeout()).chain(self.awaits_terminal).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -362,17 +347,19 @@ impl MainLoop {
         if let Some(exec) = &self.exec {
             descriptors.push(PollFd::new(exec.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut descriptors, PollTimeout::NONE) {
+        // What was left to reap will not be signalled again.
+        let timeout = if self.tree.is_partly_reaped() { PollTimeout::ZERO } else { PollTimeout::NONE };
+        match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        // First: nothing may delay it.
+        let killed = self.tree.run_round();
+        self.report_kill(killed);
         // Only SIGCHLD matters, and every round looks at the children; other signals are for the elector.
         self.signals.receive();
         if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| clock::now() >= at)) {
             self.handle_awaited_terminal(main);
-        }
-        if next_round.is_some_and(|at| clock::now() >= at) {
-            self.kill_children();
         }
         Ok(())
     }

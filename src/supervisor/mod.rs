@@ -4,6 +4,7 @@
 //! dies or is stopped can only stop *extending* the time. When the command must end is decided by
 //! [`leaderrun_core::supervisor`].
 
+mod command_tree;
 mod main_loop;
 mod spawn;
 

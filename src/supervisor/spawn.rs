@@ -171,9 +171,3 @@ impl Start<'_> {
         self.signals.restore()
     }
 }
-
-/// Sends a signal to the process group that a spawned child leads. The child must not have been reaped.
-pub fn signal_group(leader: Pid, signal: i32) {
-    // SAFETY: kill takes two integers. Not nix's, which knows no real-time signals.
-    unsafe { libc::kill(-leader.as_raw(), signal) };
-}

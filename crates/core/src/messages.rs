@@ -42,6 +42,8 @@ pub enum SupervisorNotice {
     Stopping { signal: i32 },
     /// These processes are killed, and whatever they start.
     Killing { reason: KillReason, processes: String },
+    /// The command could not be sent this signal.
+    SignalRefused { signal: i32, reason: String },
     /// Something cannot be killed.
     CannotKill(String),
     /// The command could not be started.

@@ -242,7 +242,8 @@ impl Supervisor {
             && !self.killing
         {
             self.killing = true;
-            self.actions.push(SupervisorAction::Kill(reason));
+            // The kill comes first: nothing may delay it.
+            self.actions.insert(0, SupervisorAction::Kill(reason));
         }
     }
 

@@ -322,7 +322,7 @@ impl Elector {
 
     fn kill_all(&mut self, failure: SupervisorFailure) {
         // The kill comes first: nothing may delay it.
-        self.actions.push(ElectorAction::KillAll(failure));
+        self.actions.insert(0, ElectorAction::KillAll(failure));
         if let ElectorPhase::Leading { lost: false, .. } = self.phase {
             self.notify(ElectorNotice::Lost(match failure {
                 SupervisorFailure::Died => Loss::SupervisorDied,

@@ -1,0 +1,96 @@
+//! One look at /proc that finds every descendant, however deep.
+
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use nix::unistd::Pid;
+
+use super::proc::{Identity, Numbers, Proc, Stat};
+use crate::process::clock;
+
+/// How many processes one look can find. The next look finds more: by then the first ones are dead, and what they left
+/// has become our own.
+const CAPACITY: usize = 8192;
+
+/// The longest time that one look takes.
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+
+/// The numbers of the processes found, ascending.
+#[derive(Debug)]
+pub struct Members(Vec<i32>);
+
+/// A descendant, found by a look.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    pub identity: Identity,
+    pub stat: Stat,
+    pub numbers: Numbers,
+    /// It was [added](Members::add) before the look.
+    pub is_added: bool,
+}
+
+impl Member {
+    /// Returns the number in our own PID namespace.
+    pub fn pid(&self) -> Pid {
+        self.numbers.pid
+    }
+}
+
+impl Members {
+    /// Allocates what all looks need.
+    pub fn new() -> Self {
+        Self(Vec::with_capacity(CAPACITY))
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a process whose descendants are looked for, if there is room.
+    pub fn add(&mut self, number: i32) {
+        if self.0.len() < CAPACITY
+            && let Err(place) = self.0.binary_search(&number)
+        {
+            self.0.insert(place, number);
+        }
+    }
+
+    /// Returns the numbers found so far.
+    pub fn numbers(&self) -> &[i32] {
+        &self.0
+    }
+
+    /// Looks at every process once, in the order of their numbers, and calls `visit` with those that descend from what
+    /// was [added](Self::add), and with those themselves.
+    ///
+    /// Nearly always a parent has a lower number than its child. A child of which that is not true is found by the next
+    /// look.
+    ///
+    /// A process that began after the look did is left for the next one. So a number in the list cannot have been used
+    /// again: the process that now had it would be younger than the look, and its children younger still.
+    ///
+    /// The look ends at `until` in any case, and after [`LONGEST_LOOK`]: where processes are forked faster than they are
+    /// looked at, it would not end.
+    pub fn look(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) {
+        let began = clock::now();
+        let longest = began + LONGEST_LOOK;
+        let until = until.map_or(longest, |until| until.min(longest));
+        let look_began = proc.ticks(began);
+        proc.for_each_process(|number| {
+            let is_added = self.0.binary_search(&number).is_ok();
+            let Ok(stat) = proc.stat(number) else { return clock::now() < until };
+            let is_child = stat.started < look_began && self.0.binary_search(&stat.parent).is_ok();
+            if (is_added || is_child)
+                && let Some(numbers) = proc.numbers(number)
+            {
+                self.add(number);
+                visit(Member { identity: Identity { number, started: stat.started }, stat, numbers, is_added });
+            }
+            clock::now() < until
+        });
+    }
+}

@@ -1,0 +1,253 @@
+//! The processes below this one, and how to have none of them left.
+//!
+//! The caller is a subreaper (or PID 1): when a process below it dies, that process's children become the caller's own.
+//! So killing the direct children, reaping them, and looking again ends the whole tree, whatever sessions and process
+//! groups it hides in; and every direct child that is signalled is an unreaped one, whose pid cannot have been used
+//! again. [`Members`] only makes that faster: it finds all descendants at one look.
+//!
+//! Processes in a PID namespace below ours are another matter: there, orphans fall to the init of their namespace, which
+//! may be no descendant of ours (`nsenter`, `runc exec`). So they are remembered once they were seen, stopped before
+//! anything above them is killed, and killed from the leaves up. The tree is not empty before they are dead.
+//!
+//! Children of *other threads* of the caller, such as credential plugins, are not part of the tree.
+
+mod escaped;
+mod members;
+mod nested;
+mod proc;
+mod reap;
+mod user;
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::path::Path;
+
+use leaderrun_core::instant::Instant;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use self::members::Members;
+use self::nested::Nested;
+use self::proc::Proc;
+pub use self::reap::{Ended, Reaped, reap};
+use crate::process::clock;
+
+/// Makes the orphans below this process its children, rather than those of PID 1.
+///
+/// # Errors
+/// When the kernel refuses; it has no reason to.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Why not everything could be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillFailure {
+    /// The process of this number in /proc could not be signalled.
+    Refused { number: i32, errno: Errno },
+    /// The children could not be listed.
+    NotListed(Errno),
+}
+
+impl KillFailure {
+    fn errno(self) -> Errno {
+        match self {
+            Self::Refused { errno, .. } | Self::NotListed(errno) => errno,
+        }
+    }
+}
+
+/// The processes below the thread that opened this.
+#[derive(Debug)]
+pub struct Tree {
+    proc: Proc,
+    members: Members,
+    nested: Nested,
+    /// Every child is looked at whether it is in a deeper namespace before it is killed.
+    is_careful: bool,
+    /// When a kill looks at all processes again. Looks take at most half of the time.
+    next_look: Instant,
+    /// What the processes of this run have in their environment.
+    mark: Vec<u8>,
+    /// Processes with the mark were searched for since the command was started.
+    was_searched: bool,
+}
+
+impl Tree {
+    /// Opens /proc, and allocates everything that a kill needs.
+    ///
+    /// # Errors
+    /// A sentence for people, when this process cannot see its children.
+    pub fn open(run: &str) -> io::Result<Self> {
+        let proc = Proc::open().map_err(|error| {
+            io::Error::other(format!(
+                "cannot list child processes in /proc: {error}; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN"
+            ))
+        })?;
+        Ok(Self { proc, members: Members::new(), nested: Nested::new(), is_careful: false, next_look: clock::now(), mark: escaped::mark(run), was_searched: false })
+    }
+
+    /// Sends a signal to the process group that a child of ours leads. The child must not have been reaped.
+    ///
+    /// # Errors
+    /// When we may not.
+    pub fn signal_group(&self, leader: Pid, signal: i32) -> nix::Result<()> {
+        // SAFETY: kill takes two integers. Not nix's, which knows no real-time signals.
+        let send = || Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop);
+        match send() {
+            Err(Errno::EPERM) => user::as_user(self.proc.owner(leader.as_raw())?, send),
+            sent => sent,
+        }
+    }
+
+    /// Returns the children of this thread, dead ones that nobody reaped included.
+    pub fn children(&self) -> Vec<Pid> {
+        let mut children = Vec::new();
+        let _ = self.proc.for_each_child(|number| {
+            children.extend(self.proc.pid(number));
+        });
+        children
+    }
+
+    /// Makes a kill look at every child before it is killed: for a process that has not
+    /// [remembered](Self::remember_nested) what may fall to others.
+    pub fn with_care(self) -> Self {
+        Self { is_careful: true, ..self }
+    }
+
+    /// Remembers every descendant in a PID namespace below ours that is found until then.
+    pub fn remember_nested(&mut self, until: Option<Instant>) {
+        self.nested.remember(&self.proc, &mut self.members, until);
+    }
+
+    /// Returns whether processes are remembered that may not become our children when what is above them dies.
+    pub fn has_nested(&self) -> bool {
+        !self.nested.is_empty()
+    }
+
+    /// Sends SIGTERM to what is remembered and has not got it.
+    pub fn terminate_nested(&mut self) {
+        self.nested.terminate(&self.proc);
+    }
+
+    /// Sends SIGKILL to every descendant that one look finds.
+    ///
+    /// Allocates nothing, and needs no descriptor to kill the direct children.
+    ///
+    /// # Errors
+    /// The first reason why something was not killed.
+    pub fn kill(&mut self) -> Result<(), KillFailure> {
+        let killed = self.kill_as_this_user();
+        let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = killed else { return killed };
+        let refused = |errno| KillFailure::Refused { number, errno };
+        let owner = self.proc.owner(number).map_err(refused)?;
+        user::as_user(owner, || self.kill_as_this_user().map_err(KillFailure::errno)).map_err(refused)
+    }
+
+    fn kill_as_this_user(&mut self) -> Result<(), KillFailure> {
+        let Self { proc, members, nested, is_careful, next_look, .. } = self;
+        nested.forget_dead(proc);
+        let is_careful = *is_careful || !nested.is_empty();
+        let mut killed = Ok(());
+        let mut note = |number: i32, sent: nix::Result<()>| {
+            killed = killed.and(sent.map_err(|errno| KillFailure::Refused { number, errno }));
+        };
+        if !nested.is_empty() {
+            nested.kill(proc, members, &mut note);
+        }
+        let mut found_nested = false;
+        members.clear();
+        let listed = proc.for_each_child(|number| {
+            members.add(number);
+            if is_careful && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
+                found_nested = true;
+            } else {
+                note(number, proc.signal_child(number, Signal::SIGKILL));
+            }
+        });
+        let began = clock::now();
+        if !members.is_empty() && began >= *next_look {
+            members.look(proc, None, |member| {
+                if member.numbers.is_nested {
+                    found_nested = true;
+                } else if !member.is_added {
+                    note(member.identity.number, proc.signal(member.identity, member.pid(), Signal::SIGKILL));
+                }
+            });
+            let now = clock::now();
+            *next_look = now + now.since(began);
+        }
+        if found_nested {
+            nested.kill(proc, members, &mut note);
+        }
+        listed.map_err(KillFailure::NotListed).and(killed)
+    }
+
+    /// Returns a sentence about why something was not killed.
+    pub fn describe(&self, failure: KillFailure) -> String {
+        match failure {
+            KillFailure::Refused { number, errno: Errno::EPERM } => format!(
+                "{}: leaderrun may not signal it; run leaderrun as the command's user, or with CAP_KILL",
+                self.name(number)
+            ),
+            KillFailure::Refused { number, errno } => format!("{}: {}", self.name(number), errno.desc()),
+            KillFailure::NotListed(errno) => format!("what /proc does not list: {}", errno.desc()),
+        }
+    }
+
+    /// Returns whether nothing of the tree is left, when this process has no child.
+    ///
+    /// The first time that this seems so, processes that have escaped are looked for by a child, and until it has ended
+    /// the answer is no.
+    pub fn is_empty(&mut self) -> bool {
+        self.nested.forget_dead(&self.proc);
+        if !self.nested.is_empty() {
+            return false;
+        }
+        mem::replace(&mut self.was_searched, true) || escaped::start_search(&self.proc, &self.mark).is_none()
+    }
+
+    /// Prepares for another command.
+    pub fn begin_again(&mut self) {
+        self.was_searched = false;
+    }
+
+    /// Returns the names of some of the processes of the last [`kill`](Self::kill), for people: by names of their own
+    /// choice, and with the numbers that /proc has.
+    pub fn names(&self) -> String {
+        const MOST: usize = 8;
+        let others = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
+        let numbers: Vec<i32> = self.nested.numbers().chain(others).take(MOST + 1).collect();
+        let more = if numbers.len() > MOST { " and more" } else { "" };
+        numbers.iter().take(MOST).map(|number| self.name(*number)).collect::<Vec<_>>().join(", ") + more
+    }
+
+    fn name(&self, number: i32) -> String {
+        let mut buffer = [0; 64];
+        let name = self.proc.read_of(number, "comm", &mut buffer).unwrap_or_default();
+        format!("{} ({number})", String::from_utf8_lossy(name).trim_end())
+    }
+}
+
+/// SIGKILL to the children of the other threads, such as a credential plugin that hangs. For the end, when nobody waits
+/// for them any more.
+pub fn kill_helpers() {
+    let this = fs::read_link("/proc/thread-self").unwrap_or_default();
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let Ok(proc) = Proc::open() else { return };
+    for other in threads.filter(|thread| this.file_name() != Some(&thread.file_name())) {
+        for child in children_in(&other.path().join("children")) {
+            if let Some(numbers) = proc.numbers(child) {
+                let _ = kill(numbers.pid, Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+fn children_in(list: &Path) -> Vec<i32> {
+    let list = fs::read_to_string(list).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+}

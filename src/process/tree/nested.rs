@@ -1,0 +1,119 @@
+//! Descendants in a PID namespace below ours, whose orphans do not become our children.
+
+use leaderrun_core::instant::Instant;
+use nix::sys::signal::Signal;
+
+use super::members::Members;
+use super::proc::{Identity, Proc};
+
+/// How many of them are remembered.
+const CAPACITY: usize = 2048;
+
+/// How often it is looked whether all of them have stopped, before they are killed in any case. A look takes some ten
+/// microseconds for each process of the machine.
+const MAX_LOOKS: usize = 20;
+
+/// The processes remembered, each behind the one that it descends from.
+#[derive(Debug)]
+pub struct Nested(Vec<Remembered>);
+
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    identity: Identity,
+    terminated: bool,
+}
+
+impl Nested {
+    /// Allocates what is needed to remember.
+    pub fn new() -> Self {
+        Self(Vec::with_capacity(CAPACITY))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the numbers of the processes remembered.
+    pub fn numbers(&self) -> impl Iterator<Item = i32> {
+        self.0.iter().map(|remembered| remembered.identity.number)
+    }
+
+    pub fn contains(&self, number: i32) -> bool {
+        self.numbers().any(|other| other == number)
+    }
+
+    /// Forgets the processes that are dead.
+    pub fn forget_dead(&mut self, proc: &Proc) {
+        self.0.retain(|remembered| proc.is_alive(remembered.identity));
+    }
+
+    /// Remembers every descendant in a namespace below ours, and what descends from those remembered before.
+    pub fn remember(&mut self, proc: &Proc, members: &mut Members, until: Option<Instant>) {
+        self.look(proc, members, until, |_, _| {});
+    }
+
+    /// Sends SIGTERM to those that have not got it.
+    pub fn terminate(&mut self, proc: &Proc) {
+        for remembered in self.0.iter_mut().filter(|remembered| !remembered.terminated) {
+            remembered.terminated = true;
+            for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+                let _ = send(proc, remembered.identity, signal);
+            }
+        }
+    }
+
+    /// Stops all of them, so that none can fork while it is looked for, and kills them, the leaves first: what is killed
+    /// before the process above it falls to nobody else. `note` is told what came of each kill.
+    pub fn kill(&mut self, proc: &Proc, members: &mut Members, note: &mut impl FnMut(i32, nix::Result<()>)) {
+        for _ in 0..MAX_LOOKS {
+            let mut all_still = true;
+            let count = self.0.len();
+            self.look(proc, members, None, |identity, is_still| {
+                if !is_still {
+                    all_still = false;
+                    let _ = send(proc, identity, Signal::SIGSTOP);
+                }
+            });
+            if all_still && self.0.len() == count {
+                break;
+            }
+        }
+        for Remembered { identity, .. } in self.0.iter().rev() {
+            note(identity.number, send(proc, *identity, Signal::SIGKILL));
+        }
+    }
+
+    /// Remembers what one look finds, and calls `visit` with each of them and whether it cannot fork.
+    fn look(
+        &mut self,
+        proc: &Proc,
+        members: &mut Members,
+        until: Option<Instant>,
+        mut visit: impl FnMut(Identity, bool),
+    ) {
+        self.forget_dead(proc);
+        members.clear();
+        let _ = proc.for_each_child(|number| members.add(number));
+        self.0.iter().for_each(|remembered| members.add(remembered.identity.number));
+        if members.is_empty() {
+            return;
+        }
+        members.look(proc, until, |member| {
+            if !member.numbers.is_nested || member.stat.is_dead() {
+                return;
+            }
+            let is_known = self.0.iter().any(|remembered| remembered.identity == member.identity);
+            if !is_known && self.0.len() < CAPACITY {
+                self.0.push(Remembered { identity: member.identity, terminated: false });
+            }
+            visit(member.identity, member.stat.is_still());
+        });
+    }
+}
+
+fn send(proc: &Proc, process: Identity, signal: Signal) -> nix::Result<()> {
+    match proc.numbers(process.number) {
+        Some(numbers) => proc.signal(process, numbers.pid, signal),
+        None => Ok(()),
+    }
+}

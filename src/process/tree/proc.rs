@@ -1,0 +1,332 @@
+//! /proc, read without allocating: a kill must not wait for memory.
+//!
+//! The list of children is read through a descriptor that stays open, so a kill goes on when the command has used up
+//! every descriptor of the machine.
+
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::sys::uio::pread;
+use nix::unistd::{Pid, read};
+use rustix::fs::{RawDir, SeekFrom, seek};
+
+use crate::process::pidfd::PidFd;
+
+/// Longer than the beginning of `stat` and of `status` that is needed of them, unless a user is in hundreds of groups.
+const READ_SIZE: usize = 4096;
+
+/// How much of the list of children is read: more than a hundred thousand.
+const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
+
+/// An open /proc.
+///
+/// It may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), where every process has another
+/// number than in ours. A number in /proc is an `i32`, one in our namespace a [`Pid`].
+#[derive(Debug)]
+pub struct Proc {
+    root: OwnedFd,
+    children: OwnedFd,
+    /// How many numbers a process of our own PID namespace has: one for each namespace from that of /proc inwards.
+    depth: usize,
+    ticks_per_second: u64,
+    began: u64,
+}
+
+/// One process, told apart from a later one of the same number by its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub number: i32,
+    /// In clock ticks since boot.
+    pub started: u64,
+}
+
+/// What `stat` says about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub state: u8,
+    pub parent: i32,
+    pub started: u64,
+}
+
+impl Stat {
+    /// Returns whether the process is dead, and only to be reaped.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// Returns whether the process cannot fork.
+    pub fn is_still(&self) -> bool {
+        self.is_dead() || matches!(self.state, b'T' | b't')
+    }
+}
+
+/// The numbers of a process in the PID namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// The number in our own namespace.
+    pub pid: Pid,
+    /// The process is in a PID namespace below ours.
+    pub is_nested: bool,
+}
+
+impl Proc {
+    /// Opens /proc for the present thread, whose children are meant by [`for_each_child`](Self::for_each_child).
+    ///
+    /// # Errors
+    /// When /proc is not mounted, or the kernel does not list children.
+    pub fn open() -> io::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let root = open("/proc", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let children = openat(&root, "thread-self/children", flags, Mode::empty())?;
+        // SAFETY: sysconf takes an integer.
+        let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+        let mut proc = Self { root, children, depth: 0, ticks_per_second, began: 0 };
+        let mut buffer = [0; READ_SIZE];
+        let status = proc.read("self/status", &mut buffer)?;
+        proc.depth = namespaced_numbers(status).count();
+        let mut buffer = [0; READ_SIZE];
+        proc.began = parse_stat(proc.read("self/stat", &mut buffer)?).ok_or(Errno::EINVAL)?.started;
+        if proc.depth == 0 {
+            return Err(io::Error::other("no NSpid in /proc/self/status"));
+        }
+        Ok(proc)
+    }
+
+    /// Returns when this process was started, in clock ticks since boot.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// Returns an instant in clock ticks since boot, rounded down.
+    pub fn ticks(&self, instant: Instant) -> u64 {
+        let since_boot: Duration = instant.since_boot();
+        since_boot.as_secs() * self.ticks_per_second
+            + u64::from(since_boot.subsec_millis()) * self.ticks_per_second / 1000
+    }
+
+    /// Calls `visit` with the number of each child of the thread that opened this, dead ones included. Where children come
+    /// faster than they are visited, it ends all the same.
+    ///
+    /// # Errors
+    /// When /proc does not tell.
+    pub fn for_each_child(&self, mut visit: impl FnMut(i32)) -> nix::Result<()> {
+        let mut buffer = [0; READ_SIZE];
+        let mut offset = 0;
+        let mut number = 0;
+        while offset < MAX_CHILDREN_LENGTH {
+            match pread(&self.children, &mut buffer, offset) {
+                Ok(0) => return Ok(()),
+                Ok(length) => {
+                    offset += length as i64;
+                    for byte in &buffer[..length] {
+                        if byte.is_ascii_digit() {
+                            number = number * 10 + i32::from(byte - b'0');
+                        } else if number > 0 {
+                            visit(number);
+                            number = 0;
+                        }
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with the number of each process, in ascending order, until it returns false. Processes that cannot
+    /// be listed are left out.
+    pub fn for_each_process(&self, mut visit: impl FnMut(i32) -> bool) {
+        let mut buffer = [MaybeUninit::uninit(); 8 * READ_SIZE];
+        if seek(&self.root, SeekFrom::Start(0)).is_err() {
+            return;
+        }
+        let mut entries = RawDir::new(&self.root, &mut buffer);
+        while let Some(Ok(entry)) = entries.next() {
+            if let Some(number) = parse_number(entry.file_name().to_bytes())
+                && !visit(number)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Returns what `stat` says about a process.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESRCH` when there is no such process.
+    pub fn stat(&self, number: i32) -> nix::Result<Stat> {
+        let mut buffer = [0; READ_SIZE];
+        parse_stat(self.read_of(number, "stat", &mut buffer)?).ok_or(Errno::EINVAL)
+    }
+
+    /// Returns the numbers of a process in the PID namespaces, if /proc tells.
+    pub fn numbers(&self, number: i32) -> Option<Numbers> {
+        let mut buffer = [0; READ_SIZE];
+        let status = self.read_of(number, "status", &mut buffer).ok()?;
+        let (mut ours, mut count) = (None, 0);
+        for number in namespaced_numbers(status) {
+            count += 1;
+            if count == self.depth {
+                ours = Some(Pid::from_raw(number));
+            }
+        }
+        Some(Numbers { pid: ours?, is_nested: count > self.depth })
+    }
+
+    /// Returns the real user ID of a process.
+    ///
+    /// # Errors
+    /// When there is no such process, or /proc does not tell.
+    pub fn owner(&self, number: i32) -> nix::Result<u32> {
+        let mut buffer = [0; READ_SIZE];
+        let status = self.read_of(number, "status", &mut buffer)?;
+        let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:")).ok_or(Errno::EINVAL)?;
+        let real = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).ok_or(Errno::EINVAL)?;
+        std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
+    }
+
+    /// Returns the number of a process in our own PID namespace, if /proc tells.
+    pub fn pid(&self, number: i32) -> Option<Pid> {
+        if self.has_our_numbers() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
+    }
+
+    /// Returns whether numbers in /proc are those of our own PID namespace.
+    fn has_our_numbers(&self) -> bool {
+        self.depth == 1
+    }
+
+    /// Reads the beginning of one of the files about a process.
+    ///
+    /// # Errors
+    /// When there is no such process or no descriptor.
+    pub fn read_of<'a>(&self, number: i32, file: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
+        self.read(path(&mut [0; PATH_SIZE], number, file), buffer)
+    }
+
+    /// Opens one of the files about a process.
+    ///
+    /// # Errors
+    /// When there is no such process, no descriptor or no permission.
+    pub fn open_of(&self, number: i32, file: &str) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        openat(&self.root, path(&mut [0; PATH_SIZE], number, file), flags, Mode::empty())
+    }
+
+    fn read<'a>(&self, path: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
+        let file = openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let length = read(&file, buffer)?;
+        Ok(&buffer[..length])
+    }
+
+    /// Returns whether this process is alive. One about which /proc gives no answer counts as alive.
+    pub fn is_alive(&self, process: Identity) -> bool {
+        match self.stat(process.number) {
+            Ok(stat) => stat.started == process.started && !stat.is_dead(),
+            Err(errno) => !matches!(errno, Errno::ENOENT | Errno::ESRCH),
+        }
+    }
+
+    /// Sends a signal to a child of ours, which nobody but us can reap.
+    ///
+    /// # Errors
+    /// When we may not.
+    pub fn signal_child(&self, number: i32, signal: Signal) -> nix::Result<()> {
+        ignore_dead(self.pid(number).map_or(Ok(()), |pid| kill(pid, signal)))
+    }
+
+    /// Sends a signal to this process and to no other that has got its number.
+    ///
+    /// # Errors
+    /// When we may not, or there is no descriptor.
+    pub fn signal(&self, process: Identity, pid: Pid, signal: Signal) -> nix::Result<()> {
+        let errno = |failure: io::Error| Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO));
+        let fd = match PidFd::open(pid) {
+            Ok(fd) => fd,
+            Err(failure) => return ignore_dead(Err(errno(failure))),
+        };
+        // Read after the descriptor was opened: as long as that process is not reaped its number has no other owner.
+        if !self.is_alive(process) {
+            return Ok(());
+        }
+        ignore_dead(fd.signal(signal).map_err(errno))
+    }
+}
+
+fn ignore_dead(result: nix::Result<()>) -> nix::Result<()> {
+    match result {
+        Err(Errno::ESRCH) => Ok(()),
+        result => result,
+    }
+}
+
+const PATH_SIZE: usize = 32;
+
+fn path<'a>(buffer: &'a mut [u8; PATH_SIZE], number: i32, file: &str) -> &'a str {
+    let mut rest = &mut buffer[..];
+    // The longest is /2147483647/environ.
+    let _ = write!(rest, "{number}/{file}");
+    let length = PATH_SIZE - rest.len();
+    std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+fn parse_number(text: &[u8]) -> Option<i32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Parses `stat`. The name in parentheses may contain anything, parentheses and line breaks included.
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat[name_end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let state = *fields.next()?.first()?;
+    let parent = parse_number(fields.next()?)?;
+    // The fields from the process group to the interval timer.
+    let started = std::str::from_utf8(fields.nth(17)?).ok()?.parse().ok()?;
+    Some(Stat { state, parent, started })
+}
+
+/// Returns the numbers of a process in each PID namespace, from that of /proc inwards.
+fn namespaced_numbers(status: &[u8]) -> impl Iterator<Item = i32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:")).unwrap_or_default();
+    line.split(u8::is_ascii_whitespace).filter_map(parse_number)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::getpid;
+
+    use super::*;
+
+    #[test]
+    fn a_name_can_contain_anything() {
+        let stat = b"42 (a) S 1 (b\n) R 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
+        assert_eq!(parse_stat(stat), Some(Stat { state: b'R', parent: 7, started: 12345 }));
+    }
+
+    #[test]
+    fn numbers_in_deeper_namespaces_follow() {
+        let status = b"Name:\tx\nNSpid:\t4711\t12\t1\nThreads:\t1\n";
+        assert_eq!(namespaced_numbers(status).collect::<Vec<_>>(), [4711, 12, 1]);
+        assert_eq!(namespaced_numbers(b"Name:\tx\n").count(), 0);
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let proc = Proc::open().unwrap();
+        let numbers = proc.numbers(getpid().as_raw()).unwrap();
+        assert!(!numbers.is_nested && numbers.pid == getpid());
+        let mut found = false;
+        proc.for_each_process(|number| {
+            found |= number == getpid().as_raw();
+            true
+        });
+        assert!(found);
+    }
+}

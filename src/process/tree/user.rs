@@ -1,0 +1,45 @@
+//! Signals to processes of another user.
+//!
+//! In a container whose root has no `CAP_KILL`, an entry point that changes to a user is out of our reach. With
+//! `CAP_SETUID`, which it needed itself, a child of ours can become that user and reach it.
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// Runs `action` in a child with this user ID, and returns what came of it.
+///
+/// # Errors
+/// Those of `action`; `EPERM` when there can be no such child.
+pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+    // SAFETY: the child only makes system calls.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { child }) => wait_for(child),
+        Ok(ForkResult::Child) => {
+            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+            // SAFETY: takes three integers. Not libc's function, which asks all threads to do the same.
+            let became = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) });
+            let errno = became.and_then(|_| action()).err().map_or(0, |errno| errno as i32);
+            // SAFETY: ends this process without running what belongs to its parent.
+            unsafe { libc::_exit(errno) }
+        }
+        Err(_) => Err(Errno::EPERM),
+    }
+}
+
+/// Waits for a child that only makes system calls that do not wait.
+fn wait_for(child: Pid) -> nix::Result<()> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int to where it may.
+    while unsafe { libc::waitpid(child.as_raw(), &mut status, libc::__WALL) } == -1 {
+        if Errno::last() != Errno::EINTR {
+            return Err(Errno::last());
+        }
+    }
+    match libc::WEXITSTATUS(status) {
+        _ if !libc::WIFEXITED(status) => Err(Errno::EPERM),
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}

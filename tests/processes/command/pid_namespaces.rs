@@ -1,0 +1,81 @@
+//! A command whose work runs in a PID namespace that others have made, as with `nsenter` and `runc exec`: what is
+//! orphaned there falls to the init of that namespace.
+
+use std::ffi::OsString;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use testkit::{Candidate, Running, TestLock, Witnesses, children, eventually};
+
+/// Whether this user may enter PID namespaces here.
+static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
+    if !geteuid().is_root() {
+        return Err("only root may enter a PID namespace".to_owned());
+    }
+    let tried = Command::new("unshare").args(["--pid", "--fork", "nsenter", "--version"]).output();
+    tried.map(drop).map_err(|failure| format!("unshare: {failure}"))
+});
+
+/// Starts a PID namespace, and returns its init as seen from here.
+fn namespace() -> (Running, Pid) {
+    let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
+    let running = Candidate::program("namespace", "unshare").args(arguments).start();
+    eventually("it has an init", || !children(running.elector()).is_empty());
+    let init = children(running.elector())[0];
+    eventually("it is a sleep", || {
+        std::fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm.trim_end() == "sleep")
+    });
+    (running, init)
+}
+
+/// A command that runs `script` in the namespace. `$@` is a witness there that ignores SIGTERM.
+fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str) -> Vec<OsString> {
+    let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
+    let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
+    let words = enter.into_iter().chain(environment.iter().map(|word| (*word).to_owned())).chain(shell);
+    let run = "run=1.a";
+    words.map(OsString::from).chain(witnesses.command(&["ignore", run])).collect()
+}
+
+/// A leads with this command, B waits; `end` ends A's command, and B leads when nothing of it is left.
+fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
+    let (_namespace, init) = namespace();
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let a = Candidate::new("a", &lock)
+        .args(["--kill-after", "1s"])
+        .run(command(init, &witnesses, environment, script));
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
+    b.wait_for_log("is held by a");
+    end(&a);
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+/// What a session of its own does not hide, the environment tells: there is no other trace of it once it is orphaned.
+const NOT_MARKED: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
+
+#[testkit::test(requires = NAMESPACES.clone())]
+fn an_orphan_with_the_run_in_its_environment_is_found() {
+    hand_over(&[], r#"(setsid "$@" &); exit"#, |_| {});
+}
+
+#[testkit::test(requires = NAMESPACES.clone())]
+fn an_orphan_that_was_seen_before_is_remembered() {
+    hand_over(&NOT_MARKED, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+}
+
+#[testkit::test(requires = NAMESPACES.clone())]
+fn an_orphan_is_found_when_the_supervisor_dies() {
+    hand_over(&[], r#"setsid "$@" & sleep 1000"#, |a| kill(a.supervisor(), Signal::SIGKILL).expect("it is alive"));
+}
+
+#[testkit::test(requires = NAMESPACES.clone())]
+fn what_ignores_everything_is_killed_from_the_leaves_up() {
+    // The shell ignores SIGTERM as well, so that the kill finds the tree as it was.
+    hand_over(&NOT_MARKED, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| a.signal(Signal::SIGTERM));
+}
