@@ -87,7 +87,15 @@ impl Tree {
                 "cannot list child processes in /proc: {error}; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN"
             ))
         })?;
-        Ok(Self { proc, members: Members::new(), nested: Nested::new(), is_careful: false, next_look: clock::now(), mark: escaped::mark(run), was_searched: false })
+        Ok(Self {
+            proc,
+            members: Members::new(),
+            nested: Nested::new(),
+            is_careful: false,
+            next_look: clock::now(),
+            mark: escaped::mark(run),
+            was_searched: false,
+        })
     }
 
     /// Sends a signal to the process group that a child of ours leads. The child must not have been reaped.

@@ -188,7 +188,8 @@ impl Proc {
     pub fn owner(&self, number: i32) -> nix::Result<u32> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_of(number, "status", &mut buffer)?;
-        let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:")).ok_or(Errno::EINVAL)?;
+        let line =
+            status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:")).ok_or(Errno::EINVAL)?;
         let real = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).ok_or(Errno::EINVAL)?;
         std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
     }

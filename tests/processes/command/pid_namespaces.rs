@@ -44,9 +44,7 @@ fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str)
 fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-    let a = Candidate::new("a", &lock)
-        .args(["--kill-after", "1s"])
-        .run(command(init, &witnesses, environment, script));
+    let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(command(init, &witnesses, environment, script));
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("is held by a");
