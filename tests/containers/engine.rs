@@ -1,0 +1,201 @@
+//! Containers with leaderrun in them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use testkit::{TestLock, Witnesses, eventually, leaderrun, scratch};
+
+/// An image without any file.
+const EMPTY_IMAGE: &str = "leaderrun-empty";
+
+/// Where the programs of this machine are, for an image that has none.
+const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
+
+/// Durations as those of the other tests with processes.
+const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
+
+/// Returns whether containers can be run here with the programs of this machine.
+pub fn is_possible() -> Result<(), String> {
+    static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| {
+        let Ok(mut import) = Command::new("sh")
+            .args(["-c", &format!("tar -cT /dev/null | docker import - {EMPTY_IMAGE}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+        else {
+            return Err("no shell".to_owned());
+        };
+        match import.wait() {
+            Ok(status) if status.success() => {}
+            _ => return Err("no Docker engine".to_owned()),
+        }
+        // An engine on another machine would mount that one's files.
+        let mut version = Command::new("docker");
+        version.args(["run", "--rm"]).args(mounts()).args([EMPTY_IMAGE, leaderrun(), "--version"]);
+        match version.output() {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(failure) => Err(failure.to_string()),
+        }
+    });
+    POSSIBLE.clone()
+}
+
+/// The programs of this machine and of the tests, to be read.
+fn mounts() -> Vec<String> {
+    let tests = std::env::current_exe().expect("this program");
+    let folders = [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a folder"));
+    let programs = PROGRAMS.iter().map(Path::new).chain(folders).filter(|folder| folder.exists());
+    programs.map(|folder| format!("--volume={0}:{0}:ro", folder.display())).collect()
+}
+
+/// Runs docker and returns what it wrote. Fails the test when docker does.
+#[track_caller]
+pub fn docker(arguments: &[&str]) -> String {
+    let output = docker_output(arguments);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "docker {}: {stderr}", arguments.join(" "));
+    stdout.trim().to_owned()
+}
+
+fn docker_output(arguments: &[&str]) -> Output {
+    Command::new("docker").args(arguments).output().expect("docker")
+}
+
+/// A container that is to run leaderrun.
+pub struct Candidate {
+    identity: String,
+    network: String,
+    docker: Vec<String>,
+    leaderrun: Vec<String>,
+}
+
+impl Candidate {
+    /// Makes a candidate for a lock, with `identity` as its name, on this machine's network.
+    pub fn new(identity: &str, lock: &TestLock) -> Self {
+        let mut leaderrun = vec!["--lock".to_owned(), lock.name.clone(), "--identity".to_owned(), identity.to_owned()];
+        leaderrun.extend(TIMING.map(str::to_owned));
+        if let Some(kubeconfig) = &lock.kubeconfig {
+            leaderrun.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
+        }
+        Self { identity: identity.to_owned(), network: "host".to_owned(), docker: mounts(), leaderrun }
+    }
+
+    /// Puts it on another network than this machine's.
+    pub fn on_network(self, network: &str) -> Self {
+        Self { network: network.to_owned(), ..self }
+    }
+
+    /// Adds options of `docker run`.
+    pub fn docker(mut self, options: &[&str]) -> Self {
+        self.docker.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// Adds options of leaderrun.
+    pub fn args(mut self, options: &[&str]) -> Self {
+        self.leaderrun.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// Starts it with a witness as its command.
+    pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Container {
+        self.run(&witnesses.command(words), witnesses)
+    }
+
+    /// Starts it with a shell script as its command, in which `$WITNESS` starts a witness.
+    pub fn run_script(self, witnesses: &Witnesses, words: &[&str], script: &str) -> Container {
+        let witness = witnesses.command(words).join(" ".as_ref());
+        let script = script.replace("$WITNESS", &witness.to_string_lossy());
+        self.run(&["/bin/sh", "-c", &script].map(OsString::from), witnesses)
+    }
+
+    fn run(self, command: &[OsString], witnesses: &Witnesses) -> Container {
+        let Self { identity, network, docker, leaderrun: options } = self;
+        let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
+        // Locks, kubeconfigs and what witnesses write is all in there, for any user.
+        let folder = witnesses.folder().parent().expect("the folder of this test process");
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("a mode");
+        fs::set_permissions(witnesses.folder(), fs::Permissions::from_mode(0o777)).expect("a mode");
+        let mut run = Command::new("docker");
+        run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker);
+        run.arg(format!("--volume={0}:{0}", folder.display()));
+        run.arg(EMPTY_IMAGE).arg(leaderrun()).args(options).arg("--").args(command);
+        // One that cannot be started is there, too, and removed.
+        let container = Container { name };
+        let output = run.output().expect("docker");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        container
+    }
+}
+
+/// A container that was started. It is removed when this is dropped.
+pub struct Container {
+    pub name: String,
+}
+
+impl Container {
+    /// Does something to it: `docker VERB [OPTIONS] NAME`.
+    #[track_caller]
+    pub fn docker(&self, words: &[&str]) -> String {
+        docker(&[words, &[&self.name]].concat())
+    }
+
+    /// Runs a command in it.
+    #[track_caller]
+    pub fn exec(&self, command: &[&str]) -> String {
+        docker(&[&["exec", &self.name], command].concat())
+    }
+
+    /// Returns what leaderrun has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&docker_output(&["logs", &self.name]).stderr).into_owned()
+    }
+
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        eventually(&format!("{} logs {text:?}", self.name), || self.log().contains(text));
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.inspect("{{.State.Running}}") == "true"
+    }
+
+    /// Waits until it has ended, and returns its exit status.
+    #[track_caller]
+    pub fn wait(&self) -> i32 {
+        eventually(&format!("{} ends", self.name), || !self.is_running());
+        self.inspect("{{.State.ExitCode}}").parse().expect("a status")
+    }
+
+    pub fn inspect(&self, format: &str) -> String {
+        self.docker(&["inspect", "--format", format])
+    }
+
+    /// Returns the pid, in the container, of leaderrun's process of that name.
+    pub fn pid_of(&self, comm: &str) -> String {
+        let script =
+            format!("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = {comm} ] && echo ${{p#/proc/}}; done; :");
+        self.exec(&["/bin/sh", "-c", &script]).lines().next().unwrap_or_else(|| panic!("no {comm}")).to_owned()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of {}:\n{}", self.name, self.log());
+        }
+        docker_output(&["rm", "--force", "--volumes", &self.name]);
+    }
+}
+
+/// Returns a lock file that containers of any user may use.
+pub fn shared_file() -> TestLock {
+    let folder = scratch::folder("lock");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("a mode");
+    TestLock { name: format!("file:{}", folder.join("job.lease").display()), kubeconfig: None }
+}

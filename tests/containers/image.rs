@@ -1,0 +1,45 @@
+//! The image of the Dockerfile, with a static binary that was built before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::engine::{docker, is_possible};
+
+/// Where `.ci/run` puts a static binary, and where the Dockerfile takes it from.
+fn static_binary() -> PathBuf {
+    let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("prebuilt/linux/{architecture}/leaderrun"))
+}
+
+fn can_be_built() -> Result<(), String> {
+    is_possible()?;
+    let binary = static_binary();
+    if binary.exists() { Ok(()) } else { Err(format!("no {}", binary.display())) }
+}
+
+#[testkit::test(requires = can_be_built())]
+fn it_has_one_file_and_runs_it_as_nobody() {
+    // A context without what the build does not need.
+    let context = testkit::scratch::folder("image");
+    let architecture = static_binary().parent().and_then(Path::file_name).expect("a name").to_owned();
+    let folder = context.join("prebuilt/linux").join(&architecture);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::copy(static_binary(), folder.join("leaderrun")).expect("the binary");
+    let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
+    fs::copy(dockerfile, context.join("Dockerfile")).expect("the Dockerfile");
+    let platform = format!("TARGETARCH={}", architecture.display());
+    let context = context.to_str().expect("a path in UTF-8");
+    let tag = format!("leaderrun-test-image:{}", std::process::id());
+    docker(&["build", "--quiet", "--target", "prebuilt", "--build-arg", &platform, "--tag", &tag, context]);
+
+    let version = docker(&["run", "--rm", &tag, "--version"]);
+    assert_eq!(version, format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
+    let inspect = |format: &str| docker(&["image", "inspect", "--format", format, &tag]);
+    assert_eq!(inspect("{{.Config.User}}"), "65532:65532");
+    assert_eq!(inspect("{{len .RootFS.Layers}}"), "1");
+    for label in ["title", "description", "source", "licenses"] {
+        let format = format!("{{{{index .Config.Labels \"org.opencontainers.image.{label}\"}}}}");
+        assert!(!inspect(&format).is_empty(), "{label}");
+    }
+    docker(&["image", "rm", &tag]);
+}

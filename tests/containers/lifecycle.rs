@@ -1,0 +1,75 @@
+//! What an operator does to a container: stop, kill, restart, pause.
+
+use testkit::{TestLock, Witnesses, eventually};
+
+use crate::engine::{Candidate, Container, is_possible};
+
+/// A leader and a standby, each PID 1 of a container.
+struct Pair {
+    witnesses: Witnesses,
+    leader: Container,
+    standby: Container,
+}
+
+impl Pair {
+    fn start(words: &[&str], options: &[&str]) -> Self {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let leader = Candidate::new("a", &lock).args(options).run_witness(&witnesses, words);
+        witnesses.wait_for("a", 1);
+        let standby = Candidate::new("b", &lock).args(options).run_witness(&witnesses, &[]);
+        standby.wait_for_log("is held by a");
+        Self { witnesses, leader, standby }
+    }
+}
+
+#[testkit::test(requires = is_possible())]
+fn docker_stop_hands_over_when_the_command_has_ended() {
+    let Pair { witnesses, leader, standby } = Pair::start(&["linger"], &[]);
+    leader.docker(&["stop", "--time=20"]);
+    witnesses.wait_for("b", 1);
+    assert_eq!(leader.wait(), 0, "the command's own status");
+    standby.wait_for_log("a released");
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test(requires = is_possible())]
+fn docker_stop_ends_a_command_that_ignores_it() {
+    let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &["--kill-after", "1s"]);
+    leader.docker(&["stop", "--time=20"]);
+    witnesses.wait_for("b", 1);
+    assert_eq!(leader.wait(), 128 + libc::SIGKILL);
+    standby.wait_for_log("a released");
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test(requires = is_possible())]
+fn docker_kill_leaves_the_lock_to_expire() {
+    let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &[]);
+    leader.docker(&["kill"]);
+    witnesses.wait_for("b", 1);
+    standby.wait_for_log("expired");
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test(requires = is_possible())]
+fn docker_restart_makes_a_standby_of_the_leader() {
+    let Pair { witnesses, leader, standby: _standby } = Pair::start(&[], &[]);
+    leader.docker(&["restart", "--time=20"]);
+    witnesses.wait_for("b", 1);
+    leader.wait_for_log("is held by b");
+    witnesses.assert_one_at_a_time(2);
+}
+
+/// What is frozen together cannot be stopped: the command runs until the first signal reaches it. The promise says so.
+#[testkit::test(requires = is_possible())]
+fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
+    let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
+    leader.docker(&["pause"]);
+    witnesses.wait_for("b", 1);
+    leader.docker(&["unpause"]);
+    assert_eq!(leader.wait(), 76);
+    let ended = |holder| witnesses.lifetimes_of(holder).iter().map(|life| life.last_seen_at).max();
+    let (before, after) = (ended("a"), ended("b"));
+    eventually("b goes on", || ended("b") > after);
+    assert_eq!(ended("a"), before, "nothing of a's command is left");
+}

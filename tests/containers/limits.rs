@@ -1,0 +1,40 @@
+//! Limits of a container.
+
+use testkit::{TestLock, Witnesses};
+
+use crate::engine::{Candidate, is_possible};
+
+/// Takes more memory than there is.
+const GLUTTON: &str = "$WITNESS & exec perl -e 'my @all; push @all, \"x\" x 1_000_000 while 1'";
+
+#[testkit::test(requires = is_possible())]
+fn a_command_that_takes_all_memory_is_ended_and_the_lock_released() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let limits = ["--memory=96m", "--memory-swap=96m"];
+    let a = Candidate::new("a", &lock).docker(&limits).run_script(&witnesses, &["hidden"], GLUTTON);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("b", 1);
+    // Which process the kernel ends is its own choice.
+    let status = a.wait();
+    assert!([76, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
+    witnesses.assert_one_at_a_time(2);
+    drop(b);
+}
+
+/// It fills the limit with processes that ignore SIGTERM.
+const MANY_PROCESSES: &str = "trap '' TERM; $WITNESS & sleep 1; (while sleep 1000 & do :; done); wait";
+
+#[testkit::test(requires = is_possible())]
+fn a_command_that_takes_all_processes_is_ended_all_the_same() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock).docker(&["--pids-limit=60"]).args(&["--kill-after", "1s"]);
+    let a = a.run_script(&witnesses, &["ignore", "hidden"], MANY_PROCESSES);
+    witnesses.wait_for("a", 2);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.docker(&["stop", "--time=20"]);
+    witnesses.wait_for("b", 1);
+    b.wait_for_log("a released");
+    witnesses.assert_one_at_a_time(2);
+}

@@ -1,0 +1,89 @@
+//! Two containers on a network of their own, cut off from the API server.
+
+use std::fs;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::thread;
+
+use serde_json::Value;
+use testkit::{Cluster, TestLock, Witnesses, scratch};
+
+use crate::engine::{Candidate, docker, is_possible};
+
+/// A Docker network. It is removed when this is dropped, after the containers in it.
+struct Network(String);
+
+impl Network {
+    fn new() -> Self {
+        let name = format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..));
+        docker(&["network", "create", &name]);
+        Self(name)
+    }
+
+    /// This machine's address in it.
+    fn gateway(&self) -> String {
+        docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &self.0])
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        docker(&["network", "rm", &self.0]);
+    }
+}
+
+/// Lets containers reach the API server, which listens on the loopback device only. Returns where.
+fn forward(gateway: &str, server: SocketAddr) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((gateway, 0))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(server) else { continue };
+            let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { continue };
+            thread::spawn(move || copy(from_client, server));
+            thread::spawn(move || copy(from_server, client));
+        }
+    });
+    Ok(address)
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+/// The administrator's kubeconfig, with another address for the same server.
+fn kubeconfig_through(address: SocketAddr) -> PathBuf {
+    let present = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    let mut kubeconfig: Value = serde_json::from_str(&present).expect("JSON is YAML");
+    let cluster = &mut kubeconfig["clusters"][0]["cluster"];
+    cluster["server"] = format!("https://{address}").into();
+    cluster["tls-server-name"] = "localhost".into();
+    let file = scratch::folder("kubeconfig").join("through");
+    fs::write(&file, kubeconfig.to_string()).expect("a kubeconfig");
+    file
+}
+
+#[testkit::test(requires = is_possible())]
+fn a_leader_that_is_cut_off_is_dead_before_the_other_leads() {
+    let network = Network::new();
+    let address = forward(&network.gateway(), Cluster::shared().address()).expect("a listener");
+    let (lock, witnesses) = (TestLock::lease_through(kubeconfig_through(address)), Witnesses::new());
+    let candidate = |identity: &str| Candidate::new(identity, &lock).on_network(&network.0);
+    let a = candidate("a").run_witness(&witnesses, &["ignore", "hidden"]);
+    witnesses.wait_for("a", 2);
+    let b = candidate("b").args(&["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore", "hidden"]);
+    b.wait_for_log("is held by a");
+    docker(&["network", "disconnect", &network.0, &a.name]);
+    witnesses.wait_for("b", 2);
+    assert_eq!(a.wait(), 76, "{}", a.log());
+    witnesses.assert_one_at_a_time(2);
+
+    // The new leader is cut off, too, and nobody leads; it leads again when it is back.
+    docker(&["network", "disconnect", &network.0, &b.name]);
+    b.wait_for_log("waiting for the lock again");
+    docker(&["network", "connect", &network.0, &b.name]);
+    witnesses.wait_for("b", 4);
+    witnesses.assert_one_at_a_time(3);
+}

@@ -1,0 +1,80 @@
+//! leaderrun's processes in a container: PID 1, below an init, beside others, and the death of each.
+
+use nix::sys::signal::Signal;
+use testkit::{TestLock, Witnesses};
+
+use crate::engine::{Candidate, docker, is_possible, shared_file};
+
+#[testkit::test(requires = is_possible())]
+fn pid_one_reaps_orphans_and_passes_the_status_on() {
+    let script = "(setsid sh -c 'sleep 0.2' &); sleep 1; grep -l '^State:.Z' /proc/[0-9]*/status; exit 7";
+    let witnesses = Witnesses::new();
+    let a = Candidate::new("a", &shared_file()).run_script(&witnesses, &[], script);
+    assert_eq!(a.wait(), 7, "{}", a.log());
+    assert_eq!(docker(&["logs", &a.name]), "", "no zombie is left");
+}
+
+#[testkit::test(requires = is_possible())]
+fn it_needs_neither_root_nor_capabilities_nor_a_writable_root() {
+    let (lock, witnesses) = (shared_file(), Witnesses::new());
+    let options = ["--user=65532:65532", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
+    let candidate = |identity: &str| Candidate::new(identity, &lock).docker(&options).args(&["--kill-after", "1s"]);
+    let a = candidate("a").run_witness(&witnesses, &["ignore", "hidden"]);
+    witnesses.wait_for("a", 2);
+    let b = candidate("b").run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.docker(&["stop", "--time=20"]);
+    witnesses.wait_for("b", 1);
+    b.wait_for_log("a released");
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test(requires = is_possible())]
+fn a_command_that_makes_itself_a_daemon_is_ended_before_the_release() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock).run_script(&witnesses, &["ignore"], "setsid $WITNESS & sleep 1");
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    assert_eq!(a.wait(), 0);
+    witnesses.wait_for("b", 1);
+    a.wait_for_log("killing what the command left running");
+    witnesses.assert_one_at_a_time(2);
+    drop(b);
+}
+
+/// Kills one of leaderrun's processes in a container that has these options.
+fn killed(comm: &str, options: &[&str]) {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock).docker(options).run_witness(&witnesses, &["ignore", "hidden"]);
+    witnesses.wait_for("a", 2);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let pid = a.pid_of(comm);
+    a.exec(&["/bin/kill", &format!("-{}", Signal::SIGKILL as i32), &pid]);
+    witnesses.wait_for("b", 1);
+    a.wait();
+    witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test(requires = is_possible())]
+fn the_command_ends_with_the_supervisor() {
+    killed("lr-supervisor", &[]);
+}
+
+/// PID 1 cannot be killed from inside its container, but below an init the elector is not PID 1.
+#[testkit::test(requires = is_possible())]
+fn the_command_ends_with_the_elector() {
+    killed("leaderrun", &["--init"]);
+}
+
+#[testkit::test(requires = is_possible())]
+fn processes_of_other_containers_are_left_alone() {
+    let (lock, witnesses) = (shared_file(), Witnesses::new());
+    let neighbour = Candidate::new("neighbour", &shared_file()).run_script(&witnesses, &[], "exec sleep 1000");
+    neighbour.wait_for_log("started the command");
+    let pid = format!("--pid=container:{}", neighbour.name);
+    let a = Candidate::new("a", &lock).docker(&[&pid]).run_witness(&witnesses, &["hidden", "ends"]);
+    assert_eq!(a.wait(), 0, "{}", a.log());
+    assert!(neighbour.is_running());
+    assert!(!neighbour.log().contains("ended"), "{}", neighbour.log());
+}
