@@ -21,7 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep_until;
 use tracing::debug;
 
-use crate::kubernetes::{Cluster, ClusterOptions, Collection, EVENTS, ObjectName, Rule, Verb};
+use crate::kubernetes::{Cluster, ClusterAccess, Collection, EVENTS, ObjectName, Rule, Verb};
 use crate::lock::Kind;
 use crate::process::{clock, runtime_thread};
 use crate::telemetry::log::printable_cause;
@@ -39,13 +39,13 @@ pub fn rule(namespace: &str) -> Rule {
 }
 
 /// About which lock Events are written, and in whose name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EventsConfig {
     pub kind: Kind,
     /// Without a namespace: the default one of the cluster's configuration.
     pub namespace: Option<String>,
     pub name: String,
-    pub cluster: ClusterOptions,
+    pub access: ClusterAccess,
     pub identity: String,
     /// How long one request may take.
     pub timeout: Duration,
@@ -182,8 +182,8 @@ struct Sink {
 impl Sink {
     /// Writes an Event about each object of the lock.
     async fn write(&self, uids: Vec<String>, message: &str) {
-        let EventsConfig { kind, namespace, name, cluster: options, timeout, .. } = &self.config;
-        let cluster = self.cluster.get_or_try_init(|| Cluster::from_options(options.clone(), *timeout)).await;
+        let EventsConfig { kind, namespace, name, access, timeout, .. } = &self.config;
+        let cluster = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
         let cluster = match cluster {
             Ok(cluster) => cluster,
             Err(failure) => return debug!("no Event is written: {}", printable_cause(&failure)),

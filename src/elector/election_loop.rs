@@ -29,7 +29,7 @@ use super::reminder::Reminder;
 use super::request_queue::RequestQueue;
 use super::role_advice::{Right, RoleAdvice};
 use super::{SLOT_VARIABLE, log_events, log_notices};
-use crate::kubernetes::ClusterOptions;
+use crate::kubernetes::ClusterAccess;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName, SlotCount};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
@@ -43,8 +43,8 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 /// How much longer than its own timeouts opening a lock may take: inner timeouts fire first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
-/// What is logged while the lock is being opened.
-const OPENING_IS_SLOW: &str = "still waiting for the kubeconfig's credential plugin";
+/// After this time it is logged what the opening of the lock waits for.
+const SLOW_OPENING: Duration = Duration::from_secs(5);
 
 /// How many watch events are handed in with one step.
 const MAX_WATCH_EVENTS: usize = 16;
@@ -56,7 +56,7 @@ const MAX_WATCH_EVENTS: usize = 16;
 pub async fn run(
     name: LockName,
     slots: Option<SlotCount>,
-    cluster: ClusterOptions,
+    access: ClusterAccess,
     mut config: ElectionConfig,
     main_thread: &MainThread,
     inbox: UnboundedReceiver<ElectionOrder>,
@@ -65,8 +65,8 @@ pub async fn run(
     observer.tell(Update::ActsBy(Some(clock::now() + lock::OPEN)));
     let began = clock::now();
     let lock_name = shown(&name, slots);
-    let Some((locks, name)) = open(name, slots, cluster, &config).await? else {
-        log_notices::unreachable(&lock_name, Some(OPENING_IS_SLOW));
+    let Some((locks, name)) = open(name, slots, &access, &config).await? else {
+        log_notices::unreachable(&lock_name, Some(&still_opening(&access)));
         return Ok(Outcome::Unreachable);
     };
     // Not where it is zero, which means not to queue.
@@ -109,20 +109,32 @@ pub async fn run(
 async fn open(
     name: LockName,
     slots: Option<SlotCount>,
-    cluster: ClusterOptions,
+    access: &ClusterAccess,
     config: &ElectionConfig,
 ) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
     let lock_name = shown(&name, slots);
-    let mut opening = pin!(lock::open_slots(name, slots, cluster, config.timing.attempt(), &config.run));
-    let slow_after = lock::OPEN + OPEN_SLACK;
-    if let Ok(opened) = timeout(slow_after, &mut opening).await {
+    let mut opening = pin!(lock::open_slots(name, slots, access, config.timing.attempt(), &config.run));
+    // Zero means not to queue, and the opening is no queue.
+    let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN + OPEN_SLACK } else { wait });
+    let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
+    if let Ok(opened) = timeout(quiet, &mut opening).await {
         return opened.map(Some);
     }
-    log_notices::request_failed(&lock_name, OPENING_IS_SLOW, None);
-    match config.wait {
-        None => opening.await.map(Some),
-        Some(wait) => timeout(wait.saturating_sub(slow_after), opening).await.ok().transpose(),
+    match limit.map(|limit| limit - quiet) {
+        Some(Duration::ZERO) => Ok(None),
+        left => {
+            log_notices::request_failed(&lock_name, &still_opening(access), None);
+            match left {
+                None => opening.await.map(Some),
+                Some(left) => timeout(left, opening).await.ok().transpose(),
+            }
+        }
     }
+}
+
+/// Returns what the opening of a lock waits for.
+fn still_opening(access: &ClusterAccess) -> String {
+    format!("still waiting for {}", access.pending().unwrap_or_else(|| "an answer of the file system".to_owned()))
 }
 
 /// Returns the name of a lock for log lines about all of it.
@@ -261,7 +273,11 @@ impl ElectionLoop<'_> {
             ElectionAction::Send(request) => {
                 if let Some(access) = self.requests.add(slot, request) {
                     self.last_failure = Some("it does not answer".to_owned());
-                    let complaint = format!("{} does not answer; trying again", self.slots[slot].name);
+                    let Slot { lock, name, .. } = &self.slots[slot];
+                    let complaint = match lock.pending() {
+                        Some(pending) => format!("{name} cannot be asked: still waiting for {pending}"),
+                        None => format!("{name} does not answer; trying again"),
+                    };
                     self.complain(slot, access, complaint);
                 }
             }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::election_loop;
 use super::log_notices;
-use crate::kubernetes::ClusterOptions;
+use crate::kubernetes::ClusterAccess;
 use crate::lock::{LockName, SlotCount};
 use crate::telemetry::observer::Observer;
 
@@ -47,7 +47,7 @@ impl ElectionThread {
     pub fn start(
         lock: LockName,
         slots: Option<SlotCount>,
-        cluster: ClusterOptions,
+        access: ClusterAccess,
         config: ElectionConfig,
         observer: Observer,
     ) -> io::Result<Self> {
@@ -60,7 +60,7 @@ impl ElectionThread {
                 tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
             let ended = match runtime {
                 Ok(runtime) => {
-                    let election = election_loop::run(lock, slots, cluster, config, &main_thread, inbox, &observer);
+                    let election = election_loop::run(lock, slots, access, config, &main_thread, inbox, &observer);
                     let ended = runtime.block_on(election);
                     // Dropping it would wait for a file or a name look-up that may never come back.
                     runtime.shutdown_background();

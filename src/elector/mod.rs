@@ -34,7 +34,7 @@ use self::rejoin::{NotRejoined, RejoinAfter};
 use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
 use crate::exit::Exit;
-use crate::kubernetes::ClusterOptions;
+use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockName, SlotCount};
 use crate::process::clock;
 use crate::process::pidfd::PidFd;
@@ -146,12 +146,13 @@ fn observed_main_loop(
 ) -> anyhow::Result<MainLoopEnd> {
     let tree = Tree::open(&config.election.run.to_string())?.with_care();
     let mut monitoring = Monitoring::start(&config)?;
-    let (router, events) = (router(&config)?, events(&config)?);
+    let access = ClusterAccess::new(config.cluster.clone());
+    let (router, events) = (router(&config, &access)?, events(&config, &access)?);
     let withdrawn = router.as_ref().map(Router::withdrawn);
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();
     let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
     let elector = Elector::new(&config.election.timing, withdrawn.is_some());
-    let election = ElectionThread::start(config.lock, config.slots, config.cluster, config.election, observer.clone())?;
+    let election = ElectionThread::start(config.lock, config.slots, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
     let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
     observer.tell(Update::Exiting);
@@ -163,27 +164,27 @@ fn observed_main_loop(
 }
 
 /// Starts what routes traffic to the leader, if that is asked for.
-fn router(config: &ElectorConfig) -> anyhow::Result<Option<Router>> {
-    let ElectorConfig { lock, cluster, election, routing, .. } = config;
+fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Router>> {
+    let ElectorConfig { lock, election, routing, .. } = config;
     let (LockName::Objects { namespace, name, .. }, Some(routing)) = (lock, routing) else { return Ok(None) };
     Ok(Some(Router::start(RouterConfig {
         routing: routing.clone(),
         namespace: namespace.clone(),
         lock: name.clone(),
-        cluster: cluster.clone(),
+        access: access.clone(),
         timeout: election.timing.attempt(),
     })?))
 }
 
 /// Starts what writes Events, if the lock is in a cluster.
-fn events(config: &ElectorConfig) -> anyhow::Result<Option<Events>> {
-    let ElectorConfig { lock, cluster, election, .. } = config;
+fn events(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Events>> {
+    let ElectorConfig { lock, election, .. } = config;
     let LockName::Objects { kind, namespace, name } = lock else { return Ok(None) };
     Ok(Some(Events::start(EventsConfig {
         kind: *kind,
         namespace: namespace.clone(),
         name: name.clone(),
-        cluster: cluster.clone(),
+        access: access.clone(),
         identity: election.identity.clone(),
         timeout: election.timing.attempt(),
     })?))

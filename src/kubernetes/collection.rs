@@ -51,6 +51,11 @@ impl Collection {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
     }
 
+    /// Returns what requests wait for, if credentials take long at present.
+    pub fn pending(&self) -> Option<String> {
+        self.cluster.pending()
+    }
+
     /// Gives up every request after this time.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
@@ -118,7 +123,7 @@ impl Collection {
         let request = Request::get(format!("{path}?watch=true&{only_this}&{from}")).body(Vec::new());
         let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
         let operation = self.operation(Verb::Watch, name);
-        let client = self.cluster.watches().await?;
+        let client = self.cluster.watches();
         let events = client.request_events::<Value>(request).await.map_err(|failure| operation.error(&failure))?;
         Ok(events.map(move |event| match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {

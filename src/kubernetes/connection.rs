@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use hyper::Uri;
 use serde_json::Value;
 
+use super::credentials::files;
 use super::proxy::Proxy;
 
 /// How the API server is reached and as whom, from a kubeconfig or a pod's service account.
@@ -68,7 +69,7 @@ impl Source {
     /// When the file cannot be read.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
-            Self::File(path) => fs::read(path),
+            Self::File(path) => files::read(path),
             Self::Data(data) => Ok(data.clone()),
         }
     }
@@ -142,6 +143,16 @@ pub enum ConfigOrigin {
         context: String,
     },
     ServiceAccount,
+}
+
+impl ConfigOrigin {
+    /// Returns the kubeconfigs that were read.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Kubeconfig { files, .. } => files,
+            Self::ServiceAccount => &[],
+        }
+    }
 }
 
 impl fmt::Display for ConfigOrigin {

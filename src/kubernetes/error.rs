@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use super::credentials::CredentialsError;
+use super::transport::ConnectError;
 use crate::telemetry::log::{printable, printable_root_cause};
 
 /// Why a request failed.
@@ -51,6 +53,10 @@ impl Error {
     pub fn of_client(failure: &kube::Error) -> Self {
         match failure {
             kube::Error::Api(status) => Self::of_status(status),
+            // Nothing was sent.
+            kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
+                Self::new(ErrorKind::Refused, failure.to_string())
+            }
             other => Self::unknown(printable_root_cause(other)),
         }
     }

@@ -6,14 +6,19 @@
 mod cluster;
 mod collection;
 mod connection;
+mod credentials;
 mod error;
+mod impersonation;
 mod kubeconfig;
+pub mod log_events;
 mod proxy;
 mod rbac;
 mod resource;
 mod response_limit;
+mod tls;
+mod transport;
 
-pub use self::cluster::{Cluster, ClusterOptions};
+pub use self::cluster::{Cluster, ClusterAccess, ClusterOptions};
 pub use self::collection::{Collection, ObjectEvent};
 pub use self::error::{Error, ErrorKind};
 pub use self::rbac::{Rule, Verb, role, yaml};

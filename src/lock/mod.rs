@@ -40,6 +40,11 @@ pub trait Lock: Send + Sync {
     /// from what was seen last.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
+    /// Returns what requests wait for before they can be sent, if that takes long at present.
+    fn pending(&self) -> Option<String> {
+        None
+    }
+
     /// The fencing token of the write that made this resourceVersion.
     fn fencing_token(&self, resource_version: &str) -> String {
         resource_version.to_owned()

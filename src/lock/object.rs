@@ -283,6 +283,10 @@ impl Lock for ObjectLock {
         self.replace(version, record).boxed()
     }
 
+    fn pending(&self) -> Option<String> {
+        self.objects.pending()
+    }
+
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let start = self.watch_start(from);
         async move {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::object::RightsOfSlots;
 use super::{FileLock, Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
-use crate::kubernetes::{Cluster, ClusterOptions};
+use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::telemetry::log::printable_cause;
 
 /// How long a file system may take to show a file before it counts as gone.
@@ -24,11 +24,11 @@ pub const OPEN: Duration = Duration::from_secs(10);
 /// When the lock cannot be reached by what is known so far. Nothing is asked of an API server yet.
 pub async fn open(
     name: LockName,
-    cluster: ClusterOptions,
+    access: &ClusterAccess,
     attempt: Duration,
     run: &RunId,
 ) -> Result<(Box<dyn Lock>, LockName)> {
-    let (locks, name) = open_slots(name, None, cluster, attempt, run).await?;
+    let (locks, name) = open_slots(name, None, access, attempt, run).await?;
     let lock = locks.into_iter().next().context("a lock without slots is one lock")?;
     Ok((lock, name))
 }
@@ -38,13 +38,13 @@ pub async fn open(
 pub async fn open_slots(
     name: LockName,
     slots: Option<SlotCount>,
-    cluster: ClusterOptions,
+    access: &ClusterAccess,
     attempt: Duration,
     run: &RunId,
 ) -> Result<(Vec<Box<dyn Lock>>, LockName)> {
     match name {
         LockName::Objects { kind, namespace, name } => {
-            let cluster = Cluster::from_options(cluster, attempt).await?;
+            let cluster = Cluster::open(access, attempt).await?;
             let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
             let full_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name: name.clone() };
             let names: Vec<String> = match slots {

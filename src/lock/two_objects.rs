@@ -165,6 +165,10 @@ impl Lock for TwoObjectLock {
         self.write(Request::Update(version, record)).boxed()
     }
 
+    fn pending(&self) -> Option<String> {
+        self.first.pending()
+    }
+
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         stream::select(self.changes(Member::First), self.changes(Member::Second)).boxed()
     }

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod deadline;
 pub mod environment;
 pub mod fork;
+pub mod helper;
 pub mod inherited_fd;
 pub mod kill;
 pub mod pidfd;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{Pid, getpgid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 /// A terminal of which leaderrun is the foreground job.
 #[derive(Debug)]
@@ -38,6 +38,11 @@ impl Terminal {
     pub fn take_back(&self) {
         self.give_to(self.job);
     }
+}
+
+/// Returns whether stdin is a terminal of which this process belongs to the foreground job, so that it may be read.
+pub fn is_foreground_job() -> bool {
+    tcgetpgrp(io::stdin()) == Ok(getpgrp())
 }
 
 fn stdout_is_a_pipe() -> bool {

@@ -27,7 +27,7 @@ pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
 pub use self::service_definition::ServicePort;
 use self::worker::Worker;
-use crate::kubernetes::{ClusterOptions, Error, ErrorKind, Rule};
+use crate::kubernetes::{ClusterAccess, Error, ErrorKind, Rule};
 use crate::lock::SlotCount;
 use crate::process::{clock, runtime_thread};
 use crate::telemetry::observer::Observer;
@@ -121,14 +121,14 @@ impl fmt::Display for Routing {
 }
 
 /// What to route, for which lock.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RouterConfig {
     pub routing: Routing,
     /// Without a namespace: the default one of the cluster's configuration.
     pub namespace: Option<String>,
     /// The name of the lock.
     pub lock: String,
-    pub cluster: ClusterOptions,
+    pub access: ClusterAccess,
     /// How long one request may take.
     pub timeout: Duration,
 }

@@ -182,8 +182,8 @@ impl Steps {
 
     /// Returns the way to the API server, and the namespace of the lock.
     async fn cluster(&self) -> Result<(&Cluster, String), Error> {
-        let RouterConfig { cluster: options, timeout, namespace, .. } = &self.config;
-        let made = self.cluster.get_or_try_init(|| Cluster::from_options(options.clone(), *timeout)).await;
+        let RouterConfig { access, timeout, namespace, .. } = &self.config;
+        let made = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
         let cluster = made.map_err(|failure| Error::unknown(printable_cause(&failure)))?;
         Ok((cluster, namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned())))
     }

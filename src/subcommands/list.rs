@@ -7,12 +7,12 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::lock_status::{LockStatus, escaped_json, length};
 use super::output::{print, warn};
-use super::{CommandOutput, OPEN_TIMEOUT, Output, PATIENCE};
-use crate::kubernetes::{Cluster, ClusterOptions, Collection, Error, ErrorKind};
+use super::{CommandOutput, Output, PATIENCE, opened};
+use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
 use crate::lock::{Kind, LockName};
 use crate::telemetry::log::printable;
 
@@ -46,8 +46,8 @@ type Key = (String, String, &'static str);
 
 /// Lists the locks, once or again and again.
 pub async fn list(request: ListRequest) -> Result<CommandOutput> {
-    let opened = timeout(OPEN_TIMEOUT, Cluster::from_options(request.cluster, PATIENCE)).await;
-    let cluster = opened.map_err(|_| anyhow!("the kubeconfig's credential plugin does not answer"))??;
+    let access = ClusterAccess::new(request.cluster);
+    let cluster = opened(&access, Cluster::open(&access, PATIENCE)).await?;
     let namespace = match (request.all_namespaces, request.namespace) {
         (true, _) => String::new(),
         (false, Some(namespace)) => namespace,

@@ -22,8 +22,9 @@ use tokio::time::timeout;
 
 pub use self::list::ListRequest;
 pub use self::step_down::Wait;
-use crate::kubernetes::ClusterOptions;
+use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{self, Lock, LockError, LockName, SlotCount};
+use crate::process::tree;
 use crate::routing::RoutingTarget;
 use crate::telemetry::http::HttpAddress;
 
@@ -90,10 +91,23 @@ pub struct DoctorRequest {
 impl LockTarget {
     /// Opens the lock for questions: it is not to be held by it. Also returns its name with what was left out filled in.
     async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
-        let late =
-            |_| anyhow!("the kubeconfig's credential plugin takes longer than {}", format_duration(OPEN_TIMEOUT));
-        timeout(OPEN_TIMEOUT, lock::open(self.lock, self.cluster, PATIENCE, &RunId::new(""))).await.map_err(late)?
+        let access = ClusterAccess::new(self.cluster);
+        open(self.lock, &access).await
     }
+}
+
+/// Opens a lock for questions, by a way to the cluster that is used for others as well.
+async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
+    opened(access, lock::open(lock, access, PATIENCE, &RunId::new(""))).await
+}
+
+/// Waits until something is open, but not for ever.
+async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| {
+        let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
+        anyhow!("still waiting for {pending} after {}", format_duration(OPEN_TIMEOUT))
+    };
+    timeout(OPEN_TIMEOUT, opening).await.map_err(late)?
 }
 
 /// Waits for what is asked about this lock, but not for ever.
@@ -158,5 +172,6 @@ fn wait_for(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -
     let answer = runtime.block_on(answer);
     // Dropping it would wait for a file or a name lookup that may never come back.
     runtime.shutdown_background();
+    tree::kill_helpers();
     answer
 }

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::lock_status::{LockStatus, expires};
 use super::output::{print, warn};
-use super::{CommandOutput, LockTarget, Output, PATIENCE, answered};
-use crate::kubernetes::Cluster;
+use super::{CommandOutput, LockTarget, Output, PATIENCE, answered, open};
+use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName};
 
 /// How often a lock is read that cannot be watched.
@@ -23,12 +23,12 @@ const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
 /// Reads the record and says what it means.
 pub async fn status(target: LockTarget, output: Output) -> Result<CommandOutput> {
-    let cluster = target.cluster.clone();
-    let (lock, name) = target.open().await?;
+    let access = ClusterAccess::new(target.cluster);
+    let (lock, name) = open(target.lock, &access).await?;
     let stored = answered(&name, lock.get()).await?;
     if stored.is_none()
         && let LockName::Objects { namespace: Some(namespace), .. } = &name
-        && let Ok(cluster) = Cluster::from_options(cluster, PATIENCE).await
+        && let Ok(cluster) = Cluster::open(&access, PATIENCE).await
         && cluster.lacks_namespace(namespace).await
     {
         warn(&format!("there is no namespace {namespace:?}; try kubectl create namespace {namespace}"));

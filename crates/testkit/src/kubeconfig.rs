@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::ByteString;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::users::User;
 use crate::{scratch, tls};
@@ -33,6 +33,11 @@ impl Kubeconfigs {
 
 /// Writes a kubeconfig for `user` and `server`, with the namespace `default`.
 pub fn write(file: &Path, server: SocketAddr, user: User) {
+    write_with(file, server, &json!({ "token": user.token }));
+}
+
+/// Writes a kubeconfig for `server`, with the namespace `default` and these credentials: a `user` of a kubeconfig.
+pub fn write_with(file: &Path, server: SocketAddr, credentials: &Value) {
     // JSON is YAML too. A ByteString is serialized as base64.
     let authority = ByteString(tls::authority().into_bytes());
     let config = json!({
@@ -45,10 +50,10 @@ pub fn write(file: &Path, server: SocketAddr, user: User) {
                 "certificate-authority-data": authority,
             },
         }],
-        "users": [{ "name": user.name, "user": { "token": user.token } }],
+        "users": [{ "name": "user", "user": credentials }],
         "contexts": [{
             "name": "test",
-            "context": { "cluster": "test", "user": user.name, "namespace": "default" },
+            "context": { "cluster": "test", "user": "user", "namespace": "default" },
         }],
         "current-context": "test",
     });

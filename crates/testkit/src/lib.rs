@@ -22,6 +22,7 @@ mod fuzz;
 pub mod harness;
 pub mod hostile_input;
 pub mod http;
+pub mod issued;
 pub mod kubeconfig;
 mod lock;
 pub mod port;

@@ -3,13 +3,15 @@
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::server::TlsStream;
 
 /// A certificate for a server on this machine, with its key, both as PEM.
 pub struct ServerCertificate {
@@ -51,13 +53,21 @@ pub fn key_pair() -> (String, String) {
     (key.serialize_pem(), key.public_key_pem())
 }
 
-/// Returns the TLS settings of the servers: HTTP/1.1, no client certificates.
+/// Signs a certificate with a new key. Returns it and the key as PEM.
+pub fn sign(params: CertificateParams) -> (Certificate, String) {
+    let key = new_key();
+    (params.signed_by(&key, &AUTHORITY).expect("a certificate"), key.serialize_pem())
+}
+
+/// Returns the TLS settings of the servers: HTTP/1.1; clients may show a certificate of the authority.
 pub fn server_config() -> Arc<ServerConfig> {
     let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("our own certificate");
     let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("our own key");
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), ring::default_provider().into());
+    let clients = clients.allow_unauthenticated().build().expect("a verifier of client certificates");
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(vec![certificate], key))
+        .and_then(|config| config.with_client_cert_verifier(clients).with_single_cert(vec![certificate], key))
         .expect("TLS settings for a server");
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
@@ -66,17 +76,27 @@ pub fn server_config() -> Arc<ServerConfig> {
 /// Returns the TLS settings of a client of these servers.
 pub fn client_config() -> Arc<ClientConfig> {
     static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add(AUTHORITY.der().clone()).expect("our own authority");
         let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .expect("TLS versions")
-            .with_root_certificates(roots)
+            .with_root_certificates(roots())
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     });
     CONFIG.clone()
+}
+
+/// Returns the certificate that the client has shown, as DER.
+pub fn client_certificate<S>(stream: &TlsStream<S>) -> Option<Vec<u8>> {
+    let (_, connection) = stream.get_ref();
+    Some(connection.peer_certificates()?.first()?.to_vec())
+}
+
+fn roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(AUTHORITY.der().clone()).expect("our own authority");
+    roots
 }
 
 fn new_key() -> KeyPair {

@@ -6,7 +6,7 @@ use crate::cli::{definition, variables};
 use crate::exit::{STATUSES, StatusDescription};
 use crate::telemetry::log_event::LogEvent;
 use crate::telemetry::metrics::{METRICS, MetricDescription, MetricLabel};
-use crate::{elector, routing, telemetry};
+use crate::{elector, kubernetes, routing, telemetry};
 
 const INTRODUCTION: &str = "\
 # Reference
@@ -166,8 +166,14 @@ fn environment() -> String {
 
 fn log_events() -> String {
     let mut text = format!("{LOG}\n| Event | Level | Fields | Logged |\n|---|---|---|---|\n");
-    let events =
-        [elector::log_events::EVENTS, routing::log_events::EVENTS, telemetry::log_events::EVENTS].into_iter().flatten();
+    let events = [
+        elector::log_events::EVENTS,
+        kubernetes::log_events::EVENTS,
+        routing::log_events::EVENTS,
+        telemetry::log_events::EVENTS,
+    ]
+    .into_iter()
+    .flatten();
     for LogEvent { name, level, fields, meaning } in events {
         let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
         let when = meaning.trim().strip_prefix("Logged ").unwrap_or_else(|| panic!("{name}: begins with Logged"));

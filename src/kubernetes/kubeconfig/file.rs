@@ -1,8 +1,8 @@
 //! One kubeconfig, as it is written.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf, absolute};
-use std::{fs, io};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,6 +10,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
+
+use super::super::credentials::files;
 
 /// What a kubeconfig says. As in client-go a field that is absent, null or empty says nothing.
 #[derive(Default, Deserialize)]
@@ -132,7 +134,7 @@ impl KubeconfigFile {
     /// Reads the kubeconfig at a path.
     pub fn read(path: &Path) -> io::Result<Self> {
         let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
-        let file = Self::parse(&fs::read(path)?).map_err(invalid)?;
+        let file = Self::parse(&files::read(path)?).map_err(invalid)?;
         Ok(Self { path: absolute(path)?, ..file })
     }
 

@@ -26,8 +26,8 @@ use std::path::Path;
 use leaderrun_core::instant::Instant;
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid};
 
 use self::members::Members;
 use self::nested::Nested;
@@ -240,16 +240,18 @@ impl Tree {
     }
 }
 
-/// SIGKILL to the children of the other threads, such as a credential plugin that hangs. For the end, when nobody waits
-/// for them any more.
+/// SIGKILL to the children of the other threads, such as a credential plugin that hangs, and to the process groups that
+/// they lead. For the end, when nobody waits for them any more.
 pub fn kill_helpers() {
     let this = fs::read_link("/proc/thread-self").unwrap_or_default();
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let Ok(proc) = Proc::open() else { return };
     for other in threads.filter(|thread| this.file_name() != Some(&thread.file_name())) {
         for child in children_in(&other.path().join("children")) {
-            if let Some(numbers) = proc.numbers(child) {
-                let _ = kill(numbers.pid, Signal::SIGKILL);
+            if let Some(pid) = proc.numbers(child).map(|numbers| numbers.pid) {
+                // One that shares the terminal is in leaderrun's own group.
+                let leads_group = getpgid(Some(pid)) == Ok(pid);
+                let _ = if leads_group { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGKILL) };
             }
         }
     }

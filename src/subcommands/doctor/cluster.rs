@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::rounded;
 use super::table::{Row, Table};
 use crate::events;
-use crate::kubernetes::{Cluster, ClusterOptions, Error, ObjectName, Rule, Verb};
+use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ObjectName, Rule, Verb};
 use crate::lock::{self, Kind, LockName, SlotCount};
 use crate::process::clock;
 use crate::routing::RoutingTarget;
@@ -50,7 +50,7 @@ impl Examined<'_> {
     pub async fn examine(self, table: &mut Table) {
         let Self { kind, namespace, name, slots, options, timing, target } = self;
         let user = options.impersonate.clone().unwrap_or_default();
-        let cluster = match Cluster::from_options(options, timing.attempt()).await {
+        let cluster = match Cluster::open(&ClusterAccess::new(options), timing.attempt()).await {
             Ok(cluster) => cluster,
             Err(reason) => {
                 let remedy = "a kubeconfig by --kubeconfig or KUBECONFIG, or a pod with a service account";

@@ -1,8 +1,9 @@
-//! Finds out who sends a request, by its bearer token and its impersonation headers.
+//! Finds out who sends a request, by its bearer token or its client certificate, and its impersonation headers.
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
-use super::super::users;
+use super::super::users::User;
+use super::super::{issued, users};
 use super::rbac;
 use super::request::{Access, Target};
 use super::status::{self, Result};
@@ -31,7 +32,8 @@ impl Identity {
 /// Returns the sender of a request for `target` with these headers.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Some(user) = token.and_then(|token| by_token(token.trim())) else {
+    let by_certificate = || issued::user_of_certificate(headers).map(Identity::from);
+    let Some(user) = token.and_then(|token| by_token(token.trim())).or_else(by_certificate) else {
         return Err(status::unauthorized());
     };
     impersonate(store, user.authenticated(), headers, target)
@@ -41,8 +43,13 @@ fn by_token(token: &str) -> Option<Identity> {
     if let Some(name) = token.strip_prefix(TOKEN_PREFIX).filter(|name| service_account(name).is_some()) {
         return Some(Identity { name: name.to_owned(), groups: Vec::new() });
     }
-    let user = users::by_token(token)?;
-    Some(Identity { name: user.name.to_owned(), groups: user.groups.iter().copied().map(str::to_owned).collect() })
+    users::by_token(token).or_else(|| issued::user_of_token(token)).map(Identity::from)
+}
+
+impl From<User> for Identity {
+    fn from(user: User) -> Identity {
+        Identity { name: user.name.to_owned(), groups: user.groups.iter().copied().map(str::to_owned).collect() }
+    }
 }
 
 /// What the token of a service account begins with; its user name follows.

@@ -33,6 +33,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -44,7 +46,7 @@ use tokio_rustls::TlsAcceptor;
 use self::behavior::{Behavior, Roles};
 use self::store::Store;
 use super::port::Port;
-use super::{runtime, tls};
+use super::{issued, runtime, tls};
 
 /// A running API server. It stops when dropped.
 pub struct ApiServer {
@@ -168,7 +170,9 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<S
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
-    let service = service_fn(|request| {
+    let certificate = tls::client_certificate(&stream);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        issued::note_certificate(request.headers_mut(), certificate.as_deref());
         let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
         async move { Ok::<_, Infallible>(handler::handle(store, behavior, request).await) }
     });

@@ -26,7 +26,7 @@ use super::Shared;
 use super::faults::{Fault, Gate};
 use super::matching::ReceivedRequest;
 use super::wire::{Wire, Wired};
-use crate::{runtime, tls, users};
+use crate::{issued, runtime, tls, users};
 
 /// Serves a client's connection until one of the two ends closes it.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
@@ -42,10 +42,12 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
 
 async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire>) -> io::Result<()> {
     let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
+    let certificate = tls::client_certificate(&stream);
     let (sender, upstream) = connect(shared.upstream).await?;
     // HTTP/1.1 has one request under way at a time: nothing ever waits for this mutex.
     let sender = Arc::new(Mutex::new(sender));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        issued::note_certificate(request.headers_mut(), certificate.as_deref());
         let forwarding = Forwarding {
             shared: Arc::clone(&shared),
             wire: Arc::clone(&wire),

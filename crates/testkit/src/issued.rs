@@ -1,0 +1,84 @@
+//! Credentials that a test issues to a user and revokes again, as a cluster does that rotates them. The testkit's API
+//! servers answer 401 to what was revoked.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard};
+
+use hyper::header::{HeaderMap, HeaderValue};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
+use uuid::Uuid;
+
+use crate::tls;
+use crate::users::User;
+
+/// By what header the fault proxy passes on which certificate its client has shown.
+const FORWARDED: &str = "x-forwarded-client-certificate";
+
+/// The users by their tokens, and by the fingerprints of their certificates.
+static TOKENS: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
+static CERTIFICATES: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
+
+/// A client certificate with its key, both as PEM.
+pub struct ClientCertificate {
+    pub certificate: String,
+    pub key: String,
+    fingerprint: String,
+}
+
+/// Issues a token to a user.
+pub fn issue_token(user: User) -> String {
+    let token = Uuid::new_v4().to_string();
+    lock(&TOKENS).insert(token.clone(), user);
+    token
+}
+
+/// Revokes a token.
+pub fn revoke_token(token: &str) {
+    lock(&TOKENS).remove(token);
+}
+
+/// Issues a client certificate to a user.
+pub fn issue_certificate(user: User) -> ClientCertificate {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, user.name);
+    user.groups.iter().for_each(|group| params.distinguished_name.push(DnType::OrganizationName, *group));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let (certificate, key) = tls::sign(params);
+    let fingerprint = fingerprint(certificate.der());
+    lock(&CERTIFICATES).insert(fingerprint.clone(), user);
+    ClientCertificate { certificate: certificate.pem(), key, fingerprint }
+}
+
+/// Revokes a client certificate.
+pub fn revoke_certificate(certificate: &ClientCertificate) {
+    lock(&CERTIFICATES).remove(&certificate.fingerprint);
+}
+
+/// Returns whose token this is.
+pub(crate) fn user_of_token(token: &str) -> Option<User> {
+    lock(&TOKENS).get(token).copied()
+}
+
+/// Returns whose certificate came with a request.
+pub(crate) fn user_of_certificate(headers: &HeaderMap) -> Option<User> {
+    lock(&CERTIFICATES).get(headers.get(FORWARDED)?.to_str().ok()?).copied()
+}
+
+/// Notes in the headers of a request which certificate its client has shown, as DER.
+pub(crate) fn note_certificate(headers: &mut HeaderMap, certificate: Option<&[u8]>) {
+    if let Some(certificate) = certificate {
+        let fingerprint = HeaderValue::try_from(fingerprint(certificate)).expect("digits");
+        headers.insert(FORWARDED, fingerprint);
+    }
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    der.hash(&mut hasher);
+    format!("{:x}", hasher.finish())
+}
+
+fn lock<T>(map: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    map.lock().expect("the issued credentials")
+}

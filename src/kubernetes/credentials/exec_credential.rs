@@ -1,0 +1,137 @@
+//! What leaderrun and a credential plugin say to each other: `ExecCredential` of `client.authentication.k8s.io`.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::connection::{ConnectionConfig, ExecPlugin};
+
+const KIND: &str = "ExecCredential";
+
+/// The versions that leaderrun speaks. Older ones were removed from Kubernetes with 1.24.
+const VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
+
+/// What a plugin has issued: a token, a client certificate, or both.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedCredentials {
+    pub token: Option<String>,
+    pub certificate: Option<IssuedCertificate>,
+    pub expires: Option<Timestamp>,
+}
+
+/// A client certificate and its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Leaves out the secrets.
+impl fmt::Debug for IssuedCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedCredentials").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// Checks that a plugin speaks a version that leaderrun speaks.
+///
+/// # Errors
+/// A reason for people.
+pub fn check_version(plugin: &ExecPlugin) -> Result<(), String> {
+    let version = &plugin.api_version;
+    if VERSIONS.contains(&version.as_str()) {
+        return Ok(());
+    }
+    Err(format!("its apiVersion {version:?} is not supported; try {}", VERSIONS[0]))
+}
+
+/// Returns what the plugin finds in the variable `KUBERNETES_EXEC_INFO`. `authority` is the certificate authority of the
+/// cluster, as PEM.
+pub fn exec_info(
+    plugin: &ExecPlugin,
+    config: &ConnectionConfig,
+    authority: Option<&[u8]>,
+    interactive: bool,
+) -> String {
+    let mut spec = json!({ "interactive": interactive });
+    if plugin.provide_cluster_info {
+        let server = config.server.to_string();
+        let mut cluster = json!({ "server": server.trim_end_matches('/') });
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                cluster[name] = value;
+            }
+        };
+        set("tls-server-name", config.tls.server_name.clone().map(Value::from));
+        set("insecure-skip-tls-verify", config.tls.insecure.then_some(Value::Bool(true)));
+        set("certificate-authority-data", authority.map(|pem| BASE64_STANDARD.encode(pem).into()));
+        set("proxy-url", config.proxy.as_ref().map(|proxy| proxy.to_string().into()));
+        set("config", plugin.cluster_config.clone());
+        spec["cluster"] = cluster;
+    }
+    json!({ "kind": KIND, "apiVersion": plugin.api_version, "spec": spec }).to_string()
+}
+
+/// Reads what a plugin has printed.
+///
+/// # Errors
+/// A reason for people.
+pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, String> {
+    if output.trim_ascii().is_empty() {
+        return Err("printed nothing".to_owned());
+    }
+    // JSON is YAML, but its own parser says better what is wrong with it.
+    let printed: Result<ExecCredential, String> = match output.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(output).map_err(|failure| failure.to_string()),
+        _ => serde_saphyr::from_slice(output).map_err(|_| "it is not JSON".to_owned()),
+    };
+    let ExecCredential { api_version, kind, status } =
+        printed.map_err(|reason| format!("printed something else than an {KIND}: {reason}"))?;
+    if kind != KIND {
+        return Err(format!("printed something else than an {KIND}: it is of kind {kind:?}"));
+    }
+    if api_version != plugin.api_version {
+        let configured = &plugin.api_version;
+        return Err(format!("printed an {KIND} of {api_version}, and the kubeconfig asks for {configured}"));
+    }
+    let Some(status) = status else { return Err(format!("printed an {KIND} without a status")) };
+    let said = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
+    let certificate = match (said(status.client_certificate_data), said(status.client_key_data)) {
+        (Some(certificate), Some(key)) => Some(IssuedCertificate { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => return Err("printed clientCertificateData without clientKeyData".to_owned()),
+        (None, Some(_)) => return Err("printed clientKeyData without clientCertificateData".to_owned()),
+    };
+    let token = said(status.token).map(|token| token.trim().to_owned());
+    if token.is_none() && certificate.is_none() {
+        return Err(format!("printed an {KIND} with neither a token nor a client certificate"));
+    }
+    let expires = said(status.expiration_timestamp);
+    let expires = expires.map(|time| {
+        time.trim().parse().map_err(|_| format!("printed an expirationTimestamp that is not a time: {time:?}"))
+    });
+    Ok(IssuedCredentials { token, certificate, expires: expires.transpose()? })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecCredential {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    expiration_timestamp: Option<String>,
+    token: Option<String>,
+    client_certificate_data: Option<String>,
+    client_key_data: Option<String>,
+}

@@ -1,0 +1,97 @@
+//! What credentials are made of: the contents of files, and what a plugin has issued.
+
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper::header::HeaderValue;
+
+use super::super::connection::{BasicCredentials, ConfigError, ConnectionConfig, Source, TokenSource};
+use super::exec_credential::IssuedCredentials;
+use super::files;
+
+/// Everything that was read; equal where nothing has changed.
+#[derive(PartialEq, Eq)]
+pub struct Material {
+    pub tls: TlsMaterial,
+    pub authorization: Option<HeaderValue>,
+}
+
+/// The part of it that connections are made with, as PEM.
+#[derive(PartialEq, Eq)]
+pub struct TlsMaterial {
+    pub authority: Option<Vec<u8>>,
+    /// The client certificate and its key.
+    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Material {
+    /// Reads what the configuration names.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or has no credentials in it.
+    pub fn read(config: &ConnectionConfig, issued: Option<&IssuedCredentials>) -> Result<Self, ConfigError> {
+        let user = &config.user;
+        let issued_certificate = issued.and_then(|issued| issued.certificate.clone());
+        let certificate = match (issued_certificate, &user.certificate) {
+            (Some(issued), _) => Some((issued.certificate.into_bytes(), issued.key.into_bytes())),
+            (None, Some(files)) => Some((read(&files.certificate)?, read(&files.key)?)),
+            (None, None) => None,
+        };
+        let authority = config.tls.authority.as_ref().map(read).transpose()?;
+        let authorization = match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
+            (Some(source), ..) => Some(bearer(&token(source)?)?),
+            (None, Some(basic), _) => Some(basic_authorization(basic)?),
+            (None, None, Some(issued)) => Some(bearer(issued)?),
+            (None, None, None) => None,
+        };
+        Ok(Self { tls: TlsMaterial { authority, certificate }, authorization })
+    }
+}
+
+/// Returns the files that the configuration consists of.
+pub fn files_of(config: &ConnectionConfig) -> Vec<PathBuf> {
+    let certificate = config.user.certificate.as_ref();
+    let sources = [
+        config.tls.authority.as_ref(),
+        certificate.map(|certificate| &certificate.certificate),
+        certificate.map(|certificate| &certificate.key),
+    ];
+    let sources = sources.into_iter().flatten().filter_map(|source| match source {
+        Source::File(path) => Some(path.clone()),
+        Source::Data(_) => None,
+    });
+    let token = config.user.token.as_ref().and_then(|token| token.file.clone());
+    config.origin.files().iter().cloned().chain(sources).chain(token).collect()
+}
+
+fn read(source: &Source) -> Result<Vec<u8>, ConfigError> {
+    source.read().map_err(|failure| ConfigError::new(source, failure))
+}
+
+fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigError> {
+    let Some(path) = file else { return Ok(fixed.clone().unwrap_or_default()) };
+    let contents = files::read(path).map(|contents| String::from_utf8_lossy(&contents).trim().to_owned());
+    match (contents, fixed) {
+        (Ok(token), _) if !token.is_empty() => Ok(token),
+        (_, Some(fixed)) => Ok(fixed.clone()),
+        (Ok(_), None) => Err(ConfigError::new(path.display(), "the file has no token in it")),
+        (Err(failure), None) => Err(ConfigError::new(path.display(), failure)),
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, ConfigError> {
+    secret(&format!("Bearer {token}")).ok_or_else(|| ConfigError::new("the token", "has characters that no token has"))
+}
+
+fn basic_authorization(BasicCredentials { username, password }: &BasicCredentials) -> Result<HeaderValue, ConfigError> {
+    let encoded = BASE64_STANDARD.encode(format!("{username}:{password}"));
+    secret(&format!("Basic {encoded}")).ok_or_else(|| ConfigError::new("the user name", "cannot be sent"))
+}
+
+/// Returns the value of a header that is not to be logged.
+fn secret(value: &str) -> Option<HeaderValue> {
+    let mut header = HeaderValue::from_str(value).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}

@@ -1,0 +1,92 @@
+//! Runs a credential plugin.
+
+use std::fmt;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::Duration;
+
+use humantime::format_duration;
+
+use super::super::connection::{ConnectionConfig, ExecPlugin, InteractiveMode};
+use super::super::log_events;
+use super::exec_credential::{self, IssuedCredentials};
+use crate::process::helper::{self, HelperError, Terminal};
+use crate::process::signals;
+use crate::process::terminal::is_foreground_job;
+use crate::telemetry::log::printable;
+
+/// After this time a plugin counts as hung and is killed.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// The same for a plugin that may be talking to a person.
+const INTERACTIVE_TIME_LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs the plugin once and returns what it has issued. The calling thread must outlive it.
+///
+/// # Errors
+/// A sentence for people: the plugin, the reason, and what to do.
+pub fn run(
+    plugin: &ExecPlugin,
+    config: &ConnectionConfig,
+    authority: Option<&[u8]>,
+) -> Result<IssuedCredentials, String> {
+    let failed = |reason: &dyn fmt::Display| failure(plugin, reason);
+    let has_terminal = is_foreground_job();
+    let terminal = match plugin.interactive_mode {
+        InteractiveMode::Always | InteractiveMode::IfAvailable if has_terminal => Terminal::Shared,
+        InteractiveMode::Always => {
+            return Err(failed(
+                &"it needs a terminal (interactiveMode Always), and leaderrun is not the foreground job of one",
+            ));
+        }
+        InteractiveMode::Never | InteractiveMode::IfAvailable => Terminal::Detached,
+    };
+    let is_interactive = terminal == Terminal::Shared;
+    let mut command = Command::new(&plugin.command);
+    command
+        .args(&plugin.args)
+        .envs(plugin.env.iter().map(|(name, value)| (name, value)))
+        .env("KUBERNETES_EXEC_INFO", exec_credential::exec_info(plugin, config, authority, is_interactive));
+    let limit = if is_interactive { INTERACTIVE_TIME_LIMIT } else { TIME_LIMIT };
+    let name = plugin.command.display().to_string();
+    let output = helper::run(command, terminal, limit, &|line| log_events::plugin_message(&name, &printable(line)));
+    let output = output.map_err(|error| match error {
+        HelperError::NotStarted(error) => failed(&not_started(plugin, &error)),
+        HelperError::TimedOut { last_message } => {
+            failed(&format!("it did not end within {}{}", format_duration(limit), quoted(&last_message)))
+        }
+        HelperError::TooMuchOutput => failed(&"it printed without end"),
+        HelperError::Failed(error) => failed(&error),
+    })?;
+    if !output.status.success() {
+        let how = match output.status.signal() {
+            Some(signal) => format!("it was ended by {}", signals::name(signal)),
+            None => format!("it ended with status {}", output.status.code().unwrap_or_default()),
+        };
+        return Err(failed(&format!("{how}{}", quoted(&output.last_message))));
+    }
+    exec_credential::parse(plugin, &output.stdout)
+        .map_err(|reason| failed(&format!("it {}{}", printable(&reason), quoted(&output.last_message))))
+}
+
+fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound if plugin.command.components().count() > 1 => "there is no such program".to_owned(),
+        io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),
+        _ => format!("it cannot be started: {error}"),
+    }
+}
+
+fn quoted(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {}", printable(message)) }
+}
+
+fn failure(plugin: &ExecPlugin, reason: &dyn fmt::Display) -> String {
+    let command = plugin.command.display();
+    let remedy = match &plugin.install_hint {
+        Some(hint) => printable(hint.trim()),
+        None => "check exec of the user in the kubeconfig".to_owned(),
+    };
+    format!("the credential plugin {command} failed: {reason}; {remedy}")
+}

@@ -1,0 +1,236 @@
+//! The thread that reads files and runs the plugin.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustls::ClientConfig;
+
+use super::super::connection::{ConfigError, ConnectionConfig, ExecPlugin};
+use super::super::{kubeconfig, log_events, tls};
+use super::access::{Access, Lifetime};
+use super::exec_credential::{self, IssuedCredentials};
+use super::files::{self, Stamp};
+use super::material::{self, Material};
+use super::{Activity, CredentialsError, Order, Shared, State, plugin};
+
+/// How often everything is read again that does not seem to have changed.
+const REREAD_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The pause after the first run of a plugin that has not helped; doubled after each further one.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// Keeps the credentials up to date.
+pub struct Worker {
+    shared: Arc<Shared>,
+    loaded: Option<Loaded>,
+    issued: Option<Issued>,
+    pause: Duration,
+    /// Before this instant the plugin is not run again.
+    plugin_may_run_at: Option<Instant>,
+    /// Why the plugin issued nothing when it was run last.
+    plugin_failure: Option<String>,
+    access: Option<Arc<Access>>,
+    is_server_change_logged: bool,
+}
+
+/// What was read.
+struct Loaded {
+    config: Arc<ConnectionConfig>,
+    material: Material,
+    files: Vec<PathBuf>,
+    stamps: Vec<Stamp>,
+    read_at: Instant,
+}
+
+/// What a plugin has issued, and which one.
+struct Issued {
+    plugin: ExecPlugin,
+    credentials: IssuedCredentials,
+    lifetime: Option<Lifetime>,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            loaded: None,
+            issued: None,
+            pause: Duration::ZERO,
+            plugin_may_run_at: None,
+            plugin_failure: None,
+            access: None,
+            is_server_change_logged: false,
+        }
+    }
+
+    /// Carries out orders until there is nobody left who could give one.
+    pub fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(mut order) = orders.recv() {
+            for later in orders.try_iter() {
+                order = Order { number: later.number, rejected: order.rejected.max(later.rejected) };
+            }
+            let looked = self.look(order.rejected);
+            self.publish(order.number, looked);
+        }
+    }
+
+    /// Looks at everything again.
+    fn look(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
+        let generation = self.access.as_ref().map(|access| access.generation);
+        let is_rejected = generation.is_some() && rejected >= generation;
+        if self.loaded.is_none() || is_rejected || self.have_files_changed() {
+            self.reload()?;
+        }
+        let is_newer = self.access.as_ref().map(|access| access.generation) > generation;
+        match self.plugin() {
+            Some(plugin) if self.is_plugin_due(&plugin, is_rejected && !is_newer) => {
+                self.run_plugin(&plugin, is_rejected)
+            }
+            Some(_) => self.plugin_failure.clone().map_or(Ok(()), |message| Err(missing(message))),
+            None => Ok(()),
+        }
+    }
+
+    fn have_files_changed(&self) -> bool {
+        self.loaded.as_ref().is_none_or(|loaded| {
+            loaded.read_at.elapsed() >= REREAD_INTERVAL || files::stamps(&loaded.files) != loaded.stamps
+        })
+    }
+
+    /// Reads the configuration and the files that it names.
+    fn reload(&mut self) -> Result<(), CredentialsError> {
+        let unusable = |error: ConfigError| CredentialsError(error.to_string());
+        let mut config = kubeconfig::load(&self.shared.options).map_err(unusable)?;
+        if let Some(plugin) = &config.user.exec {
+            exec_credential::check_version(plugin)
+                .map_err(|reason| unusable(ConfigError::new(plugin.command.display(), reason)))?;
+        }
+        if let Some(loaded) = &self.loaded
+            && loaded.config.server != config.server
+        {
+            // The lock is held there. Going on elsewhere would be another lock.
+            if !std::mem::replace(&mut self.is_server_change_logged, true) {
+                log_events::server_changed(&loaded.config.server.to_string(), &config.server.to_string());
+            }
+            config = ConnectionConfig::clone(&loaded.config);
+        }
+        if self.issued.as_ref().is_some_and(|issued| Some(&issued.plugin) != config.user.exec.as_ref()) {
+            self.issued = None;
+        }
+        self.load(config).map_err(unusable)
+    }
+
+    /// Reads the files that a configuration names, and makes what is asked with from them and from what was issued.
+    fn load(&mut self, config: ConnectionConfig) -> Result<(), ConfigError> {
+        let files = material::files_of(&config);
+        let stamps = files::stamps(&files);
+        let material = Material::read(&config, self.issued.as_ref().map(|issued| &issued.credentials))?;
+        let tls = self.tls(&config, &material)?;
+        let config = match &self.loaded {
+            Some(loaded) if *loaded.config == config => Arc::clone(&loaded.config),
+            _ => Arc::new(config),
+        };
+        let is_unchanged = self
+            .loaded
+            .as_ref()
+            .is_some_and(|loaded| Arc::ptr_eq(&loaded.config, &config) && loaded.material == material);
+        let authorization = material.authorization.clone();
+        self.loaded = Some(Loaded { config: Arc::clone(&config), material, files, stamps, read_at: Instant::now() });
+        if self.plugin().is_some() && self.issued.is_none() {
+            // Not before there is something to ask with.
+            return Ok(());
+        }
+        let lifetime = self.issued.as_ref().and_then(|issued| issued.lifetime);
+        let present = self.access.as_ref();
+        if is_unchanged && present.is_some_and(|present| present.lifetime == lifetime) {
+            return Ok(());
+        }
+        let generation = present.map_or(1, |present| present.generation + u64::from(!is_unchanged));
+        if present.is_some() && !is_unchanged {
+            log_events::credentials_renewed(&config.origin.to_string());
+        }
+        self.access = Some(Arc::new(Access { generation, config, tls, authorization, lifetime }));
+        Ok(())
+    }
+
+    /// Returns what connections are made with: the same as before where nothing of it has changed.
+    fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
+        if config.server.scheme_str() != Some("https") {
+            return Ok(None);
+        }
+        let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
+        let present = self.loaded.as_ref().filter(is_same).and(self.access.as_ref());
+        if let Some(present) = present.and_then(|access| access.tls.clone()) {
+            return Ok(Some(present));
+        }
+        let certificate = material.tls.certificate.as_ref();
+        let certificate = certificate.map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
+        tls::client_config(&config.tls, material.tls.authority.as_deref(), certificate).map(|tls| Some(Arc::new(tls)))
+    }
+
+    /// Returns the plugin that credentials come from, unless the configuration has a token or a password.
+    fn plugin(&self) -> Option<ExecPlugin> {
+        let user = &self.loaded.as_ref()?.config.user;
+        user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none())
+    }
+
+    fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {
+        let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
+        let is_wanted = is_rejected
+            || issued
+                .is_none_or(|issued| issued.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now()));
+        if is_rejected && self.shared.was_accepted.swap(false, Ordering::Relaxed) {
+            (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
+        }
+        is_wanted && self.plugin_may_run_at.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn run_plugin(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> Result<(), CredentialsError> {
+        let Some(loaded) = &self.loaded else { return Ok(()) };
+        let config = ConnectionConfig::clone(&loaded.config);
+        let description = format!("the credential plugin {}", plugin.command.display());
+        self.note(Some(Activity { description, since: Instant::now() }));
+        let issued = plugin::run(plugin, &config, loaded.material.tls.authority.as_deref());
+        self.note(None);
+        let result = issued.and_then(|credentials| {
+            let lifetime = credentials.expires.and_then(|expires| Lifetime::until(expires, Timestamp::now()));
+            let is_lasting = lifetime.is_some() || credentials.expires.is_none();
+            self.issued = Some(Issued { plugin: plugin.clone(), credentials, lifetime });
+            self.load(config).map(|()| is_lasting).map_err(|error| error.to_string())
+        });
+        self.plugin_failure = result.as_ref().err().cloned();
+        if matches!(result, Ok(true)) && !is_rejected {
+            (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
+        } else {
+            self.pause = (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE);
+            self.plugin_may_run_at = Some(Instant::now() + self.pause);
+        }
+        result.map(drop).map_err(missing)
+    }
+
+    fn note(&self, activity: Option<Activity>) {
+        *self.shared.activity.lock().expect("nothing panics while it is held") = activity;
+    }
+
+    fn publish(&self, handled: u64, looked: Result<(), CredentialsError>) {
+        let failure = looked.err();
+        let access = self.access.clone();
+        self.shared.state.send_modify(|state| {
+            let is_news = failure.as_ref().is_some_and(|failure| state.failure.as_ref() != Some(failure));
+            if let (Some(failure), true, Some(_)) = (&failure, is_news, &access) {
+                log_events::credentials_not_renewed(&failure.to_string());
+            }
+            let config = self.loaded.as_ref().map(|loaded| Arc::clone(&loaded.config));
+            *state = State { config, access, failure, handled };
+        });
+    }
+}
+
+fn missing(message: String) -> CredentialsError {
+    CredentialsError(message)
+}

@@ -1,0 +1,29 @@
+//! The headers of a request that is sent as another user.
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::http;
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+
+use super::connection::Impersonation;
+
+/// Returns the headers that ask the API server to act as this user.
+///
+/// # Errors
+/// When a name cannot be sent.
+pub fn headers(Impersonation { user, uid, groups, extra }: &Impersonation) -> http::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    headers.insert("impersonate-user", HeaderValue::from_str(user)?);
+    if let Some(uid) = uid {
+        headers.insert("impersonate-uid", HeaderValue::from_str(uid)?);
+    }
+    for group in groups {
+        headers.append("impersonate-group", HeaderValue::from_str(group)?);
+    }
+    for (key, values) in extra {
+        let name = format!("impersonate-extra-{}", percent_encode(key.as_bytes(), NON_ALPHANUMERIC));
+        for value in values {
+            headers.append(HeaderName::try_from(&name)?, HeaderValue::from_str(value)?);
+        }
+    }
+    Ok(headers)
+}

@@ -1,0 +1,164 @@
+//! Makes a connection to the API server.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use humantime::format_duration;
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::{Service, ServiceExt};
+
+use super::super::connection::TlsOptions;
+use super::super::credentials::Access;
+use super::super::proxy::{Proxy, ProxyProtocol};
+use super::super::tls;
+use super::connection::Connection;
+use super::resolver::Resolver;
+use crate::telemetry::log::printable_root_cause;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Why there is no connection. Nothing was sent.
+#[derive(Clone, Debug)]
+pub struct ConnectError(String);
+
+impl ConnectError {
+    /// Returns the error for a connection that took so long to make.
+    pub fn timed_out(access: &Access, after: Duration) -> Self {
+        Self(format!("cannot connect to {}: there is no connection after {}", target(access), format_duration(after)))
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for ConnectError {}
+
+/// Connects to the API server, through the proxy where there is one.
+///
+/// # Errors
+/// When any step of it fails.
+pub async fn connect(access: Arc<Access>, resolver: Resolver) -> Result<Connection, ConnectError> {
+    let connected = try_connect(Arc::clone(&access), resolver).await;
+    connected.map_err(|failure| {
+        ConnectError(format!("cannot connect to {}: {}", target(&access), printable_root_cause(&*failure)))
+    })
+}
+
+async fn try_connect(access: Arc<Access>, resolver: Resolver) -> Result<Connection, Failure> {
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let server = access.config.server.clone();
+    let Some(proxy) = &access.config.proxy else {
+        let stream = tcp.oneshot(server).await?;
+        return speak_over(stream.into_inner(), access).await;
+    };
+    match proxy.protocol {
+        ProxyProtocol::Http => {
+            let stream = tunnel(tcp, proxy)?.oneshot(server).await?;
+            speak_over(stream.into_inner(), access).await
+        }
+        ProxyProtocol::Https => {
+            let name = ServerName::try_from(proxy.host.clone())?;
+            let encrypt = TlsConnector::from(Arc::new(tls::client_config(&TlsOptions::default(), None, None)?));
+            let encrypted = Encrypted { tcp, encrypt, name };
+            let stream = tunnel(encrypted, proxy)?.oneshot(server).await?;
+            speak_over(stream.into_inner(), access).await
+        }
+        ProxyProtocol::Socks5 => {
+            let mut socks = SocksV5::new(address(proxy, "socks5")?, tcp);
+            if let Some((user, password)) = &proxy.credentials {
+                socks = socks.with_auth(user.clone(), password.clone());
+            }
+            let stream = socks.oneshot(server).await?;
+            speak_over(stream.into_inner(), access).await
+        }
+    }
+}
+
+/// Reaches an address by TCP and encrypts the stream.
+struct Encrypted {
+    tcp: HttpConnector<Resolver>,
+    encrypt: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Service<Uri> for Encrypted {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, address: Uri) -> Self::Future {
+        let (tcp, encrypt, name) = (self.tcp.clone(), self.encrypt.clone(), self.name.clone());
+        async move {
+            let stream = tcp.oneshot(address).await.map_err(io::Error::other)?.into_inner();
+            Ok(TokioIo::new(encrypt.connect(name, stream).await?))
+        }
+        .boxed()
+    }
+}
+
+/// Returns what reaches servers through an HTTP proxy, which is itself reached by `connector`.
+fn tunnel<C>(connector: C, proxy: &Proxy) -> Result<Tunnel<C>, Failure> {
+    let scheme = if proxy.protocol == ProxyProtocol::Https { "https" } else { "http" };
+    let tunnel = Tunnel::new(address(proxy, scheme)?, connector);
+    Ok(match &proxy.credentials {
+        None => tunnel,
+        Some((user, password)) => {
+            let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            tunnel.with_auth(HeaderValue::try_from(format!("Basic {encoded}"))?)
+        }
+    })
+}
+
+fn address(Proxy { host, port, .. }: &Proxy, scheme: &str) -> Result<Uri, Failure> {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    Ok(format!("{scheme}://{host}:{port}").parse()?)
+}
+
+/// Encrypts the stream where the server is asked with TLS, and begins to speak HTTP on it.
+async fn speak_over<S>(stream: S, access: Arc<Access>) -> Result<Connection, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Some(tls) = access.tls.clone() else { return Ok(Connection::handshake(TokioIo::new(stream), access).await?) };
+    let config = &access.config;
+    let host = config.server.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(config.tls.server_name.clone().unwrap_or(host))?;
+    let stream = TlsConnector::from(tls).connect(name, stream).await?;
+    Ok(Connection::handshake(TokioIo::new(stream), access).await?)
+}
+
+/// Returns what is connected to, with the proxy on the way there.
+fn target(access: &Access) -> String {
+    let server = access.config.server.to_string();
+    let server = server.trim_end_matches('/');
+    match &access.config.proxy {
+        Some(proxy) => format!("{server} through {proxy}"),
+        None => server.to_owned(),
+    }
+}

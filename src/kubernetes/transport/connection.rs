@@ -1,0 +1,101 @@
+//! One connection to the API server.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::{Read, Write};
+use hyper::{Request, Response};
+use kube::client::Body as RequestBody;
+use tokio::task::JoinHandle;
+
+use super::super::credentials::Access;
+use super::pool::Pool;
+
+/// A connection on which one request at a time is sent. It is closed when it is dropped.
+pub struct Connection {
+    sender: SendRequest<RequestBody>,
+    /// What it was made with.
+    access: Arc<Access>,
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Begins to speak HTTP on a stream.
+    ///
+    /// # Errors
+    /// When the stream is closed.
+    pub async fn handshake<S>(stream: S, access: Arc<Access>) -> hyper::Result<Self>
+    where
+        S: Read + Write + Send + Unpin + 'static,
+    {
+        let (sender, connection) = http1::handshake(stream).await?;
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender, access, driver })
+    }
+
+    /// Returns whether it is open, as far as is known, and was made with what `access` makes connections with.
+    pub fn is_usable(&self, access: &Access) -> bool {
+        !self.sender.is_closed() && self.access.shares_connections_with(access)
+    }
+
+    /// Sends a request. The connection goes to the pool when the answer was read to its end, and is closed otherwise.
+    ///
+    /// # Errors
+    /// When there is no answer. The error has the request in it if that was not sent.
+    pub async fn send(
+        mut self,
+        request: Request<RequestBody>,
+        pool: &Arc<Pool>,
+    ) -> Result<Response<PooledBody>, TrySendError<Request<RequestBody>>> {
+        let response = self.sender.try_send_request(request).await?;
+        let pool = Arc::clone(pool);
+        Ok(response.map(|body| PooledBody { body, connection: Some(self), pool }))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// The body of an answer, with the connection that it is read from.
+pub struct PooledBody {
+    body: Incoming,
+    connection: Option<Connection>,
+    pool: Arc<Pool>,
+}
+
+impl Body for PooledBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Err(_)) => self.connection = None,
+            Some(Ok(_)) if !self.body.is_end_stream() => {}
+            Some(Ok(_)) | None => {
+                if let Some(connection) = self.connection.take() {
+                    self.pool.put(connection);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

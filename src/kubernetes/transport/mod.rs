@@ -1,0 +1,112 @@
+//! How requests get to the API server.
+//!
+//! What a request needs (credentials, addresses, a connection) is prepared beside it and kept when the request is given
+//! up: however long that takes, it is done once.
+
+mod connect;
+mod connection;
+mod pool;
+mod resolver;
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Response, StatusCode, Uri};
+use kube::client::Body;
+use tower::Service;
+
+pub use self::connect::ConnectError;
+use self::connection::PooledBody;
+use self::pool::Pool;
+pub use self::resolver::Resolver;
+use super::credentials::{Access, Credentials};
+use super::impersonation;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Sends requests to the API server, on connections of its own.
+#[derive(Clone)]
+pub struct Transport {
+    credentials: Credentials,
+    pool: Arc<Pool>,
+}
+
+impl Transport {
+    /// Returns a transport without any connection yet. `attempt` is how long one request waits for its answer.
+    pub fn new(credentials: Credentials, resolver: Resolver, attempt: Duration) -> Self {
+        Self { credentials, pool: Arc::new(Pool::new(resolver, attempt)) }
+    }
+
+    /// Sends a request. One that the API server rejects with 401 is sent again if there are newer credentials.
+    async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
+        let (head, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
+        let access = self.credentials.current().await?;
+        let answer = self.send_as(&access, head.clone(), body.clone().into()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            self.credentials.accepted();
+            return Ok(answer);
+        }
+        let newer = self.credentials.renewed(&access).await?;
+        if newer.generation == access.generation {
+            return Ok(answer);
+        }
+        let answer = self.send_as(&newer, head, body.into()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            self.credentials.accepted();
+        }
+        Ok(answer)
+    }
+
+    async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
+        let mut request = Request::from_parts(addressed(access, head)?, body);
+        loop {
+            let connection = self.pool.connection(access).await?;
+            let mut failure = match connection.send(request, &self.pool).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            // An idle connection may have been closed by the server meanwhile.
+            match failure.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(failure.into_error().into()),
+            }
+        }
+    }
+}
+
+impl Service<Request<Body>> for Transport {
+    type Response = Response<PooledBody>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.clone().send(request))
+    }
+}
+
+/// Returns the head of a request as this server gets it: below its path, with its name, and saying who asks.
+fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
+    let server = &access.config.server;
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    head.uri = format!("{}{path}", server.path().trim_end_matches('/')).parse::<Uri>()?;
+    let host = server.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    head.headers.insert(HOST, HeaderValue::from_str(host)?);
+    if let Some(authorization) = &access.authorization {
+        head.headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    if let Some(user) = &access.config.user.impersonation {
+        head.headers.extend(impersonation::headers(user)?);
+    }
+    Ok(head)
+}

@@ -1,0 +1,121 @@
+//! Name look-ups that go on when nobody waits for them any more.
+//!
+//! A look-up may take many seconds: each name server that does not answer costs five. It runs once, on a thread of its
+//! own, for all who ask meanwhile. Whoever knows addresses from before does not wait for it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::vec;
+
+use hyper_util::client::legacy::connect::dns::Name;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::Service;
+
+/// How long a look-up is waited for where addresses are known from before.
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Addresses that are younger are not looked up again.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+
+type Lookup = Result<Vec<IpAddr>, String>;
+
+/// Looks up the addresses of names. Clones share what they know.
+#[derive(Clone, Debug, Default)]
+pub struct Resolver {
+    names: Arc<Mutex<HashMap<String, KnownName>>>,
+}
+
+#[derive(Debug, Default)]
+struct KnownName {
+    addresses: Vec<IpAddr>,
+    found_at: Option<Instant>,
+    /// The look-up under way.
+    pending: Option<watch::Receiver<Option<Lookup>>>,
+}
+
+impl Resolver {
+    /// Returns the addresses of a name.
+    ///
+    /// # Errors
+    /// When none are known.
+    pub async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        if let Ok(address) = name.trim_matches(['[', ']']).parse() {
+            return Ok(vec![address]);
+        }
+        let (known, mut pending) = {
+            let mut names = self.names.lock().expect("nothing panics while it is held");
+            let entry = names.entry(name.to_owned()).or_default();
+            if entry.found_at.is_some_and(|found_at| found_at.elapsed() < FRESH_FOR) {
+                return Ok(entry.addresses.clone());
+            }
+            let pending = match &entry.pending {
+                Some(pending) => Ok(pending.clone()),
+                None => self.begin(name),
+            };
+            if let Ok(pending) = &pending {
+                entry.pending = Some(pending.clone());
+            }
+            (entry.addresses.clone(), pending?)
+        };
+        let ended = async {
+            let lookup = pending.wait_for(Option::is_some).await;
+            lookup.ok().and_then(|lookup| lookup.clone()).unwrap_or_else(|| Err("the look-up broke off".to_owned()))
+        };
+        let lookup = if known.is_empty() {
+            ended.await
+        } else {
+            timeout(REFRESH_TIMEOUT, ended).await.unwrap_or_else(|_| Ok(known.clone()))
+        };
+        match lookup {
+            Ok(addresses) => Ok(addresses),
+            Err(_) if !known.is_empty() => Ok(known),
+            Err(reason) => Err(io::Error::other(format!("cannot look up {name}: {reason}"))),
+        }
+    }
+
+    /// Starts a look-up on a thread of its own.
+    fn begin(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
+        let (sender, pending) = watch::channel(None);
+        let (names, name) = (Arc::clone(&self.names), name.to_owned());
+        thread::Builder::new().name("look-up".into()).spawn(move || {
+            let found = (name.as_str(), 0).to_socket_addrs();
+            let lookup = found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
+            let lookup = lookup.map_err(|failure| failure.to_string());
+            if let Some(entry) = names.lock().expect("nothing panics while it is held").get_mut(&name) {
+                entry.pending = None;
+                if let Ok(addresses) = &lookup {
+                    (entry.addresses, entry.found_at) = (addresses.clone(), Some(Instant::now()));
+                }
+            }
+            sender.send_replace(Some(lookup));
+        })?;
+        Ok(pending)
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolver = self.clone();
+        Box::pin(async move {
+            let addresses = resolver.addresses(name.as_str()).await?;
+            // The caller knows the port.
+            let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(addresses.into_iter())
+        })
+    }
+}

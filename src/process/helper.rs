@@ -1,0 +1,265 @@
+//! Programs that leaderrun runs for itself, such as credential plugins.
+//!
+//! A helper never shares the command's input, output or process group. It is killed when it takes too long, when the
+//! thread that runs it ends, and when leaderrun ends (see [`kill_helpers`](super::tree::kill_helpers)).
+
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpid, getppid, setsid};
+
+use super::pidfd::PidFd;
+
+/// More than any helper has to say.
+const MAX_OUTPUT: usize = 1024 * 1024;
+
+/// After this time a helper's messages are passed on while it runs: they may say what it waits for.
+const PASS_ON_AFTER: Duration = Duration::from_secs(2);
+
+/// What a helper shares with the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Nothing: a session of its own and an empty input. Its messages are captured.
+    Detached,
+    /// It may ask the person at the terminal, whose foreground job leaderrun is.
+    Shared,
+}
+
+/// What a helper has left behind.
+#[derive(Debug)]
+pub struct HelperOutput {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    /// The last line that it wrote to stderr; empty where that is the terminal.
+    pub last_message: String,
+}
+
+/// Why there is no output of a helper.
+#[derive(Debug)]
+pub enum HelperError {
+    NotStarted(io::Error),
+    /// It ran for longer than it may, and was killed.
+    TimedOut {
+        last_message: String,
+    },
+    /// It wrote more than anybody would, and was killed.
+    TooMuchOutput,
+    Failed(io::Error),
+}
+
+/// Runs a program to its end, for at most `limit`. `pass_on` gets the lines that a slow one writes to stderr.
+///
+/// The calling thread must outlive the helper, which is its child.
+///
+/// # Errors
+/// When it cannot be started, does not end in time, or floods its output.
+pub fn run(
+    mut command: Command,
+    terminal: Terminal,
+    limit: Duration,
+    pass_on: &dyn Fn(&str),
+) -> Result<HelperOutput, HelperError> {
+    command.stdout(Stdio::piped());
+    if terminal == Terminal::Detached {
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+    }
+    let leaderrun = getpid();
+    // SAFETY: only system calls are made between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() != leaderrun {
+                return Err(Errno::ECHILD.into());
+            }
+            if terminal == Terminal::Detached {
+                setsid()?;
+            }
+            Ok(())
+        });
+    }
+    let mut helper = Helper { child: command.spawn().map_err(HelperError::NotStarted)?, terminal, has_ended: false };
+    helper.wait(limit, pass_on)
+}
+
+struct Helper {
+    child: Child,
+    terminal: Terminal,
+    has_ended: bool,
+}
+
+impl Helper {
+    fn wait(&mut self, limit: Duration, pass_on: &dyn Fn(&str)) -> Result<HelperOutput, HelperError> {
+        let began = Instant::now();
+        let ended = PidFd::open(self.pid()).map_err(HelperError::Failed)?;
+        let mut stdout = Captured::new(self.child.stdout.take().map(OwnedFd::from)).map_err(HelperError::Failed)?;
+        let mut stderr = Captured::new(self.child.stderr.take().map(OwnedFd::from)).map_err(HelperError::Failed)?;
+        let mut passed_on = 0;
+        loop {
+            let has_ended = ended.is_dead();
+            stdout.read();
+            stderr.read();
+            if stdout.bytes.len() > MAX_OUTPUT || stderr.bytes.len() > MAX_OUTPUT {
+                return Err(HelperError::TooMuchOutput);
+            }
+            // What it left running may hold its pipes open, and is not waited for.
+            if has_ended {
+                let status = self.child.wait().map_err(HelperError::Failed)?;
+                self.has_ended = true;
+                return Ok(HelperOutput { status, stdout: stdout.bytes, last_message: last_line(&stderr.bytes) });
+            }
+            let elapsed = began.elapsed();
+            if elapsed >= PASS_ON_AFTER
+                && let Some(end) = stderr.bytes[passed_on..].iter().rposition(|byte| *byte == b'\n')
+            {
+                let lines = String::from_utf8_lossy(&stderr.bytes[passed_on..passed_on + end]).into_owned();
+                lines.lines().filter(|line| !line.trim().is_empty()).for_each(pass_on);
+                passed_on += end + 1;
+            }
+            if elapsed >= limit {
+                return Err(HelperError::TimedOut { last_message: last_line(&stderr.bytes) });
+            }
+            let next = if elapsed < PASS_ON_AFTER { PASS_ON_AFTER.min(limit) } else { limit };
+            let pipes = [&stdout.pipe, &stderr.pipe].into_iter().flatten().map(AsFd::as_fd);
+            let mut any: Vec<PollFd<'_>> =
+                pipes.chain([ended.as_fd()]).map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+            let timeout = PollTimeout::try_from(next - elapsed + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            let _ = poll(&mut any, timeout);
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let _ = match self.terminal {
+                Terminal::Detached => killpg(self.pid(), Signal::SIGKILL),
+                Terminal::Shared => kill(self.pid(), Signal::SIGKILL),
+            };
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What has been read from a pipe, if there is one.
+struct Captured {
+    pipe: Option<OwnedFd>,
+    bytes: Vec<u8>,
+}
+
+impl Captured {
+    fn new(pipe: Option<OwnedFd>) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self { pipe, bytes: Vec::new() })
+    }
+
+    /// Reads what has arrived.
+    fn read(&mut self) {
+        let Some(pipe) = self.pipe.take() else { return };
+        let mut pipe = std::fs::File::from(pipe);
+        let mut some = [0; 4096];
+        while self.bytes.len() <= MAX_OUTPUT {
+            match pipe.read(&mut some) {
+                Ok(0) => return,
+                Ok(length) => self.bytes.extend_from_slice(&some[..length]),
+                Err(failure) if failure.kind() == ErrorKind::Interrupted => {}
+                Err(failure) if failure.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return,
+            }
+        }
+        self.pipe = Some(pipe.into());
+    }
+}
+
+fn last_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn run_shell(script: &str, limit: Duration) -> Result<HelperOutput, HelperError> {
+        run(shell(script), Terminal::Detached, limit, &|_| {})
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn its_output_status_and_last_message_are_returned() {
+        let output = run_shell("echo out; echo first >&2; echo last >&2; echo >&2; exit 3", LONG).unwrap();
+        assert_eq!((output.stdout.as_slice(), output.last_message.as_str()), (b"out\n".as_slice(), "last"));
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[test]
+    fn its_input_is_empty_and_its_session_its_own() {
+        let output = run_shell("cat; ps -o sid= -p $$ 2>/dev/null || cut -d' ' -f6 /proc/$$/stat; echo $$", LONG);
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let numbers: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(numbers.len(), 2, "{text}");
+        assert_eq!(numbers[0], numbers[1], "it leads its session");
+    }
+
+    #[test]
+    fn what_it_leaves_running_is_not_waited_for() {
+        let began = Instant::now();
+        let output = run_shell("sleep 20 & echo out", LONG).unwrap();
+        assert_eq!(output.stdout, b"out\n");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn one_that_hangs_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let script = format!("echo waiting >&2; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
+        let limit = Duration::from_millis(500);
+        match run_shell(&script, limit).unwrap_err() {
+            HelperError::TimedOut { last_message } => assert_eq!(last_message, "waiting"),
+            other => panic!("{other:?}"),
+        }
+        let sleep: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+        let is_alive =
+            || std::fs::read_to_string(format!("/proc/{sleep}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
+        while is_alive() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_a_slow_one_writes_is_passed_on_while_it_runs() {
+        let lines = RefCell::new(Vec::new());
+        let script = "echo open https://example.com >&2; sleep 2.5; echo not yet a line >&2";
+        let pass_on = |line: &str| lines.borrow_mut().push(line.to_owned());
+        run(shell(script), Terminal::Detached, LONG, &pass_on).unwrap();
+        assert_eq!(*lines.borrow(), ["open https://example.com"]);
+    }
+
+    #[test]
+    fn a_flood_is_cut_off() {
+        assert!(matches!(run_shell("yes", LONG), Err(HelperError::TooMuchOutput)));
+    }
+}
