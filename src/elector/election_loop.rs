@@ -199,6 +199,7 @@ impl ElectionLoop<'_> {
                     }
                 }
             }
+            self.requests.retain(|slot| self.election.election(slot).awaits_reply());
             self.send_next();
             self.observations.stepped(&self.election);
             self.remind();
@@ -305,10 +306,7 @@ impl ElectionLoop<'_> {
                 log_notices::taken(&self.slots[slot].name, &self.identity, &holder);
             }
             ElectionAction::Notify(notice) => self.notify(slot, notice),
-            ElectionAction::Finish(_) => {
-                self.requests.remove(slot);
-                self.slots[slot].watch = None;
-            }
+            ElectionAction::Finish(_) => self.slots[slot].watch = None,
         }
     }
 

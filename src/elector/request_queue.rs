@@ -48,10 +48,10 @@ impl<'a> RequestQueue<'a> {
         given_up
     }
 
-    /// Drops the request of a slot.
-    pub fn remove(&mut self, slot: usize) {
-        self.under_way.take_if(|under_way| under_way.slot == slot);
-        self.waiting.retain(|(other, _)| *other != slot);
+    /// Drops the requests whose replies are awaited no more: the others would wait for them, maybe for ever.
+    pub fn retain(&mut self, awaits_reply: impl Fn(usize) -> bool) {
+        self.under_way.take_if(|under_way| !awaits_reply(under_way.slot));
+        self.waiting.retain(|(slot, _)| awaits_reply(*slot));
     }
 
     /// Sends the next request, unless one is under way. Returns its slot and the request.

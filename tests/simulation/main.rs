@@ -24,6 +24,7 @@ mod plan;
 mod processes;
 mod routing;
 mod runner;
+mod slots;
 mod store;
 mod supervisor;
 mod world;

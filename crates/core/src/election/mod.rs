@@ -250,6 +250,11 @@ impl Election {
         self.observed.as_ref().map(|observed| (observed.record(), observed.takeable_at()))
     }
 
+    /// Returns whether a reply to the request that was sent last is still awaited. If not, the request can be dropped.
+    pub fn awaits_reply(&self) -> bool {
+        self.attempt.is_some()
+    }
+
     /// Allows or forbids claims, which are allowed at first. What is held already, or claimed, is not affected.
     pub(crate) fn set_may_claim(&mut self, may_claim: bool) {
         self.may_claim = may_claim;

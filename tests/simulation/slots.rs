@@ -1,0 +1,401 @@
+//! Candidates for several slots, over the production machine [`SlotElection`], driven like the production loop drives
+//! it: one request of a candidate is under way at a time, whichever slot it is for.
+//!
+//! The invariants: there are never two commands in a slot, and never two slots with one candidate. With enough healthy
+//! candidates, every slot is filled within a bound. A start of many candidates costs few refused writes.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use fastrand::Rng;
+use leaderrun_core::election::{
+    CommandGone, ElectionAction, ElectionConfig, ElectionInputs, Reply, Request, WatchEvent,
+};
+use leaderrun_core::instant::Instant;
+use leaderrun_core::record::RunId;
+use leaderrun_core::slots::{SlotAction, SlotElection, SlotInputs};
+use leaderrun_core::timing::Timing;
+
+use crate::clock::{Clock, MILLISECOND, SECOND, TRUE_RATE, Time};
+use crate::mutation::Mutation;
+use crate::store::Store;
+
+/// How long the faults last in a schedule.
+const FAULTY: Time = 120 * SECOND;
+
+#[derive(Debug)]
+enum Event {
+    Begin,
+    Wake,
+    Arrive {
+        number: u32,
+        slot: usize,
+        request: Box<Request>,
+    },
+    Answer {
+        number: u32,
+        slot: usize,
+        reply: Box<Reply>,
+    },
+    Watched {
+        number: u32,
+        slot: usize,
+        event: Box<WatchEvent>,
+    },
+    /// The command is killed, unless its tenure was extended.
+    Kill {
+        slot: usize,
+    },
+    /// The command ends by itself.
+    End {
+        slot: usize,
+    },
+    Crash,
+}
+
+/// A candidate, or what it left behind when it crashed.
+struct Candidate {
+    clock: Clock,
+    election: SlotElection,
+    arrived: SlotInputs,
+    queue: VecDeque<(usize, Request)>,
+    under_way: Option<usize>,
+    requests: u32,
+    watches: Vec<Option<u32>>,
+    leads: Option<usize>,
+    kill: Instant,
+    wakes_at: Option<Time>,
+}
+
+struct World {
+    rng: Rng,
+    now: Time,
+    timing: Timing,
+    stores: Vec<Store>,
+    /// The candidate whose command is alive in each slot, and since which of its starts.
+    alive: Vec<Option<(usize, u32)>>,
+    candidates: Vec<Candidate>,
+    starts: Vec<u32>,
+    healthy_from: Time,
+    conflicts: u32,
+    commands: u32,
+    /// Of each event: when, in which order, and for which start of which candidate.
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    events: std::collections::BTreeMap<u64, (usize, u32, Event)>,
+    order: u64,
+}
+
+impl World {
+    fn new(seed: u64, slots: usize, candidates: usize, healthy_from: Time) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let timing = Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None)
+            .expect("defaults");
+        let mut world = Self {
+            now: 0,
+            stores: (0..slots).map(|_| Store::new()).collect(),
+            alive: vec![None; slots],
+            candidates: Vec::new(),
+            starts: vec![0; candidates],
+            healthy_from,
+            conflicts: 0,
+            commands: 0,
+            queue: BinaryHeap::new(),
+            events: std::collections::BTreeMap::new(),
+            order: 0,
+            timing,
+            rng: Rng::with_seed(rng.u64(..)),
+        };
+        for number in 0..candidates {
+            // Apart by less than clocks may be.
+            let rate = TRUE_RATE + world.rng.u64(0..50_000);
+            let clock = Clock { rate, booted: world.rng.u64(0..1000 * SECOND), wall: jiff::SignedDuration::ZERO };
+            let candidate = world.candidate(number, clock);
+            world.candidates.push(candidate);
+            let at = world.rng.u64(0..50 * MILLISECOND);
+            world.at(at, number, Event::Begin);
+        }
+        world
+    }
+
+    fn candidate(&mut self, number: usize, clock: Clock) -> Candidate {
+        let config = ElectionConfig {
+            identity: number.to_string(),
+            run: RunId::new(format!("{number}.{}", self.starts[number])),
+            timing: self.timing.clone(),
+            wait: None,
+            min_hold: None,
+        };
+        let now = clock.now(self.now);
+        Candidate {
+            election: SlotElection::new(self.stores.len(), &config, now, self.rng.u64(..)),
+            clock,
+            arrived: SlotInputs::default(),
+            queue: VecDeque::new(),
+            under_way: None,
+            requests: 0,
+            watches: vec![None; self.stores.len()],
+            leads: None,
+            kill: now.boot,
+            wakes_at: None,
+        }
+    }
+
+    fn at(&mut self, at: Time, candidate: usize, event: Event) {
+        self.order += 1;
+        self.events.insert(self.order, (candidate, self.starts[candidate], event));
+        self.queue.push(Reverse((at, self.order)));
+    }
+
+    fn is_faulty(&mut self, share: f64) -> bool {
+        self.now < self.healthy_from && self.rng.f64() < share
+    }
+
+    fn delay(&mut self) -> Time {
+        let most = if self.is_faulty(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
+        self.rng.u64(MILLISECOND / 2..most)
+    }
+
+    fn play(&mut self, until: Time) {
+        while let Some(Reverse((at, order))) = self.queue.pop() {
+            if at > until {
+                self.queue.push(Reverse((at, order)));
+                break;
+            }
+            self.now = at;
+            let (candidate, start, event) = self.events.remove(&order).expect("an event");
+            let is_present = start == self.starts[candidate];
+            match event {
+                // What was sent arrives whatever became of its sender, and the supervisor kills its command.
+                Event::Arrive { number, slot, request } => self.arrive(candidate, start, number, slot, *request),
+                Event::Kill { slot } => self.kill(candidate, start, slot),
+                event if is_present => self.happen(candidate, event),
+                _ => {}
+            }
+        }
+        self.now = until;
+    }
+
+    fn happen(&mut self, candidate: usize, event: Event) {
+        match event {
+            Event::Begin => self.run(candidate),
+            Event::Wake => {
+                if self.candidates[candidate].wakes_at.take_if(|at| *at == self.now).is_some() {
+                    self.run(candidate);
+                }
+            }
+            Event::Answer { number, slot, reply } => {
+                let state = &mut self.candidates[candidate];
+                if state.requests == number && state.under_way == Some(slot) {
+                    state.under_way = None;
+                    state.arrived.slots.push((slot, ElectionInputs::reply(*reply)));
+                    self.run(candidate);
+                }
+            }
+            Event::Watched { number, slot, event } => {
+                let state = &mut self.candidates[candidate];
+                if state.watches[slot] == Some(number) {
+                    if *event == WatchEvent::Broken {
+                        state.watches[slot] = None;
+                    }
+                    state.arrived.slots.push((slot, ElectionInputs::watch_event(*event)));
+                    self.run(candidate);
+                }
+            }
+            Event::End { slot } => self.end(candidate, slot, true),
+            Event::Crash => {
+                self.starts[candidate] += 1;
+                let clock = self.candidates[candidate].clock.clone();
+                self.candidates[candidate] = self.candidate(candidate, clock);
+                let at = self.now + self.rng.u64(0..5 * SECOND);
+                self.at(at, candidate, Event::Begin);
+            }
+            Event::Arrive { .. } | Event::Kill { .. } => {}
+        }
+    }
+
+    /// One round of the loop.
+    fn run(&mut self, candidate: usize) {
+        let state = &mut self.candidates[candidate];
+        let now = state.clock.now(self.now);
+        let inputs = std::mem::take(&mut state.arrived);
+        for action in state.election.step(now, inputs) {
+            match action {
+                SlotAction::In(slot, action) => self.act(candidate, slot, action),
+                SlotAction::Finish(_) => {
+                    // As when its pod is started again.
+                    self.starts[candidate] += 1;
+                    let clock = self.candidates[candidate].clock.clone();
+                    self.candidates[candidate] = self.candidate(candidate, clock);
+                    return self.at(self.now + 100 * MILLISECOND, candidate, Event::Begin);
+                }
+            }
+        }
+        self.send_next(candidate);
+        let state = &mut self.candidates[candidate];
+        if let Some(at) = state.election.next_timeout() {
+            let at = state.clock.time_of(at).max(self.now + 1);
+            if state.wakes_at.is_none_or(|present| at < present || present <= self.now) {
+                state.wakes_at = Some(at);
+                self.at(at, candidate, Event::Wake);
+            }
+        }
+    }
+
+    fn act(&mut self, candidate: usize, slot: usize, action: ElectionAction) {
+        let state = &mut self.candidates[candidate];
+        match action {
+            ElectionAction::Send(request) => {
+                state.under_way.take_if(|under_way| *under_way == slot);
+                state.queue.retain(|(other, _)| *other != slot);
+                match request {
+                    Request::Get => state.queue.push_back((slot, request)),
+                    _ => state.queue.push_front((slot, request)),
+                }
+            }
+            ElectionAction::Watch(from) => {
+                state.requests += 1;
+                // A request under way goes on: its number is the one before.
+                let number = u32::MAX - state.requests;
+                state.watches[slot] = Some(number);
+                let events = self.stores[slot].events_since(from.as_ref());
+                for event in events.unwrap_or_else(|| vec![WatchEvent::Broken]) {
+                    let at = self.now + self.delay();
+                    self.at(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
+                }
+            }
+            ElectionAction::Unwatch => state.watches[slot] = None,
+            ElectionAction::StartLeading(leadership) => {
+                assert_eq!(self.alive[slot], None, "two commands in slot {slot}");
+                assert_eq!(state.leads, None, "two slots with candidate {candidate}");
+                (state.leads, state.kill) = (Some(slot), leadership.tenure.kill);
+                let kill = state.clock.time_of(state.kill);
+                self.alive[slot] = Some((candidate, self.starts[candidate]));
+                self.commands += 1;
+                self.at(kill, candidate, Event::Kill { slot });
+                if self.now < self.healthy_from {
+                    let life = self.rng.u64(0..60 * SECOND);
+                    let fate = if self.rng.bool() { Event::Crash } else { Event::End { slot } };
+                    let at = (self.now + life).min(self.healthy_from);
+                    self.at(at, candidate, fate);
+                }
+            }
+            ElectionAction::Extend(tenure) => {
+                state.kill = tenure.kill;
+                let kill = state.clock.time_of(tenure.kill);
+                self.at(kill, candidate, Event::Kill { slot });
+            }
+            ElectionAction::Lose { .. } => self.end(candidate, slot, false),
+            ElectionAction::Finish(_) => state.watches[slot] = None,
+            ElectionAction::Claiming
+            | ElectionAction::ClaimFailed
+            | ElectionAction::StepDown
+            | ElectionAction::Notify(_) => {}
+        }
+    }
+
+    fn send_next(&mut self, candidate: usize) {
+        let state = &mut self.candidates[candidate];
+        let awaits_reply = |slot: usize| state.election.election(slot).awaits_reply();
+        state.under_way.take_if(|slot| !awaits_reply(*slot));
+        state.queue.retain(|(slot, _)| awaits_reply(*slot));
+        if state.under_way.is_some() {
+            return;
+        }
+        let Some((slot, request)) = state.queue.pop_front() else { return };
+        state.requests += 1;
+        state.under_way = Some(slot);
+        let number = state.requests;
+        if !self.is_faulty(0.05) {
+            let at = self.now + self.delay();
+            self.at(at, candidate, Event::Arrive { number, slot, request: Box::new(request) });
+        }
+    }
+
+    fn arrive(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
+        let before = self.stores[slot].revision();
+        let reply = self.stores[slot].answer(request, Mutation::None);
+        self.conflicts += u32::from(reply == Reply::Conflict);
+        if self.stores[slot].revision() != before {
+            self.tell_watches(slot);
+        }
+        if start == self.starts[candidate] && !self.is_faulty(0.05) {
+            let at = self.now + self.delay();
+            self.at(at, candidate, Event::Answer { number, slot, reply: Box::new(reply) });
+        }
+    }
+
+    fn tell_watches(&mut self, slot: usize) {
+        for candidate in 0..self.candidates.len() {
+            let Some(number) = self.candidates[candidate].watches[slot] else { continue };
+            let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
+            let at = self.now + self.delay();
+            self.at(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
+        }
+    }
+
+    /// Ends a command whose tenure is over, by the clock of its machine.
+    fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
+        if start != self.starts[candidate] {
+            // Its candidate has crashed: nobody extends its tenure. A later one of its kills may follow.
+            if self.alive[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
+                self.alive[slot] = None;
+            }
+        } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill {
+            self.end(candidate, slot, false);
+        }
+    }
+
+    fn is_killed_later(&self, candidate: usize, start: u32, slot: usize) -> bool {
+        self.events.values().any(|(other, since, event)| {
+            let is_kill = matches!(event, Event::Kill { slot: killed } if *killed == slot);
+            (*other, *since) == (candidate, start) && is_kill
+        })
+    }
+
+    fn end(&mut self, candidate: usize, slot: usize, succeeded: bool) {
+        if self.alive[slot] != Some((candidate, self.starts[candidate])) {
+            return;
+        }
+        self.alive[slot] = None;
+        self.candidates[candidate].arrived.command_gone = Some(CommandGone { succeeded });
+        let at = self.now + 1;
+        self.candidates[candidate].wakes_at = Some(at);
+        self.at(at, candidate, Event::Wake);
+    }
+}
+
+/// Within two lease durations and five retry periods of the end of all faults: a read that was lost may have to be given
+/// up first, and then the record of a dead holder expires.
+#[test]
+fn every_slot_is_filled_in_time_and_by_one_candidate() {
+    let mut commands = 0;
+    for seed in 0..200 {
+        let mut rng = Rng::with_seed(seed);
+        let slots = rng.usize(2..=6);
+        let candidates = slots + rng.usize(0..4);
+        let mut world = World::new(seed, slots, candidates, FAULTY);
+        let bound = 2 * world.timing.lease_duration() + 5 * world.timing.retry_period();
+        world.play(FAULTY + bound.as_nanos() as Time);
+        let filled = world.alive.iter().flatten().count();
+        assert_eq!(filled, slots, "seed {seed}: {candidates} candidates");
+        commands += world.commands;
+    }
+    assert!(commands > 3_000, "{commands} commands: the schedules were too dull");
+}
+
+#[test]
+fn a_start_of_many_candidates_costs_few_refused_writes() {
+    for (slots, candidates, most) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
+        let (mut conflicts, seeds) = (0, 200 / candidates as u64);
+        for seed in 0..seeds {
+            let mut world = World::new(seed, slots, candidates, 0);
+            world.play(30 * SECOND);
+            assert_eq!(world.alive.iter().flatten().count(), slots, "seed {seed}");
+            conflicts += world.conflicts;
+        }
+        let each = f64::from(conflicts) / seeds as f64 / candidates as f64;
+        println!("{each:.2} refused writes for each of {candidates} candidates on {slots} slots");
+        assert!(each < most, "{each} refused writes for each of {candidates} candidates on {slots} slots");
+    }
+}
