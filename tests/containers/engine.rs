@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use testkit::{TestLock, Witnesses, eventually, leaderrun, scratch};
@@ -21,16 +21,11 @@ const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "
 /// Returns whether containers can be run here with the programs of this machine.
 pub fn is_possible() -> Result<(), String> {
     static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| {
-        let Ok(mut import) = Command::new("sh")
-            .args(["-c", &format!("tar -cT /dev/null | docker import - {EMPTY_IMAGE}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-        else {
-            return Err("no shell".to_owned());
-        };
-        match import.wait() {
-            Ok(status) if status.success() => {}
+        let import = format!(
+            "docker image inspect {EMPTY_IMAGE} || tar --create --files-from /dev/null | docker import - {EMPTY_IMAGE}"
+        );
+        match Command::new("sh").args(["-c", &import]).output() {
+            Ok(output) if output.status.success() => {}
             _ => return Err("no Docker engine".to_owned()),
         }
         // An engine on another machine would mount that one's files.

@@ -9,6 +9,7 @@ mod image;
 mod lifecycle;
 mod limits;
 mod network;
+mod package;
 mod processes;
 
 fn main() -> std::process::ExitCode {

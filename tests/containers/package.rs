@@ -1,0 +1,88 @@
+//! The Debian package, installed into the Debian of `tests/systemd/build-image` and removed again.
+
+use std::fs;
+use std::process::Command;
+
+use testkit::scratch;
+
+use crate::engine::docker;
+
+const IMAGE: &str = "leaderrun-systemd";
+
+fn can_be_built() -> Result<(), String> {
+    let succeeds = |program: &str, arguments: &[&str]| {
+        Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    if !succeeds("docker", &["image", "inspect", IMAGE]) {
+        return Err(format!("no image {IMAGE}"));
+    }
+    if !succeeds("cargo", &["deb", "--version"]) {
+        return Err("no cargo-deb".to_owned());
+    }
+    Ok(())
+}
+
+/// A Debian that is removed when this is dropped.
+struct Debian(String);
+
+impl Debian {
+    fn start() -> Self {
+        let name = format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..));
+        docker(&["run", "--detach", "--network=none", "--name", &name, IMAGE, "sleep", "1000"]);
+        Self(name)
+    }
+
+    #[track_caller]
+    fn run(&self, script: &str) -> String {
+        docker(&["exec", &self.0, "bash", "-c", script])
+    }
+
+    /// Every file but what dpkg notes for itself.
+    fn files(&self) -> String {
+        self.run("find / -xdev \\( -path /proc -o -path /var/lib/dpkg -o -path /var/log -o -path /tmp -o -path /var/cache \\) -prune -o -print | sort")
+    }
+}
+
+impl Drop for Debian {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "--force", &self.0]).output();
+    }
+}
+
+#[testkit::test(requires = can_be_built())]
+fn the_debian_package_is_installed_and_removed_without_a_trace() {
+    let folder = scratch::folder("package");
+    let mut build = Command::new("cargo");
+    build.args(["deb", "--no-build", "--offline", "--profile=dev", "--output"]).arg(folder.join("leaderrun.deb"));
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+
+    let debian = Debian::start();
+    let before = debian.files();
+    docker(&["cp", &folder.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
+    debian.run("dpkg --install /tmp/leaderrun.deb");
+    assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
+    // Where man and the shells look.
+    let manual = debian.run("zcat --force /usr/share/man/man1/leaderrun.1*");
+    assert!(manual.contains(".TH LEADERRUN 1"), "{manual}");
+    let completed = debian.run(
+        "source /usr/share/bash-completion/completions/leaderrun
+         COMP_WORDS=(leaderrun --lease-d); COMP_CWORD=1; COMP_LINE='leaderrun --lease-d'; COMP_POINT=${#COMP_LINE}
+         $(complete -p leaderrun | sed 's/.*-F \\([^ ]*\\).*/\\1/') leaderrun --lease-d leaderrun
+         echo \"${COMPREPLY[@]}\"",
+    );
+    assert_eq!(completed.trim(), "--lease-duration");
+    for file in [
+        "/usr/share/zsh/vendor-completions/_leaderrun",
+        "/usr/share/fish/vendor_completions.d/leaderrun.fish",
+        "/usr/share/doc/leaderrun/copyright",
+        "/usr/share/doc/leaderrun/docs/safety.md",
+        "/usr/share/doc/leaderrun/examples/failover.service",
+    ] {
+        // Large ones are compressed.
+        debian.run(&format!("ls {file}*"));
+    }
+    debian.run("dpkg --purge leaderrun");
+    assert_eq!(debian.files(), before);
+    fs::remove_dir_all(folder).expect("the folder");
+}

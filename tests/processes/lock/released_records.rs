@@ -1,0 +1,116 @@
+//! Records as released versions of leaderrun wrote them: they still mean the same.
+//!
+//! The folder beside this file has one folder for each version that changed what is written. Records are never
+//! removed from it.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
+
+const VERSIONS: [&str; 1] = ["0.1.0"];
+
+/// The lease duration in all of these records.
+const LEASE_DURATION: Duration = Duration::from_secs(3);
+
+fn record(version: &str, name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
+    let text = fs::read_to_string(folder.join(version).join(name)).expect("a record");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// A lock whose object or file is that record.
+fn lock_with(version: &str, name: &str) -> TestLock {
+    let record = record(version, name);
+    let (lock, path) = match record["kind"].as_str() {
+        Some("ConfigMap") => {
+            let lock = TestLock::of_kind("configmap");
+            let path = lock.object_path("configmaps");
+            (lock, path)
+        }
+        Some(_) => {
+            let lock = TestLock::lease();
+            let path = lock.lease_path();
+            (lock, path)
+        }
+        None => {
+            let lock = TestLock::file();
+            fs::write(lock.name.trim_start_matches("file:"), record.to_string()).expect("a file");
+            return lock;
+        }
+    };
+    Cluster::shared().admin().create(path.trim_end_matches("/job"), &record).expect("the object");
+    lock
+}
+
+fn status(lock: &TestLock) -> Value {
+    let mut status = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
+    status.wait();
+    serde_json::from_str(&status.output()).expect("JSON")
+}
+
+/// Starts a candidate, and returns it when its command runs, with the time that this took.
+fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
+    let start = Instant::now();
+    let a = Candidate::new("a", lock).run_witness(witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    (a, start.elapsed())
+}
+
+#[testkit::test]
+fn a_held_record_is_waited_for_and_then_taken_over() {
+    for version in VERSIONS {
+        for name in ["lease-held.json", "lease-emptied.json", "configmap-held.json", "file-held.json"] {
+            let (lock, witnesses) = (lock_with(version, name), Witnesses::new());
+            let before = status(&lock);
+            assert_eq!(before["run"], "0b1f7c1e-8a42-4a8e-9f7e-0c3f3f1d2a11", "{version} {name}: {before}");
+            let (a, took) = acquire(&lock, &witnesses);
+            assert!(took >= LEASE_DURATION, "{version} {name}: after {took:?}:\n{}", a.log());
+            assert_eq!(status(&lock)["transitions"], 4, "{version} {name}");
+        }
+    }
+}
+
+#[testkit::test]
+fn a_released_record_is_acquired_at_once() {
+    for version in VERSIONS {
+        for name in ["lease-released.json", "file-released.json"] {
+            let (lock, witnesses) = (lock_with(version, name), Witnesses::new());
+            assert_eq!(status(&lock)["state"], "free", "{version} {name}");
+            let (a, _) = acquire(&lock, &witnesses);
+            assert!(!a.log().contains("is held by"), "{version} {name}:\n{}", a.log());
+            assert_eq!(status(&lock)["transitions"], 4, "{version} {name}");
+        }
+    }
+}
+
+#[testkit::test]
+fn a_record_that_is_not_due_is_not_acquired() {
+    for version in VERSIONS {
+        let (lock, witnesses) = (lock_with(version, "lease-not-due.json"), Witnesses::new());
+        let mut a = Candidate::new("a", &lock).args(["--wait", "4s"]).run_witness(&witnesses, &[]);
+        a.wait_for_exit(75);
+        assert!(a.log().contains("not due before 2099-01-01"), "{version}:\n{}", a.log());
+    }
+}
+
+/// Older versions find all that they know in what is written today, spelled as they wrote it.
+#[testkit::test]
+fn older_versions_find_what_they_read_in_a_record_of_today() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (_a, _) = acquire(&lock, &witnesses);
+    let today = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");
+    for version in VERSIONS {
+        let old = record(version, "lease-held.json");
+        for field in old["spec"].as_object().expect("fields").keys() {
+            assert!(!today["spec"][field].is_null(), "{version}: spec.{field}: {today}");
+        }
+        let mark = |lease: &Value| lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("a mark").to_owned();
+        let words = |mark: String| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let (old, new) = (words(mark(&old)), words(mark(&today)));
+        assert_eq!((new.len(), new[0].len(), &new[1]), (old.len(), old[0].len(), &old[1]), "{version}: {today}");
+        assert_eq!(today["spec"]["renewTime"], new[2].as_str(), "{version}: {today}");
+    }
+}
