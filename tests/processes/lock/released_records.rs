@@ -107,7 +107,8 @@ fn older_versions_find_what_they_read_in_a_record_of_today() {
         for field in old["spec"].as_object().expect("fields").keys() {
             assert!(!today["spec"][field].is_null(), "{version}: spec.{field}: {today}");
         }
-        let mark = |lease: &Value| lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("a mark").to_owned();
+        let mark =
+            |lease: &Value| lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("a mark").to_owned();
         let words = |mark: String| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let (old, new) = (words(mark(&old)), words(mark(&today)));
         assert_eq!((new.len(), new[0].len(), &new[1]), (old.len(), old[0].len(), &old[1]), "{version}: {today}");
