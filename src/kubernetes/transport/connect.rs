@@ -27,10 +27,9 @@ use tower::{Service, ServiceExt};
 use super::super::connection::TlsOptions;
 use super::super::credentials::Access;
 use super::super::proxy::{Proxy, ProxyProtocol};
-use super::super::tls;
+use super::super::tls::{self, failure_reason};
 use super::connection::Connection;
 use super::resolver::Resolver;
-use crate::telemetry::log::printable_root_cause;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -60,7 +59,7 @@ impl Error for ConnectError {}
 pub async fn connect(access: Arc<Access>, resolver: Resolver) -> Result<Connection, ConnectError> {
     let connected = try_connect(Arc::clone(&access), resolver).await;
     connected.map_err(|failure| {
-        ConnectError(format!("cannot connect to {}: {}", target(&access), printable_root_cause(&*failure)))
+        ConnectError(format!("cannot connect to {}: {}", target(&access), failure_reason(&*failure)))
     })
 }
 

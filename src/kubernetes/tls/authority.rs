@@ -1,0 +1,74 @@
+//! The certificates that a server is trusted by.
+
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::anchor_from_trusted_cert;
+
+use super::super::connection::ConfigError;
+use super::certificate::Certificate;
+use super::pem;
+
+/// The certificates that a server is trusted by.
+#[derive(Debug)]
+pub struct Authorities {
+    certificates: Vec<CertificateDer<'static>>,
+    /// They are those of the system.
+    pub are_of_system: bool,
+}
+
+impl Authorities {
+    /// Returns the certificates of a PEM file, without those that cannot be read.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn configured(text: &[u8]) -> Result<Self, ConfigError> {
+        let blocks = pem::blocks(text).into_iter();
+        let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
+        let certificates = certificates.map(|block| CertificateDer::from(block.der));
+        let certificates: Vec<_> =
+            certificates.filter(|certificate| Certificate::parse(certificate).is_some()).collect();
+        if certificates.is_empty() {
+            return Err(ConfigError::new("certificate-authority", "there is no certificate in it that can be read"));
+        }
+        Ok(Self { certificates, are_of_system: false })
+    }
+
+    /// Returns the certificates of the system.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn of_system() -> Result<Self, ConfigError> {
+        let loaded = rustls_native_certs::load_native_certs();
+        if loaded.certs.is_empty() {
+            let failure = loaded.errors.first().map(|failure| format!(" ({failure})")).unwrap_or_default();
+            let reason = format!(
+                "this system has no root certificates{failure}; \
+                 set certificate-authority in the kubeconfig, or install ca-certificates"
+            );
+            return Err(ConfigError::new("the server's certificate cannot be verified", reason));
+        }
+        Ok(Self { certificates: loaded.certs, are_of_system: true })
+    }
+
+    /// Returns whether this very certificate is among them.
+    pub fn contain(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.contains(certificate)
+    }
+
+    /// Returns those that may issue others at that time. An expired one does not count, as in Go.
+    pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
+        let may_issue = |der: &&CertificateDer<'_>| {
+            Certificate::parse(der)
+                .is_none_or(|certificate| certificate.may_issue() && certificate.invalidity(now).is_none())
+        };
+        let certificates = self.certificates.iter().filter(may_issue);
+        certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
+    }
+
+    /// Returns why one that has issued a certificate does not count at that time, if that is so.
+    pub fn invalidity(&self, now: UnixTime) -> Option<String> {
+        let [only] = &self.certificates[..] else { return None };
+        let certificate = Certificate::parse(only)?;
+        let reason = certificate.invalidity(now)?;
+        Some(format!("the configured authority {certificate}, cannot be used: {reason}"))
+    }
+}

@@ -1,0 +1,69 @@
+//! A client certificate and its key, in every form that Go takes.
+
+use std::sync::Arc;
+
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
+use x509_cert::der::Decode;
+use x509_cert::spki::SubjectPublicKeyInfoRef;
+
+use super::super::connection::ConfigError;
+use super::certificate::Certificate;
+use super::p521::ClientKey;
+use super::pem;
+
+/// Offers the same certificate to every server that asks for one. rustls's own refuses certificates of version 1.
+#[derive(Debug)]
+pub struct ClientIdentity(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for ClientIdentity {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Returns what offers this certificate with its key, both as PEM.
+///
+/// # Errors
+/// When one of them cannot be used, or they do not belong together.
+pub fn resolver(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigError> {
+    let refused = |reason: String| ConfigError::new("client-certificate", reason);
+    let blocks = pem::blocks(certificate).into_iter().filter(|block| block.label == "CERTIFICATE");
+    let chain: Vec<_> = blocks.map(|block| CertificateDer::from(block.der)).collect();
+    let Some(first) = chain.first() else { return Err(refused("there is no certificate in it".to_owned())) };
+    let parsed = Certificate::parse(first).ok_or_else(|| refused("the certificate cannot be read".to_owned()))?;
+    let key = signing_key(key).map_err(|reason| ConfigError::new("client-key", reason))?;
+    if let Some(public_key) = key.public_key()
+        && let Ok(public_key) = SubjectPublicKeyInfoRef::from_der(&public_key)
+        && public_key.subject_public_key.raw_bytes() != parsed.public_key()
+    {
+        return Err(refused(format!("the certificate of {parsed}, does not belong to the key in client-key")));
+    }
+    Ok(ClientIdentity(Arc::new(CertifiedKey::new(chain, key))))
+}
+
+/// Returns the first key of a PEM file. What it is called there does not matter, as in Go.
+fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
+    let mut blocks = pem::blocks(pem).into_iter();
+    let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or("there is no private key in it")?;
+    if block.has_headers || block.label.contains("ENCRYPTED") {
+        return Err("the key is encrypted; decrypt it, for example with openssl pkey".to_owned());
+    }
+    let forms: [fn(Vec<u8>) -> PrivateKeyDer<'static>; 3] = [
+        |der| PrivateKeyDer::Pkcs8(der.into()),
+        |der| PrivateKeyDer::Pkcs1(der.into()),
+        |der| PrivateKeyDer::Sec1(der.into()),
+    ];
+    let known = forms.iter().find_map(|form| any_supported_type(&form(block.der.clone())).ok());
+    let known = known.or_else(|| ClientKey::parse(&block.der).map(|key| Arc::new(key) as _));
+    known.ok_or_else(|| {
+        "the key cannot be used; RSA of 2048 bits and more, P-256, P-384, P-521 and Ed25519 are possible".to_owned()
+    })
+}
