@@ -21,6 +21,11 @@ mod command {
     automod::dir!("tests/processes/command");
 }
 
+/// How the API server is reached: kubeconfigs, TLS, proxies.
+mod connection {
+    automod::dir!("tests/processes/connection");
+}
+
 /// Who leads and until when, under every single fault.
 mod election {
     automod::dir!("tests/processes/election");

@@ -29,6 +29,7 @@ pub mod port;
 mod processes;
 pub mod proxy;
 mod pty;
+pub mod recording_server;
 mod rerun;
 mod running;
 pub mod runtime;

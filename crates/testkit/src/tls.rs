@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -16,6 +16,13 @@ use tokio_rustls::server::TlsStream;
 /// A certificate for a server on this machine, with its key, both as PEM.
 pub struct ServerCertificate {
     pub certificate: String,
+    pub key: String,
+}
+
+/// A client certificate with its key, both as PEM, and the certificate as DER.
+pub struct ClientIdentity {
+    pub certificate: String,
+    pub der: Vec<u8>,
     pub key: String,
 }
 
@@ -45,6 +52,16 @@ pub fn authority() -> String {
 /// Returns the certificate of all servers of this process.
 pub fn server_certificate() -> &'static ServerCertificate {
     &SERVER
+}
+
+/// Returns a client certificate for a user.
+pub fn client_identity(user: &str) -> ClientIdentity {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, user);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let (certificate, key) = sign(params);
+    ClientIdentity { certificate: certificate.pem(), der: certificate.der().to_vec(), key }
 }
 
 /// Generates a private key. Returns it and its public key, both as PEM.

@@ -1,6 +1,6 @@
 //! One kubeconfig, as it is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
@@ -32,19 +32,22 @@ pub struct KubeconfigFile {
 #[derive(Deserialize)]
 pub struct NamedContext {
     pub name: Option<String>,
-    pub context: Option<Context>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub context: Context,
 }
 
 #[derive(Deserialize)]
 pub struct NamedCluster {
     pub name: Option<String>,
-    pub cluster: Option<Cluster>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub cluster: Cluster,
 }
 
 #[derive(Deserialize)]
 pub struct NamedUser {
     pub name: Option<String>,
-    pub user: Option<User>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub user: User,
 }
 
 #[derive(Clone, Deserialize)]
@@ -117,6 +120,11 @@ pub struct EnvironmentVariable {
     pub value: Option<String>,
 }
 
+/// Takes null for an empty entry.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// Base64, perhaps wrapped into lines.
 #[derive(Clone)]
 pub struct Base64(pub Vec<u8>);
@@ -139,21 +147,30 @@ impl KubeconfigFile {
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
+        let text = str::from_utf8(text).map_err(|failure| failure.to_string())?;
         let options = serde_saphyr::options! {
             // As client-go does.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
             // A snippet has secrets in it.
             with_snippet: false,
         };
-        let file: Option<Self> =
-            serde_saphyr::from_slice_with_options(text, options).map_err(|failure| failure.to_string())?;
+        let file: Option<Self> = serde_saphyr::from_str_with_options(first_document(text), options)
+            .map_err(|failure| failure.to_string())?;
         let file = file.unwrap_or_default();
+        file.check()?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Self { kind, api_version, contexts, clusters, users, .. } = self;
         let is = |text: &Option<String>, expected| text.as_deref().is_none_or(|text| ["", expected].contains(&text));
-        if !is(&file.kind, "Config") || !is(&file.api_version, "v1") {
-            let (kind, version) = (file.kind.unwrap_or_default(), file.api_version.unwrap_or_default());
+        if !is(kind, "Config") || !is(api_version, "v1") {
+            let (kind, version) = (kind.as_deref().unwrap_or_default(), api_version.as_deref().unwrap_or_default());
             return Err(format!("it is of kind {kind:?}, version {version:?}, and a kubeconfig is a Config of v1"));
         }
-        Ok(file)
+        check_names("context", contexts.iter().flatten().map(|entry| &entry.name))?;
+        check_names("cluster", clusters.iter().flatten().map(|entry| &entry.name))?;
+        check_names("user", users.iter().flatten().map(|entry| &entry.name))
     }
 
     /// Returns whether it defines nothing.
@@ -165,4 +182,30 @@ impl KubeconfigFile {
             && is_none(clusters.as_ref().map(Vec::len))
             && is_none(users.as_ref().map(Vec::len))
     }
+}
+
+fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for name in names.map(|name| name.as_deref().unwrap_or_default()) {
+        if !seen.insert(name) {
+            return Err(format!("it has two entries for the {kind} {name:?}; remove one of them"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the first of several YAML documents, which is all that client-go reads.
+fn first_document(text: &str) -> &str {
+    let (mut end, mut has_begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let words = line.trim_end();
+        let is_marker = words == "---" || line.starts_with("--- ");
+        if is_marker && has_begun {
+            break;
+        }
+        let says_nothing = words.is_empty() || words.starts_with(['#', '%', '\u{feff}']) && !is_marker;
+        has_begun |= !says_nothing;
+        end += line.len();
+    }
+    &text[..end]
 }

@@ -33,21 +33,21 @@ impl MergedKubeconfig {
     pub fn context(&self, name: &str) -> Option<Entry<'_, Context>> {
         self.find(|file| {
             let found = file.contexts.iter().flatten().find(|named| is_called(&named.name, name));
-            found?.context.as_ref()
+            Some(&found?.context)
         })
     }
 
     pub fn cluster(&self, name: &str) -> Option<Entry<'_, Cluster>> {
         self.find(|file| {
             let found = file.clusters.iter().flatten().find(|named| is_called(&named.name, name));
-            found?.cluster.as_ref()
+            Some(&found?.cluster)
         })
     }
 
     pub fn user(&self, name: &str) -> Option<Entry<'_, User>> {
         self.find(|file| {
             let found = file.users.iter().flatten().find(|named| is_called(&named.name, name));
-            found?.user.as_ref()
+            Some(&found?.user)
         })
     }
 

@@ -25,9 +25,10 @@ use super::connection::{ConfigError, ConnectionConfig, Impersonation};
 /// # Errors
 /// When what was named cannot be used, or there is nothing to use.
 pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
+    let context = options.context.as_deref().filter(|context| !context.is_empty());
     let mut config = match read(options)? {
-        Some(kubeconfig) => kubeconfig.connection(options.context.as_deref())?,
-        None => without_kubeconfig(options)?,
+        Some(kubeconfig) => kubeconfig.connection(context)?,
+        None => without_kubeconfig(context)?,
     };
     if let Some(user) = &options.impersonate {
         config.user.impersonation = Some(Impersonation { user: user.clone(), ..Impersonation::default() });
@@ -35,8 +36,8 @@ pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
     Ok(config)
 }
 
-fn without_kubeconfig(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
-    if let Some(context) = &options.context {
+fn without_kubeconfig(context: Option<&str>) -> Result<ConnectionConfig, ConfigError> {
+    if let Some(context) = context {
         let subject = format!("--context {context:?}");
         return Err(ConfigError::new(subject, "there is no kubeconfig; name one with --kubeconfig or KUBECONFIG"));
     }

@@ -11,6 +11,10 @@ use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
 use super::server;
 
+/// The versions of plugins.
+const V1: &str = "client.authentication.k8s.io/v1";
+const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
+
 /// The name of a cluster's extension that is for credential plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
@@ -41,6 +45,7 @@ impl MergedKubeconfig {
         let cluster = cluster.ok_or_else(|| refused(format!("it has no cluster {cluster_name:?}")))?;
         let server = said(&cluster.value.server);
         let server = server.ok_or_else(|| refused(format!("cluster {cluster_name:?} has no server")))?;
+        let has_scheme = server.contains("://");
         let server = server::parse(&server).map_err(|reason| refused(format!("cluster {cluster_name:?}: {reason}")))?;
         let proxy = match said(&cluster.value.proxy_url) {
             Some(url) => {
@@ -51,6 +56,8 @@ impl MergedKubeconfig {
         };
 
         let user = match said(&chosen.user) {
+            // Perhaps TLS was meant: as by kubectl, nothing secret is sent without.
+            _ if !has_scheme => UserOptions::default(),
             None => UserOptions::default(),
             Some(user_name) => {
                 let user = self.user(&user_name);
@@ -58,8 +65,13 @@ impl MergedKubeconfig {
                 user_options(&user, cluster.value).map_err(|reason| refused(format!("user {user_name:?}: {reason}")))?
             }
         };
+        let tls = tls_options(&cluster);
+        if tls.insecure && tls.authority.is_some() {
+            let both = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
+            return Err(refused(format!("cluster {cluster_name:?}: {both}")));
+        }
         let namespace = said(&chosen.namespace).unwrap_or_else(|| "default".to_owned());
-        Ok(ConnectionConfig { server, tls: tls_options(&cluster), proxy, user, namespace, origin })
+        Ok(ConnectionConfig { server, tls, proxy, user, namespace, origin })
     }
 
     fn without_context(&self) -> String {
@@ -146,10 +158,14 @@ fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlug
     // A name without a slash is looked up in PATH.
     let command = if command.contains('/') { folder.join(command) } else { PathBuf::from(command) };
     let api_version = said(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
+    if ![V1, V1BETA1].contains(&api_version.as_str()) {
+        return Err(format!("its exec plugin has an unknown apiVersion {api_version:?}; use {V1:?}"));
+    }
     let interactive_mode = match said(&exec.interactive_mode).as_deref() {
         Some("Never") => InteractiveMode::Never,
         Some("Always") => InteractiveMode::Always,
         Some("IfAvailable") => InteractiveMode::IfAvailable,
+        None if api_version == V1 => return Err("its exec plugin has no interactiveMode, which v1 requires".to_owned()),
         None => InteractiveMode::IfAvailable,
         Some(other) => return Err(format!("its exec plugin has an unknown interactiveMode {other:?}")),
     };

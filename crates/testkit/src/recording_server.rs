@@ -1,0 +1,130 @@
+//! A server that records how it is asked, and has nothing to say.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{runtime, tls};
+
+/// A request as it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedRequest {
+    pub method: String,
+    /// What is asked for: a path, or a whole URL where the server is taken for a proxy.
+    pub target: String,
+    /// By names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The name that the client asked for in TLS.
+    pub server_name: Option<String>,
+    /// The certificate that the client showed.
+    pub client_certificate: Option<Vec<u8>>,
+}
+
+/// An answer: the status, headers and body.
+pub type Answer = (u16, Vec<(&'static str, String)>, String);
+
+/// A running server. It answers as it was told.
+pub struct RecordingServer {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<RecordedRequest>>>,
+    task: JoinHandle<()>,
+}
+
+impl RecordingServer {
+    /// Starts a server, with TLS where `tls` says how. It answers that there is no such object.
+    pub fn start(tls: Option<Arc<ServerConfig>>) -> RecordingServer {
+        let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
+        RecordingServer::answering(tls, || {
+            (404, vec![("content-type", "application/json".to_owned())], status.to_owned())
+        })
+    }
+
+    /// Starts a server that gives these answers.
+    pub fn answering(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn() -> Answer + Send + Sync + 'static,
+    ) -> RecordingServer {
+        let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let requests = Arc::<Mutex<Vec<RecordedRequest>>>::default();
+        let (record, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let task = runtime::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
+                runtime::spawn(serve(stream, tls.clone(), record, answer));
+            }
+        });
+        RecordingServer { address, requests, task }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the requests since this was last asked.
+    pub fn take_requests(&self) -> Vec<RecordedRequest> {
+        mem::take(&mut *self.requests.lock().expect("the requests"))
+    }
+}
+
+impl Drop for RecordingServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    record: Arc<Mutex<Vec<RecordedRequest>>>,
+    answer: Arc<dyn Fn() -> Answer + Send + Sync>,
+) {
+    let Some(tls) = tls else { return speak_http(stream, None, None, record, answer).await };
+    let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await else { return };
+    let server_name = stream.get_ref().1.server_name().map(str::to_owned);
+    let certificate = tls::client_certificate(&stream);
+    speak_http(stream, server_name, certificate, record, answer).await;
+}
+
+async fn speak_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    server_name: Option<String>,
+    client_certificate: Option<Vec<u8>>,
+    record: Arc<Mutex<Vec<RecordedRequest>>>,
+    answer: Arc<dyn Fn() -> Answer + Send + Sync>,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let headers = request.headers().iter();
+        let headers = headers
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        record.lock().expect("the requests").push(RecordedRequest {
+            method: request.method().to_string(),
+            target: request.uri().to_string(),
+            headers: headers.collect(),
+            server_name: server_name.clone(),
+            client_certificate: client_certificate.clone(),
+        });
+        let (status, headers, body) = answer();
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        for (name, value) in headers {
+            response.headers_mut().insert(name, value.parse().expect("the value of a header"));
+        }
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}

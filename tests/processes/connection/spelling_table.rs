@@ -1,0 +1,395 @@
+//! The table of [`spellings`](super::spellings).
+
+use super::spellings::Spelling;
+
+/// What most spellings come to.
+const PLAIN: &str = "https as secret in default";
+const CERTIFIED: &str = "https as certified in default";
+const BY_PLUGIN: &str = "https as from-plugin in default";
+const ANONYMOUS: &str = "https as nobody in default";
+const ASKS: &str = "kubectl asks for a user name; client-go by itself does not";
+const REFUSED: &str = "refused";
+
+const WHITE_SPACE: &str = "white space around it cannot be meant";
+const PLAIN_HTTP: &str = "a server without TLS may ask for credentials, too";
+const TYPES: &str = "the type that YAML infers cannot be meant";
+const DATA_WIN: &str = "data win over a file";
+
+const CLUSTER: &str = "{server: '$HTTPS', certificate-authority-data: $CA}";
+const USER: &str = "{token: secret}";
+const CONTEXT: &str = "{cluster: c, user: u}";
+
+/// Returns all spellings.
+pub fn spellings() -> Vec<Spelling> {
+    [files(), authorities(), clusters(), users(), certificates(), plugins(), contexts(), merged()].concat()
+}
+
+fn whole(name: &'static str, text: impl Into<String>, outcome: &'static str) -> Spelling {
+    Spelling { name, files: vec![("config", text.into())], context: None, outcome, differs: None }
+}
+
+impl Spelling {
+    fn with_context(self, context: &'static str) -> Self {
+        Self { context: Some(context), ..self }
+    }
+
+    /// leaderrun does something else on purpose.
+    fn but_leaderrun(self, outcome: &'static str, why: &'static str) -> Self {
+        Self { differs: Some((outcome, why)), ..self }
+    }
+}
+
+fn config(cluster: &str, user: &str, context: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {cluster}\nusers:\n- name: u\n  user: {user}\n\
+         contexts:\n- name: x\n  context: {context}\ncurrent-context: x\n"
+    )
+}
+
+fn plain() -> String {
+    config(CLUSTER, USER, CONTEXT)
+}
+
+fn cluster(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
+    whole(name, config(text, USER, CONTEXT), outcome)
+}
+
+fn user(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
+    whole(name, config(CLUSTER, text, CONTEXT), outcome)
+}
+
+fn context(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
+    whole(name, config(CLUSTER, USER, text), outcome)
+}
+
+fn several<const N: usize>(name: &'static str, files: [(&'static str, String); N], outcome: &'static str) -> Spelling {
+    Spelling { files: files.to_vec(), ..whole(name, "", outcome) }
+}
+
+/// The file as a whole.
+fn files() -> Vec<Spelling> {
+    let json = concat!(
+        r#"{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":"#,
+        r#"{"server":"$HTTPS","certificate-authority-data":"$CA"}}],"users":[{"name":"u","user":{"token":"secret"}}],"#,
+        r#""contexts":[{"name":"x","context":{"cluster":"c","user":"u"}}],"current-context":"x"}"#
+    );
+    let anchored = |text: &str| plain().replace(&format!("cluster: {CLUSTER}"), text);
+    vec![
+        whole("plain", plain(), PLAIN),
+        whole("CRLF", plain().replace('\n', "\r\n"), PLAIN),
+        whole("byte order mark", format!("\u{feff}{}", plain()), PLAIN),
+        whole("document markers", format!("---\n{}...\n", plain()), PLAIN),
+        whole("comments", format!("# comment\n\n{}# end", plain()), PLAIN),
+        whole("a YAML directive", format!("%YAML 1.1\n---\n{}", plain()), PLAIN),
+        whole("a second document", format!("{}---\nkind: Other\n", plain()), PLAIN),
+        whole("an empty document first", format!("---\n---\n{}", plain()), REFUSED),
+        whole("JSON", json, PLAIN),
+        whole("JSON with tabs", json.replace('{', "{\n\t\t").replace(',', ",\n\t"), PLAIN),
+        whole("JSON in CRLF", json.replace(',', ",\r\n"), PLAIN),
+        whole("no kind and version", plain().replace("apiVersion: v1\nkind: Config\n", ""), PLAIN),
+        whole("empty kind and version", plain().replace(": v1", ": ''").replace(": Config", ": ''"), PLAIN),
+        whole("null kind and version", plain().replace(": v1", ": null").replace(": Config", ":"), PLAIN),
+        whole("another kind", plain().replace("kind: Config", "kind: Pod"), REFUSED),
+        whole("another version", plain().replace("apiVersion: v1", "apiVersion: v2"), REFUSED),
+        whole("preferences", format!("{}preferences: {{colors: true}}\n", plain()), PLAIN),
+        whole("null preferences and extensions", format!("{}preferences: null\nextensions: null\n", plain()), PLAIN),
+        whole("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), PLAIN),
+        whole("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), PLAIN),
+        whole("a key twice", format!("current-context: other\n{}", plain()), PLAIN),
+        whole("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), PLAIN),
+        whole("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), PLAIN),
+        whole("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), PLAIN),
+        whole("an unknown alias", anchored("cluster: *nobody"), REFUSED),
+        whole("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
+        whole("a list", "- a\n", REFUSED),
+        whole("a word", "word\n", REFUSED),
+        whole("a tab as indentation", plain().replace("  cluster: {", "\tcluster: {"), REFUSED),
+        whole("binary", "\u{0}\u{1}\u{2}", REFUSED),
+        whole("a map of clusters", plain().replace("- name: c\n", "  name: c\n"), REFUSED),
+        whole(
+            "a cluster twice",
+            plain().replace("users:", &format!("- name: c\n  cluster: {CLUSTER}\nusers:")),
+            REFUSED,
+        ),
+        whole("a user twice", plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"), REFUSED),
+        whole("a context twice", plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"), REFUSED),
+        whole("quoted keys", plain().replace("name: c", "\"name\": \"c\""), PLAIN),
+        whole("capital keys", plain().replace("server:", "Server:"), REFUSED),
+        whole("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), PLAIN),
+        whole("a folded scalar", plain().replace("-context: x", "-context: >-\n  x"), PLAIN),
+        whole("a newline in a name", plain().replace("-context: x", "-context: |\n  x"), REFUSED),
+    ]
+}
+
+fn authorities() -> Vec<Spelling> {
+    let data = |data: &str| format!("\n    server: $HTTPS\n    certificate-authority-data: {data}");
+    let file = |rest: &str| format!("{{server: '$HTTPS', certificate-authority: {rest}}}");
+    vec![
+        cluster("CA wrapped into lines", &data("|\n$WRAPPED_CA"), PLAIN),
+        cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), PLAIN),
+        cluster("CA with spaces around", &data("' $CA '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("CA with text between", &data("$TWO_CAS"), PLAIN),
+        cluster("a bad CA before a good one", &data("$BAD_THEN_GOOD_CA"), PLAIN),
+        cluster("no certificate in the CA", &data("$NOT_A_CERTIFICATE"), REFUSED),
+        cluster("CA is not base64", &data("'%%%'"), REFUSED),
+        cluster("CA in a file", &file("$DIR/ca.crt"), PLAIN),
+        cluster("CA in a file beside the kubeconfig", &file("ca.crt"), PLAIN),
+        cluster("CA in ./", &file("./ca.crt"), PLAIN),
+        cluster("CA in ..", &file("sub/../ca.crt"), PLAIN),
+        cluster("CA file with empty data", &file("ca.crt, certificate-authority-data: ''"), PLAIN),
+        cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), PLAIN),
+        cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), PLAIN),
+        cluster("missing CA file with data", &file("none, certificate-authority-data: $CA"), REFUSED)
+            .but_leaderrun(PLAIN, DATA_WIN),
+        cluster("CA file is missing", &file("none"), REFUSED),
+        cluster("CA file is empty", &file("empty"), REFUSED),
+        cluster("CA file is a folder", &file("$DIR"), REFUSED),
+        cluster("no CA", "{server: '$HTTPS'}", REFUSED),
+        cluster("empty CA", &file("'', certificate-authority-data: ''"), REFUSED),
+        cluster("insecure", "{server: '$HTTPS', insecure-skip-tls-verify: true}", PLAIN),
+        cluster("insecure: yes", "{server: '$HTTPS', insecure-skip-tls-verify: yes}", PLAIN),
+        cluster("insecure: on", "{server: '$HTTPS', insecure-skip-tls-verify: on}", PLAIN),
+        cluster("insecure: True", "{server: '$HTTPS', insecure-skip-tls-verify: True}", PLAIN),
+        cluster("insecure in quotes", "{server: '$HTTPS', insecure-skip-tls-verify: 'true'}", REFUSED)
+            .but_leaderrun(PLAIN, TYPES),
+        cluster("insecure: null", &file("ca.crt, insecure-skip-tls-verify: null"), PLAIN),
+        cluster("insecure: false", &file("ca.crt, insecure-skip-tls-verify: false"), PLAIN),
+        cluster("insecure with a CA", &file("ca.crt, insecure-skip-tls-verify: true"), REFUSED),
+        cluster(
+            "tls-server-name",
+            &file("ca.crt, tls-server-name: localhost"),
+            "https called localhost as secret in default",
+        ),
+        cluster("tls-server-name is wrong", &file("ca.crt, tls-server-name: other"), REFUSED),
+        cluster("tls-server-name is empty", &file("ca.crt, tls-server-name: ''"), PLAIN),
+        cluster(
+            "insecure with tls-server-name",
+            "{server: '$HTTPS', insecure-skip-tls-verify: true, tls-server-name: a.b}",
+            "https called a.b as secret in default",
+        ),
+    ]
+}
+
+fn clusters() -> Vec<Spelling> {
+    let server = |server: &str| format!("{{server: {server}, certificate-authority-data: $CA}}");
+    let with = |extra: &str| format!("{{server: '$HTTPS', certificate-authority-data: $CA, {extra}}}");
+    let by_name = "https called localhost as secret in default";
+    let plain_http = "http as nobody in default";
+    vec![
+        cluster("server by name", &server("'https://localhost:$TLS_PORT'"), by_name),
+        cluster("server by a capital name", &server("'https://LOCALHOST:$TLS_PORT'"), by_name),
+        cluster("server with a slash", &server("'$HTTPS/'"), PLAIN),
+        cluster(
+            "server with a path",
+            &server("'$HTTPS/k8s/clusters/c-1'"),
+            "https/k8s/clusters/c-1 as secret in default",
+        ),
+        cluster("server with a path and a slash", &server("'$HTTPS/k8s/'"), "https/k8s as secret in default"),
+        cluster("server with a query", &server("'$HTTPS/k8s?a=b#c'"), "https/k8s as secret in default"),
+        cluster("server with spaces around", &server("' $HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("server in capitals", &server("'HTTPS://$TLS_ADDRESS'"), PLAIN),
+        cluster("server without a scheme", "{server: '$ADDRESS'}", plain_http),
+        cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), plain_http),
+        cluster("server without TLS", "{server: '$HTTP'}", plain_http)
+            .but_leaderrun("http as secret in default", PLAIN_HTTP),
+        cluster("server without TLS, with a CA", &server("'$HTTP'"), plain_http)
+            .but_leaderrun("http as secret in default", PLAIN_HTTP),
+        cluster("server of another scheme", &server("'ftp://$ADDRESS'"), REFUSED),
+        cluster("server is empty", &server("''"), REFUSED),
+        cluster("server is null", &server("null"), REFUSED),
+        cluster("no server", "{certificate-authority-data: $CA}", REFUSED),
+        cluster("an empty cluster", "{}", REFUSED),
+        cluster("a null cluster", "null", REFUSED),
+        cluster("server is a number", &server("1"), REFUSED),
+        cluster("disable-compression", &with("disable-compression: true"), PLAIN),
+        cluster("a cluster's extensions", &with("extensions: [{name: e, extension: {a: b}}]"), PLAIN),
+        cluster("null extensions", &with("extensions: null"), PLAIN),
+        cluster("unknown field of a cluster", &with("api-version: v1"), PLAIN),
+        cluster("proxy-url is empty", &with("proxy-url: ''"), PLAIN),
+        cluster("proxy-url of an unknown scheme", &with("proxy-url: 'ftp://proxy'"), REFUSED),
+        cluster("proxy-url where nobody answers", &with("proxy-url: 'http://127.0.0.1:1'"), REFUSED),
+    ]
+}
+
+fn users() -> Vec<Spelling> {
+    let from_file = "https as from-file in default";
+    let acting = "https as secret,user=jane in default";
+    vec![
+        user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        user("token with spaces around", "{token: ' secret '}", "https as  secret in default")
+            .but_leaderrun(PLAIN, WHITE_SPACE),
+        user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", TYPES),
+        user("token file", "{tokenFile: $DIR/token}", from_file),
+        user("token file beside the kubeconfig", "{tokenFile: token}", from_file),
+        user("token file wins", "{token: secret, tokenFile: token}", from_file),
+        user("token with a missing file", "{token: secret, tokenFile: none}", PLAIN),
+        user("token with an empty file", "{token: secret, tokenFile: empty}", PLAIN),
+        user("missing token file", "{tokenFile: none}", REFUSED),
+        user("empty token file", "{tokenFile: empty}", REFUSED),
+        user("empty token with a file", "{token: '', tokenFile: token}", from_file),
+        user("null token with a file", "{token: null, tokenFile: token}", from_file),
+        user("token with an empty file name", "{token: secret, tokenFile: ''}", PLAIN),
+        user("token with empty others", "{token: secret, username: '', password: '', client-key-data: ''}", PLAIN),
+        user("token with an empty certificate", "{token: secret, client-certificate-data: '', client-key: ''}", PLAIN),
+        user("token with null others", "{token: secret, auth-provider: null, exec: null, as-groups: null}", PLAIN),
+        user("basic", "{username: me, password: pw}", "https as basic me:pw in default"),
+        user("basic without a password", "{username: me}", "https as basic me: in default"),
+        user("basic with a colon", "{username: me, password: 'p:w'}", "https as basic me:p:w in default"),
+        user("basic and a token", "{username: me, password: pw, token: secret}", REFUSED),
+        user("basic and a token file", "{username: me, password: pw, tokenFile: token}", REFUSED),
+        user("acting as somebody", "{token: secret, as: jane}", acting),
+        user(
+            "acting with groups",
+            "{token: secret, as: jane, as-groups: [a]}",
+            "https as secret,group=a,user=jane in default",
+        ),
+        user(
+            "acting with a uid",
+            "{token: secret, as: jane, as-uid: '7'}",
+            "https as secret,uid=7,user=jane in default",
+        ),
+        user(
+            "acting with more",
+            "{token: secret, as: jane, as-user-extra: {Reason/b: [c]}}",
+            "https as secret,extra-reason%2fb=c,user=jane in default",
+        ),
+        user("acting with nulls", "{token: secret, as: jane, as-groups: null, as-user-extra: null}", acting),
+        user("acting as nobody", "{token: secret, as: ''}", PLAIN),
+        user("groups without a user", "{token: secret, as-groups: [a]}", REFUSED),
+        user("uid without a user", "{token: secret, as-uid: '7'}", REFUSED),
+        user("nothing", "{}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        user("null", "null", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        user("unknown field of a user", "{token: secret, color: red}", PLAIN),
+        user("a user's extensions", "{token: secret, extensions: []}", PLAIN),
+        user("removed provider", "{auth-provider: {name: gcp}}", REFUSED),
+        user("unknown provider", "{auth-provider: {name: none}}", REFUSED),
+    ]
+}
+
+fn certificates() -> Vec<Spelling> {
+    let data = |rest: &str| format!("{{client-certificate-data: $CERT, client-key-data: $KEY{rest}}}");
+    vec![
+        user("certificate as data", &data(""), CERTIFIED),
+        user("certificate in files", "{client-certificate: me.crt, client-key: me.key}", CERTIFIED),
+        user("certificate in a file, key as data", "{client-certificate: me.crt, client-key-data: $KEY}", CERTIFIED),
+        user("certificate and key in one", "{client-certificate-data: $BOTH, client-key-data: $BOTH}", CERTIFIED),
+        user("certificate and a token", &data(", token: secret"), "https as certified,secret in default"),
+        user("certificate data with empty files", &data(", client-certificate: '', client-key: ''"), CERTIFIED),
+        user("certificate data with missing files", &data(", client-certificate: none, client-key: none"), REFUSED)
+            .but_leaderrun(CERTIFIED, DATA_WIN),
+        user("certificate without a key", "{client-certificate: me.crt}", REFUSED),
+        user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        user("certificate of another key", "{client-certificate-data: $CERT, client-key-data: $OTHER_KEY}", REFUSED),
+        user("no certificate in it", "{client-certificate-data: $NOT_A_CERTIFICATE, client-key-data: $KEY}", REFUSED),
+        user("no key in it", "{client-certificate-data: $CERT, client-key-data: $NOT_A_CERTIFICATE}", REFUSED),
+        user("certificate file is missing", "{client-certificate: none, client-key: me.key}", REFUSED),
+        user("key file is missing", "{client-certificate: me.crt, client-key: none}", REFUSED),
+    ]
+}
+
+fn plugins() -> Vec<Spelling> {
+    const V1BETA1: &str = "apiVersion: client.authentication.k8s.io/v1beta1";
+    let plugin = |rest: &str| format!("{{exec: {{command: ./plugin, {rest}}}}}");
+    let beta = |rest: &str| plugin(&format!("{V1BETA1}{rest}"));
+    vec![
+        user("plugin", &beta(""), BY_PLUGIN),
+        user("plugin in a folder", &beta("").replace("./plugin", "$DIR/plugin"), BY_PLUGIN),
+        user(
+            "plugin with nulls",
+            &beta(", args: null, env: null, installHint: null, interactiveMode: null"),
+            BY_PLUGIN,
+        ),
+        user("plugin that is never interactive", &beta(", interactiveMode: Never"), BY_PLUGIN),
+        user("plugin that is told the cluster", &beta(", provideClusterInfo: true, installHint: x"), BY_PLUGIN),
+        user("plugin of an unknown mode", &beta(", interactiveMode: Sometimes"), REFUSED),
+        user("plugin with variables", &beta(", args: [a], env: [{name: A, value: b}]"), BY_PLUGIN),
+        user("plugin with a variable without a name", &beta(", env: [{value: x}]"), REFUSED),
+        user("plugin without a version", &plugin("args: [a]"), REFUSED),
+        user("plugin of an unknown version", &plugin("apiVersion: client.authentication.k8s.io/v9"), REFUSED),
+        user("plugin v1 without a mode", &plugin("apiVersion: client.authentication.k8s.io/v1"), REFUSED),
+        user("plugin without a command", &format!("{{exec: {{{V1BETA1}}}}}"), REFUSED),
+        user("plugin that is missing", &beta("").replace("./plugin", "none-such"), REFUSED),
+        user("plugin and a token", &beta("").replace("{exec", "{token: secret, exec"), PLAIN),
+    ]
+}
+
+fn contexts() -> Vec<Spelling> {
+    let other = "- name: second\n  context: {cluster: c, user: u, namespace: other}\ncurrent-context: x";
+    let two = plain().replace("current-context: x", other);
+    let by_name = |name: &str| {
+        plain().replace("name: u", &format!("name: {name}")).replace("user: u}", &format!("user: {name}}}"))
+    };
+    let in_other = "https as secret in other";
+    vec![
+        context("namespace", "{cluster: c, user: u, namespace: ns}", "https as secret in ns"),
+        context("empty namespace", "{cluster: c, user: u, namespace: ''}", PLAIN),
+        context("null namespace", "{cluster: c, user: u, namespace: null}", PLAIN),
+        context("namespace that is a number", "{cluster: c, user: u, namespace: 1}", REFUSED)
+            .but_leaderrun("https as secret in 1", TYPES),
+        context("no user", "{cluster: c}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        context("empty user", "{cluster: c, user: ''}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        context("unknown user", "{cluster: c, user: nobody}", REFUSED),
+        context("unknown cluster", "{cluster: none, user: u}", REFUSED),
+        context("no cluster", "{user: u}", REFUSED),
+        context("unknown field of a context", "{cluster: c, user: u, color: red}", PLAIN),
+        whole("no current context", plain().replace("current-context: x\n", ""), REFUSED),
+        whole("empty current context", plain().replace("current-context: x", "current-context: ''"), REFUSED),
+        whole("unknown current context", plain().replace("current-context: x", "current-context: z"), REFUSED),
+        whole("chosen context", two.clone(), in_other).with_context("second"),
+        whole("chosen context is not the current one", two.replace("-context: x", "-context: z"), in_other)
+            .with_context("second"),
+        whole("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
+        whole("empty chosen context", two, PLAIN).with_context(""),
+        whole("numbers for names", by_name("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
+        whole("names with spaces", by_name("a user"), PLAIN),
+        whole("names with @ and /", by_name("'a@b/c'"), PLAIN),
+    ]
+}
+
+fn merged() -> Vec<Spelling> {
+    let users = |user: &str| format!("users: [{{name: u, user: {user}}}]\n");
+    let current = || "current-context: x\n".to_owned();
+    let without_current = |other: &str| plain().replace("current-context: x", &format!("current-context: {other}"));
+    let missing = || "MISSING".to_owned();
+    vec![
+        several("an empty file first", [("first", String::new()), ("config", plain())], PLAIN),
+        several("empty names", [("", missing()), ("config", plain()), ("", missing())], PLAIN),
+        several("a missing file first", [("none", missing()), ("config", plain())], PLAIN),
+        several("a missing file last", [("config", plain()), ("none", missing())], PLAIN),
+        several("only missing files", [("none", missing()), ("none2", missing())], REFUSED),
+        several("the same file twice", [("config", plain()), ("config", plain())], PLAIN),
+        several("a folder in the list", [(".", missing()), ("config", plain())], REFUSED),
+        several("a broken file last", [("config", plain()), ("broken", "a: [".to_owned())], REFUSED),
+        several(
+            "the first user wins",
+            [("first", users("{token: other}")), ("config", plain())],
+            "https as other in default",
+        ),
+        several("the last user loses", [("config", plain()), ("last", users("{token: other}"))], PLAIN),
+        several(
+            "entries are not mixed",
+            [("first", users("{username: me}")), ("config", plain())],
+            "https as basic me: in default",
+        ),
+        several("current context from the second", [("first", without_current("''")), ("second", current())], PLAIN),
+        several("the first current context wins", [("first", current()), ("second", without_current("z"))], PLAIN),
+        several(
+            "three parts",
+            [
+                ("first", users(USER)),
+                ("second", format!("clusters: [{{name: c, cluster: {CLUSTER}}}]\n")),
+                ("third", format!("contexts: [{{name: x, context: {CONTEXT}}}]\n{}", current())),
+            ],
+            PLAIN,
+        ),
+        several(
+            "paths begin at their own file",
+            [("sub/first", users("{tokenFile: ../token}")), ("config", plain())],
+            "https as from-file in default",
+        ),
+        several("a null user first", [("first", users("null")), ("config", plain())], REFUSED)
+            .but_leaderrun(ANONYMOUS, ASKS),
+    ]
+}

@@ -1,0 +1,237 @@
+//! Spellings of kubeconfigs: what kubectl makes of each, leaderrun makes of it too.
+//!
+//! The table is in [`spelling_table`](super::spelling_table). A server records which of its addresses is asked, by
+//! whom and about which namespace. Where kubectl is installed, the table itself is checked against it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use testkit::recording_server::{RecordedRequest, RecordingServer};
+use testkit::{Candidate, scratch, tls};
+
+use super::spelling_table::spellings;
+
+/// How many spellings are tried at a time.
+const THREADS: usize = 4;
+
+/// A way to write a kubeconfig, and what comes of it.
+#[derive(Clone)]
+pub struct Spelling {
+    pub name: &'static str,
+    /// The kubeconfig, or several that are merged. `$HTTPS` and such stand for what a [`Site`] has; a file whose text is
+    /// `MISSING` is not written.
+    pub files: Vec<(&'static str, String)>,
+    pub context: Option<&'static str>,
+    /// What kubectl does: `https/PREFIX as USER in NAMESPACE`, or `refused`.
+    pub outcome: &'static str,
+    /// What leaderrun does, where that differs, and why.
+    pub differs: Option<(&'static str, &'static str)>,
+}
+
+#[testkit::test]
+fn leaderrun_reads_every_spelling_as_the_table_says() {
+    check(|spelling| spelling.differs.map_or(spelling.outcome, |(outcome, _)| outcome), Site::ask_by_leaderrun);
+}
+
+#[testkit::test(requires = kubectl())]
+fn kubectl_reads_every_spelling_as_the_table_says() {
+    check(|spelling| spelling.outcome, Site::ask_by_kubectl);
+}
+
+fn kubectl() -> Result<(), String> {
+    let run =
+        Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    run.map(drop).map_err(|_| "kubectl is not installed".to_owned())
+}
+
+/// Tries all spellings.
+fn check(expected: fn(&Spelling) -> &'static str, ask: fn(&Site, &Spelling) -> (String, String)) {
+    let spellings = spellings();
+    assert!(spellings.len() >= 100, "there are only {}", spellings.len());
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let site = Site::new();
+                while let Some(spelling) = spellings.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (outcome, said) = ask(&site, spelling);
+                    if outcome != expected(spelling) {
+                        let expected = expected(spelling);
+                        let line = format!("{}: {outcome}, not {expected}\n      {said}", spelling.name);
+                        wrong.lock().expect("the list").push(line);
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().expect("the list");
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), spellings.len(), wrong.join("\n"));
+}
+
+/// Servers, and a folder with what kubeconfigs refer to.
+struct Site {
+    https: RecordingServer,
+    http: RecordingServer,
+    client: tls::ClientIdentity,
+    folder: PathBuf,
+    placeholders: BTreeMap<&'static str, String>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (https, http) = (RecordingServer::start(Some(tls::server_config())), RecordingServer::start(None));
+        let folder = scratch::folder("spellings");
+        let client = tls::client_identity("certified");
+        let other = tls::client_identity("other");
+        for (name, contents) in [
+            ("ca.crt", tls::authority()),
+            ("me.crt", client.certificate.clone()),
+            ("me.key", client.key.clone()),
+            ("token", "from-file\n".to_owned()),
+            ("empty", String::new()),
+        ] {
+            fs::write(folder.join(name), contents).expect("a file");
+        }
+        let plugin = concat!(
+            "#!/bin/sh\necho '{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1beta1\",",
+            "\"status\":{\"token\":\"from-plugin\"}}'\n"
+        );
+        fs::write(folder.join("plugin"), plugin).expect("a plugin");
+        fs::set_permissions(folder.join("plugin"), Permissions::from_mode(0o755)).expect("a program");
+        fs::create_dir(folder.join("sub")).expect("a folder");
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        let wrapped = |text: &str| {
+            let encoded = encoded(text);
+            let lines = encoded.as_bytes().chunks(76).map(|line| format!("      {}", String::from_utf8_lossy(line)));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let placeholders = BTreeMap::from([
+            ("$HTTPS", format!("https://{}", https.address())),
+            ("$HTTP", format!("http://{}", http.address())),
+            ("$ADDRESS", http.address().to_string()),
+            ("$TLS_ADDRESS", https.address().to_string()),
+            ("$TLS_PORT", https.address().port().to_string()),
+            ("$DIR", folder.display().to_string()),
+            ("$CA", encoded(&tls::authority())),
+            ("$WRAPPED_CA", wrapped(&tls::authority())),
+            ("$ESCAPED_CA", encoded(&tls::authority()).replace("Q", "Q\\n")),
+            ("$TWO_CAS", encoded(&format!("# first\n{0}\nrubbish\n{0}", tls::authority()))),
+            (
+                "$BAD_THEN_GOOD_CA",
+                encoded(&format!("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{}", tls::authority())),
+            ),
+            ("$NOT_A_CERTIFICATE", encoded("rubbish")),
+            ("$CERT", encoded(&client.certificate)),
+            ("$KEY", encoded(&client.key)),
+            ("$OTHER_KEY", encoded(&other.key)),
+            ("$BOTH", encoded(&format!("{}{}", client.key, client.certificate))),
+        ]);
+        Self { https, http, client, folder, placeholders }
+    }
+
+    fn filled_in(&self, text: &str) -> String {
+        // Longer names first: one may begin with another.
+        let mut names: Vec<_> = self.placeholders.iter().collect();
+        names.sort_by_key(|(name, _)| usize::MAX - name.len());
+        names.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+
+    /// Writes the kubeconfigs and returns what `KUBECONFIG` is.
+    fn write(&self, spelling: &Spelling) -> String {
+        let paths = spelling.files.iter().map(|(name, text)| {
+            let path = self.folder.join(name);
+            if text != "MISSING" {
+                fs::write(&path, self.filled_in(text)).expect("a kubeconfig");
+            }
+            if name.is_empty() { String::new() } else { path.display().to_string() }
+        });
+        paths.collect::<Vec<_>>().join(":")
+    }
+
+    fn remove(&self, spelling: &Spelling) {
+        for (name, _) in &spelling.files {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+    }
+
+    fn variables(&self, spelling: &Spelling) -> [(&'static str, String); 2] {
+        [("HOME", self.folder.display().to_string()), ("KUBECONFIG", self.write(spelling))]
+    }
+
+    fn ask_by_leaderrun(&self, spelling: &Spelling) -> (String, String) {
+        let mut status = Candidate::bare("status").args(["status", "--lock", "probe"]);
+        if let Some(context) = spelling.context {
+            status = status.args(["--context", context]);
+        }
+        for (name, value) in self.variables(spelling) {
+            status = status.env(name, &value);
+        }
+        let mut status = status.start();
+        status.wait();
+        self.remove(spelling);
+        let namespace = |target: &str| {
+            let (prefix, rest) = target.split_once("/apis/coordination.k8s.io/v1/namespaces/")?;
+            Some((prefix.to_owned(), rest.split('/').next().unwrap_or_default().to_owned()))
+        };
+        (self.outcome(namespace), status.log() + &status.output())
+    }
+
+    fn ask_by_kubectl(&self, spelling: &Spelling) -> (String, String) {
+        let variables = self.variables(spelling);
+        let kubectl = |arguments: &[&str]| {
+            let mut kubectl = Command::new("kubectl");
+            kubectl.args(arguments).envs(variables.clone()).stdin(Stdio::null());
+            kubectl.args(spelling.context.iter().flat_map(|context| ["--context", context]));
+            let output = kubectl.output().expect("kubectl");
+            (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (_, said) = kubectl(&["version", "--request-timeout", "5s"]);
+        let (view, _) = kubectl(&["config", "view", "--minify", "-o", "jsonpath={.contexts[0].context.namespace}"]);
+        self.remove(spelling);
+        let namespace = if view.is_empty() { "default".to_owned() } else { view };
+        let prefix = |target: &str| Some((target.split_once("/version")?.0.to_owned(), namespace.clone()));
+        (self.outcome(prefix), said)
+    }
+
+    /// Returns what has become of a spelling. `place` takes the target of a request apart: what is in front of the
+    /// API's own paths, and the namespace; none where the request is beside the point.
+    fn outcome(&self, place: impl Fn(&str) -> Option<(String, String)>) -> String {
+        let https = self.https.take_requests().into_iter().map(|request| ("https", request));
+        let http = self.http.take_requests().into_iter().map(|request| ("http", request));
+        let asked = https.chain(http).filter_map(|(scheme, request)| {
+            let (prefix, namespace) = place(&request.target)?;
+            let name = request.server_name.as_ref().map(|name| format!(" called {name}")).unwrap_or_default();
+            Some(format!("{scheme}{prefix}{name} as {} in {namespace}", self.user(&request)))
+        });
+        let asked: Vec<String> = asked.collect();
+        match &asked[..] {
+            [] => "refused".to_owned(),
+            [first, rest @ ..] if rest.iter().all(|other| other == first) => first.clone(),
+            several => several.join(" and "),
+        }
+    }
+
+    fn user(&self, request: &RecordedRequest) -> String {
+        let mut who = Vec::new();
+        if request.client_certificate.as_ref() == Some(&self.client.der) {
+            who.push("certified".to_owned());
+        }
+        who.extend(request.headers.get("authorization").map(|authorization| {
+            let basic = authorization.strip_prefix("Basic ").and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+            let basic = basic.map(|decoded| format!("basic {}", String::from_utf8_lossy(&decoded)));
+            basic.unwrap_or_else(|| authorization.trim_start_matches("Bearer ").to_owned())
+        }));
+        let acting =
+            request.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("impersonate-")?, value)));
+        who.extend(acting.map(|(name, value)| format!("{name}={value}")));
+        if who.is_empty() { "nobody".to_owned() } else { who.join(",") }
+    }
+}
