@@ -13,9 +13,10 @@ use kube::client::{Body, ClientBuilder};
 use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
+use super::answer;
 use super::connection::ConnectionConfig;
 use super::credentials::Credentials;
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 use super::response_limit;
 use super::transport::{Resolver, Transport};
 
@@ -93,11 +94,6 @@ impl Cluster {
         (host.to_owned(), server.port_u16().unwrap_or(443))
     }
 
-    /// The client for single requests.
-    pub fn requests(&self) -> Client {
-        self.requests.clone()
-    }
-
     /// The client for watches.
     pub fn watches(&self) -> Client {
         self.watches.clone()
@@ -120,6 +116,7 @@ impl Cluster {
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let answer = timeout(self.attempt * 2, self.send(request)).await;
-        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status() == 404))
+        let Ok(Ok(answer)) = answer else { return false };
+        answer::object(&answer).is_err_and(|error| error.kind == ErrorKind::NotFound)
     }
 }

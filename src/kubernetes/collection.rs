@@ -10,6 +10,7 @@ use kube::core::WatchEvent;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::answer;
 use super::cluster::Cluster;
 use super::error::{Error, ErrorKind};
 use super::rbac::Verb;
@@ -23,6 +24,9 @@ const PAGE_SIZE: u32 = 500;
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Who `managedFields` say has written.
+const FIELD_MANAGER: &str = "?fieldManager=leaderrun";
 
 /// Objects of one kind in one namespace.
 #[derive(Clone)]
@@ -124,7 +128,10 @@ impl Collection {
         let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
         let operation = self.operation(Verb::Watch, name);
         let client = self.cluster.watches();
-        let events = client.request_events::<Value>(request).await.map_err(|failure| operation.error(&failure))?;
+        let events = client
+            .request_events::<Value>(request)
+            .await
+            .map_err(|failure| operation.failed(Error::of_client(&failure)))?;
         Ok(events.map(move |event| match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
                 Ok(ObjectEvent::Changed(object))
@@ -142,7 +149,7 @@ impl Collection {
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
                 Err(Error { kind: if is_too_old { ErrorKind::Expired } else { ErrorKind::Unknown }, ..error })
             }
-            Err(failure) => Err(operation.error(&failure)),
+            Err(failure) => Err(operation.failed(Error::of_client(&failure))),
         }))
     }
 
@@ -154,7 +161,10 @@ impl Collection {
         rest: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<Value, Error> {
-        let path = format!("{}{rest}", self.resource.path(&self.namespace));
+        let mut path = format!("{}{rest}", self.resource.path(&self.namespace));
+        if body.is_some() {
+            path += FIELD_MANAGER;
+        }
         let mut request = Request::builder().method(method).uri(&path);
         if let Some((content_type, _)) = body {
             request = request.header(CONTENT_TYPE, content_type);
@@ -162,8 +172,7 @@ impl Collection {
         let body = body.map(|(_, object)| object.to_string().into_bytes()).unwrap_or_default();
         let request = request.body(body).map_err(|invalid| Error::unknown(invalid.to_string()))?;
         let operation = self.operation(verb, name);
-        let client = self.cluster.requests();
-        let answer = client.request::<Value>(request);
+        let answer = self.cluster.send(request);
         let answer = match self.timeout {
             None => answer.await,
             Some(limit) => match timeout(limit, answer).await {
@@ -171,7 +180,7 @@ impl Collection {
                 Err(_) => return Err(Error::unknown(format!("cannot {operation}: no answer"))),
             },
         };
-        let answer = answer.map_err(|failure| operation.error(&failure))?;
+        let answer = answer.and_then(|answer| answer::object(&answer)).map_err(|error| operation.failed(error))?;
         if verb == Verb::List || is_object(&answer) {
             Ok(answer)
         } else {
@@ -212,8 +221,7 @@ impl fmt::Display for Operation {
 }
 
 impl Operation {
-    fn error(&self, failure: &kube::Error) -> Error {
-        let error = Error::of_client(failure);
+    fn failed(&self, error: Error) -> Error {
         if !error.lacks_role {
             return error.context(format_args!("cannot {self}"));
         }
@@ -261,7 +269,7 @@ mod tests {
             Operation { verb: Verb::Create, resource: &LEASES, namespace: "default".into(), name: "job".into() };
         let refusal = |message: &str| {
             let status = Status { code: 403, message: message.into(), ..Status::default() };
-            let Error { message, lacks_role, .. } = create.error(&kube::Error::Api(status.boxed()));
+            let Error { message, lacks_role, .. } = create.failed(Error::of_status(&status));
             (message, lacks_role)
         };
         let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");

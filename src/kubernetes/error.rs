@@ -6,8 +6,9 @@ use std::time::Duration;
 use kube::core::Status;
 
 use super::credentials::CredentialsError;
+use super::tls::failure_reason;
 use super::transport::ConnectError;
-use crate::telemetry::log::{printable, printable_root_cause};
+use crate::telemetry::log::printable;
 
 /// Why a request failed.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ impl Error {
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
                 Self::new(ErrorKind::Refused, failure.to_string())
             }
-            other => Self::unknown(printable_root_cause(other)),
+            other => Self::unknown(failure_reason(other)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! A [`Cluster`] is the way there; a [`Collection`] has the objects of one kind in one namespace. The lock, routing,
 //! Events and `doctor` all use these, and know one [`Error`].
 
+mod answer;
 mod cluster;
 mod collection;
 mod connection;

@@ -8,13 +8,14 @@ mod connection;
 mod pool;
 mod resolver;
 
+use std::env;
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri};
@@ -102,6 +103,7 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     head.uri = format!("{}{path}", server.path().trim_end_matches('/')).parse::<Uri>()?;
     let host = server.authority().map(|authority| authority.as_str()).unwrap_or_default();
     head.headers.insert(HOST, HeaderValue::from_str(host)?);
+    head.headers.insert(USER_AGENT, HeaderValue::from_str(&user_agent())?);
     if let Some(authorization) = &access.authorization {
         head.headers.insert(AUTHORIZATION, authorization.clone());
     }
@@ -109,4 +111,15 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
         head.headers.extend(impersonation::headers(user)?);
     }
     Ok(head)
+}
+
+/// Returns how leaderrun is called in the API server's audit log: as Go programs are, with Go's names for the machine.
+fn user_agent() -> String {
+    let machine = match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("leaderrun/{} ({}/{machine})", env!("CARGO_PKG_VERSION"), env::consts::OS)
 }

@@ -1,0 +1,104 @@
+//! What an answer says: an object, an error of the API server, or that something else has answered.
+
+use std::time::Duration;
+
+use hyper::Response;
+use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use kube::core::Status;
+use serde_json::Value;
+
+use super::error::{Error, ErrorKind};
+
+/// Returns what an API server has answered.
+///
+/// # Errors
+/// The error that the answer stands for, and where it is not from an API server.
+pub fn object(answer: &Response<impl AsRef<[u8]>>) -> Result<Value, Error> {
+    let (code, body) = (answer.status(), answer.body().as_ref());
+    let value = serde_json::from_slice::<Value>(body);
+    if code.is_success() {
+        return value.map_err(|_| foreign(answer));
+    }
+    let is_status = value.as_ref().is_ok_and(|value| value["kind"] == "Status");
+    let status = value.ok().filter(|_| is_status).and_then(|value| serde_json::from_value::<Status>(value).ok());
+    let error = match status {
+        Some(status) if status.code == 0 => Error::of_status(&status.with_code(code.as_u16())),
+        Some(status) => Error::of_status(&status),
+        None => foreign(answer),
+    };
+    let retry_after = error.retry_after.or_else(|| retry_after(answer.headers()));
+    Err(Error { retry_after, ..error })
+}
+
+/// Returns the error for an answer that no API server gives, without what is in it: a page of HTML is no message.
+fn foreign(answer: &Response<impl AsRef<[u8]>>) -> Error {
+    let (code, body) = (answer.status(), answer.body().as_ref());
+    let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let what = if body.is_empty() {
+        "an empty answer"
+    } else if content_type.contains("html") || body.trim_ascii_start().starts_with(b"<") {
+        "a page of HTML"
+    } else if serde_json::from_slice::<Value>(body).is_ok() {
+        "JSON of another kind"
+    } else {
+        "text"
+    };
+    // What is in front of the API server may be too busy, and has then passed nothing on.
+    let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
+    Error::new(kind, format!("what answered is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|pause| !pause.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: u16, headers: &[(&str, &str)], body: &str) -> Response<String> {
+        let response = headers
+            .iter()
+            .fold(Response::builder().status(code), |response, (name, value)| response.header(*name, *value));
+        response.body(body.to_owned()).expect("an answer")
+    }
+
+    #[test]
+    fn an_answer_of_something_else_is_said_to_be_one() {
+        for (code, headers, body, says) in [
+            (
+                200,
+                &[("content-type", "text/html; charset=utf-8")][..],
+                "<html>",
+                "a page of HTML, with HTTP status 200 OK",
+            ),
+            (404, &[], "  <!DOCTYPE html>", "a page of HTML, with HTTP status 404 Not Found"),
+            (404, &[], "404 page not found", "text, with HTTP status 404"),
+            (403, &[], r#"{"error":"denied"}"#, "JSON of another kind"),
+            (502, &[], "", "an empty answer"),
+        ] {
+            let error = object(&answer(code, headers, body)).expect_err("an error");
+            assert_eq!(error.kind, ErrorKind::Unknown, "{body}");
+            assert!(error.message.contains(says), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_header_says_when_to_try_again_where_the_body_does_not() {
+        let pause = |headers: &[(&str, &str)], body: &str| {
+            let error = object(&answer(429, headers, body)).expect_err("an error");
+            (error.kind, error.retry_after.map(|pause| pause.as_secs()))
+        };
+        let header = &[("retry-after", "7")][..];
+        let without = r#"{"kind":"Status","code":429,"message":"busy"}"#;
+        let with = r#"{"kind":"Status","code":429,"message":"busy","details":{"retryAfterSeconds":3}}"#;
+        assert_eq!(pause(header, "busy"), (ErrorKind::Refused, Some(7)));
+        assert_eq!(pause(header, without), (ErrorKind::Refused, Some(7)));
+        assert_eq!(pause(header, with), (ErrorKind::Refused, Some(3)));
+        assert_eq!(pause(&[], with), (ErrorKind::Refused, Some(3)));
+        for other in ["0", "-1", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "99999999999999999999"] {
+            assert_eq!(pause(&[("retry-after", other)], "busy"), (ErrorKind::Refused, None), "{other}");
+        }
+    }
+}
