@@ -88,7 +88,7 @@ impl TwoObjectLock {
     }
 
     fn changes(&self, member: Member) -> BoxStream<'_, Result<WatchEvent, LockError>> {
-        let from = self.requests().seen().of(member).map(|stored| stored.version.clone());
+        let from = self.requests().seen().member(member).map(|stored| stored.version.clone());
         let events = self.member(member).watch(from);
         let events = events.filter_map(move |event| {
             let stored = match event {

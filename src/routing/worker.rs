@@ -102,7 +102,7 @@ impl Worker {
         let (steps, taken) = (Arc::clone(&self.steps), step.clone());
         let taken = async move {
             match taken {
-                RoutingStep::Show { .. } => steps.take(&taken).await,
+                RoutingStep::RouteHere { .. } => steps.take(&taken).await,
                 RoutingStep::Withdraw { .. } => hedged(|| steps.take(&taken).boxed()).await,
             }
         };
@@ -123,7 +123,7 @@ impl Worker {
 
     fn log(&mut self, step: &RoutingStep, result: Result<StepReport, Error>) {
         let routing = &self.steps.config.routing;
-        let leads_here = matches!(step, RoutingStep::Show { .. });
+        let leads_here = matches!(step, RoutingStep::RouteHere { .. });
         match result {
             Ok(StepReport { written, sentence, warnings }) => {
                 if self.logged_failure.take().is_some() && leads_here {
@@ -206,7 +206,7 @@ impl Steps {
             Routing::PodLabel(label) => {
                 let pods = Collection::new(cluster, &PODS, &namespace).with_timeout(*timeout);
                 let written = match step {
-                    RoutingStep::Show { token, until, rewrite } => {
+                    RoutingStep::RouteHere { token, until, rewrite } => {
                         label.lead_here(&pods, &mark(token), *until, *rewrite).await
                     }
                     RoutingStep::Withdraw { token } => label.lead_away(&pods, &mark(token)).await,
@@ -217,7 +217,7 @@ impl Steps {
                 let objects = ServiceObjects::new(cluster, &namespace, *timeout);
                 let address = self.address(service, cluster).await;
                 match step {
-                    RoutingStep::Show { token, until, rewrite } => match address {
+                    RoutingStep::RouteHere { token, until, rewrite } => match address {
                         Ok(address) => service.lead_here(&objects, address, &mark(token), *until, *rewrite).await,
                         Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },

@@ -71,7 +71,7 @@ impl Both {
 
     /// What the first of the two has.
     pub fn first_record(&self) -> Record {
-        self.requests.seen().of(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
+        self.requests.seen().member(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
     }
 
     fn follow(&mut self, step: PairStep) -> Next {

@@ -1,13 +1,13 @@
-//! Instants on the one clock that deadlines are kept on.
+//! Instants on the boot clock, which all deadlines use.
 
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An instant on the boot clock of this machine, with nanoseconds.
+/// An instant on the boot clock of this machine, in nanoseconds.
 ///
-/// Two processes of one machine can compare theirs. Instants of two machines mean nothing to each other.
+/// Processes on one machine can compare their instants. Instants from different machines are not comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(Duration);
 
@@ -22,17 +22,17 @@ impl Instant {
         self.0
     }
 
-    /// Returns the nanoseconds since boot, for where an instant is stored as a number.
+    /// Returns the nanoseconds since boot.
     pub fn as_nanos(self) -> u64 {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Returns the instant whose [`as_nanos`](Self::as_nanos) is this number.
+    /// Returns the instant this many nanoseconds after boot.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(Duration::from_nanos(nanos))
     }
 
-    /// Returns how long after `earlier` this is; zero when it is not after it.
+    /// Returns the time from `earlier` to this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,16 +1,17 @@
 //! A record that lives in two objects, for moving a running system from one kind of lock to another: client-go's
 //! multilock.
 //!
-//! [`Pair`] is what the two objects say together. Whatever keeps a holder alive in either of them counts:
+//! [`Pair`] combines the records of the two objects into one. A holder in either object is enough to mark the lock
+//! held:
 //!
-//! - Both have the same write of one run, or a run is between its two writes: that is the record. What keeps it held
-//!   counts, and the later time before which the command is not due.
-//! - One is held and the other is not: the held one counts. A claim of this run that is in one object only counts for
-//!   nothing.
-//! - Neither is held: the one counts by which the command is due later, or that tells who released it.
-//! - Both are held, and not by one write: an unknown holder has it, for the longer of the two durations.
+//! - Both objects contain the same write of one run, or a run is between its two writes: the result is that run's
+//!   record. It is held if either of them is, and the later of the two due times applies.
+//! - One is held and the other is not: the result is the held one. A claim of this run that is in only one object is
+//!   ignored.
+//! - Neither is held: the result is the one with the later due time, or the one that states who released it.
+//! - Both are held, by different writes: the result is held by an unknown holder, for the longer of the two durations.
 //!
-//! [`PairRequests`] writes the two objects one after the other, and gives back a claim that reached only one.
+//! [`PairRequests`] writes the two objects one after the other, and rolls back a claim that reached only one of them.
 
 mod requests;
 
@@ -23,48 +24,48 @@ use jiff::Timestamp;
 pub use self::requests::{PairRequests, PairStep};
 use crate::record::{Record, RunId, Stored, Version};
 
-/// What client-go calls a holder when the two records name different ones.
+/// client-go's name for the holder when the two records name different ones.
 const UNKNOWN_HOLDER: &str = "leaderelection.k8s.io/unknown";
 
-/// Separates the parts of a version. Neither a uid nor a resourceVersion contains it.
+/// The separator between the parts of a version. Neither a uid nor a resourceVersion contains it.
 const SEPARATOR: char = '+';
 
-/// One of the two objects.
+/// One of the two objects of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
-    /// The one that the present candidates use. It is written first.
+    /// The object that present candidates use. It is written first.
     First,
-    /// The one that future candidates will use.
+    /// The object that future candidates will use.
     Second,
 }
 
-/// Who looks at a pair: to a run, its own half-written claims are no holder.
+/// The run for which a pair is evaluated: its own half-written claims do not make it a holder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Viewer {
     pub run: RunId,
-    /// Whether both objects have had a claim of this run that it did not give back: then it may be the leader.
+    /// Whether both objects have contained a claim of this run that it did not roll back, so that it may lead.
     pub may_lead: bool,
-    /// The `renewTime` of the last claim that this run gave back. The write that does so may be carried out late, so
-    /// that this claim counts for nothing even while both objects have it.
-    pub given_back: Option<Timestamp>,
+    /// The `renewTime` of the last claim that this run rolled back. The roll-back may be carried out late, so the claim
+    /// is ignored even while both objects contain it.
+    pub rolled_back: Option<Timestamp>,
 }
 
 impl Viewer {
-    /// Returns a view in which nothing is this run's own yet.
+    /// Creates the viewer for a run that has not written anything yet.
     pub fn new(run: RunId) -> Self {
-        Self { run, may_lead: false, given_back: None }
+        Self { run, may_lead: false, rolled_back: None }
     }
 
     fn has_written(&self, record: &Record) -> bool {
         record.is_marked_by(&self.run)
     }
 
-    fn has_given_back(&self, record: &Record) -> bool {
-        self.has_written(record) && self.given_back.is_some() && record.renew_time == self.given_back
+    fn has_rolled_back(&self, record: &Record) -> bool {
+        self.has_written(record) && self.rolled_back.is_some() && record.renew_time == self.rolled_back
     }
 }
 
-/// What each of the two objects was last seen to contain.
+/// The last known contents of the two objects.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Pair {
     first: Option<Stored>,
@@ -72,62 +73,62 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Returns what was read of both objects.
+    /// Creates a pair from the contents of both objects.
     pub fn new(first: Option<Stored>, second: Option<Stored>) -> Self {
         Self { first, second }
     }
 
-    /// Returns what one object contains.
-    pub fn of(&self, member: Member) -> Option<&Stored> {
+    /// Returns the contents of one object.
+    pub fn member(&self, member: Member) -> Option<&Stored> {
         match member {
             Member::First => self.first.as_ref(),
             Member::Second => self.second.as_ref(),
         }
     }
 
-    /// Takes in what one object contains.
-    pub fn note(&mut self, member: Member, stored: Option<Stored>) {
+    /// Sets the contents of one object.
+    pub fn set(&mut self, member: Member, stored: Option<Stored>) {
         match member {
             Member::First => self.first = stored,
             Member::Second => self.second = stored,
         }
     }
 
-    /// Returns whether both objects have one write of the viewer by which it holds the lock.
+    /// Returns whether both objects contain the same write of the viewer, by which it holds the lock.
     pub fn is_held_in_both_by(&self, viewer: &Viewer) -> bool {
         let holds = |stored: &Option<Stored>| {
             stored
                 .as_ref()
                 .map(|stored| &stored.record)
-                .is_some_and(|record| viewer.has_written(record) && record.is_held() && !viewer.has_given_back(record))
+                .is_some_and(|record| viewer.has_written(record) && record.is_held() && !viewer.has_rolled_back(record))
         };
         holds(&self.first) && holds(&self.second) && self.has_one_write()
     }
 
-    /// Returns whether an object has a claim of the viewer that is not in both, or that it gave back.
+    /// Returns whether an object contains a claim of the viewer that is not in both, or that it rolled back.
     pub fn is_half_claimed(&self, member: Member, viewer: &Viewer) -> bool {
         let holds = |stored: &Stored| viewer.has_written(&stored.record) && stored.record.is_held();
-        !viewer.may_lead && self.of(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)
+        !viewer.may_lead && self.member(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)
     }
 
-    /// Returns what both objects say together.
+    /// Returns the combined record and version of both objects.
     pub fn stored(&self, viewer: &Viewer) -> Option<Stored> {
         Some(Stored { version: self.version()?, record: self.record(viewer) })
     }
 
-    /// Returns what a write replaces in each object if it replaces this version of both. None if that is not what was
-    /// last seen.
+    /// Returns the version that a write replaces in each object if it replaces this combined version; `None` if that is
+    /// not the version last seen.
     pub fn writes(&self, replaced: Option<&Version>) -> Option<[Option<Version>; 2]> {
         let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
         (self.version().as_ref() == replaced).then(|| [version(&self.first), version(&self.second)])
     }
 
-    /// Returns the part of a resourceVersion of both that belongs to the second object.
+    /// Returns the second object's part of a combined resourceVersion.
     pub fn second_resource_version(resource_version: &str) -> &str {
         resource_version.rsplit(SEPARATOR).next().unwrap_or_default()
     }
 
-    /// Returns the parts of a uid of both.
+    /// Returns the parts of a combined uid.
     pub fn uids(uid: &str) -> impl Iterator<Item = &str> {
         uid.split(SEPARATOR)
     }
@@ -157,7 +158,7 @@ impl Pair {
     fn record(&self, viewer: &Viewer) -> Record {
         let of = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
         let (first, second) = (of(&self.first), of(&self.second));
-        if self.has_one_write() && !viewer.has_given_back(&first) {
+        if self.has_one_write() && !viewer.has_rolled_back(&first) {
             return first;
         }
         let is_one_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
@@ -165,13 +166,13 @@ impl Pair {
         let has_two_holders = !may_be_of_one(&first, &second);
         let is_between_writes = is_one_run && (!is_ours || viewer.may_lead && !has_two_holders);
         if is_between_writes {
-            // Of two writes of ours the older one counts: that much is in both.
+            // Of two writes of our own the older one counts: at least that one is in both objects.
             let takes_first =
                 first.is_held() && (!is_ours || !second.is_held() || first.renew_time < second.renew_time);
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // What was ours and names two holders was given away. Anything else of ours is a claim that is not in both.
+        // If our records name two holders, another client edited one. Otherwise, ours is a claim that is not in both.
         let counts_ours = is_ours && (viewer.may_lead || has_two_holders);
         let is_held = |record: &Record| record.is_held() && (counts_ours || !viewer.has_written(record));
         match (is_held(&first), is_held(&second)) {
@@ -182,12 +183,13 @@ impl Pair {
                 if release_precedence(&second) > release_precedence(&first) { second } else { first }
             }
             (true, true) => Record {
-                holder_identity: match first.holder_identity == second.holder_identity {
-                    true => first.holder_identity,
-                    false => UNKNOWN_HOLDER.to_owned(),
+                holder_identity: if first.holder_identity == second.holder_identity {
+                    first.holder_identity
+                } else {
+                    UNKNOWN_HOLDER.to_owned()
                 },
                 lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
-                // With both times in it, a change of either record is a change of this one.
+                // Containing both times, this record changes whenever either of the two does.
                 acquire_time: second.renew_time,
                 renew_time: first.renew_time,
                 lease_transitions: first.lease_transitions.max(second.lease_transitions),
@@ -203,21 +205,18 @@ impl From<(Option<Stored>, Option<Stored>)> for Pair {
     }
 }
 
-/// Returns whether two records of one run have one holder, as far as they name any.
+/// Returns whether two records of one run do not name different holders.
 fn may_be_of_one(first: &Record, second: &Record) -> bool {
     first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
 
-/// Returns a record that nobody holds: a release as it was written, or one whose holder does not count.
+/// Returns a record without its holder. A release is returned unchanged.
 fn without_holder(record: Record) -> Record {
-    match record.is_held() {
-        true => Record { holder_identity: String::new(), run: None, ..record },
-        false => record,
-    }
+    if record.is_held() { Record { holder_identity: String::new(), run: None, ..record } } else { record }
 }
 
-/// Returns what decides which of two free records counts: the later time before which the command is not due, then
-/// whether it tells who released it.
+/// Returns the key by which one of two free records is chosen: the later due time, then whether it states which run
+/// released it, then the later renewal.
 fn release_precedence(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
     (free.due(), free.mark().is_some(), free.renew_time)
 }
@@ -239,20 +238,20 @@ mod tests {
         Some(Stored { record, version: Version { uid: "u".into(), resource_version: second.to_string() } })
     }
 
-    /// A run that may lead, if it holds anything, or a candidate that does not.
-    fn us(may_lead: bool) -> Viewer {
+    /// Returns our own viewer.
+    fn viewer(may_lead: bool) -> Viewer {
         Viewer { may_lead, ..Viewer::new(RunId::new("us")) }
     }
 
     fn holder(first: Option<Stored>, second: Option<Stored>) -> String {
-        Pair::new(first, second).stored(&us(false)).unwrap().record.holder_identity
+        Pair::new(first, second).stored(&viewer(false)).unwrap().record.holder_identity
     }
 
     #[test]
-    fn whatever_keeps_somebody_alive_in_either_counts() {
+    fn a_holder_in_either_object_holds_the_lock() {
         use RunState::{Held, Released};
         assert_eq!(holder(stored("a", Held, 1), stored("a", Held, 1)), "a");
-        // In between two writes: a renewal, a release, a claim.
+        // The run is between its two writes of a renewal, a release, a claim.
         assert_eq!(holder(stored("a", Held, 2), stored("a", Held, 1)), "a");
         assert_eq!(holder(stored("a", Released, 2), stored("a", Held, 1)), "a");
         assert_eq!(holder(stored("a", Held, 1), None), "a");
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_of_ours_that_reached_one_keeps_nobody_alive() {
+    fn our_claim_in_only_one_object_does_not_hold_the_lock() {
         use RunState::Held;
         assert_eq!(holder(stored("us", Held, 2), None), "");
         assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");
@@ -270,26 +269,26 @@ mod tests {
     }
 
     #[test]
-    fn what_of_ours_is_in_both_is_ours_once_it_may_lead() {
+    fn our_older_write_counts_once_we_may_lead() {
         use RunState::{Held, Released};
         for (first, second) in [(Held, Held), (Released, Held)] {
             let pair = Pair::new(stored("us", first, 2), stored("us", second, 1));
-            let record = pair.stored(&us(true)).unwrap().record;
-            assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "in between");
-            assert!(!pair.stored(&us(false)).unwrap().record.is_held(), "the halves of two claims");
+            let record = pair.stored(&viewer(true)).unwrap().record;
+            assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "between writes");
+            assert!(!pair.stored(&viewer(false)).unwrap().record.is_held(), "the halves of two different claims");
         }
-        let given_away = |mut stored: Option<Stored>| {
+        let handed_over = |mut stored: Option<Stored>| {
             stored.as_mut().unwrap().record.holder_identity = "b".into();
             stored
         };
-        assert_eq!(holder(given_away(stored("us", Held, 1)), stored("us", Held, 1)), UNKNOWN_HOLDER);
-        assert_eq!(holder(stored("us", Held, 1), given_away(stored("us", Held, 1))), UNKNOWN_HOLDER);
+        assert_eq!(holder(handed_over(stored("us", Held, 1)), stored("us", Held, 1)), UNKNOWN_HOLDER);
+        assert_eq!(holder(stored("us", Held, 1), handed_over(stored("us", Held, 1))), UNKNOWN_HOLDER);
     }
 
     #[test]
-    fn half_a_claim_is_no_news_to_whose_it_is() {
+    fn a_half_claim_is_recognised_by_its_own_run() {
         use RunState::Held;
-        let us = us(false);
+        let us = viewer(false);
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
         assert!(half.is_half_claimed(Member::First, &us) && !half.is_half_claimed(Member::Second, &us));
         for whole in [Pair::new(stored("us", Held, 2), stored("us", Held, 2)), Pair::new(stored("a", Held, 2), None)] {
@@ -298,31 +297,31 @@ mod tests {
     }
 
     #[test]
-    fn who_is_dead_after_half_a_release_has_said_when_the_command_is_due() {
+    fn the_due_time_of_a_half_release_counts() {
         let not_before = Timestamp::from_second(100).unwrap();
         let mut released = stored("a", RunState::Released, 2);
         released.as_mut().unwrap().record.not_before = Some(not_before);
-        let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&us(false)).unwrap().record;
+        let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&viewer(false)).unwrap().record;
         assert_eq!((record.is_held(), record.due()), (true, Some(not_before)));
     }
 
     #[test]
-    fn a_release_counts_wherever_it_was_written() {
+    fn the_due_time_counts_in_whichever_object_it_was_written() {
         use RunState::{Held, Released};
         let not_before = Timestamp::from_second(100).unwrap();
-        let mut well_ended = stored("a", Released, 1);
-        well_ended.as_mut().unwrap().record.not_before = Some(not_before);
+        let mut succeeded = stored("a", Released, 1);
+        succeeded.as_mut().unwrap().record.not_before = Some(not_before);
         for other in [None, stored("b", Released, 2), stored("us", Held, 2)] {
-            for pair in [Pair::new(well_ended.clone(), other.clone()), Pair::new(other, well_ended.clone())] {
-                assert_eq!(pair.stored(&us(false)).unwrap().record.due(), Some(not_before));
+            for pair in [Pair::new(succeeded.clone(), other.clone()), Pair::new(other, succeeded.clone())] {
+                assert_eq!(pair.stored(&viewer(false)).unwrap().record.due(), Some(not_before));
             }
         }
     }
 
     #[test]
-    fn what_was_not_seen_is_not_replaced() {
+    fn a_write_replaces_only_the_versions_that_were_seen() {
         let pair = Pair::new(stored("a", RunState::Released, 1), None);
-        let version = pair.stored(&us(false)).unwrap().version;
+        let version = pair.stored(&viewer(false)).unwrap().version;
         let [first, second] = pair.writes(Some(&version)).unwrap();
         assert_eq!(first, Some(Version { uid: "u".into(), resource_version: "1".into() }));
         assert_eq!(second, None);

@@ -1,7 +1,7 @@
 //! The leader election record: what candidates read and write, wherever it is stored.
 //!
-//! The fields are those of every implementation of the protocol (client-go's `LeaderElectionRecord`), and what leaderrun
-//! adds in annotations.
+//! It has the fields that all implementations of the protocol share (client-go's `LeaderElectionRecord`), and those
+//! that leaderrun adds as annotations.
 
 use alloc::string::String;
 use core::fmt;
@@ -21,20 +21,20 @@ pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
 /// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
-/// The annotation that states which lock, and which object of it, a mark was written for: `NAMESPACE/NAME UID`, without
-/// the uid in the write that creates the object. A mark that was copied from elsewhere does not count.
+/// The annotation that states for which lock, and which object of it, a mark was written: `NAMESPACE/NAME UID`, without
+/// the uid in the write that creates the object. A mark that was copied from another lock does not count.
 pub const LOCK_ANNOTATION: &str = "leaderrun/lock";
 
-/// The annotation that states when the command is due again, after it has succeeded: see [`Record::not_before`].
+/// The annotation that states when a command that succeeded is due again: see [`Record::not_before`].
 pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 
-/// The annotation that states how many candidates a release wakes: see [`Record::contenders`].
+/// The annotation that estimates how many candidates a release wakes: see [`Record::contenders`].
 pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 
-/// The annotation by which the run that holds the lock is asked to release it: see [`Record::asks_to_step_down`].
+/// The annotation that requests the holder to step down: see [`Record::asks_to_step_down`].
 pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 
-/// The least difference between two renewals: a record's times have microseconds.
+/// The smallest difference between two renewals: a record's times have a resolution of microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
 /// One leader election record.
@@ -43,53 +43,53 @@ const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 pub struct Record {
     /// The holder's identity; empty when nobody holds the lock.
     pub holder_identity: String,
-    /// How long the record holds without being renewed, as its holder chose; whole seconds.
+    /// How long the record is valid without a renewal, as its holder chose, in seconds.
     pub lease_duration_seconds: Option<u32>,
-    /// The holder's wall clock when it acquired the lock. For people; never compared with a clock.
+    /// The holder's wall clock at the acquisition. It is informative and never compared with a clock.
     pub acquire_time: Option<Timestamp>,
-    /// The holder's wall clock at the last renewal. Only ever compared for being different.
+    /// The holder's wall clock at the last renewal. It is only checked for changes.
     pub renew_time: Option<Timestamp>,
     /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
-    /// The mark as it is stored, whether it counts or not; see [`Record::mark`].
+    /// The mark as stored, even if it does not count; see [`Record::mark`].
     pub run: Option<RunMark>,
-    /// When the command is due again, as it is stored, whether it counts or not; see [`Record::due`].
+    /// When the command is due again, as stored, even if that does not count; see [`Record::due`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// About how many candidates a release wakes, as the last winner estimated it. It only ever delays a claim.
+    /// The last winner's estimate of how many candidates a release wakes. It only determines the delay of claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contenders: Option<u32>,
     /// How often the holder renews the record, in milliseconds; see [`Record::retry_period`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_period_millis: Option<u64>,
-    /// The time of a release by force, as it is stored, whether it counts or not; see [`Record::is_released_by_force`].
+    /// The time of a release by force, as stored, even if it does not count; see [`Record::is_released_by_force`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<Timestamp>,
-    /// The run that is asked to step down.
+    /// The run that is requested to step down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_down: Option<RunId>,
 }
 
 impl Record {
-    /// Returns the time before which, by any candidate's wall clock, the lock is not to be acquired although it was
-    /// released, or half of it was. No command is alive then, so a wrong clock costs a tick and never an overlap.
+    /// Returns the time on the wall clock before which the released lock must not be acquired. No command is alive
+    /// meanwhile, so a wrong clock can shift the next run but cannot cause an overlap.
     pub fn due(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }
 
-    /// Returns how long the command was not to run again, counted from the acquisition of the lock.
+    /// Returns the time from the acquisition of the lock to when the command is due again.
     pub fn min_hold(&self) -> Option<Duration> {
         Duration::try_from(self.due()?.duration_since(self.acquire_time?)).ok()
     }
 
-    /// Returns the mark of the run that wrote this record, if one did. A mark counts only while its time is the record's
-    /// own, so that no other writer's record is mistaken for that run's.
+    /// Returns the mark of the run that wrote this record, if there is a valid one. A mark is valid only while its time
+    /// equals the record's `renewTime`, so a later write by another client invalidates it.
     pub fn mark(&self) -> Option<&RunMark> {
         self.run.as_ref().filter(|mark| Some(mark.renew_time) == self.renew_time)
     }
 
-    /// Returns this claim by `run`, which has failed elsewhere, as a release.
-    pub fn taken_back(self, run: &RunId) -> Self {
+    /// Returns the release that rolls back this claim of `run`.
+    pub fn into_rolled_back(self, run: &RunId) -> Self {
         let mark =
             self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: RunState::Released, renew_time });
         Self { holder_identity: String::new(), run: mark, ..self }
@@ -126,19 +126,19 @@ impl Record {
         self.mark().is_some_and(|mark| mark.run == *run)
     }
 
-    /// Returns whether `run` wrote this record and holds the lock by it.
+    /// Returns whether `run` wrote this record and holds the lock.
     pub fn is_held_by_run(&self, run: &RunId, identity: &str) -> bool {
         self.holder_identity == identity
             && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
     }
 
-    /// Returns whether this run is asked to end its command and to release the lock. Its next write removes the request:
-    /// a request is for one run, once.
+    /// Returns whether `run` is requested to end its command and to release the lock. Its next write removes the
+    /// request.
     pub fn asks_to_step_down(&self, run: &RunId) -> bool {
         self.step_down.as_ref() == Some(run)
     }
 
-    /// Returns whether a command may be alive on the strength of this record.
+    /// Returns whether the lock is held, so that the holder's command may be alive.
     pub fn is_held(&self) -> bool {
         match self.mark() {
             Some(mark) => mark.state == RunState::Held,
@@ -146,13 +146,13 @@ impl Record {
         }
     }
 
-    /// Returns how long the record holds without being renewed; `fallback` where it does not state that.
+    /// Returns how long the record is valid without a renewal; `fallback` if it does not state that.
     pub fn lease_duration(&self, fallback: Duration) -> Duration {
         self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// Returns the next renewal's time: the wall clock's, but always different from the one before. The API server drops
-    /// a write that changes nothing, and standbys would see a dead holder.
+    /// Returns the `renewTime` of the next renewal: the wall clock, but always later than the previous one. The API
+    /// server drops writes that change nothing, so standbys would consider the holder dead.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);
         match previous {
@@ -162,18 +162,18 @@ impl Record {
     }
 }
 
-/// Cuts off what a record's times cannot store.
+/// Truncates a time to the resolution of a record.
 fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
-/// One start of leaderrun. No two starts have the same run ID, whatever their identities.
+/// The unique ID of one start of leaderrun. Candidates with the same identity have different run IDs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(String);
 
 impl RunId {
-    /// Creates a run ID from text without white space, such as a UUID.
+    /// Creates a run ID from text without spaces, for example a UUID.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
@@ -185,9 +185,9 @@ impl fmt::Display for RunId {
     }
 }
 
-/// Which run wrote a record, whether it held or released the lock by that, and the record's time.
+/// The mark in each record that a run writes: its ID, whether the write holds or releases the lock, and its time.
 ///
-/// Its text is `RUN held|released TIME`.
+/// Its text form is `RUN held|released TIME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunMark {
     pub run: RunId,
@@ -196,7 +196,7 @@ pub struct RunMark {
     pub renew_time: Timestamp,
 }
 
-/// What the write of a run did.
+/// The effect of the write that carries a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
     Held,
@@ -213,7 +213,7 @@ impl fmt::Display for RunMark {
     }
 }
 
-/// The text of a run annotation is not a mark.
+/// The error for a run annotation that is not a valid mark.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseRunMarkError;
 
@@ -260,16 +260,16 @@ impl<'de> Deserialize<'de> for RunMark {
     }
 }
 
-/// The state of the stored object that a record was read from. A write names the one it replaces.
+/// The version of the stored object that contains a record. A write names the version it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// Differs between an object and one that was deleted and made anew under the same name.
+    /// The unique ID of the object. It changes when the object is deleted and recreated under the same name.
     pub uid: String,
-    /// Grows with every write. The one of the write that acquired the lock is the fencing token.
+    /// The resourceVersion, which grows with every write. That of the acquisition is the fencing token.
     pub resource_version: String,
 }
 
-/// A record and the version it was read at.
+/// A record and its version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stored {
     pub record: Record,
@@ -295,14 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_read_as_it_was_written() {
+    fn a_mark_round_trips() {
         let mark = held("r1").run.unwrap();
         assert_eq!(mark.to_string(), "r1 held 2026-01-02T03:04:05.678901Z");
         assert_eq!(mark.to_string().parse(), Ok(mark));
     }
 
     #[test]
-    fn text_that_is_not_a_mark_is_refused() {
+    fn text_that_is_not_a_mark_is_rejected() {
         for text in [
             "",
             " ",
@@ -318,10 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_counts_only_while_its_time_is_the_records() {
+    fn a_mark_is_valid_only_with_the_time_of_the_record() {
         let mut record = held("r1");
         assert!(record.is_held_by_run(&RunId::new("r1"), "somebody"));
-        assert!(!record.is_held_by_run(&RunId::new("r2"), "somebody"), "bearing a name is not enough");
+        assert!(!record.is_held_by_run(&RunId::new("r2"), "somebody"), "the identity is not enough");
         record.renew_time = Some(time("2026-01-02T03:04:06Z"));
         assert_eq!(record.mark(), None);
         assert!(!record.is_held_by_run(&RunId::new("r1"), "somebody"));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn emptying_does_not_release_what_a_run_holds() {
+    fn an_emptied_record_with_a_valid_mark_is_held() {
         let record = Record { holder_identity: String::new(), ..held("r1") };
         assert!(record.is_held());
     }
@@ -337,8 +337,8 @@ mod tests {
     #[test]
     fn renewals_always_differ() {
         let previous = time("2026-01-02T03:04:05.000001Z");
-        let stands_still = Record::next_renew_time(Some(previous), previous);
-        assert_eq!(stands_still, time("2026-01-02T03:04:05.000002Z"));
+        let stopped = Record::next_renew_time(Some(previous), previous);
+        assert_eq!(stopped, time("2026-01-02T03:04:05.000002Z"));
         let jumped_back = Record::next_renew_time(Some(previous), time("2026-01-02T02:04:05Z"));
         assert_eq!(jumped_back, time("2026-01-02T03:04:05.000002Z"));
         let jumped_ahead = Record::next_renew_time(Some(previous), time("2026-01-02T04:04:05.0000019Z"));

@@ -1,16 +1,16 @@
-//! The decisions about traffic: when it is routed to this candidate's command, and when away from it.
+//! Decides when traffic is routed to this candidate's command, and when away from it.
 //!
-//! [`Route`] is a state machine without I/O. Its driver calls [`Route::step`] with what has happened, carries out the
-//! actions in order, and waits for more or for [`Route::next_timeout`]. What it writes to the cluster is a
-//! compare-and-swap that names the leadership, so a write that arrives late changes nothing.
+//! [`Route`] is a state machine without I/O. Its driver calls [`Route::step`] with everything that has arrived, carries
+//! out the actions in order, and waits for more or for [`Route::next_timeout`]. Its writes are compare-and-swap and
+//! name the leadership by its fencing token, so a late write of an earlier leadership changes nothing.
 //!
 //! # The rules
 //!
-//! - Traffic is routed to a command that has started, and away from it before the command is told to stop.
+//! - Traffic is routed to a command that has started, and away from it before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
-//! - A step that was given up may have been carried out.
-//! - A leader looks again, less and less often, whether traffic is still routed to it: what a predecessor had sent may
-//!   have come late.
+//! - A step that was dropped may have been carried out.
+//! - A leader checks, at growing intervals, whether traffic is still routed to it: a late write of a predecessor may
+//!   have changed that.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,96 +20,96 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::updates::Update;
 
-/// How long after routing traffic here a leader looks again, the first time and at most. Doubled after each look.
+/// The first and the longest interval after which a leader checks whether traffic is routed to it. Doubled each time.
 const CHECK_INTERVALS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(60));
 
-/// The pause before a failed step is tried again, the first time and at most. Doubled after each failure.
+/// The first and the longest pause before a failed step is retried. Doubled after each failure.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// The pause before a step is tried again that is not allowed: a Role may be added later.
+/// The pause before a forbidden step is retried: a Role may be added later.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// Everything that has happened since the last step.
+/// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default)]
 pub struct RouteInputs {
     pub updates: Vec<Update>,
-    /// How the step under way ended.
+    /// The result of the routing step under way.
     pub result: Option<StepResult>,
 }
 
-/// What to do next.
+/// An action for the driver of a route to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
-    /// Begin this step, and drop the one under way.
+    /// Begin this routing step, and drop the one under way.
     Begin(RoutingStep),
-    /// Traffic was routed away from a command that is to end, or cannot be: the command's end need not wait.
+    /// The withdrawal is finished or not possible: the command may get its termination signal.
     Withdrawn,
-    /// There is nothing more to do.
+    /// The candidate is exiting and gets no traffic: stop driving this route.
     Finish,
 }
 
-/// A change of where traffic is routed.
+/// A change of the routing of traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingStep {
-    /// Route traffic here, and away from everybody else.
-    Show {
+    /// Route traffic to this candidate, and away from all others.
+    RouteHere {
         /// The fencing token of the leadership.
         token: String,
-        /// Nothing is written after this instant.
+        /// The instant after which nothing may be written.
         until: Instant,
-        /// Write even if traffic seems to be routed here: it may just be routed away.
+        /// Whether to write even if traffic is already routed here: a pending withdrawal may undo that.
         rewrite: bool,
     },
-    /// Route traffic away from here, after the leadership with this token. A write of it may still be on its way.
+    /// Route traffic away from this candidate, whose leadership had this token. Earlier writes may still be under way.
     Withdraw { token: String },
 }
 
-/// How a step ended.
+/// The result of a routing step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepResult {
     Succeeded,
     Failed,
-    /// It is not allowed.
+    /// The API server does not permit it.
     Forbidden,
 }
 
-/// Where traffic is routed, as far as it is known.
+/// The last known routing of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Shown { check_at: Instant },
+enum KnownRoute {
+    Here { check_at: Instant },
     Withdrawn,
     Unknown,
 }
 
-/// The decisions about the traffic of one candidate, which leads once at most; see the [module](self).
+/// The routing decisions for one candidate, which leads at most once; see the [module](self).
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// How long before the stop of the command traffic is routed away: a request takes its time.
+    /// How long before the stop signal the withdrawal begins.
     withdrawal_time: Duration,
     /// The fencing token of the leadership.
     token: Option<String>,
     stop: Option<Instant>,
     started: bool,
-    /// The command was told to stop, or is about to be.
+    /// The command has got the stop or a termination signal, or is about to.
     ending: bool,
     exiting: bool,
-    known: Known,
+    known: KnownRoute,
     under_way: Option<RoutingStep>,
-    /// A withdrawal was begun and not seen to end.
+    /// A withdrawal was begun, and its result is not known.
     may_be_withdrawn: bool,
     withdrawal_forbidden: bool,
-    /// The command's end waits for the withdrawal.
+    /// A termination signal is deferred until the withdrawal is finished.
     awaited: bool,
     check_interval: Duration,
-    /// Steps in a row that failed.
+    /// The number of steps in a row that failed.
     failures: u32,
-    /// The next step is not begun before this.
+    /// The instant before which no step is begun.
     retry_at: Option<Instant>,
 }
 
 impl Route {
-    /// Creates the decisions of a candidate that does not lead. `withdrawal_time` is how long routing traffic away may
-    /// take.
+    /// Creates the route of a candidate that does not lead. `withdrawal_time` is the time that is reserved for a
+    /// withdrawal.
     pub fn new(withdrawal_time: Duration) -> Self {
         Self {
             withdrawal_time,
@@ -118,7 +118,7 @@ impl Route {
             started: false,
             ending: false,
             exiting: false,
-            known: Known::Unknown,
+            known: KnownRoute::Unknown,
             under_way: None,
             may_be_withdrawn: false,
             withdrawal_forbidden: false,
@@ -129,7 +129,7 @@ impl Route {
         }
     }
 
-    /// Takes in everything that has happened, then the time, and returns what to do, in order.
+    /// Processes everything that has arrived, then timeouts, and returns the actions to carry out, in order.
     pub fn step(&mut self, now: Instant, inputs: RouteInputs) -> Vec<RouteAction> {
         let mut actions = Vec::new();
         for update in &inputs.updates {
@@ -140,7 +140,7 @@ impl Route {
         }
         if let Some(next) = self.next_step(now) {
             match next {
-                RoutingStep::Show { .. } => self.known = Known::Unknown,
+                RoutingStep::RouteHere { .. } => self.known = KnownRoute::Unknown,
                 RoutingStep::Withdraw { .. } => self.may_be_withdrawn = true,
             }
             self.under_way = Some(next.clone());
@@ -157,18 +157,18 @@ impl Route {
         actions
     }
 
-    /// Returns when [`step`](Self::step) is to be called if nothing happens until then.
+    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let check_at = match self.known {
-            Known::Shown { check_at } => Some(check_at),
-            Known::Withdrawn | Known::Unknown => None,
+            KnownRoute::Here { check_at } => Some(check_at),
+            KnownRoute::Withdrawn | KnownRoute::Unknown => None,
         };
-        self.retry_at.into_iter().chain(check_at).chain(self.shown_until()).filter(|at| *at > now).min()
+        self.retry_at.into_iter().chain(check_at).chain(self.route_until()).filter(|at| *at > now).min()
     }
 
-    /// Returns whether this candidate may still have traffic, and something can be done about that.
+    /// Returns whether traffic may still be routed to this candidate, and a withdrawal is permitted.
     pub fn may_be_routed(&self) -> bool {
-        !self.withdrawal_forbidden && self.token.is_some() && self.known != Known::Withdrawn
+        !self.withdrawal_forbidden && self.token.is_some() && self.known != KnownRoute::Withdrawn
     }
 
     fn handle_update(&mut self, update: &Update) {
@@ -199,28 +199,28 @@ impl Route {
         }
         (self.failures, self.retry_at, self.may_be_withdrawn) = (0, None, false);
         self.known = match step {
-            RoutingStep::Show { .. } => {
+            RoutingStep::RouteHere { .. } => {
                 let check_at = now + self.check_interval;
                 self.check_interval = (self.check_interval * 2).min(CHECK_INTERVALS.1);
-                Known::Shown { check_at }
+                KnownRoute::Here { check_at }
             }
-            RoutingStep::Withdraw { .. } => Known::Withdrawn,
+            RoutingStep::Withdraw { .. } => KnownRoute::Withdrawn,
         };
     }
 
-    /// Returns the step to begin at this instant, unless one of its kind is under way.
+    /// Returns the step to begin at this instant, if there is one and it is not under way already.
     fn next_step(&self, now: Instant) -> Option<RoutingStep> {
         if self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
-        let shown_until = self.shown_until().filter(|until| now < *until);
-        let next = match (shown_until, &self.token, self.known) {
-            (Some(_), Some(_), Known::Shown { check_at }) if now < check_at => return None,
+        let route_until = self.route_until().filter(|until| now < *until);
+        let next = match (route_until, &self.token, self.known) {
+            (Some(_), Some(_), KnownRoute::Here { check_at }) if now < check_at => return None,
             (Some(until), Some(token), _) => {
-                RoutingStep::Show { token: token.clone(), until, rewrite: self.may_be_withdrawn }
+                RoutingStep::RouteHere { token: token.clone(), until, rewrite: self.may_be_withdrawn }
             }
-            (_, _, Known::Withdrawn) => return None,
-            // Before the start, traffic is left where a predecessor routed it.
+            (_, _, KnownRoute::Withdrawn) => return None,
+            // Before the command starts, traffic stays where a predecessor routed it.
             (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
             _ => return None,
         };
@@ -228,7 +228,7 @@ impl Route {
         if self.under_way.as_ref().is_some_and(is_under_way) { None } else { Some(next) }
     }
 
-    fn shown_until(&self) -> Option<Instant> {
+    fn route_until(&self) -> Option<Instant> {
         self.stop.filter(|_| self.started && !self.ending).map(|stop| stop - self.withdrawal_time)
     }
 }
@@ -248,8 +248,8 @@ mod tests {
         Update::Leading { stop: at(stop), gone: at(stop + 3) }
     }
 
-    fn show(until: u64) -> Option<RoutingStep> {
-        Some(RoutingStep::Show { token: "7".into(), until: at(until), rewrite: false })
+    fn route_here(until: u64) -> Option<RoutingStep> {
+        Some(RoutingStep::RouteHere { token: "7".into(), until: at(until), rewrite: false })
     }
 
     fn withdraw() -> Option<RoutingStep> {
@@ -260,7 +260,7 @@ mod tests {
         Update::Acquired { token: "7".into(), uids: Vec::new() }
     }
 
-    /// The step that is begun, if any.
+    /// Returns the routing step that is begun, if any.
     fn begun(actions: Vec<RouteAction>) -> Option<RoutingStep> {
         actions.into_iter().find_map(|action| if let RouteAction::Begin(step) = action { Some(step) } else { None })
     }
@@ -277,7 +277,7 @@ mod tests {
         begun(route.step(at(now), RouteInputs::default()))
     }
 
-    fn started() -> Route {
+    fn acquired_lock() -> Route {
         let mut route = Route::new(WITHDRAWAL_TIME);
         for before in [acquired(), leading(10)] {
             assert_eq!(update(&mut route, 1, before), None);
@@ -285,16 +285,16 @@ mod tests {
         route
     }
 
-    /// A leader to which traffic is routed since the first second; its command is stopped in the tenth.
-    fn shown() -> Route {
-        let mut route = started();
-        assert_eq!(update(&mut route, 1, Update::CommandStarted), show(8));
+    /// Returns a leader to which traffic is routed from second 1 on; its command is stopped at second 10.
+    fn routed() -> Route {
+        let mut route = acquired_lock();
+        assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
         assert_eq!(result(&mut route, 1, StepResult::Succeeded), []);
         route
     }
 
     #[test]
-    fn a_candidate_that_waits_changes_nothing() {
+    fn a_standby_changes_nothing() {
         let mut route = Route::new(WITHDRAWAL_TIME);
         assert_eq!((time(&mut route, 0), route.next_timeout(at(0))), (None, None));
         for end in [Update::Lost(Loss::Taken), Update::Exiting] {
@@ -303,23 +303,27 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_is_not_allowed_is_tried_again_after_a_minute() {
-        let mut route = shown();
+    fn a_forbidden_step_is_retried_after_a_minute() {
+        let mut route = routed();
         assert_eq!(update(&mut route, 2, Update::Terminating), withdraw());
-        assert_eq!(result(&mut route, 2, StepResult::Forbidden), [RouteAction::Withdrawn], "nobody waits for it");
+        assert_eq!(
+            result(&mut route, 2, StepResult::Forbidden),
+            [RouteAction::Withdrawn],
+            "a forbidden withdrawal does not delay the command"
+        );
         assert_eq!((time(&mut route, 61), route.next_timeout(at(61))), (None, Some(at(62))));
         assert_eq!(time(&mut route, 62), withdraw());
     }
 
     #[test]
-    fn a_step_that_fails_is_tried_less_and_less_often_until_something_happens() {
-        let mut route = shown();
+    fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
+        let mut route = routed();
         assert_eq!(update(&mut route, 2, Update::Terminating), withdraw());
         let mut pauses = Vec::new();
-        for try_number in 0..12 {
-            let now = 1000 * (try_number + 1);
+        for retry in 0..12 {
+            let now = 1000 * (retry + 1);
             assert_eq!(begun(result(&mut route, now, StepResult::Failed)), None);
-            pauses.push(route.next_timeout(at(now)).expect("another try").since(at(now)).as_millis());
+            pauses.push(route.next_timeout(at(now)).expect("a retry is due").since(at(now)).as_millis());
             assert_eq!(time(&mut route, now + 500), withdraw());
         }
         assert_eq!(pauses[..4], [100, 200, 400, 800]);
@@ -330,34 +334,34 @@ mod tests {
 
     #[test]
     fn traffic_is_routed_to_a_command_that_has_started() {
-        let mut route = started();
-        assert_eq!(update(&mut route, 1, Update::CommandStarted), show(8));
+        let mut route = acquired_lock();
+        assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
     }
 
     #[test]
-    fn traffic_is_routed_away_before_the_stop_unless_a_renewal_comes() {
-        let mut route = shown();
+    fn traffic_is_routed_away_before_the_stop_unless_the_lock_is_renewed() {
+        let mut route = routed();
         assert_eq!((time(&mut route, 4), route.next_timeout(at(6))), (None, Some(at(8))));
-        assert_eq!(update(&mut route, 6, leading(12)), show(10), "a check is due");
+        assert_eq!(update(&mut route, 6, leading(12)), route_here(10), "a check is due");
         result(&mut route, 6, StepResult::Succeeded);
         assert_eq!(time(&mut route, 9), None);
         assert_eq!(time(&mut route, 10), withdraw());
     }
 
     #[test]
-    fn traffic_that_may_just_be_routed_away_is_routed_here_by_another_write() {
-        let mut route = shown();
+    fn traffic_is_routed_here_by_a_new_write_while_a_withdrawal_may_be_pending() {
+        let mut route = routed();
         assert_eq!(time(&mut route, 8), withdraw());
-        assert!(matches!(update(&mut route, 8, leading(12)), Some(RoutingStep::Show { rewrite: true, .. })));
+        assert!(matches!(update(&mut route, 8, leading(12)), Some(RoutingStep::RouteHere { rewrite: true, .. })));
         result(&mut route, 8, StepResult::Succeeded);
         update(&mut route, 9, leading(1000));
-        assert!(matches!(time(&mut route, 500), Some(RoutingStep::Show { rewrite: false, .. })));
+        assert!(matches!(time(&mut route, 500), Some(RoutingStep::RouteHere { rewrite: false, .. })));
     }
 
     #[test]
     fn traffic_is_routed_away_whenever_the_command_ends() {
         for end in [Update::Terminating, Update::Lost(Loss::Taken), Update::CommandGone] {
-            let mut route = shown();
+            let mut route = routed();
             assert_eq!(update(&mut route, 2, end), withdraw());
             assert_eq!(update(&mut route, 2, leading(12)), None, "renewals keep the lock, not the command");
             assert!(route.may_be_routed());
@@ -367,8 +371,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_command_waits_for_the_withdrawal() {
-        let mut route = shown();
+    fn the_end_of_the_withdrawal_is_reported() {
+        let mut route = routed();
         let terminating = RouteInputs { updates: vec![Update::Terminating], result: None };
         let withdrawal = RoutingStep::Withdraw { token: "7".into() };
         assert_eq!(route.step(at(2), terminating), [RouteAction::Begin(withdrawal)]);
@@ -378,12 +382,12 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_looks_again_less_and_less_often() {
-        let mut route = shown();
+    fn a_leader_checks_at_growing_intervals() {
+        let mut route = routed();
         update(&mut route, 1, leading(1000));
         let mut checks = vec![1];
         for _ in 0..6 {
-            let next = route.next_timeout(at(*checks.last().unwrap())).expect("a check");
+            let next = route.next_timeout(at(*checks.last().unwrap())).expect("a check is due");
             let next = next.since(at(0)).as_secs();
             assert!(time(&mut route, next).is_some());
             result(&mut route, next, StepResult::Succeeded);
@@ -393,9 +397,9 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_was_given_up_may_have_been_carried_out() {
-        let mut route = started();
-        assert_eq!(update(&mut route, 1, Update::CommandStarted), show(8));
+    fn a_withdrawal_follows_a_dropped_step() {
+        let mut route = acquired_lock();
+        assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
         assert_eq!(update(&mut route, 1, Update::Terminating), withdraw());
     }
 }

@@ -1,12 +1,12 @@
-//! What signals mean to leaderrun.
+//! The classification of the signals that leaderrun receives.
 
-/// Returns whether a signal that leaderrun is sent is meant for the command: not those about leaderrun's own children
-/// and its own use of the terminal.
+/// Returns whether a signal is relayed to the command. Signals about leaderrun's own children, pipes and terminal are
+/// not.
 pub fn is_relayed(signal: i32) -> bool {
     !matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE)
 }
 
-/// Returns whether a signal asks leaderrun to end, as long as there is no command to relay it to.
+/// Returns whether a signal ends leaderrun while there is no command to relay it to.
 pub fn is_termination_signal(signal: i32) -> bool {
     matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }

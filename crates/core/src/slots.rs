@@ -1,14 +1,14 @@
-//! Several locks of which a candidate holds one at most: up to N leaders, each in a slot of its own.
+//! An election over several locks, called slots, of which each candidate holds at most one: up to N leaders.
 //!
-//! [`SlotElection`] is one [`Election`] a slot. It is driven like an election: `step` with everything that has arrived,
-//! each input with its slot; carry out the actions, each for its slot; wait for more or for `next_timeout`.
+//! [`SlotElection`] contains one [`Election`] for each slot. It is driven like an election, except that replies, watch
+//! events and actions carry the number of their slot.
 //!
 //! # The rules
 //!
-//! - A candidate waits for all slots and claims any that is free. Each candidate tries them in an order of its own, so
-//!   that not all claim the same slot at once.
-//! - A candidate claims in one slot at a time. While a claim is undecided, it claims nothing else.
-//! - A candidate that leads in one slot gives up its candidacy in the others.
+//! - A candidate waits for all slots and claims any that is free. The seed determines which one it tries first, so that
+//!   not all candidates claim the same slot.
+//! - A candidate claims one slot at a time: while a claim is pending, it claims no other slot.
+//! - A candidate that leads in one slot ends its candidacy in the others.
 
 use alloc::vec::Vec;
 
@@ -18,11 +18,11 @@ use crate::instant::Instant;
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotInputs {
-    /// Nothing of the command is alive, or it was never started.
+    /// No process of the command is alive, or it was never started.
     pub command_gone: Option<CommandGone>,
-    /// The candidacy is to end. A leader goes on until its command is gone.
+    /// The candidacy is to end. A leader continues until its command is gone.
     pub stop: bool,
-    /// The replies and watch events of each slot, by its number. The rest of these inputs is ignored.
+    /// The replies and watch events of each slot, with the slot's number. Their other fields are ignored.
     pub slots: Vec<(usize, ElectionInputs)>,
 }
 
@@ -32,23 +32,23 @@ impl SlotInputs {
     }
 }
 
-/// What to do next.
+/// An action for the driver of a slot election to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there are a few at a time, and none is kept")]
+#[expect(clippy::large_enum_variant, reason = "actions are few and not stored")]
 pub enum SlotAction {
-    /// Carry out this action in this slot. After a [`ElectionAction::Finish`] its request and its watch are dropped.
+    /// Carry out this action in this slot. After [`ElectionAction::Finish`], drop the slot's request and watch.
     In(usize, ElectionAction),
     /// The candidacy is over in all slots.
     Finish(Outcome),
 }
 
-/// One candidate in the election for any of several locks; see the [module](self).
+/// One candidate in an election over several slots; see the [module](self).
 #[derive(Clone, Debug, Hash)]
 pub struct SlotElection {
     slots: Vec<Slot>,
     /// The slot that is tried first.
     first: usize,
-    /// The slot in which a claim is undecided, or in which this candidate leads.
+    /// The slot in which a claim is pending, or in which this candidate leads.
     claimed: Option<usize>,
     leads: bool,
     finished: bool,
@@ -61,8 +61,8 @@ struct Slot {
 }
 
 impl SlotElection {
-    /// Creates a candidate for this many slots, at least one. `seed` decides in which order it tries them, and spreads
-    /// the polls of many.
+    /// Creates a candidate for this many slots, at least one. `seed` determines the slot it tries first, its jitter and
+    /// its claim delays.
     pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
         let slots: Vec<Slot> = (0..slots.max(1))
             .map(|number| {
@@ -74,7 +74,7 @@ impl SlotElection {
         Self { slots, first, claimed: None, leads: false, finished: false }
     }
 
-    /// Takes in everything that has arrived, then the time, and returns what to do, in order.
+    /// Processes everything that has arrived, then expired timers, and returns the actions to carry out, in order.
     pub fn step(&mut self, now: Now, inputs: SlotInputs) -> Vec<SlotAction> {
         let nothing_arrived = inputs.is_empty();
         let SlotInputs { command_gone, stop, slots: mut arrived } = inputs;
@@ -124,7 +124,7 @@ impl SlotElection {
             match &action {
                 ElectionAction::Claiming => self.claimed = Some(number),
                 ElectionAction::ClaimFailed => {
-                    // Another slot is tried first from here on.
+                    // Try another slot first from now on.
                     self.first = (number + 1) % self.slots.len();
                     self.let_others_claim(number);
                 }
@@ -147,7 +147,7 @@ impl SlotElection {
         }
     }
 
-    /// Lets the other slots claim again: they act at their next timeout.
+    /// Allows claims in the other slots again, from their next timeout on.
     fn let_others_claim(&mut self, number: usize) {
         self.claimed = None;
         for (other, slot) in self.slots.iter_mut().enumerate() {
@@ -168,7 +168,7 @@ impl SlotElection {
         }
     }
 
-    /// Ends the candidacy when no slot is left. Somebody who holds any slot was waited for.
+    /// Finishes the candidacy when it is over in all slots. If any slot was held, the lock counts as not acquired.
     fn finish_if_over(&mut self, actions: &mut Vec<SlotAction>) {
         if self.finished || self.slots.iter().any(|slot| slot.outcome.is_none()) {
             return;
@@ -231,7 +231,7 @@ mod tests {
         SlotInputs { slots, ..SlotInputs::default() }
     }
 
-    /// The slots in which something is written.
+    /// Returns the writes among these actions, with their slots.
     fn writes(actions: &[SlotAction]) -> Vec<(usize, Record)> {
         let write = |action: &SlotAction| match action {
             SlotAction::In(slot, ElectionAction::Send(Request::Create(record) | Request::Update(_, record))) => {
@@ -256,7 +256,7 @@ mod tests {
         let actions = election.step(now(100), arrived(all_free));
         let writes = writes(&actions);
         assert_eq!(writes.len(), 1, "{writes:?}");
-        assert_eq!(writes[0].0, 1, "its own first slot");
+        assert_eq!(writes[0].0, 1, "the slot that the seed determines");
     }
 
     #[test]
@@ -272,19 +272,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_claimed_while_a_claim_is_undecided() {
+    fn no_other_slot_is_claimed_while_a_claim_is_pending() {
         let (mut election, _) = candidate(2, None, 0);
         election.step(now(100), arrived(vec![reply(0, Reply::Read(None))]));
         let actions = election.step(now(100), arrived(vec![reply(1, Reply::Read(None))]));
         assert_eq!(writes(&actions), []);
-        // The claim is not answered. It is written again, and nothing is written elsewhere.
+        // The unanswered claim is written again in its own slot, and nothing is written in the other one.
         let actions = election.step(now(103), SlotInputs::default());
         assert!(writes(&actions).iter().all(|(slot, _)| *slot == 0), "{actions:?}");
-        assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "it does not spin");
+        assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "the driver must not spin");
     }
 
     #[test]
-    fn a_leader_gives_up_its_candidacy_in_the_other_slots() {
+    fn a_leader_ends_its_candidacy_in_the_other_slots() {
         let (mut election, _) = candidate(2, None, 0);
         let read = vec![reply(1, Reply::Read(Some(stored(held(), 7)))), reply(0, Reply::Read(None))];
         let actions = election.step(now(100), arrived(read));
@@ -294,7 +294,7 @@ mod tests {
         assert!(matches!(actions[0], SlotAction::In(0, ElectionAction::StartLeading(_))), "{actions:?}");
         assert_eq!(actions[1..], [SlotAction::In(1, ElectionAction::Finish(Outcome::Stopped))]);
         assert_eq!(election.leading_slot(), Some(0));
-        // The other slot is released, and of no interest any more.
+        // A release of the other slot is ignored.
         let released = ElectionInputs::watch_event(WatchEvent::Deleted);
         assert_eq!(election.step(now(101), arrived(vec![(1, released)])), []);
         let gone = SlotInputs { command_gone: Some(CommandGone { succeeded: true }), ..SlotInputs::default() };
@@ -306,11 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_it_ends_in_all_slots() {
+    fn a_candidate_gives_up_when_its_wait_is_over_in_all_slots() {
         let (mut election, _) = candidate(2, Some(3 * SECOND), 0);
         election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
         let actions = election.step(now(103), SlotInputs::default());
-        assert_eq!(finishes(&actions), Some(Outcome::NotAcquired), "somebody holds one of them");
+        assert_eq!(finishes(&actions), Some(Outcome::NotAcquired), "one of the slots is held");
         let (mut unreachable, _) = candidate(2, Some(3 * SECOND), 0);
         assert_eq!(finishes(&unreachable.step(now(103), SlotInputs::default())), Some(Outcome::Unreachable));
     }

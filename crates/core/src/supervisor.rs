@@ -1,16 +1,16 @@
 //! The decisions of the supervisor: when the command is started, stopped and killed.
 //!
 //! [`Supervisor`] is a state machine without I/O. Its driver calls [`Supervisor::step`] with everything that has
-//! arrived, carries out the actions in order, and waits for more or for [`Supervisor::next_timeout`]. What became of
-//! [`SupervisorAction::Start`] is handed in with the next step, at once.
+//! arrived, carries out the actions in order, and waits for more or for [`Supervisor::next_timeout`]. After
+//! [`SupervisorAction::Start`] it calls `step` again at once, with the result.
 //!
 //! # The rules
 //!
-//! - The stop signal is due when the tenure ends, SIGKILL for the whole tree `lost_grace` later.
-//! - Once a stop for loss has begun, its kill instant is frozen: later renewals keep the *lock*, not the command.
-//! - A kill instant only ever moves towards the present.
-//! - When the main process has ended, what it left running is terminated, and killed after `lost_grace`.
-//! - After a termination signal, or when no time is left, nothing is started.
+//! - The stop signal is sent when the tenure ends, and SIGKILL to the whole tree `lost_grace` later.
+//! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
+//! - A kill instant can only become earlier.
+//! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
+//! - After a termination signal, or when no time is left, no command is started.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -21,95 +21,95 @@ use crate::messages::{End, Gone, KillReason, Order, Report};
 use crate::signal::is_termination_signal;
 use crate::tenure::Tenure;
 
-/// How a command is ended.
+/// The options for how a command is stopped.
 #[derive(Clone, Debug, Hash)]
 pub struct StopOptions {
-    /// The signal that is sent when the leadership is lost.
+    /// The signal to the command when the leadership is lost.
     pub stop_signal: i32,
-    /// The time from the end of the main process to the kill of what it left running.
+    /// The time from the end of the main process to the kill of the processes that it left running.
     pub lost_grace: Duration,
-    /// The time from a relayed TERM or INT to the kill; without a limit if `None`.
+    /// The time from a relayed SIGTERM or SIGINT to the kill; `None` means without a limit.
     pub kill_after: Option<Duration>,
 }
 
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct SupervisorInputs {
-    /// What became of [`SupervisorAction::Start`].
+    /// The result of [`SupervisorAction::Start`].
     pub start: Option<StartResult>,
     /// The elector's orders, in order.
     pub orders: Vec<Order>,
     pub elector_died: bool,
     /// The main process has ended.
     pub main_ended: Option<End>,
-    /// This process has no child left, dead or alive.
+    /// This process has no children left, not even zombies.
     pub tree_empty: bool,
 }
 
-/// What became of the start of a command.
+/// The result of starting a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartResult {
     /// The command was forked.
     Forked,
-    /// No time was left.
+    /// No time was left, so the command was not forked.
     TooLate,
 }
 
-/// What to do next.
+/// An action for the driver of the supervisor to carry out.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub enum SupervisorAction {
-    /// Tell the command until when it may count on the lock; not at all if `None`.
+    /// Publish until when the command may rely on the lock; `None` means that it may not.
     SetHeldUntil(Option<Instant>),
-    /// Start the command, unless this tenure is over by then.
+    /// Start the command, unless this tenure is over by the time of the fork.
     Start(Tenure),
-    /// Send a signal that leaderrun was sent to the command's process group.
+    /// Relay this signal to the command's process group.
     Signal(i32),
-    /// The leadership is lost: send the stop signal to the command's process group.
+    /// Send the stop signal to the command's process group: the leadership is lost.
     Stop,
-    /// Send SIGTERM to everything that the main process left running, and whatever is orphaned later.
+    /// Send SIGTERM to all processes that the main process left running, and to those that are orphaned later.
     TerminateLeftovers,
-    /// Send SIGKILL to every descendant, again and again, until none is left.
+    /// Send SIGKILL to every descendant, repeatedly until none is left.
     Kill(KillReason),
     /// Send this report to the elector.
     Report(Report),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Main {
+enum MainProcess {
     NotStarted,
     Running,
     Ended(End),
 }
 
-/// The decisions about one command; see the [module](self).
+/// The state machine that supervises one command; see the [module](self).
 #[derive(Clone, Debug, Hash)]
 pub struct Supervisor {
     stop_options: StopOptions,
     tenure: Option<Tenure>,
-    main: Main,
+    main: MainProcess,
     start_due: bool,
     /// A stop for loss has begun.
     lost: bool,
-    /// The main process ended before the leadership did, so its status counts.
+    /// The main process ended before the leadership was lost, so its exit status counts.
     ended_as_leader: bool,
     terminated: bool,
     kill: Option<(Instant, KillReason)>,
     killing: bool,
     leftovers_due: bool,
     reported: Option<Gone>,
-    /// Until when the command was told that it may count on the lock.
-    told_held_until: Option<Instant>,
+    /// The last instant published by [`SupervisorAction::SetHeldUntil`].
+    published_held_until: Option<Instant>,
     /// The actions of the step under way.
     actions: Vec<SupervisorAction>,
 }
 
 impl Supervisor {
-    /// Creates the decisions about a command that has not been started.
+    /// Creates the state machine for a command that has not been started.
     pub fn new(stop_options: StopOptions) -> Self {
         Self {
             stop_options,
             tenure: None,
-            main: Main::NotStarted,
+            main: MainProcess::NotStarted,
             start_due: false,
             lost: false,
             ended_as_leader: false,
@@ -118,20 +118,20 @@ impl Supervisor {
             killing: false,
             leftovers_due: false,
             reported: None,
-            told_held_until: None,
+            published_held_until: None,
             actions: Vec::new(),
         }
     }
 
-    /// Takes in everything that has arrived, and returns what to do, in order.
+    /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
-    /// What came together counts in this order: the start, renewals, the other orders, the time, the elector's death,
-    /// the end of the main process, the end of the tree. Renewals come before an overdue deadline: a tenure counts
-    /// from T0, and a supervisor that was stopped for a while has both in its queue.
+    /// Simultaneous inputs are processed in this order: the result of the start, renewals, the other orders, timeouts,
+    /// the elector's death, the end of the main process, the end of the last process. Renewals come before an overdue
+    /// deadline: a supervisor that was frozen finds both, and the tenure of a queued renewal began at its T0.
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
-            Some(StartResult::Forked) => self.main = Main::Running,
+            Some(StartResult::Forked) => self.main = MainProcess::Running,
             Some(StartResult::TooLate) => {
                 self.handle_timeout(now);
                 self.report_not_started();
@@ -141,14 +141,14 @@ impl Supervisor {
         self.handle_orders(now, &orders);
         self.handle_timeout(now);
         if elector_died {
-            // Nobody renews any more: the time bought so far is what there is.
+            // There are no more renewals, so stop at once. The kill instant of the last tenure stands.
             self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
             self.handle_timeout(now);
         }
         if let Some(end) = main_ended {
             self.handle_main_ended(now, end);
         }
-        if tree_empty && let Main::Ended(end) = &self.main {
+        if tree_empty && let MainProcess::Ended(end) = &self.main {
             let gone = Gone { end: end.clone(), lost: !self.ended_as_leader };
             self.report_gone(gone);
         }
@@ -162,8 +162,8 @@ impl Supervisor {
             }
         }
         let held_until = self.held_until();
-        if mem::replace(&mut self.told_held_until, held_until) != held_until {
-            // First: the command must not count on the lock when it is told to stop.
+        if mem::replace(&mut self.published_held_until, held_until) != held_until {
+            // This action comes first: the command must not rely on the lock when it gets the stop signal.
             self.actions.insert(0, SupervisorAction::SetHeldUntil(held_until));
         }
         mem::take(&mut self.actions)
@@ -176,24 +176,23 @@ impl Supervisor {
         stop.into_iter().chain(kill).min()
     }
 
-    /// Returns the tenure being enforced: the last one, or the one that was frozen.
+    /// Returns the tenure that is enforced: the last one that was accepted.
     pub fn tenure(&self) -> Option<Tenure> {
         self.tenure
     }
 
-    /// Returns whether the main process was started and has not been seen to end.
+    /// Returns whether the main process was started and is not known to have ended.
     pub fn main_runs(&self) -> bool {
-        self.main == Main::Running
+        self.main == MainProcess::Running
     }
 
-    /// Returns until when the command may count on holding the lock, as far as is known now; not at all once it was
-    /// told to stop because the lock was lost.
+    /// Returns until when the command may rely on the lock, by the present tenure; `None` once the lock is lost.
     fn held_until(&self) -> Option<Instant> {
         self.tenure.filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
-        now < tenure.stop && self.main == Main::NotStarted && !self.lost && !self.terminated
+        now < tenure.stop && self.main == MainProcess::NotStarted && !self.lost && !self.terminated
     }
 
     fn handle_orders(&mut self, now: Instant, orders: &[Order]) {
@@ -225,7 +224,7 @@ impl Supervisor {
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
         let answer = match (reported, self.tenure) {
-            // An elector that still renews for what is gone has not received the report.
+            // An elector that still renews has not received the report.
             (Some(gone), _) => Some(Report::Gone(gone)),
             (None, Some(tenure)) => Some(Report::Enforcing(tenure)),
             (None, None) => None,
@@ -247,11 +246,11 @@ impl Supervisor {
         }
     }
 
-    /// Relays a signal. A stop that is overdue comes before it.
+    /// Relays a signal, after an overdue stop.
     fn handle_signal(&mut self, now: Instant, signal: i32) {
         self.handle_timeout(now);
         match self.main {
-            Main::Running => {
+            MainProcess::Running => {
                 self.actions.push(SupervisorAction::Signal(signal));
                 if let Some(after) = self.stop_options.kill_after
                     && matches!(signal, libc::SIGTERM | libc::SIGINT)
@@ -259,16 +258,16 @@ impl Supervisor {
                     self.kill_by(now + after, KillReason::Terminated);
                 }
             }
-            Main::NotStarted if is_termination_signal(signal) => {
+            MainProcess::NotStarted if is_termination_signal(signal) => {
                 self.terminated = true;
                 self.report_not_started();
             }
-            Main::NotStarted | Main::Ended(_) => {}
+            MainProcess::NotStarted | MainProcess::Ended(_) => {}
         }
     }
 
     fn handle_main_ended(&mut self, now: Instant, end: End) {
-        self.main = Main::Ended(end);
+        self.main = MainProcess::Ended(end);
         self.ended_as_leader = !self.lost;
         if !self.killing {
             self.leftovers_due = true;
@@ -279,7 +278,7 @@ impl Supervisor {
     fn begin_stop_for_loss(&mut self, kill: Instant) {
         if !self.lost {
             self.lose(kill);
-            if self.main == Main::Running {
+            if self.main == MainProcess::Running {
                 self.actions.push(SupervisorAction::Stop);
             }
         }
@@ -287,7 +286,7 @@ impl Supervisor {
 
     fn lose(&mut self, kill: Instant) {
         self.lost = true;
-        if self.main == Main::NotStarted {
+        if self.main == MainProcess::NotStarted {
             self.report_not_started();
         } else if self.reported.is_none() {
             self.kill_by(kill, KillReason::Lost);
@@ -301,7 +300,7 @@ impl Supervisor {
     }
 
     fn report_not_started(&mut self) {
-        if self.tenure.is_some() && self.main == Main::NotStarted {
+        if self.tenure.is_some() && self.main == MainProcess::NotStarted {
             self.report_gone(Gone { end: End::NotStarted, lost: self.lost });
         }
     }
@@ -342,7 +341,7 @@ mod tests {
         SupervisorAction::Report(Report::Gone(Gone { end, lost: false }))
     }
 
-    /// What is done, besides what the command is told about the time it may count on.
+    /// Steps a supervisor, and returns its actions without `SetHeldUntil`.
     fn step(supervisor: &mut Supervisor, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let actions = supervisor.step(now, inputs).into_iter();
         actions.filter(|action| !matches!(action, SupervisorAction::SetHeldUntil(_))).collect()
@@ -356,7 +355,7 @@ mod tests {
         })
     }
 
-    /// A command that runs since the lock was acquired at this instant.
+    /// Returns the supervisor of a command that was started at this instant, when the lock was acquired.
     fn running(now: Instant) -> Supervisor {
         let mut supervisor = new();
         assert_eq!(supervisor.held_until(), None);
@@ -370,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_that_is_overdue_comes_before_a_signal_that_waited() {
+    fn an_overdue_stop_comes_before_a_queued_signal() {
         let now = start();
         let mut supervisor = running(now);
         let actions = step(&mut supervisor, tenure(now).stop, orders(&[Order::Signal(libc::SIGUSR1)]));
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_kills_nothing_where_nothing_is_left() {
+    fn a_loss_kills_nothing_if_no_process_is_left() {
         let now = start();
         let mut supervisor = running(now);
         assert_eq!(step(&mut supervisor, now, ended(End::Exited(0), true)), [gone(End::Exited(0))]);
@@ -389,18 +388,18 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_that_waited_comes_before_a_stop_that_is_overdue() {
+    fn a_queued_renewal_comes_before_an_overdue_stop() {
         let now = start();
         let mut supervisor = running(now);
         let renewed = tenure(now + Duration::from_secs(2));
-        let waiting = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
-        let actions = step(&mut supervisor, tenure(now).stop, orders(&waiting));
+        let queued = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
+        let actions = step(&mut supervisor, tenure(now).stop, orders(&queued));
         let enforcing = SupervisorAction::Report(Report::Enforcing(renewed));
         assert_eq!(actions, [SupervisorAction::Signal(libc::SIGUSR1), enforcing]);
     }
 
     #[test]
-    fn an_elector_that_renews_for_what_is_gone_gets_the_report_again() {
+    fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
         let now = start();
         let mut supervisor = running(now);
         assert_eq!(step(&mut supervisor, now, ended(End::Exited(7), true)), [gone(End::Exited(7))]);
@@ -410,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_counts_on_nothing_once_it_is_told_to_stop() {
+    fn a_command_must_not_rely_on_the_lock_once_it_gets_the_stop_signal() {
         let now = start();
         let late = now + Duration::from_secs(5);
         let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };
@@ -427,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_main_process_left_running_is_terminated() {
+    fn processes_that_the_main_process_left_running_are_terminated() {
         let now = start();
         let mut supervisor = running(now);
         let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
@@ -437,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_started_after_a_termination_signal_or_without_time() {
+    fn no_command_is_started_after_a_termination_signal_or_without_time() {
         let now = start();
         let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
         let terminated = orders(&[start.clone(), Order::Signal(libc::SIGTERM)]);

@@ -1,4 +1,4 @@
-//! The time that one successful renewal buys.
+//! The time for which one successful renewal lets the command run.
 
 use core::time::Duration;
 
@@ -7,34 +7,34 @@ use serde::{Deserialize, Serialize};
 use crate::instant::Instant;
 use crate::timing::Timing;
 
-/// How long after the kill instant the elector waits for the supervisor's report that the command is gone, before it
-/// kills the supervisor and the command itself. Part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
+/// How long after the kill instant the elector waits for the report that the command is gone, before it kills the
+/// supervisor and the command itself. Part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// The time that one successful renewal buys: until when the command may run, and when it is killed at the latest.
+/// The time for which one successful renewal lets the command run, and the instant at which the command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
-    /// T0, just before the renewal's request was sent: the record cannot be older than this.
+    /// T0, the instant just before the renewal's request was sent. Nobody can have seen the renewal earlier.
     pub renewal_sent_at: Instant,
-    /// The command gets the stop signal.
+    /// When the command gets the stop signal.
     pub stop: Instant,
-    /// Every descendant gets SIGKILL, until none is left.
+    /// When every descendant gets SIGKILL, until none is left.
     pub kill: Instant,
 }
 
 impl Tenure {
-    /// Returns what a renewal buys that was sent at this instant.
+    /// Returns the tenure of a renewal that was sent at this instant.
     pub fn of_renewal(renewal_sent_at: Instant, timing: &Timing) -> Self {
         let stop = renewal_sent_at + timing.renew_deadline();
         Self { renewal_sent_at, stop, kill: stop + timing.lost_grace() }
     }
 
-    /// Returns a tenure that is over: another candidate is known to hold the lock.
+    /// Returns a tenure that is already over, for a lock that another candidate is known to hold.
     pub fn over(now: Instant) -> Self {
         Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
-    /// Returns when the elector no longer waits for the supervisor to kill the command.
+    /// Returns when the elector stops waiting for the supervisor and kills the command itself.
     pub fn last_resort(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT
     }

@@ -1,26 +1,26 @@
-//! The durations of an election, and the rules that make them safe together.
+//! The durations of an election, and the rules under which they are safe together.
 
 use core::fmt;
 use core::time::Duration;
 
-/// The least time between the kill of a command and the takeover by another candidate: killing a process tree takes
-/// time, too.
+/// The shortest time between the kill of a command and a takeover by another candidate. Killing a process tree takes
+/// time.
 pub const MIN_KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// The number of requests that fit between the first renewal that fails and the renew deadline, so that a connection
-/// that went silent costs a request and never the lease.
+/// The number of requests that fit between the first renewal that fails and the renew deadline, so that a dead
+/// connection causes one failed request but not the loss of the lock.
 pub const ATTEMPTS: u32 = 3;
 
-/// The least time that a request is given to be answered.
+/// The shortest timeout of a request.
 const MIN_ATTEMPT: Duration = Duration::from_millis(50);
 
 /// The longest duration that a lease can state: `leaseDurationSeconds` is an `int32`.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(i32::MAX as u64);
 
-/// The lease duration that is suggested where the given one is of no use: client-go's default.
+/// The lease duration that is suggested if no valid one is close to the given one: client-go's default.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// Durations that fit together; see [`Timing::new`].
+/// A valid combination of durations; see [`Timing::new`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     lease_duration: Duration,
@@ -30,11 +30,11 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Checks the durations against each other. The default for `lost_grace` is half of the time between the renew
-    /// deadline and the lease duration, as far as that leaves [`MIN_KILL_MARGIN`].
+    /// Checks that the durations fit together. The default for `lost_grace` is half of the time between the renew
+    /// deadline and the lease duration, or less if that is necessary to leave [`MIN_KILL_MARGIN`].
     ///
     /// # Errors
-    /// The duration that does not fit the others, why, and a value to try instead.
+    /// Returns the duration that does not fit the others, the reason, and a value to try instead.
     pub fn new(
         lease_duration: Duration,
         renew_deadline: Duration,
@@ -80,7 +80,7 @@ impl Timing {
         Ok(Self { lease_duration, renew_deadline, retry_period, lost_grace })
     }
 
-    /// Returns how long a record holds without being renewed; whole seconds.
+    /// Returns how long a record is valid without a renewal, in whole seconds.
     pub fn lease_duration(&self) -> Duration {
         self.lease_duration
     }
@@ -100,20 +100,19 @@ impl Timing {
         self.lost_grace
     }
 
-    /// Returns how long a request may stay unanswered: [`ATTEMPTS`] of them, one after the other, fit between the
-    /// first renewal that fails and the renew deadline.
+    /// Returns the timeout of one request. [`ATTEMPTS`] timeouts in a row fit between the first renewal that fails and
+    /// the renew deadline.
     pub fn attempt(&self) -> Duration {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
-    /// Returns how many times faster one candidate's clock may run than another's without two commands being alive at
-    /// once.
+    /// Returns the tolerated ratio of two candidates' clock rates, up to which no two commands are alive at once.
     pub fn tolerated_clock_rate(&self) -> f64 {
         self.lease_duration.as_secs_f64() / (self.renew_deadline + self.lost_grace).as_secs_f64()
     }
 }
 
-/// Returns two thirds, to the millisecond: the proportion of client-go's defaults, 15 s and 10 s.
+/// Returns two thirds of a duration, in whole milliseconds: the ratio of client-go's defaults, 15 s and 10 s.
 fn two_thirds(duration: Duration) -> Duration {
     Duration::from_millis((duration * 2 / 3).as_millis() as u64)
 }
@@ -127,30 +126,30 @@ pub enum TimingField {
     LostGrace,
 }
 
-/// Why a duration does not fit the others.
+/// The reason why a duration does not fit the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimingProblem {
-    /// A lease stores whole seconds, at least one.
+    /// It is not a whole number of seconds, or is zero.
     NotWholeSeconds,
     /// It is longer than [`MAX_LEASE_DURATION`].
     AboveMaximum,
-    /// It leaves no time for a renew deadline beside [`MIN_KILL_MARGIN`].
+    /// It is too short for a renew deadline and [`MIN_KILL_MARGIN`].
     NoRoomForRenewDeadline,
-    /// It is zero, or it does not end [`MIN_KILL_MARGIN`] before the lease does.
+    /// It is zero, or the kill would be less than [`MIN_KILL_MARGIN`] before the end of the lease duration.
     BeyondKillMargin { lease_duration: Duration },
     /// It is too short for [`ATTEMPTS`] requests.
     TooShort,
-    /// It is zero, or it leaves no time for [`ATTEMPTS`] requests before the renew deadline.
+    /// It is zero, or too little time is left for [`ATTEMPTS`] requests before the renew deadline.
     NoRoomForAttempts { renew_deadline: Duration },
 }
 
-/// A duration that does not fit the others.
+/// The error for a duration that does not fit the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidTiming {
     pub field: TimingField,
     pub value: Duration,
     pub problem: TimingProblem,
-    /// A value that fits the other durations, or brings the field closer to fitting.
+    /// A value that fits the other durations, or makes the combination closer to valid.
     pub suggestion: Duration,
 }
 
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_leave_half_of_the_margin_for_a_clean_stop() {
+    fn the_default_grace_is_half_of_the_time_after_the_renew_deadline() {
         let defaults = timing(15_000, 10_000, 2_000, None).unwrap();
         assert_eq!(defaults.lost_grace(), Duration::from_millis(2500));
         assert!(defaults.attempt() * ATTEMPTS + defaults.retry_period() <= defaults.renew_deadline());
@@ -210,17 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn without_grace_the_tolerated_rate_is_the_classic_one() {
+    fn without_grace_the_tolerated_rate_is_lease_duration_by_renew_deadline() {
         assert_eq!(timing(60_000, 30_000, 2_000, Some(0)).unwrap().tolerated_clock_rate(), 2.0);
     }
 
     #[test]
-    fn the_default_grace_leaves_time_for_the_kill() {
+    fn the_default_grace_leaves_the_kill_margin() {
         assert_eq!(timing(6_000, 4_500, 1_000, None).unwrap().lost_grace(), Duration::from_millis(500));
     }
 
     #[test]
-    fn each_refusal_names_the_field_and_its_problem() {
+    fn each_error_names_the_field_and_its_problem() {
         use TimingField::{LeaseDuration, LostGrace, RenewDeadline, RetryPeriod};
         use TimingProblem::*;
         let millis = Duration::from_millis;
@@ -245,9 +244,9 @@ mod tests {
         }
     }
 
-    /// Following the suggestions, one refusal after the other, leads to durations that fit.
+    /// Applying the suggestions one after the other leads to a valid combination.
     #[test]
-    fn suggestions_lead_to_durations_that_fit() {
+    fn suggestions_lead_to_valid_durations() {
         let values = [0, 1, 40, 100, 500, 999, 1000, 1001, 1500, 2000, 3000, 10_000, 15_000, 86_400_000];
         for lease in values {
             for renew in values {

@@ -1,4 +1,4 @@
-//! What those that observe a candidate are told: metrics, health, routing, Events.
+//! The updates that a candidate sends to its observers: metrics, health checks, routing and Kubernetes Events.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,24 +8,24 @@ use jiff::Timestamp;
 
 use crate::instant::Instant;
 
-/// Something that happened.
+/// An update about a candidate.
 #[derive(Clone, Debug)]
 pub enum Update {
-    /// The lock's name, with what was left out filled in.
+    /// The full name of the lock, including the parts that the user left out.
     Lock(String),
-    /// The election acts by then, whatever happens; without an instant it only waits for something to happen.
+    /// The election will act by this instant; `None` means that it only waits for input.
     ActsBy(Option<Instant>),
     Observed(Observed),
-    /// A read or a write succeeded, or the watch said something: the lock can be reached.
+    /// A request was answered, or the watch delivered an event: the lock is reachable.
     LockAnswered,
-    /// A claim of the free lock was refused: it can be read, but not acquired.
+    /// A claim of the free lock was refused: the lock can be read but not acquired.
     ClaimRefused,
     WatchRestarted,
     Renewal {
         result: RenewalResult,
         took: Duration,
     },
-    /// A renewal was known to have succeeded when this much time was left.
+    /// A renewal succeeded, with this much time left before the renew deadline.
     Renewed {
         margin: Duration,
     },
@@ -35,78 +35,78 @@ pub enum Update {
     Acquired {
         /// The fencing token.
         token: String,
-        /// The uids of the objects that the record is in.
+        /// The uids of the objects that contain the record.
         uids: Vec<String>,
     },
     Leading {
-        /// When the command is sent the stop signal.
+        /// When the command gets the stop signal.
         stop: Instant,
-        /// When nothing of it can be left.
+        /// When every process of the command is dead at the latest.
         gone: Instant,
     },
     CommandStarted,
-    /// leaderrun was asked to end the command, by a signal or by a request to step down.
+    /// The end of the command was requested, by a signal or by a request to step down.
     TerminationRequested,
-    /// The command is about to be sent a termination signal.
+    /// The command is about to get a termination signal.
     Terminating,
-    /// The main process of the command has ended, with this status as a shell shows it.
+    /// The main process of the command has ended, with this exit status as a shell shows it.
     CommandEnded(String),
     Lost(Loss),
-    /// How late this thread runs after it should have been woken, as its deadlines allow for it.
+    /// The scheduling delay of a thread: how much later than requested it was woken.
     SchedulingDelay {
         thread: MeasuredThread,
         delay: Duration,
     },
-    /// Nothing of the command is left.
+    /// No process of the command is left.
     CommandGone,
-    /// leaderrun exits, or rejoins.
+    /// leaderrun is about to exit or to rejoin.
     Exiting,
 }
 
-/// A thread whose punctuality is measured.
+/// A thread whose scheduling delay is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MeasuredThread {
     /// The elector's main thread.
     Elector,
-    /// The election's thread.
+    /// The elector's election thread.
     Election,
     Supervisor,
 }
 
-/// The record as it was last seen.
+/// The record as the candidate last observed it.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// Empty when nobody holds it.
+    /// The holder's identity; empty when nobody holds the lock.
     pub holder: String,
     pub since: Option<Timestamp>,
-    /// None where there is no record.
+    /// The record's number of transitions; `None` if there is no record.
     pub transitions: Option<u32>,
-    /// When the lock may be acquired, if the record does not change until then.
+    /// When the lock may be acquired if the record does not change until then.
     pub takeable_at: Instant,
 }
 
-/// How a renewal was answered.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewalResult {
     Success,
-    /// Somebody else had written meanwhile.
+    /// Another client had changed the object.
     Conflict,
-    /// Certainly not carried out.
+    /// The renewal was certainly not carried out.
     Refused,
-    /// It may or may not have been carried out.
+    /// The renewal may or may not have been carried out.
     Error,
-    /// Not answered in time.
+    /// The renewal was not answered in time.
     Timeout,
 }
 
-/// Why a leadership was lost.
+/// The reason for a loss of leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// It could not be renewed in time.
+    /// The lock could not be renewed in time.
     NotRenewed,
-    /// Another candidate was seen to hold the lock.
+    /// Another candidate holds the lock.
     Taken,
     SupervisorDied,
-    /// The supervisor did not have the command dead in time.
+    /// The supervisor did not report the command gone in time.
     SupervisorLate,
 }

@@ -1,59 +1,60 @@
-//! How the claims of many candidates are spread.
+//! Spreads the claims of many candidates over time.
 //!
-//! All standbys see a release at the same instant. If all of a thousand claimed then, all but one of their writes would
-//! be refused. So each draws a fraction of a spread that grows with their number, and waits for that share of it; the
-//! first one's claim shows in the watches of the others before theirs is due.
+//! All standbys see a release at the same instant. If a thousand of them claimed at once, all but one of the writes
+//! would be refused. So the claims are spread over a time that grows with the number of candidates: each draws a
+//! random fraction of it as its delay. The watches show the first claim to most others before their own is due.
 //!
-//! No candidate counts the others. The record carries an estimate, so that newcomers have it too, and each winner
-//! corrects it: the least of n fractions is about 1/n.
+//! No candidate knows how many others there are. The record carries an estimate, which each winner corrects from the
+//! fraction it drew: the smallest of n fractions is about 1/n.
 
 use core::f64::consts::LN_2;
 use core::time::Duration;
 
 use super::random::{Fraction, Random};
 
-/// Up to this many candidates claim at once.
+/// Up to this many candidates claim without a delay.
 pub const NO_SPREAD_MAX: u32 = 5;
 
-/// Candidates that claim at once do not learn how many they are: at every eighth acquisition an estimate without a
-/// spread is replaced by the least one that has a spread. Not at the first: the candidate that takes over a new lock
-/// is alone as a rule.
+/// How often an estimate without a spread is replaced by the smallest one that has a spread: at every eighth
+/// acquisition. Without a spread a winner learns nothing about the number of candidates.
 const PROBE_INTERVAL: u32 = 8;
+/// The first acquisition at which the estimate is replaced. The candidate that creates a new lock is usually alone, so
+/// it is not the one numbered 0.
 const FIRST_PROBE: u32 = 1;
 
-/// The average distance between the claims of many: long enough for a claim to reach the watches of the others.
+/// The longest average time between two claims: enough for a claim to reach the watches of the others.
 const MAX_CLAIM_DISTANCE: Duration = Duration::from_millis(20);
 
-/// The claims of fewer are closer together: this far apart for each of them.
+/// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_DISTANCE`].
 const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// One fraction tells little: it multiplies an estimate by this at most.
+/// The most by which one fraction, a weak sample, may multiply the estimate.
 const MAX_GROWTH: f64 = 16.0;
 
-/// Below this an estimate grows by one at most: one of twelve that wait alone draws like the first of eight, and would
-/// make the next hand-over wait for a crowd that is not there.
+/// Below this, an estimate grows by one at most: one candidate in twelve that is alone draws a fraction as small as the
+/// smallest of eight, and would delay the next hand-over for contenders that do not exist.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
-/// What a refused claim says at least of the number, as a multiple of the estimate.
+/// The least number of contenders that a refused claim indicates, as a multiple of the estimate.
 const REFUSED_GROWTH: f64 = 4.0;
 
-/// Where the spread is shorter than messages are on their way, fractions say nothing: a small estimate is wrong when
-/// its winner was refused lately and has missed this many acquisitions.
+/// How many acquisitions by others show, together with a recent refusal, that a small estimate is too low. Its spread
+/// is shorter than the latency of a message, so fractions carry no information.
 pub const MISSED_BY_MANY: u32 = 8;
 
-/// Estimates from here on have a spread that is long enough for fractions.
+/// From this estimate on the spread is long enough for fractions to carry information.
 const WIDELY_SPREAD: u32 = 32;
 
-/// What a candidate has learnt about how many claim beside it.
+/// What a candidate has learnt about the number of candidates that claim the same lock.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ClaimHistory {
-    /// How many candidates the next release wakes, by the last record that said so.
+    /// The estimated number of candidates that the next release wakes, from the last record that states it.
     contenders: u32,
-    /// The share of the spread that this candidate waits; none for a lock that was free when the candidate came.
+    /// The fraction of the spread that this candidate waits; `None` if the lock was free when the candidate started.
     fraction: Option<Fraction>,
-    /// The number of the last acquisition that this candidate tried for in vain.
+    /// The number of the last acquisition for which this candidate's claim was refused.
     refused: Option<u32>,
-    /// How many acquisitions by others it has seen, up to [`MISSED_BY_MANY`].
+    /// The number of acquisitions by others that this candidate has seen, up to [`MISSED_BY_MANY`].
     missed: u32,
 }
 
@@ -64,12 +65,12 @@ impl Default for ClaimHistory {
 }
 
 impl ClaimHistory {
-    /// Notes that a claim for this acquisition was refused.
+    /// Records that a claim for this acquisition was refused.
     pub(super) fn note_refusal(&mut self, transitions: Option<u32>) {
         self.refused = transitions.or(self.refused);
     }
 
-    /// Notes that the record has changed, since others acquired the lock `acquired` times.
+    /// Records a change of the record, after which others have acquired the lock `acquired` more times.
     pub(super) fn note_change(
         &mut self,
         contenders: Option<u32>,
@@ -82,12 +83,12 @@ impl ClaimHistory {
         self.fraction = (!free_at_first).then(|| random.share());
     }
 
-    /// Returns how long this candidate leaves the lock to others that claim earlier, at most `longest`.
+    /// Returns how long this candidate delays its claim, at most `longest`.
     pub(super) fn delay(&self, longest: Duration) -> Duration {
         spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default().0)
     }
 
-    /// Returns the estimate that this candidate leaves as the winner of an acquisition.
+    /// Returns the estimate that this candidate writes with its claim for an acquisition.
     pub(super) fn estimate_of_winner(&self, transitions: u32, has_waited: bool) -> u32 {
         let evidence = Evidence {
             fraction: self.fraction.filter(|_| has_waited).map(|share| share.0),
@@ -107,24 +108,24 @@ fn spread(contenders: u32, longest: Duration) -> Duration {
     distance.saturating_mul(contenders).min(longest)
 }
 
-/// What a winner corrects the estimate by.
+/// The observations by which a winner corrects the estimate.
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
-    /// The fraction of the spread that it drew, if it did.
+    /// The fraction of the spread that the winner drew, if it did.
     fraction: Option<f64>,
-    /// How many acquisitions ago it was refused: 1 at the one before this.
+    /// How many acquisitions ago a claim of the winner was refused: 1 for the previous one.
     refused_ago: Option<u32>,
-    /// How many acquisitions it has seen go to others.
+    /// The number of acquisitions by others that the winner has seen.
     missed: u32,
 }
 
-/// Returns the estimate that a winner leaves, from the one it found and the acquisition's number.
+/// Returns the winner's estimate, from the one in the record, the evidence, and the acquisition's number.
 fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
     if contenders <= NO_SPREAD_MAX {
         return if transitions % PROBE_INTERVAL == FIRST_PROBE { NO_SPREAD_MAX + 1 } else { contenders };
     }
     let Evidence { fraction: Some(fraction), refused_ago, missed } = evidence else { return contenders };
-    // Short spreads are uninformative for long, so that one refusal of several counts.
+    // A short spread yields evidence only rarely, so an older refusal counts as well.
     let lately = if contenders < WIDELY_SPREAD { MISSED_BY_MANY } else { 1 };
     let is_one_of_many = missed >= MISSED_BY_MANY && refused_ago.is_some_and(|ago| ago <= lately);
     let found = f64::from(contenders);
@@ -135,7 +136,7 @@ fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
     if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
 
-/// Returns the square root, rounded: `f64::sqrt` needs the standard library.
+/// Returns the rounded square root; `f64::sqrt` needs the standard library.
 fn rounded_sqrt(square: f64) -> u32 {
     let doubled = ((4.0 * square) as u64).isqrt();
     doubled.div_ceil(2) as u32
@@ -148,7 +149,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(15);
 
     #[test]
-    fn few_candidates_do_not_wait_for_each_other() {
+    fn few_candidates_claim_without_a_delay() {
         assert_eq!([0, 1, NO_SPREAD_MAX].map(|few| spread(few, LONG)), [Duration::ZERO; 3]);
     }
 
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn two_candidates_hardly_ever_wait_for_a_crowd() {
+    fn two_candidates_are_rarely_delayed() {
         let mut random = fastrand::Rng::with_seed(1);
         let (mut estimate, mut waits) = (1, Vec::new());
         for transitions in 0..100_000 {
@@ -176,19 +177,19 @@ mod tests {
     }
 
     #[test]
-    fn a_winner_that_was_refused_and_has_missed_many_is_one_of_many() {
+    fn a_recent_refusal_and_many_missed_acquisitions_raise_a_small_estimate() {
         let learned = |missed, refused_ago, contenders| {
             corrected(contenders, Evidence { fraction: Some(0.9), refused_ago, missed }, 0)
         };
         assert_eq!(learned(MISSED_BY_MANY, Some(8), 6), 12);
-        assert!(learned(MISSED_BY_MANY, None, 6) < 6, "nothing was in its way");
-        assert!(learned(MISSED_BY_MANY - 1, Some(1), 6) < 6, "one of few");
-        assert!(learned(MISSED_BY_MANY, Some(8), 100) < 100, "it is long ago");
+        assert!(learned(MISSED_BY_MANY, None, 6) < 6, "without a refusal");
+        assert!(learned(MISSED_BY_MANY - 1, Some(1), 6) < 6, "after few missed acquisitions");
+        assert!(learned(MISSED_BY_MANY, Some(8), 100) < 100, "the refusal is too old for a long spread");
         assert_eq!(learned(MISSED_BY_MANY, Some(1), 100), 200);
     }
 
     #[test]
-    fn an_estimate_follows_the_number_up_and_down() {
+    fn the_estimate_follows_the_number_of_candidates_up_and_down() {
         let mut random = fastrand::Rng::with_seed(1);
         let mut estimate = 1;
         for contenders in [1000, 2, 10_000, 1] {

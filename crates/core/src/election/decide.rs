@@ -1,4 +1,4 @@
-//! What a candidate does next, given what it knows.
+//! The election's decisions: what a candidate sends next, and when.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -6,12 +6,12 @@ use core::time::Duration;
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
-use super::{Attempt, Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, SILENT_WATCH_LIMIT, Watching, Write};
+use super::{Attempt, Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, SILENT_WATCH_LIMIT, WatchState, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState};
 
 impl Election {
-    /// Sends what is due.
+    /// Sends the next request and opens the watch, if they are due.
     pub(super) fn decide(&mut self, now: Now) {
         match self.phase {
             ElectionPhase::Waiting => self.decide_waiting(now),
@@ -37,7 +37,7 @@ impl Election {
         }
         let may_claim = |observed: &ObservedRecord| {
             let is_due = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
-            self.is_mine_already(observed) || is_due
+            self.already_holds(observed) || is_due
         };
         if !self.must_read && self.observed.as_ref().is_some_and(may_claim) {
             self.claim(now);
@@ -49,15 +49,15 @@ impl Election {
     fn open_watch_if_due(&mut self, now: Now) {
         let Some(observed) = &self.observed else { return };
         let is_due = self.timers.get(Timer::ReopenWatch).is_none_or(|at| now.boot >= at);
-        let waits = self.claim_at(observed).is_none_or(|at| now.boot < at) && !self.is_mine_already(observed);
-        if self.watching == Watching::Closed
+        let waits = self.claim_at(observed).is_none_or(|at| now.boot < at) && !self.already_holds(observed);
+        if self.watch == WatchState::Closed
             && is_due
             && waits
             && !self.must_read
             && self.timers.get(Timer::Poll).is_none()
         {
             let from = observed.stored.as_ref().map(|stored| stored.version.clone());
-            self.watching = Watching::Open { since: now.boot };
+            self.watch = WatchState::Open { since: now.boot };
             self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
             self.watch_replaced = true;
             self.actions.push(ElectionAction::Watch(from));
@@ -77,9 +77,9 @@ impl Election {
     }
 
     fn decide_releasing(&mut self, now: Now) {
-        let ElectionPhase::Releasing { done, late, not_before } = self.phase else { return };
+        let ElectionPhase::Releasing { on_success, on_timeout, not_before } = self.phase else { return };
         if self.timers.has_expired(Timer::Release, now.boot) {
-            return self.finish(late);
+            return self.finish(on_timeout);
         }
         if self.attempt.is_some() || now.boot < self.send_at() {
             return;
@@ -93,7 +93,7 @@ impl Election {
                 let released = self.written_by_me(released, RunState::Released, now);
                 self.write(now, released);
             }
-            None => self.finish(done),
+            None => self.finish(on_success),
         }
     }
 
@@ -103,7 +103,7 @@ impl Election {
             let holder = expired.holder_identity.clone();
             self.actions.push(ElectionAction::Notify(ElectionNotice::Expired { holder }));
         }
-        // A claim that is written again has not waited for its turn.
+        // A claim that is written again did not wait for its claim delay, so it says nothing about the contention.
         let (lease_transitions, has_waited) = match observed {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, false),
             Some(others) => (next_transitions(others), true),
@@ -124,7 +124,7 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// Returns the record as this run writes it next: with its own duration, whatever somebody made of it.
+    /// Returns the record as this run writes it next: with its own lease duration, even if that was edited.
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record).and_then(|record| record.renew_time);
         let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
@@ -158,15 +158,15 @@ impl Election {
         }));
     }
 
-    /// Notes T0: the instant just before a request is sent.
+    /// Begins an attempt, and records T0: the instant just before the request is sent.
     fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
         self.attempt = Some(Attempt { sent: now.boot, write });
         self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
     }
 
-    /// Returns how long a request may stay unanswered. Nothing is lost while a candidate waits, so its reads get more
-    /// time the longer they are not answered: the API server may be slow, rather than the connection dead.
+    /// Returns how long a request may stay unanswered. The timeout of a standby's reads doubles with each one that is
+    /// not answered: the API server may be slow rather than the connection dead, and waiting risks nothing.
     fn attempt_timeout(&self, is_read: bool) -> Duration {
         let timing = &self.config.timing;
         if is_read && self.is_waiting() {
@@ -177,8 +177,8 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate claims what it may acquire, if claims are allowed: many do not do so at the same
-    /// instant.
+    /// Returns when this candidate claims the lock, if claims are allowed: when the lock may be acquired, plus this
+    /// candidate's share of the spread.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
         self.may_claim.then(|| observed.takeable_at() + delay)
@@ -191,15 +191,15 @@ impl Election {
     /// Returns when the next request is due, if nothing arrives until then.
     pub(super) fn next_request(&self) -> Option<Instant> {
         match &self.observed {
-            Some(observed) if self.is_waiting() && !self.must_read && !self.is_mine_already(observed) => {
-                let look_at = match self.watching {
-                    Watching::Open { .. } => self.timers.get(Timer::SilentWatch),
-                    Watching::Closed => {
+            Some(observed) if self.is_waiting() && !self.must_read && !self.already_holds(observed) => {
+                let read_at = match self.watch {
+                    WatchState::Open { .. } => self.timers.get(Timer::SilentWatch),
+                    WatchState::Closed => {
                         let reopen_at = self.timers.get(Timer::ReopenWatch).unwrap_or(self.started);
                         Some(self.timers.get(Timer::Poll).unwrap_or(reopen_at))
                     }
                 };
-                let next = look_at.into_iter().chain(self.claim_at(observed)).min()?;
+                let next = read_at.into_iter().chain(self.claim_at(observed)).min()?;
                 Some(next.max(self.send_at()))
             }
             _ => Some(self.send_at()),
@@ -213,7 +213,7 @@ impl Election {
             return Some(self.started + wait);
         }
         let lease_duration = self.config.timing.lease_duration();
-        // A dead holder's time is waited out, an API server that does not answer is not.
+        // A dead holder's record must have time to expire; an API server that does not answer gets a fixed time.
         Some(match &self.observed {
             Some(observed) => observed.takeable_at().max(self.last_answer) + lease_duration,
             None => self.last_answer + lease_duration.min(FIRST_ANSWER_TIMEOUT),

@@ -1,38 +1,36 @@
 //! The election: which candidate leads, and until when.
 //!
-//! [`Election`] is one candidate in the election for one lock. It is a state machine without I/O: it is given the
-//! time, replies and watch events, and returns what to do. Production, the simulation and the model drive the same
+//! [`Election`] is one candidate in the election for one lock. It is a state machine without I/O: its inputs are the
+//! time, replies and watch events, its outputs are actions. Production, the simulation and the model drive the same
 //! code.
 //!
 //! # How to drive an election
 //!
 //! 1. Call [`Election::step`] once with no inputs: its actions begin with the first request.
 //! 2. Carry out the returned actions in order. At most one request and one watch are under way at a time: a new
-//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the one before it, whose result must not be handed
-//!    in any more.
-//! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until there is something to
-//!    say about the command. Call `step` with everything that has arrived. Calling it early, or for nothing, does no
-//!    harm. The order in which things that arrive together count is decided in `step`.
-//! 4. Time only moves forward, on a clock that also counts suspend. Its readings are never stored in the record or
-//!    compared with another machine's.
+//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the one before it, whose results must be dropped.
+//! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
+//!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
+//!    which order simultaneous inputs are processed.
+//! 4. Use a clock that only moves forward and also counts suspend. Its readings are never stored in the record or
+//!    compared with those of another machine.
 //! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`; every
-//!    [`ElectionAction::Extend`] moves that instant. At `kill` nothing of the command may be left, whatever else
-//!    happens. Report the end of the command with [`ElectionInputs::command_gone`], and not before nothing of it is
-//!    left: the lock is released then.
+//!    [`ElectionAction::Extend`] moves that instant. At `kill` every process of the command must be dead. Report
+//!    [`ElectionInputs::command_gone`] only when no process of the command is left: the lock is released then.
 //! 6. The election is over after [`ElectionAction::Finish`].
 //!
 //! # The rules
 //!
 //! The protocol is client-go's (`tools/leaderelection/leaderelection.go`), with these rules on top:
 //!
-//! - A tenure counts from the instant just *before* its renewal's request is sent (T0).
+//! - A tenure begins at the instant just *before* its renewal's request is sent (T0).
 //! - Every write is a compare-and-swap on the uid and resourceVersion last read, a release included.
 //! - Every renewal differs from the one before.
-//! - "Mine" is what bears this run's mark, never what bears this candidate's name.
-//! - A write without an answer is settled by reading, and counts from its own T0.
-//! - Many candidates do not claim at the same instant: see `contention.rs`.
-//! - Only the run that holds a lock can release it: where the record was emptied, deleted or replaced by anybody else,
-//!   candidates that knew the holder wait its duration.
+//! - A record is this run's own if it carries this run's mark. The holder's identity alone does not count.
+//! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
+//! - The claims of many candidates are spread over time: see `contention.rs`.
+//! - Only the run that holds a lock can release it. After another client has emptied, deleted or replaced the record,
+//!   candidates that observed the holder wait for its lease duration.
 
 mod contention;
 mod decide;
@@ -61,33 +59,33 @@ use crate::instant::Instant;
 use crate::record::{Record, Version};
 use crate::tenure::Tenure;
 
-/// The spread of the pauses between polls, as a share of the retry period: client-go's `JitterFactor`.
+/// The jitter of the pauses between polls, as a fraction of the retry period: client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
-/// How long a candidate that stops waiting tries to release a lock that it may just be acquiring.
+/// How long a candidate that is stopped tries to release a lock that its pending claim may have acquired.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a candidate that may not watch polls before it tries to watch again: a Role may be added later.
+/// How long a candidate polls after a watch was forbidden, before it tries to watch again: a Role may be added later.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long an open watch may be silent before the record is read. A watch on a dead path never ends, and one of a lock
-/// that is free but not due has no changes to show. Bookmarks are a minute apart, so a watch that is alive costs no read.
+/// How long an open watch may be silent before the record is read. A watch whose connection is dead never ends by
+/// itself. Bookmarks are a minute apart, so a working watch causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// How many watches in a row break, soon after they were opened, before the candidate is said to poll.
+/// How many watches in a row must break, soon after they were opened, before the candidate reports that it polls.
 const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
-/// How many requests in a row are refused before a candidate with `wait` zero gives up. One refusal may come from an
-/// API server that is just starting.
+/// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just
+/// starting may refuse one.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
 
-/// How many reads in a row fail before a candidate with `wait` zero, which knows nothing of the lock yet, gives up.
+/// How many reads in a row must fail before a candidate with `wait` zero that has not read the record yet gives up.
 const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
 
-/// The longest pause between those requests.
+/// The longest pause between the requests of a candidate with `wait` zero.
 const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 
-/// How long a candidate with `wait` zero waits for the first answer at most, however long a lease lasts.
+/// The longest that a candidate with `wait` zero waits for the first answer, whatever the lease duration.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A request that is under way.
@@ -97,7 +95,7 @@ struct Attempt {
     write: Option<Write>,
 }
 
-/// A write that was sent: enough to recognise it when its reply is lost.
+/// The fields of a write by which a later read recognises it if its reply is lost.
 #[derive(Clone, Debug, Hash)]
 struct Write {
     base: Option<Version>,
@@ -108,7 +106,7 @@ struct Write {
 }
 
 #[derive(Clone, Debug, Hash)]
-#[expect(clippy::large_enum_variant, reason = "an election has one of it")]
+#[expect(clippy::large_enum_variant, reason = "each election has exactly one")]
 enum ElectionPhase {
     Waiting,
     /// The lock is held, and a command may be alive.
@@ -117,12 +115,12 @@ enum ElectionPhase {
         record: Record,
         lost: bool,
     },
-    /// No command is alive. What this run holds is released, until [`Timer::Release`].
+    /// No command is alive. The lock is being released, until [`Timer::Release`].
     Releasing {
-        /// The outcome once nothing is held.
-        done: Outcome,
-        /// The outcome when time runs out.
-        late: Outcome,
+        /// The outcome once this run does not hold the lock.
+        on_success: Outcome,
+        /// The outcome if the release does not succeed in time.
+        on_timeout: Outcome,
         /// The earliest time of the next run that the release states.
         not_before: Option<Timestamp>,
     },
@@ -130,40 +128,40 @@ enum ElectionPhase {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Watching {
+enum WatchState {
     Closed,
     Open { since: Instant },
 }
 
-/// One candidate in the election for one lock; the [module](self) states how it is driven.
+/// One candidate in the election for one lock; see the [module](self) for how to drive it.
 #[derive(Clone, Debug, Hash)]
 pub struct Election {
     config: ElectionConfig,
     phase: ElectionPhase,
     started: Instant,
     observed: Option<ObservedRecord>,
-    /// The observed record is known to be outdated: it is read again before anything is written.
+    /// The observed record is known to be outdated: it is read again before the next write.
     must_read: bool,
     attempt: Option<Attempt>,
     /// Writes without an answer that may have been, or may still be, carried out.
     unconfirmed_writes: VecDeque<Write>,
     last_renew_time: Option<Timestamp>,
     claims: ClaimHistory,
-    /// Claims are allowed. A candidate for several locks claims one at a time.
+    /// Whether claims are allowed. A candidate for several locks claims one at a time.
     may_claim: bool,
     timers: Timers,
-    /// When the last reply came that told something.
+    /// When the last request was answered with a result or a conflict.
     last_answer: Instant,
-    /// Requests that were refused since the last answer.
+    /// The number of requests that were refused since the last answer.
     refusals: u32,
-    /// Reads in a row that were not answered in time.
+    /// The number of reads in a row that were not answered in time.
     unanswered_reads: u32,
-    watching: Watching,
-    /// The watch was replaced in this step: events of the one before it no longer count.
+    watch: WatchState,
+    /// The watch was replaced in this step: the remaining events in the inputs belong to the old one and are ignored.
     watch_replaced: bool,
-    /// Watches in a row that broke before they could be relied on.
+    /// The number of watches in a row that broke within a lease duration.
     broken_watches: u32,
-    /// People were told that the record is read every retry period.
+    /// [`ElectionNotice::Polling`] was sent, and no [`ElectionNotice::Watching`] since.
     is_polling: bool,
     claiming: bool,
     conflicts: u32,
@@ -174,7 +172,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// Creates a candidate that begins by reading the record. `seed` spreads the polls of many.
+    /// Creates a candidate that begins by reading the record. `seed` determines its jitter and its claim delays.
     pub fn new(config: ElectionConfig, now: Now, seed: u64) -> Self {
         Self {
             config,
@@ -191,7 +189,7 @@ impl Election {
             last_answer: now.boot,
             refusals: 0,
             unanswered_reads: 0,
-            watching: Watching::Closed,
+            watch: WatchState::Closed,
             watch_replaced: false,
             broken_watches: 0,
             is_polling: false,
@@ -203,10 +201,10 @@ impl Election {
         }
     }
 
-    /// Takes in everything that has arrived, then the time, and returns what to do, in order.
+    /// Processes everything that has arrived, then expired timers, and returns the actions to carry out, in order.
     ///
-    /// What came together counts in this order: what is said about the command, the request to stop, the reply, watch
-    /// events, the time.
+    /// Simultaneous inputs are processed in this order: the end of the command, the stop request, the reply, watch
+    /// events, timers.
     pub fn step(&mut self, now: Now, inputs: ElectionInputs) -> Vec<ElectionAction> {
         let ElectionInputs { command_gone, stop, reply, watch_events } = inputs;
         if let Some(CommandGone { succeeded }) = command_gone {
@@ -244,25 +242,26 @@ impl Election {
         bound.into_iter().chain(next).min()
     }
 
-    /// Returns the record as last seen, nothing where there was none, and the instant from which it may be acquired if
-    /// it does not change until then; nothing at all before it was seen.
+    /// Returns the record as last seen (`None` if it did not exist) and the instant from which the lock may be acquired
+    /// if the record does not change until then. Returns `None` before the first read.
     pub fn observed(&self) -> Option<(Option<&Record>, Instant)> {
         self.observed.as_ref().map(|observed| (observed.record(), observed.takeable_at()))
     }
 
-    /// Returns whether a reply to the request that was sent last is still awaited. If not, the request can be dropped.
+    /// Returns whether the reply to the last request is still awaited. If not, the request can be dropped.
     pub fn awaits_reply(&self) -> bool {
         self.attempt.is_some()
     }
 
-    /// Allows or forbids claims, which are allowed at first. What is held already, or claimed, is not affected.
+    /// Allows or forbids new claims; they are allowed initially. A pending claim and a lock that is held are not
+    /// affected.
     pub(crate) fn set_may_claim(&mut self, may_claim: bool) {
         self.may_claim = may_claim;
     }
 
     fn handle_timeout(&mut self, now: Now) {
         if self.attempt.is_some() && self.timers.has_expired(Timer::GiveUp, now.boot) {
-            // The connection is probably dead: another one is tried at once.
+            // The connection is probably dead: retry at once on another one.
             self.apply_reply(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
         }
         if self.timers.has_expired(Timer::WatchSettled, now.boot) {
@@ -278,11 +277,11 @@ impl Election {
     }
 
     fn handle_watch_event(&mut self, now: Now, event: WatchEvent) {
-        let Watching::Open { since } = self.watching else { return };
+        let WatchState::Open { since } = self.watch else { return };
         if !self.is_waiting() {
             return;
         }
-        // A server that ends every watch at once is not asked again at once.
+        // Do not reopen at once: the server may end every watch as soon as it is opened.
         let soon = now.boot.max(since + self.jittered_retry());
         self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
         match event {
@@ -336,7 +335,8 @@ impl Election {
         }
     }
 
-    /// Ends the candidacy: what may just have been acquired is released; a leader goes on until its command is gone.
+    /// Ends the candidacy and releases a lock that may just have been acquired. A leader continues until its command is
+    /// gone.
     fn handle_stop(&mut self, now: Now) {
         match &self.phase {
             ElectionPhase::Waiting => self.stop_waiting(now, Outcome::Stopped),
@@ -352,22 +352,29 @@ impl Election {
 
     fn stop_waiting(&mut self, now: Now, outcome: Outcome) {
         let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
-        let mine = self.observed.as_ref().is_some_and(|observed| self.bears_my_mark(observed));
+        let mine = self.observed.as_ref().is_some_and(|observed| self.observed_is_mine(observed));
         if !claimed && !mine && self.unconfirmed_writes.is_empty() {
             return self.finish(outcome);
         }
         self.stop_watching();
         self.must_read |= !self.unconfirmed_writes.is_empty();
         self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
-        // What became of a claim under way is found out while there is time left to give it back.
+        // The outcome of a pending claim must be known while there is time left to release the lock.
         let half_time = now.boot + RELEASE_TIMEOUT / 2;
         if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
             self.timers.set(Timer::GiveUp, half_time);
         }
     }
 
-    fn release(&mut self, now: Now, timeout: Duration, done: Outcome, late: Outcome, not_before: Option<Timestamp>) {
-        self.phase = ElectionPhase::Releasing { done, late, not_before };
+    fn release(
+        &mut self,
+        now: Now,
+        timeout: Duration,
+        on_success: Outcome,
+        on_timeout: Outcome,
+        not_before: Option<Timestamp>,
+    ) {
+        self.phase = ElectionPhase::Releasing { on_success, on_timeout, not_before };
         self.timers.set(Timer::Release, now.boot + timeout);
         self.timers.stop(Timer::Send);
     }
@@ -379,18 +386,18 @@ impl Election {
     }
 
     fn stop_watching(&mut self) {
-        if matches!(self.watching, Watching::Open { .. }) {
+        if matches!(self.watch, WatchState::Open { .. }) {
             self.actions.push(ElectionAction::Unwatch);
             self.watch_replaced = true;
         }
-        self.watching = Watching::Closed;
+        self.watch = WatchState::Closed;
         self.timers.stop(Timer::ReopenWatch);
         self.timers.stop(Timer::WatchSettled);
         self.timers.stop(Timer::SilentWatch);
     }
 
     fn close_watch(&mut self, reopen_at: Instant) {
-        self.watching = Watching::Closed;
+        self.watch = WatchState::Closed;
         self.timers.set(Timer::ReopenWatch, reopen_at);
         self.timers.stop(Timer::WatchSettled);
         self.timers.stop(Timer::SilentWatch);
@@ -435,15 +442,16 @@ impl Election {
         record.is_held_by_run(&self.config.run, &self.config.identity)
     }
 
-    fn is_mine_already(&self, observed: &ObservedRecord) -> bool {
-        !observed.is_displaced() && self.bears_my_mark(observed)
+    /// Returns whether this run holds the lock, and no displaced holder may still be alive.
+    fn already_holds(&self, observed: &ObservedRecord) -> bool {
+        !observed.is_displaced() && self.observed_is_mine(observed)
     }
 
-    fn bears_my_mark(&self, observed: &ObservedRecord) -> bool {
+    fn observed_is_mine(&self, observed: &ObservedRecord) -> bool {
         observed.record().is_some_and(|record| self.is_mine(record))
     }
 
-    /// Returns how a candidate that gives up has waited: for somebody, or for an answer.
+    /// Returns the outcome for a candidate that gives up: the lock was held or not due, or it could not be used.
     fn outcome_of_waiting(&self, now: Now) -> Outcome {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
         let is_held = observed.record().is_some_and(|record| record.is_held() && !self.is_mine(record));

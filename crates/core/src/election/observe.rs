@@ -1,24 +1,24 @@
-//! What a candidate learns from replies and from its watch.
+//! Processes replies and watch events: updates what a candidate knows of the record, and its phase.
 
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
 use super::{
     Election, ElectionPhase, MAX_FAILED_READS_WITHOUT_WAITING, MAX_REFUSALS_WITHOUT_WAITING, SILENT_WATCH_LIMIT,
-    Watching, Write,
+    WatchState, Write,
 };
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
 
-/// After this many conflicts in a row the next request is put off: somebody else keeps writing.
+/// After this many conflicts in a row the next request is delayed: another client keeps writing.
 const MAX_CONFLICTS_AT_ONCE: u32 = 3;
 
-/// How many unconfirmed writes are remembered. Forgetting one only costs another write.
+/// How many unconfirmed writes are remembered. If one is forgotten, its lock is acquired by another write instead.
 const MAX_UNCONFIRMED_WRITES: usize = 16;
 
 impl Election {
-    /// Takes in what became of the request under way.
+    /// Processes the reply to the request under way.
     pub(super) fn apply_reply(&mut self, now: Now, reply: Reply) {
         let Some(attempt) = self.attempt.take() else { return };
         self.timers.stop(Timer::GiveUp);
@@ -29,14 +29,15 @@ impl Election {
             Reply::Read(stored) => {
                 self.must_read = false;
                 let changed = self.observe(now, stored);
-                if changed && matches!(self.watching, Watching::Open { .. }) {
-                    // The watch should have said so: it is dead, or begins in a future that never comes.
+                if changed && matches!(self.watch, WatchState::Open { .. }) {
+                    // The watch should have delivered this change: it is dead, or it began at a version that is never
+                    // reached.
                     self.stop_watching();
-                } else if matches!(self.watching, Watching::Open { .. }) {
+                } else if matches!(self.watch, WatchState::Open { .. }) {
                     self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
                 }
                 let reopens_later = self.timers.get(Timer::ReopenWatch).is_some_and(|at| at > now.boot);
-                if self.watching == Watching::Closed && reopens_later {
+                if self.watch == WatchState::Closed && reopens_later {
                     let poll_at = now.boot + self.jittered_retry();
                     self.timers.set(Timer::Poll, poll_at);
                 } else {
@@ -81,7 +82,7 @@ impl Election {
                 if knows_nothing && self.does_not_wait() && self.unanswered_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
-                // What may have been acquired, or released, is looked at before it is left.
+                // Before the candidacy ends, read whether the unanswered write acquired or released the lock.
                 self.must_read |= attempt.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
                 self.unconfirmed_writes.extend(attempt.write);
                 if self.unconfirmed_writes.len() > MAX_UNCONFIRMED_WRITES {
@@ -92,13 +93,13 @@ impl Election {
         }
     }
 
-    /// Takes in the present record, from whichever source. Returns whether it changed.
+    /// Processes the present record, from a reply or from the watch. Returns whether it changed.
     pub(super) fn observe(&mut self, now: Now, stored: Option<Stored>) -> bool {
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
         let mine_since = written.map(|write| write.sent);
-        // A create may be carried out late, when what others have created meanwhile was deleted: unseen, they may
-        // have renewed until then.
+        // A create may be carried out late, after others have created and renewed the record, unobserved by this run,
+        // and somebody has deleted it.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, known) = (mine.is_some(), self.observed.is_some());
         let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
@@ -124,7 +125,7 @@ impl Election {
         let displaced = self.observed.as_ref().is_some_and(ObservedRecord::is_displaced);
         match &mut self.phase {
             ElectionPhase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
-                // With half of the renew deadline gone, a fresh claim comes first.
+                // After half of the renew deadline too little time is left: claim again before the command starts.
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.start_leading(sent, stored);
                 }
@@ -162,8 +163,7 @@ impl Election {
         changed
     }
 
-    /// Passes on a request to step down. It counts only in a record that is this run's own: what anybody else made of
-    /// the record is dealt with first.
+    /// Passes on a request to step down, once. It only counts in a record that this run wrote and still holds.
     fn check_step_down(&mut self) {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
         let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
@@ -176,7 +176,7 @@ impl Election {
     fn start_leading(&mut self, sent: Instant, stored: Stored) {
         let tenure = Tenure::of_renewal(sent, &self.config.timing);
         self.stop_watching();
-        // A read that began before this was known may tell of the time before it.
+        // A read that is under way may return an older record than this one.
         self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
         self.claiming = false;
         self.timers.set(Timer::Send, sent + self.config.timing.retry_period());
@@ -186,7 +186,7 @@ impl Election {
         self.phase = ElectionPhase::Holding { tenure, record: stored.record, lost: false };
     }
 
-    /// Drops the writes that can no longer be carried out: the version they replace has been replaced.
+    /// Drops the unconfirmed writes that can no longer be carried out, because the version they replace is gone.
     fn forget_settled_writes(&mut self) {
         let present = self.observed_version().cloned();
         self.unconfirmed_writes.retain(|write| write.base == present);
@@ -198,7 +198,7 @@ impl Election {
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
                 if known && does_not_wait {
-                    // A holder that renews, or has just acquired the lock, is alive.
+                    // The record changed while this candidate was watching, so its holder is alive.
                     return self.stop_waiting(now, Outcome::NotAcquired);
                 }
                 if before.is_some_and(|before| before.holder_identity == holder) {
@@ -228,7 +228,7 @@ impl Election {
         self.actions.push(ElectionAction::Notify(notice));
     }
 
-    /// Returns the write of this run that made this record.
+    /// Returns the pending or unconfirmed write of this run that produced this record.
     fn write_of(&self, record: &Record) -> Option<&Write> {
         let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
         self.unconfirmed_writes.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
@@ -239,7 +239,7 @@ impl Election {
     }
 }
 
-/// Returns whether somebody changed in a record of this run what no renewal changes.
+/// Returns whether another client edited a field of this run's record that renewals do not change.
 fn is_edited(present: &Record, written: &Record) -> bool {
     let Record { renew_time, run, step_down, .. } = present.clone();
     Record { renew_time, run, step_down, ..written.clone() } != *present

@@ -1,4 +1,4 @@
-//! What a waiting candidate saw of the record, and when it may acquire the lock.
+//! The record as a candidate has observed it, and when the lock may be acquired.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -10,26 +10,27 @@ use crate::record::{Record, RunId, Stored};
 /// How many displaced holders are remembered.
 const MAX_DISPLACED: usize = 16;
 
-/// The record as last seen, and since when it has looked like that on our own clock.
+/// The record as last seen, and the instant on our own clock since which it has not changed.
 ///
-/// The record's own times are never compared with a clock: a holder is considered dead only when its record stayed the
-/// same for as long as the record says it holds.
+/// The record's own times are never compared with a clock: a holder is considered dead only when its record has not
+/// changed for the lease duration stated in it.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ObservedRecord {
-    /// The record and its version; nothing when there is no record.
+    /// The record and its version; `None` when there is no record.
     pub(super) stored: Option<Stored>,
     changed: Instant,
     confirmed: Instant,
-    /// How long the record holds: the longest that its run has ever stated.
+    /// The lease duration of the record: the longest that its run has ever stated.
     holds_for: Duration,
     displaced: Vec<DisplacedHolder>,
-    /// The earliest time of the next run, where the record was released with one.
+    /// When the command is due again, if the release states it.
     due: Option<Instant>,
+    /// The lease duration of a record that does not state one.
     fallback: Duration,
 }
 
-/// A holder that may be alive although the record no longer says so: somebody else emptied, replaced or deleted what
-/// it held.
+/// A holder that may be alive although the record no longer names it: another client emptied, replaced or deleted its
+/// record.
 #[derive(Clone, Debug, Hash)]
 struct DisplacedHolder {
     run: Option<RunId>,
@@ -38,15 +39,15 @@ struct DisplacedHolder {
 }
 
 impl DisplacedHolder {
-    /// Returns whether this holder wrote the record again. Only it can say how it goes on: no other writer may know of
-    /// it.
+    /// Returns whether `writer` is this holder. When it writes the record again, that record replaces this entry; other
+    /// writers may not know that this holder exists.
     fn is_back(&self, writer: Option<&RunId>) -> bool {
         self.run.is_some() && self.run.as_ref() == writer
     }
 }
 
 impl ObservedRecord {
-    /// Creates what is known after the first sight; `fallback` is how long a record holds that does not say.
+    /// Creates the state after the first read; `fallback` is the lease duration of a record that does not state one.
     pub(super) fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
         let mut observed = Self {
             changed: now.boot,
@@ -61,17 +62,17 @@ impl ObservedRecord {
         observed
     }
 
-    /// Takes in what was just seen, and returns whether the record changed. `out_of_turn` says that it was written by
-    /// this run over something else than what was seen before.
+    /// Processes the record that was just seen, and returns whether it changed. `out_of_turn` states that it was
+    /// written by this run over another record than the one seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.confirmed = now.boot;
-        // Deleted and made anew: somebody else did that, and the holder may be alive.
-        let made_anew = self
+        // Another client deleted and recreated the object, so the holder may be alive.
+        let recreated = self
             .stored
             .as_ref()
             .zip(stored.as_ref())
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
-        let changed = made_anew || renewed_part(self.record()) != renewed_part(record(&stored));
+        let changed = recreated || renewed_part(self.record()) != renewed_part(record(&stored));
         let writer = run(record(&stored));
         let is_forced = record(&stored).is_some_and(Record::is_released_by_force);
         if changed {
@@ -84,7 +85,7 @@ impl ObservedRecord {
                 self.displaced.iter().find(|holder| holder.is_back(writer)).map(|holder| holder.holds_for)
             };
             if !is_forced
-                && before.is_some_and(|before| is_displaced(before, after, out_of_turn || made_anew, is_early))
+                && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated, is_early))
             {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
                 self.remember(DisplacedHolder { run: run(before).cloned(), until, holds_for });
@@ -98,17 +99,18 @@ impl ObservedRecord {
     }
 
     fn set_stored(&mut self, now: Now, stored: Option<Stored>) {
-        // No wait is longer than the hold itself, whatever the clocks say.
+        // A wrong wall clock must not delay an acquisition by more than the hold itself.
         let longest = record(&stored).and_then(Record::min_hold).map(|hold| self.changed + hold);
         self.due = due(now, &stored).map(|due| longest.map_or(due, |longest| due.min(longest)));
         self.stored = stored;
     }
 
-    /// Remembers a displaced holder, beyond its time, too: it may still come back, and what it stated counts then.
+    /// Remembers a displaced holder even after its lease has expired: if it writes again, the duration it stated
+    /// counts.
     fn remember(&mut self, displaced: DisplacedHolder) {
         if self.displaced.len() >= MAX_DISPLACED {
-            let first_over = (0..self.displaced.len()).min_by_key(|index| self.displaced[*index].until);
-            first_over.map(|index| self.displaced.remove(index));
+            let expires_first = (0..self.displaced.len()).min_by_key(|index| self.displaced[*index].until);
+            expires_first.map(|index| self.displaced.remove(index));
         }
         self.displaced.push(displaced);
     }
@@ -118,7 +120,7 @@ impl ObservedRecord {
         record(&self.stored)
     }
 
-    /// Returns when the lock may be acquired, if nothing changes until then.
+    /// Returns when the lock may be acquired if the record does not change until then.
     pub(super) fn takeable_at(&self) -> Instant {
         let is_held = self.record().is_some_and(Record::is_held);
         let holds_until = if is_held { self.changed + self.holds_for } else { self.changed };
@@ -126,13 +128,13 @@ impl ObservedRecord {
         displaced_until.chain(self.due).fold(holds_until, Instant::max)
     }
 
-    /// Returns whether a run may be alive that the record no longer names.
+    /// Returns whether a displaced holder may still be alive.
     pub(super) fn is_displaced(&self) -> bool {
         self.displaced.iter().any(|holder| self.confirmed < holder.until)
     }
 
-    /// Returns whether the record was seen like this when the lock could already be acquired: a free one at once, an
-    /// expired one after one more read.
+    /// Returns whether the record was last confirmed when the lock could already be acquired. A free record can be
+    /// acquired at once, an expired one after one more read.
     pub(super) fn is_takeable(&self) -> bool {
         self.confirmed >= self.takeable_at()
     }
@@ -142,12 +144,12 @@ fn record(stored: &Option<Stored>) -> Option<&Record> {
     stored.as_ref().map(|stored| &stored.record)
 }
 
-/// Returns the part of a record that renewals change. A request to step down does not make a dead holder alive.
+/// Returns a record without its request to step down: a change of that is not a sign of life of the holder.
 fn renewed_part(record: Option<&Record>) -> Option<Record> {
     Some(Record { step_down: None, ..record?.clone() })
 }
 
-/// Returns when a released record's command is due, on the boot clock as the wall clock has it now.
+/// Returns when the command of a released record is due, converted from the wall clock to the boot clock.
 fn due(now: Now, stored: &Option<Stored>) -> Option<Instant> {
     let due = record(stored)?.due()?;
     let ahead = Duration::try_from(due.duration_since(now.wall)).ok()?;
@@ -162,11 +164,11 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
     Some(&record?.mark()?.run)
 }
 
-/// Returns whether the change from `before` to `after` took the lock from a holder that neither released it nor let it
-/// expire, as far as one can see. An empty holder is how other implementations release.
+/// Returns whether the change from `before` to `after` took the lock from a holder that is not known to have released
+/// it or to have let it expire. Other implementations release by emptying the holder.
 ///
-/// A run that acquires the lock from a holder counts the acquisition. A mark that follows early without that is a copy
-/// of an older record, such as a restored backup.
+/// A run that acquires the lock from a holder increments `leaseTransitions`. Another run's mark that follows before the
+/// record has expired, without an increment, belongs to a copy of an older record, such as a restored backup.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool, is_early: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let is_copy = is_early && after.lease_transitions <= before.lease_transitions;

@@ -1,4 +1,4 @@
-//! What the election is given and what it returns.
+//! The inputs and actions of an election.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,35 +11,36 @@ use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
 use crate::timing::Timing;
 
-/// Who takes part in an election, and how.
+/// The configuration of one candidate.
 #[derive(Clone, Debug, Hash)]
 pub struct ElectionConfig {
-    /// The name that the record shows for this candidate.
+    /// The holder identity that this candidate writes into the record.
     pub identity: String,
-    /// This start of the program: no two candidates have the same one, whatever their identities.
+    /// The ID of this start of the program. It must be unique, even among candidates with the same identity.
     pub run: RunId,
     pub timing: Timing,
-    /// How long to wait for the lock; without a limit if `None`. Zero does not queue behind a living holder.
+    /// How long to wait for the lock; `None` means without a limit. With zero the candidate does not wait for a living
+    /// holder.
     pub wait: Option<Duration>,
-    /// The time from the acquisition to when the command may run again, after it has succeeded.
+    /// The shortest time between the acquisition and the next run of the command, after it has succeeded.
     pub min_hold: Option<Duration>,
 }
 
-/// The present, on both clocks: deadlines are kept on one, the other one is shown to people.
+/// The present time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// The clock that deadlines are kept on. It only moves forward, and also counts suspend.
+    /// The clock for deadlines. It only moves forward, and also counts suspend.
     pub boot: Instant,
-    /// The wall clock. It may read anything.
+    /// The wall clock, for the times shown to people. It may be wrong and may jump.
     pub wall: Timestamp,
 }
 
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ElectionInputs {
-    /// Nothing of the command is alive, or it was never started.
+    /// No process of the command is alive, or it was never started.
     pub command_gone: Option<CommandGone>,
-    /// The candidacy is to end. A leader goes on until its command is gone.
+    /// The candidacy is to end. A leader continues until its command is gone.
     pub stop: bool,
     /// The reply to the request that was sent last.
     pub reply: Option<Reply>,
@@ -48,73 +49,73 @@ pub struct ElectionInputs {
 }
 
 impl ElectionInputs {
-    /// Creates inputs with a reply and nothing else.
+    /// Creates inputs that contain only a reply.
     pub fn reply(reply: Reply) -> Self {
         Self { reply: Some(reply), ..Self::default() }
     }
 
-    /// Creates inputs with one watch event and nothing else.
+    /// Creates inputs that contain only one watch event.
     pub fn watch_event(event: WatchEvent) -> Self {
         Self { watch_events: Vec::from([event]), ..Self::default() }
     }
 
-    /// Creates inputs that say that the command is gone, and nothing else.
+    /// Creates inputs that contain only the end of the command.
     pub fn command_gone(succeeded: bool) -> Self {
         Self { command_gone: Some(CommandGone { succeeded }), ..Self::default() }
     }
 
-    /// Creates inputs that end the candidacy, and nothing else.
+    /// Creates inputs that contain only the end of the candidacy.
     pub fn stop() -> Self {
         Self { stop: true, ..Self::default() }
     }
 }
 
-/// The end of everything that was started for a leadership.
+/// The end of all processes that were started for a leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommandGone {
-    /// The command did what it had to do: `min_hold` counts.
+    /// Whether the command succeeded, so that `min_hold` applies.
     pub succeeded: bool,
 }
 
-/// A request for the record. One is under way at a time; a new one replaces the one before it.
+/// A request to the lock. At most one is under way; a new one replaces the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// Read the record, consistently: what was written before is seen.
+    /// Read the record with a consistent read, which reflects all earlier writes.
     Get,
-    /// Write the record where there is none.
+    /// Create the record, if there is none.
     Create(Record),
-    /// Replace the record that has this version, and no other.
+    /// Replace the record, if it has this version.
     Update(Version, Record),
 }
 
-/// How a [`Request`] was answered.
+/// The reply to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// A read: the record, or that there is none.
+    /// The result of a read: the record, or `None` if there is none.
     Read(Option<Stored>),
-    /// A write that was carried out: the record as it is stored now.
+    /// The write was carried out; this is the record as it is stored now.
     Written(Stored),
-    /// A write that was refused, because it is not based on the present state.
+    /// The write was refused, because it is not based on the present state.
     Conflict,
-    /// A request that was certainly not carried out.
+    /// The request was certainly not carried out.
     Refused { retry_after: Option<Duration> },
-    /// A request that may or may not have been carried out.
+    /// The request may or may not have been carried out.
     Unknown { retry_after: Option<Duration> },
 }
 
-/// What a watch of the record said.
+/// An event of a watch of the record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and none is kept")]
+#[expect(clippy::large_enum_variant, reason = "events are handled one at a time and not stored")]
 pub enum WatchEvent {
-    /// The watch is open: changes will be seen from here on.
+    /// The watch is open: it delivers all changes from here on.
     Opened,
     /// The watch is alive, and nothing has changed.
     Bookmark,
-    /// The record is this now.
+    /// The record was created or changed; this is its present state.
     Changed(Stored),
-    /// There is no record any more.
+    /// The record was deleted.
     Deleted,
-    /// The watch ended cleanly and can be resumed where it ended.
+    /// The watch ended cleanly and can be resumed at the last version.
     Ended,
     /// The watch broke, could not be opened, or cannot be resumed.
     Broken,
@@ -122,28 +123,28 @@ pub enum WatchEvent {
     Forbidden,
 }
 
-/// What to do next.
+/// An action for the driver of an election to carry out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionAction {
-    /// Send this request. The one before it, if it is still under way, is dropped with its connection.
+    /// Send this request. Drop the previous one, if it is still under way, with its connection.
     Send(Request),
-    /// Watch the record from a version on, or from its present state. The watch before it is dropped.
+    /// Watch the record from a version on, or from its present state. Drop the previous watch.
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,
-    /// A claim is about to be sent: from here on the lock may be acquired, and has to be released at the end.
+    /// A claim is about to be sent: from here on this run may hold the lock, and must release it before it exits.
     Claiming,
-    /// The claim has certainly failed: nothing has to be released.
+    /// The claim has certainly failed: there is no lock to release.
     ClaimFailed,
-    /// The lock is acquired: run the command for as long as this tenure lasts.
+    /// The lock was acquired: run the command for as long as this tenure lasts.
     StartLeading(Leadership),
     /// A renewal succeeded: the command may run for as long as this tenure lasts.
     Extend(Tenure),
-    /// This run is asked to end its command cleanly. The lock stays its own until then.
+    /// This run was requested to step down: end the command cleanly. The lock is renewed until the command is gone.
     StepDown,
     /// Another candidate holds the lock: kill the command at once.
     Lose { holder: String },
-    /// Something worth a log line.
+    /// Log this notice.
     Notify(ElectionNotice),
     /// The election is over.
     Finish(Outcome),
@@ -153,9 +154,9 @@ pub enum ElectionAction {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     pub tenure: Tenure,
-    /// The uid of the object that the record is in.
+    /// The uid of the object that contains the record.
     pub uid: String,
-    /// The resourceVersion of the write that acquired the lock: the fencing token, or what it is made of.
+    /// The resourceVersion of the write that acquired the lock, from which the fencing token is derived.
     pub resource_version: String,
     /// How often the lock was acquired after another candidate had held it.
     pub transitions: u32,
@@ -170,15 +171,15 @@ pub enum Outcome {
     NotReleased,
     /// The command is gone. Another candidate holds the lock.
     Lost,
-    /// The candidacy was stopped before it led.
+    /// The candidacy was stopped before the lock was acquired.
     Stopped,
-    /// The time to wait is over, and the lock was held, or not due.
+    /// The wait timed out while the lock was held or not due.
     NotAcquired,
-    /// The time to wait is over, and the lock could not be reached or used.
+    /// The wait timed out while the lock could not be reached or used.
     Unreachable,
 }
 
-/// Something about an election that people want to know.
+/// An event of an election that is worth a log line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionNotice {
     /// Another candidate holds the lock.
@@ -188,22 +189,22 @@ pub enum ElectionNotice {
         since: Option<Timestamp>,
         lease_duration: Duration,
     },
-    /// Somebody released the lock in place of its holder, if it had one.
+    /// Another client released the lock in place of its holder, if it had one.
     ReleasedByForce { holder: Option<String> },
-    /// This holder has released the lock.
+    /// The holder released the lock.
     Released { holder: String },
-    /// The record did not change for as long as it holds.
+    /// The record has expired: it did not change for its lease duration.
     Expired { holder: String },
-    /// The record was emptied or deleted by somebody else while this run held the lock; it is written again.
+    /// Another client emptied or deleted the record while this run held the lock; this run writes it again.
     Restoring,
-    /// The record was edited by somebody else while this run held the lock; it is written again.
+    /// Another client edited the record while this run held the lock; this run writes it again.
     Edited,
-    /// The record was emptied, deleted or replaced by somebody else while another run held the lock: that run's time
-    /// is waited for.
+    /// Another client emptied, deleted or replaced the record while another run held the lock. This candidate waits for
+    /// that run's lease duration.
     Displaced,
-    /// The lock is free, but the command has succeeded and is not due again before then.
+    /// The lock is free, but the command succeeded and is not due again before this time.
     NotDue { not_before: Timestamp },
-    /// The record cannot be watched: it is read every retry period instead.
+    /// The record cannot be watched; it is read every retry period instead.
     Polling,
     /// The record is watched again.
     Watching,

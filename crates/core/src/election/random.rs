@@ -1,4 +1,4 @@
-//! Random numbers whose state can be hashed, so that a search of all states recognises a state it has seen.
+//! A random number generator whose state can be hashed, so that a search of all states recognises visited ones.
 
 use core::hash::{Hash, Hasher};
 
@@ -7,12 +7,12 @@ use core::hash::{Hash, Hasher};
 pub struct Random(fastrand::Rng);
 
 impl Random {
-    /// Creates the generator that this seed decides.
+    /// Creates a generator from a seed.
     pub fn with_seed(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// Returns a share of one, all equally likely.
+    /// Returns a uniformly distributed fraction.
     pub fn share(&mut self) -> Fraction {
         Fraction(self.0.f64())
     }
@@ -24,7 +24,7 @@ impl Hash for Random {
     }
 }
 
-/// A share of one.
+/// A number from zero up to one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fraction(pub f64);
 

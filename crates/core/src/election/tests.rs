@@ -1,4 +1,4 @@
-//! Single rules of the election, step by step. What they add up to is shown by the simulation.
+//! Tests of the single rules of the election. The simulation tests their combination.
 
 use super::*;
 use crate::record::{RunId, RunMark, RunState, Stored};
@@ -6,16 +6,16 @@ use crate::timing::Timing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An election in which the test plays everything outside.
-struct Play {
+/// An election whose lock and clock are simulated by the test.
+struct Driver {
     election: Election,
     now: Now,
     version: u64,
-    /// The actions that the test has not looked at yet.
-    taken: Vec<ElectionAction>,
+    /// The actions that the test has not checked yet.
+    unread: Vec<ElectionAction>,
 }
 
-impl Play {
+impl Driver {
     fn start(wait: Option<Duration>) -> Self {
         Self::start_with(Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap(), wait)
     }
@@ -29,29 +29,29 @@ impl Play {
             min_hold: Some(60 * SECOND),
         };
         let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
-        let mut play = Self { election: Election::new(config, now, 0), now, version: 10, taken: Vec::new() };
-        play.step(ElectionInputs::default());
-        play
+        let mut driver = Self { election: Election::new(config, now, 0), now, version: 10, unread: Vec::new() };
+        driver.step(ElectionInputs::default());
+        driver
     }
 
-    /// A leader that won with its first write, sent at the present instant.
+    /// Starts a candidate and lets it acquire the lock with its first write, at the present instant.
     fn leading() -> Self {
-        let mut play = Self::start(None);
-        play.read(None);
-        let record = play.expect_write();
-        play.written(record);
-        assert!(matches!(play.actions()[..], [ElectionAction::StartLeading(_)]));
-        play
+        let mut driver = Self::start(None);
+        driver.read(None);
+        let record = driver.expect_write();
+        driver.written(record);
+        assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]));
+        driver
     }
 
-    fn passes(&mut self, duration: Duration) {
+    fn advance(&mut self, duration: Duration) {
         self.now.boot = self.now.boot + duration;
         self.now.wall += duration;
         self.step(ElectionInputs::default());
     }
 
     fn step(&mut self, inputs: ElectionInputs) {
-        self.taken.extend(self.election.step(self.now, inputs));
+        self.unread.extend(self.election.step(self.now, inputs));
     }
 
     fn reply(&mut self, reply: Reply) {
@@ -62,26 +62,26 @@ impl Play {
         self.step(ElectionInputs::watch_event(event));
     }
 
-    /// All actions but those that are only talk.
+    /// Returns the unread actions that change something outside the election.
     fn actions(&mut self) -> Vec<ElectionAction> {
-        let is_done = |action: &ElectionAction| {
+        let has_effect = |action: &ElectionAction| {
             !matches!(action, ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed)
         };
-        self.taken.drain(..).filter(is_done).collect()
+        self.unread.drain(..).filter(has_effect).collect()
     }
 
     #[track_caller]
     fn expect_write(&mut self) -> Record {
         match &self.actions()[..] {
             [.., ElectionAction::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
-            others => panic!("no write but {others:?}"),
+            others => panic!("expected a write, got {others:?}"),
         }
     }
 
     #[track_caller]
     fn expect_read(&mut self) {
         let actions = self.actions();
-        assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "no read but {actions:?}");
+        assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "expected a read, got {actions:?}");
     }
 
     fn read(&mut self, record: Option<Record>) {
@@ -106,13 +106,13 @@ impl Play {
         Stored { record, version: Version { uid: "uid".into(), resource_version: self.version.to_string() } }
     }
 
-    /// When the next call for time is due, from now.
-    fn wakes_in(&self) -> Duration {
+    /// Returns the time until the next timeout of the election.
+    fn time_to_next_timeout(&self) -> Duration {
         self.election.next_timeout().unwrap().since(self.now.boot)
     }
 }
 
-fn others(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
+fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
     let renew_time = renew_time.parse().unwrap();
     Record {
         holder_identity: if state == RunState::Held { "other".into() } else { String::new() },
@@ -127,14 +127,14 @@ const T1: &str = "2020-01-01T00:00:01Z";
 const T2: &str = "2020-01-01T00:00:02Z";
 
 #[test]
-fn a_tenure_counts_from_before_the_request_was_sent() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let sent = play.now.boot;
-    let claim = play.expect_write();
-    play.passes(2 * SECOND);
-    play.written(claim);
-    let [ElectionAction::StartLeading(leadership), ..] = &play.actions()[..] else { panic!() };
+fn a_tenure_begins_when_the_request_is_sent() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let sent = driver.now.boot;
+    let claim = driver.expect_write();
+    driver.advance(2 * SECOND);
+    driver.written(claim);
+    let [ElectionAction::StartLeading(leadership), ..] = &driver.actions()[..] else { panic!() };
     assert_eq!(leadership.tenure.renewal_sent_at, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
     assert_eq!(leadership.tenure.kill, sent + Duration::from_millis(12_500));
@@ -143,52 +143,52 @@ fn a_tenure_counts_from_before_the_request_was_sent() {
 
 #[test]
 fn a_leader_renews_by_one_update_every_retry_period() {
-    let mut play = Play::leading();
+    let mut driver = Driver::leading();
     for _ in 0..5 {
-        assert_eq!(play.wakes_in(), 2 * SECOND);
-        play.passes(2 * SECOND);
-        let sent = play.now.boot;
-        let renewal = play.expect_write();
-        play.written(renewal);
-        assert!(matches!(play.actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent));
+        assert_eq!(driver.time_to_next_timeout(), 2 * SECOND);
+        driver.advance(2 * SECOND);
+        let sent = driver.now.boot;
+        let renewal = driver.expect_write();
+        driver.written(renewal);
+        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent));
     }
 }
 
 #[test]
-fn wall_clocks_that_stand_still_or_jump_change_nothing() {
-    let mut play = Play::leading();
+fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
+    let mut driver = Driver::leading();
     let mut before = None;
     for offset in [0, 0, 3600, -7200, 3600, 0] {
-        play.now.boot = play.now.boot + 2 * SECOND;
-        play.now.wall += jiff::SignedDuration::from_secs(offset);
-        play.step(ElectionInputs::default());
-        let renewal = play.expect_write();
-        assert!(renewal.renew_time > before, "renewals differ, always");
+        driver.now.boot = driver.now.boot + 2 * SECOND;
+        driver.now.wall += jiff::SignedDuration::from_secs(offset);
+        driver.step(ElectionInputs::default());
+        let renewal = driver.expect_write();
+        assert!(renewal.renew_time > before, "each renewal differs from the one before");
         before = renewal.renew_time;
-        play.written(renewal);
-        assert!(matches!(play.actions()[..], [ElectionAction::Extend(_)]));
+        driver.written(renewal);
+        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
 
 #[test]
-fn a_reply_with_the_version_that_was_there_renews_nothing() {
-    let mut play = Play::leading();
-    play.passes(2 * SECOND);
-    let renewal = play.expect_write();
-    play.version -= 1;
-    play.written(renewal);
-    assert_eq!(play.actions(), []);
+fn a_reply_with_an_unchanged_version_renews_nothing() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let renewal = driver.expect_write();
+    driver.version -= 1;
+    driver.written(renewal);
+    assert_eq!(driver.actions(), []);
 }
 
 #[test]
-fn silence_costs_a_request_and_at_least_three_fit_before_the_stop() {
-    let mut play = Play::leading();
-    let stop = play.now.boot + 10 * SECOND;
-    play.passes(2 * SECOND);
-    let mut renewals = vec![play.expect_write().renew_time];
-    while play.now.boot + play.wakes_in() < stop {
-        play.passes(play.wakes_in());
-        if let [.., ElectionAction::Send(Request::Update(_, record))] = &play.actions()[..] {
+fn at_least_three_unanswered_requests_fit_before_the_stop() {
+    let mut driver = Driver::leading();
+    let stop = driver.now.boot + 10 * SECOND;
+    driver.advance(2 * SECOND);
+    let mut renewals = vec![driver.expect_write().renew_time];
+    while driver.now.boot + driver.time_to_next_timeout() < stop {
+        driver.advance(driver.time_to_next_timeout());
+        if let [.., ElectionAction::Send(Request::Update(_, record))] = &driver.actions()[..] {
             renewals.push(record.renew_time);
         }
     }
@@ -197,30 +197,30 @@ fn silence_costs_a_request_and_at_least_three_fit_before_the_stop() {
 }
 
 #[test]
-fn a_renewal_whose_reply_was_lost_counts_from_its_own_sending() {
-    let mut play = Play::leading();
-    play.passes(2 * SECOND);
-    let (sent, lost) = (play.now.boot, play.expect_write());
-    play.passes(play.wakes_in());
-    play.expect_write();
-    play.reply(Reply::Conflict);
-    play.version += 1;
-    play.read(Some(lost));
-    let actions = play.actions();
+fn a_renewal_whose_reply_was_lost_begins_its_tenure_at_its_own_t0() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let (sent, lost) = (driver.now.boot, driver.expect_write());
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.read(Some(lost));
+    let actions = driver.actions();
     let [ElectionAction::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(tenure.renewal_sent_at, sent);
 }
 
 #[test]
-fn a_claim_whose_reply_was_lost_is_recognised_by_reading() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let (sent, claim) = (play.now.boot, play.expect_write());
-    play.passes(play.wakes_in());
-    play.expect_write();
-    play.reply(Reply::Conflict);
-    play.read(Some(claim));
-    let actions = play.actions();
+fn a_claim_whose_reply_was_lost_is_recognised_by_a_read() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let (sent, claim) = (driver.now.boot, driver.expect_write());
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.read(Some(claim));
+    let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
         "{actions:?}"
@@ -229,15 +229,15 @@ fn a_claim_whose_reply_was_lost_is_recognised_by_reading() {
 
 #[test]
 fn a_claim_that_is_recognised_late_is_renewed_before_the_command_starts() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let claim = play.expect_write();
-    play.now.boot = play.now.boot + 9 * SECOND;
-    play.written(claim);
-    let sent = play.now.boot;
-    let again = play.expect_write();
-    play.written(again);
-    let actions = play.actions();
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.now.boot = driver.now.boot + 9 * SECOND;
+    driver.written(claim);
+    let sent = driver.now.boot;
+    let again = driver.expect_write();
+    driver.written(again);
+    let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
         "{actions:?}"
@@ -246,368 +246,371 @@ fn a_claim_that_is_recognised_late_is_renewed_before_the_command_starts() {
 
 #[test]
 fn an_expired_record_is_taken_over_after_its_own_duration_and_one_more_read() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 40)));
-    assert!(matches!(play.actions()[..], [ElectionAction::Watch(Some(_))]));
-    play.passes(39 * SECOND);
-    assert_eq!(play.actions(), []);
-    play.passes(SECOND);
-    play.expect_read();
-    let stored = play.stored(others("r", RunState::Held, T1, 40));
-    play.reply(Reply::Read(Some(stored)));
-    let claim = play.expect_write();
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 40)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    driver.advance(39 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    driver.expect_read();
+    let stored = driver.stored(record_by("r", RunState::Held, T1, 40));
+    driver.reply(Reply::Read(Some(stored)));
+    let claim = driver.expect_write();
     assert_eq!(claim.holder_identity, "me");
     assert_eq!(claim.lease_transitions, 1);
 }
 
 #[test]
-fn a_renewal_seen_by_the_watch_starts_the_duration_anew() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    play.passes(10 * SECOND);
-    play.watched(others("r", RunState::Held, T2, 15));
-    play.passes(14 * SECOND);
-    assert_eq!(play.actions(), []);
+fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.advance(10 * SECOND);
+    driver.watched(record_by("r", RunState::Held, T2, 15));
+    driver.advance(14 * SECOND);
+    assert_eq!(driver.actions(), []);
 }
 
 #[test]
 fn a_lock_that_its_holder_released_is_claimed_at_once() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    play.passes(SECOND);
-    play.watched(others("r", RunState::Released, T2, 15));
-    assert_eq!(play.expect_write().holder_identity, "me");
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.advance(SECOND);
+    driver.watched(record_by("r", RunState::Released, T2, 15));
+    assert_eq!(driver.expect_write().holder_identity, "me");
 }
 
 #[test]
-fn a_record_that_others_emptied_overwrote_or_deleted_is_waited_for() {
-    let emptied = Record { holder_identity: String::new(), ..others("r", RunState::Held, T1, 15) };
+fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease_duration() {
+    let emptied = Record { holder_identity: String::new(), ..record_by("r", RunState::Held, T1, 15) };
     let overwritten =
         Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
-    for meddled in [Some(emptied), Some(overwritten), None] {
-        let mut play = Play::start(None);
-        play.read(Some(others("r", RunState::Held, T1, 15)));
-        play.actions();
-        play.passes(5 * SECOND);
-        match meddled {
-            Some(record) => play.watched(record),
-            None => play.watch_event(WatchEvent::Deleted),
+    for edited in [Some(emptied), Some(overwritten), None] {
+        let mut driver = Driver::start(None);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.actions();
+        driver.advance(5 * SECOND);
+        match edited {
+            Some(record) => driver.watched(record),
+            None => driver.watch_event(WatchEvent::Deleted),
         }
-        play.passes(14 * SECOND);
-        assert_eq!(play.actions(), []);
-        play.passes(SECOND);
-        play.expect_read();
+        driver.advance(14 * SECOND);
+        assert_eq!(driver.actions(), []);
+        driver.advance(SECOND);
+        driver.expect_read();
     }
 }
 
 #[test]
 fn only_the_holder_can_release_or_shorten_its_lease() {
-    let others_release = others("another", RunState::Released, T1, 15);
-    let shortened = others("r", RunState::Held, T1, 1);
-    for meddled in [others_release, shortened] {
-        let mut play = Play::start(None);
-        play.read(Some(others("r", RunState::Held, T1, 15)));
-        play.actions();
-        play.watched(meddled);
-        assert_eq!(play.wakes_in(), 15 * SECOND);
+    let others_release = record_by("another", RunState::Released, T1, 15);
+    let shortened = record_by("r", RunState::Held, T1, 1);
+    for edited in [others_release, shortened] {
+        let mut driver = Driver::start(None);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.actions();
+        driver.watched(edited);
+        assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
     }
 }
 
 #[test]
-fn a_holder_that_is_back_releases_for_good() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    play.watch_event(WatchEvent::Deleted);
-    assert_eq!(play.wakes_in(), 15 * SECOND);
-    play.watched(others("r", RunState::Held, T2, 15));
-    play.watched(others("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
-    play.expect_write();
+fn a_displaced_holder_that_is_back_can_release_the_lock() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.watch_event(WatchEvent::Deleted);
+    assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
+    driver.watched(record_by("r", RunState::Held, T2, 15));
+    driver.watched(record_by("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
+    driver.expect_write();
 }
 
 #[test]
-fn a_holder_that_is_back_is_known_by_what_it_stated_before() {
+fn the_longest_duration_that_a_displaced_holder_stated_still_counts_when_it_is_back() {
     for away in [Duration::ZERO, 60 * SECOND] {
-        let mut play = Play::start(None);
-        play.read(Some(others("r", RunState::Held, T1, 15)));
-        play.actions();
-        play.watch_event(WatchEvent::Deleted);
-        play.passes(away);
-        play.reply(Reply::Conflict);
-        play.watch_event(WatchEvent::Deleted);
-        // The holder wrote the record again, which was not seen; then somebody shortened it.
-        play.watched(others("r", RunState::Held, T2, 1));
-        let waits = play.election.observed().expect("a record").1.since(play.now.boot);
+        let mut driver = Driver::start(None);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.actions();
+        driver.watch_event(WatchEvent::Deleted);
+        driver.advance(away);
+        driver.reply(Reply::Conflict);
+        driver.watch_event(WatchEvent::Deleted);
+        // The holder wrote the record again, unobserved; then another client shortened its duration.
+        driver.watched(record_by("r", RunState::Held, T2, 1));
+        let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
         assert_eq!(waits, 15 * SECOND, "away for {away:?}");
     }
 }
 
 #[test]
-fn the_holder_of_a_record_that_was_made_anew_unseen_is_waited_for() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    let mut made_anew = play.stored(others("another", RunState::Held, T2, 3));
-    made_anew.version.uid = "another".into();
-    play.watch_event(WatchEvent::Changed(made_anew));
-    assert_eq!(play.wakes_in(), 15 * SECOND);
+fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    let mut recreated = driver.stored(record_by("another", RunState::Held, T2, 3));
+    recreated.version.uid = "another".into();
+    driver.watch_event(WatchEvent::Changed(recreated));
+    assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
 }
 
-/// A claim was sent and not answered; then somebody else was seen to hold the lease.
-fn a_late_claim() -> (Play, Record) {
-    let mut play = Play::start(None);
-    play.read(None);
-    let claim = play.expect_write();
-    play.passes(play.wakes_in());
-    play.expect_write();
-    play.reply(Reply::Conflict);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    (play, claim)
+/// Returns a candidate that has seen another holder after its own claim was not answered, and that claim.
+fn with_a_late_claim() -> (Driver, Record) {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    (driver, claim)
 }
 
-/// The candidate acquires the lock by another write, over the claim that has arrived.
-fn acquires_by_another_write(mut play: Play, claim: Record) {
-    play.passes(play.wakes_in());
-    play.read(Some(claim));
-    let again = play.expect_write();
-    play.written(again);
-    assert!(matches!(play.actions()[..], [.., ElectionAction::StartLeading(_)]));
+/// Checks that the candidate acquires the lock by another write, although its late claim is stored.
+fn expect_another_claim(mut driver: Driver, claim: Record) {
+    driver.advance(driver.time_to_next_timeout());
+    driver.read(Some(claim));
+    let again = driver.expect_write();
+    driver.written(again);
+    assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
 
 #[test]
 fn a_late_claim_acquires_nothing_while_a_displaced_holder_may_be_alive() {
-    let (mut play, claim) = a_late_claim();
-    play.watch_event(WatchEvent::Deleted);
-    play.watched(claim.clone());
-    assert_eq!(play.actions(), []);
-    play.passes(14 * SECOND);
-    assert_eq!(play.actions(), []);
-    play.passes(SECOND);
-    acquires_by_another_write(play, claim);
+    let (mut driver, claim) = with_a_late_claim();
+    driver.watch_event(WatchEvent::Deleted);
+    driver.watched(claim.clone());
+    assert_eq!(driver.actions(), []);
+    driver.advance(14 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    expect_another_claim(driver, claim);
 }
 
-/// The holder may have renewed, unseen, until somebody deleted what it held.
+/// The holder may have renewed, unobserved, until another client deleted its record.
 #[test]
-fn a_late_claim_takes_nothing_from_a_holder_whose_time_seems_over() {
-    let (mut play, claim) = a_late_claim();
-    play.passes(15 * SECOND);
-    play.version += 2;
-    play.read(Some(claim.clone()));
-    assert!(!play.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
-    play.passes(14 * SECOND);
-    assert!(!play.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
-    play.passes(SECOND);
-    acquires_by_another_write(play, claim);
-}
-
-#[test]
-fn a_record_with_my_name_is_not_mine_without_my_mark() {
-    let mut play = Play::start(None);
-    let namesake = Record { holder_identity: "me".into(), ..others("r", RunState::Held, T1, 15) };
-    play.read(Some(namesake));
-    assert!(matches!(play.actions()[..], [ElectionAction::Watch(Some(_))]));
-}
-
-/// A candidate whose claim on a released lease is on its way, and its watch open.
-fn claiming_beside_others() -> Play {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    assert!(matches!(play.actions()[..], [ElectionAction::Watch(Some(_))]));
-    play.watched(others("r", RunState::Released, T2, 15));
-    play.expect_write();
-    play
+fn a_late_claim_acquires_nothing_from_a_holder_that_seems_to_have_expired() {
+    let (mut driver, claim) = with_a_late_claim();
+    driver.advance(15 * SECOND);
+    driver.version += 2;
+    driver.read(Some(claim.clone()));
+    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+    driver.advance(14 * SECOND);
+    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
+    driver.advance(SECOND);
+    expect_another_claim(driver, claim);
 }
 
 #[test]
-fn a_watch_that_lags_is_not_left_open() {
-    let mut play = claiming_beside_others();
-    play.reply(Reply::Conflict);
-    play.version += 1;
-    play.read(Some(others("s", RunState::Held, T1, 15)));
-    assert!(matches!(play.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
+fn a_record_with_this_identity_but_another_run_is_not_its_own() {
+    let mut driver = Driver::start(None);
+    let namesake = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
+    driver.read(Some(namesake));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+}
 
-    let mut play = claiming_beside_others();
-    play.reply(Reply::Conflict);
-    play.version += 1;
-    play.read(Some(others("r", RunState::Released, T1, 15)));
-    assert!(matches!(play.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
+/// Returns a candidate with an open watch and a pending claim of a released lock.
+fn claiming_a_released_lock() -> Driver {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    driver.watched(record_by("r", RunState::Released, T2, 15));
+    driver.expect_write();
+    driver
 }
 
 #[test]
-fn the_elector_knows_while_a_claim_is_undecided() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let said = |play: &mut Play| -> Vec<ElectionAction> { play.taken.drain(..).collect() };
-    assert!(matches!(said(&mut play)[..], [ElectionAction::Claiming, ElectionAction::Send(Request::Create(_))]));
-    play.passes(play.wakes_in());
-    assert!(!said(&mut play).contains(&ElectionAction::ClaimFailed), "it may have been won");
-    play.reply(Reply::Conflict);
-    assert!(!said(&mut play).contains(&ElectionAction::ClaimFailed), "by the first write");
-    let stored = play.stored(others("s", RunState::Held, T1, 15));
-    play.reply(Reply::Read(Some(stored)));
-    assert!(said(&mut play).contains(&ElectionAction::ClaimFailed));
+fn a_watch_that_lags_behind_a_read_is_closed() {
+    let mut driver = claiming_a_released_lock();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.read(Some(record_by("s", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
+
+    let mut driver = claiming_a_released_lock();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.read(Some(record_by("r", RunState::Released, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
 #[test]
-fn a_record_that_names_another_holder_is_a_loss_at_once() {
+fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let drain = |driver: &mut Driver| -> Vec<ElectionAction> { driver.unread.drain(..).collect() };
+    assert!(matches!(drain(&mut driver)[..], [ElectionAction::Claiming, ElectionAction::Send(Request::Create(_))]));
+    driver.advance(driver.time_to_next_timeout());
+    assert!(!drain(&mut driver).contains(&ElectionAction::ClaimFailed), "the first write may have succeeded");
+    driver.reply(Reply::Conflict);
+    assert!(!drain(&mut driver).contains(&ElectionAction::ClaimFailed), "the conflict may be with the first write");
+    let stored = driver.stored(record_by("s", RunState::Held, T1, 15));
+    driver.reply(Reply::Read(Some(stored)));
+    assert!(drain(&mut driver).contains(&ElectionAction::ClaimFailed));
+}
+
+#[test]
+fn a_record_that_names_another_holder_is_a_loss() {
     for holder in ["other", "me"] {
-        let mut play = Play::leading();
-        play.passes(2 * SECOND);
-        play.expect_write();
-        play.reply(Reply::Conflict);
-        play.read(Some(Record { holder_identity: holder.into(), ..others("r", RunState::Held, T1, 15) }));
-        assert!(matches!(&play.actions()[..], [ElectionAction::Lose { holder: by }] if by == holder));
-        play.step(ElectionInputs::command_gone(true));
-        assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Lost)]);
+        let mut driver = Driver::leading();
+        driver.advance(2 * SECOND);
+        driver.expect_write();
+        driver.reply(Reply::Conflict);
+        driver.read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
+        assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: by }] if by == holder));
+        driver.step(ElectionInputs::command_gone(true));
+        assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Lost)]);
     }
 }
 
 #[test]
 fn a_holder_writes_an_emptied_or_deleted_record_again() {
-    for meddled in [Some(Record::default()), None] {
-        let mut play = Play::leading();
-        play.passes(2 * SECOND);
-        play.expect_write();
-        play.reply(Reply::Conflict);
-        play.read(meddled);
-        let again = play.expect_write();
+    for edited in [Some(Record::default()), None] {
+        let mut driver = Driver::leading();
+        driver.advance(2 * SECOND);
+        driver.expect_write();
+        driver.reply(Reply::Conflict);
+        driver.read(edited);
+        let again = driver.expect_write();
         assert_eq!(again.holder_identity, "me");
-        play.written(again);
-        assert!(matches!(play.actions()[..], [ElectionAction::Extend(_)]));
+        driver.written(again);
+        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
 
 #[test]
-fn the_lease_is_released_when_the_tree_is_gone_and_not_before() {
-    let mut play = Play::leading();
-    play.step(ElectionInputs::stop());
-    assert_eq!(play.actions(), [], "a leader is told to end by its command's end");
-    play.step(ElectionInputs::command_gone(true));
-    let released = play.expect_write();
+fn the_lock_is_released_only_after_the_command_is_gone() {
+    let mut driver = Driver::leading();
+    driver.step(ElectionInputs::stop());
+    assert_eq!(driver.actions(), [], "a leader continues until its command is gone");
+    driver.step(ElectionInputs::command_gone(true));
+    let released = driver.expect_write();
     assert_eq!(released.holder_identity, "");
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     assert_eq!(released.lease_duration_seconds, Some(15));
-    play.written(released);
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Released)]);
+    driver.written(released);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Released)]);
 }
 
 #[test]
-fn a_release_that_does_not_get_through_is_given_up() {
-    let mut play = Play::leading();
-    play.step(ElectionInputs::command_gone(true));
-    let end = play.now.boot + 5 * SECOND;
-    while play.now.boot < end {
-        play.actions();
-        play.passes(play.wakes_in());
+fn a_release_that_stays_unanswered_times_out() {
+    let mut driver = Driver::leading();
+    driver.step(ElectionInputs::command_gone(true));
+    let end = driver.now.boot + 5 * SECOND;
+    while driver.now.boot < end {
+        driver.actions();
+        driver.advance(driver.time_to_next_timeout());
     }
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotReleased)]);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotReleased)]);
 }
 
 #[test]
 fn a_candidate_that_stops_releases_what_it_may_have_acquired() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let claim = play.expect_write();
-    play.step(ElectionInputs::stop());
-    assert_eq!(play.actions(), []);
-    play.written(claim);
-    let released = play.expect_write();
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.step(ElectionInputs::stop());
+    assert_eq!(driver.actions(), []);
+    driver.written(claim);
+    let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
-    play.written(released);
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+    driver.written(released);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
-fn a_candidate_that_stops_reads_what_became_of_a_claim_without_an_answer() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let claim = play.expect_write();
-    play.step(ElectionInputs::stop());
-    play.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
-    play.read(Some(claim));
-    assert_eq!(play.expect_write().mark().unwrap().state, RunState::Released);
+fn a_candidate_that_stops_reads_the_outcome_of_an_unanswered_claim() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.step(ElectionInputs::stop());
+    driver.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
+    driver.read(Some(claim));
+    assert_eq!(driver.expect_write().mark().unwrap().state, RunState::Released);
 }
 
 #[test]
-fn a_candidate_that_stops_does_not_wait_to_the_end_for_the_answer_to_its_claim() {
-    let mut play = Play::start(None);
-    play.read(None);
-    let claim = play.expect_write();
-    play.passes(SECOND);
-    play.step(ElectionInputs::stop());
-    assert_eq!(play.actions(), []);
-    play.passes(RELEASE_TIMEOUT / 2);
-    play.read(Some(claim));
-    let released = play.expect_write();
+fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.advance(SECOND);
+    driver.step(ElectionInputs::stop());
+    assert_eq!(driver.actions(), []);
+    driver.advance(RELEASE_TIMEOUT / 2);
+    driver.read(Some(claim));
+    let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
-    play.written(released);
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+    driver.written(released);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
 fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
-    let mut play = Play::start(None);
-    play.step(ElectionInputs::stop());
-    assert!(matches!(play.actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
+    let mut driver = Driver::start(None);
+    driver.step(ElectionInputs::stop());
+    assert!(matches!(driver.actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
 }
 
 #[test]
-fn a_candidate_waits_for_its_time_only() {
-    let mut play = Play::start(Some(3 * SECOND));
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    assert_eq!(play.wakes_in(), 3 * SECOND);
-    play.passes(3 * SECOND);
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+fn a_candidate_gives_up_when_its_wait_is_over() {
+    let mut driver = Driver::start(Some(3 * SECOND));
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
+    driver.advance(3 * SECOND);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_ends_with_the_first_sign_of_life() {
-    let mut play = Play::start(Some(Duration::ZERO));
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    assert!(matches!(play.actions()[..], [ElectionAction::Watch(_)]));
-    play.passes(SECOND);
-    assert_eq!(play.actions(), [], "it may be dead");
-    play.watched(others("r", RunState::Held, T2, 15));
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_the_holder_alive() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
+    driver.advance(SECOND);
+    assert_eq!(driver.actions(), [], "the holder may be dead");
+    driver.watched(record_by("r", RunState::Held, T2, 15));
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
-fn without_a_watch_it_reads_every_retry_period_with_jitter() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    play.actions();
-    play.watch_event(WatchEvent::Forbidden);
+fn a_candidate_without_a_watch_reads_every_retry_period_with_jitter() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.watch_event(WatchEvent::Forbidden);
     for _ in 0..3 {
-        let pause = play.wakes_in();
+        let pause = driver.time_to_next_timeout();
         assert!(pause >= 2 * SECOND && pause <= Duration::from_millis(4400), "{pause:?}");
-        play.passes(pause);
-        play.read(Some(others("r", RunState::Held, T1, 15)));
+        driver.advance(pause);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
     }
 }
 
 #[test]
 fn a_command_that_succeeded_is_not_due_before_its_time() {
-    for well in [true, false] {
-        let mut play = Play::leading();
-        let acquired = play.now.wall;
-        play.passes(SECOND);
-        play.step(ElectionInputs::command_gone(well));
-        let released = play.expect_write();
-        assert_eq!(released.due(), well.then(|| acquired + 60 * SECOND));
-        // Other candidates, whose clocks read less or more. None waits longer than the hold itself.
+    for succeeded in [true, false] {
+        let mut driver = Driver::leading();
+        let acquired = driver.now.wall;
+        driver.advance(SECOND);
+        driver.step(ElectionInputs::command_gone(succeeded));
+        let released = driver.expect_write();
+        assert_eq!(released.due(), succeeded.then(|| acquired + 60 * SECOND));
+        // The wall clocks of other candidates may be slow or fast. None waits longer than the hold itself.
         for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
-            let mut other = Play::start(None);
+            let mut other = Driver::start(None);
             other.now.wall = acquired + SignedDuration::from_secs(ahead);
             other.read(Some(released.clone()));
-            if well {
-                assert_eq!(other.wakes_in().as_secs(), waits);
-                other.passes(SECOND / 2);
+            if succeeded {
+                assert_eq!(other.time_to_next_timeout().as_secs(), waits);
+                other.advance(SECOND / 2);
                 other.watched(Record { contenders: Some(7), ..released.clone() });
-                assert!(other.wakes_in().as_secs() <= waits + 1, "nor when something else changes");
+                assert!(
+                    other.time_to_next_timeout().as_secs() <= waits + 1,
+                    "another change of the record does not extend the wait"
+                );
             } else {
                 other.expect_write();
             }
@@ -617,293 +620,294 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
 
 #[test]
 fn edits_of_a_held_record_are_notified() {
-    let mut play = Play::leading();
-    let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
-    let told = |play: &mut Play| -> Vec<ElectionNotice> {
-        let actions = play.taken.drain(..);
-        actions
-            .filter_map(|action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None })
-            .collect()
-    };
-    for (present, notices) in [
+    let mut driver = Driver::leading();
+    let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
+    for (present, expected) in [
         (mine.clone(), vec![]),
         (Record { step_down: Some(RunId::new("other")), ..mine.clone() }, vec![]),
         (Record { lease_duration_seconds: Some(1), ..mine }, vec![ElectionNotice::Edited]),
     ] {
-        play.passes(2 * SECOND);
-        told(&mut play);
-        play.reply(Reply::Conflict);
-        play.version += 1;
-        let stored = play.stored(present);
-        play.reply(Reply::Read(Some(stored)));
-        assert_eq!(told(&mut play), notices);
+        driver.advance(2 * SECOND);
+        notices(&mut driver);
+        driver.reply(Reply::Conflict);
+        driver.version += 1;
+        let stored = driver.stored(present);
+        driver.reply(Reply::Read(Some(stored)));
+        assert_eq!(notices(&mut driver), expected);
     }
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_ends_when_the_command_is_not_due() {
-    let mut play = Play::start(Some(Duration::ZERO));
-    let not_before = Some(play.now.wall + SECOND);
-    play.read(Some(Record { not_before, ..others("r", RunState::Released, T1, 15) }));
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    let not_before = Some(driver.now.wall + SECOND);
+    driver.read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 fn released(contenders: u32) -> Record {
-    Record { contenders: Some(contenders), ..others("r", RunState::Released, T2, 15) }
+    Record { contenders: Some(contenders), ..record_by("r", RunState::Released, T2, 15) }
 }
 
-/// A candidate that knows of so many contenders, waits, and sees a release.
-fn standby_of_a_released_lock(contenders: u32) -> Play {
-    let mut play = Play::start(None);
-    play.read(Some(Record { contenders: Some(contenders), ..others("r", RunState::Held, T1, 15) }));
-    play.actions();
-    play.watched(released(contenders));
-    play
+/// Returns a standby that has just seen a release of a lock with this many contenders.
+fn standby_of_a_released_lock(contenders: u32) -> Driver {
+    let mut driver = Driver::start(None);
+    driver.read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
+    driver.actions();
+    driver.watched(released(contenders));
+    driver
 }
 
 #[test]
-fn few_candidates_claim_at_once() {
+fn few_candidates_claim_without_a_delay() {
     standby_of_a_released_lock(5).expect_write();
 }
 
 #[test]
-fn many_candidates_claim_one_after_another() {
-    let mut play = standby_of_a_released_lock(1000);
-    assert_eq!(play.actions(), []);
-    let wait = play.wakes_in();
+fn the_claims_of_many_candidates_are_delayed() {
+    let mut driver = standby_of_a_released_lock(1000);
+    assert_eq!(driver.actions(), []);
+    let wait = driver.time_to_next_timeout();
     assert!(wait < 8 * SECOND, "{wait:?}");
-    play.passes(wait);
-    let claim = play.expect_write();
-    assert_ne!(claim.contenders, Some(1000), "corrected");
+    driver.advance(wait);
+    let claim = driver.expect_write();
+    assert_ne!(claim.contenders, Some(1000), "the winner corrects the estimate");
 }
 
 #[test]
-fn a_candidate_that_is_too_late_among_many_writes_nothing() {
-    let mut play = standby_of_a_released_lock(1000);
-    play.watched(Record { contenders: Some(1000), ..others("s", RunState::Held, T1, 15) });
-    play.passes(8 * SECOND);
-    assert_eq!(play.actions(), []);
+fn a_candidate_that_sees_another_claim_first_writes_nothing() {
+    let mut driver = standby_of_a_released_lock(1000);
+    driver.watched(Record { contenders: Some(1000), ..record_by("s", RunState::Held, T1, 15) });
+    driver.advance(8 * SECOND);
+    assert_eq!(driver.actions(), []);
 }
 
 #[test]
-fn a_candidate_that_comes_to_a_free_lock_claims_it_at_once() {
-    let mut play = Play::start(None);
-    play.read(Some(released(1000)));
-    assert_eq!(play.expect_write().contenders, Some(1000));
+fn a_new_candidate_claims_a_free_lock_without_a_delay() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(released(1000)));
+    assert_eq!(driver.expect_write().contenders, Some(1000));
 }
 
 #[test]
-fn many_candidates_do_not_take_over_at_the_same_instant() {
-    let mut play = Play::start(None);
-    let held = Record { contenders: Some(1000), ..others("r", RunState::Held, T1, 15) };
-    play.read(Some(held.clone()));
-    play.actions();
-    play.passes(15 * SECOND);
-    assert_eq!(play.actions(), []);
-    play.passes(play.wakes_in());
-    play.read(Some(held));
-    play.expect_write();
+fn the_takeovers_of_many_candidates_are_delayed() {
+    let mut driver = Driver::start(None);
+    let held = Record { contenders: Some(1000), ..record_by("r", RunState::Held, T1, 15) };
+    driver.read(Some(held.clone()));
+    driver.actions();
+    driver.advance(15 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(driver.time_to_next_timeout());
+    driver.read(Some(held));
+    driver.expect_write();
 }
 
 #[test]
-fn a_request_to_step_down_is_passed_on_once_and_taken_back() {
-    let asked = |record: &Record, run: &str| Record { step_down: Some(RunId::new(run)), ..record.clone() };
-    let mut play = Play::leading();
-    play.passes(2 * SECOND);
-    play.expect_write();
-    play.reply(Reply::Conflict);
-    let mine = play.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
-    play.read(Some(asked(&mine, "another-run")));
-    assert!(!play.actions().contains(&ElectionAction::StepDown), "it is another run that is asked");
+fn a_request_to_step_down_is_passed_on_once_and_removed() {
+    let step_down = |record: &Record, run: &str| Record { step_down: Some(RunId::new(run)), ..record.clone() };
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
+    driver.read(Some(step_down(&mine, "another-run")));
+    assert!(!driver.actions().contains(&ElectionAction::StepDown), "the request names another run");
 
-    play.passes(2 * SECOND);
-    play.reply(Reply::Conflict);
-    play.read(Some(asked(&mine, "my-run")));
-    let actions = play.actions();
+    driver.advance(2 * SECOND);
+    driver.reply(Reply::Conflict);
+    driver.read(Some(step_down(&mine, "my-run")));
+    let actions = driver.actions();
     assert_eq!(actions.iter().filter(|action| **action == ElectionAction::StepDown).count(), 1);
     let renewal = actions.into_iter().rev().find_map(|action| match action {
         ElectionAction::Send(Request::Update(_, record)) => Some(record),
         _ => None,
     });
-    let renewal = renewal.expect("it keeps the lease meanwhile");
+    let renewal = renewal.expect("the lock is still renewed");
     assert_eq!((renewal.step_down.clone(), renewal.is_held()), (None, true));
-    play.written(renewal);
-    play.passes(2 * SECOND);
-    assert!(!play.actions().contains(&ElectionAction::StepDown));
+    driver.written(renewal);
+    driver.advance(2 * SECOND);
+    assert!(!driver.actions().contains(&ElectionAction::StepDown));
 }
 
 #[test]
-fn a_request_to_a_dead_holder_does_not_put_off_its_end() {
-    let mut play = Play::start(None);
-    let dead = others("r", RunState::Held, T1, 15);
-    play.read(Some(dead.clone()));
-    play.passes(10 * SECOND);
-    play.watched(Record { step_down: Some(RunId::new("r")), ..dead });
-    assert_eq!(play.wakes_in(), 5 * SECOND);
+fn a_request_to_a_dead_holder_does_not_extend_its_lease() {
+    let mut driver = Driver::start(None);
+    let dead = record_by("r", RunState::Held, T1, 15);
+    driver.read(Some(dead.clone()));
+    driver.advance(10 * SECOND);
+    driver.watched(Record { step_down: Some(RunId::new("r")), ..dead });
+    assert_eq!(driver.time_to_next_timeout(), 5 * SECOND);
 }
 
 #[test]
-fn a_request_in_a_record_that_others_wrote_does_not_count() {
-    let mut play = Play::leading();
-    play.passes(2 * SECOND);
-    play.expect_write();
-    play.reply(Reply::Conflict);
-    let others = Record { step_down: Some(RunId::new("my-run")), ..others("r", RunState::Held, T1, 15) };
-    play.read(Some(others));
-    assert!(matches!(play.actions()[..], [ElectionAction::Lose { .. }]), "it is lost, as ever");
+fn a_request_in_the_record_of_another_run_is_ignored() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    let others = Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
+    driver.read(Some(others));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
 }
 
 #[test]
-fn an_old_record_that_is_put_back_does_not_end_the_wait_for_the_holder() {
-    let held = Record { lease_transitions: 7, ..others("r", RunState::Held, T1, 60) };
+fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
+    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     for transitions in [6, 7] {
-        let mut play = Play::start(None);
-        play.read(Some(held.clone()));
-        play.passes(10 * SECOND);
-        play.actions();
-        let old = others("earlier", RunState::Held, T2, 3);
-        play.watched(Record { lease_transitions: transitions, ..old });
-        assert_eq!(play.wakes_in(), 60 * SECOND);
+        let mut driver = Driver::start(None);
+        driver.read(Some(held.clone()));
+        driver.advance(10 * SECOND);
+        driver.actions();
+        let old = record_by("earlier", RunState::Held, T2, 3);
+        driver.watched(Record { lease_transitions: transitions, ..old });
+        assert_eq!(driver.time_to_next_timeout(), 60 * SECOND);
     }
 }
 
 #[test]
-fn a_successor_that_counts_its_acquisition_is_believed() {
-    let held = Record { lease_transitions: 7, ..others("r", RunState::Held, T1, 60) };
-    let mut play = Play::start(None);
-    play.read(Some(held.clone()));
-    play.passes(50 * SECOND);
-    play.actions();
-    play.watched(Record { lease_transitions: 8, ..others("successor", RunState::Held, T2, 3) });
-    assert_eq!(play.wakes_in(), 3 * SECOND);
+fn a_successor_that_increments_the_transitions_replaces_the_holder() {
+    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    let mut driver = Driver::start(None);
+    driver.read(Some(held.clone()));
+    driver.advance(50 * SECOND);
+    driver.actions();
+    driver.watched(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
+    assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
 }
 
-fn notices(play: &mut Play) -> Vec<ElectionNotice> {
+fn notices(driver: &mut Driver) -> Vec<ElectionNotice> {
     let notice = |action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None };
-    play.taken.drain(..).filter_map(notice).collect()
+    driver.unread.drain(..).filter_map(notice).collect()
 }
 
-/// Reads once and opens the watch again.
-fn reopens_the_watch(play: &mut Play) {
-    play.passes(play.wakes_in());
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    assert!(play.taken.iter().any(|action| matches!(action, ElectionAction::Watch(_))));
+/// Answers the next read, and checks that the watch is opened again.
+fn read_and_reopen_the_watch(driver: &mut Driver) {
+    driver.advance(driver.time_to_next_timeout());
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(driver.unread.iter().any(|action| matches!(action, ElectionAction::Watch(_))));
 }
 
 #[test]
-fn polling_is_said_when_it_has_begun_and_when_it_ends() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    notices(&mut play);
-    play.watch_event(WatchEvent::Broken);
-    reopens_the_watch(&mut play);
-    assert_eq!(notices(&mut play), [], "one broken watch is no polling");
-    play.watch_event(WatchEvent::Broken);
-    assert_eq!(notices(&mut play), [ElectionNotice::Polling]);
-    play.taken.clear();
-    reopens_the_watch(&mut play);
-    play.watch_event(WatchEvent::Opened);
-    assert_eq!(notices(&mut play), [], "it may break again");
-    play.passes(15 * SECOND);
-    assert_eq!(notices(&mut play)[..1], [ElectionNotice::Watching]);
+fn the_beginning_and_the_end_of_polling_are_notified() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    notices(&mut driver);
+    driver.watch_event(WatchEvent::Broken);
+    read_and_reopen_the_watch(&mut driver);
+    assert_eq!(notices(&mut driver), [], "one broken watch does not mean polling");
+    driver.watch_event(WatchEvent::Broken);
+    assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
+    driver.unread.clear();
+    read_and_reopen_the_watch(&mut driver);
+    driver.watch_event(WatchEvent::Opened);
+    assert_eq!(notices(&mut driver), [], "the watch may break again");
+    driver.advance(15 * SECOND);
+    assert_eq!(notices(&mut driver)[..1], [ElectionNotice::Watching]);
 }
 
 #[test]
 fn a_record_whose_watch_is_silent_is_read() {
-    let mut play = Play::start(None);
-    let held = others("r", RunState::Held, T1, 600);
-    play.read(Some(held.clone()));
-    assert!(matches!(play.actions()[..], [ElectionAction::Watch(_)]));
-    play.passes(60 * SECOND);
-    play.watch_event(WatchEvent::Bookmark);
-    play.passes(SILENT_WATCH_LIMIT - SECOND);
-    assert_eq!(play.actions(), [], "the watch was alive a moment ago");
-    play.passes(SECOND);
-    play.read(Some(held));
-    play.passes(SILENT_WATCH_LIMIT - SECOND);
-    assert_eq!(play.actions(), [], "the answer counts, too");
-    play.passes(SECOND);
-    assert_eq!(play.actions(), [ElectionAction::Send(Request::Get)]);
+    let mut driver = Driver::start(None);
+    let held = record_by("r", RunState::Held, T1, 600);
+    driver.read(Some(held.clone()));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
+    driver.advance(60 * SECOND);
+    driver.watch_event(WatchEvent::Bookmark);
+    driver.advance(SILENT_WATCH_LIMIT - SECOND);
+    assert_eq!(driver.actions(), [], "a bookmark restarts the limit");
+    driver.advance(SECOND);
+    driver.read(Some(held));
+    driver.advance(SILENT_WATCH_LIMIT - SECOND);
+    assert_eq!(driver.actions(), [], "so does the reply to a read");
+    driver.advance(SECOND);
+    assert_eq!(driver.actions(), [ElectionAction::Send(Request::Get)]);
 }
 
 #[test]
-fn a_watch_that_is_forbidden_means_polling_at_once() {
-    let mut play = Play::start(None);
-    play.read(Some(others("r", RunState::Held, T1, 15)));
-    notices(&mut play);
-    play.watch_event(WatchEvent::Forbidden);
-    assert_eq!(notices(&mut play), [ElectionNotice::Polling]);
+fn polling_begins_when_the_watch_is_forbidden() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    notices(&mut driver);
+    driver.watch_event(WatchEvent::Forbidden);
+    assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
 }
 
 #[test]
-fn a_candidate_that_waits_gives_a_slow_api_server_more_and_more_time() {
-    let mut play = Play::start(None);
+fn the_read_timeout_of_a_standby_doubles() {
+    let mut driver = Driver::start(None);
     let mut timeouts = Vec::new();
     for _ in 0..4 {
-        play.expect_read();
-        timeouts.push(play.wakes_in().as_millis());
-        play.passes(play.wakes_in());
+        driver.expect_read();
+        timeouts.push(driver.time_to_next_timeout().as_millis());
+        driver.advance(driver.time_to_next_timeout());
     }
     assert_eq!(timeouts, [2666, 5333, 10_666, 15_000]);
-    play.read(None);
-    play.expect_write();
-    assert_eq!(play.wakes_in().as_millis(), 2666, "a write has to count in time");
+    driver.read(None);
+    driver.expect_write();
+    assert_eq!(driver.time_to_next_timeout().as_millis(), 2666, "the timeout of writes does not grow");
 }
 
 #[test]
-fn a_candidate_that_gives_up_says_whether_somebody_held_the_lock() {
-    let mut held = Play::start(Some(3 * SECOND));
-    held.read(Some(others("r", RunState::Held, T1, 15)));
-    held.passes(3 * SECOND);
+fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
+    let mut held = Driver::start(Some(3 * SECOND));
+    held.read(Some(record_by("r", RunState::Held, T1, 15)));
+    held.advance(3 * SECOND);
     assert!(held.actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
 
-    let mut silent = Play::start(Some(3 * SECOND));
-    silent.passes(3 * SECOND);
+    let mut silent = Driver::start(Some(3 * SECOND));
+    silent.advance(3 * SECOND);
     assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 
-    let mut unusable = Play::start(Some(3 * SECOND));
+    let mut unusable = Driver::start(Some(3 * SECOND));
     unusable.read(None);
     unusable.reply(Reply::Refused { retry_after: None });
-    unusable.passes(3 * SECOND);
+    unusable.advance(3 * SECOND);
     assert!(unusable.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_gives_up_what_it_may_not_use() {
-    let mut play = Play::start(Some(Duration::ZERO));
-    play.reply(Reply::Refused { retry_after: None });
-    assert_eq!(play.actions().len(), 1, "an API server that is starting refuses, too");
-    play.passes(play.wakes_in());
-    play.expect_read();
-    play.reply(Reply::Refused { retry_after: None });
-    assert_eq!(play.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+fn a_candidate_that_does_not_wait_gives_up_after_two_refusals() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    driver.reply(Reply::Refused { retry_after: None });
+    assert_eq!(driver.actions().len(), 1, "an API server that is starting may refuse one request");
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_read();
+    driver.reply(Reply::Refused { retry_after: None });
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_gives_up_what_it_cannot_reach() {
-    let mut refused = Play::start(Some(Duration::ZERO));
+fn a_candidate_that_does_not_wait_gives_up_an_unreachable_lock() {
+    let mut refused = Driver::start(Some(Duration::ZERO));
     for _ in 0..2 {
         refused.reply(Reply::Unknown { retry_after: None });
-        assert!(refused.wakes_in() <= SECOND, "it asks again soon: {:?}", refused.wakes_in());
-        refused.passes(refused.wakes_in());
+        assert!(
+            refused.time_to_next_timeout() <= SECOND,
+            "the next read is due soon: {:?}",
+            refused.time_to_next_timeout()
+        );
+        refused.advance(refused.time_to_next_timeout());
         refused.expect_read();
     }
     refused.reply(Reply::Unknown { retry_after: None });
     assert_eq!(refused.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
 
     let hour = 3600 * SECOND;
-    let mut silent = Play::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
-    silent.passes(FIRST_ANSWER_TIMEOUT);
+    let mut silent = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
+    silent.advance(FIRST_ANSWER_TIMEOUT);
     assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 
-    let mut known = Play::start(Some(Duration::ZERO));
-    known.read(Some(others("r", RunState::Held, T1, 15)));
+    let mut known = Driver::start(Some(Duration::ZERO));
+    known.read(Some(record_by("r", RunState::Held, T1, 15)));
     known.watch_event(WatchEvent::Broken);
     for _ in 0..4 {
-        known.passes(known.wakes_in());
+        known.advance(known.time_to_next_timeout());
         known.reply(Reply::Unknown { retry_after: None });
     }
-    assert!(!known.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)), "its holder may be dead");
+    assert!(
+        !known.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)),
+        "the holder may be dead and its record must expire"
+    );
 }
 
 /// Somebody who knows that the holder is dead says so for all of them.

@@ -1,21 +1,21 @@
-//! The deadlines of an election, in one table.
+//! The timers of an election, in one table.
 
 use crate::instant::Instant;
 
-/// What happens when a deadline passes.
+/// A timer, named after what happens when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Timer {
     /// The request under way is given up.
     GiveUp,
-    /// The next request may be sent. Not set, it may be sent at any time.
+    /// The next request may be sent. While this timer is stopped, requests may be sent at any time.
     Send,
-    /// The record is read, because no watch shows its changes.
+    /// The record is read, because no watch reports its changes.
     Poll,
     /// The watch is opened again.
     ReopenWatch,
-    /// The watch has been open for long enough to be relied on again.
+    /// The watch has been open for long enough to end the polling.
     WatchSettled,
-    /// The open watch has been silent for so long that the record is read.
+    /// The record is read, because the open watch has been silent for too long.
     SilentWatch,
     /// The attempt to release the lock ends.
     Release,
@@ -25,12 +25,12 @@ impl Timer {
     const COUNT: usize = 7;
 }
 
-/// The deadlines that are set.
+/// The deadlines of the timers that are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Timers([Option<Instant>; Timer::COUNT]);
 
 impl Timers {
-    /// Sets a timer, in place of the deadline it had.
+    /// Sets a timer, replacing its previous deadline.
     pub(super) fn set(&mut self, timer: Timer, at: Instant) {
         self.0[timer as usize] = Some(at);
     }
@@ -40,7 +40,7 @@ impl Timers {
         self.0[timer as usize] = None;
     }
 
-    /// Returns the deadline of a timer that is set.
+    /// Returns the deadline of a timer, if it is set.
     pub(super) fn get(&self, timer: Timer) -> Option<Instant> {
         self.0[timer as usize]
     }

@@ -1,19 +1,19 @@
-//! The decisions of the elector's main thread: what it passes on to the supervisor, when it takes the supervisor's
-//! place, and when leaderrun ends.
+//! The decisions of the elector's main thread: which orders the supervisor gets, when the elector kills the command
+//! itself, and when leaderrun exits.
 //!
 //! [`Elector`] is a state machine without I/O. Its driver calls [`Elector::step`] with everything that has arrived,
 //! carries out the actions in order, and waits for more or for [`Elector::next_timeout`].
 //!
 //! # The rules
 //!
-//! - The supervisor has to have the command dead when the tenure is over that it enforces by its own report. One that
-//!   has not, or that died, is killed, and then everything below it.
-//! - A lock known to be lost leaves it no time.
-//! - The lock is released when nothing of the command is left, and not before.
-//! - leaderrun ends when its election has, or does not in time.
-//! - Where traffic is routed to the command, it is routed away before the command gets a termination signal. That
-//!   signal is deferred for [`WITHDRAWAL_TIMEOUT`] at most, and not at all when another one follows or before the
-//!   command has started.
+//! - By the kill instant of the tenure that the supervisor last reported as enforced, it must have reported the command
+//!   gone. If it has not, or has died, the elector kills it and then every descendant.
+//! - When another candidate is known to hold the lock, the supervisor gets no grace period.
+//! - The lock is released only after every process of the command is dead.
+//! - leaderrun exits when its election is over, or when the release has timed out.
+//! - Where traffic is routed to the command, it is routed away before the command gets a termination signal. The signal
+//!   is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has started, and a second
+//!   termination signal ends the deferral.
 
 mod protocol;
 
@@ -30,16 +30,17 @@ use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
 
-/// How long the end is put off for a lock that may just have been acquired. The election takes a second to release it.
+/// How long the exit is delayed for the release of a lock that may just have been acquired: the election's own timeout
+/// of a second, plus slack.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
-/// How long the end is put off for an election that has nothing to release.
+/// How long the exit is delayed for an election that has nothing to release.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a termination signal is deferred for traffic to be routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much longer than the release itself an election thread that has not noticed yet may take.
+/// How much time the election thread gets in addition to the release itself, to notice that the command is gone.
 const RELEASE_SLACK: Duration = Duration::from_millis(500);
 
 /// A termination signal that is not relayed before traffic is routed away.
@@ -53,13 +54,13 @@ struct DeferredSignal {
 enum ElectorPhase {
     /// No command was ever started.
     Waiting { claiming: bool },
-    /// The supervisor was told to start the command and has not reported that it is gone.
+    /// The supervisor was ordered to start the command and has not reported it gone.
     Leading {
-        /// What the supervisor enforces, by its own report.
+        /// The tenure that the supervisor last reported as enforced.
         enforced: Tenure,
         lost: bool,
     },
-    /// The supervisor failed: the elector kills the tree itself.
+    /// The supervisor failed; the elector kills the command itself.
     Killing,
     /// No command is alive; the lock is being released.
     Ending { ending: Ending, until: Instant },
@@ -70,10 +71,10 @@ enum ElectorPhase {
 pub struct Elector {
     phase: ElectorPhase,
     max_release_time: Duration,
-    /// Traffic is routed to the command while it runs.
+    /// Whether traffic is routed to the command while it runs.
     routes: bool,
     started: bool,
-    /// Traffic is being routed away, or was.
+    /// The withdrawal of traffic has begun.
     withdraws: bool,
     deferred: Option<DeferredSignal>,
     /// The first termination signal since the lock was acquired.
@@ -83,7 +84,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// Creates the decisions of a candidate that has just begun; `routes` says whether traffic is routed to its command.
+    /// Creates the state machine of a candidate that waits; `routes` states whether traffic is routed to its command.
     pub fn new(timing: &Timing, routes: bool) -> Self {
         Self {
             phase: ElectorPhase::Waiting { claiming: false },
@@ -97,10 +98,10 @@ impl Elector {
         }
     }
 
-    /// Takes in everything that has arrived, and returns what to do, in order.
+    /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
-    /// What came together counts in this order: the supervisor's reports, the election's, the supervisor's death, the
-    /// time, the withdrawal of traffic, signals, the end of the tree.
+    /// Simultaneous inputs are processed in this order: the supervisor's reports, the election's reports, the
+    /// supervisor's death, timeouts, the withdrawal of traffic, signals, the end of the last process.
     pub fn step(&mut self, now: Instant, inputs: ElectorInputs) -> Vec<ElectorAction> {
         let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, tree_empty } = inputs;
         for report in reports {
@@ -136,7 +137,7 @@ impl Elector {
         }
     }
 
-    /// Returns whether the command was asked to end: by a termination signal or by a request to step down.
+    /// Returns whether the end of the command was requested, by a termination signal or by a request to step down.
     pub fn was_asked_to_end(&self) -> bool {
         self.termination_signal.is_some()
     }
@@ -181,7 +182,7 @@ impl Elector {
                     self.order(Order::Start { tenure, environment });
                     self.lead(tenure, false);
                 }
-                // Acquired after all, when the end had begun.
+                // The lock was acquired after the shutdown had begun.
                 _ => self.actions.push(ElectorAction::CommandGone { succeeded: false }),
             },
             ElectionReport::Extend(tenure) => self.order(Order::Extend(tenure)),
@@ -220,7 +221,7 @@ impl Elector {
         }
     }
 
-    /// A command runs to the end of its tenure: nobody renews, and the supervisor needs nobody to stop and kill it.
+    /// A running command continues until its tenure ends without a renewal; the supervisor then stops and kills it.
     fn handle_election_failed(&mut self, now: Instant) {
         match &mut self.phase {
             ElectorPhase::Waiting { .. } => {
@@ -278,7 +279,7 @@ impl Elector {
     fn handle_claiming(&mut self, now: Instant) {
         match &mut self.phase {
             ElectorPhase::Waiting { claiming } => *claiming = true,
-            // It crossed with the end.
+            // The claim was sent before the election knew of the shutdown.
             ElectorPhase::Ending { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
             ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
         }
@@ -291,16 +292,16 @@ impl Elector {
 
     fn relay(&mut self, now: Instant, signal: i32) {
         let ElectorPhase::Leading { .. } = self.phase else { return };
-        // By a SIGHUP many commands only read their settings again, and by a SIGQUIT some show what they do.
-        let is_no_request = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let terminates = is_termination_signal(signal) && !is_no_request;
+        // On SIGHUP many commands reload their configuration, and on SIGQUIT some print a stack trace.
+        let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
+        let terminates = is_termination_signal(signal) && !may_continue;
         if terminates && self.termination_signal.is_none() {
             self.termination_signal = Some(signal);
             self.notify(ElectorNotice::TerminationSignal(signal));
         }
         if terminates && self.routes {
             if mem::replace(&mut self.withdraws, true) {
-                // A second signal says that the sender does not want to wait.
+                // A second signal means that the sender does not want to wait.
                 self.forward_deferred();
             } else {
                 self.notify(ElectorNotice::Terminating);
@@ -321,7 +322,7 @@ impl Elector {
     }
 
     fn kill_all(&mut self, failure: SupervisorFailure) {
-        // The kill comes first: nothing may delay it.
+        // The kill comes first, so that nothing delays it.
         self.actions.insert(0, ElectorAction::KillAll(failure));
         if let ElectorPhase::Leading { lost: false, .. } = self.phase {
             self.notify(ElectorNotice::Lost(match failure {
@@ -332,7 +333,7 @@ impl Elector {
         self.phase = ElectorPhase::Killing;
     }
 
-    /// Begins the end: nothing of the command is left, and the lock is released.
+    /// Begins the release of the lock: no process of the command is left.
     fn end(&mut self, now: Instant, ending: Ending, succeeded: bool) {
         self.phase = ElectorPhase::Ending { ending, until: now + self.max_release_time };
         self.notify(ElectorNotice::CommandGone);

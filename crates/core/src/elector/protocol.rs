@@ -1,4 +1,4 @@
-//! What the elector's decisions are given and what they return.
+//! The inputs and actions of the elector.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,97 +11,97 @@ use crate::updates::Loss;
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct ElectorInputs {
-    /// The supervisor's reports, in order. Those it sent before it died have to be in the same step as its death, or
-    /// an earlier one.
+    /// The supervisor's reports, in order. Reports that it sent before it died must be passed in no later than in the
+    /// step that reports its death.
     pub reports: Vec<Report>,
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
     pub supervisor_died: bool,
-    /// Traffic was routed away from the command, or cannot be.
+    /// Traffic was routed away from the command, or that is not possible.
     pub withdrawn: bool,
-    /// The signals that leaderrun was sent and not started to ignore.
+    /// The signals that leaderrun received, without those that it was started to ignore.
     pub signals: Vec<i32>,
-    /// This process has no child left, dead or alive.
+    /// This process has no children left, not even zombies.
     pub tree_empty: bool,
 }
 
 /// A message from the election to the elector's main thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionReport {
-    /// From here on the lock may be acquired, and has to be released at the end.
+    /// A claim is about to be sent: from here on the lock may be acquired, and must be released before the exit.
     Claiming,
-    /// It was not acquired.
+    /// The claim has certainly failed.
     ClaimFailed,
-    /// The lock is acquired; the environment is what the command may know of it.
+    /// The lock was acquired; `environment` describes it to the command.
     StartLeading {
         tenure: Tenure,
         environment: Vec<(String, String)>,
     },
     /// A renewal succeeded.
     Extend(Tenure),
-    /// The command is to end as if leaderrun were told to end.
+    /// This run was requested to step down.
     StepDown,
     /// Another candidate holds the lock.
     Lose,
     Finished(Outcome),
-    /// There is no election any more, for a reason that has nothing to do with it.
+    /// The election thread has failed, for a reason outside the election.
     Failed,
 }
 
-/// What to do next.
+/// An action for the driver of the elector to carry out.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub enum ElectorAction {
     /// Send this order to the supervisor.
     Order(Order),
-    /// Tell the election that nothing of the command is left.
+    /// Report to the election that no process of the command is left.
     CommandGone { succeeded: bool },
-    /// Tell the election to end.
+    /// Stop the election.
     StopElection,
-    /// Kill the supervisor, and then every descendant, again and again, until none is left.
+    /// Kill the supervisor, then every descendant, repeatedly until none is left.
     KillAll(SupervisorFailure),
-    /// Something worth a log line, or of interest to those that observe this candidate.
+    /// Log this notice, and pass it to the observers of this candidate.
     Notify(ElectorNotice),
     /// End leaderrun.
     Exit(Ending),
 }
 
-/// How a supervisor can fail.
+/// The way in which a supervisor failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SupervisorFailure {
     Died,
-    /// It did not have the command dead in time.
+    /// It did not report the command gone in time.
     Late,
 }
 
-/// How leaderrun ends.
+/// The reason for leaderrun's exit, which determines its exit status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
-    /// As the command did.
+    /// The command ended.
     Command(End),
-    /// The leadership was lost. Where nobody has asked for an end, leaderrun may wait for the lock again.
+    /// The leadership was lost. If nobody requested an end, leaderrun may wait for the lock again.
     Lost { may_rejoin: bool },
-    /// The time to wait is over, and the lock was held, or not due.
+    /// The wait timed out while the lock was held or not due.
     NotAcquired,
-    /// The time to wait is over, and the lock could not be reached or used.
+    /// The wait timed out while the lock could not be reached or used.
     Unreachable,
-    /// This signal ended leaderrun before the command was started.
+    /// This signal arrived before the command was started.
     Signaled(i32),
     /// leaderrun itself failed.
     Failed,
 }
 
-/// Something about the candidate that people want to know.
+/// An event of the candidate that is logged and passed to its observers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectorNotice {
-    /// The command may live for as long as this tenure lasts.
+    /// The command may run for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),
-    /// The command is about to be sent a termination signal: traffic has to be routed away from it.
+    /// The command is about to get a termination signal: traffic must be routed away from it.
     Terminating,
-    /// The command is sent this termination signal, the first one.
+    /// This termination signal was received for the command, the first one since the acquisition.
     TerminationSignal(i32),
     CommandEnded(End),
-    /// Nothing of the command is left.
+    /// No process of the command is left.
     CommandGone,
     NotAcquired,
     Unreachable,

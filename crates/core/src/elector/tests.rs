@@ -1,8 +1,8 @@
-//! Single rules of the elector's decisions.
+//! Tests of the single rules of the elector.
 
 use super::*;
 
-/// An elector, and the actions that the test has not looked at yet.
+/// An elector, and the actions that the test has not checked yet.
 struct Driver {
     elector: Elector,
     actions: Vec<ElectorAction>,
@@ -47,7 +47,7 @@ impl Driver {
         self.step(now, ElectorInputs::default());
     }
 
-    /// Returns what is to be done, besides notices.
+    /// Returns the unread actions, without notices.
     fn actions(&mut self) -> Vec<ElectorAction> {
         let actions = self.actions.drain(..);
         actions.filter(|action| !matches!(action, ElectorAction::Notify(_))).collect()
@@ -58,7 +58,7 @@ impl Driver {
         self.actions.drain(..).filter_map(notice).collect()
     }
 
-    /// Returns how leaderrun ends, if it does at this instant.
+    /// Returns why leaderrun exits, if it does at this instant.
     fn ends(&mut self, now: Instant) -> Option<Ending> {
         self.time(now);
         let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
@@ -83,7 +83,7 @@ fn acquired(now: Instant) -> ElectionReport {
     ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
 }
 
-/// A candidate that acquired the lock at this instant.
+/// Returns a candidate that acquired the lock at this instant.
 fn leading_with(routes: bool, now: Instant) -> Driver {
     let mut driver = Driver::new(routes);
     driver.election(now, ElectionReport::Claiming);
@@ -97,7 +97,7 @@ fn leading(now: Instant) -> Driver {
     leading_with(false, now)
 }
 
-/// A leader whose command has started, and to which traffic is routed.
+/// Returns a leader whose command has started and gets traffic.
 fn routed(now: Instant) -> Driver {
     let mut driver = leading_with(true, now);
     driver.report(now, Report::Started { pid: 7 });
@@ -116,11 +116,11 @@ const LOST: Ending = Ending::Lost { may_rejoin: true };
 const LOST_FOR_GOOD: Ending = Ending::Lost { may_rejoin: false };
 
 #[test]
-fn a_supervisor_is_late_by_what_it_says_it_enforces() {
+fn a_supervisor_is_late_by_the_tenure_that_it_reported_as_enforced() {
     let now = start();
     let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
-    // Ordered is not yet enforced.
+    // An order that is not confirmed does not extend the tenure.
     driver.election(now, ElectionReport::Extend(second));
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::Extend(second))]);
     assert_eq!(driver.elector.next_timeout(), Some(first.last_resort()));
@@ -133,7 +133,7 @@ fn a_supervisor_is_late_by_what_it_says_it_enforces() {
 }
 
 #[test]
-fn a_lock_known_to_be_lost_leaves_no_time_whatever_the_supervisor_reports() {
+fn a_lock_held_by_another_leaves_no_grace_whatever_the_supervisor_reports() {
     let now = start();
     let mut driver = leading(now);
     driver.election(now, ElectionReport::Lose);
@@ -156,12 +156,12 @@ fn a_loss_is_notified_once() {
 }
 
 #[test]
-fn what_a_failed_supervisor_leaves_is_gone_before_the_lock_is_released() {
+fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone() {
     let now = start();
     let mut driver = leading(now);
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
-    // Its last word came too late, and its death is no notice.
+    // A late report and a second notice of the death are ignored.
     driver.report(now, gone(End::Exited(0), false));
     driver.supervisor_dies(now);
     driver.time(now + Duration::from_secs(3600));
@@ -173,7 +173,7 @@ fn what_a_failed_supervisor_leaves_is_gone_before_the_lock_is_released() {
 }
 
 #[test]
-fn a_report_counts_when_it_comes_before_the_death() {
+fn a_report_sent_before_the_death_of_the_supervisor_counts() {
     let now = start();
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(7), false));
@@ -184,7 +184,7 @@ fn a_report_counts_when_it_comes_before_the_death() {
 }
 
 #[test]
-fn an_empty_tree_ends_nothing_before_there_is_a_command() {
+fn an_empty_tree_is_ignored_while_the_supervisor_is_alive() {
     let now = start();
     let mut driver = leading(now);
     driver.tree_empty(now);
@@ -192,7 +192,7 @@ fn an_empty_tree_ends_nothing_before_there_is_a_command() {
 }
 
 #[test]
-fn the_end_waits_for_the_election_but_not_for_ever() {
+fn the_exit_waits_for_the_release_up_to_a_timeout() {
     let now = start();
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(0), false));
@@ -206,9 +206,9 @@ fn the_end_waits_for_the_election_but_not_for_ever() {
 }
 
 #[test]
-fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_release() {
+fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
     let now = start();
-    for (events, patience) in [
+    for (events, timeout) in [
         (vec![], STOP_TIMEOUT),
         (vec![ElectionReport::Claiming], RELEASE_TIMEOUT),
         (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT),
@@ -219,16 +219,16 @@ fn a_signal_ends_the_wait_as_soon_as_there_is_nothing_to_release() {
         assert_eq!(driver.actions(), []);
         driver.signal(now, libc::SIGINT);
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
-        assert_eq!(driver.elector.next_timeout(), Some(now + patience));
-        // Acquired after all: nothing is started.
+        assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
+        // The lock is acquired after all, but no command is started.
         driver.election(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
-        assert_eq!(driver.ends(now + patience), Some(Ending::Signaled(2)));
+        assert_eq!(driver.ends(now + timeout), Some(Ending::Signaled(2)));
     }
 }
 
 #[test]
-fn a_leader_relays_signals_and_ends_by_them_if_the_command_was_not_started() {
+fn a_leader_relays_signals_and_exits_by_them_if_the_command_was_not_started() {
     let now = start();
     let mut driver = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
@@ -242,7 +242,7 @@ fn a_leader_relays_signals_and_ends_by_them_if_the_command_was_not_started() {
 }
 
 #[test]
-fn a_request_to_step_down_is_a_sigterm() {
+fn a_request_to_step_down_is_relayed_as_sigterm() {
     let now = start();
     let mut driver = leading(now);
     driver.election(now, ElectionReport::StepDown);
@@ -259,7 +259,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
 }
 
 #[test]
-fn a_candidate_that_did_not_acquire_the_lock_ends_at_once() {
+fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
     let now = start();
     let mut driver = Driver::new(false);
     driver.election(now, ElectionReport::Finished(Outcome::NotAcquired));
@@ -280,7 +280,7 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
 }
 
 #[test]
-fn a_termination_signal_is_not_deferred_for_ever() {
+fn the_deferral_of_a_termination_signal_times_out() {
     let now = start();
     let mut driver = routed(now);
     driver.election(now, ElectionReport::StepDown);
@@ -295,8 +295,8 @@ fn a_termination_signal_is_not_deferred_for_ever() {
 fn a_second_termination_signal_ends_the_deferral() {
     let now = start();
     let mut driver = routed(now);
-    for asks in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
-        driver.signal(now, asks);
+    for termination in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
+        driver.signal(now, termination);
     }
     assert_eq!(driver.actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
     driver.withdrawn(now);
@@ -308,12 +308,15 @@ fn nothing_is_deferred_before_the_command_has_started() {
     let now = start();
     let mut driver = leading_with(true, now);
     driver.signal(now, libc::SIGTERM);
-    assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)), "and nothing will be");
+    assert!(
+        driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)),
+        "no traffic is routed to it later"
+    );
     assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
 }
 
 #[test]
-fn a_command_that_reads_its_settings_again_or_shows_what_it_does_keeps_its_traffic() {
+fn sighup_and_sigquit_do_not_withdraw_traffic() {
     let now = start();
     let mut driver = routed(now);
     for other in [libc::SIGHUP, libc::SIGQUIT] {
@@ -337,7 +340,7 @@ fn a_command_that_is_gone_gets_no_termination_signal() {
 }
 
 #[test]
-fn a_claim_that_crossed_with_the_end_is_released() {
+fn a_claim_sent_during_the_shutdown_is_released() {
     let now = start();
     let mut driver = Driver::new(false);
     driver.signal(now, libc::SIGTERM);
@@ -349,7 +352,7 @@ fn a_claim_that_crossed_with_the_end_is_released() {
 }
 
 #[test]
-fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
+fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     let now = start();
     let mut waiting = Driver::new(false);
     waiting.election(now, ElectionReport::Failed);
@@ -366,21 +369,21 @@ fn an_election_that_fails_leaves_the_command_its_time_and_nothing_behind() {
 }
 
 #[test]
-fn a_candidate_may_rejoin_after_a_loss_unless_it_was_told_to_end() {
+fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     let now = start();
-    let exit_after = |happens: &dyn Fn(&mut Driver), status: i32, lost: bool| {
+    let exit_after = |action: &dyn Fn(&mut Driver), status: i32, lost: bool| {
         let mut driver = leading(now);
         driver.report(now, Report::Started { pid: 7 });
-        happens(&mut driver);
+        action(&mut driver);
         driver.report(now, gone(End::Exited(status), lost));
         driver.election(now, ElectionReport::Finished(Outcome::Lost));
         driver.ends(now)
     };
     let for_good = Some(LOST_FOR_GOOD);
-    let asks = |signal| move |driver: &mut Driver| driver.signal(now, signal);
+    let sends = |signal| move |driver: &mut Driver| driver.signal(now, signal);
     assert_eq!(exit_after(&|_| {}, 0, true), Some(LOST));
-    assert_eq!(exit_after(&asks(libc::SIGHUP), 0, true), Some(LOST), "the command has read its settings again");
-    assert_eq!(exit_after(&asks(libc::SIGTERM), 0, true), for_good);
+    assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP only reloads the command");
+    assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), for_good);
     let status_of_a_loss = 76;
     assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(Ending::Command(End::Exited(status_of_a_loss))));
 
@@ -397,7 +400,7 @@ fn a_candidate_may_rejoin_after_a_loss_unless_it_was_told_to_end() {
     driver.election(now, ElectionReport::Finished(Outcome::Lost));
     assert_eq!(driver.ends(now), for_good);
 
-    // A process that was frozen finds both when it goes on.
+    // A process that was frozen sees the loss and the signal when it is thawed.
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(0), true));
     let later = now + Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Requests for the record of both objects, as requests for one object at a time.
+//! Requests to a pair of objects, carried out as requests to one object at a time.
 
 use core::mem;
 use core::time::Duration;
@@ -10,12 +10,12 @@ use crate::record::{Record, RunId, Stored, Version};
 /// The longest pause after claims that could not be written to both objects.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Turns each request for both objects into requests for one.
+/// Carries out each request to the pair as requests to single objects.
 ///
-/// A write goes to the first object and then to the second. A claim that is in the first object only keeps everybody
-/// out who uses just that one, though nobody leads. So it is given back as soon as the second write has failed, and
-/// also by the next read if the request was given up in between; then there is a pause, doubled each time, in which
-/// others can acquire the lock. What a leader writes is never given back: its command is alive.
+/// A write goes to the first object and then to the second. A claim that is only in the first object would block all
+/// candidates that use just that object, although nobody leads. So it is rolled back as soon as the second write has
+/// failed, or by the next read if the request was dropped between its writes. After that there is a pause, doubled
+/// each time, in which others can acquire the lock. The writes of a leader are never rolled back: its command is alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -24,14 +24,14 @@ pub struct PairRequests {
     state: State,
 }
 
-/// What comes next of a request.
+/// The next step of a request to the pair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PairStep {
-    /// Read both objects, at once or one after the other, and call [`PairRequests::handle_read`].
+    /// Read both objects, concurrently or one after the other, and call [`PairRequests::handle_read`].
     ReadBoth,
-    /// Send a write to this object, and call [`PairRequests::handle_reply`].
+    /// Send this write to one object, and call [`PairRequests::handle_reply`].
     Write(Member, Request),
-    /// This is the reply to the request for both.
+    /// The request is finished; this is its reply.
     Answer(Reply),
 }
 
@@ -44,45 +44,45 @@ enum State {
         second: Option<Version>,
     },
     WritingSecond,
-    /// The second write of a claim failed like this, and may have been carried out all the same.
-    LookingAgain {
+    /// The second write of a claim has no known result: both objects are read again.
+    Rereading {
         failure: Reply,
     },
-    /// Half a claim is given back; the request failed like this.
-    GivingBack {
+    /// A half claim is being rolled back after this failure.
+    RollingBack {
         failure: Reply,
     },
 }
 
 impl PairRequests {
-    /// Requests of this run. `attempt` is how long one request for both may take.
+    /// Creates the requests of a run. `attempt` is the timeout of one request to the pair.
     pub fn new(run: RunId, attempt: Duration) -> Self {
         Self { seen: Pair::default(), viewer: Viewer::new(run), pause: attempt * 2, state: State::Idle }
     }
 
-    /// Returns what both objects were last seen to contain.
+    /// Returns the last known contents of both objects.
     pub fn seen(&self) -> &Pair {
         &self.seen
     }
 
-    /// Returns what both objects say together.
+    /// Returns the combined record and version of both objects.
     pub fn stored(&self) -> Option<Stored> {
         self.seen.stored(&self.viewer)
     }
 
-    /// Returns whether the first object has a claim of this run that the second has not.
+    /// Returns whether the first object contains a claim of this run that must be rolled back.
     pub fn is_half_claimed(&self) -> bool {
         self.seen.is_half_claimed(Member::First, &self.viewer)
     }
 
-    /// Takes in what a watch says of one object. False if it is only half a claim of this run, which the reply to its
-    /// request deals with.
+    /// Processes the contents of one object from a watch. Returns false if it is only a half claim of this run, which
+    /// is handled when its request is answered.
     pub fn handle_watch(&mut self, member: Member, stored: Option<Stored>) -> bool {
-        self.note(member, stored);
+        self.set_seen(member, stored);
         !self.seen.is_half_claimed(member, &self.viewer)
     }
 
-    /// Begins a request. The one before it is given up if it was not answered.
+    /// Begins a request. The previous one, if it was not answered, is dropped.
     pub fn begin(&mut self, request: Request) -> PairStep {
         let (replaced, record) = match request {
             Request::Get => {
@@ -97,67 +97,67 @@ impl PairRequests {
         PairStep::Write(Member::First, write(first, record))
     }
 
-    /// Both objects were read, or reading one of them failed.
+    /// Processes a read of both objects; it fails if either read failed.
     pub fn handle_read(&mut self, read: Result<Pair, Reply>) -> PairStep {
         let state = mem::replace(&mut self.state, State::Idle);
         let refused = match read {
             Ok(pair) => {
                 self.seen = pair;
-                self.note_leadership();
+                self.update_leadership();
                 None
             }
             Err(failure) => Some(failure),
         };
         match state {
-            State::LookingAgain { .. } if refused.is_none() && self.seen.is_held_in_both_by(&self.viewer) => {
+            State::Rereading { .. } if refused.is_none() && self.seen.is_held_in_both_by(&self.viewer) => {
                 self.answer_written()
             }
-            State::LookingAgain { .. } if refused.is_none() && !self.is_half_claimed() => self.answer(Reply::Conflict),
-            State::LookingAgain { failure } => self.give_back(failure),
-            _ if self.is_half_claimed() => self.give_back(refused.unwrap_or(Reply::Refused { retry_after: None })),
+            State::Rereading { .. } if refused.is_none() && !self.is_half_claimed() => self.answer(Reply::Conflict),
+            State::Rereading { failure } => self.roll_back(failure),
+            _ if self.is_half_claimed() => self.roll_back(refused.unwrap_or(Reply::Refused { retry_after: None })),
             _ => self.answer(refused.unwrap_or_else(|| Reply::Read(self.stored()))),
         }
     }
 
-    /// A write to one object was answered.
+    /// Processes the reply to a write to one object.
     pub fn handle_reply(&mut self, reply: Reply) -> PairStep {
         match (mem::replace(&mut self.state, State::Idle), reply) {
             (State::WritingFirst { record, second }, Reply::Written(stored)) => {
-                self.note(Member::First, Some(stored));
+                self.set_seen(Member::First, Some(stored));
                 self.state = State::WritingSecond;
                 PairStep::Write(Member::Second, write(second, record))
             }
             (State::WritingSecond, Reply::Written(stored)) => {
-                self.note(Member::Second, Some(stored));
+                self.set_seen(Member::Second, Some(stored));
                 self.answer_written()
             }
             (State::WritingSecond, failure) if self.is_half_claimed() => match failure {
                 Reply::Unknown { .. } => {
-                    self.state = State::LookingAgain { failure };
+                    self.state = State::Rereading { failure };
                     PairStep::ReadBoth
                 }
-                failure => self.give_back(failure),
+                failure => self.roll_back(failure),
             },
-            (State::GivingBack { failure }, Reply::Written(stored)) => {
-                self.note(Member::First, Some(stored));
+            (State::RollingBack { failure }, Reply::Written(stored)) => {
+                self.set_seen(Member::First, Some(stored));
                 let pause = self.pause.min(MAX_PAUSE);
                 self.pause = pause * 2;
                 self.answer(with_pause(failure, pause))
             }
-            // It stays until the next read, which there has to be.
-            (State::GivingBack { .. }, _) => self.answer(Reply::Unknown { retry_after: None }),
+            // The half claim is still there: an unknown result makes the election read again, which rolls it back.
+            (State::RollingBack { .. }, _) => self.answer(Reply::Unknown { retry_after: None }),
             (_, reply) => self.answer(reply),
         }
     }
 
-    fn give_back(&mut self, failure: Reply) -> PairStep {
-        let Some(Stored { record, version }) = self.seen.of(Member::First).cloned() else {
+    fn roll_back(&mut self, failure: Reply) -> PairStep {
+        let Some(Stored { record, version }) = self.seen.member(Member::First).cloned() else {
             return self.answer(failure);
         };
-        self.state = State::GivingBack { failure };
-        self.viewer.given_back = record.renew_time;
-        let given_back = record.taken_back(&self.viewer.run);
-        PairStep::Write(Member::First, Request::Update(version, given_back))
+        self.state = State::RollingBack { failure };
+        self.viewer.rolled_back = record.renew_time;
+        let rolled_back = record.into_rolled_back(&self.viewer.run);
+        PairStep::Write(Member::First, Request::Update(version, rolled_back))
     }
 
     fn answer_written(&mut self) -> PairStep {
@@ -169,12 +169,12 @@ impl PairRequests {
         PairStep::Answer(reply)
     }
 
-    fn note(&mut self, member: Member, stored: Option<Stored>) {
-        self.seen.note(member, stored);
-        self.note_leadership();
+    fn set_seen(&mut self, member: Member, stored: Option<Stored>) {
+        self.seen.set(member, stored);
+        self.update_leadership();
     }
 
-    fn note_leadership(&mut self) {
+    fn update_leadership(&mut self) {
         self.viewer.may_lead |= self.seen.is_held_in_both_by(&self.viewer);
     }
 }
@@ -186,7 +186,8 @@ fn write(replaced: Option<Version>, record: Record) -> Request {
     }
 }
 
-/// A conflict is looked at without a pause: somebody else has written.
+/// Adds a pause before the next request. A conflict has none: another client has written, so the record is read at
+/// once.
 fn with_pause(failure: Reply, pause: Duration) -> Reply {
     match failure {
         Reply::Refused { retry_after } => {
@@ -213,7 +214,7 @@ mod tests {
     const REFUSED: Reply = Reply::Refused { retry_after: None };
     const UNKNOWN: Reply = Reply::Unknown { retry_after: None };
 
-    /// Two objects, as an API server has them.
+    /// The two objects, as an API server stores them.
     #[derive(Default)]
     struct Store {
         objects: Pair,
@@ -222,9 +223,9 @@ mod tests {
 
     impl Store {
         fn write(&mut self, member: Member, request: Request) -> Reply {
-            let present = self.objects.of(member).map(|stored| stored.version.clone());
+            let present = self.objects.member(member).map(|stored| stored.version.clone());
             let (replaced, record) = match request {
-                Request::Get => unreachable!("both are read at once"),
+                Request::Get => unreachable!("reads are handled by `run`"),
                 Request::Create(record) => (None, record),
                 Request::Update(version, record) => (Some(version), record),
             };
@@ -234,16 +235,16 @@ mod tests {
             self.writes += 1;
             let version = Version { uid: "u".into(), resource_version: alloc::format!("{}", self.writes) };
             let stored = Stored { record, version };
-            self.objects.note(member, Some(stored.clone()));
+            self.objects.set(member, Some(stored.clone()));
             Reply::Written(stored)
         }
 
         fn holder(&self, member: Member) -> &str {
-            self.objects.of(member).map_or("", |stored| &stored.record.holder_identity)
+            self.objects.member(member).map_or("", |stored| &stored.record.holder_identity)
         }
     }
 
-    fn us() -> RunId {
+    fn our_run() -> RunId {
         RunId::new("us")
     }
 
@@ -257,8 +258,8 @@ mod tests {
         }
     }
 
-    /// Carries a request out. `second` is what becomes of writes to the second object: the reply to each, and whether
-    /// the store hears of it.
+    /// Carries out a request. `second` handles writes to the second object and returns their reply, or `None` to drop
+    /// the request.
     fn run(
         requests: &mut PairRequests,
         store: &mut Store,
@@ -276,7 +277,7 @@ mod tests {
         }
     }
 
-    fn works(store: &mut Store, request: Request) -> Option<Reply> {
+    fn succeeds(store: &mut Store, request: Request) -> Option<Reply> {
         Some(store.write(Member::Second, request))
     }
 
@@ -285,18 +286,18 @@ mod tests {
     }
 
     fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
-        run(requests, store, Request::Get, works).unwrap()
+        run(requests, store, Request::Get, succeeds).unwrap()
     }
 
-    fn scene() -> (PairRequests, Store) {
-        let (mut requests, mut store) = (PairRequests::new(us(), ATTEMPT), Store::default());
+    fn fresh_requests() -> (PairRequests, Store) {
+        let (mut requests, mut store) = (PairRequests::new(our_run(), ATTEMPT), Store::default());
         read(&mut requests, &mut store);
         (requests, store)
     }
 
     #[test]
-    fn a_claim_that_the_second_object_refuses_is_given_back_and_waits_longer_each_time() {
-        let (mut requests, mut store) = scene();
+    fn a_claim_that_the_second_object_refuses_is_rolled_back_with_a_growing_pause() {
+        let (mut requests, mut store) = fresh_requests();
         let mut pauses = Vec::new();
         for second in 1..7 {
             let claim = claim(&requests, second);
@@ -310,8 +311,8 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_without_an_answer_is_given_back_if_it_did_not_arrive() {
-        let (mut requests, mut store) = scene();
+    fn an_unanswered_claim_that_did_not_arrive_is_rolled_back() {
+        let (mut requests, mut store) = fresh_requests();
         let request = claim(&requests, 1);
         let reply = run(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
         assert_eq!(reply, Reply::Unknown { retry_after: Some(ATTEMPT * 2) });
@@ -319,8 +320,8 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_without_an_answer_that_arrived_is_kept() {
-        let (mut requests, mut store) = scene();
+    fn an_unanswered_claim_that_arrived_is_kept() {
+        let (mut requests, mut store) = fresh_requests();
         let request = claim(&requests, 1);
         let arrives = |store: &mut Store, request| {
             store.write(Member::Second, request);
@@ -328,12 +329,12 @@ mod tests {
         };
         let reply = run(&mut requests, &mut store, request, arrives).unwrap();
         let Reply::Written(stored) = reply else { panic!("{reply:?}") };
-        assert!(stored.record.is_held_by_run(&us(), "us"));
+        assert!(stored.record.is_held_by_run(&our_run(), "us"));
     }
 
     #[test]
-    fn a_claim_is_given_back_if_the_second_object_cannot_even_be_read() {
-        let (mut requests, mut store) = scene();
+    fn a_claim_is_rolled_back_if_the_second_object_cannot_be_read() {
+        let (mut requests, mut store) = fresh_requests();
         let first = requests.begin(claim(&requests, 1));
         let PairStep::Write(Member::First, request) = first else { panic!("{first:?}") };
         let PairStep::Write(Member::Second, _) = requests.handle_reply(store.write(Member::First, request)) else {
@@ -341,28 +342,28 @@ mod tests {
         };
         assert_eq!(requests.handle_reply(UNKNOWN), PairStep::ReadBoth);
         let PairStep::Write(Member::First, request) = requests.handle_read(Err(UNKNOWN)) else {
-            panic!("it is given back")
+            panic!("the claim is rolled back")
         };
         requests.handle_reply(store.write(Member::First, request));
         assert_eq!(store.holder(Member::First), "");
     }
 
-    /// As the end of a candidate does, and an attempt that took too long.
+    /// A request is dropped when its candidate exits and when its attempt times out.
     #[test]
-    fn a_claim_that_was_given_up_between_its_writes_is_given_back_by_the_next_read() {
-        let (mut requests, mut store) = scene();
+    fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read() {
+        let (mut requests, mut store) = fresh_requests();
         let request = claim(&requests, 1);
         assert_eq!(run(&mut requests, &mut store, request, |_, _| None), None);
         assert_eq!(store.holder(Member::First), "us");
         assert!(matches!(read(&mut requests, &mut store), Reply::Refused { retry_after: Some(_) }));
         assert_eq!(store.holder(Member::First), "");
-        let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("it is there") };
+        let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
         assert!(!stored.record.is_held());
     }
 
     #[test]
-    fn a_claim_whose_second_half_arrives_after_it_was_given_back_is_not_held() {
-        let (mut requests, mut store) = scene();
+    fn a_claim_whose_second_half_arrives_after_its_roll_back_is_not_held() {
+        let (mut requests, mut store) = fresh_requests();
         let mut late = None;
         let request = claim(&requests, 1);
         let reply = run(&mut requests, &mut store, request, |_, request| {
@@ -372,17 +373,19 @@ mod tests {
         assert!(matches!(reply, Some(Reply::Unknown { .. })));
         store.write(Member::Second, late.unwrap());
         assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", "us"));
-        let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("it is there") };
+        let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
         assert!(!stored.record.is_held(), "{stored:?}");
-        // To everybody else it is: they cannot know that it was given back.
+        // To other candidates it is held: they cannot know that it was rolled back.
         let other = Viewer::new(RunId::new("other"));
         assert!(store.objects.stored(&other).unwrap().record.is_held());
     }
 
     #[test]
-    fn a_claim_that_cannot_be_given_back_has_to_be_looked_at_again() {
-        let (mut requests, mut store) = scene();
-        let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("it is written") };
+    fn a_failed_roll_back_is_repeated_by_the_next_read() {
+        let (mut requests, mut store) = fresh_requests();
+        let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else {
+            panic!("the first write is next")
+        };
         requests.handle_reply(store.write(Member::First, request));
         assert!(matches!(requests.handle_reply(REFUSED), PairStep::Write(Member::First, _)));
         assert_eq!(requests.handle_reply(REFUSED), PairStep::Answer(UNKNOWN));
@@ -390,39 +393,41 @@ mod tests {
         assert_eq!(store.holder(Member::First), "");
     }
 
-    /// The write that gives it back may be on its way still.
+    /// The roll-back may still be carried out.
     #[test]
-    fn a_claim_that_was_given_back_without_an_answer_is_never_held_again() {
-        let (mut requests, mut store) = scene();
-        let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("it is written") };
+    fn a_claim_with_an_unanswered_roll_back_is_never_held() {
+        let (mut requests, mut store) = fresh_requests();
+        let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else {
+            panic!("the first write is next")
+        };
         let PairStep::Write(_, second) = requests.handle_reply(store.write(Member::First, request)) else {
             panic!("the second write is next")
         };
         assert_eq!(requests.handle_reply(UNKNOWN), PairStep::ReadBoth);
         let PairStep::Write(_, late) = requests.handle_read(Ok(store.objects.clone())) else {
-            panic!("it is given back")
+            panic!("the claim is rolled back")
         };
         assert_eq!(requests.handle_reply(UNKNOWN), PairStep::Answer(UNKNOWN));
         store.write(Member::Second, second);
         assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("us", "us"));
         assert!(!requests.stored().unwrap().record.is_held());
-        assert!(matches!(read(&mut requests, &mut store), Reply::Refused { .. }), "it is given back again");
+        assert!(matches!(read(&mut requests, &mut store), Reply::Refused { .. }), "the claim is rolled back again");
         assert!(matches!(store.write(Member::First, late), Reply::Conflict));
-        // The next claim is another one.
+        // A new claim is not affected.
         read(&mut requests, &mut store);
         let request = claim(&requests, 2);
-        let reply = run(&mut requests, &mut store, request, works);
+        let reply = run(&mut requests, &mut store, request, succeeds);
         assert!(matches!(reply, Some(Reply::Written(stored)) if stored.record.is_held()));
     }
 
     #[test]
-    fn what_a_leader_writes_by_half_is_never_given_back() {
-        let (mut requests, mut store) = scene();
+    fn a_half_renewal_of_a_leader_is_never_rolled_back() {
+        let (mut requests, mut store) = fresh_requests();
         let request = claim(&requests, 1);
-        run(&mut requests, &mut store, request, works);
+        run(&mut requests, &mut store, request, succeeds);
         for is_deleted in [false, true] {
             if is_deleted {
-                store.objects.note(Member::Second, None);
+                store.objects.set(Member::Second, None);
                 read(&mut requests, &mut store);
             }
             let renewal = claim(&requests, 2);
@@ -434,22 +439,22 @@ mod tests {
     }
 
     #[test]
-    fn half_a_release_of_a_leader_is_still_held() {
-        let (mut requests, mut store) = scene();
+    fn a_half_release_of_a_leader_is_still_held() {
+        let (mut requests, mut store) = fresh_requests();
         let request = claim(&requests, 1);
-        run(&mut requests, &mut store, request, works);
+        run(&mut requests, &mut store, request, succeeds);
         let version = requests.stored().map(|stored| stored.version);
         let release = write(version, record_of("us", RunState::Released, 2));
         run(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
-        let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("it is there") };
-        assert!(stored.record.is_held_by_run(&us(), "us"));
+        let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+        assert!(stored.record.is_held_by_run(&our_run(), "us"));
     }
 
     #[test]
-    fn what_was_not_seen_is_not_replaced() {
-        let (mut requests, mut store) = scene();
+    fn a_write_that_replaces_an_old_version_is_a_conflict() {
+        let (mut requests, mut store) = fresh_requests();
         let request = claim(&requests, 1);
-        run(&mut requests, &mut store, request.clone(), works);
-        assert_eq!(run(&mut requests, &mut store, request, works), Some(Reply::Conflict));
+        run(&mut requests, &mut store, request.clone(), succeeds);
+        assert_eq!(run(&mut requests, &mut store, request, succeeds), Some(Reply::Conflict));
     }
 }
