@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The annotation that states how often the holder renews the record, in milliseconds: see [`Record::retry_period`].
 pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
 
-/// The annotation by which the record of a holder that is known to be dead was released: see
+/// The annotation that marks a release in place of a holder that is known to be dead: see
 /// [`Record::is_released_by_force`].
 pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
 
@@ -95,8 +95,8 @@ impl Record {
         Self { holder_identity: String::new(), run: mark, ..self }
     }
 
-    /// Returns this record as somebody writes it who knows that its holder is dead: released, in the name of the run that
-    /// held the lock if one did.
+    /// Returns the release of this record by a user who knows that its holder is dead. It carries the mark of the run
+    /// that held the lock, if there is one.
     pub fn released_by_force(self, wall: Timestamp) -> Self {
         let renew_time = Self::next_renew_time(self.renew_time, wall);
         let run = self.mark().map_or_else(|| RunId::new("none"), |mark| mark.run.clone());
@@ -110,8 +110,8 @@ impl Record {
         }
     }
 
-    /// Returns whether somebody other than the holder released the lock by this record, for good: no candidate waits for
-    /// any earlier holder then. Like a mark it counts only while its time is the record's.
+    /// Returns whether this record is a release by force, after which no candidate waits for an earlier holder. Like a
+    /// mark, it is valid only while its time equals the record's `renewTime`.
     pub fn is_released_by_force(&self) -> bool {
         self.forced.is_some() && self.forced == self.renew_time && !self.is_held()
     }

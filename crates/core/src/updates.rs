@@ -29,7 +29,7 @@ pub enum Update {
     Renewed {
         margin: Duration,
     },
-    /// The slot that was acquired, of a lock that has several. Said before [`Acquired`](Self::Acquired).
+    /// The slot that was acquired, if the lock has several. Sent before [`Acquired`](Self::Acquired).
     Slot(usize),
     /// The lock was acquired.
     Acquired {

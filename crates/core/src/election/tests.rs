@@ -910,37 +910,36 @@ fn a_candidate_that_does_not_wait_gives_up_an_unreachable_lock() {
     );
 }
 
-/// Somebody who knows that the holder is dead says so for all of them.
 #[test]
-fn a_release_by_force_ends_every_wait_at_once() {
-    let held = others("r", RunState::Held, T1, 3600);
-    let now = Play::start(None).now.wall;
-    let mut standby = Play::start(None);
+fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
+    let held = record_by("r", RunState::Held, T1, 3600);
+    let now = Driver::start(None).now.wall;
+    let mut standby = Driver::start(None);
     standby.read(Some(held.clone()));
     standby.actions();
     standby.watched(held.clone().released_by_force(now));
     standby.expect_write();
 
     for emptied in [Some(Record { holder_identity: String::new(), run: None, ..held.clone() }), None] {
-        let mut standby = Play::start(None);
+        let mut standby = Driver::start(None);
         standby.read(Some(held.clone()));
         match emptied.clone() {
             Some(record) => standby.watched(record),
             None => standby.watch_event(WatchEvent::Deleted),
         }
         standby.actions();
-        assert!(standby.wakes_in() > SECOND, "it waits for the holder that it knew");
+        assert!(standby.time_to_next_timeout() > SECOND, "the known holder's lease duration is waited out");
         standby.watched(emptied.unwrap_or_default().released_by_force(now));
         standby.expect_write();
     }
 }
 
 #[test]
-fn a_release_by_force_counts_for_its_own_record_only() {
-    let forced = others("r", RunState::Held, T1, 15).released_by_force(T2.parse().unwrap());
+fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
+    let forced = record_by("r", RunState::Held, T1, 15).released_by_force(T2.parse().unwrap());
     assert!(forced.is_released_by_force() && !forced.is_held());
     assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
-    let mut standby = Play::start(None);
+    let mut standby = Driver::start(None);
     standby.read(Some(forced));
-    assert_eq!(standby.expect_write().forced, None, "what is held again is held");
+    assert_eq!(standby.expect_write().forced, None, "the next claim removes the release by force");
 }
