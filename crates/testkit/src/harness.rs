@@ -45,8 +45,8 @@ pub struct Harness {
     rerun_after_stalls: bool,
 }
 
-/// Makes the [`Harness`](crate::harness::Harness) of the binary in whose `main.rs` this stands, and tells the testkit
-/// where leaderrun is: Cargo says that only to the tests of leaderrun's own package.
+/// Makes the [`Harness`] of the binary in whose `main.rs` this stands, and tells the testkit where leaderrun is: Cargo
+/// says that only to the tests of leaderrun's own package.
 #[macro_export]
 macro_rules! harness {
     () => {

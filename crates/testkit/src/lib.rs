@@ -7,7 +7,7 @@
 //! - [`Candidate`]: a leaderrun for a [`TestLock`]; started, it is a [`Running`].
 //! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
 //! - [`client_go`]: candidates of other implementations.
-//! - [`harness`]: the `main` of a test binary, and `#[testkit::test]`.
+//! - [`mod@harness`]: the `main` of a test binary, and `#[testkit::test]`.
 //!
 //! Everything blocks: tests are plain functions, and the servers run on threads of their own.
 
