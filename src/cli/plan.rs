@@ -68,12 +68,20 @@ pub fn plan_run(
         log_level,
         unknown_variables: variables::unknown(std::env::vars_os()),
     };
+    // A candidate for a file is frozen with the file's lock in its hands, if it is frozen while it writes the record.
+    let frozen_elector_timeout = matches!(elector.lock, LockName::File(_)).then(|| timing.lease_duration() * 2);
     let stop_options = StopOptions {
         stop_signal: arguments.command.stop_signal,
         lost_grace: timing.lost_grace(),
         kill_after: arguments.command.kill_after,
     };
-    let supervisor = SupervisorConfig { command, stop_options, own_variables: variables::not_inherited(), run };
+    let supervisor = SupervisorConfig {
+        command,
+        stop_options,
+        own_variables: variables::not_inherited(),
+        run,
+        frozen_elector_timeout,
+    };
     Ok(Invocation::Run(Box::new(elector), supervisor))
 }
 

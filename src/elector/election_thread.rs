@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::ElectionReport;
@@ -17,10 +16,8 @@ use super::election_loop;
 use super::log_notices;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{LockName, SlotCount};
+use crate::process::runtime_thread;
 use crate::telemetry::observer::Observer;
-
-/// A thread for blocking calls stays once it is there: later there may be none to be had.
-const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A message from the main thread to the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +53,7 @@ impl ElectionThread {
         let (orders, inbox) = unbounded_channel();
         let main_thread = MainThread { reports: sender, arrived: Arc::clone(&arrived) };
         thread::Builder::new().name("election".into()).spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
-            let ended = match runtime {
+            let ended = match runtime_thread::runtime() {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, slots, access, config, &main_thread, inbox, &observer);
                     let ended = runtime.block_on(election);

@@ -6,6 +6,10 @@ log_events! {
     /// Logged when an environment variable looks like one of leaderrun's and sets no option.
     warn unknown_variable(; sentence: &str) "{sentence}";
 
+    /// Logged when not all of the program could be locked in memory: on a network disk that vanishes, it might not stop the command in time.
+    detail memory_not_locked(locked_kilobytes: usize, of_kilobytes: usize; reason: &str)
+        "locked {locked_kilobytes} of {of_kilobytes} kB of leaderrun in memory: {reason}; raise the limit of locked memory (ulimit -l)";
+
     /// Logged when this candidate starts to wait because it could not acquire the lock at once.
     info waiting(lock: &str, identity: &str; rate: f64)
         "waiting for {lock} as {identity}; tolerates clock rates that differ by up to {rate:.2}x";

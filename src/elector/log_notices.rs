@@ -12,6 +12,7 @@ use leaderrun_core::updates::Loss;
 
 use super::command_hint::command_hint;
 use super::log_events;
+use crate::process::memory::Locked;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
@@ -27,6 +28,13 @@ struct Leadership {
 /// Notes which lock is led from now on.
 pub fn note_leadership(lock: &str, fencing_token: &str) {
     let _ = LEADERSHIP.set(Leadership { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
+}
+
+/// Logs how much of the program is locked in memory, where that is not all of it.
+pub fn memory(locked: Locked) {
+    if let Locked::Partly { locked, of, errno } = locked {
+        log_events::memory_not_locked(locked / 1024, of / 1024, errno.desc());
+    }
 }
 
 /// Logs what the election notified.

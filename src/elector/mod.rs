@@ -36,10 +36,10 @@ use crate::events::{Events, EventsConfig};
 use crate::exit::Exit;
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockName, SlotCount};
-use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree::{self, Tree};
+use crate::process::{clock, memory};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, Format};
@@ -95,8 +95,10 @@ pub fn run(
     inherited: Inherited,
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
+    let locked_memory = memory::lock();
     let log = log::start(config.log_format, config.log_level)?;
     log::abort_on_panic();
+    log_notices::memory(locked_memory);
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let since = clock::now();

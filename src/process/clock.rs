@@ -1,7 +1,10 @@
 //! Time on `CLOCK_BOOTTIME`, the one clock that deadlines are kept on: it also counts suspend, and
 //! nobody can set it.
 
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
@@ -13,6 +16,33 @@ use nix::time::{ClockId as Clock, clock_gettime};
 pub fn now() -> Instant {
     let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
     Instant::after_boot(Duration::from(time))
+}
+
+/// Returns how many nanoseconds the boot clock of this process is ahead of that of the machine: not zero in a time
+/// namespace.
+///
+/// # Errors
+/// When /proc does not tell.
+pub fn offset() -> io::Result<i64> {
+    let own = match fs::read_link("/proc/self/ns/time") {
+        Ok(own) => own,
+        // A kernel without time namespaces, unless there is no /proc at all.
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => return Ok(0),
+        Err(failure) => return Err(failure),
+    };
+    // The file is about the namespace that children will be in.
+    if fs::read_link("/proc/self/ns/time_for_children")? != own {
+        return Err(io::Error::other("this process has prepared another time namespace for its children"));
+    }
+    parse_offset(&fs::read_to_string("/proc/self/timens_offsets")?)
+        .ok_or_else(|| io::Error::other("cannot parse /proc/self/timens_offsets"))
+}
+
+fn parse_offset(offsets: &str) -> Option<i64> {
+    let line = offsets.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut words = line.split_ascii_whitespace().map(str::parse::<i64>);
+    let (seconds, nanoseconds) = (words.next()?.ok()?, words.next()?.ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
 /// A descriptor that becomes readable at an [`Instant`].
@@ -71,6 +101,16 @@ mod tests {
         assert!(fires(&timer, PollTimeout::NONE));
         timer.set(Some(now() + Duration::from_secs(3600))).unwrap();
         assert!(!fires(&timer, PollTimeout::ZERO));
+    }
+
+    #[test]
+    fn the_offset_of_a_time_namespace() {
+        assert_eq!(
+            parse_offset("monotonic           0         0\nboottime           -1000         5\n"),
+            Some(-999_999_999_995)
+        );
+        assert_eq!(parse_offset(""), None);
+        assert_eq!(offset().unwrap(), 0);
     }
 
     #[test]

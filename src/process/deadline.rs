@@ -21,7 +21,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
 
-use super::inherited_fd;
+use super::{clock, inherited_fd};
 
 /// The number of the descriptor, for the command.
 pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
@@ -45,6 +45,8 @@ const SEALS: SealFlag = SealFlag::F_SEAL_GROW
 pub struct Deadline {
     memory: OwnedFd,
     mapping: Mapping,
+    /// How many nanoseconds our boot clock is ahead of the machine's.
+    clock_offset: i64,
 }
 
 impl Deadline {
@@ -53,18 +55,20 @@ impl Deadline {
     /// # Errors
     /// When the kernel gives no memory file, or no way to protect it.
     pub fn new(run: &str) -> io::Result<Self> {
+        let clock_offset = clock::offset()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create("leaderrun-tenure", flags)?);
         file.set_len(LENGTH.get() as u64)?;
         file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
         let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
-        Ok(Self { memory: inherited_fd::move_up(file.into())?, mapping })
+        Ok(Self { memory: inherited_fd::move_up(file.into())?, mapping, clock_offset })
     }
 
     /// Changes it; nothing means that it has passed.
     pub fn set(&self, deadline: Option<Instant>) {
-        self.mapping.contents().deadline.store(deadline.map_or(0, Instant::as_nanos), Ordering::SeqCst);
+        let on_machine_clock = |deadline: Instant| deadline.as_nanos().saturating_add_signed(-self.clock_offset);
+        self.mapping.contents().deadline.store(deadline.map_or(0, on_machine_clock), Ordering::SeqCst);
     }
 }
 
@@ -107,7 +111,9 @@ pub fn read() -> Result<Instant> {
     if contents.run != padded(&run) {
         bail!("descriptor {number} belongs to another run than {RUN_VARIABLE} says");
     }
-    Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst)))
+    // What reads it may be in another time namespace than what wrote it.
+    let clock_offset = clock::offset().context("cannot compare this process's clock with leaderrun's")?;
+    Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst).saturating_add_signed(clock_offset)))
 }
 
 fn padded(run: &str) -> [u8; LONGEST_RUN] {
@@ -119,7 +125,7 @@ fn padded(run: &str) -> [u8; LONGEST_RUN] {
 /// What the memory file contains.
 #[repr(C)]
 struct Contents {
-    /// Nanoseconds on the boot clock.
+    /// Nanoseconds on the machine's boot clock.
     deadline: AtomicU64,
     run: [u8; LONGEST_RUN],
 }

@@ -7,6 +7,7 @@ pub mod fork;
 pub mod helper;
 pub mod inherited_fd;
 pub mod kill;
+pub mod memory;
 pub mod pidfd;
 pub mod readable;
 pub mod runtime_thread;

@@ -11,6 +11,7 @@ use leaderrun_core::supervisor::{StartResult, Supervisor, SupervisorAction, Supe
 use leaderrun_core::tenure::Tenure;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
 use super::SupervisorConfig;
@@ -89,7 +90,8 @@ impl MainLoop {
         }
         Ok(Self {
             program: Program::new(&config.command).map_err(io::Error::other)?,
-            supervisor: Supervisor::new(config.stop_options.clone()),
+            supervisor: Supervisor::new(config.stop_options.clone())
+                .with_frozen_elector_timeout(config.frozen_elector_timeout),
             config,
             channel,
             elector: elector_fd,
@@ -252,6 +254,7 @@ impl MainLoop {
             SupervisorAction::TerminateLeftovers => self.tree.begin_terminating(),
             SupervisorAction::Kill(reason) => self.begin_kill(reason),
             SupervisorAction::Report(Report::Gone(gone)) => self.report_gone(gone),
+            SupervisorAction::KillElector => drop(self.elector.signal(Signal::SIGKILL)),
             SupervisorAction::Report(report) => self.report(&report),
         }
     }

@@ -11,6 +11,7 @@ mod spawn;
 use std::ffi::OsString;
 use std::io;
 use std::process;
+use std::time::Duration;
 
 use leaderrun_core::record::RunId;
 use leaderrun_core::supervisor::StopOptions;
@@ -19,6 +20,7 @@ use nix::unistd::Pid;
 use self::main_loop::MainLoop;
 use crate::channel::SupervisorEnd;
 use crate::exit;
+use crate::process::memory;
 use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
 
@@ -30,6 +32,8 @@ pub struct SupervisorConfig {
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
+    /// How long after the last renewal an elector is killed that is silent though the command is gone; never if `None`.
+    pub frozen_elector_timeout: Option<Duration>,
 }
 
 /// Runs the supervisor until the elector is dead or kills it. Never returns.
@@ -42,6 +46,8 @@ pub fn run(
 ) -> ! {
     // Without a message: stderr is the command's, and might block. The elector logs that this process is gone.
     std::panic::set_hook(Box::new(|_| process::abort()));
+    // What is refused here is refused to the elector as well, which logs it.
+    let _ = memory::lock();
     let ended = MainLoop::new(config, channel, elector, inherited, switch).and_then(|mut main_loop| main_loop.run());
     // The elector sees this process end and logs it; with nothing below it there is nothing to lose.
     process::exit(if ended.is_ok() { exit::LOST } else { exit::FAILED }.into())

@@ -56,7 +56,7 @@ impl World<'_> {
                 }
                 // Nothing of the command heeds these.
                 SupervisorAction::Signal(_) | SupervisorAction::Stop | SupervisorAction::TerminateLeftovers => {}
-                SupervisorAction::SetHeldUntil(_) => {}
+                SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
                 SupervisorAction::Kill(reason) => {
                     self.tell(|world| format!("{}'s supervisor kills: {reason:?}", world.state.runs[run].name()));
                     self.kill(run);

@@ -164,7 +164,7 @@ impl World {
 
     fn act(&mut self, run: usize, action: SupervisorAction, now: Instant) {
         match action {
-            SupervisorAction::SetHeldUntil(_) => {}
+            SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
             SupervisorAction::Start(tenure) => {
                 // The process may be stopped right here.
                 let supervisor = &mut self.runs[run].supervisor;

@@ -10,6 +10,7 @@
 //! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
 //! - A kill instant can only become earlier.
 //! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
+//! - An elector that is silent after a loss is killed long after its lease is over, where a frozen one keeps others out.
 //! - After a termination signal, or when no time is left, no command is started.
 
 use alloc::vec::Vec;
@@ -72,6 +73,8 @@ pub enum SupervisorAction {
     Kill(KillReason),
     /// Send this report to the elector.
     Report(Report),
+    /// The elector is frozen and holds what others wait for: kill it.
+    KillElector,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +100,10 @@ pub struct Supervisor {
     killing: bool,
     leftovers_due: bool,
     reported: Option<Gone>,
+    /// How long after its last order a silent elector is killed.
+    frozen_elector_timeout: Option<Duration>,
+    /// When the elector last sent an order.
+    elector_heard_at: Option<Instant>,
     /// The last instant published by [`SupervisorAction::SetHeldUntil`].
     published_held_until: Option<Instant>,
     /// The actions of the step under way.
@@ -118,9 +125,18 @@ impl Supervisor {
             killing: false,
             leftovers_due: false,
             reported: None,
+            frozen_elector_timeout: None,
+            elector_heard_at: None,
             published_held_until: None,
             actions: Vec::new(),
         }
+    }
+
+    /// Makes the supervisor kill an elector that sends nothing for so long though it was lost and the command is gone.
+    /// For locks that others cannot take as long as a process lives that is frozen while it writes the record.
+    #[must_use]
+    pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
+        Self { frozen_elector_timeout: timeout, ..self }
     }
 
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
@@ -138,9 +154,17 @@ impl Supervisor {
             }
             None => {}
         }
+        if !orders.is_empty() {
+            self.elector_heard_at = Some(now);
+        }
         self.handle_orders(now, &orders);
         self.handle_timeout(now);
+        if self.elector_due().is_some_and(|due| now >= due) {
+            self.frozen_elector_timeout = None;
+            self.actions.push(SupervisorAction::KillElector);
+        }
         if elector_died {
+            self.frozen_elector_timeout = None;
             // There are no more renewals, so stop at once. The kill instant of the last tenure stands.
             self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
             self.handle_timeout(now);
@@ -173,7 +197,13 @@ impl Supervisor {
     pub fn next_timeout(&self) -> Option<Instant> {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
-        stop.into_iter().chain(kill).min()
+        stop.into_iter().chain(kill).chain(self.elector_due()).min()
+    }
+
+    /// Returns when the elector has to have sent something, once the command is gone because the lock was lost.
+    fn elector_due(&self) -> Option<Instant> {
+        let timeout = self.frozen_elector_timeout.filter(|_| self.lost && self.reported.is_some())?;
+        Some(self.elector_heard_at? + timeout)
     }
 
     /// Returns the tenure that is enforced: the last one that was accepted.
@@ -353,6 +383,36 @@ mod tests {
             lost_grace: Duration::from_secs(1),
             kill_after: None,
         })
+    }
+
+    #[test]
+    fn a_silent_elector_is_killed_once_after_a_loss() {
+        let timeout = Duration::from_secs(12);
+        let mut supervisor = new().with_frozen_elector_timeout(Some(timeout));
+        let begin = start();
+        let order = Order::Start { tenure: tenure(begin), environment: Vec::new() };
+        step(&mut supervisor, begin, orders(&[order]));
+        let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+        step(&mut supervisor, begin, forked);
+        let kill = begin + Duration::from_secs(5);
+        step(&mut supervisor, kill, SupervisorInputs::default());
+        assert_eq!(supervisor.next_timeout(), None, "not before the command is gone");
+        step(&mut supervisor, kill, ended(End::Signaled(9), true));
+        assert_eq!(supervisor.next_timeout(), Some(begin + timeout));
+        let late = step(&mut supervisor, begin + timeout, SupervisorInputs::default());
+        assert_eq!(late, [SupervisorAction::KillElector]);
+        assert_eq!(supervisor.next_timeout(), None);
+    }
+
+    #[test]
+    fn an_elector_that_sends_orders_is_not_killed() {
+        let timeout = Duration::from_secs(12);
+        let mut supervisor = running(start()).with_frozen_elector_timeout(Some(timeout));
+        let kill = start() + Duration::from_secs(5);
+        step(&mut supervisor, kill, SupervisorInputs::default());
+        step(&mut supervisor, kill, ended(End::Signaled(9), true));
+        step(&mut supervisor, kill, orders(&[Order::Extend(tenure(kill))]));
+        assert_eq!(supervisor.next_timeout(), Some(kill + timeout));
     }
 
     /// Returns the supervisor of a command that was started at this instant, when the lock was acquired.

@@ -14,7 +14,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
-use nix::unistd::{Pid, read};
+use nix::unistd::{Pid, getpid, read};
 use rustix::fs::{RawDir, SeekFrom, seek};
 
 use crate::process::pidfd::PidFd;
@@ -240,7 +240,9 @@ impl Proc {
     /// # Errors
     /// When we may not.
     pub fn signal_child(&self, number: i32, signal: Signal) -> nix::Result<()> {
-        ignore_dead(self.pid(number).map_or(Ok(()), |pid| kill(pid, signal)))
+        // A helper that kills for its parent is itself one of the children.
+        let pid = self.pid(number).filter(|pid| *pid != getpid());
+        ignore_dead(pid.map_or(Ok(()), |pid| kill(pid, signal)))
     }
 
     /// Sends a signal to this process and to no other that has got its number.
@@ -248,6 +250,9 @@ impl Proc {
     /// # Errors
     /// When we may not, or there is no descriptor.
     pub fn signal(&self, process: Identity, pid: Pid, signal: Signal) -> nix::Result<()> {
+        if pid == getpid() {
+            return Ok(());
+        }
         let errno = |failure: io::Error| Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO));
         let fd = match PidFd::open(pid) {
             Ok(fd) => fd,
@@ -301,8 +306,6 @@ fn namespaced_numbers(status: &[u8]) -> impl Iterator<Item = i32> {
 
 #[cfg(test)]
 mod tests {
-    use nix::unistd::getpid;
-
     use super::*;
 
     #[test]

@@ -117,3 +117,25 @@ fn check_of_a_nested_run_is_its_own() {
     a.wait_for_exit(0);
     assert_eq!(a.output(), "inner 0\nTERM\ninner 1\n76\ncheck 0\n", "{}", a.log());
 }
+
+/// Whether this user may make time namespaces here.
+fn time_namespaces() -> Result<(), String> {
+    let tried = std::process::Command::new("unshare").args(["--time", "--boottime", "-1", "--fork", "true"]).output();
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(failure) => Err(format!("unshare: {failure}")),
+    }
+}
+
+#[testkit::test(requires = time_namespaces())]
+fn a_time_namespace_does_not_change_the_answer() {
+    let own = format!("{} check", leaderrun());
+    for offset in [-1000, 1000] {
+        let shifted = format!("unshare --time --boottime {offset} --fork {own}");
+        let text = format!("{shifted}; echo $?; {shifted} --min-remaining 100s; echo $?");
+        let mut a = Candidate::new("a", &TestLock::file()).run_script(&text);
+        a.wait_for_exit(0);
+        assert_eq!(a.output(), "0\n1\n", "{offset}: {}", a.log());
+    }
+}

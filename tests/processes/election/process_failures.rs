@@ -227,3 +227,10 @@ fn a_stopped_supervisor_is_killed_when_another_takes_the_lease() {
     let last = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lives");
     assert!(last < given + 4_000_000_000, "killed {} ns after it was known to be lost", last - given);
 }
+
+/// Frozen while it writes the record, it would hold the file's lock as long as it lives.
+#[testkit::test]
+fn an_elector_that_stays_frozen_is_killed_long_after_its_lease() {
+    let (_, mut a) = strike(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
+    a.wait_for_exit(137);
+}

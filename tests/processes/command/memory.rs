@@ -1,0 +1,41 @@
+//! Both processes are in memory as a whole: the disk that the program is on may vanish together with the network.
+
+use std::fs;
+
+use nix::unistd::{Pid, geteuid};
+
+use testkit::{Candidate, TestLock, eventually, leaderrun};
+
+/// Returns how many kilobytes of the program are mapped to be executed, how many of them are in memory, and whether they
+/// are locked there.
+fn program_text(process: Pid) -> (u64, u64, bool) {
+    let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("it is alive");
+    let program = fs::canonicalize(leaderrun()).expect("the program").display().to_string();
+    let (mut size, mut resident, mut is_locked, mut is_text) = (0, 0, true, false);
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let value = |words: &mut std::str::SplitAsciiWhitespace<'_>| words.next().and_then(|word| word.parse().ok());
+        match words.next() {
+            Some("Size:") if is_text => size += value(&mut words).unwrap_or(0),
+            Some("Rss:") if is_text => resident += value(&mut words).unwrap_or(0),
+            Some("VmFlags:") if is_text => is_locked &= words.any(|flag| flag == "lo"),
+            Some(range) if range.contains('-') => is_text = line.contains(" r-xp ") && line.ends_with(&program),
+            _ => {}
+        }
+    }
+    (size, resident, is_locked)
+}
+
+fn is_root() -> Result<(), String> {
+    geteuid().is_root().then_some(()).ok_or_else(|| "an ordinary user may lock too little memory".to_owned())
+}
+
+#[testkit::test(requires = is_root())]
+fn both_processes_are_locked_in_memory() {
+    let a = Candidate::new("a", &TestLock::file()).run_script("echo ready; sleep 1000");
+    eventually("it leads", || a.output().contains("ready"));
+    for process in [a.elector(), a.supervisor()] {
+        let (size, resident, is_locked) = program_text(process);
+        assert!(size > 0 && resident == size && is_locked, "{process}: {resident} of {size} kB, locked: {is_locked}");
+    }
+}

@@ -1,0 +1,111 @@
+//! A command that changes to another user, whom leaderrun may not signal without more ado.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
+
+/// Whether users can be changed here, in a PID namespace of our own.
+static USERS: LazyLock<Result<(), String>> = LazyLock::new(|| {
+    if !geteuid().is_root() {
+        return Err("only root may change users".to_owned());
+    }
+    let tried = Command::new("unshare").args(["--pid", "--fork", "setpriv", "--reuid", "1000", "true"]).output();
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(failure) => Err(format!("unshare: {failure}")),
+    }
+});
+
+const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups";
+
+/// Starts leaderrun as process 1, root without CAP_KILL, with a command that becomes a user and then runs this script.
+fn container(script: &str) -> Running {
+    let lock = TestLock::file();
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let without_kill = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"];
+    let options = [leaderrun(), "--lock", &lock.name, "--kill-after", "1s", "--"];
+    let command = AS_USER.split(' ').chain(["sh", "-c", script]);
+    let arguments = namespace.into_iter().chain(without_kill).chain(options).chain(command);
+    Candidate::program("a", "unshare").args(arguments).start()
+}
+
+/// Sends a signal to leaderrun, which `unshare` has started.
+fn signal(container: &Running, signal: Signal) {
+    kill(children(container.elector())[0], signal).expect("it is alive");
+}
+
+#[testkit::test(requires = USERS.clone())]
+fn a_signal_reaches_it() {
+    let mut a = container("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
+    eventually("it is ready", || a.output().contains("ready"));
+    signal(&a, Signal::SIGTERM);
+    a.wait_for_exit(3);
+    assert_eq!(a.output(), "ready\ngot it\n", "{}", a.log());
+}
+
+#[testkit::test(requires = USERS.clone())]
+fn it_is_killed() {
+    let a = container("trap '' TERM; (setsid sleep 1000 &); echo ready; while :; do sleep 0.05; done");
+    eventually("it is ready", || a.output().contains("ready"));
+    signal(&a, Signal::SIGTERM);
+    a.wait_for_log("ended by SIGKILL, and no process of it is left");
+    assert!(!a.log().contains("cannot"), "{}", a.log());
+}
+
+/// A folder that every user can use, with a copy of `setpriv` in it that makes its user root.
+struct PublicFolder(PathBuf);
+
+impl PublicFolder {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("leaderrun-setuid-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("its rights");
+        let which = Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("a shell");
+        let setpriv = String::from_utf8(which.stdout).expect("a path");
+        for (program, mode) in [(Path::new(setpriv.trim_end()), 0o4755), (Path::new(leaderrun()), 0o755)] {
+            let copy = folder.join(program.file_name().expect("a name"));
+            fs::copy(program, &copy).expect("a copy");
+            fs::set_permissions(copy, fs::Permissions::from_mode(mode)).expect("its rights");
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for PublicFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// As process 1 it can do one thing: exit. Then the kernel kills everything, whoever's it is.
+#[testkit::test(requires = USERS.clone())]
+fn process_1_exits_when_it_may_not_kill() {
+    let folder = PublicFolder::new();
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"].map(str::to_owned);
+    let user = AS_USER.split(' ').map(str::to_owned);
+    let lock = format!("file:{}", folder.path("job.lease"));
+    let options = [folder.path("leaderrun"), "--lock".into(), lock, "--".into()];
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let as_root = [folder.path("setpriv"), "--reuid".into(), "0".into(), "sh".into(), "-c".into(), script.into()];
+    let arguments = namespace.into_iter().chain(user).chain(options).chain(as_root);
+    let mut a = Candidate::program("a", "unshare").args(arguments).start();
+    eventually("it is ready", || a.output().contains("ready"));
+    signal(&a, Signal::SIGTERM);
+    a.wait_for_log("cannot send SIGTERM to the command: Operation not permitted; run leaderrun as");
+    let elector: Pid = children(a.elector())[0];
+    kill(children(elector)[0], Signal::SIGKILL).expect("the supervisor is alive");
+    a.wait_for_exit(76);
+    assert!(a.log().contains("exiting as process 1, so that the kernel kills"), "{}", a.log());
+}
