@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use leaderrun_core::election::{
-    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Reply, Request, WatchEvent,
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Preference, Reply, Request, WatchEvent,
 };
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
@@ -46,7 +46,14 @@ impl Storage {
 fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
     let seconds = Duration::from_secs;
     let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).expect("the durations fit");
-    let config = ElectionConfig { identity: name.into(), run: RunId::new(name), timing, wait: None, min_hold: None };
+    let config = ElectionConfig {
+        identity: name.into(),
+        run: RunId::new(name),
+        timing,
+        wait: None,
+        min_hold: None,
+        preference: Preference::default(),
+    };
     let mut election = Election::new(config, now(), name.len() as u64);
     let (mut inputs, mut leader, mut works_until) = (ElectionInputs::default(), String::new(), None);
     loop {

@@ -2,14 +2,17 @@
 
 use std::ffi::OsString;
 
-use leaderrun_core::election::ElectionConfig;
+use humantime::format_duration;
+use leaderrun_core::election::{ElectionConfig, Preference};
 use leaderrun_core::record::RunId;
 use leaderrun_core::supervisor::StopOptions;
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
 use super::Invocation;
-use super::arguments::{ClusterArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments};
+use super::arguments::{
+    ClusterArguments, ElectionArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments,
+};
 use super::documents;
 use super::origin::{Origin, Origins};
 use super::routing::{check_lock, routing};
@@ -40,6 +43,7 @@ pub fn plan_run(
     let host = host_name()?;
     let slots = arguments.slots.slots;
     check_slots(&lock, slots, arguments.routing.target.target().as_ref(), origins)?;
+    check_claim_delay(&arguments.election, origins)?;
     // On its node's network a pod has the host name of the node.
     let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
     let routing = routing(arguments.routing, &lock, slots, &host, origins)?;
@@ -50,6 +54,10 @@ pub fn plan_run(
         timing: timing.clone(),
         wait: arguments.election.wait,
         min_hold: arguments.election.every.or(arguments.election.min_hold),
+        preference: Preference {
+            claim_delay: arguments.election.claim_delay,
+            preempt_after: arguments.election.preempt,
+        },
     };
     let elector = ElectorConfig {
         lock,
@@ -83,6 +91,20 @@ pub fn plan_run(
         frozen_elector_timeout,
     };
     Ok(Invocation::Run(Box::new(elector), supervisor))
+}
+
+/// Checks that a candidate that waits is not gone before it may claim.
+fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Result<(), UsageError> {
+    let ElectionArguments { wait, claim_delay, .. } = arguments;
+    match wait {
+        Some(wait) if !wait.is_zero() && wait <= claim_delay => {
+            let (wait, delay) = (origins.of("wait"), origins.of("claim_delay"));
+            let reason = format!("it ends before {}, so this candidate never leads", delay.given());
+            let longer = format_duration(*claim_delay * 2).to_string().replace(' ', "");
+            Err(UsageError::new(wait.given(), reason).try_instead(wait.with(&longer)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Plans what a subcommand does.

@@ -80,7 +80,7 @@ pub async fn run(
         (RUN_VARIABLE.to_owned(), config.run.to_string()),
     ];
     environment.extend(outer_runs.variable());
-    let identity = config.identity.clone();
+    let (identity, claim_delay) = (config.identity.clone(), config.preference.claim_delay);
     let slot = |(name, lock): (LockName, _)| Slot::new(lock, name.to_string());
     let locks: Vec<&dyn Lock> = locks.iter().map(|lock| &**lock).collect();
     let election_loop = ElectionLoop {
@@ -93,7 +93,7 @@ pub async fn run(
         election: SlotElection::new(slots.map_or(1, |slots| slots.numbers().len()), &config, now(), fastrand::u64(..)),
         inbox,
         timer: Readable::new(Timer::new()?)?,
-        observations: Observations::new(observer.clone()),
+        observations: Observations::new(observer.clone(), claim_delay),
         environment,
         outer_runs,
         last_failure: None,

@@ -61,8 +61,11 @@ log_events! {
     /// Logged when the command cannot be executed.
     error not_executed(command: &str; reason: &str) "cannot execute {command}: {reason}";
 
-    /// Logged when `leaderrun step-down` asks this holder to release the lock.
-    info step_down(lock: &str) "leaderrun step-down asks for the release of {lock}";
+    /// Logged when `leaderrun step-down`, or a candidate with a shorter `--claim-delay`, asks this holder to release the lock.
+    info step_down(lock: &str) "leaderrun step-down or a preferred candidate asks for the release of {lock}";
+
+    /// Logged when this candidate asks a leader with a longer `--claim-delay` to release the lock, with `--preempt`.
+    info preempting(lock: &str, holder: &str) "asking {holder} to release {lock}: its claim delay is longer";
 
     /// Logged when leaderrun gets a termination signal and forwards it to the command.
     info terminating(signal: &str) "got {signal}; terminating the command";

@@ -59,6 +59,7 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
         ElectionNotice::Edited => log_events::edited(lock),
         ElectionNotice::Displaced => log_events::displaced(lock),
         ElectionNotice::NotDue { not_before } => log_events::not_due(lock, &format!("{not_before:.0}")),
+        ElectionNotice::Preempting { holder } => log_events::preempting(lock, &shown(holder)),
         ElectionNotice::Watching => log_events::watching(lock),
         // Logged with the reason by the election loop.
         ElectionNotice::Polling => {}

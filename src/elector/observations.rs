@@ -17,6 +17,8 @@ use crate::telemetry::observer::Observer;
 #[derive(Debug)]
 pub struct Observations {
     observer: Observer,
+    /// How long after others this candidate may take over.
+    claim_delay: Duration,
     /// The stop instant of the tenure that is held.
     held_until: Option<Instant>,
     /// When the renewal under way was sent.
@@ -29,8 +31,8 @@ pub struct Observations {
 
 impl Observations {
     /// Of an election that has not begun.
-    pub fn new(observer: Observer) -> Self {
-        Self { observer, held_until: None, renewal: None, watched: BTreeSet::new(), is_claim: false }
+    pub fn new(observer: Observer, claim_delay: Duration) -> Self {
+        Self { observer, claim_delay, held_until: None, renewal: None, watched: BTreeSet::new(), is_claim: false }
     }
 
     /// The election has done what there was to do for now.
@@ -47,7 +49,7 @@ impl Observations {
                 holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
                 since: record.and_then(|record| record.acquire_time),
                 transitions: record.map(|record| record.lease_transitions),
-                takeable_at,
+                takeable_at: takeable_at + self.claim_delay,
             }));
         }
     }

@@ -7,8 +7,8 @@ use futures_util::stream::{BoxStream, StreamExt, iter};
 use futures_util::{FutureExt, TryStreamExt};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{
-    CONTENDERS_ANNOTATION, FORCED_ANNOTATION, LOCK_ANNOTATION, NOT_BEFORE_ANNOTATION, RETRY_PERIOD_ANNOTATION,
-    RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
+    CLAIM_DELAY_ANNOTATION, CONTENDERS_ANNOTATION, FORCED_ANNOTATION, LOCK_ANNOTATION, NOT_BEFORE_ANNOTATION,
+    RETRY_PERIOD_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
 };
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ impl RecordFormat {
         record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
         record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
         record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
+        record.claim_delay_millis = annotation(CLAIM_DELAY_ANNOTATION).and_then(|text| text.parse().ok());
         record.retry_period_millis = annotation(RETRY_PERIOD_ANNOTATION).and_then(|text| text.parse().ok());
         record.forced = annotation(FORCED_ANNOTATION).and_then(|text| text.parse().ok());
         Ok(record)
@@ -187,6 +188,7 @@ impl ObjectLock {
             (RUN_ANNOTATION, record.run.as_ref().map(ToString::to_string)),
             (NOT_BEFORE_ANNOTATION, record.not_before.as_ref().map(ToString::to_string)),
             (CONTENDERS_ANNOTATION, record.contenders.map(|contenders| contenders.to_string())),
+            (CLAIM_DELAY_ANNOTATION, record.claim_delay_millis.map(|millis| millis.to_string())),
             (RETRY_PERIOD_ANNOTATION, record.retry_period_millis.map(|millis| millis.to_string())),
             (FORCED_ANNOTATION, record.forced.map(|time| format!("{time:.6}"))),
             (STEP_DOWN_ANNOTATION, record.step_down.as_ref().map(ToString::to_string)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::Timestamp;
 use leaderrun_core::election::{
-    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Reply, Request, WatchEvent,
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Preference, Reply, Request, WatchEvent,
 };
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{RunId, Stored, Version};
@@ -98,7 +98,14 @@ impl ContentionSimulation {
         let timing =
             Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None).unwrap();
         let identity = format!("candidate {}", self.starts);
-        let config = ElectionConfig { run: RunId::new(&*identity), identity, timing, wait: None, min_hold: None };
+        let config = ElectionConfig {
+            run: RunId::new(&*identity),
+            identity,
+            timing,
+            wait: None,
+            min_hold: None,
+            preference: Preference::default(),
+        };
         let election = Election::new(config, self.now(), self.random.u64(..));
         SimulatedCandidate { election, start: self.starts, watches: false, timeout_at: 0 }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::election::{
-    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Reply, Request, WatchEvent,
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Preference, Reply, Request, WatchEvent,
 };
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
@@ -52,7 +52,14 @@ impl Execution {
         let run = RunId::new("my-run");
         let wait = [None, None, None, Some(Duration::ZERO), Some(40 * second)][random.usize(..5)];
         let min_hold = (random.u8(..4) == 0).then_some(60 * second);
-        let config = ElectionConfig { identity: "me".into(), run: run.clone(), timing: timing.clone(), wait, min_hold };
+        let config = ElectionConfig {
+            identity: "me".into(),
+            run: run.clone(),
+            timing: timing.clone(),
+            wait,
+            min_hold,
+            preference: Preference::default(),
+        };
         let boot = Instant::after_boot([Duration::ZERO, 1000 * second][random.usize(..2)]);
         let now = Now { boot, wall: wall_clock(&mut random) };
         Self {

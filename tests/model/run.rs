@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use leaderrun_core::election::{
-    Election, ElectionAction, ElectionConfig, ElectionInputs, Leadership, Now, Reply, Request, WatchEvent,
+    Election, ElectionAction, ElectionConfig, ElectionInputs, Leadership, Now, Preference, Reply, Request, WatchEvent,
 };
 use leaderrun_core::elector::{
     ElectionReport, Elector, ElectorAction, ElectorInputs, ElectorNotice, SupervisorFailure,
@@ -137,8 +137,14 @@ impl World<'_> {
         let number = self.state.runs.len();
         let id = RunId::new(number.to_string());
         let identity = if self.setting.one_identity { "same" } else { ["A", "B"][host] };
-        let config =
-            ElectionConfig { identity: identity.to_owned(), run: id.clone(), timing, wait: None, min_hold: None };
+        let config = ElectionConfig {
+            identity: identity.to_owned(),
+            run: id.clone(),
+            timing,
+            wait: None,
+            min_hold: None,
+            preference: Preference::default(),
+        };
         let now = self.setting.clocks[host].now(self.state.now);
         let now = Now { wall: self.setting.clocks[host].now(0).wall, ..now };
         let stop_options =

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use leaderrun_core::election::{
-    CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, Leadership, Now, Outcome, Reply, Request,
-    WatchEvent,
+    CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, Leadership, Now, Outcome, Preference, Reply,
+    Request, WatchEvent,
 };
 use leaderrun_core::elector::{ElectionReport, Elector};
 use leaderrun_core::instant::Instant;
@@ -76,6 +76,7 @@ impl ElectorProcess {
             timing: plan.timing.clone(),
             wait: plan.wait,
             min_hold: plan.min_hold,
+            preference: Preference::default(),
         };
         Self {
             alive: true,

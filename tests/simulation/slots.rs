@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use leaderrun_core::election::{
-    CommandGone, ElectionAction, ElectionConfig, ElectionInputs, Reply, Request, WatchEvent,
+    CommandGone, ElectionAction, ElectionConfig, ElectionInputs, Preference, Reply, Request, WatchEvent,
 };
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::RunId;
@@ -78,8 +78,11 @@ struct World {
     candidates: Vec<Candidate>,
     starts: Vec<u32>,
     healthy_from: Time,
+    /// Of each candidate; of all the others it is the default.
+    preferences: Vec<Preference>,
     conflicts: u32,
     commands: u32,
+    requests_to_step_down: u32,
     /// Of each event: when, in which order, and for which start of which candidate.
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     events: std::collections::BTreeMap<u64, (usize, u32, Event)>,
@@ -88,6 +91,12 @@ struct World {
 
 impl World {
     fn new(seed: u64, slots: usize, candidates: usize, healthy_from: Time) -> Self {
+        Self::with_preferences(seed, slots, &vec![Preference::default(); candidates], healthy_from)
+    }
+
+    /// A world with a candidate for each of the preferences.
+    fn with_preferences(seed: u64, slots: usize, preferences: &[Preference], healthy_from: Time) -> Self {
+        let candidates = preferences.len();
         let mut rng = Rng::with_seed(seed);
         let timing = Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None)
             .expect("defaults");
@@ -100,6 +109,8 @@ impl World {
             healthy_from,
             conflicts: 0,
             commands: 0,
+            requests_to_step_down: 0,
+            preferences: preferences.to_vec(),
             queue: BinaryHeap::new(),
             events: std::collections::BTreeMap::new(),
             order: 0,
@@ -125,6 +136,7 @@ impl World {
             timing: self.timing.clone(),
             wait: None,
             min_hold: None,
+            preference: self.preferences[number].clone(),
         };
         let now = clock.now(self.now);
         Candidate {
@@ -149,6 +161,23 @@ impl World {
 
     fn is_faulty(&mut self, share: f64) -> bool {
         self.now < self.healthy_from && self.rng.f64() < share
+    }
+
+    /// Ends a candidate, whose command dies with it, until it [comes back](Self::come_back).
+    fn stay_away(&mut self, candidate: usize) {
+        if let Some(slot) = self.candidates[candidate].leads
+            && self.alive[slot] == Some((candidate, self.starts[candidate]))
+        {
+            self.alive[slot] = None;
+        }
+        self.starts[candidate] += 1;
+        let clock = self.candidates[candidate].clock.clone();
+        self.candidates[candidate] = self.candidate(candidate, clock);
+    }
+
+    fn come_back(&mut self, candidate: usize) {
+        self.stay_away(candidate);
+        self.at(self.now + 1, candidate, Event::Begin);
     }
 
     fn delay(&mut self) -> Time {
@@ -287,10 +316,11 @@ impl World {
             }
             ElectionAction::Lose { .. } => self.end(candidate, slot, false),
             ElectionAction::Finish(_) => state.watches[slot] = None,
-            ElectionAction::Claiming
-            | ElectionAction::ClaimFailed
-            | ElectionAction::StepDown
-            | ElectionAction::Notify(_) => {}
+            ElectionAction::Claiming | ElectionAction::ClaimFailed | ElectionAction::Notify(_) => {}
+            ElectionAction::StepDown => {
+                self.requests_to_step_down += 1;
+                self.at(self.now + 100 * MILLISECOND, candidate, Event::End { slot });
+            }
         }
     }
 
@@ -398,4 +428,67 @@ fn a_start_of_many_candidates_costs_few_refused_writes() {
         println!("{each:.2} refused writes for each of {candidates} candidates on {slots} slots");
         assert!(each < most, "{each} refused writes for each of {candidates} candidates on {slots} slots");
     }
+}
+
+/// With a preferred candidate that has no delay, and two others with five seconds.
+fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
+    let preferred = Preference { claim_delay: Duration::ZERO, preempt_after };
+    let other = Preference { claim_delay: Duration::from_secs(5), preempt_after };
+    [preferred, other.clone(), other]
+}
+
+fn leader(world: &World) -> Option<usize> {
+    world.alive[0].map(|(candidate, _)| candidate)
+}
+
+#[test]
+fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
+    for seed in 0..100 {
+        let mut world = World::with_preferences(seed, 1, &preferences(None), 0);
+        world.stay_away(0);
+        world.play(30 * SECOND);
+        let first = leader(&world).expect("a leader");
+        world.come_back(0);
+        world.play(world.now + 30 * SECOND);
+        assert_eq!(leader(&world), Some(first), "nobody is asked to step down");
+        world.at(world.now, first, Event::End { slot: 0 });
+        world.play(world.now + SECOND);
+        assert_eq!(leader(&world), Some(0), "seed {seed}");
+        // Another one leads within its delay after the lease duration.
+        world.stay_away(0);
+        world.play(world.now + 22 * SECOND);
+        assert!(leader(&world).is_some_and(|leader| leader != 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_preferred_candidate_takes_the_lead_back_once_it_has_been_ready() {
+    for seed in 0..20 {
+        let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
+        world.stay_away(0);
+        world.play(30 * SECOND);
+        assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
+        world.come_back(0);
+        world.play(world.now + 50 * SECOND);
+        assert_ne!(leader(&world).expect("a leader"), 0, "not before it was ready for a minute");
+        world.play(world.now + 20 * SECOND);
+        assert_eq!(leader(&world), Some(0), "seed {seed}");
+        world.play(world.now + 3600 * SECOND);
+        assert_eq!((leader(&world), world.requests_to_step_down), (Some(0), 1), "seed {seed}");
+    }
+}
+
+/// However often candidates crash and come back: one request in ten seconds at most.
+#[test]
+fn flapping_candidates_ask_no_more_often_than_once_in_the_time() {
+    let preempt_after = Some(Duration::from_secs(10));
+    let preferences = [0, 1, 2, 3].map(|delay| Preference { claim_delay: Duration::from_secs(delay), preempt_after });
+    let mut most = 0;
+    for seed in 0..5 {
+        let mut world = World::with_preferences(seed, 1, &preferences, 3600 * SECOND);
+        world.play(3600 * SECOND);
+        assert!(world.requests_to_step_down <= 360, "seed {seed}: {}", world.requests_to_step_down);
+        most = most.max(world.requests_to_step_down);
+    }
+    assert!(most > 10, "{most} requests an hour: the schedules were too dull");
 }

@@ -34,6 +34,9 @@ pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 /// The annotation that requests the holder to step down: see [`Record::asks_to_step_down`].
 pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 
+/// The annotation that states the holder's claim delay in milliseconds, where it has one: see [`Record::claim_delay`].
+pub const CLAIM_DELAY_ANNOTATION: &str = "leaderrun/claim-delay-ms";
+
 /// The smallest difference between two renewals: a record's times have a resolution of microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
@@ -62,6 +65,9 @@ pub struct Record {
     /// How often the holder renews the record, in milliseconds; see [`Record::retry_period`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_period_millis: Option<u64>,
+    /// The holder's claim delay in milliseconds; see [`Record::claim_delay`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_delay_millis: Option<u64>,
     /// The time of a release by force, as stored, even if it does not count; see [`Record::is_released_by_force`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<Timestamp>,
@@ -80,6 +86,12 @@ impl Record {
     /// Returns the time from the acquisition of the lock to when the command is due again.
     pub fn min_hold(&self) -> Option<Duration> {
         Duration::try_from(self.due()?.duration_since(self.acquire_time?)).ok()
+    }
+
+    /// Returns how long the holder leaves a free lock to others: those with a shorter delay come before it. Zero where
+    /// nothing is stated.
+    pub fn claim_delay(&self) -> Duration {
+        self.claim_delay_millis.filter(|_| self.mark().is_some()).map_or(Duration::ZERO, Duration::from_millis)
     }
 
     /// Returns the mark of the run that wrote this record, if there is a valid one. A mark is valid only while its time

@@ -190,7 +190,7 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::election::{Reply, Request, WatchEvent};
+    use crate::election::{Preference, Reply, Request, WatchEvent};
     use crate::record::{Record, RunId, RunMark, RunState, Stored, Version};
     use crate::timing::Timing;
 
@@ -217,7 +217,14 @@ mod tests {
 
     fn candidate(slots: usize, wait: Option<Duration>, seed: u64) -> (SlotElection, Vec<SlotAction>) {
         let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
-        let config = ElectionConfig { identity: "me".into(), run: RunId::new("me"), timing, wait, min_hold: None };
+        let config = ElectionConfig {
+            identity: "me".into(),
+            run: RunId::new("me"),
+            timing,
+            wait,
+            min_hold: None,
+            preference: Preference::default(),
+        };
         let mut election = SlotElection::new(slots, &config, now(100), seed);
         let actions = election.step(now(100), SlotInputs::default());
         (election, actions)

@@ -76,6 +76,7 @@ pub fn record(random: &mut Rng) -> Record {
         not_before: (random.u8(..6) == 0).then(|| time(random)),
         step_down: (random.u8(..6) == 0).then(|| RunId::new(["run-a", "my-run", ""][random.usize(..3)])),
         retry_period_millis: [None, Some(0), Some(u64::MAX)][random.usize(..3)],
+        claim_delay_millis: [None, Some(0), Some(u64::MAX)][random.usize(..3)],
         forced: None,
         contenders: [None, None, Some(0), Some(1000), Some(u32::MAX)][random.usize(..5)],
     }

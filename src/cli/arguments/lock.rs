@@ -51,6 +51,14 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
 
+    /// Leave a lock that is free to other candidates for this long, so that those with a shorter delay lead first
+    #[arg(long, env = "LEADERRUN_CLAIM_DELAY", value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
+    pub claim_delay: Duration,
+
+    /// Ask a leader with a longer --claim-delay to step down once this candidate has been its standby for this long, 1s at least; a leader is asked once [default: never]
+    #[arg(long, env = "LEADERRUN_PREEMPT", value_name = "DURATION", value_parser = values::period)]
+    pub preempt: Option<Duration>,
+
     /// Run the command again and again, once in this time over all candidates: leaderrun goes on waiting after a run that ended with status 0, and ends with any other status; counted from the acquisition of the lock
     #[arg(long, env = "LEADERRUN_EVERY", value_name = "DURATION", value_parser = values::period, conflicts_with_all = ["min_hold", "wait"])]
     pub every: Option<Duration>,

@@ -113,11 +113,11 @@ pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
     read_duration(text).map_err(|reason| InvalidValue::new(reason).suggest(read_duration, spellings))
 }
 
-/// The time from one turn to the next.
+/// A duration of at least a second.
 pub fn period(text: &str) -> Result<Duration, InvalidValue> {
     match duration(text) {
         Ok(period) if period < Duration::from_secs(1) => {
-            Err(InvalidValue { reason: "a turn takes at least 1s".into(), suggestion: Some("1s".into()) })
+            Err(InvalidValue { reason: "it must be at least 1s".into(), suggestion: Some("1s".into()) })
         }
         parsed => parsed,
     }

@@ -26,7 +26,7 @@ fn the_holder_of_every_kind_hands_over_once() {
         );
         let ended = a.wait();
         assert_ne!(ended.code(), Some(76), "it has lost nothing: {}", a.log());
-        a.wait_for_log("leaderrun step-down asks for the release");
+        a.wait_for_log("asks for the release");
         witnesses.wait_for("b", 1);
         b.wait_for_log("started the command");
         let of_b = b.log();
@@ -44,7 +44,7 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_log("is held by a");
     step_down(&lock, 0);
-    a.wait_for_log("leaderrun step-down asks for the release");
+    a.wait_for_log("asks for the release");
     let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
     eventually("the request is taken back", || lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null());
     a.wait_for_exit(137);

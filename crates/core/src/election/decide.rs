@@ -35,6 +35,9 @@ impl Election {
         if self.next_request().is_none_or(|at| now.boot < at) {
             return;
         }
+        if !self.must_read && self.preempt_at().is_some_and(|at| now.boot >= at) {
+            return self.preempt(now);
+        }
         let may_claim = |observed: &ObservedRecord| {
             let is_due = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
             self.already_holds(observed) || is_due
@@ -130,10 +133,12 @@ impl Election {
         let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
         let run = Some(RunMark { run: self.config.run.clone(), state, renew_time });
         let lease_duration_seconds = u32::try_from(self.config.timing.lease_duration().as_secs()).ok();
+        let claim_delay = self.config.preference.claim_delay;
         let retry_period_millis = u64::try_from(self.config.timing.retry_period().as_millis()).ok();
         Record {
             lease_duration_seconds,
             retry_period_millis,
+            claim_delay_millis: u64::try_from(claim_delay.as_millis()).ok().filter(|millis| *millis > 0),
             renew_time: Some(renew_time),
             run,
             forced: None,
@@ -159,7 +164,7 @@ impl Election {
     }
 
     /// Begins an attempt, and records T0: the instant just before the request is sent.
-    fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
+    pub(super) fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
         self.attempt = Some(Attempt { sent: now.boot, write });
         self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
@@ -181,7 +186,7 @@ impl Election {
     /// candidate's share of the spread.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
-        self.may_claim.then(|| observed.takeable_at() + delay)
+        self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
     }
 
     fn send_at(&self) -> Instant {
@@ -199,7 +204,7 @@ impl Election {
                         Some(self.timers.get(Timer::Poll).unwrap_or(reopen_at))
                     }
                 };
-                let next = read_at.into_iter().chain(self.claim_at(observed)).min()?;
+                let next = read_at.into_iter().chain(self.claim_at(observed)).chain(self.preempt_at()).min()?;
                 Some(next.max(self.send_at()))
             }
             _ => Some(self.send_at()),
@@ -215,7 +220,9 @@ impl Election {
         let lease_duration = self.config.timing.lease_duration();
         // A dead holder's record must have time to expire; an API server that does not answer gets a fixed time.
         Some(match &self.observed {
-            Some(observed) => observed.takeable_at().max(self.last_answer) + lease_duration,
+            Some(observed) => {
+                observed.takeable_at().max(self.last_answer) + self.config.preference.claim_delay + lease_duration
+            }
             None => self.last_answer + lease_duration.min(FIRST_ANSWER_TIMEOUT),
         })
     }

@@ -36,6 +36,7 @@ mod contention;
 mod decide;
 mod observe;
 mod observed_record;
+mod preempt;
 mod protocol;
 mod random;
 mod timers;
@@ -49,9 +50,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::contention::ClaimHistory;
 use self::observed_record::ObservedRecord;
+use self::preempt::Preemption;
 pub use self::protocol::{
-    CommandGone, ElectionAction, ElectionConfig, ElectionInputs, ElectionNotice, Leadership, Now, Outcome, Reply,
-    Request, WatchEvent,
+    CommandGone, ElectionAction, ElectionConfig, ElectionInputs, ElectionNotice, Leadership, Now, Outcome, Preference,
+    Reply, Request, WatchEvent,
 };
 use self::random::Random;
 use self::timers::{Timer, Timers};
@@ -92,6 +94,7 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
     sent: Instant,
+    /// None for a read, and for a request to step down.
     write: Option<Write>,
 }
 
@@ -149,6 +152,8 @@ pub struct Election {
     claims: ClaimHistory,
     /// Whether claims are allowed. A candidate for several locks claims one at a time.
     may_claim: bool,
+    /// The leader that may be asked to step down.
+    preemption: Option<Preemption>,
     timers: Timers,
     /// When the last request was answered with a result or a conflict.
     last_answer: Instant,
@@ -185,6 +190,7 @@ impl Election {
             last_renew_time: None,
             claims: ClaimHistory::default(),
             may_claim: true,
+            preemption: None,
             timers: Timers::default(),
             last_answer: now.boot,
             refusals: 0,

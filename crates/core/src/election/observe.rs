@@ -60,6 +60,9 @@ impl Election {
                 self.must_read = true;
                 self.timers.stop(Timer::Send);
                 if self.is_waiting() {
+                    if attempt.write.is_none() {
+                        self.ask_again();
+                    }
                     self.claims.note_refusal(attempt.write.map(|write| write.transitions));
                 }
                 self.conflicts += 1;
@@ -159,6 +162,7 @@ impl Election {
             ElectionPhase::Finished => {}
         }
         self.forget_settled_writes();
+        self.follow_leader(now.boot);
         self.check_step_down();
         changed
     }

@@ -24,6 +24,17 @@ pub struct ElectionConfig {
     pub wait: Option<Duration>,
     /// The shortest time between the acquisition and the next run of the command, after it has succeeded.
     pub min_hold: Option<Duration>,
+    pub preference: Preference,
+}
+
+/// Which candidates come before others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Preference {
+    /// How long a lock that may be acquired is left to candidates with a shorter delay.
+    pub claim_delay: Duration,
+    /// After how long as a standby of one leader with a longer delay this candidate asks it to step down, once; never
+    /// if `None`. So there is at most one such request in this time, however often candidates are started.
+    pub preempt_after: Option<Duration>,
 }
 
 /// The present time on both clocks.
@@ -208,4 +219,6 @@ pub enum ElectionNotice {
     Polling,
     /// The record is watched again.
     Watching,
+    /// A leader with a longer claim delay was asked to step down.
+    Preempting { holder: String },
 }

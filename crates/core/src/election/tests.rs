@@ -21,12 +21,23 @@ impl Driver {
     }
 
     fn start_with(timing: Timing, wait: Option<Duration>) -> Self {
+        Self::start_as(timing, wait, Preference::default())
+    }
+
+    /// A candidate that leaves free locks to others for this long, and comes before leaders with a longer delay.
+    fn preferring(claim_delay: Duration, preempt_after: Option<Duration>) -> Self {
+        let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
+        Self::start_as(timing, None, Preference { claim_delay, preempt_after })
+    }
+
+    fn start_as(timing: Timing, wait: Option<Duration>, preference: Preference) -> Self {
         let config = ElectionConfig {
             identity: "me".into(),
             run: RunId::new("my-run"),
             timing,
             wait,
             min_hold: Some(60 * SECOND),
+            preference,
         };
         let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
         let mut driver = Self { election: Election::new(config, now, 0), now, version: 10, unread: Vec::new() };
@@ -942,4 +953,71 @@ fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
     let mut standby = Driver::start(None);
     standby.read(Some(forced));
     assert_eq!(standby.expect_write().forced, None, "the next claim removes the release by force");
+}
+
+#[test]
+fn a_candidate_with_a_claim_delay_leaves_a_free_lock_to_record_by() {
+    let mut driver = Driver::preferring(5 * SECOND, None);
+    driver.read(None);
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]), "it sees who is faster");
+    driver.advance(4 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    let claim = driver.expect_write();
+    assert_eq!(claim.claim_delay(), 5 * SECOND, "those with less come before it");
+    driver.written(claim);
+    assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
+    let mut slower = Driver::preferring(5 * SECOND, None);
+    slower.read(None);
+    slower.advance(2 * SECOND);
+    slower.watched(record_by("r", RunState::Held, T1, 15));
+    slower.advance(10 * SECOND);
+    assert!(!slower.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+}
+
+/// A leader that leaves free locks to others for five seconds.
+fn less_preferred(run: &str, renew_time: &str) -> Record {
+    Record { claim_delay_millis: Some(5000), ..record_by(run, RunState::Held, renew_time, 15) }
+}
+
+#[test]
+fn a_leader_with_a_longer_delay_is_asked_to_step_down_once() {
+    let mut driver = Driver::preferring(SECOND, Some(60 * SECOND));
+    driver.read(Some(less_preferred("r", T1)));
+    // It renews.
+    for second in 1..=6 {
+        driver.actions();
+        driver.advance(10 * SECOND - Duration::from_millis(1));
+        assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
+        driver.watched(less_preferred("r", &format!("2026-01-01T00:01:0{second}Z")));
+    }
+    driver.advance(SECOND);
+    assert_eq!(driver.expect_write().step_down, Some(RunId::new("r")));
+    driver.reply(Reply::Conflict);
+    driver.read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
+    let asked = driver.expect_write();
+    assert_eq!(asked.step_down, Some(RunId::new("r")), "it had renewed in between");
+    driver.written(asked);
+    for second in 1..=9 {
+        driver.advance(9 * SECOND);
+        driver.watched(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
+        assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
+    }
+    // The next leader has time, too.
+    driver.watched(less_preferred("s", T2));
+    driver.advance(9 * SECOND);
+    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+}
+
+#[test]
+fn nobody_else_is_asked_to_step_down() {
+    for leader in
+        [record_by("r", RunState::Held, T1, 600), Record { claim_delay_millis: Some(1000), ..less_preferred("r", T1) }]
+    {
+        let mut driver = Driver::preferring(SECOND, Some(SECOND));
+        driver.read(Some(leader));
+        driver.actions();
+        driver.advance(10 * SECOND);
+        assert_eq!(driver.actions(), []);
+    }
 }

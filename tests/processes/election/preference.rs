@@ -1,0 +1,62 @@
+//! Which candidate leads: `--claim-delay` and `--preempt`.
+
+use testkit::{Candidate, TestLock, Witnesses};
+
+#[testkit::test]
+fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let candidate =
+            |name, delay| Candidate::new(name, &lock).args(["--claim-delay", delay]).run_witness(&witnesses, &[]);
+        let mut first = candidate("first", "0s");
+        witnesses.wait_for("first", 1);
+        // It was there before the preferred one.
+        let mut other = candidate("other", "3s");
+        other.wait_for_log("is held by first");
+        let mut preferred = candidate("preferred", "0s");
+        preferred.wait_for_log("is held by first");
+        first.stop();
+        witnesses.wait_for("preferred", 1);
+        assert_eq!(witnesses.lifetimes_of("other").len(), 0);
+        preferred.stop();
+        witnesses.wait_for("other", 1);
+        other.stop();
+        witnesses.assert_one_at_a_time(3);
+    }
+}
+
+#[testkit::test]
+fn a_preferred_candidate_takes_the_lead_back() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let witnesses = Witnesses::new();
+        let candidate = |name, delay| {
+            let candidate = Candidate::new(name, &lock).args(["--claim-delay", delay, "--preempt", "2s"]);
+            candidate.run_witness(&witnesses, &[])
+        };
+        let mut other = candidate("other", "1s");
+        witnesses.wait_for("other", 1);
+        let mut preferred = candidate("preferred", "0s");
+        preferred.wait_for_log("asking other to release");
+        witnesses.wait_for("preferred", 1);
+        other.wait_for_log("a preferred candidate asks for the release of");
+        other.wait();
+        // It is a standby now, and asks nobody.
+        let mut other = candidate("back", "1s");
+        other.wait_for_log("is held by preferred");
+        preferred.stop();
+        witnesses.wait_for("back", 1);
+        assert!(!other.log().contains("asking"), "{}", other.log());
+        other.stop();
+        witnesses.assert_one_at_a_time(3);
+    }
+}
+
+#[testkit::test]
+fn a_wait_that_is_too_short_to_lead_is_refused() {
+    let lock = TestLock::file();
+    let mut refused =
+        Candidate::new("a", &lock).args(["--claim-delay", "30s", "--wait", "10s"]).run_script("echo started");
+    refused.wait_for_exit(125);
+    let says = "--wait 10s: it ends before --claim-delay 30s, so this candidate never leads; try --wait 1m";
+    assert!(refused.log().contains(says), "{}", refused.log());
+}
