@@ -135,3 +135,71 @@ struct Status {
     client_certificate_data: Option<String>,
     client_key_data: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::connection::InteractiveMode;
+    use super::*;
+
+    fn plugin() -> ExecPlugin {
+        ExecPlugin {
+            command: "plugin".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            api_version: VERSIONS[1].to_owned(),
+            interactive_mode: InteractiveMode::Never,
+            install_hint: None,
+            provide_cluster_info: false,
+            cluster_config: None,
+        }
+    }
+
+    fn parsed(status: &str) -> Result<IssuedCredentials, String> {
+        let printed = format!(r#"{{"apiVersion":"{}","kind":"ExecCredential","status":{status}}}"#, VERSIONS[1]);
+        parse(&plugin(), printed.as_bytes())
+    }
+
+    #[test]
+    fn a_token_a_certificate_or_both_are_issued() {
+        let token = parsed(r#"{"token":" abc\n","expirationTimestamp":"2026-01-02T03:04:05Z"}"#).unwrap();
+        assert_eq!(token.token.as_deref(), Some("abc"));
+        assert_eq!(token.expires, Some("2026-01-02T03:04:05Z".parse().unwrap()));
+        let certificate = parsed(r#"{"clientCertificateData":"c","clientKeyData":"k"}"#).unwrap();
+        assert_eq!((certificate.token, certificate.expires), (None, None));
+        let issued = certificate.certificate.unwrap();
+        assert_eq!((issued.certificate.as_str(), issued.key.as_str()), ("c", "k"));
+    }
+
+    #[test]
+    fn yaml_is_read_too() {
+        let printed = format!("apiVersion: {}\nkind: ExecCredential\nstatus:\n  token: abc\n", VERSIONS[1]);
+        assert_eq!(parse(&plugin(), printed.as_bytes()).unwrap().token.as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn what_is_no_credential_is_refused_with_the_reason() {
+        for (status, reason) in [
+            ("null", "printed an ExecCredential without a status"),
+            ("{}", "printed an ExecCredential with neither a token nor a client certificate"),
+            (r#"{"token":""}"#, "printed an ExecCredential with neither a token nor a client certificate"),
+            (r#"{"clientCertificateData":"c"}"#, "printed clientCertificateData without clientKeyData"),
+            (r#"{"token":"a","clientKeyData":"k"}"#, "printed clientKeyData without clientCertificateData"),
+            (
+                r#"{"token":"a","expirationTimestamp":"soon"}"#,
+                "printed an expirationTimestamp that is not a time: \"soon\"",
+            ),
+        ] {
+            assert_eq!(parsed(status).unwrap_err(), reason, "{status}");
+        }
+        let other = format!(r#"{{"apiVersion":"{}","kind":"ExecCredential"}}"#, VERSIONS[0]);
+        let refusal = parse(&plugin(), other.as_bytes()).unwrap_err();
+        assert!(refusal.starts_with("printed an ExecCredential of client.authentication.k8s.io/v1,"), "{refusal}");
+        assert_eq!(parse(&plugin(), b" \n").unwrap_err(), "printed nothing");
+    }
+
+    #[test]
+    fn versions_that_kubernetes_has_removed_are_refused() {
+        let old = ExecPlugin { api_version: "client.authentication.k8s.io/v1alpha1".to_owned(), ..plugin() };
+        assert!(check_version(&old).is_err() && check_version(&plugin()).is_ok());
+    }
+}

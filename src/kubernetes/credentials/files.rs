@@ -35,7 +35,7 @@ fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
 /// Returns the file that is being read at present.
 pub(super) fn being_read() -> Option<Activity> {
     let (path, since) = BEING_READ.lock().expect("nothing panics while it is held").clone()?;
-    Some(Activity { description: format!("the file {}, which does not answer,", path.display()), since })
+    Some(Activity { description: format!("the contents of {}", path.display()), since })
 }
 
 /// What tells whether a file has changed; none where there is no such file.

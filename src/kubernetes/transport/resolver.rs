@@ -27,9 +27,21 @@ const FRESH_FOR: Duration = Duration::from_secs(5);
 type Lookup = Result<Vec<IpAddr>, String>;
 
 /// Looks up the addresses of names. Clones share what they know.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Resolver {
+    /// Blocks until the name servers have answered.
+    look_up: fn(&str) -> io::Result<Vec<IpAddr>>,
     names: Arc<Mutex<HashMap<String, KnownName>>>,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { look_up, names: Arc::default() }
+    }
+}
+
+fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
+    Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
 #[derive(Debug, Default)]
@@ -83,11 +95,9 @@ impl Resolver {
     /// Starts a look-up on a thread of its own.
     fn begin(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
         let (sender, pending) = watch::channel(None);
-        let (names, name) = (Arc::clone(&self.names), name.to_owned());
+        let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
         thread::Builder::new().name("look-up".into()).spawn(move || {
-            let found = (name.as_str(), 0).to_socket_addrs();
-            let lookup = found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
-            let lookup = lookup.map_err(|failure| failure.to_string());
+            let lookup = look_up(&name).map_err(|failure| failure.to_string());
             if let Some(entry) = names.lock().expect("nothing panics while it is held").get_mut(&name) {
                 entry.pending = None;
                 if let Ok(addresses) = &lookup {
@@ -117,5 +127,81 @@ impl Service<Name> for Resolver {
             let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(addresses.into_iter())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn resolve(resolver: &Resolver, name: &str) -> io::Result<Vec<IpAddr>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(resolver.addresses(name))
+    }
+
+    fn age(resolver: &Resolver) {
+        for known in resolver.names.lock().unwrap().values_mut() {
+            known.found_at = None;
+        }
+    }
+
+    const ADDRESS: [u8; 4] = [10, 0, 0, 1];
+
+    #[test]
+    fn an_address_needs_no_look_up() {
+        let resolver = Resolver { look_up: |_| panic!("nothing to look up"), ..Resolver::default() };
+        assert_eq!(resolve(&resolver, "10.0.0.1").unwrap(), [IpAddr::from(ADDRESS)]);
+        assert_eq!(resolve(&resolver, "[::1]").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn addresses_from_before_are_used_while_a_look_up_takes_long_or_fails() {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let resolver = Resolver {
+            look_up: |_| match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(vec![ADDRESS.into()]),
+                1 => Err(io::Error::other("no such name")),
+                _ => loop {
+                    thread::park();
+                },
+            },
+            ..Resolver::default()
+        };
+        for _ in 0..3 {
+            assert_eq!(resolve(&resolver, "api.example.com").unwrap(), [IpAddr::from(ADDRESS)]);
+            age(&resolver);
+        }
+        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3);
+        resolve(&resolver, "api.example.com").unwrap();
+        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3, "one look-up at a time");
+    }
+
+    #[test]
+    fn a_look_up_that_was_given_up_is_not_begun_again() {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        let resolver = Resolver {
+            look_up: |_| {
+                LOOKUPS.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(300));
+                Ok(vec![ADDRESS.into()])
+            },
+            ..Resolver::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let given_up = runtime.block_on(async {
+            timeout(Duration::from_millis(20), resolver.addresses("api.example.com")).await.is_err()
+        });
+        assert!(given_up);
+        assert_eq!(resolve(&resolver, "api.example.com").unwrap(), [IpAddr::from(ADDRESS)]);
+        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_is_named() {
+        let resolver = Resolver { look_up: |_| Err(io::Error::other("no such name")), ..Resolver::default() };
+        let failure = resolve(&resolver, "api.example.com").unwrap_err();
+        assert_eq!(failure.to_string(), "cannot look up api.example.com: no such name");
     }
 }

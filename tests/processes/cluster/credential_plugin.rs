@@ -1,0 +1,184 @@
+//! Credential plugins that are slow, hang, fail, or read what is not theirs.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use serde_json::{Value, json};
+
+use testkit::users::ADMIN;
+use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, is_alive, kubeconfig, scratch};
+
+/// A kubeconfig whose plugin is a shell script, in a folder of its own.
+struct Plugin {
+    folder: PathBuf,
+}
+
+impl Plugin {
+    /// Makes a plugin that runs `script` in its folder and then prints the administrator's token, which lasts for
+    /// `lifetime` seconds if that is limited. It notes its runs.
+    fn new(script: &str, lifetime: Option<u32>) -> Self {
+        let expires = match lifetime {
+            Some(lifetime) => format!(r#","expirationTimestamp":"'$(date -u -d '+{lifetime} seconds' +%FT%TZ)'""#),
+            None => String::new(),
+        };
+        let version = "client.authentication.k8s.io/v1";
+        let credential = format!(
+            r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{"token":"{}"{expires}}}}}"#,
+            ADMIN.token
+        );
+        Self::printing(&format!("{script}\necho '{credential}'"))
+    }
+
+    /// Makes a plugin that runs `script` in its folder. It notes its runs.
+    fn printing(script: &str) -> Self {
+        let folder = scratch::folder("plugin");
+        let program = folder.join("plugin");
+        let script = format!("#!/bin/sh\ncd {}\necho run >> runs\n{script}\n", folder.display());
+        fs::write(&program, script).expect("a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable");
+        let plugin = Self { folder };
+        plugin.configure(&json!({ "command": program }));
+        plugin
+    }
+
+    /// Writes the kubeconfig, with these fields of `exec`.
+    fn configure(&self, fields: &Value) {
+        let mut exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable" });
+        exec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        kubeconfig::write_with(&self.file("kubeconfig"), Cluster::shared().address(), &json!({ "exec": exec }));
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn lock(&self) -> TestLock {
+        TestLock::lease_through(self.file("kubeconfig"))
+    }
+
+    fn runs(&self) -> usize {
+        fs::read_to_string(self.file("runs")).map_or(0, |runs| runs.lines().count())
+    }
+}
+
+fn read_pid(path: &Path) -> Pid {
+    eventually("a pid", || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')));
+    Pid::from_raw(fs::read_to_string(path).expect("a pid").trim().parse().expect("a number"))
+}
+
+#[testkit::test]
+fn one_run_serves_the_lock_the_watch_and_the_events() {
+    let plugin = Plugin::new("", Some(3600));
+    Candidate::new("a", &plugin.lock()).run_script("sleep 1.5").wait_for_exit(0);
+    assert_eq!(plugin.runs(), 1);
+}
+
+#[testkit::test]
+fn the_input_of_the_command_is_left_to_it() {
+    let plugin = Plugin::new("cat > eaten; ls -l /proc/self/fd > descriptors", None);
+    let input = plugin.file("input");
+    fs::write(&input, "one\ntwo\n").expect("a file");
+    let mut a = Candidate::new("a", &plugin.lock())
+        .configure(|command| {
+            command.stdin(File::open(&input).expect("a file"));
+        })
+        .run_script("cat");
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(plugin.file("eaten")).expect("what it ate"), "");
+}
+
+#[testkit::test]
+fn a_plugin_slower_than_an_attempt_costs_no_lease() {
+    // An attempt takes a second.
+    let (plugin, witnesses) = (Plugin::new("sleep 2", Some(6)), Witnesses::new());
+    let mut a = Candidate::new("a", &plugin.lock()).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    eventually("three renewals of the token", || plugin.runs() >= 4);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    a.stop();
+    witnesses.assert_one_at_a_time(1);
+}
+
+#[testkit::test]
+fn a_plugin_that_hangs_is_named_and_ends_with_leaderrun() {
+    let plugin = Plugin::printing("echo $$ > pid; sleep 1000 & echo $! > child; wait");
+    let mut a = Candidate::new("a", &plugin.lock()).args(["--wait", "2s"]).run_script("echo started");
+    let processes = [read_pid(&plugin.file("pid")), read_pid(&plugin.file("child"))];
+    a.wait_for_exit(69);
+    let named = format!("still waiting for the credential plugin {}", plugin.file("plugin").display());
+    assert!(a.log().contains(&named), "{}", a.log());
+    assert_eq!((a.output().as_str(), plugin.runs()), ("", 1));
+    eventually("the plugin is gone", || !processes.iter().any(|process| is_alive(*process)));
+}
+
+#[testkit::test]
+fn a_plugin_that_fails_is_named_with_its_reason_and_a_remedy() {
+    let status = |plugin: &Plugin| {
+        let mut status = Candidate::subcommand("status", &plugin.lock()).start();
+        status.wait();
+        status.log()
+    };
+    for (script, reason) in [
+        ("echo first >&2; echo no network >&2; exit 3", "it ended with status 3: no network"),
+        ("kill -9 $$", "it was ended by SIGKILL"),
+        ("true", "it printed nothing"),
+        ("echo hello", "it printed something else than an ExecCredential"),
+        ("echo '{\"kind\":\"Status\"}'", "it printed something else than an ExecCredential: it is of kind \"Status\""),
+    ] {
+        let plugin = Plugin::printing(script);
+        let (log, program) = (status(&plugin), plugin.file("plugin"));
+        let failure = format!("the credential plugin {} failed: {reason}", program.display());
+        assert!(log.contains(&failure), "{script}: {log}");
+        assert!(log.contains("; check exec of the user in the kubeconfig"), "{script}: {log}");
+    }
+    let missing = Plugin::printing("");
+    missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
+    let log = status(&missing);
+    let failure =
+        "the credential plugin no-such-plugin failed: there is no such program in PATH; run: install no-such-plugin";
+    assert!(log.contains(failure), "{log}");
+    let for_people = Plugin::new("", None);
+    for_people.configure(&json!({ "command": for_people.file("plugin"), "interactiveMode": "Always" }));
+    assert!(status(&for_people).contains("it needs a terminal (interactiveMode Always)"), "{}", status(&for_people));
+}
+
+#[testkit::test]
+fn a_failing_plugin_is_asked_again_until_it_helps() {
+    let plugin = Plugin::new("[ -e mended ] || { echo no network >&2; exit 1; }", None);
+    let mut a = Candidate::new("a", &plugin.lock()).run_script("echo started");
+    a.wait_for_log("it ended with status 1: no network");
+    fs::write(plugin.file("mended"), "").expect("a file");
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "started\n");
+}
+
+#[testkit::test]
+fn a_plugin_learns_about_the_cluster_if_it_is_to() {
+    let plugin = Plugin::new("echo \"$KUBERNETES_EXEC_INFO\" > info", None);
+    plugin.configure(&json!({ "command": plugin.file("plugin"), "provideClusterInfo": true }));
+    let mut status = Candidate::subcommand("status", &plugin.lock()).start();
+    status.wait_for_exit(1);
+    let info: Value = serde_json::from_slice(&fs::read(plugin.file("info")).expect("the info")).expect("JSON");
+    assert_eq!(info["kind"], "ExecCredential");
+    assert_eq!(info["spec"]["interactive"], false);
+    assert_eq!(info["spec"]["cluster"]["server"], format!("https://{}", Cluster::shared().address()));
+    assert!(info["spec"]["cluster"]["certificate-authority-data"].is_string(), "{info}");
+}
+
+#[testkit::test]
+fn a_kubeconfig_that_does_not_answer_is_named() {
+    let fifo = scratch::folder("kubeconfig").join("fifo");
+    mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
+    let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };
+    let mut a = Candidate::new("a", &lock).args(["--wait", "2s"]).run_script("echo started");
+    a.wait_for_exit(69);
+    assert!(a.log().contains(&format!("still waiting for the contents of {}", fifo.display())), "{}", a.log());
+    let mut b = Candidate::new("b", &lock).run_script("echo started");
+    b.wait_for_log(&format!("still waiting for the contents of {}", fifo.display()));
+    b.signal(nix::sys::signal::Signal::SIGTERM);
+    b.wait();
+}

@@ -1,0 +1,189 @@
+//! Credentials that are replaced and revoked while candidates use them: ten times of each kind, on a bad network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use testkit::issued::{self, ClientCertificate};
+use testkit::users::ADMIN;
+use testkit::{
+    Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch,
+};
+
+const ROTATIONS: usize = 10;
+
+/// A leader and a standby with the same credentials, each behind a proxy.
+struct Candidates {
+    folder: PathBuf,
+    cluster: Cluster,
+    proxies: [Proxy; 2],
+}
+
+impl Candidates {
+    fn new() -> Self {
+        let cluster = Cluster::start_in_process();
+        let proxies = [(); 2].map(|()| Proxy::start(&cluster));
+        Self { folder: scratch::folder("credentials"), cluster, proxies }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn kubeconfig(&self, number: usize) -> PathBuf {
+        self.file(&format!("kubeconfig-{number}"))
+    }
+
+    /// Gives both candidates these credentials: a `user` of a kubeconfig.
+    fn write_kubeconfigs(&self, credentials: &Value) {
+        for (number, proxy) in self.proxies.iter().enumerate() {
+            kubeconfig::write_with(&self.kubeconfig(number), proxy.address(), credentials);
+        }
+    }
+
+    /// Has a leader and a standby live through the rotations. Each call of `rotate` ends the credentials from before.
+    fn live_through(&self, mut rotate: impl FnMut()) {
+        let witnesses = Witnesses::new();
+        let lock = |number| TestLock {
+            name: format!("{}/job", self.cluster.new_namespace()),
+            kubeconfig: Some(self.kubeconfig(number)),
+        };
+        let lock_a = lock(0);
+        let mut a = Candidate::new("a", &lock_a).run_witness(&witnesses, &[]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock_a.through(self.kubeconfig(1))).run_witness(&witnesses, &["ends"]);
+        b.wait_for_log("is held by a");
+        let admin = self.cluster.admin();
+        let renewed = || admin.get(&lock_a.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+        for rotation in 0..ROTATIONS {
+            let rotated_at = Instant::now();
+            rotate();
+            match rotation % 3 {
+                0 => self.proxies[0].break_existing(),
+                1 => self.proxies[0].silence_existing(),
+                _ => self.proxies[0].answer(Match::put().next(1), 503, None),
+            }
+            self.proxies[1].break_existing();
+            for _ in 0..2 {
+                let before = renewed();
+                eventually("a renewal", || renewed() != before);
+            }
+            let is_new_watch = |seen: &ReceivedRequest| seen.is_watch() && seen.received_at > rotated_at;
+            self.proxies[1].wait_for_request(is_new_watch, testkit::TIMEOUT);
+        }
+        witnesses.assert_one_at_a_time(1);
+        assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+        a.stop();
+        b.wait_for_exit(0);
+        witnesses.assert_one_at_a_time(2);
+    }
+}
+
+/// Replaces a file as those do that rotate credentials: it is never half written.
+fn replace(path: &Path, contents: &str) {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, contents).expect("a file");
+    fs::rename(draft, path).expect("a file at its place");
+}
+
+/// Returns what issues a token, passes it on and revokes the one before.
+fn rotating_tokens(mut publish: impl FnMut(&str)) -> impl FnMut() {
+    let mut present = None;
+    move || {
+        let token = issued::issue_token(ADMIN);
+        publish(&token);
+        if let Some(revoked) = present.replace(token) {
+            issued::revoke_token(&revoked);
+        }
+    }
+}
+
+/// Returns what issues a client certificate, passes it on and revokes the one before.
+fn rotating_certificates(mut publish: impl FnMut(&ClientCertificate)) -> impl FnMut() {
+    let mut present = None;
+    move || {
+        let certificate = issued::issue_certificate(ADMIN);
+        publish(&certificate);
+        if let Some(revoked) = present.replace(certificate) {
+            issued::revoke_certificate(&revoked);
+        }
+    }
+}
+
+/// Returns a user whose plugin prints an `ExecCredential` with the status in a file, and notes its runs in another.
+fn exec_user(folder: &Path) -> Value {
+    let script = format!("cat {0}/issued; echo run >> {0}/runs", folder.display());
+    json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", script],
+        "interactiveMode": "Never",
+    } })
+}
+
+fn exec_credential(status: &Value) -> String {
+    json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status }).to_string()
+}
+
+fn assert_few_runs(folder: &Path) {
+    let runs = fs::read_to_string(folder.join("runs")).expect("runs").lines().count();
+    assert!(runs <= 2 * (ROTATIONS + 1), "{runs} runs for two candidates and {ROTATIONS} rotations");
+}
+
+#[testkit::test]
+fn a_token_file_is_replaced() {
+    let candidates = Candidates::new();
+    let path = candidates.file("token");
+    candidates.write_kubeconfigs(&json!({ "tokenFile": path }));
+    let mut rotate = rotating_tokens(|token| replace(&path, &format!("{token}\n")));
+    rotate();
+    candidates.live_through(rotate);
+}
+
+#[testkit::test]
+fn a_client_certificate_file_is_replaced() {
+    let candidates = Candidates::new();
+    let (certificate, key) = (candidates.file("client.crt"), candidates.file("client.key"));
+    candidates.write_kubeconfigs(&json!({ "client-certificate": certificate, "client-key": key }));
+    let mut rotate = rotating_certificates(|issued| {
+        replace(&certificate, &issued.certificate);
+        replace(&key, &issued.key);
+    });
+    rotate();
+    candidates.live_through(rotate);
+}
+
+#[testkit::test]
+fn a_plugin_issues_another_token() {
+    let candidates = Candidates::new();
+    let path = candidates.file("issued");
+    candidates.write_kubeconfigs(&exec_user(&candidates.folder));
+    let mut rotate = rotating_tokens(|token| replace(&path, &exec_credential(&json!({ "token": token }))));
+    rotate();
+    candidates.live_through(rotate);
+    assert_few_runs(&candidates.folder);
+}
+
+#[testkit::test]
+fn a_plugin_issues_another_client_certificate() {
+    let candidates = Candidates::new();
+    let path = candidates.file("issued");
+    candidates.write_kubeconfigs(&exec_user(&candidates.folder));
+    let mut rotate = rotating_certificates(|issued| {
+        let status = json!({ "clientCertificateData": issued.certificate, "clientKeyData": issued.key });
+        replace(&path, &exec_credential(&status));
+    });
+    rotate();
+    candidates.live_through(rotate);
+    assert_few_runs(&candidates.folder);
+}
+
+#[testkit::test]
+fn the_kubeconfig_is_replaced() {
+    let candidates = Candidates::new();
+    let mut rotate = rotating_tokens(|token| candidates.write_kubeconfigs(&json!({ "token": token })));
+    rotate();
+    candidates.live_through(rotate);
+}
