@@ -52,8 +52,8 @@ impl ClusterAccess {
 /// given up closes its connection, and the next one must not find another that is as dead.
 #[derive(Clone)]
 pub struct Cluster {
-    access: ClusterAccess,
     config: Arc<ConnectionConfig>,
+    transport: Transport,
     requests: Client,
     watches: Client,
     attempt: Duration,
@@ -67,14 +67,15 @@ impl Cluster {
     /// When the kubeconfig cannot be used, or there is none and this is no pod either.
     pub async fn open(access: &ClusterAccess, attempt: Duration) -> Result<Self> {
         let config = access.credentials.configuration().await?;
-        let transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), attempt);
+        let new_transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), attempt);
+        let transport = new_transport();
         let namespace = config.namespace.as_str();
         let requests =
-            ClientBuilder::new(transport(), namespace).with_layer(&MapResponseLayer::new(response_limit::whole));
+            ClientBuilder::new(transport.clone(), namespace).with_layer(&MapResponseLayer::new(response_limit::whole));
         let watches =
-            ClientBuilder::new(transport(), namespace).with_layer(&MapResponseLayer::new(response_limit::lines));
+            ClientBuilder::new(new_transport(), namespace).with_layer(&MapResponseLayer::new(response_limit::lines));
         let (requests, watches) = (requests.build(), watches.build());
-        Ok(Self { access: access.clone(), config, requests, watches, attempt })
+        Ok(Self { config, transport, requests, watches, attempt })
     }
 
     /// The namespace where a lock names none.
@@ -99,9 +100,9 @@ impl Cluster {
         self.watches.clone()
     }
 
-    /// Returns what requests wait for, if credentials take long at present.
+    /// Returns what requests wait for before they can be sent, if that takes long at present.
     pub fn pending(&self) -> Option<String> {
-        self.access.pending()
+        self.transport.pending()
     }
 
     /// Sends a request and returns the answer to it, whatever it says.

@@ -55,7 +55,7 @@ impl Collection {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
     }
 
-    /// Returns what requests wait for, if credentials take long at present.
+    /// Returns what requests wait for before they can be sent, if that takes long at present.
     pub fn pending(&self) -> Option<String> {
         self.cluster.pending()
     }

@@ -79,6 +79,18 @@ impl Proxy {
         Ok(Self { protocol, host: host.to_owned(), port, credentials, origin })
     }
 
+    /// Returns the address, without a user name and a password.
+    pub fn address(&self) -> String {
+        let Self { protocol, host, port, .. } = self;
+        let scheme = match protocol {
+            ProxyProtocol::Http => "http",
+            ProxyProtocol::Https => "https",
+            ProxyProtocol::Socks5 => "socks5",
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        format!("{scheme}://{host}:{port}")
+    }
+
     /// Returns the proxy that the environment names for a server.
     ///
     /// # Errors
@@ -110,21 +122,11 @@ fn said(value: Option<String>) -> Option<String> {
 /// The address, and where it stands; never a password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, host, port, origin, .. } = self;
-        let scheme = match protocol {
-            ProxyProtocol::Http => "http",
-            ProxyProtocol::Https => "https",
-            ProxyProtocol::Socks5 => "socks5",
-        };
-        let origin = match origin {
+        let origin = match self.origin {
             ProxyOrigin::Kubeconfig => "proxy-url",
             ProxyOrigin::Variable(name) => name,
         };
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port} ({origin})")
-        } else {
-            write!(f, "{scheme}://{host}:{port} ({origin})")
-        }
+        write!(f, "{} ({origin})", self.address())
     }
 }
 

@@ -33,11 +33,11 @@ impl Kubeconfigs {
 
 /// Writes a kubeconfig for `user` and `server`, with the namespace `default`.
 pub fn write(file: &Path, server: SocketAddr, user: User) {
-    write_with(file, server, &json!({ "token": user.token }));
+    write_with(file, server, user.name, &json!({ "token": user.token }));
 }
 
-/// Writes a kubeconfig for `server`, with the namespace `default` and these credentials: a `user` of a kubeconfig.
-pub fn write_with(file: &Path, server: SocketAddr, credentials: &Value) {
+/// Writes a kubeconfig for `server`, with the namespace `default` and a user of this name and these credentials.
+pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Value) {
     // JSON is YAML too. A ByteString is serialized as base64.
     let authority = ByteString(tls::authority().into_bytes());
     let config = json!({
@@ -50,10 +50,10 @@ pub fn write_with(file: &Path, server: SocketAddr, credentials: &Value) {
                 "certificate-authority-data": authority,
             },
         }],
-        "users": [{ "name": "user", "user": credentials }],
+        "users": [{ "name": user, "user": credentials }],
         "contexts": [{
             "name": "test",
-            "context": { "cluster": "test", "user": "user", "namespace": "default" },
+            "context": { "cluster": "test", "user": user, "namespace": "default" },
         }],
         "current-context": "test",
     });

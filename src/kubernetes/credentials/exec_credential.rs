@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::connection::{ConnectionConfig, ExecPlugin};
+use super::super::proxy::ProxyOrigin;
 
 const KIND: &str = "ExecCredential";
 
@@ -69,7 +70,9 @@ pub fn exec_info(
         set("tls-server-name", config.tls.server_name.clone().map(Value::from));
         set("insecure-skip-tls-verify", config.tls.insecure.then_some(Value::Bool(true)));
         set("certificate-authority-data", authority.map(|pem| BASE64_STANDARD.encode(pem).into()));
-        set("proxy-url", config.proxy.as_ref().map(|proxy| proxy.to_string().into()));
+        // As in client-go, a proxy of the environment is not: the plugin finds it there itself.
+        let proxy = config.proxy.as_ref().filter(|proxy| proxy.origin == ProxyOrigin::Kubeconfig);
+        set("proxy-url", proxy.map(|proxy| proxy.address().into()));
         set("config", plugin.cluster_config.clone());
         spec["cluster"] = cluster;
     }

@@ -36,7 +36,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What takes less time is not worth a word.
-const MIN_PENDING: Duration = Duration::from_secs(1);
+pub const MIN_PENDING: Duration = Duration::from_secs(1);
 
 /// The owner of this process's credentials. Clones are the same owner.
 #[derive(Clone)]

@@ -85,7 +85,7 @@ async fn try_connect(access: Arc<Access>, resolver: Resolver) -> Result<Connecti
             speak_over(stream.into_inner(), access).await
         }
         ProxyProtocol::Socks5 => {
-            let mut socks = SocksV5::new(address(proxy, "socks5")?, tcp);
+            let mut socks = SocksV5::new(proxy.address().parse()?, tcp);
             if let Some((user, password)) = &proxy.credentials {
                 socks = socks.with_auth(user.clone(), password.clone());
             }
@@ -123,8 +123,7 @@ impl Service<Uri> for Encrypted {
 
 /// Returns what reaches servers through an HTTP proxy, which is itself reached by `connector`.
 fn tunnel<C>(connector: C, proxy: &Proxy) -> Result<Tunnel<C>, Failure> {
-    let scheme = if proxy.protocol == ProxyProtocol::Https { "https" } else { "http" };
-    let tunnel = Tunnel::new(address(proxy, scheme)?, connector);
+    let tunnel = Tunnel::new(proxy.address().parse()?, connector);
     Ok(match &proxy.credentials {
         None => tunnel,
         Some((user, password)) => {
@@ -132,11 +131,6 @@ fn tunnel<C>(connector: C, proxy: &Proxy) -> Result<Tunnel<C>, Failure> {
             tunnel.with_auth(HeaderValue::try_from(format!("Basic {encoded}"))?)
         }
     })
-}
-
-fn address(Proxy { host, port, .. }: &Proxy, scheme: &str) -> Result<Uri, Failure> {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    Ok(format!("{scheme}://{host}:{port}").parse()?)
 }
 
 /// Encrypts the stream where the server is asked with TLS, and begins to speak HTTP on it.
@@ -153,7 +147,7 @@ where
 }
 
 /// Returns what is connected to, with the proxy on the way there.
-fn target(access: &Access) -> String {
+pub fn target(access: &Access) -> String {
     let server = access.config.server.to_string();
     let server = server.trim_end_matches('/');
     match &access.config.proxy {

@@ -26,7 +26,7 @@ pub use self::connect::ConnectError;
 use self::connection::PooledBody;
 use self::pool::Pool;
 pub use self::resolver::Resolver;
-use super::credentials::{Access, Credentials};
+use super::credentials::{Access, Credentials, MIN_PENDING};
 use super::impersonation;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -42,6 +42,12 @@ impl Transport {
     /// Returns a transport without any connection yet. `attempt` is how long one request waits for its answer.
     pub fn new(credentials: Credentials, resolver: Resolver, attempt: Duration) -> Self {
         Self { credentials, pool: Arc::new(Pool::new(resolver, attempt)) }
+    }
+
+    /// Returns what requests wait for before they can be sent, if that takes long at present.
+    pub fn pending(&self) -> Option<String> {
+        let connection = || Some(format!("a connection to {}", self.pool.pending(MIN_PENDING)?));
+        self.credentials.pending().or_else(connection)
     }
 
     /// Sends a request. One that the API server rejects with 401 is sent again if there are newer credentials.

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::super::credentials::Access;
-use super::connect::{ConnectError, connect};
+use super::connect::{self, ConnectError, connect};
 use super::connection::Connection;
 use super::resolver::Resolver;
 
@@ -82,6 +82,13 @@ impl Pool {
                 return Err(error);
             }
         }
+    }
+
+    /// Returns to what a connection is being made that takes longer than `limit` already.
+    pub fn pending(&self, limit: Duration) -> Option<String> {
+        let state = self.state();
+        let is_slow = |pending: &&PendingConnection| !pending.task.is_finished() && pending.began.elapsed() >= limit;
+        state.pending.iter().find(is_slow).map(|pending| connect::target(&pending.access))
     }
 
     /// Begins to make a connection, unless one is being made that this request has not waited for in vain.

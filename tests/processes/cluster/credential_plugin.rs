@@ -48,7 +48,8 @@ impl Plugin {
     fn configure(&self, fields: &Value) {
         let mut exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable" });
         exec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
-        kubeconfig::write_with(&self.file("kubeconfig"), Cluster::shared().address(), &json!({ "exec": exec }));
+        let (server, credentials) = (Cluster::shared().address(), json!({ "exec": exec }));
+        kubeconfig::write_with(&self.file("kubeconfig"), server, ADMIN.name, &credentials);
     }
 
     fn file(&self, name: &str) -> PathBuf {

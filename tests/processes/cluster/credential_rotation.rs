@@ -36,10 +36,10 @@ impl Candidates {
         self.file(&format!("kubeconfig-{number}"))
     }
 
-    /// Gives both candidates these credentials: a `user` of a kubeconfig.
+    /// Gives both candidates these credentials, as a kubeconfig has them.
     fn write_kubeconfigs(&self, credentials: &Value) {
         for (number, proxy) in self.proxies.iter().enumerate() {
-            kubeconfig::write_with(&self.kubeconfig(number), proxy.address(), credentials);
+            kubeconfig::write_with(&self.kubeconfig(number), proxy.address(), ADMIN.name, credentials);
         }
     }
 

@@ -1,0 +1,81 @@
+//! Connections that take longer to make than a request may take.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use testkit::users::ADMIN;
+use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, kubeconfig, scratch};
+
+/// An attempt takes a third of what is between the retry period and the renew deadline: two seconds.
+const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", "--retry-period", "1s"];
+
+/// How long it takes to make a connection: more than an attempt.
+const DELAY: Duration = Duration::from_millis(2500);
+
+/// What passes the bytes of each connection on, but only after a while.
+struct SlowPath {
+    address: SocketAddr,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl SlowPath {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let connections = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let open = Arc::clone(&connections);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                open.lock().expect("the connections").push(stream.try_clone().expect("a descriptor"));
+                thread::spawn(move || relay(stream, server));
+            }
+        });
+        Self { address, connections }
+    }
+
+    fn break_existing(&self) {
+        for stream in self.connections.lock().expect("the connections").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn relay(client: TcpStream, server: SocketAddr) {
+    thread::sleep(DELAY);
+    let Ok(server) = TcpStream::connect(server) else { return };
+    let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
+    thread::spawn(move || pass_on(from_client, to_server));
+    pass_on(server, client);
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[testkit::test]
+fn a_connection_that_takes_longer_than_an_attempt_is_made_beside_the_attempts() {
+    let (path, witnesses) = (SlowPath::to(Cluster::shared().address()), Witnesses::new());
+    let file = scratch::folder("slow").join("kubeconfig");
+    kubeconfig::write_with(&file, path.address, ADMIN.name, &json!({ "token": ADMIN.token }));
+    let lock = TestLock::lease_through(file);
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+    for _ in 0..2 {
+        path.break_existing();
+        for _ in 0..2 {
+            let before = renewed();
+            eventually("a renewal", || renewed() != before);
+        }
+    }
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert!(a.log().contains("still waiting for a connection to https://127.0.0.1:"), "{}", a.log());
+    a.stop();
+    witnesses.assert_one_at_a_time(1);
+}
