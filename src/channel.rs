@@ -13,6 +13,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::process::system_call::SystemCallError;
+
 /// Longer than any message: what a message carries from outside is cut to size before.
 const LARGEST_PACKET: usize = 64 * 1024;
 
@@ -34,7 +36,7 @@ pub type SupervisorEnd = Channel<Report, Order>;
 /// When the kernel gives no sockets.
 pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (elector, supervisor) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    let (elector, supervisor) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(SystemCallError::of("socketpair"))?;
     Ok((Channel { socket: elector, messages: PhantomData }, Channel { socket: supervisor, messages: PhantomData }))
 }
 

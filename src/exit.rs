@@ -1,15 +1,24 @@
 //! Exit statuses.
 
+use std::error::Error;
+use std::fmt;
+use std::io;
+
 use leaderrun_core::elector::Ending;
 use leaderrun_core::messages::End;
 
-/// The lock could not be reached or used within `--wait`: `EX_UNAVAILABLE` of sysexits.h.
-pub const UNREACHABLE: u8 = 69;
+use crate::process::open_files::TooFewOpenFiles;
+use crate::process::system_call::SystemCallError;
+use crate::telemetry::http::ListenError;
+
+/// The lock could not be reached or used within `--wait`, or something else that leaderrun needs was not there:
+/// `EX_UNAVAILABLE` of sysexits.h.
+pub const UNAVAILABLE: u8 = 69;
 /// The lock was not acquired within `--wait`: `EX_TEMPFAIL` of sysexits.h, try again later.
 pub const NOT_ACQUIRED: u8 = 75;
 /// The leadership was lost and the command stopped for it.
 pub const LOST: u8 = 76;
-/// leaderrun itself failed, or was used wrongly.
+/// leaderrun was used wrongly, or cannot work on this system: it fails again however often it is started.
 pub const FAILED: u8 = 125;
 /// The command was found and cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
@@ -24,33 +33,73 @@ pub enum Exit {
     Status(u8),
     /// By this signal, as the command did, or as a command that had not been started would have: so a shell stops its
     /// loop at Ctrl-C, and systemd knows a unit that was stopped from one that failed.
-    Signal(i32),
+    Signal {
+        signal: i32,
+        /// Send it to leaderrun's whole process group, as the terminal would have done: its keys had reached only the
+        /// command, and a shell ends its script by Ctrl-C only if it was sent it as well.
+        to_group: bool,
+    },
 }
 
 impl Exit {
     /// Returns how leaderrun ends after this.
-    pub fn of(ending: &Ending) -> Self {
+    pub fn of(ending: &Ending, command_had_terminal: bool) -> Self {
         match ending {
             Ending::Command(End::Exited(status)) => Self::Status(*status as u8),
-            Ending::Command(End::Signaled(signal)) | Ending::Signaled(signal) => Self::Signal(*signal),
+            Ending::Command(End::Signaled(signal)) => {
+                let is_of_a_key = matches!(*signal, libc::SIGINT | libc::SIGQUIT);
+                Self::Signal { signal: *signal, to_group: command_had_terminal && is_of_a_key }
+            }
+            Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
             Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
             // For want of processes or memory, which says nothing about the command.
-            Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => Self::Status(FAILED),
+            Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => Self::Status(UNAVAILABLE),
             Ending::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
             Ending::Command(End::NotStarted) | Ending::Lost { .. } => Self::Status(LOST),
             Ending::NotAcquired => Self::Status(NOT_ACQUIRED),
-            Ending::Unreachable => Self::Status(UNREACHABLE),
-            Ending::Failed => Self::Status(FAILED),
+            Ending::Unreachable | Ending::Failed { may_pass: true } => Self::Status(UNAVAILABLE),
+            Ending::Failed { may_pass: false } => Self::Status(FAILED),
         }
+    }
+
+    /// Returns how leaderrun ends after a failure of its own.
+    pub fn of_failure(failure: &anyhow::Error) -> Self {
+        Self::Status(if may_pass(failure) { UNAVAILABLE } else { FAILED })
     }
 
     /// Returns the exit status, for a process that cannot end by a signal as well.
     pub fn status(self) -> u8 {
         match self {
             Self::Status(status) => status,
-            Self::Signal(signal) => of_signal(signal),
+            Self::Signal { signal, .. } => of_signal(signal),
         }
     }
+}
+
+/// A failure that repeats itself however often leaderrun is started.
+#[derive(Debug)]
+pub struct PermanentFailure(pub String);
+
+impl fmt::Display for PermanentFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for PermanentFailure {}
+
+/// Returns whether leaderrun may succeed when it is started again after this failure of its own. What is not known to
+/// be permanent may pass: a file, a server or memory that was missing.
+pub fn may_pass(failure: &anyhow::Error) -> bool {
+    let is_permanent = |cause: &(dyn Error + 'static)| {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let call = cause.downcast_ref::<SystemCallError>().or_else(|| inner?.downcast_ref());
+        cause.is::<PermanentFailure>()
+            || cause.is::<TooFewOpenFiles>()
+            || call.is_some_and(SystemCallError::is_permanent)
+            || cause.is::<ListenError>()
+    };
+    !failure.chain().any(is_permanent)
 }
 
 /// Returns the exit status of a process that this signal ended, as a shell shows it.
@@ -73,8 +122,8 @@ pub struct StatusDescription {
 pub const STATUSES: [StatusDescription; 7] = [
     StatusDescription {
         status: "69",
-        meaning: "the lock could not be reached or used within --wait",
-        advice: "report a failure: `leaderrun doctor` says what is wrong",
+        meaning: "the lock could not be reached or used within --wait, or something else that leaderrun needs was not there: a file, a folder, a process, memory",
+        advice: "report a failure, and start leaderrun again later: it may pass; `leaderrun doctor` says what is wrong",
     },
     StatusDescription {
         status: "75",
@@ -88,8 +137,8 @@ pub const STATUSES: [StatusDescription; 7] = [
     },
     StatusDescription {
         status: "125",
-        meaning: "leaderrun itself failed; also wrong usage",
-        advice: "report a failure: the last line on stderr says what to change",
+        meaning: "leaderrun was used wrongly, or this system refuses what it needs",
+        advice: "report a failure, and do not start leaderrun again: the last line on stderr says what to change",
     },
     StatusDescription {
         status: "126",
@@ -114,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_status_is_described() {
-        let own = [UNREACHABLE, NOT_ACQUIRED, LOST, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
+        let own = [UNAVAILABLE, NOT_ACQUIRED, LOST, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
         let expected: Vec<String> = own.into_iter().chain([format!("{SIGNALED}+N")]).collect();
         assert_eq!(STATUSES.map(|description| description.status).to_vec(), expected);
     }

@@ -40,34 +40,49 @@ use crate::process::fork::{Role, fork_supervisor};
 use crate::process::signals::{self, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
-use crate::subcommands::CommandOutput;
+use crate::process::open_files;
+use crate::elector::ElectorConfig;
+use crate::supervisor::SupervisorConfig;
 use crate::subcommands::output::print;
+use crate::subcommands::{CommandOutput, Subcommand};
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
-    let exit = run().unwrap_or_else(|failure| {
-        let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(&failure));
-        Exit::Status(exit::FAILED)
-    });
-    if let Exit::Signal(signal) = exit {
-        signals::end_by(signal);
+    let exit = match cli::parse(std::env::args_os()) {
+        Ok(Invocation::Run(elector, supervisor)) => run(*elector, supervisor).unwrap_or_else(|failure| {
+            complain(&failure);
+            Exit::of_failure(&failure)
+        }),
+        Ok(Invocation::Subcommand(subcommand)) => answer(subcommand).unwrap_or_else(fail),
+        Ok(Invocation::Print(text)) => print(&text).map_or_else(fail, |_| Exit::Status(0)),
+        Err(failure) => fail(failure.into()),
+    };
+    if let Exit::Signal { signal, to_group } = exit {
+        signals::end_by(signal, to_group);
     }
     ExitCode::from(exit.status())
 }
 
-fn run() -> Result<Exit> {
-    let (elector_config, supervisor_config) = match cli::parse(std::env::args_os())? {
-        Invocation::Run(elector, supervisor) => (elector, supervisor),
-        Invocation::Subcommand(subcommand) => {
-            let CommandOutput { text, status } = subcommands::run(subcommand)?;
-            print(&text)?;
-            return Ok(Exit::Status(status));
-        }
-        Invocation::Print(text) => {
-            print(&text)?;
-            return Ok(Exit::Status(0));
-        }
-    };
+fn fail(failure: anyhow::Error) -> Exit {
+    complain(&failure);
+    Exit::Status(exit::FAILED)
+}
+
+fn complain(failure: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(failure));
+}
+
+/// Carries out a subcommand.
+fn answer(subcommand: Subcommand) -> Result<Exit> {
+    open_files::check_limit()?;
+    let CommandOutput { text, status } = subcommands::run(subcommand)?;
+    print(&text)?;
+    Ok(Exit::Status(status))
+}
+
+/// Runs a command as the leader.
+fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig) -> Result<Exit> {
+    open_files::check_limit()?;
     title::set_name(title::ELECTOR)?;
     let inherited = Inherited::take()?;
     let (to_supervisor, to_elector) = channel::pair()?;
@@ -77,7 +92,7 @@ fn run() -> Result<Exit> {
             drop(to_elector);
             // To the end of this process: closed any earlier, it would kill a command that outlives the supervisor.
             let _held = switch.map(DeadMansSwitch::into_held);
-            elector::run(*elector_config, to_supervisor, supervisor, inherited)
+            elector::run(elector_config, to_supervisor, supervisor, inherited)
         }
         Role::Supervisor { elector } => {
             drop(to_supervisor);

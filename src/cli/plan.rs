@@ -65,6 +65,7 @@ pub fn plan_run(
         cluster: arguments.cluster.into(),
         election,
         on_lost: arguments.election.on_lost,
+        stop_signal: arguments.command.stop_signal,
         repeats: arguments.election.every.is_some(),
         conflict_status: arguments.election.conflict_exit_code,
         routing,
@@ -86,6 +87,7 @@ pub fn plan_run(
     let supervisor = SupervisorConfig {
         command,
         stop_options,
+        foreground: arguments.command.foreground,
         own_variables: variables::not_inherited(),
         run,
         frozen_elector_timeout,

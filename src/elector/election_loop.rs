@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::bail;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
@@ -29,6 +28,7 @@ use super::reminder::Reminder;
 use super::request_queue::RequestQueue;
 use super::role_advice::{Right, RoleAdvice};
 use super::{SLOT_VARIABLE, log_events, log_notices};
+use crate::exit::PermanentFailure;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{self, Lock, LockError, LockErrorKind, LockName, SlotCount};
 use crate::process::clock::{self, Timer};
@@ -214,11 +214,12 @@ impl ElectionLoop<'_> {
         let is_held_outside = |slot| self.record(slot).is_some_and(|record| self.outer_runs.hold(record));
         if (0..self.slots.len()).all(is_held_outside) {
             let (lock, holder) = (&self.name, self.holders().unwrap_or_default());
-            bail!(
+            let failure = format!(
                 "cannot wait for {lock}: this process runs inside the command for which {} holds it, so it would \
                  wait for itself; leave out this leaderrun, or choose another lock for it",
                 printable(&holder)
             );
+            return Err(PermanentFailure(failure).into());
         }
         Ok(())
     }

@@ -9,14 +9,16 @@ use std::thread;
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::ElectionReport;
 use leaderrun_core::updates::Update;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::election_loop;
 use super::log_notices;
+use crate::exit;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{LockName, SlotCount};
-use crate::process::runtime_thread;
+use crate::process::system_call::SystemCallError;
+use crate::process::{event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
 /// A message from the main thread to the election.
@@ -48,11 +50,12 @@ impl ElectionThread {
         config: ElectionConfig,
         observer: Observer,
     ) -> io::Result<Self> {
-        let arrived = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let arrived = Arc::new(event_fd::new()?);
         let (sender, reports) = mpsc::channel();
         let (orders, inbox) = unbounded_channel();
         let main_thread = MainThread { reports: sender, arrived: Arc::clone(&arrived) };
-        thread::Builder::new().name("election".into()).spawn(move || {
+        let thread = thread::Builder::new().name("election".into());
+        let spawned = thread.spawn(move || {
             let ended = match runtime_thread::runtime() {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, slots, access, config, &main_thread, inbox, &observer);
@@ -68,10 +71,11 @@ impl ElectionThread {
                 Ok(outcome) => ElectionReport::Finished(outcome),
                 Err(failure) => {
                     log_notices::failed(&failure);
-                    ElectionReport::Failed
+                    ElectionReport::Failed { may_pass: exit::may_pass(&failure) }
                 }
             });
-        })?;
+        });
+        spawned.map_err(SystemCallError::of("clone3"))?;
         Ok(Self { reports, arrived, orders })
     }
 

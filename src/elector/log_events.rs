@@ -117,9 +117,12 @@ log_events! {
     /// Logged when the terminal suspended the command, which goes on.
     warn not_suspended() "the command goes on: a leader cannot be suspended, because its lock would expire";
 
+    /// Logged when the command gets the terminal of leaderrun's job.
+    debug has_terminal() "the command has the terminal";
+
     /// Logged when the command is stopped because it needs the terminal.
     warn awaits_terminal()
-        "the command is stopped: it waits for the terminal, of which it is not the foreground job";
+        "the command is stopped: it waits for the terminal, of which it is not the foreground job; try fg, or --foreground in a pipeline";
 
     /// Logged when the command cannot use `leaderrun check`.
     warn check_unavailable(; reason: &str) "the command cannot use leaderrun check: {reason}";

@@ -140,8 +140,10 @@ pub fn supervisor(notice: &SupervisorNotice) {
             log_events::not_executed(command, &format!("{reason}{hint}"));
         }
         SupervisorNotice::SuspendRefused => log_events::not_suspended(),
+        SupervisorNotice::HasTerminal => log_events::has_terminal(),
         SupervisorNotice::AwaitsTerminal => log_events::awaits_terminal(),
         SupervisorNotice::CheckUnavailable { reason } => log_events::check_unavailable(reason),
+        SupervisorNotice::Failed { reason } => log_events::failed(reason),
         SupervisorNotice::SwitchUnavailable { reason } => log_events::switch_unavailable(reason),
     }
 }

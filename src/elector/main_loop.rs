@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
-use leaderrun_core::messages::{End, Order, Report};
+use leaderrun_core::messages::{End, Order, Report, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::updates::Update;
 use nix::errno::Errno;
@@ -24,7 +24,8 @@ use crate::exit;
 use crate::process::clock::{self, Timer};
 use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals};
+use crate::process::signals::{Inherited, ReceivedSignals, Signals};
+use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, KillFailure, Tree};
 use crate::telemetry::observer::Observer;
@@ -38,6 +39,16 @@ const INIT: Pid = Pid::from_raw(1);
 
 /// How long process 1 waits for its last line to be written before it exits to end everything.
 const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// How the main loop came to its end.
+#[derive(Debug)]
+pub struct EndOfLoop {
+    pub ending: Ending,
+    /// Somebody asked for it.
+    pub was_asked_to_end: bool,
+    /// What the terminal's keys send went to the command alone.
+    pub command_had_terminal: bool,
+}
 
 /// The elector's main thread.
 pub struct MainLoop {
@@ -53,7 +64,11 @@ pub struct MainLoop {
     /// Becomes readable when traffic was routed away from a command that is to end; none where none is routed.
     withdrawn: Option<Arc<EventFd>>,
     watchdog: Option<Watchdog>,
+    /// The terminal as it was when the command was started.
     terminal: Option<Terminal>,
+    command_had_terminal: bool,
+    /// The standard streams are the command's alone once it runs.
+    releases_streams: bool,
     tree: Tree,
     kill: Option<Kill>,
     /// There may be more to reap than was reaped at once.
@@ -80,13 +95,15 @@ impl MainLoop {
             supervisor,
             supervisor_gone: false,
             election,
-            signals: Signals::all()?,
+            signals: Signals::all(&inherited)?,
             inherited,
             timer: Timer::new()?,
             observer,
             withdrawn: None,
             watchdog: None,
             terminal: None,
+            command_had_terminal: false,
+            releases_streams: false,
             tree,
             kill: None,
             is_partly_reaped: false,
@@ -98,17 +115,22 @@ impl MainLoop {
         Self { withdrawn, ..self }
     }
 
+    /// Makes the loop leave the standard streams to the command once it runs.
+    pub fn without_streams(self) -> Self {
+        Self { releases_streams: true, ..self }
+    }
+
     /// Makes the loop tell systemd's watchdog that it is alive.
     pub fn with_watchdog(self, watchdog: Option<Watchdog>) -> Self {
         Self { watchdog, ..self }
     }
 
-    /// Runs until everything has come to an end, and returns how leaderrun ends, and whether somebody asked for that.
+    /// Runs until everything has come to an end.
     ///
     /// # Errors
     /// When the kernel refuses what everything depends on. The supervisor is left alone then, and holds the command to
     /// the time that was bought.
-    pub fn run(mut self) -> io::Result<(Ending, bool)> {
+    pub fn run(mut self) -> io::Result<EndOfLoop> {
         let ending = loop {
             let inputs = self.inputs();
             let reports = inputs.reports.clone();
@@ -131,7 +153,11 @@ impl MainLoop {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
         tree::reap();
-        Ok((ending, self.elector.was_asked_to_end()))
+        Ok(EndOfLoop {
+            ending,
+            was_asked_to_end: self.elector.was_asked_to_end(),
+            command_had_terminal: self.command_had_terminal,
+        })
     }
 
     /// Returns everything that has arrived.
@@ -139,32 +165,37 @@ impl MainLoop {
         // Looked at before the reports: a supervisor may have died with its last report unread.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
+        let ReceivedSignals { sent, resized } = self.signals.receive();
+        let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);
+        let signals = sent.into_iter().filter(|signal| !is_ignored(*signal)).collect();
         ElectorInputs {
             reports: self.channel.receive(),
             election: self.election.reports(),
             supervisor_died,
             withdrawn: self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.read().is_ok()),
-            signals: self.signals(),
+            signals,
+            resized,
             tree_empty: self.reap(),
         }
     }
 
-    fn log(&self, reports: &[Report]) {
+    fn log(&mut self, reports: &[Report]) {
         for report in reports {
             match report {
                 Report::Started { pid } => {
+                    if self.releases_streams {
+                        standard_streams::release(0..=1);
+                    }
                     log_notices::started(*pid);
                     self.observer.tell(Update::CommandStarted);
                 }
-                Report::Notice(notice) => log_notices::supervisor(notice),
+                Report::Notice(notice) => {
+                    self.command_had_terminal |= *notice == SupervisorNotice::HasTerminal;
+                    log_notices::supervisor(notice);
+                }
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }
         }
-    }
-
-    fn signals(&self) -> Vec<i32> {
-        let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);
-        self.signals.receive().into_iter().filter(|signal| !is_ignored(*signal)).collect()
     }
 
     /// Reaps every dead child, and returns whether there is no child left.
@@ -177,9 +208,10 @@ impl MainLoop {
         let none_left = reaped.none_left && (self.kill.is_none() || self.tree.is_empty());
         if none_left
             && self.kill.take().is_some()
-            && let Some(terminal) = self.terminal.take()
+            && let Some(terminal) = self.terminal.take().filter(|_| self.command_had_terminal)
         {
             terminal.take_back();
+            terminal.restore_modes();
         }
         none_left
     }
@@ -203,7 +235,7 @@ impl MainLoop {
     /// Sends an order. One that the supervisor does not take is lost: its time then runs out.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
-            self.terminal = Terminal::of_foreground_job(getpid());
+            self.terminal = Terminal::of(getpid());
         }
         let _ = self.channel.send(order);
     }

@@ -28,12 +28,12 @@ use leaderrun_core::updates::Update;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
-use self::main_loop::MainLoop;
+use self::main_loop::{EndOfLoop, MainLoop};
 use self::monitoring::Monitoring;
 use self::rejoin::{NotRejoined, RejoinAfter};
 use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
-use crate::exit::Exit;
+use crate::exit::{self, Exit, PermanentFailure};
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockName, SlotCount};
 use crate::process::pidfd::PidFd;
@@ -60,6 +60,8 @@ pub struct ElectorConfig {
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
+    /// Asks the command to end, as SIGTERM does.
+    pub stop_signal: i32,
     /// After a command that has succeeded, leaderrun waits for the next turn.
     pub repeats: bool,
     /// The exit status when the lock was not acquired within `--wait`.
@@ -102,11 +104,14 @@ pub fn run(
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let since = clock::now();
-    let MainLoopEnd { ending, was_asked_to_end, saved_counters } =
+    let (ended, saved_counters) =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
-            MainLoopEnd { ending: Ending::Failed, was_asked_to_end: false, saved_counters: None }
+            let may_pass = exit::may_pass(&failure);
+            let ended = EndOfLoop { ending: Ending::Failed { may_pass }, was_asked_to_end: false, command_had_terminal: false };
+            (ended, None)
         });
+    let EndOfLoop { ending, was_asked_to_end, command_had_terminal } = ended;
     let after = match ending {
         Ending::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
         Ending::Command(End::Exited(0)) if repeats && !was_asked_to_end => Some(RejoinAfter::Success),
@@ -121,9 +126,9 @@ pub fn run(
     let rejoined = after.map(|after| rejoin::rejoin(after, &inherited, since, saved_counters, log_start));
     let status = match rejoined {
         None if ending == Ending::NotAcquired => Ok(Exit::Status(conflict_status)),
-        None => Ok(Exit::of(&ending)),
+        None => Ok(Exit::of(&ending, command_had_terminal)),
         Some(Ok(never)) => match never {},
-        Some(Err(NotRejoined::Signaled(signal))) => Ok(Exit::Signal(signal)),
+        Some(Err(NotRejoined::Signaled(signal))) => Ok(Exit::Signal { signal, to_group: false }),
         Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
     };
     // Last: a request that waits for a helper may start another one.
@@ -131,38 +136,32 @@ pub fn run(
     status
 }
 
-/// How the main loop came to its end.
-struct MainLoopEnd {
-    ending: Ending,
-    was_asked_to_end: bool,
-    /// What was counted, if anything was.
-    saved_counters: Option<String>,
-}
-
-/// Runs the main loop and its observers.
+/// Runs the main loop and its observers. Also returns what was counted, if anything was.
 fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
     inherited: Inherited,
-) -> anyhow::Result<MainLoopEnd> {
-    let tree = Tree::open(&config.election.run.to_string())?.with_care();
+) -> anyhow::Result<(EndOfLoop, Option<String>)> {
+    let tree = Tree::open(&config.election.run.to_string());
+    let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_care();
     let mut monitoring = Monitoring::start(&config)?;
     let access = ClusterAccess::new(config.cluster.clone());
     let (router, events) = (router(&config, &access)?, events(&config, &access)?);
     let withdrawn = router.as_ref().map(Router::withdrawn);
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();
     let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
-    let elector = Elector::new(&config.election.timing, withdrawn.is_some());
+    let elector = Elector::new(&config.election.timing, withdrawn.is_some()).with_stop_signal(config.stop_signal);
     let election = ElectionThread::start(config.lock, config.slots, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
+    let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
+    let main_loop = if runs_once { main_loop.without_streams() } else { main_loop };
     let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
     observer.tell(Update::Exiting);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));
     events.into_iter().for_each(|events| events.finish(until));
-    let (ending, was_asked_to_end) = ended?;
-    Ok(MainLoopEnd { ending, was_asked_to_end, saved_counters: monitoring.saved_counters() })
+    Ok((ended?, monitoring.saved_counters()))
 }
 
 /// Starts what routes traffic to the leader, if that is asked for.

@@ -5,13 +5,13 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
-use leaderrun_core::signal::is_termination_signal;
+use leaderrun_core::signal::ends_candidate;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::execve;
 
@@ -74,7 +74,7 @@ fn execute_again(
     log_start: Instant,
     inherited: &Inherited,
 ) -> io::Result<Infallible> {
-    let arguments = std::env::args_os().map(|text| CString::new(text.into_vec())).collect::<Result<Vec<_>, _>>()?;
+    let arguments = own_command_line()?;
     let counted = counted.map(|counted| (COUNTED_VARIABLE.into(), counted));
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
     let log_start = (LOG_START_VARIABLE.into(), log_start.as_nanos().to_string());
@@ -82,6 +82,14 @@ fn execute_again(
     let environment = environment::with(|_| false, &added);
     tree::kill_helpers();
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
+}
+
+/// Returns the arguments that go with /proc/self/exe. Where leaderrun was started through the dynamic loader, that is the
+/// loader's program, and they begin with what the loader was given, which std does not know.
+fn own_command_line() -> io::Result<Vec<CString>> {
+    let line = fs::read("/proc/self/cmdline")?;
+    let arguments = line.split_inclusive(|byte| *byte == 0);
+    arguments.map(|argument| CString::from_vec_with_nul(argument.to_vec()).map_err(io::Error::other)).collect()
 }
 
 fn pause_after(losses: u32) -> Duration {
@@ -94,12 +102,12 @@ fn pause_after(losses: u32) -> Duration {
 
 /// Waits, but not when somebody wants an end: then returns the signal.
 fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
-    let (signals, timer) = (Signals::all()?, Timer::new()?);
+    let (signals, timer) = (Signals::all(inherited)?, Timer::new()?);
     let end = clock::now() + duration;
     timer.set(Some(end))?;
     loop {
-        let ends = |signal: &i32| is_termination_signal(*signal) && !inherited.ignores(*signal);
-        if let Some(signal) = signals.receive().into_iter().find(ends) {
+        let ends = |signal: &i32| ends_candidate(*signal) && !inherited.ignores(*signal);
+        if let Some(signal) = signals.receive().sent.into_iter().find(ends) {
             return Ok(Some(signal));
         }
         if clock::now() >= end {

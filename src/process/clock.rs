@@ -12,6 +12,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId as Clock, clock_gettime};
 
+use super::system_call::SystemCallError;
+
 /// The present instant. Only calls that cannot fail and that a forked child may make.
 pub fn now() -> Instant {
     let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
@@ -54,8 +56,9 @@ impl Timer {
     ///
     /// # Errors
     /// When the kernel gives no descriptor.
-    pub fn new() -> nix::Result<Self> {
-        TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map(Self)
+    pub fn new() -> io::Result<Self> {
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
+        Ok(Self(timer.map_err(SystemCallError::of("timerfd_create"))?))
     }
 
     /// Sets the timer to `instant`, or stops it. An instant that has passed fires at once. Setting it

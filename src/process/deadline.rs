@@ -21,6 +21,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
 
+use super::system_call::SystemCallError;
 use super::{clock, inherited_fd};
 
 /// The number of the descriptor, for the command.
@@ -57,7 +58,7 @@ impl Deadline {
     pub fn new(run: &str) -> io::Result<Self> {
         let clock_offset = clock::offset()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let file = File::from(memfd_create("leaderrun-tenure", flags)?);
+        let file = File::from(memfd_create("leaderrun-tenure", flags).map_err(SystemCallError::of("memfd_create"))?);
         file.set_len(LENGTH.get() as u64)?;
         file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
         let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;

@@ -5,6 +5,7 @@ use std::io;
 use nix::unistd::{ForkResult, Pid, fork, getpid};
 
 use super::pidfd::PidFd;
+use super::system_call::SystemCallError;
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub enum Role {
 pub fn fork_supervisor() -> io::Result<Role> {
     let elector = getpid();
     // SAFETY: this process has one thread, so the child may do whatever this one may.
-    match unsafe { fork() }? {
+    match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
         ForkResult::Parent { child } => Ok(Role::Elector { supervisor: PidFd::open(child)? }),
         ForkResult::Child => Ok(Role::Supervisor { elector }),
     }

@@ -7,6 +7,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::system_call::SystemCallError;
+
 /// A process, as a descriptor that becomes readable when it is dead.
 #[derive(Debug)]
 pub struct PidFd(OwnedFd);
@@ -20,7 +22,7 @@ impl PidFd {
         // SAFETY: takes two integers and returns a new descriptor, close-on-exec, or -1.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
         if fd < 0 {
-            return Err(io::Error::last_os_error());
+            return Err(SystemCallError::of("pidfd_open")(io::Error::last_os_error()).into());
         }
         // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::system_call::SystemCallError;
+
 /// A thread for blocking calls stays once it is there: later there may be none to be had.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -19,9 +21,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// # Errors
 /// When there is no thread or no descriptor to be had.
 pub fn runtime() -> io::Result<Runtime> {
-    let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build()?;
+    let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
+    let runtime = runtime.map_err(SystemCallError::of("epoll_create1"))?;
     // A thread that ends at once, to learn whether there is any.
-    let _ = thread::Builder::new().spawn(|| {})?.join();
+    let _ = thread::Builder::new().spawn(|| {}).map_err(SystemCallError::of("clone3"))?.join();
     drop(runtime.spawn_blocking(|| {}));
     Ok(runtime)
 }

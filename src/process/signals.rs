@@ -1,11 +1,16 @@
 //! Signals: what leaderrun was started with, what it takes, and how people name them.
 
-use std::io;
+use std::fs;
+use std::io::{self, IsTerminal};
 use std::iter;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::Pid;
+
+use super::system_call::SystemCallError;
 
 /// Hands the mask from one image of this process to the next one. Not for users.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
@@ -14,11 +19,42 @@ pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// The signal state that leaderrun was started with, for the command to start with.
+/// Signals that the C library keeps for itself: it neither blocks them nor changes what they do for anybody. Sent by
+/// another process, they would end this one.
+const RESERVED: [i32; 2] = [32, 33];
+
+/// What leaderrun was started with, for the command to start with.
 #[derive(Clone, Debug)]
 pub struct Inherited {
     mask: SigSet,
     ignored: SigSet,
+    /// What the reserved signals did.
+    reserved: [KernelAction; RESERVED.len()],
+    /// One of the standard streams is a terminal.
+    on_terminal: bool,
+}
+
+/// What a signal does, as rt_sigaction(2) takes it, without the C library.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct KernelAction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+impl KernelAction {
+    const IGNORE: Self = Self { handler: libc::SIG_IGN, flags: 0, restorer: 0, mask: 0 };
+
+    /// Makes this what a signal does, and returns what it did before.
+    fn install(self, signal: i32) -> nix::Result<Self> {
+        let mut before = Self::default();
+        let (new, old) = (std::ptr::from_ref(&self), std::ptr::from_mut(&mut before));
+        // SAFETY: both are valid, laid out as the kernel has it, and no handler is installed.
+        Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) })?;
+        Ok(before)
+    }
 }
 
 impl Inherited {
@@ -39,9 +75,15 @@ impl Inherited {
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&takeable()), Some(&mut mask))?;
         let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |handed_down| mask_from(&handed_down));
+        let mut reserved = [KernelAction::default(); RESERVED.len()];
+        for (signal, before) in RESERVED.into_iter().zip(&mut reserved) {
+            *before = KernelAction::IGNORE.install(signal)?;
+        }
+        let on_terminal =
+            io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
         // A parent that ignores SIGCHLD has its children reaped by the kernel: no exit status for us.
         set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
-        Ok(Self { mask, ignored })
+        Ok(Self { mask, ignored, reserved, on_terminal })
     }
 
     /// Gives a forked child the state back. Only calls that a forked child may make.
@@ -68,7 +110,7 @@ impl Inherited {
         if self.ignored.contains(Signal::SIGCHLD) {
             set_disposition(Signal::SIGCHLD, SigHandler::SigIgn)?;
         }
-        Ok(())
+        RESERVED.into_iter().zip(self.reserved).try_for_each(|(signal, before)| before.install(signal).map(drop))
     }
 
     /// Whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP and a shell with the
@@ -121,35 +163,61 @@ fn takeable() -> SigSet {
 
 /// The blocked signals, as a descriptor.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub struct Signals {
+    descriptor: SignalFd,
+    on_terminal: bool,
+}
+
+/// The signals that have arrived.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ReceivedSignals {
+    /// By number. Without Ctrl-Z: it is for leaderrun's process group, which a leader does not follow, and passed on it
+    /// would leave the command stopped while leaderrun goes on.
+    pub sent: Vec<i32>,
+    /// The size of the terminal has changed.
+    pub resized: bool,
+}
 
 impl Signals {
     /// Every signal that [`Inherited::take`] has blocked.
     ///
     /// # Errors
     /// When the kernel gives no descriptor.
-    pub fn all() -> io::Result<Self> {
-        Ok(Self(SignalFd::with_flags(&takeable(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    pub fn all(inherited: &Inherited) -> io::Result<Self> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let descriptor = SignalFd::with_flags(&takeable(), flags).map_err(SystemCallError::of("signalfd4"))?;
+        Ok(Self { descriptor, on_terminal: inherited.on_terminal })
     }
 
-    /// The signals that have arrived, by number. Without Ctrl-Z: it is for leaderrun's process group, which a leader
-    /// does not follow, and passed on it would leave the command stopped while leaderrun goes on.
-    pub fn receive(&self) -> Vec<i32> {
-        let arrived = iter::from_fn(|| self.0.read_signal().ok().flatten());
-        let is_ctrl_z = |info: &siginfo| info.ssi_signo as i32 == libc::SIGTSTP && info.ssi_code == libc::SI_KERNEL;
-        arrived.filter(|info| !is_ctrl_z(info)).map(|info| info.ssi_signo as i32).collect()
+    /// Returns the signals that have arrived since the last call.
+    pub fn receive(&self) -> ReceivedSignals {
+        let mut received = ReceivedSignals::default();
+        for info in iter::from_fn(|| self.descriptor.read_signal().ok().flatten()) {
+            match info.ssi_signo as i32 {
+                libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => {}
+                libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
+                signal => received.sent.push(signal),
+            }
+        }
+        received
+    }
+
+    /// Whether a SIGWINCH says that the terminal's size has changed. What passes that on for a terminal, as sudo does,
+    /// sends it like any other signal; from outside of a container only a request to end comes.
+    fn is_resize(&self, info: &siginfo) -> bool {
+        info.ssi_code == libc::SI_KERNEL || (self.on_terminal && info.ssi_pid != 0)
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
-/// Ends this process by a signal, without a core file: if anything was wrong, it was not leaderrun. Returns where that
-/// is impossible, as for process 1 of a container.
-pub fn end_by(signal: i32) {
+/// Ends this process by a signal, or its whole process group, without a core file: if anything was wrong, it was not
+/// leaderrun. Returns where that is impossible, as for process 1 of a container.
+pub fn end_by(signal: i32, to_group: bool) {
     let mut only = *SigSet::empty().as_ref();
     // SAFETY: the set is a valid one, a disposition is set without a handler, and a process may signal itself.
     unsafe {
@@ -157,11 +225,15 @@ pub fn end_by(signal: i32) {
         libc::sigaddset(&mut only, signal);
         libc::signal(signal, libc::SIG_DFL);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &only, std::ptr::null_mut());
+        if to_group {
+            libc::kill(0, signal);
+        }
         libc::raise(signal);
     }
 }
 
-/// A signal's number from its name, with or without `SIG` and in any case, or from its number.
+/// Returns a signal's number from its name, with or without `SIG` and in any case, or from its number. Real-time signals
+/// are also counted from their first or last one, as in `RTMIN+3`.
 ///
 /// # Errors
 /// A sentence when it is neither, or when it cannot end a command cleanly.
@@ -172,16 +244,53 @@ pub fn parse(text: &str) -> Result<i32, String> {
         Err(_) => {
             let name = text.to_ascii_uppercase();
             let name = name.strip_prefix("SIG").unwrap_or(&name);
-            let signal = format!("SIG{name}").parse::<Signal>();
-            signal.map_err(|_| "there is no such signal; TERM would do".to_owned())? as i32
+            let signal = || format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32);
+            real_time(name).or_else(signal).ok_or("there is no such signal; TERM would do")?
         }
     };
     match number {
         libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
             Err("it stops the command instead of ending it; TERM would do".into())
         }
-        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH => Err("it ends nothing; TERM would do".into()),
+        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it ends nothing; TERM would do".into()),
+        number if RESERVED.contains(&number) => Err("the C library keeps it for itself; TERM would do".into()),
         number => Ok(number),
+    }
+}
+
+fn real_time(name: &str) -> Option<i32> {
+    let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+    let distance = |text: &str| if text.is_empty() { Some(0) } else { text[1..].parse::<u8>().ok().map(i32::from) };
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => first + distance(rest)?,
+        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => last - distance(rest)?,
+        _ => return None,
+    };
+    (first..=last).contains(&number).then_some(number)
+}
+
+/// What a process does by itself about each signal, as the kernel sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct SignalHandling {
+    blocked: u64,
+    ignored: u64,
+    caught: u64,
+}
+
+impl SignalHandling {
+    /// Returns that of another process; none where /proc does not say.
+    pub fn of(process: Pid) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let set = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        };
+        Some(Self { blocked: set("SigBlk:")?, ignored: set("SigIgn:")?, caught: set("SigCgt:")? })
+    }
+
+    /// Returns whether the process would be dead if it had been sent this signal, which ends a process by default.
+    pub fn would_be_dead(self, signal: i32) -> bool {
+        (self.blocked | self.ignored | self.caught) & (1 << (signal - 1)) == 0
     }
 }
 
@@ -207,13 +316,17 @@ mod tests {
             assert_eq!(parse(text), Ok(15), "{text}");
         }
         assert_eq!(parse("64"), Ok(64));
+        let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+        for (text, number) in [("SIGRTMIN+3", first + 3), ("rtmin", first), ("RTMAX-1", last - 1), ("WINCH", 28)] {
+            assert_eq!(parse(text), Ok(number), "{text}");
+        }
         assert_eq!(name(15), "SIGTERM");
         assert_eq!(name(40), "signal 40");
     }
 
     #[test]
     fn what_is_no_signal_is_refused_with_one_that_would_do() {
-        for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19"] {
+        for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"] {
             assert!(parse(text).unwrap_err().ends_with("TERM would do"), "{text}");
         }
     }

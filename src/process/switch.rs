@@ -19,6 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 
 use super::inherited_fd;
+use super::system_call::SystemCallError;
 
 /// From <fcntl.h>; the libc crate does not have it.
 const F_SETSIG: i32 = 10;
@@ -37,7 +38,8 @@ impl DeadMansSwitch {
     /// When the kernel gives no sockets, or cannot send a signal of our choice.
     pub fn new() -> io::Result<Self> {
         let (held, inherited) =
-            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
+                .map_err(SystemCallError::of("socketpair"))?;
         shutdown(held.as_raw_fd(), Shutdown::Write)?;
         let inherited = inherited_fd::move_up(inherited)?;
         // SAFETY: takes three integers.

@@ -5,23 +5,54 @@ use std::io::{self, IsTerminal};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::stat::{SFlag, fstat};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 
-/// A terminal of which leaderrun is the foreground job.
+/// In which cases the command gets the terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct TerminalPolicy {
+    /// Wherever leaderrun's job has it: `--foreground`.
+    always: bool,
+    /// Others in a pipeline may need it.
+    in_pipeline: bool,
+}
+
+impl TerminalPolicy {
+    /// Looks at the standard streams, which leaderrun does not keep.
+    pub fn new(always: bool) -> Self {
+        Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe() }
+    }
+
+    /// Returns whether a command may have the terminal. In a script it gets it when it asks for it, by reading for
+    /// example: until then Ctrl-C is for the whole script.
+    fn allows(self, is_own_job: bool, asks: bool) -> bool {
+        self.always || (!self.in_pipeline && (is_own_job || asks))
+    }
+}
+
+/// The terminal of leaderrun's job.
 #[derive(Debug)]
 pub struct Terminal {
     tty: File,
     job: Pid,
+    /// What the command found.
+    modes: Option<Termios>,
 }
 
 impl Terminal {
-    /// The controlling terminal, if `elector` is its foreground job all by itself. In the background,
-    /// in a pipeline or in a script the terminal belongs to others as well and is left alone.
-    pub fn of_foreground_job(elector: Pid) -> Option<Self> {
+    /// Returns the controlling terminal of the elector, if it has one.
+    pub fn of(elector: Pid) -> Option<Self> {
         let tty = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty").ok()?;
         let job = getpgid(Some(elector)).ok()?;
-        let alone = job == elector && io::stdin().is_terminal() && !stdout_is_a_pipe();
-        (alone && tcgetpgrp(&tty) == Ok(job)).then_some(Self { tty, job })
+        let modes = tcgetattr(&tty).ok();
+        Some(Self { tty, job, modes })
+    }
+
+    /// Returns the terminal if the elector's job is its foreground job and the command may have it. `asks` says that
+    /// the command needs it now.
+    pub fn for_command(elector: Pid, policy: TerminalPolicy, asks: bool) -> Option<Self> {
+        let terminal = Self::of(elector)?;
+        (terminal.belongs_to(terminal.job) && policy.allows(terminal.job == elector, asks)).then_some(terminal)
     }
 
     /// Makes a process group the foreground group. The caller blocks SIGTTOU, so it may.
@@ -37,6 +68,13 @@ impl Terminal {
     /// Gives the terminal back to leaderrun's own process group.
     pub fn take_back(&self) {
         self.give_to(self.job);
+    }
+
+    /// Gives the terminal the modes that the command found, for a command that died without doing so.
+    pub fn restore_modes(&self) {
+        if let Some(modes) = &self.modes {
+            let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, modes);
+        }
     }
 }
 

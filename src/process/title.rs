@@ -6,6 +6,8 @@ use std::ptr;
 
 use nix::sys::prctl;
 
+use super::system_call::SystemCallError;
+
 /// The elector's name, after its program. Executed through /proc/self/exe, it would be called `exe`.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
@@ -17,8 +19,8 @@ pub const SUPERVISOR: &std::ffi::CStr = c"lr-supervisor";
 ///
 /// # Errors
 /// When the kernel refuses; it has no reason to.
-pub fn set_name(name: &std::ffi::CStr) -> nix::Result<()> {
-    prctl::set_name(name)
+pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
+    prctl::set_name(name).map_err(SystemCallError::of("prctl"))
 }
 
 /// Replaces this process's command line by its name, for what looks for `leaderrun` there, as `pkill -f` does. From then

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::endpoint_slice::{Service, ServiceName, is_reachable};
@@ -29,7 +29,7 @@ pub use self::service_definition::ServicePort;
 use self::worker::Worker;
 use crate::kubernetes::{ClusterAccess, Error, ErrorKind, Rule};
 use crate::lock::SlotCount;
-use crate::process::{clock, runtime_thread};
+use crate::process::{clock, event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
 /// Tries against others that change the same object meanwhile: other candidates, or the kubelet of a pod.
@@ -163,7 +163,7 @@ impl Router {
     /// # Errors
     /// When the kernel gives no descriptor or no thread.
     pub fn start(config: RouterConfig) -> io::Result<Self> {
-        let withdrawn = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let withdrawn = Arc::new(event_fd::new()?);
         let may_be_routed = Arc::<AtomicBool>::default();
         let (sender, updates) = unbounded_channel();
         let worker = Worker::new(config, Arc::clone(&withdrawn), Arc::clone(&may_be_routed));

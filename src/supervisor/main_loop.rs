@@ -16,14 +16,17 @@ use nix::unistd::{Pid, setpgid};
 
 use super::SupervisorConfig;
 use super::command_tree::CommandTree;
+use super::relay::{Relay, RelayedSignal};
 use super::spawn::{self, Exec, Program, Spawned};
 use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::pidfd::PidFd;
-use crate::process::signals::{Inherited, Signals};
+use crate::process::signals::{Inherited, SignalHandling, Signals};
+use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
-use crate::process::terminal::Terminal;
+use crate::process::system_call::SystemCallError;
+use crate::process::terminal::{Terminal, TerminalPolicy};
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
 
@@ -31,14 +34,15 @@ use crate::telemetry::log::printable;
 const TERMINAL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only thread of the supervisor.
-pub struct MainLoop {
+pub struct MainLoop<'a> {
     config: SupervisorConfig,
     program: Program,
     supervisor: Supervisor,
-    channel: SupervisorEnd,
+    channel: &'a SupervisorEnd,
     elector: PidFd,
     elector_gone: bool,
     signals: Signals,
+    relay: Relay,
     inherited: Inherited,
     timer: Timer,
     main: Option<Pid>,
@@ -49,6 +53,8 @@ pub struct MainLoop {
     not_forked: Option<End>,
     /// What became of an exec that did not take place.
     not_executed: Option<End>,
+    terminal_policy: TerminalPolicy,
+    /// The terminal that the command has, or had.
     terminal: Option<Terminal>,
     /// The command is stopped because it wants the terminal; when to check again.
     awaits_terminal: Option<Instant>,
@@ -60,14 +66,14 @@ pub struct MainLoop {
     switch: Option<DeadMansSwitch>,
 }
 
-impl MainLoop {
+impl<'a> MainLoop<'a> {
     /// Creates the loop of a supervisor that has nothing to do yet.
     ///
     /// # Errors
     /// When the kernel refuses what everything depends on, or the elector is already dead.
     pub fn new(
         config: SupervisorConfig,
-        channel: SupervisorEnd,
+        channel: &'a SupervisorEnd,
         elector: Pid,
         inherited: Inherited,
         switch: io::Result<DeadMansSwitch>,
@@ -76,7 +82,7 @@ impl MainLoop {
         if nix::unistd::getppid() != elector {
             return Err(io::Error::other("the elector died before it could be watched"));
         }
-        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(SystemCallError::of("setpgid"))?;
         tree::adopt_orphans()?;
         let tree = CommandTree::new(Tree::open(&config.run.to_string())?);
         let deadline = Deadline::new(&config.run.to_string());
@@ -92,11 +98,13 @@ impl MainLoop {
             program: Program::new(&config.command).map_err(io::Error::other)?,
             supervisor: Supervisor::new(config.stop_options.clone())
                 .with_frozen_elector_timeout(config.frozen_elector_timeout),
+            terminal_policy: TerminalPolicy::new(config.foreground),
             config,
             channel,
             elector: elector_fd,
             elector_gone: false,
-            signals: Signals::all()?,
+            signals: Signals::all(&inherited)?,
+            relay: Relay::default(),
             inherited,
             timer: Timer::new()?,
             main: None,
@@ -162,7 +170,7 @@ impl MainLoop {
             let number = deadline.as_fd().as_raw_fd();
             added.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
         }
-        self.program.set_environment(&self.config.own_variables, &added);
+        self.program.set_environment(&self.config.own_variables, &added, self.elector_pid);
     }
 
     fn check_exec(&mut self) {
@@ -170,10 +178,9 @@ impl MainLoop {
         match spawned.exec() {
             Exec::Pending => return,
             Exec::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
-            Exec::Failed(errno) => {
-                let errno = self.program.failure(errno);
-                self.notify(self.not_executed(errno.desc()));
-                self.not_executed = Some(End::NotExecuted(errno as i32));
+            Exec::Failed(failure) => {
+                self.notify(self.not_executed(failure.reason));
+                self.not_executed = Some(End::NotExecuted(failure.errno as i32));
             }
             Exec::TooLate => self.not_executed = Some(End::NotStarted),
         }
@@ -219,7 +226,7 @@ impl MainLoop {
     /// Handles a command that was stopped because it wants a terminal that is not its own. A shell's `fg` of a job that
     /// runs sends no SIGCONT: by now leaderrun may be the foreground job.
     fn handle_awaited_terminal(&mut self, main: Pid) {
-        self.take_foreground(main);
+        self.take_foreground(main, true);
         if self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(main)) {
             self.awaits_terminal = None;
             let _ = self.tree.signal_group(main, libc::SIGCONT);
@@ -243,7 +250,9 @@ impl MainLoop {
                 if is_termination_signal(signal) || signal == self.config.stop_options.stop_signal {
                     self.tree.look(self.supervisor.next_timeout());
                 }
-                self.signal(signal);
+                if let Some(signal) = self.relay.request(clock::now(), signal) {
+                    self.signal(signal);
+                }
             }
             SupervisorAction::Stop => {
                 let signal = self.config.stop_options.stop_signal;
@@ -263,7 +272,7 @@ impl MainLoop {
     fn signal(&mut self, signal: i32) -> bool {
         let Some(main) = self.main else { return true };
         if signal == libc::SIGCONT {
-            self.take_foreground(main);
+            self.take_foreground(main, false);
         }
         let sent = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
@@ -279,10 +288,28 @@ impl MainLoop {
 
     /// Makes the command's group the foreground group, if leaderrun is the foreground job: `fg` and `bg` continue it,
     /// and by now it may be.
-    fn take_foreground(&mut self, main: Pid) {
-        if let Some(terminal) = Terminal::of_foreground_job(self.elector_pid) {
+    fn take_foreground(&mut self, main: Pid, asks: bool) {
+        if let Some(terminal) = Terminal::for_command(self.elector_pid, self.terminal_policy, asks) {
             terminal.give_to(main);
             self.terminal = Some(terminal);
+            self.notify(SupervisorNotice::HasTerminal);
+        }
+    }
+
+    /// Sends what is no longer held back for other copies of it.
+    fn relay_due(&mut self) {
+        for relayed in self.relay.due(clock::now()) {
+            match relayed {
+                RelayedSignal::Send(signal) => {
+                    self.signal(signal);
+                }
+                RelayedSignal::SendIfMissed(signal) => {
+                    let handling = self.main.and_then(SignalHandling::of);
+                    if handling.is_some_and(|handling| handling.would_be_dead(signal)) {
+                        self.signal(signal);
+                    }
+                }
+            }
         }
     }
 
@@ -291,7 +318,7 @@ impl MainLoop {
             self.start = Some(StartResult::TooLate);
             return;
         }
-        self.terminal = Terminal::of_foreground_job(self.elector_pid);
+        self.terminal = Terminal::for_command(self.elector_pid, self.terminal_policy, false);
         self.start = Some(StartResult::Forked);
         let start = spawn::Start {
             program: &self.program,
@@ -305,6 +332,10 @@ impl MainLoop {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
                 self.exec = Some(spawned);
+                standard_streams::release(0..=2);
+                if self.terminal.is_some() {
+                    self.notify(SupervisorNotice::HasTerminal);
+                }
             }
             Err(error) => {
                 self.notify(self.not_executed(error.to_string()));
@@ -329,6 +360,9 @@ impl MainLoop {
     fn report_gone(&mut self, gone: Gone) {
         if let Some(terminal) = self.terminal.take() {
             terminal.take_back();
+            if let End::Signaled(_) = gone.end {
+                terminal.restore_modes();
+            }
         }
         self.main = None;
         self.awaits_terminal = None;
@@ -338,7 +372,8 @@ impl MainLoop {
 
     fn wait(&mut self) -> io::Result<()> {
         let next_timeout = self.supervisor.next_timeout();
-        self.timer.set(next_timeout.into_iter().chain(self.tree.next_timeout()).chain(self.awaits_terminal).min())?;
+        let timeouts = [self.tree.next_timeout(), self.awaits_terminal, self.relay.next_timeout()];
+        self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -359,8 +394,11 @@ impl MainLoop {
         // First: nothing may delay it.
         let killed = self.tree.run_round();
         self.report_kill(killed);
-        // Only SIGCHLD matters, and every round looks at the children; other signals are for the elector.
-        self.signals.receive();
+        // Every round looks at the children; what else comes may be a copy of what the elector is sent.
+        for signal in self.signals.receive().sent {
+            self.relay.handle_own(clock::now(), signal);
+        }
+        self.relay_due();
         if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| clock::now() >= at)) {
             self.handle_awaited_terminal(main);
         }

@@ -5,7 +5,10 @@
 //! [`leaderrun_core::supervisor`].
 
 mod command_tree;
+mod exec;
+mod file_format;
 mod main_loop;
+mod relay;
 mod spawn;
 
 use std::ffi::OsString;
@@ -13,6 +16,7 @@ use std::io;
 use std::process;
 use std::time::Duration;
 
+use leaderrun_core::messages::{Report, SupervisorNotice};
 use leaderrun_core::record::RunId;
 use leaderrun_core::supervisor::StopOptions;
 use nix::unistd::Pid;
@@ -29,6 +33,8 @@ use crate::process::switch::DeadMansSwitch;
 pub struct SupervisorConfig {
     pub command: Vec<OsString>,
     pub stop_options: StopOptions,
+    /// The command gets the terminal wherever leaderrun's job has it.
+    pub foreground: bool,
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
@@ -48,7 +54,11 @@ pub fn run(
     std::panic::set_hook(Box::new(|_| process::abort()));
     // What is refused here is refused to the elector as well, which logs it.
     let _ = memory::lock();
-    let ended = MainLoop::new(config, channel, elector, inherited, switch).and_then(|mut main_loop| main_loop.run());
+    let main_loop = MainLoop::new(config, &channel, elector, inherited, switch);
+    let ended = main_loop.and_then(|mut main_loop| main_loop.run());
+    if let Err(failure) = &ended {
+        let _ = channel.send(&Report::Notice(SupervisorNotice::Failed { reason: failure.to_string() }));
+    }
     // The elector sees this process end and logs it; with nothing below it there is nothing to lose.
-    process::exit(if ended.is_ok() { exit::LOST } else { exit::FAILED }.into())
+    process::exit(if ended.is_ok() { exit::LOST } else { exit::UNAVAILABLE }.into())
 }

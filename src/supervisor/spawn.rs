@@ -1,19 +1,19 @@
 //! Starting the command: fork and exec by hand, so that an exec that hangs or fails is an event of the
 //! supervisor's loop and never blocks it.
 
+use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use leaderrun_core::tenure::Tenure;
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, execvpe, fork, getpid, getppid, pipe2, read, setpgid, write};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, read, setpgid, write};
 
+use super::exec::{self, ExecFailure, MAX_MESSAGE};
 use crate::process::clock;
 use crate::process::environment;
 use crate::process::inherited_fd;
@@ -21,14 +21,23 @@ use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::terminal::Terminal;
 
-/// What the child writes into the exec pipe when it found, at the last moment, that no time was left.
-const TOO_LATE: i32 = 0;
+/// What the child writes into the exec pipe when it found, at the last moment, that no time was left. No failure is as
+/// short.
+const TOO_LATE: [u8; 1] = [0];
 
-/// Everything that an exec needs, made before the fork: a forked child should not allocate.
+/// The variables by which systemd says to which process it passes sockets, and which one it watches.
+const PROCESS_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
+
+/// Says in another way, which may be missing, to which process sockets are passed.
+const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
+
+/// Everything that an exec needs.
 #[derive(Debug)]
 pub struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// The variables that have to name the command's process.
+    names_process: Vec<&'static str>,
 }
 
 impl Program {
@@ -38,25 +47,27 @@ impl Program {
     /// When there is a NUL in it, which no command line can carry.
     pub fn new(command: &[OsString]) -> Result<Self, NulError> {
         let arguments = command.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
-        Ok(Self { arguments, environment: Vec::new() })
+        Ok(Self { arguments, environment: Vec::new(), names_process: Vec::new() })
     }
 
-    /// Why the program could not be executed. execvp(3) says "permission denied" when it could not look
-    /// into one folder of PATH and found nothing in the others; a shell says "not found" then.
-    pub fn failure(&self, errno: Errno) -> Errno {
-        let name = OsStr::from_bytes(self.arguments[0].as_bytes());
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let is_there = |folder: PathBuf| folder.join(name).is_file();
-        let is_path = name.as_bytes().contains(&b'/');
-        match errno {
-            Errno::EACCES if !is_path && !std::env::split_paths(&path).any(is_there) => Errno::ENOENT,
-            errno => errno,
-        }
+    /// Gives the command this process's environment without the variables in `removed`, and with `added`. A variable of
+    /// systemd's that names leaderrun, which is process `elector`, will name the command.
+    pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)], elector: Pid) {
+        let elector = elector.to_string();
+        let names_elector = |name: &&'static str| env::var(name).is_ok_and(|value| value == elector);
+        self.names_process = PROCESS_VARIABLES.into_iter().filter(names_elector).collect();
+        let is_removed = |name: &OsStr| {
+            removed.iter().any(|other| name == other.as_str())
+                || self.names_process.iter().any(|other| name == *other)
+                || name == LISTEN_PIDFD_VARIABLE
+        };
+        self.environment = environment::with(is_removed, added);
     }
 
-    /// This process's environment without the variables in `removed`, and with `added`.
-    pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)]) {
-        self.environment = environment::with(|name| removed.iter().any(|other| name == other.as_str()), added);
+    /// Returns the environment of a command that is this process.
+    fn environment_of(&self, command: Pid) -> Vec<CString> {
+        let naming = self.names_process.iter().filter_map(|name| CString::new(format!("{name}={command}")).ok());
+        self.environment.iter().cloned().chain(naming).collect()
     }
 }
 
@@ -68,10 +79,10 @@ pub struct Spawned {
 }
 
 /// What became of an exec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exec {
     Executed,
-    Failed(Errno),
+    Failed(ExecFailure),
     /// The child found that no time was left, and ended without executing anything.
     TooLate,
     /// Still on its way.
@@ -81,13 +92,10 @@ pub enum Exec {
 impl Spawned {
     /// What became of the exec; to be asked when the descriptor is readable.
     pub fn exec(&self) -> Exec {
-        let mut errno = [0; 4];
-        match read(&self.exec, &mut errno) {
-            Ok(4) => match i32::from_ne_bytes(errno) {
-                TOO_LATE => Exec::TooLate,
-                errno => Exec::Failed(Errno::from_raw(errno)),
-            },
-            Ok(_) => Exec::Executed,
+        let mut message = [0; MAX_MESSAGE];
+        match read(&self.exec, &mut message) {
+            Ok(0) => Exec::Executed,
+            Ok(length) => ExecFailure::decode(&message[..length]).map_or(Exec::TooLate, Exec::Failed),
             Err(_) => Exec::Pending,
         }
     }
@@ -134,29 +142,25 @@ impl Start<'_> {
                 Ok(Spawned { pid: child, exec })
             }
             ForkResult::Child => {
-                let errno = self.execute(supervisor);
-                let _ = write(&failure, &errno.to_ne_bytes());
+                let message = self.execute(supervisor).map_or(TOO_LATE.to_vec(), |failure| failure.encode());
+                let _ = write(&failure, &message);
                 // SAFETY: ends this process without running what belongs to the supervisor.
                 unsafe { libc::_exit(127) }
             }
         }
     }
 
-    /// In the child. Returns only when it did not execute the program: with the reason.
-    fn execute(self, supervisor: Pid) -> i32 {
+    /// In the child. Returns only when it did not execute the program: with the reason, if it was not too late.
+    fn execute(self, supervisor: Pid) -> Option<ExecFailure> {
         if let Err(errno) = self.prepare() {
-            return errno as i32;
+            return Some(errno.into());
         }
+        let environment = self.program.environment_of(getpid());
         // The supervisor may have died before its death could have killed this child.
         if getppid() != supervisor || clock::now() >= self.tenure.stop {
-            return TOO_LATE;
+            return None;
         }
-        let Program { arguments, environment } = self.program;
-        let Some(name) = arguments.first() else { return Errno::ENOENT as i32 };
-        match execvpe(name, arguments, environment) {
-            Ok(never) => match never {},
-            Err(errno) => errno as i32,
-        }
+        Some(exec::execute(&self.program.arguments, &environment))
     }
 
     /// In the child: what the command inherits, and what kills it.

@@ -27,7 +27,9 @@ pub fn program() -> &'static str {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = open_folder("program", 0o755);
         let program = folder.join("leaderrun");
-        fs::copy(env!("CARGO_BIN_EXE_leaderrun"), &program).expect("a copy of the program");
+        // By another process: a file that is open for writing, also in a child just forked by another test, is busy.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
+        assert!(copied.success(), "cp: {copied}");
         program
     });
     PROGRAM.to_str().expect("a path in UTF-8")

@@ -85,7 +85,7 @@ impl World {
         if self.mutation == Mutation::GraceWhenKnownLost {
             election.retain(|report| *report != ElectionReport::Lose);
         }
-        ElectorInputs { reports, election, supervisor_died, withdrawn, signals, tree_empty }
+        ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized: false, tree_empty }
     }
 
     fn note_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {

@@ -50,10 +50,14 @@ pub enum SupervisorNotice {
     NotExecuted { command: String, reason: String },
     /// The command was suspended from its terminal and was continued, because a leader cannot be suspended.
     SuspendRefused,
+    /// The command's process group is the terminal's foreground group.
+    HasTerminal,
     /// The command is stopped because it tried to use the terminal from the background.
     AwaitsTerminal,
     /// `leaderrun check` cannot be used.
     CheckUnavailable { reason: String },
+    /// The supervisor ends because the kernel refuses what it needs.
+    Failed { reason: String },
     /// If both processes of leaderrun are killed at once, the command is not killed.
     SwitchUnavailable { reason: String },
 }

@@ -6,7 +6,13 @@ pub fn is_relayed(signal: i32) -> bool {
     !matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE)
 }
 
-/// Returns whether a signal ends leaderrun while there is no command to relay it to.
+/// Returns whether a signal is a request to end, by convention.
 pub fn is_termination_signal(signal: i32) -> bool {
     matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
+}
+
+/// Returns whether a signal ends a candidate that has no command to relay it to. An image may name any signal as the one
+/// that stops its containers: haproxy's is SIGUSR1, httpd's SIGWINCH, systemd's a real-time signal.
+pub fn ends_candidate(signal: i32) -> bool {
+    is_relayed(signal) && !matches!(signal, libc::SIGCONT | libc::SIGURG | libc::SIGTSTP)
 }

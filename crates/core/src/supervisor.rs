@@ -29,7 +29,7 @@ pub struct StopOptions {
     pub stop_signal: i32,
     /// The time from the end of the main process to the kill of the processes that it left running.
     pub lost_grace: Duration,
-    /// The time from a relayed SIGTERM or SIGINT to the kill; `None` means without a limit.
+    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means without a limit.
     pub kill_after: Option<Duration>,
 }
 
@@ -283,17 +283,22 @@ impl Supervisor {
             MainProcess::Running => {
                 self.actions.push(SupervisorAction::Signal(signal));
                 if let Some(after) = self.stop_options.kill_after
-                    && matches!(signal, libc::SIGTERM | libc::SIGINT)
+                    && self.asks_to_end(signal)
                 {
                     self.kill_by(now + after, KillReason::Terminated);
                 }
             }
-            MainProcess::NotStarted if is_termination_signal(signal) => {
+            MainProcess::NotStarted if is_termination_signal(signal) || self.asks_to_end(signal) => {
                 self.terminated = true;
                 self.report_not_started();
             }
             MainProcess::NotStarted | MainProcess::Ended(_) => {}
         }
+    }
+
+    /// By a SIGHUP many commands only read their settings again, and by a SIGQUIT some show what they do.
+    fn asks_to_end(&self, signal: i32) -> bool {
+        matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }
 
     fn handle_main_ended(&mut self, now: Instant, end: End) {
@@ -482,6 +487,22 @@ mod tests {
             assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "before anything else");
             supervisor.step(at, orders(&[Order::Extend(tenure(now + Duration::from_secs(6)))]));
             assert_eq!(supervisor.held_until(), None, "a renewal keeps the lock, not the command");
+        }
+    }
+
+    #[test]
+    fn the_time_to_the_kill_begins_with_any_request_to_end() {
+        let now = start();
+        let after = Duration::from_millis(300);
+        for (signal, stop_signal) in
+            [(libc::SIGTERM, libc::SIGTERM), (libc::SIGINT, libc::SIGTERM), (libc::SIGUSR1, libc::SIGUSR1)]
+        {
+            let mut supervisor = running(now);
+            supervisor.stop_options.stop_signal = stop_signal;
+            supervisor.stop_options.kill_after = Some(after);
+            assert_eq!(step(&mut supervisor, now, orders(&[Order::Signal(signal)])), [SupervisorAction::Signal(signal)]);
+            let actions = step(&mut supervisor, now + after, SupervisorInputs::default());
+            assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
         }
     }
 

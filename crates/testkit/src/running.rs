@@ -113,6 +113,11 @@ impl Running {
         self.stdout.text()
     }
 
+    /// Returns whether nobody has stdout open any more.
+    pub fn output_has_ended(&self) -> bool {
+        self.stdout.reader.is_finished()
+    }
+
     /// Waits until the log contains `text`.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {

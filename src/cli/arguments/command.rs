@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
 
 use super::{COMMAND, values};
 
@@ -14,7 +15,11 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
     pub stop_signal: i32,
 
-    /// Kill the command this long after a TERM or INT was forwarded to it [default: never]
+    /// Kill the command this long after it was asked to end: by a TERM, INT or stop signal that leaderrun was sent [default: never]
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub kill_after: Option<Duration>,
+
+    /// Give the command the terminal also where leaderrun is part of a pipeline
+    #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub foreground: bool,
 }

@@ -34,13 +34,14 @@ use self::nested::Nested;
 use self::proc::Proc;
 pub use self::reap::{Ended, Reaped, reap};
 use crate::process::clock;
+use crate::process::system_call::SystemCallError;
 
 /// Makes the orphans below this process its children, rather than those of PID 1.
 ///
 /// # Errors
 /// When the kernel refuses; it has no reason to.
 pub fn adopt_orphans() -> io::Result<()> {
-    Ok(prctl::set_child_subreaper(true)?)
+    Ok(prctl::set_child_subreaper(true).map_err(SystemCallError::of("prctl"))?)
 }
 
 /// Why not everything could be killed.

@@ -25,6 +25,7 @@ use self::text::TextFormat;
 use super::log_event::DETAIL_TARGET;
 use super::log_events;
 use crate::process::clock;
+use crate::process::system_call::SystemCallError;
 
 /// How many lines may wait for stderr.
 const BACKLOG: usize = 1024;
@@ -50,7 +51,8 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
     let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
-    thread::Builder::new().name("log".into()).spawn(move || write_lines(&backlog, &done))?;
+    let thread = thread::Builder::new().name("log".into());
+    thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of("clone3"))?;
     // What libraries log is for debugging: -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
     // In text the neighbours of a detail say enough to people; programs read all events.

@@ -125,7 +125,7 @@ fn a_watch_has_a_line_for_each_change() {
         eventually("a renews", || lines(&watching).len() > 3);
         drop(a);
         watching.signal(Signal::SIGINT);
-        watching.wait_for_exit(1000 + Signal::SIGINT as i32);
+        watching.wait_for_end_by(Signal::SIGINT);
     }
 }
 

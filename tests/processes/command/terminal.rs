@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use nix::sys::termios::tcgetattr;
 use nix::unistd::tcgetpgrp;
 
 use testkit::{Candidate, Pty, Running, TestLock, eventually, leaderrun};
@@ -186,4 +187,67 @@ fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     screen.shows("<typed>");
     screen.types(b"exit 0\n");
     shell.wait();
+}
+
+fn script(screen: &Screen, shell: &str, script: &str) -> Running {
+    Candidate::program("script", shell).args(["-c", script]).configure(|command| screen.attach(command)).start()
+}
+
+#[testkit::test]
+fn in_a_script_a_command_can_ask() {
+    for shell in ["bash", "dash"] {
+        let mut screen = Screen::new();
+        let lines = format!("{}; echo \"status $?\"", job("printf \"go on? \"; read line; echo \"<$line>\""));
+        let mut script = script(&screen, shell, &lines);
+        screen.shows("go on?");
+        screen.types(b"yes\n");
+        screen.shows("<yes>");
+        screen.shows("status 0");
+        script.wait_for_exit(0);
+    }
+}
+
+/// As with the command alone: also when only the command had the terminal.
+#[testkit::test]
+fn ctrl_c_ends_a_script() {
+    for shell in ["bash", "dash"] {
+        for command in ["echo ready; exec sleep 1000", "echo ready; read line"] {
+            let mut screen = Screen::new();
+            let lines = format!("for i in 1 2 3; do {}; done; echo went on", job(command));
+            let mut script = script(&screen, shell, &lines);
+            screen.shows("ready");
+            screen.shows("started the command");
+            if command.contains("read line") {
+                let of_script = script.elector();
+                eventually("the command has the terminal", || {
+                    tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != of_script)
+                });
+            }
+            screen.types(b"\x03");
+            script.wait();
+            assert_eq!(screen.text().matches("ready").count(), 1, "{}", screen.text());
+            assert!(!screen.text().contains("went on"), "{}", screen.text());
+        }
+    }
+}
+
+#[testkit::test]
+fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
+    let mut screen = Screen::new();
+    let lines = format!("{} | cat", job("read line; echo \"<$line>\"").replace(" --lock", " --foreground --lock"));
+    let mut shell = shell(&screen, &["-i", "-c", &lines]);
+    screen.shows("started the command");
+    screen.types(b"typed\n");
+    screen.shows("<typed>");
+    shell.wait();
+}
+
+#[testkit::test]
+fn a_terminal_has_its_modes_again_when_the_command_was_killed() {
+    let screen = Screen::new();
+    let before = tcgetattr(&screen.terminal).expect("its modes");
+    let mut a = on(&screen, "stty raw -echo; kill -9 $$");
+    a.wait();
+    let after = tcgetattr(&screen.terminal).expect("its modes");
+    assert_eq!((after.local_flags, after.input_flags), (before.local_flags, before.input_flags));
 }

@@ -69,7 +69,7 @@ fn a_main_thread_that_fails_leaves_nothing_alive() {
         Errno::result(set).expect("the limit is lowered");
         send(a.elector(), Signal::SIGUSR1);
     });
-    a.wait_for_exit(125);
+    a.wait_for_exit(69);
 }
 
 /// Nobody else comes to lead while the elector renews; it is noticed all the same.
@@ -133,7 +133,7 @@ fn a_supervisor_killed_while_waiting_ends_leaderrun() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
     send(b.supervisor(), Signal::SIGKILL);
-    b.wait_for_exit(125);
+    b.wait_for_exit(69);
 }
 
 /// As with `kill -9 -- -PGID`: the supervisor is in a group of its own and does not go along.

@@ -85,7 +85,7 @@ fn an_unusable_file_is_refused_with_a_remedy() {
         (&folder.join("none").join("record"), "its folder cannot be used"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
-        candidate.wait_for_exit(125);
+        candidate.wait_for_exit(69);
         assert!(candidate.log().contains(says), "{}", candidate.log());
     }
 }

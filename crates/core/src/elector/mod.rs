@@ -14,6 +14,8 @@
 //! - Where traffic is routed to the command, it is routed away before the command gets a termination signal. The signal
 //!   is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has started, and a second
 //!   termination signal ends the deferral.
+//! - Copies of a termination signal within [`REPEAT_WINDOW`] are one request: timeout(1) sends it to a process and then
+//!   to its group.
 
 mod protocol;
 
@@ -25,7 +27,7 @@ pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNo
 use crate::election::Outcome;
 use crate::instant::Instant;
 use crate::messages::{End, Gone, Order, Report};
-use crate::signal::{is_relayed, is_termination_signal};
+use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
@@ -39,6 +41,10 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a termination signal is deferred for traffic to be routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time within which copies of a termination signal are one request to end. A signal that is repeated later means
+/// that its sender does not want to wait.
+pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
 /// How much time the election thread gets in addition to the release itself, to notice that the command is gone.
 const RELEASE_SLACK: Duration = Duration::from_millis(500);
@@ -71,12 +77,16 @@ enum ElectorPhase {
 pub struct Elector {
     phase: ElectorPhase,
     max_release_time: Duration,
+    /// Asks the command to end, like a termination signal.
+    stop_signal: i32,
     /// Whether traffic is routed to the command while it runs.
     routes: bool,
     started: bool,
     /// The withdrawal of traffic has begun.
     withdraws: bool,
     deferred: Option<DeferredSignal>,
+    /// The last termination signal that was relayed, and when.
+    last_request: Option<(i32, Instant)>,
     /// The first termination signal since the lock was acquired.
     termination_signal: Option<i32>,
     /// The actions of the step under way.
@@ -89,13 +99,21 @@ impl Elector {
         Self {
             phase: ElectorPhase::Waiting { claiming: false },
             max_release_time: timing.renew_deadline() / 2 + RELEASE_SLACK,
+            stop_signal: libc::SIGTERM,
             routes,
             started: false,
             withdraws: false,
             deferred: None,
+            last_request: None,
             termination_signal: None,
             actions: Vec::new(),
         }
+    }
+
+    /// Makes another signal than SIGTERM a request to end, too.
+    #[must_use]
+    pub fn with_stop_signal(self, stop_signal: i32) -> Self {
+        Self { stop_signal, ..self }
     }
 
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
@@ -103,7 +121,7 @@ impl Elector {
     /// Simultaneous inputs are processed in this order: the supervisor's reports, the election's reports, the
     /// supervisor's death, timeouts, the withdrawal of traffic, signals, the end of the last process.
     pub fn step(&mut self, now: Instant, inputs: ElectorInputs) -> Vec<ElectorAction> {
-        let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, tree_empty } = inputs;
+        let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized, tree_empty } = inputs;
         for report in reports {
             self.handle_report(now, report);
         }
@@ -119,6 +137,9 @@ impl Elector {
         }
         for signal in signals {
             self.handle_signal(now, signal);
+        }
+        if resized && let ElectorPhase::Leading { .. } = self.phase {
+            self.order(Order::Signal(libc::SIGWINCH));
         }
         if tree_empty && matches!(self.phase, ElectorPhase::Killing) {
             self.end(now, Ending::Lost { may_rejoin: true }, false);
@@ -195,7 +216,7 @@ impl Elector {
                 self.order(Order::Lose);
             }
             ElectionReport::Finished(outcome) => self.handle_finished(now, outcome),
-            ElectionReport::Failed => self.handle_election_failed(now),
+            ElectionReport::Failed { may_pass } => self.handle_election_failed(now, may_pass),
         }
     }
 
@@ -222,10 +243,10 @@ impl Elector {
     }
 
     /// A running command continues until its tenure ends without a renewal; the supervisor then stops and kills it.
-    fn handle_election_failed(&mut self, now: Instant) {
+    fn handle_election_failed(&mut self, now: Instant, may_pass: bool) {
         match &mut self.phase {
             ElectorPhase::Waiting { .. } => {
-                self.phase = ElectorPhase::Ending { ending: Ending::Failed, until: now };
+                self.phase = ElectorPhase::Ending { ending: Ending::Failed { may_pass }, until: now };
             }
             ElectorPhase::Ending { until, .. } => *until = now,
             ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
@@ -238,7 +259,8 @@ impl Elector {
             ElectorPhase::Waiting { .. } => {
                 self.notify(ElectorNotice::SupervisorDied);
                 self.actions.push(ElectorAction::StopElection);
-                self.phase = ElectorPhase::Ending { ending: Ending::Failed, until: now + RELEASE_TIMEOUT };
+                let ending = Ending::Failed { may_pass: true };
+                self.phase = ElectorPhase::Ending { ending, until: now + RELEASE_TIMEOUT };
             }
             ElectorPhase::Killing | ElectorPhase::Ending { .. } => {}
         }
@@ -258,18 +280,18 @@ impl Elector {
     fn handle_signal(&mut self, now: Instant, signal: i32) {
         match &mut self.phase {
             ElectorPhase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
-            ElectorPhase::Waiting { claiming } if is_termination_signal(signal) => {
+            ElectorPhase::Waiting { claiming } if ends_candidate(signal) => {
                 let timeout = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
                 self.phase = ElectorPhase::Ending { ending: Ending::Signaled(signal), until: now + timeout };
                 self.notify(ElectorNotice::WaitInterrupted(signal));
                 self.actions.push(ElectorAction::StopElection);
             }
-            ElectorPhase::Ending { until, .. } if is_termination_signal(signal) => {
+            ElectorPhase::Ending { until, .. } if ends_candidate(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
                 self.termination_signal.get_or_insert(signal);
                 self.actions.push(ElectorAction::StopElection);
             }
-            ElectorPhase::Killing if is_termination_signal(signal) => {
+            ElectorPhase::Killing if ends_candidate(signal) => {
                 self.termination_signal.get_or_insert(signal);
             }
             _ => {}
@@ -294,7 +316,14 @@ impl Elector {
         let ElectorPhase::Leading { .. } = self.phase else { return };
         // On SIGHUP many commands reload their configuration, and on SIGQUIT some print a stack trace.
         let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let terminates = is_termination_signal(signal) && !may_continue;
+        let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
+        if terminates {
+            let is_copy = |(before, at): (i32, Instant)| signal == before && now.since(at) < REPEAT_WINDOW;
+            if self.last_request.is_some_and(is_copy) {
+                return;
+            }
+            self.last_request = Some((signal, now));
+        }
         if terminates && self.termination_signal.is_none() {
             self.termination_signal = Some(signal);
             self.notify(ElectorNotice::TerminationSignal(signal));

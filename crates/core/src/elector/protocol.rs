@@ -21,6 +21,8 @@ pub struct ElectorInputs {
     pub withdrawn: bool,
     /// The signals that leaderrun received, without those that it was started to ignore.
     pub signals: Vec<i32>,
+    /// The size of leaderrun's terminal has changed.
+    pub resized: bool,
     /// This process has no children left, not even zombies.
     pub tree_empty: bool,
 }
@@ -45,7 +47,10 @@ pub enum ElectionReport {
     Lose,
     Finished(Outcome),
     /// The election thread has failed, for a reason outside the election.
-    Failed,
+    Failed {
+        /// Another start may succeed.
+        may_pass: bool,
+    },
 }
 
 /// An action for the driver of the elector to carry out.
@@ -87,7 +92,10 @@ pub enum Ending {
     /// This signal arrived before the command was started.
     Signaled(i32),
     /// leaderrun itself failed.
-    Failed,
+    Failed {
+        /// Another start may succeed.
+        may_pass: bool,
+    },
 }
 
 /// An event of the candidate that is logged and passed to its observers.

@@ -208,22 +208,27 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
 #[test]
 fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
     let now = start();
-    for (events, timeout) in [
-        (vec![], STOP_TIMEOUT),
-        (vec![ElectionReport::Claiming], RELEASE_TIMEOUT),
-        (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT),
+    let real_time = libc::SIGRTMIN() + 3;
+    for (events, timeout, ends) in [
+        (vec![], STOP_TIMEOUT, libc::SIGINT),
+        (vec![ElectionReport::Claiming], RELEASE_TIMEOUT, libc::SIGUSR1),
+        (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT, libc::SIGWINCH),
+        (vec![], STOP_TIMEOUT, real_time),
     ] {
         let mut driver = Driver::new(false);
         events.into_iter().for_each(|event| driver.election(now, event));
-        driver.signal(now, libc::SIGUSR1);
+        for other in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
+            driver.signal(now, other);
+        }
+        driver.step(now, ElectorInputs { resized: true, ..ElectorInputs::default() });
         assert_eq!(driver.actions(), []);
-        driver.signal(now, libc::SIGINT);
+        driver.signal(now, ends);
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
         assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
         // The lock is acquired after all, but no command is started.
         driver.election(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
-        assert_eq!(driver.ends(now + timeout), Some(Ending::Signaled(2)));
+        assert_eq!(driver.ends(now + timeout), Some(Ending::Signaled(ends)));
     }
 }
 
@@ -242,6 +247,34 @@ fn a_leader_relays_signals_and_exits_by_them_if_the_command_was_not_started() {
 }
 
 #[test]
+fn copies_of_one_request_to_end_are_relayed_once() {
+    let now = start();
+    let mut driver = routed(now);
+    for _ in 0..3 {
+        driver.signal(now, libc::SIGTERM);
+        driver.signal(now, libc::SIGUSR1);
+    }
+    assert_eq!(driver.actions(), [libc::SIGUSR1; 3].map(signal), "the request is deferred, once");
+    driver.withdrawn(now);
+    driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)], "its sender repeats it");
+}
+
+#[test]
+fn the_stop_signal_is_a_request_to_end() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
+    driver.signal(now, libc::SIGUSR1);
+    assert_eq!(driver.actions(), [], "it is deferred");
+    driver.withdrawn(now);
+    assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
+    assert!(driver.elector.was_asked_to_end());
+}
+
+#[test]
 fn a_request_to_step_down_is_relayed_as_sigterm() {
     let now = start();
     let mut driver = leading(now);
@@ -255,7 +288,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
     let mut driver = Driver::new(false);
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::StopElection]);
-    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Failed));
+    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Failed { may_pass: true }));
 }
 
 #[test]
@@ -354,17 +387,19 @@ fn a_claim_sent_during_the_shutdown_is_released() {
 #[test]
 fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     let now = start();
-    let mut waiting = Driver::new(false);
-    waiting.election(now, ElectionReport::Failed);
-    assert_eq!(waiting.ends(now), Some(Ending::Failed));
+    for may_pass in [true, false] {
+        let mut waiting = Driver::new(false);
+        waiting.election(now, ElectionReport::Failed { may_pass });
+        assert_eq!(waiting.ends(now), Some(Ending::Failed { may_pass }));
+    }
 
     let mut driver = leading(now);
-    driver.election(now, ElectionReport::Failed);
+    driver.election(now, ElectionReport::Failed { may_pass: true });
     assert_eq!(driver.ends(now), None);
     driver.time(tenure(now).last_resort());
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
     driver.tree_empty(now);
-    driver.election(now, ElectionReport::Failed);
+    driver.election(now, ElectionReport::Failed { may_pass: true });
     assert_eq!(driver.ends(now), Some(LOST));
 }
 

@@ -1,0 +1,16 @@
+//! A descriptor by which one thread wakes another.
+
+use std::io;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::system_call::SystemCallError;
+
+/// Creates one that is not readable yet, and that blocks nobody.
+///
+/// # Errors
+/// When the kernel gives no descriptor.
+pub fn new() -> io::Result<EventFd> {
+    let event_fd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+    Ok(event_fd.map_err(SystemCallError::of("eventfd2"))?)
+}

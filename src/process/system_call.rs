@@ -1,0 +1,81 @@
+//! System calls without which leaderrun cannot work, and what to do where they fail.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+
+/// A system call that leaderrun needs has failed.
+#[derive(Debug)]
+pub struct SystemCallError {
+    /// By its name in a seccomp profile.
+    call: &'static str,
+    cause: io::Error,
+}
+
+impl SystemCallError {
+    /// Returns what makes an error of this system call's failures, for `map_err`.
+    pub fn of<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self { call, cause: cause.into() }
+    }
+
+    /// Returns whether the call will fail however often it is tried: the kernel does not have it, or a sandbox refuses it.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.errno(), Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL)
+    }
+
+    fn errno(&self) -> Errno {
+        self.cause.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+    }
+}
+
+impl fmt::Display for SystemCallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.errno() {
+            Errno::UnknownErrno => self.cause.to_string(),
+            errno => errno.desc().to_owned(),
+        };
+        write!(f, "the system call {} failed: {reason}", self.call)?;
+        f.write_str(match self.errno() {
+            Errno::EPERM | Errno::EACCES => {
+                "; allow it in the seccomp profile of the sandbox, or use a newer container runtime"
+            }
+            Errno::ENOSYS | Errno::EINVAL => {
+                "; use Linux 5.4 or later, and a sandbox or container runtime that has this system call"
+            }
+            Errno::EMFILE => "; raise the limit of open files, for example with ulimit -n 1024",
+            Errno::ENFILE => "; raise fs.file-max, or close files elsewhere",
+            Errno::EAGAIN => "; raise the limit of processes: ulimit -u, TasksMax of a unit, or pids.max of a cgroup",
+            Errno::ENOMEM => "; free memory, or raise the memory limit",
+            _ => "",
+        })
+    }
+}
+
+impl Error for SystemCallError {}
+
+impl From<SystemCallError> for io::Error {
+    fn from(error: SystemCallError) -> Self {
+        Self::new(error.cause.kind(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_call_is_named_with_a_remedy() {
+        let error = SystemCallError::of("pidfd_open")(Errno::EPERM);
+        assert!(error.is_permanent());
+        assert_eq!(
+            error.to_string(),
+            "the system call pidfd_open failed: Operation not permitted; allow it in the seccomp profile of the sandbox, \
+             or use a newer container runtime"
+        );
+        let error = SystemCallError::of("fork")(io::Error::from(Errno::EAGAIN));
+        assert!(!error.is_permanent());
+        assert!(error.to_string().contains("Resource temporarily unavailable; raise the limit of processes"), "{error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! Executing a program as execvp(3) does, in a forked child, with a reason when that fails.
+//!
+//! Not the C library's function: it gives a program for another machine to the shell, and does not say what is missing
+//! where the interpreter of a script is.
+
+use std::env;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::execve;
+
+use super::file_format::FileFormat;
+
+/// The longest encoded failure: a pipe takes it in one piece.
+pub const MAX_MESSAGE: usize = 1024;
+
+/// Where programs are looked for without a PATH, as execvp(3) does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// What executes a script that names no interpreter.
+const SHELL: &CStr = c"/bin/sh";
+
+/// Why a program could not be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecFailure {
+    pub errno: Errno,
+    pub reason: String,
+}
+
+impl From<Errno> for ExecFailure {
+    fn from(errno: Errno) -> Self {
+        Self { errno, reason: errno.desc().to_owned() }
+    }
+}
+
+impl ExecFailure {
+    /// Returns the failure of a file that is there and of no use.
+    fn not_executable(reason: impl Into<String>) -> Self {
+        Self { errno: Errno::ENOEXEC, reason: reason.into() }
+    }
+
+    /// Returns this failure for the exec pipe.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut message = (self.errno as i32).to_ne_bytes().to_vec();
+        message.extend(self.reason.bytes().take(MAX_MESSAGE - message.len()));
+        message
+    }
+
+    /// Returns the failure that was encoded like this.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (errno, reason) = message.split_first_chunk()?;
+        let errno = Errno::from_raw(i32::from_ne_bytes(*errno));
+        Some(Self { errno, reason: String::from_utf8_lossy(reason).into_owned() })
+    }
+}
+
+/// Executes the program that the first argument names. Returns why that failed.
+pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
+    let Some(name) = arguments.first() else { return Errno::ENOENT.into() };
+    if name.to_bytes().contains(&b'/') {
+        return execute_file(name, arguments, environment);
+    }
+    // What is in a folder that may not be looked into is not found, as in a shell; what may not be executed is.
+    let mut found = None;
+    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    for folder in env::split_paths(&path) {
+        let file = folder.join(OsStr::from_bytes(name.to_bytes()));
+        let is_there = file.is_file();
+        let Ok(file) = CString::new(file.into_os_string().into_vec()) else { continue };
+        let failure = execute_file(&file, arguments, environment);
+        match failure.errno {
+            Errno::EACCES if is_there => found = found.or(Some(failure)),
+            Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
+            _ => return failure,
+        }
+    }
+    found.unwrap_or_else(|| Errno::ENOENT.into())
+}
+
+fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> ExecFailure {
+    let Err(errno) = execve(file, arguments, environment);
+    let path = Path::new(OsStr::from_bytes(file.to_bytes()));
+    if !matches!(errno, Errno::ENOENT | Errno::ENOEXEC) {
+        return errno.into();
+    }
+    match (errno, FileFormat::of(path)) {
+        (Errno::ENOENT, Some(format)) => match format.interpreter() {
+            Some(interpreter) => ExecFailure::not_executable(missing(interpreter)),
+            None => errno.into(),
+        },
+        (Errno::ENOEXEC, Some(FileFormat::Text)) => {
+            let shell_arguments: Vec<_> =
+                [SHELL, file].into_iter().chain(arguments[1..].iter().map(CString::as_c_str)).collect();
+            let Err(errno) = execve(SHELL, &shell_arguments, environment);
+            ExecFailure::not_executable(format!("it names no interpreter, and /bin/sh cannot be executed: {errno}"))
+        }
+        (Errno::ENOEXEC, Some(FileFormat::Program(program))) => match program.other_machine() {
+            Some(machine) => ExecFailure::not_executable(format!("it is a program for another machine: {machine}")),
+            None => ExecFailure::not_executable("it is a damaged program"),
+        },
+        (Errno::ENOEXEC, Some(_)) => ExecFailure::not_executable("it is neither a program nor a script"),
+        _ => errno.into(),
+    }
+}
+
+/// Says what is missing of an interpreter that a file names.
+fn missing(interpreter: &str) -> String {
+    let path = Path::new(interpreter);
+    if let Some(name) = interpreter.strip_suffix('\r') {
+        return format!("its first line ends with a carriage return after the interpreter {name}; try dos2unix");
+    }
+    match FileFormat::of(path).as_ref().and_then(FileFormat::interpreter) {
+        Some(next) => format!("the interpreter {next} of its interpreter {interpreter} is missing"),
+        None => format!("its interpreter {interpreter} is missing"),
+    }
+}

@@ -1,0 +1,59 @@
+//! What cannot be executed, and why.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use testkit::{Candidate, TestLock, scratch};
+
+fn executable(contents: &[u8]) -> PathBuf {
+    let file = scratch::folder("program").join("program");
+    fs::write(&file, contents).expect("a file");
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file is ours");
+    file
+}
+
+#[track_caller]
+fn assert_not_executed(contents: &[u8], reason: &str) {
+    let file = executable(contents);
+    let folder = file.parent().expect("a folder").to_str().expect("UTF-8");
+    let path = format!("{folder}:{}", std::env::var("PATH").expect("a PATH"));
+    for (name, path) in [(file.to_str().expect("UTF-8"), ""), ("program", path.as_str())] {
+        let mut a = Candidate::new("a", &TestLock::file()).env("PATH", path).run([name]);
+        a.wait_for_exit(126);
+        assert!(a.log().contains(reason), "{}", a.log());
+        assert_eq!(a.output(), "", "nothing was executed");
+    }
+}
+
+#[testkit::test]
+fn a_program_for_another_machine_is_not_given_to_the_shell() {
+    let machine = if cfg!(target_arch = "s390x") { (62, "x86_64") } else { (22, "s390x") };
+    let mut program = [0; 128];
+    program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    program[16] = 2;
+    program[18] = machine.0;
+    assert_not_executed(&program, &format!("it is a program for another machine: {}", machine.1));
+}
+
+#[testkit::test]
+fn a_missing_interpreter_is_named() {
+    assert_not_executed(b"#!/no/such/python3 -u\necho ran\n", "its interpreter /no/such/python3 is missing");
+    assert_not_executed(b"#!/bin/sh\r\necho ran\r\n", "carriage return");
+    let between = executable(b"#!/no/such/perl\n");
+    let script = format!("#!{}\n", between.display());
+    assert_not_executed(script.as_bytes(), "the interpreter /no/such/perl of its interpreter");
+}
+
+#[testkit::test]
+fn data_is_not_executed() {
+    assert_not_executed(b"\x01\x02\x00\x03", "it is neither a program nor a script");
+}
+
+#[testkit::test]
+fn a_script_without_an_interpreter_is_for_the_shell() {
+    let file = executable(b"echo \"got $1\"; exit 5\n");
+    let mut a = Candidate::new("a", &TestLock::file()).run([file.to_str().expect("UTF-8"), "argument"]);
+    a.wait_for_exit(5);
+    assert_eq!(a.output(), "got argument\n");
+}

@@ -1,0 +1,160 @@
+//! What a kernel, a sandbox or a limit refuses.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
+
+/// Makes a command fail at one system call, as a container runtime's seccomp profile does.
+fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: 1, k: call as u32 },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: between fork and exec, only system calls; the program is read while it is there.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+fn without(call: libc::c_long, errno: i32) -> Running {
+    let candidate = Candidate::new("a", &TestLock::file()).args(["--wait", "5s"]);
+    candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran")
+}
+
+#[testkit::test]
+fn a_refused_system_call_is_named() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        for (name, call) in [
+            ("pidfd_open", libc::SYS_pidfd_open),
+            ("signalfd4", libc::SYS_signalfd4),
+            ("timerfd_create", libc::SYS_timerfd_create),
+            ("eventfd2", libc::SYS_eventfd2),
+            ("socketpair", libc::SYS_socketpair),
+            ("epoll_create1", libc::SYS_epoll_create1),
+            ("prctl", libc::SYS_prctl),
+            ("setpgid", libc::SYS_setpgid),
+        ] {
+            let mut a = without(call, errno);
+            let status = a.wait().code();
+            // The supervisor's own calls are not known to fail for good.
+            assert!(status == Some(125) || (name == "setpgid" && status == Some(69)), "{name}: {status:?}: {}", a.log());
+            assert!(a.log().contains(&format!("the system call {name} failed: ")), "{name}: {}", a.log());
+            assert!(!a.log().contains("panicked") && a.output().is_empty(), "{name}: {}", a.log());
+        }
+    }
+}
+
+/// Old container runtimes refuse clone3 as something they do not know; the C library then has no other way.
+#[testkit::test]
+fn without_threads_nothing_is_run() {
+    let mut a = without(libc::SYS_clone3, libc::EPERM);
+    a.wait_for_exit(125);
+    let says = "the system call clone3 failed: Operation not permitted; allow it in the seccomp profile";
+    assert!(a.log().contains(says), "{}", a.log());
+}
+
+#[testkit::test]
+fn what_is_not_needed_may_be_refused() {
+    for (name, call) in [
+        ("memfd_create", libc::SYS_memfd_create),
+        ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+        ("inotify_init1", libc::SYS_inotify_init1),
+        ("close_range", libc::SYS_close_range),
+        ("statx", libc::SYS_statx),
+    ] {
+        let mut a = without(call, libc::EPERM);
+        a.wait_for_exit(0);
+        assert_eq!(a.output(), "ran\n", "{name}");
+        if name == "memfd_create" {
+            assert!(a.log().contains("cannot use leaderrun check: the system call memfd_create failed"), "{}", a.log());
+        }
+    }
+}
+
+/// Runs leaderrun with this limit of open files, and with no file open but the standard streams.
+fn with_open_files(limit: u32, arguments: &[&str]) -> Running {
+    let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+    Candidate::program("a", "sh")
+        .args(["-c", &script, leaderrun()])
+        .args(arguments)
+        .configure(|command| {
+            command.stdin(Stdio::null());
+            // SAFETY: between fork and exec, only system calls.
+            unsafe {
+                command.pre_exec(|| {
+                    for descriptor in 3..64 {
+                        libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+                    }
+                    Ok(())
+                });
+            }
+        })
+        .start()
+}
+
+#[testkit::test]
+fn with_too_few_open_files_it_says_how_many_it_needs() {
+    for limit in [4, 8, 12, 20, 39] {
+        for arguments in [&["--lock", &TestLock::file().name, "--", "true"][..], &["status", "--lock", "default/x"]] {
+            let mut a = with_open_files(limit, arguments);
+            a.wait_for_exit(125);
+            let expected = format!("leaderrun: the limit of open files is {limit}, and leaderrun needs 40; raise it");
+            assert!(a.log().starts_with(&expected), "{}", a.log());
+        }
+    }
+}
+
+#[testkit::test]
+fn as_many_open_files_as_it_asks_for_are_enough() {
+    for lock in [TestLock::file(), TestLock::of_kind("endpoints+lease")] {
+        let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display()));
+        let mut arguments = vec!["--lock", &lock.name, "--http", "127.0.0.1:0"];
+        arguments.extend(kubeconfig.as_deref());
+        arguments.extend(["--", "sh", "-c", "ulimit -n"]);
+        let mut a = with_open_files(40, &arguments);
+        a.wait_for_exit(0);
+        assert_eq!(a.output(), "40\n", "{}", a.log());
+    }
+}
+
+/// As where the program's own loader is not the system's.
+#[testkit::test(requires = has_loader())]
+fn started_through_the_dynamic_loader_it_rejoins() {
+    let loader = loader().expect("a loader");
+    let lock = TestLock::file();
+    let runs = testkit::scratch::folder("runs").join("runs");
+    let script = format!("echo run >> {}", runs.display());
+    let mut a = Candidate::program("a", &loader)
+        .args(["--inhibit-cache", leaderrun(), "--lock", &lock.name, "--every", "1s", "--", "sh", "-c", &script])
+        .start();
+    eventually("it has run twice", || std::fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2));
+    a.stop();
+}
+
+/// Returns the dynamic loader that the program names.
+fn loader() -> Option<String> {
+    let program = std::fs::read(leaderrun()).ok()?;
+    let start = program.windows(4).take(4096).position(|bytes| bytes == b"/lib")?;
+    let name = program[start..].split(|byte| *byte == 0).next()?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
+fn has_loader() -> Result<(), String> {
+    match loader() {
+        Some(loader) if std::path::Path::new(&loader).exists() => Ok(()),
+        _ => Err("the program is linked statically".to_owned()),
+    }
+}

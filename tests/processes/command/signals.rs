@@ -1,0 +1,132 @@
+//! Signals that leaderrun is sent, alone or together with everything below it.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
+
+/// Counts the termination signals that it gets, and ends some time after the first.
+const COUNTER: &str = r#"
+n=0
+trap 'n=$((n+1)); echo "got $n"' TERM INT
+echo ready
+while [ $n = 0 ]; do sleep 0.02; done
+i=0
+while [ $i -lt 50 ]; do sleep 0.02; i=$((i+1)); done
+exit 0
+"#;
+
+fn counter() -> Running {
+    let running = Candidate::new("a", &TestLock::file()).run_script(COUNTER);
+    eventually("the trap is set", || running.output().contains("ready"));
+    running
+}
+
+fn send(processes: &[Pid], signal: i32) {
+    for process in processes {
+        // SAFETY: takes two integers. Not nix's, which knows no real-time signals.
+        unsafe { libc::kill(process.as_raw(), signal) };
+    }
+}
+
+/// As systemd does with `KillMode=control-group`, in any order.
+#[testkit::test]
+fn a_command_that_is_sent_what_all_are_sent_gets_it_once() {
+    for order in 0..4 {
+        let mut a = counter();
+        let elector = a.elector();
+        let mut all = [vec![elector], descendants(elector)].concat();
+        all.retain(|process| std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|comm| comm != "sleep\n"));
+        assert_eq!(all.len(), 3, "elector, supervisor and command");
+        all.rotate_left(order % 3);
+        if order == 3 {
+            all.reverse();
+        }
+        send(&all, libc::SIGTERM);
+        a.wait_for_exit(0);
+        assert_eq!(a.output().matches("got").count(), 1, "order {order}: {}", a.output());
+    }
+}
+
+#[testkit::test]
+fn a_command_that_only_leaderrun_is_sent_a_signal_for_gets_it() {
+    // Both of leaderrun's processes, as start-stop-daemon --exec finds them, but not the command.
+    let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
+    eventually("the command runs", || a.output().contains("ready"));
+    send(&[a.elector(), a.supervisor()], libc::SIGTERM);
+    a.wait_for_end_by(Signal::SIGTERM);
+    let mut a = counter();
+    send(&[a.elector(), a.supervisor()], libc::SIGTERM);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+    assert_eq!(a.output().matches("got").count(), 1, "what is repeated is relayed: {}", a.output());
+}
+
+/// It sends the signal to leaderrun, and then to its process group.
+#[testkit::test]
+fn a_command_under_timeout_gets_one_signal() {
+    let lock = TestLock::file();
+    let mut a = Candidate::program("timeout", "timeout")
+        .args(["1", leaderrun(), "--lock", &lock.name, "--", "sh", "-c", COUNTER])
+        .start();
+    assert_eq!(a.wait().code(), Some(124));
+    assert_eq!(a.output().matches("got").count(), 1, "{}", a.output());
+}
+
+#[testkit::test]
+fn a_standby_ends_by_whatever_stops_its_container() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    for (signal, status) in [
+        (libc::SIGUSR1, 128 + libc::SIGUSR1),
+        (libc::SIGUSR2, 128 + libc::SIGUSR2),
+        (libc::SIGRTMIN() + 3, 128 + libc::SIGRTMIN() + 3),
+        // It ends no process by default, and so leaderrun ends with the status.
+        (libc::SIGWINCH, 128 + libc::SIGWINCH),
+    ] {
+        let mut b = Candidate::new("b", &lock).run_script("true");
+        b.wait_for_log("is held by a");
+        send(&[b.elector()], signal);
+        b.wait_for_exit(status);
+    }
+}
+
+#[testkit::test]
+fn the_stop_signal_begins_the_time_to_the_kill() {
+    let script = "trap '' USR1; echo ready; while :; do sleep 0.02; done";
+    let mut a = Candidate::new("a", &TestLock::file())
+        .args(["--stop-signal", "USR1", "--kill-after", "300ms"])
+        .run_script(script);
+    eventually("the command runs", || a.output().contains("ready"));
+    a.signal(Signal::SIGUSR1);
+    a.wait_for_end_by(Signal::SIGKILL);
+}
+
+#[testkit::test]
+fn the_signals_of_the_c_library_end_nobody() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_script("true");
+    b.wait_for_log("is held by a");
+    for process in [a.elector(), a.supervisor(), b.elector(), b.supervisor()] {
+        send(&[process], 32);
+        send(&[process], 33);
+        assert!(is_alive(process));
+    }
+    kill(b.elector(), Signal::SIGUSR1).expect("it is alive");
+    b.wait_for_end_by(Signal::SIGUSR1);
+    a.stop();
+}
+
+#[testkit::test]
+fn the_command_has_the_signals_of_the_c_library_as_leaderrun_had_them() {
+    let ignored = "grep SigIgn /proc/self/status";
+    let script = format!("{ignored}; exec {} --lock {} -- {ignored}", leaderrun(), TestLock::file().name);
+    let mut a = Candidate::program("a", "sh").args(["-c", &script]).start();
+    a.wait_for_exit(0);
+    let lines: Vec<_> = a.output().lines().map(str::to_owned).collect();
+    assert!(lines.len() == 2 && lines[0] == lines[1], "{lines:?}");
+}
