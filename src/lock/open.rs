@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::object::RightsOfSlots;
-use super::{FileLock, Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
+use super::{FileLock, Lock, LockError, LockName, ObjectLock, SlotCount, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::telemetry::log::printable_cause;
 
@@ -82,8 +82,9 @@ async fn open_file(path: PathBuf, attempt: Duration) -> Result<FileLock> {
         move || FileLock::new(&path, attempt)
     });
     let opened = timeout(OPEN, opened).await.map_err(|_| anyhow!("{} does not answer", path.display()))?;
-    opened?.map_err(|reason| {
-        let reason = printable_cause(&reason);
-        anyhow!("--lock file:{}: {reason}; for example file:/run/job.lease", path.display())
+    opened?.map_err(|failure| {
+        // What a file system refuses says itself what to do.
+        let remedy = if failure.is::<LockError>() { "" } else { "; for example file:/run/job.lease" };
+        anyhow!("--lock file:{}: {}{remedy}", path.display(), printable_cause(&failure))
     })
 }
