@@ -36,7 +36,8 @@ pub type SupervisorEnd = Channel<Report, Order>;
 /// When the kernel gives no sockets.
 pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (elector, supervisor) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(SystemCallError::of("socketpair"))?;
+    let (elector, supervisor) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(SystemCallError::of("socketpair"))?;
     Ok((Channel { socket: elector, messages: PhantomData }, Channel { socket: supervisor, messages: PhantomData }))
 }
 

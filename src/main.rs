@@ -35,16 +35,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::Invocation;
+use crate::elector::ElectorConfig;
 use crate::exit::Exit;
 use crate::process::fork::{Role, fork_supervisor};
+use crate::process::open_files;
 use crate::process::signals::{self, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
-use crate::process::open_files;
-use crate::elector::ElectorConfig;
-use crate::supervisor::SupervisorConfig;
 use crate::subcommands::output::print;
 use crate::subcommands::{CommandOutput, Subcommand};
+use crate::supervisor::SupervisorConfig;
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {

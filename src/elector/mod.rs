@@ -108,7 +108,8 @@ pub fn run(
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
             let may_pass = exit::may_pass(&failure);
-            let ended = EndOfLoop { ending: Ending::Failed { may_pass }, was_asked_to_end: false, command_had_terminal: false };
+            let ended =
+                EndOfLoop { ending: Ending::Failed { may_pass }, was_asked_to_end: false, command_had_terminal: false };
             (ended, None)
         });
     let EndOfLoop { ending, was_asked_to_end, command_had_terminal } = ended;

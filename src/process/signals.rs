@@ -79,8 +79,7 @@ impl Inherited {
         for (signal, before) in RESERVED.into_iter().zip(&mut reserved) {
             *before = KernelAction::IGNORE.install(signal)?;
         }
-        let on_terminal =
-            io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+        let on_terminal = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
         // A parent that ignores SIGCHLD has its children reaped by the kernel: no exit status for us.
         set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
         Ok(Self { mask, ignored, reserved, on_terminal })

@@ -76,6 +76,9 @@ mod tests {
         );
         let error = SystemCallError::of("fork")(io::Error::from(Errno::EAGAIN));
         assert!(!error.is_permanent());
-        assert!(error.to_string().contains("Resource temporarily unavailable; raise the limit of processes"), "{error}");
+        assert!(
+            error.to_string().contains("Resource temporarily unavailable; raise the limit of processes"),
+            "{error}"
+        );
     }
 }

@@ -30,7 +30,9 @@ const PT_INTERP: u64 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// A script that names its interpreter.
-    Script { interpreter: String },
+    Script {
+        interpreter: String,
+    },
     /// An ELF file.
     Program(ElfProgram),
     /// What a shell may take for a script.
@@ -113,8 +115,7 @@ impl Header<'_> {
     fn interpreter(&self) -> Option<String> {
         let (word, table, entry) = if self.is_64_bit { (8, 32, 54) } else { (4, 28, 42) };
         let (offset_in_entry, size_in_entry) = if self.is_64_bit { (8, 32) } else { (4, 16) };
-        let (table, entry, entries) =
-            (self.number(table, word)?, self.number(entry, 2)?, self.number(entry + 2, 2)?);
+        let (table, entry, entries) = (self.number(table, word)?, self.number(entry, 2)?, self.number(entry + 2, 2)?);
         let mut segments = (0..entries).filter_map(|index| table.checked_add(index * entry));
         let segment = segments.find(|segment| self.number(*segment, 4) == Some(PT_INTERP))?;
         let offset = self.number(segment.checked_add(offset_in_entry)?, word)?;

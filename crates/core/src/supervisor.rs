@@ -500,7 +500,10 @@ mod tests {
             let mut supervisor = running(now);
             supervisor.stop_options.stop_signal = stop_signal;
             supervisor.stop_options.kill_after = Some(after);
-            assert_eq!(step(&mut supervisor, now, orders(&[Order::Signal(signal)])), [SupervisorAction::Signal(signal)]);
+            assert_eq!(
+                step(&mut supervisor, now, orders(&[Order::Signal(signal)])),
+                [SupervisorAction::Signal(signal)]
+            );
             let actions = step(&mut supervisor, now + after, SupervisorInputs::default());
             assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
         }

@@ -70,7 +70,10 @@ pub fn unknown(access: Access, path: &Path, failure: &io::Error) -> LockError {
 
 /// Returns the error of a file that is not what it has to be.
 pub fn unusable(path: &Path, reason: &str) -> LockError {
-    LockError::new(LockErrorKind::Forbidden, format!("cannot use {}: {reason}; move it away if no candidate uses it", path.display()))
+    LockError::new(
+        LockErrorKind::Forbidden,
+        format!("cannot use {}: {reason}; move it away if no candidate uses it", path.display()),
+    )
 }
 
 /// Whose file it is, which mode it has, and what to change.

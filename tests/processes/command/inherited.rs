@@ -6,7 +6,8 @@ use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
 
 /// Starts leaderrun with variables that name its own process, as systemd does.
 fn activated(script: &str) -> Running {
-    let start = "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_PIDFDID=1 WATCHDOG_USEC=1000000 WATCHDOG_PID=$$; exec \"$0\" \"$@\"";
+    let start =
+        "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_PIDFDID=1 WATCHDOG_USEC=1000000 WATCHDOG_PID=$$; exec \"$0\" \"$@\"";
     Candidate::program("a", "sh")
         .args(["-c", start, leaderrun(), "--lock", &TestLock::file().name, "--", "sh", "-c", script])
         .start()

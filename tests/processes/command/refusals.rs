@@ -50,7 +50,11 @@ fn a_refused_system_call_is_named() {
             let mut a = without(call, errno);
             let status = a.wait().code();
             // The supervisor's own calls are not known to fail for good.
-            assert!(status == Some(125) || (name == "setpgid" && status == Some(69)), "{name}: {status:?}: {}", a.log());
+            assert!(
+                status == Some(125) || (name == "setpgid" && status == Some(69)),
+                "{name}: {status:?}: {}",
+                a.log()
+            );
             assert!(a.log().contains(&format!("the system call {name} failed: ")), "{name}: {}", a.log());
             assert!(!a.log().contains("panicked") && a.output().is_empty(), "{name}: {}", a.log());
         }
