@@ -76,7 +76,7 @@ _leaderrun() {
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
             words+=' --'
             ;;
         check)
@@ -101,7 +101,7 @@ _leaderrun() {
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
             if ((COMP_CWORD == 1)); then words+=' status list manifest step-down release doctor check completion man'; else words+=' --'; fi
             ;;
     esac
