@@ -69,6 +69,9 @@ pub async fn run(
         log_notices::unreachable(&lock_name, Some(&still_opening(&access)));
         return Ok(Outcome::Unreachable);
     };
+    if let Some(known) = access.configuration() {
+        log_events::api_server(&lock_name, &known.address(), &known.origin.to_string());
+    }
     // Not where it is zero, which means not to queue.
     if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
         *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
@@ -100,6 +103,7 @@ pub async fn run(
         error_throttle: ErrorThrottle::default(),
         role_advice: RoleAdvice::default(),
         is_wait_logged: false,
+        is_doctor_hinted: false,
         reminder: Some(Reminder::new(clock::now())),
     };
     election_loop.run(main_thread).await
@@ -180,6 +184,8 @@ struct ElectionLoop<'a> {
     role_advice: RoleAdvice,
     /// That this candidate waits is logged with the first thing that keeps it from leading at once.
     is_wait_logged: bool,
+    /// The log names `leaderrun doctor` already.
+    is_doctor_hinted: bool,
     /// Reminds of the wait while it lasts.
     reminder: Option<Reminder>,
 }
@@ -354,6 +360,10 @@ impl ElectionLoop<'_> {
         if self.error_throttle.handle_failure(clock::now(), access, &complaint) {
             self.log_wait();
             log_notices::request_failed(&self.slots[slot].name, &complaint, self.observations.time_until_stop());
+            // Where there is advice already, more of it is none.
+            if !complaint.contains("; try ") && !std::mem::replace(&mut self.is_doctor_hinted, true) {
+                log_events::doctor_hint(&self.name);
+            }
         }
     }
 

@@ -10,6 +10,12 @@ log_events! {
     detail memory_not_locked(locked_kilobytes: usize, of_kilobytes: usize; reason: &str)
         "locked {locked_kilobytes} of {of_kilobytes} kB of leaderrun in memory: {reason}; raise the limit of locked memory (ulimit -l)";
 
+    /// Logged first of all where the lock is in a cluster: which API server is asked, and where its address comes from.
+    info api_server(lock: &str, server: &str, origin: &str) "the API server of {lock} is {server}, by {origin}";
+
+    /// Logged once, after the first request for the lock has failed.
+    info doctor_hint(lock: &str) "to find out what is wrong, try leaderrun doctor --lock {lock}";
+
     /// Logged when this candidate starts to wait because it could not acquire the lock at once.
     info waiting(lock: &str, identity: &str; rate: f64)
         "waiting for {lock} as {identity}; tolerates clock rates that differ by up to {rate:.2}x";

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use kube::Client;
 use kube::client::{Body, ClientBuilder};
+use serde_json::Value;
 use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
@@ -40,6 +41,11 @@ impl ClusterAccess {
     /// Returns the way to the cluster of these options. Nothing is read before it is used.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
+    }
+
+    /// Returns how the API server is reached, if that is known yet.
+    pub fn configuration(&self) -> Option<Arc<ConnectionConfig>> {
+        self.credentials.known_configuration()
     }
 
     /// Returns what is being waited for, if credentials take long at present.
@@ -85,7 +91,7 @@ impl Cluster {
 
     /// Where the API server is.
     pub fn address(&self) -> String {
-        self.config.server.to_string()
+        self.config.address()
     }
 
     /// The API server's host and port.
@@ -111,6 +117,21 @@ impl Cluster {
         let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
         let body = body.collect().await.map_err(failed)?;
         Ok(Response::from_parts(head, body.to_bytes()))
+    }
+
+    /// Returns what the API server has answered to a request.
+    ///
+    /// # Errors
+    /// When it has answered with an error, or something else has answered.
+    pub fn read_answer(&self, answer: &Response<Bytes>) -> Result<Value, Error> {
+        answer::object(answer).map_err(|error| {
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                let credentials = &self.config.user;
+                error.context(format_args!("the API server {} rejected {credentials}", self.address()))
+            } else {
+                error
+            }
+        })
     }
 
     /// Returns whether a namespace is known not to exist: whoever may not read it does not know.

@@ -10,7 +10,6 @@ use kube::core::WatchEvent;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::answer;
 use super::cluster::Cluster;
 use super::error::{Error, ErrorKind};
 use super::rbac::Verb;
@@ -180,7 +179,8 @@ impl Collection {
                 Err(_) => return Err(Error::unknown(format!("cannot {operation}: no answer"))),
             },
         };
-        let answer = answer.and_then(|answer| answer::object(&answer)).map_err(|error| operation.failed(error))?;
+        let answer =
+            answer.and_then(|answer| self.cluster.read_answer(&answer)).map_err(|error| operation.failed(error))?;
         if verb == Verb::List || is_object(&answer) {
             Ok(answer)
         } else {

@@ -24,6 +24,14 @@ pub struct ConnectionConfig {
     pub origin: ConfigOrigin,
 }
 
+impl ConnectionConfig {
+    /// Returns the address of the API server, as people write it.
+    pub fn address(&self) -> String {
+        let address = self.server.to_string();
+        if self.server.path() == "/" { address.trim_end_matches('/').to_owned() } else { address }
+    }
+}
+
 /// How the server's certificate is verified.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -44,6 +52,21 @@ pub struct UserOptions {
     pub basic: Option<BasicCredentials>,
     pub exec: Option<ExecPlugin>,
     pub impersonation: Option<Impersonation>,
+}
+
+/// What the server goes by to know who asks, for messages; never a secret.
+impl fmt::Display for UserOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { certificate, token, basic, exec, .. } = self;
+        match (token, basic, exec, certificate) {
+            (Some(TokenSource { file: Some(file), .. }), ..) => write!(f, "the token in {}", file.display()),
+            (Some(_), ..) => f.write_str("the token in the kubeconfig"),
+            (None, Some(basic), ..) => write!(f, "the user name {:?} with its password", basic.username),
+            (None, None, Some(exec), _) => write!(f, "the credentials of the plugin {}", exec.command.display()),
+            (None, None, None, Some(files)) => write!(f, "the client certificate in {}", files.certificate),
+            (None, None, None, None) => f.write_str("a request without credentials"),
+        }
+    }
 }
 
 /// Where a client certificate and its key are.

@@ -136,6 +136,11 @@ impl Credentials {
         self.shared.state.borrow().config.clone().ok_or(failure)
     }
 
+    /// Returns the configuration that was read last, if any was.
+    pub fn known_configuration(&self) -> Option<Arc<ConnectionConfig>> {
+        self.shared.state.borrow().config.clone()
+    }
+
     /// Returns newer credentials after the API server has rejected these, or the same where there are no newer ones.
     ///
     /// # Errors

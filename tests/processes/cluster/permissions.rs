@@ -67,7 +67,7 @@ fn a_missing_namespace_is_reported() {
         let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
         let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_script("echo started");
         a.wait_for_exit(69);
-        assert!(a.log().contains("nowhere/job: namespaces \"nowhere\" not found"), "{}", a.log());
+        assert!(a.log().contains("there is no namespace \"nowhere\"; try"), "{}", a.log());
         assert_eq!(a.output(), "");
     }
 }

@@ -30,12 +30,13 @@ fn a_hand_over_is_logged_in_sentences() {
     b.wait_for_exit(3);
     let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
     let name = &lock.name;
-    let [started, terminating, ended] = &sentences(&a)[..] else { panic!("{}", a.log()) };
+    let [server, started, terminating, ended] = &sentences(&a)[..] else { panic!("{}", a.log()) };
+    assert!(server.starts_with(&format!("the API server of {name} is https://")), "{server}");
     assert!(started.starts_with("started the command, process "), "{started}");
     assert!(started.contains(&format!(", as leader of {name}, fencing token ")), "{started}");
     assert_eq!(terminating, "got SIGTERM; terminating the command");
     assert_eq!(ended, "the command ended with status 0, and no process of it is left");
-    let [waiting, held, released, started, ended] = &sentences(&b)[..] else { panic!("{}", b.log()) };
+    let [_, waiting, held, released, started, ended] = &sentences(&b)[..] else { panic!("{}", b.log()) };
     assert_eq!(*waiting, format!("waiting for {name} as b; tolerates clock rates that differ by up to 1.20x"));
     assert!(
         held.starts_with(&format!("{name} is held by a since 20")) && held.ends_with("Z, for 6s after each renewal"),
@@ -47,16 +48,16 @@ fn a_hand_over_is_logged_in_sentences() {
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 
-/// A run that acquires the lock at once has two lines, one at its start and one at its end.
+/// A run that acquires the lock at once has two lines, one at its start and one at its end, and one about the cluster.
 #[testkit::test]
-fn a_run_without_a_wait_has_two_lines() {
+fn a_run_without_a_wait_has_few_lines() {
     // A busy machine may take long to answer a request.
     const PATIENT: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
-    for lock in [TestLock::file(), TestLock::lease()] {
+    for (lock, lines) in [(TestLock::file(), 2), (TestLock::lease(), 3)] {
         let mut a = Candidate::with_timing("a", &lock, PATIENT).run_script("exit 3");
         a.wait_for_exit(3);
         let sentences = sentences(&a);
-        assert_eq!(sentences.len(), 2, "{}", a.log());
+        assert_eq!(sentences.len(), lines, "{}", a.log());
         let mut verbose = Candidate::with_timing("a", &lock, PATIENT).args(["-v"]).run_script("exit 3");
         verbose.wait_for_exit(3);
         for says in ["sent a request: read ", "acquired ", "tolerates clock rates", "started the command", "released "]
@@ -82,11 +83,12 @@ fn a_hand_over_is_logged_as_json() {
     b.wait_for_exit(3);
     let objects = objects(&b);
     let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
-    assert_eq!(events, ["waiting", "held", "released", "leading", "started", "ended", "release"]);
+    assert_eq!(events, ["api_server", "waiting", "held", "released", "leading", "started", "ended", "release"]);
     for object in &objects {
         assert_eq!(object["level"], "INFO");
         assert!(object["timestamp"].is_string() && object["message"].is_string(), "{object}");
     }
+    let objects = &objects[1..];
     assert!(objects[..4].iter().all(|object| object["lock"] == *lock.name), "{objects:?}");
     assert_eq!((&objects[1]["holder"], &objects[2]["holder"]), (&"a".into(), &"a".into()));
     assert!(objects[1]["since"].is_string() && objects[3]["fencing_token"].is_string(), "{objects:?}");

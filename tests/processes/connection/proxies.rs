@@ -1,0 +1,105 @@
+//! Proxies: which is asked, with what, and which servers are reached without.
+
+use std::fs;
+use std::path::PathBuf;
+
+use testkit::recording_server::RecordingServer;
+use testkit::{Candidate, scratch};
+
+/// An address that no proxy can reach, and that is not this machine's.
+const SERVER: &str = "https://api.leaderrun.invalid:6443";
+
+/// Writes a kubeconfig for a server, with more to say about it. Returns its path.
+fn kubeconfig(server: &str, more: &str) -> PathBuf {
+    let file = scratch::folder("proxies").join("config");
+    let text = format!(
+        "{{clusters: [{{name: c, cluster: {{server: '{server}', insecure-skip-tls-verify: true{more}}}}}], \
+         contexts: [{{name: x, context: {{cluster: c}}}}], current-context: x}}"
+    );
+    fs::write(&file, text).expect("a kubeconfig");
+    file
+}
+
+/// Returns what a proxy is asked by a leaderrun with these variables.
+fn asked(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
+    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
+        status = status.configure(|command| {
+            command.env_remove(name);
+        });
+    }
+    for (name, value) in variables {
+        status = status.env(name, value);
+    }
+    status.start().wait();
+    let requests = proxy.take_requests().into_iter().map(|request| {
+        let credentials = request.headers.get("proxy-authorization").cloned().unwrap_or_default();
+        format!("{} {} {credentials}", request.method, request.target).trim_end().to_owned()
+    });
+    let mut requests: Vec<String> = requests.collect();
+    requests.dedup();
+    requests
+}
+
+#[testkit::test]
+fn the_proxy_of_the_environment_is_asked_for_the_server() {
+    let proxy = RecordingServer::start(None);
+    let (address, kubeconfig) = (proxy.address(), kubeconfig(SERVER, ""));
+    let tunnel = ["CONNECT api.leaderrun.invalid:6443"];
+    for (name, value) in [
+        ("HTTPS_PROXY", format!("http://{address}")),
+        ("https_proxy", format!("http://{address}/")),
+        ("HTTPS_PROXY", address.to_string()),
+    ] {
+        assert_eq!(asked(&proxy, &kubeconfig, &[(name, value.clone())]), tunnel, "{name}={value}");
+    }
+    let with_password = format!("http://me:p%40ss@{address}");
+    let authorized = ["CONNECT api.leaderrun.invalid:6443 Basic bWU6cEBzcw=="];
+    assert_eq!(asked(&proxy, &kubeconfig, &[("HTTPS_PROXY", with_password)]), authorized);
+    for name in ["HTTP_PROXY", "ALL_PROXY"] {
+        assert!(asked(&proxy, &kubeconfig, &[(name, format!("http://{address}"))]).is_empty(), "{name}");
+    }
+}
+
+#[testkit::test]
+fn no_proxy_names_servers_and_not_proxies() {
+    let proxy = RecordingServer::start(None);
+    let kubeconfig = kubeconfig(SERVER, "");
+    let asked = |exceptions: &str| {
+        let variables = [("HTTPS_PROXY", format!("http://{}", proxy.address())), ("NO_PROXY", exceptions.to_owned())];
+        !asked(&proxy, &kubeconfig, &variables).is_empty()
+    };
+    for exceptions in ["api.leaderrun.invalid", "x, leaderrun.invalid ,", ".invalid", "*.leaderrun.invalid:6443", "*"] {
+        assert!(!asked(exceptions), "{exceptions:?}");
+    }
+    for exceptions in ["127.0.0.1", "127.0.0.0/8", "api", "leaderrun.invalid:443", ","] {
+        assert!(asked(exceptions), "{exceptions:?}");
+    }
+}
+
+#[testkit::test]
+fn proxy_url_beats_the_environment() {
+    let (proxy, other) = (RecordingServer::start(None), RecordingServer::start(None));
+    let variables = [("HTTPS_PROXY", format!("http://{}", other.address())), ("NO_PROXY", "*".to_owned())];
+    let kubeconfig = kubeconfig(SERVER, &format!(", proxy-url: 'http://{}'", proxy.address()));
+    assert_eq!(asked(&proxy, &kubeconfig, &variables), ["CONNECT api.leaderrun.invalid:6443"]);
+    assert!(other.take_requests().is_empty());
+}
+
+#[testkit::test]
+fn this_machine_is_never_reached_through_a_proxy() {
+    let proxy = RecordingServer::start(None);
+    let kubeconfig = kubeconfig("https://127.0.0.1:1", "");
+    assert!(asked(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
+}
+
+#[testkit::test]
+fn a_proxy_that_cannot_be_used_is_named() {
+    let kubeconfig = kubeconfig(SERVER, "");
+    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([&kubeconfig]);
+    status = status.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "");
+    let mut status = status.start();
+    status.wait();
+    let says = "cannot connect to https://api.leaderrun.invalid:6443 through http://127.0.0.1:1 (HTTPS_PROXY): ";
+    assert!(status.log().contains(says), "{}", status.log());
+}

@@ -1,0 +1,195 @@
+//! TLS: what Go accepts is accepted, and what it refuses is refused, with kubectl beside it where it is installed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use testkit::recording_server::RecordingServer;
+use testkit::{Candidate, scratch};
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+/// Returns what an authority's certificate says.
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+fn self_signed(params: CertificateParams) -> Issuer {
+    CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
+}
+
+/// Returns what a certificate of the server says.
+fn server() -> CertificateParams {
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, "the server");
+    params
+}
+
+/// A server with a certificate, and what a client is told to trust.
+struct Site {
+    chain: Vec<CertificateDer<'static>>,
+    key: String,
+    trusted: String,
+}
+
+impl Site {
+    /// Returns a server with a certificate of this authority, which is trusted.
+    fn issued(params: CertificateParams, issuer: &Issuer) -> Self {
+        let key = new_key();
+        let certificate = params.signed_by(&key, issuer).expect("a certificate");
+        Self { chain: vec![certificate.der().clone()], key: key.serialize_pem(), trusted: issuer.pem() }
+    }
+
+    /// Returns a server whose certificate is trusted itself.
+    fn own(params: CertificateParams) -> Self {
+        let key = new_key();
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { chain: vec![certificate.der().clone()], key: key.serialize_pem(), trusted: certificate.pem() }
+    }
+
+    fn start(&self) -> RecordingServer {
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .and_then(|config| config.with_no_client_auth().with_single_cert(self.chain.clone(), key));
+        RecordingServer::start(Some(Arc::new(config.expect("TLS settings"))))
+    }
+
+    /// Returns a kubeconfig for a server.
+    fn kubeconfig(&self, server: &RecordingServer) -> PathBuf {
+        let folder = scratch::folder("tls");
+        fs::write(folder.join("ca.crt"), &self.trusted).expect("a certificate");
+        let text = format!(
+            "{{clusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: ca.crt}}}}], \
+             users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+             current-context: x}}",
+            server.address()
+        );
+        fs::write(folder.join("config"), text).expect("a kubeconfig");
+        folder.join("config")
+    }
+}
+
+/// Returns whether leaderrun's request arrives at the server, and what it says.
+fn ask(site: &Site) -> (bool, String) {
+    let server = site.start();
+    let kubeconfig = site.kubeconfig(&server);
+    let mut status = Candidate::bare("status").args(["status", "--lock", "probe"]);
+    status = status.env("KUBECONFIG", kubeconfig.to_str().expect("a path in UTF-8"));
+    let mut status = status.start();
+    status.wait();
+    (!server.take_requests().is_empty(), status.log())
+}
+
+/// Returns whether kubectl's request arrives, if there is a kubectl.
+fn ask_by_kubectl(site: &Site) -> Option<bool> {
+    let server = site.start();
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args(["version", "--request-timeout", "5s"]).env("KUBECONFIG", site.kubeconfig(&server));
+    kubectl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+    Some(!server.take_requests().is_empty())
+}
+
+#[track_caller]
+fn is_accepted(what: &str, site: &Site) {
+    let (arrived, log) = ask(site);
+    assert!(arrived, "{what} is refused: {log}");
+    assert_ne!(ask_by_kubectl(site), Some(false), "kubectl refuses {what}");
+}
+
+#[track_caller]
+fn is_refused(what: &str, site: &Site, reason: &str) {
+    let (arrived, log) = ask(site);
+    assert!(!arrived, "{what} is accepted");
+    assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
+    assert_ne!(ask_by_kubectl(site), Some(true), "kubectl accepts {what}");
+}
+
+#[testkit::test]
+fn a_certificate_of_the_configured_authority_is_accepted() {
+    let issuer = self_signed(authority("one"));
+    is_accepted("a certificate", &Site::issued(server(), &issuer));
+    let mut for_servers = server();
+    for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    is_accepted("one for servers and clients", &Site::issued(for_servers, &issuer));
+    let mut for_anything = server();
+    for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+    is_accepted("one for any purpose", &Site::issued(for_anything, &issuer));
+    let between = CertifiedIssuer::signed_by(authority("between"), new_key(), &issuer).expect("an authority");
+    let mut with_chain = Site::issued(server(), &between);
+    with_chain.chain.push(between.der().clone());
+    is_accepted("an authority between, itself trusted", &with_chain);
+    with_chain.trusted = issuer.pem();
+    is_accepted("an authority between that the server sends", &with_chain);
+    with_chain.chain.pop();
+    is_refused("an authority between that is missing", &with_chain, "its issuer is not the configured authority");
+}
+
+#[testkit::test]
+fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
+    let mut params = authority("self-made");
+    params.subject_alt_names = server().subject_alt_names;
+    is_accepted("an authority as the server", &Site::own(params.clone()));
+    is_accepted("a server's own certificate", &Site::own(server()));
+    let mut expired = params.clone();
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    is_refused("an expired authority as the server", &Site::own(expired), "it expired at 2020-01-01");
+    let mut elsewhere = params;
+    elsewhere.subject_alt_names =
+        CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
+    is_refused("another host's", &Site::own(elsewhere), "it is for other.example, not for 127.0.0.1");
+    let mut for_clients = server();
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    is_refused("a client's", &Site::own(for_clients), "it is not for servers");
+}
+
+#[testkit::test]
+fn what_go_refuses_is_refused_and_named() {
+    let issuer = self_signed(authority("one"));
+    let mut expired = server();
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let named =
+        "the server's certificate \"CN=the server\", issued by \"CN=one\", is refused: it expired at 2020-01-01";
+    is_refused("an expired certificate", &Site::issued(expired, &issuer), named);
+    let mut early = server();
+    early.not_before = date_time_ymd(2090, 1, 1);
+    is_refused("one of the future", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
+    let mut other = Site::issued(server(), &self_signed(authority("one")));
+    other.trusted = issuer.pem();
+    is_refused("another authority of the same name", &other, "is refused");
+    let mut unknown = Site::issued(server(), &self_signed(authority("two")));
+    unknown.trusted = issuer.pem();
+    is_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
+    let mut elsewhere = CertificateParams::new(["other.example".to_owned()]).expect("a name");
+    elsewhere.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+    is_refused("another host", &Site::issued(elsewhere, &issuer), "it is for other.example, not for 127.0.0.1");
+    let mut nameless = server();
+    nameless.subject_alt_names.clear();
+    is_refused("no host at all", &Site::issued(nameless, &issuer), "it names no host");
+    let mut for_clients = server();
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    is_refused("a client's certificate", &Site::issued(for_clients, &issuer), "it is not for servers");
+    let mut past = authority("past");
+    past.not_after = date_time_ymd(2020, 1, 1);
+    is_refused("an expired authority", &Site::issued(server(), &self_signed(past)), "cannot be used: it expired");
+    let mut powerless = authority("powerless");
+    powerless.is_ca = IsCa::ExplicitNoCa;
+    is_refused("an authority that is none", &Site::issued(server(), &self_signed(powerless)), "is refused");
+}
