@@ -31,6 +31,8 @@ pub struct LockStatus {
     pub renewed_seconds_ago: Option<f64>,
     lease_duration_seconds: Option<u32>,
     pub expires_in_seconds: Option<f64>,
+    /// How long the holder leaves a free lock to others; none where it does not.
+    claim_delay_seconds: Option<f64>,
     pub transitions: u32,
     pub not_before: Option<Timestamp>,
 }
@@ -75,6 +77,7 @@ impl LockStatus {
             renewed_seconds_ago: record.renew_time.map(since),
             lease_duration_seconds: record.lease_duration_seconds,
             expires_in_seconds: expires.map(|expires| seconds(expires.duration_since(now))),
+            claim_delay_seconds: Some(record.claim_delay().as_secs_f64()).filter(|delay| is_held && *delay > 0.0),
             transitions: record.lease_transitions,
             not_before: record.due(),
         }
@@ -177,6 +180,9 @@ impl fmt::Display for LockStatus {
         }
         if let Some(not_before) = self.not_before {
             line("not before", format!("{not_before:.0}"))?;
+        }
+        if let Some(delay) = self.claim_delay_seconds {
+            line("claim delay", length(delay))?;
         }
         line("transitions", self.transitions.to_string())
     }

@@ -20,6 +20,9 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
         assert_eq!(witnesses.lifetimes_of("other").len(), 0);
         preferred.stop();
         witnesses.wait_for("other", 1);
+        let mut status = Candidate::subcommand("status", &lock).start();
+        status.wait_for_exit(0);
+        assert!(status.output().contains("claim delay   3s"), "{}", status.output());
         other.stop();
         witnesses.assert_one_at_a_time(3);
     }
