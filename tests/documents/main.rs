@@ -5,6 +5,7 @@ mod command_lines;
 mod demo;
 mod manifests;
 mod references;
+mod release;
 mod shell;
 
 fn main() -> std::process::ExitCode {

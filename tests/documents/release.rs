@@ -1,0 +1,53 @@
+//! What a release is made of, as far as it can be checked without making one.
+
+use std::process::{Command, Output};
+
+use crate::blocks::{package, read};
+
+fn release_notes(version: &str) -> Output {
+    Command::new(package().join("packaging/release-notes")).arg(version).output().expect("the script")
+}
+
+#[testkit::test]
+fn the_release_notes_are_the_section_of_the_changelog() {
+    let changelog = read("CHANGELOG.md");
+    let version = env!("CARGO_PKG_VERSION");
+    let (_, section) = changelog.split_once(&format!("## [{version}]")).expect("a section for this version");
+    let output = release_notes(version);
+    let notes = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success() && section.contains(notes.trim()) && !notes.trim().is_empty(), "{notes}");
+    assert!(!notes.contains("## ") && !notes.contains("]: "), "{notes}");
+}
+
+#[testkit::test]
+fn a_tag_that_is_not_the_version_is_refused() {
+    let output = release_notes("999.0.0");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("Cargo.toml has"), "{message}");
+}
+
+#[testkit::test]
+fn workflows_run_scripts_that_exist() {
+    let workflows = ["ci", "release"].map(|name| read(format!(".github/workflows/{name}.yml")));
+    let text = workflows.concat();
+    let scripts = text.split_whitespace().filter(|word| word.starts_with("packaging/") || *word == ".ci/run");
+    let scripts: Vec<&str> = scripts.collect();
+    assert!(scripts.len() >= 4, "{scripts:?}");
+    for script in scripts {
+        assert!(package().join(script).exists(), "{script}");
+    }
+}
+
+/// Every file that a package contains is in the repository.
+#[testkit::test]
+fn packages_contain_files_that_exist() {
+    let manifest = read("Cargo.toml");
+    let (_, packages) = manifest.split_once("[package.metadata.deb]").expect("the Debian package");
+    let names = packages.lines().filter(|line| line.contains("share/"));
+    let names: Vec<&str> = names.filter_map(|line| line.split('"').nth(1)).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        let folder = name.rsplit_once("/*").map_or(name, |(folder, _)| folder);
+        assert!(package().join(folder).exists(), "{name}");
+    }
+}
