@@ -87,6 +87,7 @@ pub fn plan_run(
     let supervisor = SupervisorConfig {
         command,
         stop_options,
+        wait_for: arguments.command.wait_for,
         foreground: arguments.command.foreground,
         own_variables: variables::not_inherited(),
         run,

@@ -105,6 +105,14 @@ log_events! {
     error exiting_as_init(; processes: &str)
         "cannot kill {processes}; exiting as process 1, so that the kernel kills every process of this container";
 
+    /// Logged when the command's main process ended by itself and left others running, which are terminated.
+    warn left_running(processes: &str)
+        "the command has ended and what it left running is terminated: {processes}; try running it in the foreground, or --wait-for all";
+
+    /// Logged when the command's main process has ended and others are waited for, with `--wait-for all`.
+    info awaits_left_running(processes: &str)
+        "the command's main process has ended; waiting for the end of what it left running: {processes}";
+
     /// Logged when the command has ended and no process of it is left. `status` or `signal` says how.
     info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";
 

@@ -134,6 +134,10 @@ pub fn supervisor(notice: &SupervisorNotice) {
         SupervisorNotice::SignalRefused { signal, reason } => {
             log_events::signal_refused(&signals::name(*signal), reason);
         }
+        SupervisorNotice::LeftRunning { processes, awaited: true } => {
+            log_events::awaits_left_running(&printable(processes));
+        }
+        SupervisorNotice::LeftRunning { processes, awaited: false } => log_events::left_running(&printable(processes)),
         SupervisorNotice::CannotKill(processes) => log_events::cannot_kill(processes),
         SupervisorNotice::NotExecuted { command, reason } => {
             let hint = command_hint(command).map(|hint| format!("; {hint}")).unwrap_or_default();

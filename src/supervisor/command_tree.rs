@@ -98,6 +98,19 @@ impl CommandTree {
         self.tree.signal_group(main, signal)
     }
 
+    /// Returns the names of some of the children that live; none if there are none.
+    pub fn names_of_living_children(&self) -> Option<String> {
+        self.tree.names_of_living_children()
+    }
+
+    /// Sends a signal to everything that the main process left running.
+    pub fn signal_children(&self, signal: i32) {
+        for child in self.tree.children() {
+            // SAFETY: takes two integers. Not nix's, which knows no real-time signals.
+            unsafe { libc::kill(child.as_raw(), signal) };
+        }
+    }
+
     /// Sends SIGTERM to everything that the main process left running, and from now on to what is orphaned.
     pub fn begin_terminating(&mut self) {
         self.terminated = Some(Vec::new());

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
-use super::SupervisorConfig;
+use super::{SupervisorConfig, WaitFor};
 use super::command_tree::CommandTree;
 use super::relay::{Relay, RelayedSignal};
 use super::spawn::{self, Exec, Program, Spawned};
@@ -97,7 +97,8 @@ impl<'a> MainLoop<'a> {
         Ok(Self {
             program: Program::new(&config.command).map_err(io::Error::other)?,
             supervisor: Supervisor::new(config.stop_options.clone())
-                .with_frozen_elector_timeout(config.frozen_elector_timeout),
+                .with_frozen_elector_timeout(config.frozen_elector_timeout)
+                .with_wait_for_all(config.wait_for == WaitFor::All),
             terminal_policy: TerminalPolicy::new(config.foreground),
             config,
             channel,
@@ -260,6 +261,12 @@ impl<'a> MainLoop<'a> {
                     self.notify(SupervisorNotice::Stopping { signal });
                 }
             }
+            SupervisorAction::ReportLeftovers { awaited } => {
+                if let Some(processes) = self.tree.names_of_living_children() {
+                    self.notify(SupervisorNotice::LeftRunning { processes, awaited });
+                }
+            }
+            SupervisorAction::SignalLeftovers(signal) => self.tree.signal_children(signal),
             SupervisorAction::TerminateLeftovers => self.tree.begin_terminating(),
             SupervisorAction::Kill(reason) => self.begin_kill(reason),
             SupervisorAction::Report(Report::Gone(gone)) => self.report_gone(gone),
@@ -299,6 +306,10 @@ impl<'a> MainLoop<'a> {
     /// Sends what is no longer held back for other copies of it.
     fn relay_due(&mut self) {
         for relayed in self.relay.due(clock::now()) {
+            // The group of a main process that was reaped may be another's.
+            if !self.supervisor.main_runs() {
+                continue;
+            }
             match relayed {
                 RelayedSignal::Send(signal) => {
                     self.signal(signal);

@@ -28,11 +28,21 @@ use crate::process::memory;
 use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
 
+/// Whose end is the end of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WaitFor {
+    /// The process that leaderrun has started. What it leaves running is terminated.
+    Main,
+    /// All processes of the command, as with a daemon that goes into the background.
+    All,
+}
+
 /// What the supervisor has to know from the command line.
 #[derive(Debug)]
 pub struct SupervisorConfig {
     pub command: Vec<OsString>,
     pub stop_options: StopOptions,
+    pub wait_for: WaitFor,
     /// The command gets the terminal wherever leaderrun's job has it.
     pub foreground: bool,
     /// Variables that set leaderrun's own options, which the command does not inherit.

@@ -56,6 +56,7 @@ impl World<'_> {
                 }
                 // Nothing of the command heeds these.
                 SupervisorAction::Signal(_) | SupervisorAction::Stop | SupervisorAction::TerminateLeftovers => {}
+                SupervisorAction::SignalLeftovers(_) | SupervisorAction::ReportLeftovers { .. } => {}
                 SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
                 SupervisorAction::Kill(reason) => {
                     self.tell(|world| format!("{}'s supervisor kills: {reason:?}", world.state.runs[run].name()));

@@ -164,7 +164,10 @@ impl World {
 
     fn act(&mut self, run: usize, action: SupervisorAction, now: Instant) {
         match action {
-            SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
+            SupervisorAction::SetHeldUntil(_)
+            | SupervisorAction::KillElector
+            | SupervisorAction::ReportLeftovers { .. } => {}
+            SupervisorAction::SignalLeftovers(_) => self.signal_leftovers(run),
             SupervisorAction::Start(tenure) => {
                 // The process may be stopped right here.
                 let supervisor = &mut self.runs[run].supervisor;
@@ -303,6 +306,11 @@ impl World {
                 self.terminate(run, process);
             }
         }
+    }
+
+    fn signal_leftovers(&mut self, run: usize) {
+        let children: Vec<usize> = self.runs[run].tree.living_children(Parent::Supervisor).collect();
+        children.into_iter().for_each(|process| self.terminate(run, process));
     }
 
     fn terminate(&mut self, run: usize, process: usize) {

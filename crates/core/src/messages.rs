@@ -46,6 +46,9 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed.
     CannotKill(String),
+    /// The main process ended by itself and left these processes running; `awaited` says whether the command goes on
+    /// with them.
+    LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },
     /// The command was suspended from its terminal and was continued, because a leader cannot be suspended.

@@ -10,6 +10,7 @@
 //! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
 //! - A kill instant can only become earlier.
 //! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
+//!   With [`Supervisor::with_wait_for_all`] they are the command from then on, until the last one has ended.
 //! - An elector that is silent after a loss is killed long after its lease is over, where a frozen one keeps others out.
 //! - After a termination signal, or when no time is left, no command is started.
 
@@ -67,6 +68,10 @@ pub enum SupervisorAction {
     Signal(i32),
     /// Send the stop signal to the command's process group: the leadership is lost.
     Stop,
+    /// Report which processes the main process left running; `awaited` says whether the command goes on with them.
+    ReportLeftovers { awaited: bool },
+    /// Relay this signal to all processes that the main process left running.
+    SignalLeftovers(i32),
     /// Send SIGTERM to all processes that the main process left running, and to those that are orphaned later.
     TerminateLeftovers,
     /// Send SIGKILL to every descendant, repeatedly until none is left.
@@ -99,6 +104,10 @@ pub struct Supervisor {
     kill: Option<(Instant, KillReason)>,
     killing: bool,
     leftovers_due: bool,
+    /// The command is gone when its last process is, rather than its main process.
+    waits_for_all: bool,
+    /// A request to end was relayed.
+    asked_to_end: bool,
     reported: Option<Gone>,
     /// How long after its last order a silent elector is killed.
     frozen_elector_timeout: Option<Duration>,
@@ -124,6 +133,8 @@ impl Supervisor {
             kill: None,
             killing: false,
             leftovers_due: false,
+            waits_for_all: false,
+            asked_to_end: false,
             reported: None,
             frozen_elector_timeout: None,
             elector_heard_at: None,
@@ -137,6 +148,13 @@ impl Supervisor {
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }
+    }
+
+    /// Makes the processes that the main process leaves running the command, as with a daemon that goes into the
+    /// background.
+    #[must_use]
+    pub fn with_wait_for_all(self, waits_for_all: bool) -> Self {
+        Self { waits_for_all, ..self }
     }
 
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
@@ -170,10 +188,11 @@ impl Supervisor {
             self.handle_timeout(now);
         }
         if let Some(end) = main_ended {
-            self.handle_main_ended(now, end);
+            self.handle_main_ended(now, end, tree_empty);
         }
         if tree_empty && let MainProcess::Ended(end) = &self.main {
-            let gone = Gone { end: end.clone(), lost: !self.ended_as_leader };
+            let was_lost = if self.waits_for_all { self.lost } else { !self.ended_as_leader };
+            let gone = Gone { end: end.clone(), lost: was_lost };
             self.report_gone(gone);
         }
         if mem::take(&mut self.leftovers_due) && self.reported.is_none() && !self.killing {
@@ -282,10 +301,16 @@ impl Supervisor {
         match self.main {
             MainProcess::Running => {
                 self.actions.push(SupervisorAction::Signal(signal));
-                if let Some(after) = self.stop_options.kill_after
-                    && self.asks_to_end(signal)
-                {
-                    self.kill_by(now + after, KillReason::Terminated);
+                if self.asks_to_end(signal) {
+                    self.handle_request_to_end(now);
+                }
+            }
+            MainProcess::Ended(_) if self.awaits_leftovers() => {
+                if self.asks_to_end(signal) {
+                    self.leftovers_due = true;
+                    self.handle_request_to_end(now);
+                } else {
+                    self.actions.push(SupervisorAction::SignalLeftovers(signal));
                 }
             }
             MainProcess::NotStarted if is_termination_signal(signal) || self.asks_to_end(signal) => {
@@ -301,13 +326,35 @@ impl Supervisor {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }
 
-    fn handle_main_ended(&mut self, now: Instant, end: End) {
+    fn handle_request_to_end(&mut self, now: Instant) {
+        self.asked_to_end = true;
+        if let Some(after) = self.stop_options.kill_after {
+            self.kill_by(now + after, KillReason::Terminated);
+        }
+    }
+
+    fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
+        // What dies together with the main process is no daemon.
+        let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.asked_to_end && !tree_empty;
         self.main = MainProcess::Ended(end);
         self.ended_as_leader = !self.lost;
-        if !self.killing {
+        if self.killing {
+            return;
+        }
+        let awaited = self.waits_for_all && !self.lost && !self.asked_to_end;
+        if is_unexpected {
+            self.actions.push(SupervisorAction::ReportLeftovers { awaited });
+        }
+        if !awaited {
             self.leftovers_due = true;
             self.kill_by(now + self.stop_options.lost_grace, KillReason::LeftRunning);
         }
+    }
+
+    /// Returns whether what the main process left running is the command now.
+    fn awaits_leftovers(&self) -> bool {
+        let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported.is_none();
+        self.waits_for_all && has_leftovers && !self.killing
     }
 
     fn begin_stop_for_loss(&mut self, kill: Instant) {
@@ -316,6 +363,7 @@ impl Supervisor {
             if self.main == MainProcess::Running {
                 self.actions.push(SupervisorAction::Stop);
             }
+            self.leftovers_due |= self.awaits_leftovers();
         }
     }
 
@@ -510,11 +558,60 @@ mod tests {
     }
 
     #[test]
+    fn the_command_may_be_what_the_main_process_left_running() {
+        let now = start();
+        let daemon = || {
+            let mut supervisor = running(now).with_wait_for_all(true);
+            let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
+            assert_eq!(actions, [SupervisorAction::ReportLeftovers { awaited: true }]);
+            assert_eq!(supervisor.next_timeout(), Some(tenure(now).stop), "only the tenure limits it");
+            let reload = orders(&[Order::Signal(libc::SIGHUP)]);
+            assert_eq!(step(&mut supervisor, now, reload), [SupervisorAction::SignalLeftovers(libc::SIGHUP)]);
+            supervisor
+        };
+        let empty = SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() };
+        assert_eq!(step(&mut daemon(), now, empty.clone()), [gone(End::Exited(0))]);
+
+        let mut asked = daemon();
+        asked.stop_options.kill_after = Some(Duration::from_millis(300));
+        let term = orders(&[Order::Signal(libc::SIGTERM)]);
+        assert_eq!(step(&mut asked, now, term.clone()), [SupervisorAction::TerminateLeftovers]);
+        assert_eq!(step(&mut asked, now, term), [SupervisorAction::TerminateLeftovers], "its sender repeats it");
+        let actions = step(&mut asked, now + Duration::from_millis(300), SupervisorInputs::default());
+        assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
+
+        let mut lost = daemon();
+        let actions = step(&mut lost, tenure(now).stop, SupervisorInputs::default());
+        assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
+        let actions = step(&mut lost, tenure(now).kill, SupervisorInputs::default());
+        assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)]);
+        let was_lost = Gone { end: End::Exited(0), lost: true };
+        assert_eq!(step(&mut lost, now, empty), [SupervisorAction::Report(Report::Gone(was_lost))]);
+    }
+
+    #[test]
+    fn only_what_nobody_asked_to_end_is_reported_as_left_running() {
+        let now = start();
+        let term = orders(&[Order::Signal(libc::SIGTERM)]);
+        let report = SupervisorAction::ReportLeftovers { awaited: false };
+        for (asked, end, expected) in
+            [(false, End::Exited(0), true), (true, End::Exited(0), false), (false, End::Signaled(9), false)]
+        {
+            let mut supervisor = running(now);
+            if asked {
+                step(&mut supervisor, now, term.clone());
+            }
+            assert_eq!(step(&mut supervisor, now, ended(end, false)).contains(&report), expected);
+        }
+    }
+
+    #[test]
     fn processes_that_the_main_process_left_running_are_terminated() {
         let now = start();
         let mut supervisor = running(now);
         let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
-        assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
+        let report = SupervisorAction::ReportLeftovers { awaited: false };
+        assert_eq!(actions, [report, SupervisorAction::TerminateLeftovers]);
         let kill = step(&mut supervisor, now + Duration::from_secs(1), SupervisorInputs::default());
         assert_eq!(kill, [SupervisorAction::Kill(KillReason::LeftRunning)]);
     }

@@ -6,6 +6,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::{COMMAND, values};
+use crate::supervisor::WaitFor;
 
 /// How the command is ended.
 #[derive(Clone, Debug, Args)]
@@ -18,6 +19,10 @@ pub struct CommandArguments {
     /// Kill the command this long after it was asked to end: by a TERM, INT or stop signal that leaderrun was sent [default: never]
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub kill_after: Option<Duration>,
+
+    /// Whose end is the end of the command: that of its main process, or of all that it leaves running, such as a daemon
+    #[arg(long, env = "LEADERRUN_WAIT_FOR", value_name = "PROCESSES", default_value = "main")]
+    pub wait_for: WaitFor,
 
     /// Give the command the terminal also where leaderrun is part of a pipeline
     #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]

@@ -36,6 +36,9 @@ pub use self::reap::{Ended, Reaped, reap};
 use crate::process::clock;
 use crate::process::system_call::SystemCallError;
 
+/// How many processes are named to people.
+const MAX_NAMES: usize = 8;
+
 /// Makes the orphans below this process its children, rather than those of PID 1.
 ///
 /// # Errors
@@ -227,11 +230,25 @@ impl Tree {
     /// Returns the names of some of the processes of the last [`kill`](Self::kill), for people: by names of their own
     /// choice, and with the numbers that /proc has.
     pub fn names(&self) -> String {
-        const MOST: usize = 8;
         let others = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
-        let numbers: Vec<i32> = self.nested.numbers().chain(others).take(MOST + 1).collect();
-        let more = if numbers.len() > MOST { " and more" } else { "" };
-        numbers.iter().take(MOST).map(|number| self.name(*number)).collect::<Vec<_>>().join(", ") + more
+        self.names_of(self.nested.numbers().chain(others))
+    }
+
+    /// Returns the names of some of the children of this thread that live; none if there are none.
+    pub fn names_of_living_children(&self) -> Option<String> {
+        let mut living = Vec::new();
+        let _ = self.proc.for_each_child(|number| {
+            if living.len() <= MAX_NAMES && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead()) {
+                living.push(number);
+            }
+        });
+        (!living.is_empty()).then(|| self.names_of(living))
+    }
+
+    fn names_of(&self, numbers: impl IntoIterator<Item = i32>) -> String {
+        let numbers: Vec<i32> = numbers.into_iter().take(MAX_NAMES + 1).collect();
+        let more = if numbers.len() > MAX_NAMES { " and more" } else { "" };
+        numbers.iter().take(MAX_NAMES).map(|number| self.name(*number)).collect::<Vec<_>>().join(", ") + more
     }
 
     fn name(&self, number: i32) -> String {

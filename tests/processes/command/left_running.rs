@@ -1,0 +1,93 @@
+//! What the main process leaves running when it ends: terminated, or waited for as the command.
+
+use nix::sys::signal::{Signal, kill};
+
+use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive};
+
+/// A daemon that goes into the background, in a session of its own, and says which signals it gets.
+const DAEMON: &str = r#"
+setsid sh -c 'trap "echo reloaded" HUP; trap "echo stopping; exit 0" TERM; echo up; while :; do sleep 0.02; done' &
+sleep 0.3
+exit 0
+"#;
+
+fn daemon(lock: &TestLock, options: &[&str]) -> Running {
+    let running = Candidate::new("a", lock).args(options).run_script(DAEMON);
+    eventually("the daemon is up", || running.output().contains("up"));
+    running
+}
+
+#[testkit::test]
+fn what_is_terminated_is_named_with_what_to_do() {
+    let mut a = daemon(&TestLock::file(), &[]);
+    a.wait_for_exit(0);
+    let log = a.log();
+    let warning = log.lines().find(|line| line.contains("warning")).unwrap_or_default();
+    assert!(warning.contains("what it left running is terminated: sh ("), "{log}");
+    assert!(warning.ends_with("try running it in the foreground, or --wait-for all"), "{log}");
+    assert!(a.output().contains("stopping"), "{}", a.output());
+}
+
+#[testkit::test]
+fn what_nobody_left_running_is_not_warned_of() {
+    for script in ["true", "sleep 0.1 & wait", "echo a | cat; exit 3", "(sleep 0.05 &); sleep 0.3"] {
+        let mut a = Candidate::new("a", &TestLock::file()).run_script(script);
+        a.wait();
+        assert!(!a.log().contains("left running"), "{script}: {}", a.log());
+    }
+    let mut a = Candidate::new("a", &TestLock::file()).run_script("trap 'exit 0' TERM; echo up; sleep 1000 & wait");
+    eventually("it is up", || a.output().contains("up"));
+    a.stop();
+    assert!(!a.log().contains("left running"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_daemon_may_be_the_command() {
+    let lock = TestLock::file();
+    let mut a = daemon(&lock, &["--wait-for", "all"]);
+    a.wait_for_log("waiting for the end of what it left running: sh (");
+    let witnesses = Witnesses::new();
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.signal(Signal::SIGHUP);
+    eventually("the signal is relayed", || a.output().contains("reloaded"));
+    a.signal(Signal::SIGTERM);
+    eventually("it was asked to end", || a.output().contains("stopping"));
+    a.wait_for_exit(0);
+    witnesses.wait_for("b", 1);
+    b.stop();
+}
+
+#[testkit::test]
+fn a_daemon_that_ends_by_itself_ends_the_run() {
+    let script = "setsid sleep 0.6 & exit 7";
+    let mut a = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run_script(script);
+    a.wait_for_log("waiting for the end of what it left running: ");
+    a.wait_for_exit(7);
+    assert!(!a.log().contains("killing"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_daemon_dies_with_the_leadership() {
+    let lock = TestLock::file();
+    let mut a = daemon(&lock, &["--wait-for", "all"]);
+    a.wait_for_log("waiting for the end");
+    let command = descendants(a.supervisor());
+    // Nobody renews any more.
+    kill(a.elector(), Signal::SIGKILL).expect("it is alive");
+    eventually("nothing of it is left", || command.iter().all(|process| !is_alive(process)));
+    a.wait();
+    assert!(a.output().contains("stopping"), "{}", a.output());
+}
+
+#[testkit::test]
+fn a_daemon_that_ignores_the_request_is_killed_by_kill_after() {
+    let script = "setsid sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done' & sleep 0.3";
+    let mut a = Candidate::new("a", &TestLock::file())
+        .args(["--wait-for", "all", "--kill-after", "200ms"])
+        .run_script(script);
+    a.wait_for_log("waiting for the end");
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(0);
+    assert!(a.log().contains("the command did not end within --kill-after"), "{}", a.log());
+}
