@@ -15,18 +15,26 @@ pub struct TerminalPolicy {
     always: bool,
     /// Others in a pipeline may need it.
     in_pipeline: bool,
+    /// What its keys send has to reach leaderrun.
+    only_when_asked: bool,
 }
 
 impl TerminalPolicy {
     /// Looks at the standard streams, which leaderrun does not keep.
     pub fn new(always: bool) -> Self {
-        Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe() }
+        Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe(), only_when_asked: false }
+    }
+
+    /// Makes a command get the terminal only when it asks for it, so that Ctrl-C is sent to leaderrun until then: it is
+    /// a request to end from which on `--kill-after` counts.
+    pub fn only_when_asked(self, only_when_asked: bool) -> Self {
+        Self { only_when_asked, ..self }
     }
 
     /// Returns whether a command may have the terminal. In a script it gets it when it asks for it, by reading for
     /// example: until then Ctrl-C is for the whole script.
     fn allows(self, is_own_job: bool, asks: bool) -> bool {
-        self.always || (!self.in_pipeline && (is_own_job || asks))
+        self.always || (!self.in_pipeline && (asks || (is_own_job && !self.only_when_asked)))
     }
 }
 

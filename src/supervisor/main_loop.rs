@@ -99,7 +99,9 @@ impl<'a> MainLoop<'a> {
             supervisor: Supervisor::new(config.stop_options.clone())
                 .with_frozen_elector_timeout(config.frozen_elector_timeout)
                 .with_wait_for_all(config.wait_for == WaitFor::All),
-            terminal_policy: TerminalPolicy::new(config.foreground),
+            // A command that ignores SIGTTIN cannot ask.
+            terminal_policy: TerminalPolicy::new(config.foreground)
+                .only_when_asked(config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN)),
             config,
             channel,
             elector: elector_fd,

@@ -251,3 +251,34 @@ fn a_terminal_has_its_modes_again_when_the_command_was_killed() {
     let after = tcgetattr(&screen.terminal).expect("its modes");
     assert_eq!((after.local_flags, after.input_flags), (before.local_flags, before.input_flags));
 }
+
+#[testkit::test]
+fn ctrl_c_begins_the_time_to_the_kill() {
+    for in_script in [false, true] {
+        let mut screen = Screen::new();
+        let deaf = job("trap \"\" INT; echo ready; while :; do sleep 0.02; done");
+        let line = format!("{}; echo \"status $?\"", deaf.replace(" --lock", " --kill-after 300ms --lock"));
+        let mut shell = match in_script {
+            true => script(&screen, "bash", &line),
+            false => shell(&screen, &["-i", "-c", &line]),
+        };
+        screen.shows("ready");
+        screen.types(b"\x03");
+        screen.shows("the command did not end within --kill-after");
+        shell.wait();
+    }
+}
+
+#[testkit::test]
+fn with_kill_after_a_command_can_ask() {
+    let line = job("printf \"go on? \"; read line; echo \"<$line>\"").replace(" --lock", " --kill-after 5s --lock");
+    // The first is replaced by leaderrun, which inherits from it that SIGTTIN is ignored.
+    for line in [line.clone(), format!("{line}; true")] {
+        let mut screen = Screen::new();
+        let mut shell = shell(&screen, &["-i", "-c", &line]);
+        screen.shows("go on?");
+        screen.types(b"yes\n");
+        screen.shows("<yes>");
+        shell.wait();
+    }
+}
