@@ -14,10 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
-use super::{SupervisorConfig, WaitFor};
 use super::command_tree::CommandTree;
 use super::relay::{Relay, RelayedSignal};
 use super::spawn::{self, Exec, Program, Spawned};
+use super::{SupervisorConfig, WaitFor};
 use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};

@@ -83,9 +83,8 @@ fn a_daemon_dies_with_the_leadership() {
 #[testkit::test]
 fn a_daemon_that_ignores_the_request_is_killed_by_kill_after() {
     let script = "setsid sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done' & sleep 0.3";
-    let mut a = Candidate::new("a", &TestLock::file())
-        .args(["--wait-for", "all", "--kill-after", "200ms"])
-        .run_script(script);
+    let mut a =
+        Candidate::new("a", &TestLock::file()).args(["--wait-for", "all", "--kill-after", "200ms"]).run_script(script);
     a.wait_for_log("waiting for the end");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
