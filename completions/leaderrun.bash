@@ -70,13 +70,14 @@ _leaderrun() {
             case $previous in
                 --on-lost) mapfile -t COMPREPLY < <(compgen -W 'exit rejoin' -- "$current"); return ;;
                 --stop-signal) mapfile -t COMPREPLY < <(compgen -W 'TERM INT HUP QUIT USR1 USR2' -- "$current"); return ;;
+                --wait-for) mapfile -t COMPREPLY < <(compgen -W 'main all' -- "$current"); return ;;
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
             words+=' --'
             ;;
         check)
@@ -95,13 +96,14 @@ _leaderrun() {
             case $previous in
                 --on-lost) mapfile -t COMPREPLY < <(compgen -W 'exit rejoin' -- "$current"); return ;;
                 --stop-signal) mapfile -t COMPREPLY < <(compgen -W 'TERM INT HUP QUIT USR1 USR2' -- "$current"); return ;;
+                --wait-for) mapfile -t COMPREPLY < <(compgen -W 'main all' -- "$current"); return ;;
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
             if ((COMP_CWORD == 1)); then words+=' status list manifest step-down release doctor check completion man'; else words+=' --'; fi
             ;;
     esac
