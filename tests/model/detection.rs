@@ -1,61 +1,62 @@
-//! Rules broken on purpose: the search has to find what each of them prevents.
+//! Tests of the model itself: for each disabled rule, the search must find the violation that the rule prevents.
 
 use crate::clock::SECOND;
-use crate::disturbance::Kind;
+use crate::disturbance::Disturbance;
 use crate::search::{Order, search};
 use crate::setting::{Rule, Setting, clock, tolerated_rate};
-use crate::world::Broken;
+use crate::world::ViolationKind;
 
-fn detects(setting: Setting, breaks: Broken) {
+fn detects(setting: Setting, violation: ViolationKind) {
     let (found, explored) = search(&setting, Order::BreadthFirst);
-    let found = found.unwrap_or_else(|| panic!("nobody notices {:?}: {explored}", setting.broken));
-    println!("{:?}: {explored}\n{}", setting.broken, found.story(&setting));
-    assert_eq!(found.broken, breaks);
+    let found = found.unwrap_or_else(|| panic!("{:?} was not detected: {explored}", setting.disabled));
+    println!("{:?}: {explored}\n{}", setting.disabled, found.trace(&setting));
+    assert_eq!(found.violation, violation);
 }
 
-macro_rules! broken_rules {
-    ($($name:ident: $rule:ident, $disturbances:literal of $kinds:expr, within $seconds:literal s, $breaks:ident;)*) => {
+macro_rules! rule_tests {
+    ($($name:ident: $rule:ident, $count:literal of $kinds:expr, within $seconds:literal s, $violation:ident;)*) => {
         $(
             #[test]
             fn $name() {
                 let setting = Setting {
-                    disturbances: $disturbances,
-                    kinds: $kinds,
-                    ends: $seconds * SECOND,
-                    broken: Rule::$rule,
+                    max_disturbances: $count,
+                    disturbances: $kinds,
+                    end: $seconds * SECOND,
+                    disabled: Some(Rule::$rule),
                     ..Setting::everything()
                 };
-                detects(setting, Broken::$breaks);
+                detects(setting, ViolationKind::$violation);
             }
         )*
     };
 }
 
-broken_rules! {
-    t0_is_taken_before_sending: SentBefore, 2 of &[Kind::Late, Kind::Cut], within 5 s, Overlap;
-    writes_are_compare_and_swap: CompareAndSwap, 3 of &[Kind::CommandEnds, Kind::Late, Kind::Again], within 2 s, Overlap;
-    // Two claims of what has run out, one of them by the holder of before; the one that came first is deleted.
-    writes_name_the_uid: Uid, 2 of &[Kind::Freeze, Kind::Delete], within 5 s, Overlap;
-    released_when_nothing_is_left: ReleaseAtTheEnd, 1 of &[Kind::CommandEnds], within 1 s, ReleasedAlive;
+rule_tests! {
+    t0_is_taken_before_sending: T0BeforeSending, 2 of &[Disturbance::Delay, Disturbance::Cut], within 5 s, Overlap;
+    writes_are_compare_and_swap: CompareAndSwap, 3 of &[Disturbance::CommandEnds, Disturbance::Delay, Disturbance::Restart], within 2 s, Overlap;
+    // Two candidates claim an expired lock, one of them the former holder. The first claim is deleted.
+    writes_name_the_uid: Uid, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;
+    the_lock_is_released_only_when_no_process_is_left: ReleaseAfterLastProcess, 1 of &[Disturbance::CommandEnds], within 1 s, ReleasedAlive;
     a_dead_supervisor_does_not_mean_a_dead_command:
-        ReleaseAfterTheKill, 1 of &[Kind::Crash], within 1 s, ReleasedAlive;
-    what_a_third_party_empties_is_waited_for: WaitForDisplaced, 1 of &[Kind::Empty], within 1 s, Overlap;
-    the_grace_is_inside_the_lease: GraceInsideLease, 1 of &[Kind::Cut], within 5 s, Overlap;
+        ReleaseAfterKill, 1 of &[Disturbance::Crash], within 1 s, ReleasedAlive;
+    candidates_wait_for_the_holder_of_an_emptied_record: WaitForDisplacedHolder, 1 of &[Disturbance::Empty], within 1 s, Overlap;
+    the_grace_period_ends_before_the_lease: GraceEndsBeforeLease, 1 of &[Disturbance::Cut], within 5 s, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
-        LastResort, 2 of &[Kind::Freeze, Kind::Cut], within 5 s, Outlived;
-    a_lease_known_to_be_lost_leaves_no_grace: NoGraceWhenLost, 1 of &[Kind::EditHolder], within 5 s, Outlived;
+        LastResort, 2 of &[Disturbance::Freeze, Disturbance::Cut], within 5 s, Outlived;
+    a_takeover_leaves_no_grace: NoGraceAfterTakeover, 1 of &[Disturbance::EditHolder], within 5 s, Outlived;
 }
 
 #[test]
-fn mine_is_what_bears_my_run_id() {
-    let setting = Setting { one_identity: true, disturbances: 0, broken: Rule::MineByRun, ..Setting::everything() };
-    detects(setting, Broken::Overlap);
+fn own_records_are_recognised_by_run_id() {
+    let setting =
+        Setting { same_identity: true, max_disturbances: 0, disabled: Some(Rule::OwnByRunId), ..Setting::everything() };
+    detects(setting, ViolationKind::Overlap);
 }
 
 #[test]
-fn clocks_may_not_run_further_apart_than_tolerated() {
-    let setting = Setting { disturbances: 1, kinds: &[Kind::Cut], ..Setting::everything() };
+fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
+    let setting = Setting { max_disturbances: 1, disturbances: &[Disturbance::Cut], ..Setting::everything() };
     let too_slow = clock(1.0 / (tolerated_rate(&setting.timing) * 1.1));
     let [_, fast] = &setting.clocks;
-    detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, Broken::Overlap);
+    detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, ViolationKind::Overlap);
 }

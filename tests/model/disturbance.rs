@@ -1,37 +1,37 @@
-//! What goes wrong. Each of these counts as one; what ends them (a late message arrives, a link heals,
-//! a stopped process goes on) happens at any later moment, or never.
+//! The disturbances that the model explores. Their number is bounded. A disturbance ends (a delayed message arrives, a
+//! partition heals, a frozen process is thawed) at any later time, or never.
 
-/// A kind of disturbance, to choose which happen.
+/// A kind of disturbance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Time passes while a request, its answer or watch events are under way.
-    Late,
+pub enum Disturbance {
+    /// Time advances while a request, its reply or a watch event is under way.
+    Delay,
     /// The API server refuses a request.
     Refused,
     Cut,
     Freeze,
     Crash,
-    /// The main process ends; what it forked does not.
+    /// The main process ends, but its child does not.
     CommandEnds,
-    AskedToEnd,
-    /// After an end leaderrun is started again.
-    Again,
+    TerminationSignal,
+    /// leaderrun is started again after it has ended.
+    Restart,
     Delete,
     Empty,
     EmptyKeepingMark,
     EditHolder,
 }
 
-impl Kind {
+impl Disturbance {
     pub const ALL: [Self; 12] = [
-        Self::Late,
+        Self::Delay,
         Self::Refused,
         Self::Cut,
         Self::Freeze,
         Self::Crash,
         Self::CommandEnds,
-        Self::AskedToEnd,
-        Self::Again,
+        Self::TerminationSignal,
+        Self::Restart,
         Self::Delete,
         Self::Empty,
         Self::EmptyKeepingMark,
@@ -39,7 +39,7 @@ impl Kind {
     ];
 }
 
-/// What does not get through between a machine and the API server.
+/// The messages between a machine and the API server that a partition drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
     Both,
@@ -61,11 +61,11 @@ impl Cut {
 
 /// One of leaderrun's two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum Role {
     Elector,
     Supervisor,
 }
 
-impl Part {
-    pub const BOTH: [Self; 2] = [Self::Elector, Self::Supervisor];
+impl Role {
+    pub const ALL: [Self; 2] = [Self::Elector, Self::Supervisor];
 }

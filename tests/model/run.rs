@@ -1,4 +1,4 @@
-//! One run of leaderrun: its election and its elector, driven like the production loops drive them.
+//! One run of leaderrun: its election and its elector, driven as in the production loops.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use leaderrun_core::supervisor::{StopOptions, Supervisor};
 use leaderrun_core::tenure::Tenure;
 
 use crate::clock::Time;
-use crate::disturbance::{Cut, Part};
-use crate::setting::{DYING, Rule};
-use crate::world::{Broken, World};
+use crate::disturbance::{Cut, Role};
+use crate::setting::{DEATH_TIME, Rule};
+use crate::world::{ViolationKind, World};
 
 const TERM: i32 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Process {
-    Well,
+pub enum ProcessState {
+    Running,
     Frozen,
     Dead,
 }
 
-/// The command: a main process and one that it forked, which both ignore every signal but SIGKILL.
+/// The command: a main process and its child, which both ignore every signal except SIGKILL.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Tree {
     pub main: bool,
     pub forked: bool,
-    /// SIGKILL was sent to all of it.
+    /// When the whole tree dies of the SIGKILL that it got.
     pub dies_at: Option<Time>,
 }
 
@@ -48,8 +48,8 @@ impl Tree {
 pub struct Run {
     pub host: usize,
     pub id: RunId,
-    pub elector_process: Process,
-    pub supervisor_process: Process,
+    pub elector_process: ProcessState,
+    pub supervisor_process: ProcessState,
     pub election: Election,
     pub supervisor: Supervisor,
     pub elector: Elector,
@@ -61,8 +61,8 @@ pub struct Run {
     pub request_is_late: bool,
     pub reply: Option<Reply>,
     pub reply_is_late: bool,
-    /// Requests whose answers nobody waits for any more, that may still be carried out.
-    pub given_up: Vec<Request>,
+    /// Writes whose replies are no longer awaited, which may still be carried out.
+    pub dropped_requests: Vec<Request>,
     pub watch: Option<VecDeque<WatchEvent>>,
     watch_is_late: bool,
     pub watch_is_dead: bool,
@@ -72,13 +72,13 @@ pub struct Run {
     pub main_reaped: bool,
     pub has_main: bool,
     pub token: u64,
-    /// The holder in the record as this run was last shown it.
-    pub knows: Option<RunId>,
-    /// A third party has removed this run's mark.
+    /// The holder in the record that this run last observed.
+    pub known_holder: Option<RunId>,
+    /// An outside edit has removed this run's mark.
     pub displaced: bool,
     pub lost_at: Option<Instant>,
-    /// Traffic is to be routed away from the command.
-    pub withdraws: bool,
+    /// The withdrawal of traffic from the command has begun and has not ended.
+    pub withdrawal_pending: bool,
 }
 
 impl Run {
@@ -86,45 +86,46 @@ impl Run {
         format!("{}/{}", ["A", "B"][self.host], self.id)
     }
 
-    /// Whether somebody who is new could not know that this run may hold the lease.
+    /// Returns whether a new candidate could not know that this run may hold the lock.
     pub fn is_displaced(&self) -> bool {
         self.displaced && (self.tree.is_left() || !self.over)
     }
 
-    /// A process, and the other one.
-    pub fn parts(&self, part: Part) -> (Process, Process) {
-        match part {
-            Part::Elector => (self.elector_process, self.supervisor_process),
-            Part::Supervisor => (self.supervisor_process, self.elector_process),
+    /// Returns the state of one process and of the other one.
+    pub fn process_and_peer(&self, role: Role) -> (ProcessState, ProcessState) {
+        match role {
+            Role::Elector => (self.elector_process, self.supervisor_process),
+            Role::Supervisor => (self.supervisor_process, self.elector_process),
         }
     }
 
-    pub fn part(&mut self, part: Part) -> &mut Process {
-        match part {
-            Part::Elector => &mut self.elector_process,
-            Part::Supervisor => &mut self.supervisor_process,
+    pub fn process_mut(&mut self, role: Role) -> &mut ProcessState {
+        match role {
+            Role::Elector => &mut self.elector_process,
+            Role::Supervisor => &mut self.supervisor_process,
         }
     }
 
-    /// How many things are under way that could be here by now.
-    pub fn on_the_way(&self) -> u8 {
-        // What has reached a process that is stopped waits there.
-        let heeds = self.elector_process == Process::Well;
+    /// Returns the number of messages that could be delivered now.
+    pub fn deliverable_messages(&self) -> u8 {
+        // A frozen process has its messages in its queue.
+        let is_running = self.elector_process == ProcessState::Running;
         let event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
         u8::from(self.request.is_some() && !self.request_is_late)
-            + u8::from(heeds && self.reply.is_some() && !self.reply_is_late)
-            + u8::from(heeds && event)
+            + u8::from(is_running && self.reply.is_some() && !self.reply_is_late)
+            + u8::from(is_running && event)
     }
 
-    /// Whether something may still come for this run, or from it.
-    pub fn awaits_something(&self) -> bool {
+    /// Returns whether a message from or to this run is under way.
+    pub fn has_pending_messages(&self) -> bool {
         let event = self.watch.as_ref().is_some_and(|events| !events.is_empty());
-        self.request.is_some() || self.reply.is_some() || event || !self.given_up.is_empty()
+        self.request.is_some() || self.reply.is_some() || event || !self.dropped_requests.is_empty()
     }
 
-    pub fn everything_is_late(&mut self) {
+    /// Marks all messages that could be delivered now as late.
+    pub fn mark_pending_as_late(&mut self) {
         self.request_is_late = self.request.is_some();
-        if self.elector_process == Process::Well {
+        if self.elector_process == ProcessState::Running {
             self.reply_is_late = self.reply.is_some();
             self.watch_is_late = self.watch.as_ref().is_some_and(|events| !events.is_empty());
         }
@@ -132,11 +133,11 @@ impl Run {
 }
 
 impl World<'_> {
-    pub fn begin(&mut self, host: usize) {
+    pub fn start_run(&mut self, host: usize) {
         let timing = self.setting.timing.clone();
         let number = self.state.runs.len();
         let id = RunId::new(number.to_string());
-        let identity = if self.setting.one_identity { "same" } else { ["A", "B"][host] };
+        let identity = if self.setting.same_identity { "same" } else { ["A", "B"][host] };
         let config = ElectionConfig {
             identity: identity.to_owned(),
             run: id.clone(),
@@ -152,8 +153,8 @@ impl World<'_> {
         self.state.runs.push(Run {
             host,
             id,
-            elector_process: Process::Well,
-            supervisor_process: Process::Well,
+            elector_process: ProcessState::Running,
+            supervisor_process: ProcessState::Running,
             election: Election::new(config, now, number as u64),
             supervisor: Supervisor::new(stop_options),
             elector: Elector::new(&self.setting.timing, self.setting.routes),
@@ -164,7 +165,7 @@ impl World<'_> {
             request_is_late: false,
             reply: None,
             reply_is_late: false,
-            given_up: Vec::new(),
+            dropped_requests: Vec::new(),
             watch: None,
             watch_is_late: false,
             watch_is_dead: false,
@@ -174,16 +175,16 @@ impl World<'_> {
             main_reaped: false,
             has_main: false,
             token: 0,
-            knows: None,
+            known_holder: None,
             displaced: false,
             lost_at: None,
-            withdraws: false,
+            withdrawal_pending: false,
         });
         self.step_election(number, ElectionInputs::default(), false);
     }
 
     fn now(&self, run: usize) -> Now {
-        // Wall clocks stand still: nothing depends on them, and more states are alike.
+        // Wall clocks are stopped: nothing depends on them, and more states are equal.
         let clock = &self.setting.clocks[self.state.runs[run].host];
         Now { boot: clock.boot(self.state.now), wall: clock.now(0).wall }
     }
@@ -192,31 +193,31 @@ impl World<'_> {
         self.now(run).boot
     }
 
-    /// In how long, of true time, a duration of this run's clock is over.
-    pub fn in_true_time(&self, run: usize, duration: Duration) -> Time {
+    /// Returns the true time at which a duration on this run's clock is over.
+    pub fn true_time_after(&self, run: usize, duration: Duration) -> Time {
         self.state.now + self.setting.clocks[self.state.runs[run].host].true_time(duration)
     }
 
-    pub fn next_instant_of(&self, run: usize) -> Option<Time> {
+    pub fn next_timeout_of(&self, run: usize) -> Option<Time> {
         let Run { host, elector_process, supervisor_process, election, supervisor, elector, tree, .. } =
             &self.state.runs[run];
         let (mut instants, mut at) = (Vec::new(), tree.dies_at);
-        if *elector_process == Process::Well {
+        if *elector_process == ProcessState::Running {
             instants.extend(election.next_timeout());
             instants.extend(elector.next_timeout());
         }
-        if *supervisor_process == Process::Well {
+        if *supervisor_process == ProcessState::Running {
             instants.extend(supervisor.next_timeout());
         }
         at = instants.into_iter().map(|instant| self.setting.clocks[*host].time_of(instant)).chain(at).min();
         at
     }
 
-    /// Everything that this run does because of the time.
-    pub fn look_at_the_time(&mut self, run: usize) {
+    /// Handles everything that is due in this run at the present time.
+    pub fn handle_timeouts(&mut self, run: usize) {
         if self.state.runs[run].tree.dies_at.is_some_and(|at| self.state.now >= at) {
             self.state.runs[run].tree = Tree::default();
-            self.tell(|world| format!("{}'s command is dead", world.state.runs[run].name()));
+            self.trace(|world| format!("{}'s command is dead", world.state.runs[run].name()));
         }
         self.run_supervisor(run);
         self.run_elector(run);
@@ -225,42 +226,42 @@ impl World<'_> {
 
     fn run_election(&mut self, run: usize) {
         let now = self.now(run);
-        while self.state.runs[run].elector_process == Process::Well
+        while self.state.runs[run].elector_process == ProcessState::Running
             && self.state.runs[run].election.next_timeout().is_some_and(|at| now.boot >= at)
         {
             self.step_election(run, ElectionInputs::default(), false);
         }
     }
 
-    /// The answer reaches the election.
-    pub fn answered(&mut self, run: usize) {
+    /// Delivers the reply to the election.
+    pub fn deliver_reply(&mut self, run: usize) {
         let Some(reply) = self.state.runs[run].reply.take() else { return };
         self.state.runs[run].reply_is_late = false;
         let by_read = matches!(reply, Reply::Read(_));
         if let Reply::Read(stored) = &reply {
-            self.note_knowledge(run, stored.as_ref());
+            self.set_known_holder(run, stored.as_ref());
         } else if let Reply::Written(stored) = &reply {
-            self.note_knowledge(run, Some(stored));
+            self.set_known_holder(run, Some(stored));
         }
         let reply = match reply {
-            Reply::Read(stored) => Reply::Read(stored.map(|stored| self.shown_to(run, stored))),
-            Reply::Written(stored) => Reply::Written(self.shown_to(run, stored)),
+            Reply::Read(stored) => Reply::Read(stored.map(|stored| self.record_under_rule(run, stored))),
+            Reply::Written(stored) => Reply::Written(self.record_under_rule(run, stored)),
             reply => reply,
         };
         self.step_election(run, ElectionInputs::reply(reply), !by_read);
     }
 
-    pub fn watched(&mut self, run: usize) {
+    pub fn deliver_watch_event(&mut self, run: usize) {
         let Some(event) = self.state.runs[run].watch.as_mut().and_then(VecDeque::pop_front) else { return };
         let is_empty = self.state.runs[run].watch.as_ref().is_none_or(VecDeque::is_empty);
         self.state.runs[run].watch_is_late &= !is_empty;
         let event = match event {
             WatchEvent::Changed(stored) => {
-                self.note_knowledge(run, Some(&stored));
-                WatchEvent::Changed(self.shown_to(run, stored))
+                self.set_known_holder(run, Some(&stored));
+                WatchEvent::Changed(self.record_under_rule(run, stored))
             }
             WatchEvent::Deleted => {
-                self.note_knowledge(run, None);
+                self.set_known_holder(run, None);
                 WatchEvent::Deleted
             }
             event => {
@@ -271,26 +272,26 @@ impl World<'_> {
         self.step_election(run, ElectionInputs::watch_event(event), false);
     }
 
-    fn note_knowledge(&mut self, run: usize, stored: Option<&Stored>) {
+    fn set_known_holder(&mut self, run: usize, stored: Option<&Stored>) {
         let mark = stored.and_then(|stored| stored.record.mark());
-        self.state.runs[run].knows = mark.filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
+        self.state.runs[run].known_holder =
+            mark.filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
     }
 
-    /// A record as this run gets to see it when a rule is broken.
-    fn shown_to(&self, run: usize, mut stored: Stored) -> Stored {
+    /// Returns a record as this run observes it under the disabled rule.
+    fn record_under_rule(&self, run: usize, mut stored: Stored) -> Stored {
         let id = &self.state.runs[run].id;
         if let Some(mark) = &mut stored.record.run {
-            if self.is_broken(Rule::MineByRun) {
+            if self.is_disabled(Rule::OwnByRunId) {
                 mark.run = id.clone();
-            } else if self.is_broken(Rule::WaitForDisplaced) && mark.run != *id {
+            } else if self.is_disabled(Rule::WaitForDisplacedHolder) && mark.run != *id {
                 stored.record.run = None;
             }
         }
         stored
     }
 
-    /// Gives the election what has arrived, and carries out what it wants; `by_write` when that is the answer to a
-    /// write.
+    /// Steps the election, and carries out its actions. `by_write` states that the inputs are the reply to a write.
     fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
@@ -298,9 +299,10 @@ impl World<'_> {
                 ElectionAction::Send(request) => self.send(run, request),
                 ElectionAction::Watch(from) => {
                     let cut = self.state.cuts[self.state.runs[run].host];
-                    let events = match self.setting.may_watch {
-                        true => self.events_since(from.as_ref()).into(),
-                        false => VecDeque::from([WatchEvent::Forbidden]),
+                    let events = if self.setting.may_watch {
+                        self.events_since(from.as_ref()).into()
+                    } else {
+                        VecDeque::from([WatchEvent::Forbidden])
                     };
                     let run = &mut self.state.runs[run];
                     (run.watch_is_late, run.watch_is_dead) = (false, cut.is_some());
@@ -308,30 +310,30 @@ impl World<'_> {
                 }
                 ElectionAction::Unwatch => self.state.runs[run].watch = None,
                 ElectionAction::StartLeading(Leadership { tenure, resource_version, .. }) => {
-                    let tenure = self.believed(run, tenure, by_write);
+                    let tenure = self.tenure_under_rule(run, tenure, by_write);
                     self.state.runs[run].token = resource_version.parse().unwrap_or_default();
-                    self.tell(|world| {
+                    self.trace(|world| {
                         format!("{} has acquired the lock, token {resource_version}", world.state.runs[run].name())
                     });
-                    self.inform(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
+                    self.report_to_elector(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
                 }
                 ElectionAction::Extend(tenure) => {
-                    let tenure = self.believed(run, tenure, by_write);
-                    self.inform(run, ElectionReport::Extend(tenure));
+                    let tenure = self.tenure_under_rule(run, tenure, by_write);
+                    self.report_to_elector(run, ElectionReport::Extend(tenure));
                 }
                 ElectionAction::Lose { holder } => {
-                    self.tell(|world| format!("{} sees {holder:?} hold it", world.state.runs[run].name()));
+                    self.trace(|world| format!("{} sees that {holder:?} holds the lock", world.state.runs[run].name()));
                     self.lose(run);
                 }
                 ElectionAction::Finish(outcome) => {
-                    self.tell(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
+                    self.trace(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
                     self.state.runs[run].over = true;
                     self.state.runs[run].watch = None;
-                    self.inform(run, ElectionReport::Finished(outcome));
+                    self.report_to_elector(run, ElectionReport::Finished(outcome));
                 }
-                ElectionAction::Claiming => self.inform(run, ElectionReport::Claiming),
-                ElectionAction::ClaimFailed => self.inform(run, ElectionReport::ClaimFailed),
-                ElectionAction::StepDown => self.inform(run, ElectionReport::StepDown),
+                ElectionAction::Claiming => self.report_to_elector(run, ElectionReport::Claiming),
+                ElectionAction::ClaimFailed => self.report_to_elector(run, ElectionReport::ClaimFailed),
+                ElectionAction::StepDown => self.report_to_elector(run, ElectionReport::StepDown),
                 ElectionAction::Notify(_) => {}
             }
         }
@@ -339,7 +341,7 @@ impl World<'_> {
 
     fn send(&mut self, run: usize, request: Request) {
         self.check_release(run, &request);
-        self.tell(|world| {
+        self.trace(|world| {
             let state = match &request {
                 Request::Get => "a read".to_owned(),
                 Request::Create(_) => "a create".to_owned(),
@@ -357,18 +359,18 @@ impl World<'_> {
         let run = &mut self.state.runs[run];
         run.reply = None;
         run.reply_is_late = false;
-        // Only writes matter when nobody hears the answer.
-        run.given_up.extend(run.request.take().filter(|request| *request != Request::Get));
+        // Of the dropped requests, only writes have an effect.
+        run.dropped_requests.extend(run.request.take().filter(|request| *request != Request::Get));
         run.request_is_late = false;
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// A tenure as the broken rule has it.
-    fn believed(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
+    /// Returns a tenure under the disabled rule.
+    fn tenure_under_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
         let timing = &self.setting.timing;
-        match self.setting.broken {
-            Rule::SentBefore if by_write => Tenure::of_renewal(self.boot(run), timing),
-            Rule::GraceInsideLease => {
+        match self.setting.disabled {
+            Some(Rule::T0BeforeSending) if by_write => Tenure::of_renewal(self.boot(run), timing),
+            Some(Rule::GraceEndsBeforeLease) => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()), ..tenure }
             }
             _ => tenure,
@@ -377,30 +379,30 @@ impl World<'_> {
 
     fn lose(&mut self, run: usize) {
         self.state.runs[run].lost_at = Some(self.boot(run));
-        if !self.is_broken(Rule::NoGraceWhenLost) {
-            self.inform(run, ElectionReport::Lose);
+        if !self.is_disabled(Rule::NoGraceAfterTakeover) {
+            self.report_to_elector(run, ElectionReport::Lose);
         }
     }
 
-    /// The election reports something to the elector.
-    fn inform(&mut self, run: usize, report: ElectionReport) {
+    /// Delivers a report of the election to the elector.
+    fn report_to_elector(&mut self, run: usize, report: ElectionReport) {
         self.step_elector(run, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
     }
 
-    /// One round of the elector's main loop.
+    /// Runs one iteration of the elector's main loop.
     pub fn run_elector(&mut self, run: usize) {
-        if self.state.runs[run].elector_process != Process::Well {
+        if self.state.runs[run].elector_process != ProcessState::Running {
             return;
         }
-        let is_released_early = self.is_broken(Rule::ReleaseAfterTheKill);
+        let releases_early = self.is_disabled(Rule::ReleaseAfterKill);
         let Run { reports, supervisor_process, supervisor_seen_dead, tree, .. } = &mut self.state.runs[run];
-        let supervisor_died = *supervisor_process == Process::Dead && !*supervisor_seen_dead;
+        let supervisor_died = *supervisor_process == ProcessState::Dead && !*supervisor_seen_dead;
         *supervisor_seen_dead |= supervisor_died;
         let mut reports: Vec<Report> = reports.drain(..).collect();
-        if supervisor_died && is_released_early {
+        if supervisor_died && releases_early {
             reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
-        let tree_empty = *supervisor_process == Process::Dead && !tree.is_left();
+        let tree_empty = *supervisor_process == ProcessState::Dead && !tree.is_left();
         self.step_elector(run, ElectorInputs { reports, supervisor_died, tree_empty, ..ElectorInputs::default() });
     }
 
@@ -413,80 +415,80 @@ impl World<'_> {
                     self.step_election(run, ElectionInputs::command_gone(succeeded), false);
                 }
                 ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), false),
-                ElectorAction::KillAll(SupervisorFailure::Late) if self.is_broken(Rule::LastResort) => {}
+                ElectorAction::KillAll(SupervisorFailure::Late) if self.is_disabled(Rule::LastResort) => {}
                 ElectorAction::KillAll(_) => self.kill_all(run),
-                ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdraws = true,
+                ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdrawal_pending = true,
                 ElectorAction::Notify(_) => {}
                 ElectorAction::Exit(_) => return self.exit(run),
             }
         }
     }
 
-    /// Traffic was routed away from the command.
+    /// Ends the withdrawal of traffic.
     pub fn withdrawn(&mut self, run: usize) {
-        self.state.runs[run].withdraws = false;
+        self.state.runs[run].withdrawal_pending = false;
         self.step_elector(run, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
     }
 
     fn order(&mut self, run: usize, order: Order) {
-        if self.state.runs[run].supervisor_process != Process::Dead {
+        if self.state.runs[run].supervisor_process != ProcessState::Dead {
             self.state.runs[run].orders.push_back(order);
             self.run_supervisor(run);
         }
     }
 
     fn kill_all(&mut self, run: usize) {
-        self.tell(|world| format!("{}'s elector takes over", world.state.runs[run].name()));
-        self.state.runs[run].supervisor_process = Process::Dead;
+        self.trace(|world| format!("{}'s elector kills the supervisor and the command", world.state.runs[run].name()));
+        self.state.runs[run].supervisor_process = ProcessState::Dead;
         self.kill(run);
         self.run_elector(run);
     }
 
-    /// SIGKILL to the whole tree.
+    /// Sends SIGKILL to the whole tree.
     pub fn kill(&mut self, run: usize) {
-        let at = self.in_true_time(run, DYING);
+        let at = self.true_time_after(run, DEATH_TIME);
         let tree = &mut self.state.runs[run].tree;
         if tree.is_left() {
             tree.dies_at = Some(tree.dies_at.map_or(at, |present| present.min(at)));
         }
     }
 
-    pub fn ask_to_end(&mut self, run: usize) {
+    pub fn send_sigterm(&mut self, run: usize) {
         self.step_elector(run, ElectorInputs { signals: vec![TERM], ..ElectorInputs::default() });
     }
 
-    /// leaderrun ends, and its supervisor with it.
+    /// Ends leaderrun, together with its supervisor.
     fn exit(&mut self, run: usize) {
         if self.state.runs[run].tree.is_left() {
-            self.breaks(Broken::ReleasedAlive);
+            self.violate(ViolationKind::ReleasedAlive);
         }
-        self.state.runs[run].supervisor_process = Process::Dead;
-        self.crash(run, Part::Elector);
+        self.state.runs[run].supervisor_process = ProcessState::Dead;
+        self.crash(run, Role::Elector);
     }
 
-    pub fn thaw(&mut self, run: usize, part: Part) {
-        *self.state.runs[run].part(part) = Process::Well;
-        match part {
-            Part::Supervisor => self.run_supervisor(run),
-            Part::Elector => {
+    pub fn thaw(&mut self, run: usize, role: Role) {
+        *self.state.runs[run].process_mut(role) = ProcessState::Running;
+        match role {
+            Role::Supervisor => self.run_supervisor(run),
+            Role::Elector => {
                 self.run_elector(run);
                 if !self.state.runs[run].reply_is_late {
-                    self.answered(run);
+                    self.deliver_reply(run);
                 }
                 self.run_election(run);
             }
         }
     }
 
-    pub fn crash(&mut self, run: usize, part: Part) {
-        *self.state.runs[run].part(part) = Process::Dead;
-        match part {
-            Part::Supervisor => self.run_elector(run),
-            Part::Elector => {
+    pub fn crash(&mut self, run: usize, role: Role) {
+        *self.state.runs[run].process_mut(role) = ProcessState::Dead;
+        match role {
+            Role::Supervisor => self.run_elector(run),
+            Role::Elector => {
                 let state = &mut self.state.runs[run];
                 state.over = true;
                 (state.reply, state.watch) = (None, None);
-                state.given_up.extend(state.request.take().filter(|request| *request != Request::Get));
+                state.dropped_requests.extend(state.request.take().filter(|request| *request != Request::Get));
                 self.run_supervisor(run);
             }
         }

@@ -1,4 +1,4 @@
-//! Looks at every state that can be reached, once.
+//! Explores every reachable state once.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -6,10 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
 use crate::setting::Setting;
-use crate::world::{Broken, Step, World};
+use crate::world::{Step, ViolationKind, World};
 
-/// In which order states are looked at: depth first keeps few of them, breadth first finds the
-/// shortest way.
+/// The order in which states are explored: depth first needs less memory, breadth first finds the shortest trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     DepthFirst,
@@ -17,66 +16,66 @@ pub enum Order {
 }
 
 #[derive(Debug)]
-pub struct Explored {
+pub struct SearchStatistics {
     states: usize,
     transitions: usize,
     seconds: f64,
     commands: usize,
 }
 
-impl fmt::Display for Explored {
+impl fmt::Display for SearchStatistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { states, transitions, seconds, commands } = self;
         write!(f, "{states} states, {transitions} transitions, {commands} of them start a command, {seconds:.1} s")
     }
 }
 
-/// A way to a broken promise.
+/// A sequence of steps that leads to a violation.
 #[derive(Debug)]
-pub struct Found {
-    pub broken: Broken,
+pub struct Counterexample {
+    pub violation: ViolationKind,
     steps: Vec<Step>,
 }
 
-impl Found {
-    /// What happened, step by step.
-    pub fn story(&self, setting: &Setting) -> String {
-        let mut world = World::telling(setting);
+impl Counterexample {
+    /// Returns the trace of the steps.
+    pub fn trace(&self, setting: &Setting) -> String {
+        let mut world = World::with_trace(setting);
         for step in &self.steps {
-            world.take(*step);
+            world.apply(*step);
         }
-        let lines = world.told().join("\n");
-        format!("{lines}\n**** {:?}, after {} steps ****", self.broken, self.steps.len())
+        let lines = world.into_trace().join("\n");
+        format!("{lines}\n**** {:?}, after {} steps ****", self.violation, self.steps.len())
     }
 }
 
-/// Looks at everything that can happen in this setting, until a promise is broken.
-pub fn search(setting: &Setting, order: Order) -> (Option<Found>, Explored) {
+/// Explores all states of a setting, until an invariant is violated.
+pub fn search(setting: &Setting, order: Order) -> (Option<Counterexample>, SearchStatistics) {
     let started = Instant::now();
-    let mut explored = Explored { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
-    // Fingerprints of 64 bits: of ten million states, two share one with a chance of 1 in 400,000.
+    let mut explored = SearchStatistics { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
+    // With fingerprints of 64 bits, the probability of a collision among ten million states is 1 in 400,000.
     let mut seen = HashSet::new();
-    let mut ways = vec![(0, Step::Pass)];
+    let mut parents = vec![(0, Step::Advance)];
     let first = World::new(setting);
-    let mut ahead = VecDeque::from([(first, 0)]);
+    let mut frontier = VecDeque::from([(first, 0)]);
     let mut found = None;
     'search: while let Some((world, way)) = match order {
-        Order::DepthFirst => ahead.pop_back(),
-        Order::BreadthFirst => ahead.pop_front(),
+        Order::DepthFirst => frontier.pop_back(),
+        Order::BreadthFirst => frontier.pop_front(),
     } {
         for step in world.steps() {
             let mut next = world.clone();
-            let broken = next.take(step);
+            let violation = next.apply(step);
             explored.transitions += 1;
             explored.commands += usize::from(next.commands() > world.commands());
-            if let Some(broken) = broken {
-                found = Some(Found { broken, steps: steps_to(&ways, way, step) });
+            if let Some(violation) = violation {
+                found = Some(Counterexample { violation, steps: steps_to(&parents, way, step) });
                 break 'search;
             }
             if seen.insert(fingerprint(&next)) {
                 explored.states += 1;
-                ways.push((way, step));
-                ahead.push_back((next, ways.len() - 1));
+                parents.push((way, step));
+                frontier.push_back((next, parents.len() - 1));
             }
         }
     }
@@ -84,10 +83,10 @@ pub fn search(setting: &Setting, order: Order) -> (Option<Found>, Explored) {
     (found, explored)
 }
 
-fn steps_to(ways: &[(usize, Step)], mut way: usize, last: Step) -> Vec<Step> {
+fn steps_to(parents: &[(usize, Step)], mut way: usize, last: Step) -> Vec<Step> {
     let mut steps = vec![last];
     while way != 0 {
-        let (before, step) = ways[way];
+        let (before, step) = parents[way];
         steps.push(step);
         way = before;
     }
@@ -101,7 +100,7 @@ fn fingerprint(world: &World) -> u64 {
     fingerprint.finish()
 }
 
-/// wyhash's mixing, word by word: the standard hasher takes most of a search's time in a debug build.
+/// A hasher that mixes words like wyhash. The standard hasher takes most of the time of a search in a debug build.
 struct Fingerprint(u64);
 
 impl Fingerprint {

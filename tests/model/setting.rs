@@ -1,4 +1,4 @@
-//! Who takes part in a search, and what is allowed to happen in it.
+//! The setting of a search: the candidates, the possible disturbances, and the bounds.
 
 use std::time::Duration;
 
@@ -6,86 +6,84 @@ use jiff::SignedDuration;
 use leaderrun_core::timing::Timing;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
-use crate::disturbance::Kind;
+use crate::disturbance::Disturbance;
 
-/// What killing takes at most: the last resort's patience, and then the tree's death.
-pub const KILLING: Duration = Duration::from_millis(150);
-/// From SIGKILL to the death of the last process, in the worst case. A little less than what is left of the above: where
-/// nothing takes any time, the next command can start in the very instant in which that is over.
-pub const DYING: Duration = Duration::from_millis(99);
+/// The longest time that a kill takes: the elector's last resort, then the death of the tree.
+pub const KILL_TIME: Duration = Duration::from_millis(150);
+/// The longest time from SIGKILL to the death of the last process. It is a little less than the rest of [`KILL_TIME`]:
+/// since other operations take no time, the next command can start at the very instant at which `KILL_TIME` is over.
+pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
-/// A rule taken away where the machines meet the world.
+/// A rule that can be disabled, by changing the inputs and outputs of the state machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// All rules hold.
-    AllHold,
-    /// T0 is taken before the request is sent.
-    SentBefore,
-    /// Objects are told apart by their uid.
+    /// T0 is the instant before the request is sent.
+    T0BeforeSending,
+    /// Updates are checked against the object's uid.
     Uid,
-    /// Updates replace only the version they name.
+    /// Updates only replace the version they name.
     CompareAndSwap,
-    /// Released when nothing is left, and not when the main process has ended.
-    ReleaseAtTheEnd,
-    /// Released when nothing is left, and not when the supervisor has died.
-    ReleaseAfterTheKill,
-    /// "Mine" is what bears this run's mark, not this candidate's name.
-    MineByRun,
-    /// Known marks that vanished are waited for.
-    WaitForDisplaced,
-    /// The grace is inside the lease.
-    GraceInsideLease,
-    /// The elector kills in place of a supervisor that does not.
+    /// The lock is released when no process is left, not when the main process has ended.
+    ReleaseAfterLastProcess,
+    /// The lock is released when no process is left, not when the supervisor has died.
+    ReleaseAfterKill,
+    /// A run recognises its own records by its run ID, not by its identity.
+    OwnByRunId,
+    /// Candidates wait for a holder whose mark was removed.
+    WaitForDisplacedHolder,
+    /// The grace period ends before the lease.
+    GraceEndsBeforeLease,
+    /// The elector kills the command if the supervisor does not.
     LastResort,
-    /// A lease known to be lost leaves no grace.
-    NoGraceWhenLost,
+    /// The command gets no grace period when another candidate is known to hold the lock.
+    NoGraceAfterTakeover,
 }
 
 pub struct Setting {
     pub timing: Timing,
     pub clocks: [Clock; 2],
     pub may_watch: bool,
-    pub one_identity: bool,
-    /// Traffic is routed to the commands.
+    pub same_identity: bool,
+    /// Whether traffic is routed to the commands.
     pub routes: bool,
-    /// How many disturbances happen at most, and of which kinds.
-    pub disturbances: u8,
-    pub kinds: &'static [Kind],
-    /// Runs of leaderrun, those that begin again included.
+    /// The largest number of disturbances, and their kinds.
+    pub max_disturbances: u8,
+    pub disturbances: &'static [Disturbance],
+    /// The largest number of runs, restarts included.
     pub runs: usize,
-    /// Nothing is looked at later than this.
-    pub ends: Time,
-    /// The rule that does not hold.
-    pub broken: Rule,
+    /// The time at which the exploration ends.
+    pub end: Time,
+    /// The rule that is disabled, if any.
+    pub disabled: Option<Rule>,
 }
 
 impl Setting {
-    /// Everything may happen, and the first candidate's clock runs as much slower than the second one's as is tolerated.
+    /// Returns a setting with all disturbances, in which the clock rates differ as much as is tolerated.
     pub fn everything() -> Self {
         let millis = Duration::from_millis;
         let timing = Timing::new(millis(4000), millis(2500), millis(1000), Some(millis(500)));
-        let timing = timing.expect("the timing fits");
+        let timing = timing.expect("the timing is valid");
         Self {
             clocks: [clock(1.0 / tolerated_rate(&timing)), clock(1.0)],
             timing,
             may_watch: true,
-            one_identity: false,
+            same_identity: false,
             routes: true,
-            disturbances: 1,
-            kinds: &Kind::ALL,
+            max_disturbances: 1,
+            disturbances: &Disturbance::ALL,
             runs: 3,
-            ends: 9 * SECOND,
-            broken: Rule::AllHold,
+            end: 9 * SECOND,
+            disabled: None,
         }
     }
 }
 
-/// The tolerated ratio of clock rates, less what killing takes.
+/// Returns the tolerated ratio of clock rates, reduced by the time that a kill takes.
 pub fn tolerated_rate(timing: &Timing) -> f64 {
-    timing.lease_duration().as_secs_f64() / (timing.renew_deadline() + timing.lost_grace() + KILLING).as_secs_f64()
+    timing.lease_duration().as_secs_f64() / (timing.renew_deadline() + timing.lost_grace() + KILL_TIME).as_secs_f64()
 }
 
-/// A wall clock that stands still shows that nothing depends on it, and makes more states alike.
+/// Returns a boot clock with this rate. The wall clock is stopped: nothing depends on it, and more states are equal.
 pub fn clock(rate: f64) -> Clock {
     Clock { rate: (TRUE_RATE as f64 * rate) as u64, booted: 1000 * SECOND, wall: SignedDuration::ZERO }
 }

@@ -1,11 +1,11 @@
-//! The API server: one object, compare-and-swap on uid and resourceVersion, and its last changes.
+//! The API server's store of one object, with compare-and-swap on uid and resourceVersion, and its last changes.
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::record::{Record, Stored, Version};
 
 use crate::setting::Rule;
 
-/// How many changes a watch can be taken up from.
+/// How many changes are kept for watches to resume from.
 const HISTORY: usize = 3;
 
 #[derive(Clone, Debug, Default, Hash)]
@@ -26,19 +26,18 @@ impl Store {
     }
 
     /// Carries out a request.
-    pub fn answer(&mut self, request: Request, broken: Rule) -> Reply {
+    pub fn answer(&mut self, request: Request, disabled: Option<Rule>) -> Reply {
         match (request, &self.object) {
             (Request::Get, present) => Reply::Read(present.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
-            // A PUT to a name that is free creates the object, unless it names a uid; without uids nobody can
-            // tell that it is another one.
-            (Request::Update(version, record), None) if broken == Rule::Uid => {
+            // A PUT creates a missing object unless it names a uid. Without uids the new object looks like the old one.
+            (Request::Update(version, record), None) if disabled == Some(Rule::Uid) => {
                 Reply::Written(self.write_as(version.uid, record))
             }
             (Request::Update(_, _), None) => Reply::Conflict,
             (Request::Update(version, record), Some(present)) => {
-                if present.version == version || broken == Rule::CompareAndSwap {
+                if present.version == version || disabled == Some(Rule::CompareAndSwap) {
                     Reply::Written(self.write(record))
                 } else {
                     Reply::Conflict
@@ -47,7 +46,7 @@ impl Store {
         }
     }
 
-    /// Writes the record, whoever wants it; creates the object where there is none.
+    /// Writes the record without a check; creates the object if there is none.
     pub fn write(&mut self, record: Record) -> Stored {
         if let Some(present) = self.object.as_ref().filter(|present| present.record == record) {
             return present.clone();
@@ -75,7 +74,7 @@ impl Store {
         self.object = object;
     }
 
-    /// What a watch from this version on says first.
+    /// Returns the first events of a watch from this version on.
     pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
         let Some(from) = from else {
             return self.object.iter().cloned().map(WatchEvent::Changed).collect();
@@ -87,7 +86,7 @@ impl Store {
         self.history.iter().filter(|(revision, _)| *revision > from).map(|(_, object)| event(object)).collect()
     }
 
-    /// What the last change looks like to a watch.
+    /// Returns the watch event of the last change.
     pub fn last_event(&self) -> WatchEvent {
         event(&self.object)
     }

@@ -1,31 +1,31 @@
-//! The inner process: the production decisions over a command of two processes.
+//! The supervisor process: the production state machine over a command of two processes.
 
 use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::supervisor::{StartResult, SupervisorAction, SupervisorInputs};
 
-use crate::run::{Process, Run, Tree};
+use crate::run::{ProcessState, Run, Tree};
 use crate::setting::Rule;
 use crate::world::World;
 
 impl World<'_> {
-    /// One round of the loop.
+    /// Runs one iteration of the supervisor's main loop.
     pub fn run_supervisor(&mut self, run: usize) {
-        if self.state.runs[run].supervisor_process != Process::Well {
+        if self.state.runs[run].supervisor_process != ProcessState::Running {
             return;
         }
         let inputs = self.supervisor_inputs(run);
         self.step_supervisor(run, inputs);
         if self.state.runs[run].elector_seen_dead && !self.state.runs[run].has_main {
-            self.state.runs[run].supervisor_process = Process::Dead;
+            self.state.runs[run].supervisor_process = ProcessState::Dead;
         }
         self.run_elector(run);
     }
 
-    /// Everything that has arrived.
+    /// Collects everything that has arrived.
     fn supervisor_inputs(&mut self, run: usize) -> SupervisorInputs {
         let Run { orders, elector_process, elector_seen_dead, tree, main_reaped, has_main, .. } =
             &mut self.state.runs[run];
-        let elector_died = *elector_process == Process::Dead && !*elector_seen_dead;
+        let elector_died = *elector_process == ProcessState::Dead && !*elector_seen_dead;
         *elector_seen_dead |= elector_died;
         let has_ended = *has_main && !tree.main && !*main_reaped;
         *main_reaped |= has_ended;
@@ -51,15 +51,15 @@ impl World<'_> {
                     self.step_supervisor(run, SupervisorInputs { start, ..SupervisorInputs::default() });
                     self.report(run, Report::Started { pid: 1 });
                 }
-                SupervisorAction::TerminateLeftovers if self.is_broken(Rule::ReleaseAtTheEnd) => {
+                SupervisorAction::TerminateLeftovers if self.is_disabled(Rule::ReleaseAfterLastProcess) => {
                     self.report(run, Report::Gone(Gone { end: End::Exited(0), lost: false }));
                 }
-                // Nothing of the command heeds these.
+                // The command ignores all of these signals.
                 SupervisorAction::Signal(_) | SupervisorAction::Stop | SupervisorAction::TerminateLeftovers => {}
                 SupervisorAction::SignalLeftovers(_) | SupervisorAction::ReportLeftovers { .. } => {}
                 SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
                 SupervisorAction::Kill(reason) => {
-                    self.tell(|world| format!("{}'s supervisor kills: {reason:?}", world.state.runs[run].name()));
+                    self.trace(|world| format!("{}'s supervisor kills: {reason:?}", world.state.runs[run].name()));
                     self.kill(run);
                 }
                 SupervisorAction::Report(report) => {
@@ -73,7 +73,7 @@ impl World<'_> {
     }
 
     fn report(&mut self, run: usize, report: Report) {
-        if self.state.runs[run].elector_process != Process::Dead {
+        if self.state.runs[run].elector_process != ProcessState::Dead {
             self.state.runs[run].reports.push_back(report);
         }
     }

@@ -1,4 +1,4 @@
-//! Another implementation of the protocol: client-go's rules, with client-go's liberties.
+//! A candidate that follows client-go's implementation of the protocol, which has weaker rules.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time, wall};
 use crate::invariants::is_displaced;
-use crate::tell;
+use crate::trace;
 use crate::world::{Event, World};
 
 const NAME: &str = "client_go";
-/// How many records are kept.
+/// How many earlier records are kept.
 const MAX_ARCHIVED: usize = 64;
 
 const RETRY: Time = 2 * SECOND;
 
-/// It polls, reads before it writes, knows no marks, and its release empties the lease of whoever holds
-/// it. Its own command is not looked after: its rules promise less.
+/// A client-go candidate. It polls, reads before it writes, ignores marks, and its release empties the lease even if
+/// another candidate holds it. Its own command is not simulated.
 #[derive(Debug)]
 pub struct ClientGo {
     observed: Option<Record>,
@@ -44,7 +44,7 @@ impl World {
         self.step_client_go(&mut client_go);
         self.client_go = Some(client_go);
         let pause = RETRY + self.rng.u64(0..RETRY);
-        self.at(self.now + pause, Event::ClientGo);
+        self.schedule(self.now + pause, Event::ClientGo);
     }
 
     fn step_client_go(&mut self, client_go: &mut ClientGo) {
@@ -70,12 +70,12 @@ impl World {
             Some(until) if self.now >= until => {
                 client_go.leading_until = None;
                 if client_go.releases {
-                    // Whoever holds it by now.
+                    // The release is not checked against the present holder.
                     let empty = Record { holder_identity: String::new(), lease_duration_seconds: Some(1), ..held };
-                    self.meddle("releases as others do", |_| Some(empty));
+                    self.outside_edit("releases the lease like client-go", |_| Some(empty));
                 }
             }
-            Some(_) if holds => self.meddle("renews", |_| Some(held)),
+            Some(_) if holds => self.outside_edit("renews", |_| Some(held)),
             Some(_) => client_go.leading_until = None,
             None => self.contend(client_go, present, held),
         }
@@ -90,26 +90,26 @@ impl World {
         if expires.is_none_or(|at| self.now > at) {
             client_go.leading_until = Some(self.now + self.rng.u64(500 * MILLISECOND..20 * SECOND));
             if expires.is_some() {
-                self.check_foreign_takeover();
+                self.check_client_go_takeover();
             }
-            self.meddle("takes the lease", |_| Some(held));
+            self.outside_edit("takes the lease", |_| Some(held));
         }
     }
 
-    /// Whoever plays by the rules so far, and waits for the record's duration, finds no command alive.
-    fn check_foreign_takeover(&mut self) {
+    /// Checks that a client-go candidate that has waited for the record's duration finds no command alive.
+    fn check_client_go_takeover(&mut self) {
         for index in 0..self.living.len() {
             let run = self.living[index];
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
             if holds && self.runs[run].tree.runs() && !self.is_excused_alone(run) {
-                let story = format!("{} is alive when its lease has run out for others", self.name(run));
-                self.violate(crate::invariants::Broken::Overlap, story);
+                let description = format!("{} is alive when its lease has expired for others", self.name(run));
+                self.violate(crate::invariants::ViolationKind::Overlap, description);
             }
         }
     }
 
-    /// Keeps the present record, for somebody to put it back.
+    /// Archives the present record, from which a fault may restore it.
     pub fn archive_present(&mut self) {
         if let Some(present) = self.store.object() {
             self.archive.push_back((present.record.clone(), present.version.uid.clone()));
@@ -119,8 +119,8 @@ impl World {
         }
     }
 
-    /// Writes what somebody else wants to see there.
-    pub fn meddle(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
+    /// Edits the lease as another client.
+    pub fn outside_edit(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
         self.not_due_before = 0;
         let present = self.store.record().cloned();
         let holder = present.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
@@ -136,7 +136,7 @@ impl World {
         if let (Some(run), Some(before)) = (holder, before) {
             self.runs[run].displaced |= is_displaced(&before, self.store.record());
         }
-        tell!(self, "somebody else {how}: {}", self.shown());
+        trace!(self, "another client {how}: {}", self.shown());
         self.publish();
     }
 }

@@ -1,4 +1,4 @@
-//! True time, which nobody in the simulation can read, and the clocks of the machines, which they can.
+//! True time, which no candidate can read, and the clocks of the machines.
 
 use std::time::Duration;
 
@@ -6,25 +6,24 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::election::Now;
 use leaderrun_core::instant::Instant;
 
-/// Nanoseconds since a schedule began.
+/// The true time, in nanoseconds since the schedule began.
 pub type Time = u64;
 
 pub const MILLISECOND: Time = 1_000_000;
 pub const SECOND: Time = 1_000 * MILLISECOND;
 
-/// A rate of one, in parts per million.
+/// The rate of a clock that runs at true time, in parts per million.
 pub const TRUE_RATE: u64 = 1_000_000;
 
-/// What a wall clock reads that is right when a schedule begins.
+/// The correct wall-clock time when a schedule begins.
 const BEGINNING: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
-/// What a wall clock reads that is right.
+/// Returns the correct wall-clock time.
 pub fn wall(at: Time) -> Timestamp {
     BEGINNING + SignedDuration::from_nanos(at as i64)
 }
 
-/// The clocks of one machine: a boot clock that runs at its own rate, and a wall clock that may read
-/// anything and jump.
+/// The clocks of one machine: a boot clock that runs at its own rate, and a wall clock that may be wrong and may jump.
 #[derive(Clone, Debug)]
 pub struct Clock {
     pub rate: u64,
@@ -41,13 +40,13 @@ impl Clock {
         Instant::after_boot(Duration::from_nanos(self.booted + self.elapsed(at)))
     }
 
-    /// The first instant of true time at which this clock reads `instant`.
+    /// Returns the first true time at which this clock reads `instant`.
     pub fn time_of(&self, instant: Instant) -> Time {
         let since_start = instant.since(Instant::after_boot(Duration::from_nanos(self.booted)));
         self.true_time(since_start)
     }
 
-    /// How much true time passes while this clock counts `duration`.
+    /// Returns how much true time passes while this clock advances by `duration`.
     pub fn true_time(&self, duration: Duration) -> Time {
         (duration.as_nanos() * u128::from(TRUE_RATE)).div_ceil(u128::from(self.rate)) as Time
     }

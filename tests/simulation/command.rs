@@ -1,14 +1,14 @@
-//! The command: a tree of processes, some of which hide.
+//! The command: a process tree, some of whose processes leave the process group.
 
 use crate::clock::Time;
 
-/// Whose child a process is.
+/// The parent of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
     Process(usize),
     Supervisor,
     Elector,
-    /// Nobody who would kill it.
+    /// The init process, which kills no orphans.
     Init,
 }
 
@@ -16,21 +16,21 @@ pub enum Parent {
 pub struct Process {
     pub parent: Parent,
     pub alive: bool,
-    /// A forked child that has not executed the command yet runs nothing of it.
+    /// The process executes the command. A forked child does not until its exec.
     pub executed: bool,
-    /// Hidden in a session of its own.
+    /// The process has its own session and process group.
     pub hidden: bool,
-    /// How long it takes to end on SIGTERM; for ever without.
+    /// How long the process takes to end on SIGTERM; `None` if it ignores it.
     pub ends_on_term: Option<Time>,
-    /// SIGTERM was sent to it as something that the main process left running.
+    /// The process got SIGTERM because the main process left it running.
     pub terminated: bool,
-    /// Its end has been taken note of.
+    /// The process has been reaped.
     pub reaped: bool,
-    /// It had left the process group when both of leaderrun's processes died.
+    /// The process was outside the process group when both of leaderrun's processes were killed.
     pub escaped: bool,
 }
 
-/// One command's processes; the first one is its main process.
+/// The processes of one command; the first one is its main process.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     pub processes: Vec<Process>,
@@ -52,19 +52,19 @@ impl Tree {
         self.processes.len() - 1
     }
 
-    /// Something of the command itself is alive.
+    /// Returns whether a process that executes the command is alive.
     pub fn runs(&self) -> bool {
         self.processes.iter().any(|process| process.alive && process.executed)
     }
 
-    /// All that is alive has left the command's process group, and both of leaderrun's processes are dead: nobody is
-    /// left who could kill it.
+    /// Returns whether both of leaderrun's processes are dead and all living processes had left the process group, so
+    /// that nothing kills them.
     pub fn has_escaped(&self) -> bool {
         let mut living = self.processes.iter().filter(|process| process.alive).peekable();
         living.peek().is_some() && living.all(|process| process.escaped)
     }
 
-    /// A process is left, whatever it executes.
+    /// Returns whether any process is alive, even if it has not executed the command yet.
     pub fn is_left(&self) -> bool {
         self.processes.iter().any(|process| process.alive)
     }
@@ -78,15 +78,15 @@ impl Tree {
         self.processes.iter().enumerate().filter(move |(_, process)| of_parent(process)).map(|(index, _)| index)
     }
 
-    /// A process dies, and its children become the next subreaper's.
-    pub fn die(&mut self, dying: usize, heir: Parent) {
+    /// Lets a process die, and moves its children to `new_parent`.
+    pub fn die(&mut self, dying: usize, new_parent: Parent) {
         self.processes[dying].alive = false;
-        self.bequeath(Parent::Process(dying), heir);
+        self.reparent(Parent::Process(dying), new_parent);
     }
 
-    pub fn bequeath(&mut self, parent: Parent, heir: Parent) {
+    pub fn reparent(&mut self, parent: Parent, new_parent: Parent) {
         for process in self.processes.iter_mut().filter(|process| process.parent == parent) {
-            process.parent = heir;
+            process.parent = new_parent;
         }
     }
 }

@@ -1,34 +1,34 @@
-//! Every rule that the promise rests on is broken once: the simulation has to notice, and to find
-//! nothing wrong in the same schedule with the rule in place.
+//! Mutation tests: for each rule that the promise depends on, the simulation must find a violation without the rule,
+//! and none in the same schedule with it.
 
-use crate::invariants::Broken;
+use crate::invariants::ViolationKind;
 use crate::mutation::Mutation;
-use crate::plan::{Fault, Wishes};
-use crate::runner::{play, play_all};
+use crate::plan::{Constraints, Fault};
+use crate::runner::{find_violation, run_schedule};
 
-/// A rule, the circumstances in which it matters, and the promises that break without it.
-struct BrokenRule {
+/// A mutation, the constraints under which it matters, and the violations that it may cause.
+struct MutationTest {
     mutation: Mutation,
-    wishes: Wishes,
-    breaks: &'static [Broken],
+    constraints: Constraints,
+    violations: &'static [ViolationKind],
 }
 
-/// Schedules in which a broken rule has to show.
+/// The number of schedules within which a mutation must be detected.
 const SEEDS: u64 = 10_000;
 
-/// Nothing but what leaderrun does: no third party, the grace and the kill to the last.
-const PLAIN: Wishes = Wishes {
+/// Constraints without other clients, in which each command lives until it is killed.
+const PLAIN: Constraints = Constraints {
     hosts: Some(3),
     faults: None,
     timing: None,
     clock_rates: None,
-    calm_network: false,
-    one_identity: false,
+    reliable_network: false,
+    same_identity: false,
     no_client_go: true,
-    stubborn_commands: true,
+    ignore_sigterm: true,
     long_commands: true,
     min_hold: false,
-    moving: false,
+    migrating: false,
     second_unwritable: false,
 };
 
@@ -39,92 +39,92 @@ const CRASHES: &[Fault] = &[Fault::CrashSupervisor];
 const SHORTENING: &[Fault] = &[Fault::Shorten, Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Empty, Fault::CutOff];
 
-fn detects(rule: &BrokenRule) {
-    let BrokenRule { mutation, wishes, breaks } = rule;
-    let (found, _) = play_all(0..SEEDS, wishes, *mutation);
-    let (seed, violation) = found.unwrap_or_else(|| panic!("nobody notices {mutation:?}"));
+fn detects(rule: &MutationTest) {
+    let MutationTest { mutation, constraints, violations } = rule;
+    let (found, _) = find_violation(0..SEEDS, constraints, *mutation);
+    let (seed, violation) = found.unwrap_or_else(|| panic!("{mutation:?} was not detected"));
     println!("{mutation:?}: seed {seed}, {violation}");
-    assert!(breaks.contains(&violation.broken), "{mutation:?}: {violation}");
-    let (_, unmutated) = play(seed, wishes, Mutation::None);
+    assert!(violations.contains(&violation.kind), "{mutation:?}: {violation}");
+    let (_, unmutated) = run_schedule(seed, constraints, Mutation::None);
     assert!(unmutated.is_none(), "seed {seed}: {}", unmutated.unwrap());
 }
 
-macro_rules! broken_rules {
-    ($($name:ident: $mutation:ident, $wishes:expr, $($breaks:ident)|+;)*) => {
+macro_rules! mutation_tests {
+    ($($name:ident: $mutation:ident, $constraints:expr, $($violation:ident)|+;)*) => {
         $(
             #[test]
             fn $name() {
-                detects(&BrokenRule { mutation: Mutation::$mutation, wishes: $wishes, breaks: &[$(Broken::$breaks),+] });
+                detects(&MutationTest { mutation: Mutation::$mutation, constraints: $constraints, violations: &[$(ViolationKind::$violation),+] });
             }
         )*
     };
 }
 
-broken_rules! {
+mutation_tests! {
     t0_is_taken_before_sending:
-        SentAfterReply, Wishes { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
-    a_write_settled_by_reading_counts_from_its_own_t0:
-        SettledByReadCountsFromRead,
-        Wishes { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
+        T0AfterReply, Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
+    a_write_confirmed_by_a_read_counts_from_its_own_t0:
+        T0AfterRead,
+        Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
     writes_are_compare_and_swap:
-        NoCompareAndSwap, Wishes { faults: Some(CUTS), hosts: Some(4), ..PLAIN }, Overlap;
+        NoCompareAndSwap, Constraints { faults: Some(CUTS), hosts: Some(4), ..PLAIN }, Overlap;
     a_release_is_compare_and_swap:
-        ReleaseWhoever, Wishes { faults: Some(CUTS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
-    renewals_differ:
-        EqualRenewals, Wishes { faults: Some(&[]), calm_network: true, ..PLAIN }, LostInHealth;
+        UncheckedRelease, Constraints { faults: Some(CUTS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
+    each_renewal_differs_from_the_one_before:
+        EqualRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, LostInHealth;
     a_write_that_changed_nothing_renews_nothing:
-        RenewalsChangeNothing, Wishes { faults: Some(&[]), calm_network: true, ..PLAIN }, Overlap;
-    released_when_nothing_is_left:
-        ReleaseWhenMainEnded, Wishes { faults: Some(&[]), calm_network: true, long_commands: false, ..PLAIN },
+        AcceptUnchangedRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, Overlap;
+    the_lock_is_released_only_when_no_process_is_left:
+        ReleaseAfterMainProcess, Constraints { faults: Some(&[]), reliable_network: true, long_commands: false, ..PLAIN },
         ReleasedAlive;
     a_dead_supervisor_does_not_mean_a_dead_command:
-        ReleaseWhenSupervisorDied, Wishes { faults: Some(CRASHES), calm_network: true, ..PLAIN }, ReleasedAlive;
-    the_records_own_duration_counts:
-        OwnDuration, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
+        ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedAlive;
+    the_duration_stated_in_the_record_counts:
+        OwnLeaseDuration, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
     the_longest_duration_that_a_run_stated_counts:
-        LastDuration, Wishes { faults: Some(SHORTENING), ..PLAIN }, Overlap;
+        LatestStatedDuration, Constraints { faults: Some(SHORTENING), ..PLAIN }, Overlap;
     time_left_is_checked_before_the_spawn:
         NoCheckBeforeSpawn,
-        Wishes { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },
+        Constraints { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },
         StartedLate | ReleasedAlive | Overlap;
-    mine_is_what_bears_my_run_id:
-        MineByName, Wishes { faults: Some(&[]), one_identity: true, ..PLAIN }, Overlap;
+    own_records_are_recognised_by_run_id:
+        OwnByIdentity, Constraints { faults: Some(&[]), same_identity: true, ..PLAIN }, Overlap;
     renewals_come_before_an_overdue_stop:
-        StopBeforeRenewals, Wishes { faults: Some(STOPS), ..PLAIN }, StoppedInTime;
+        StopBeforeRenewals, Constraints { faults: Some(STOPS), ..PLAIN }, StoppedEarly;
     the_kill_instant_is_frozen:
-        KillPutOff, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
-    what_a_third_party_empties_is_waited_for:
-        NoWaitAfterEmptying, Wishes { faults: Some(EMPTYING), ..PLAIN }, Overlap;
-    a_create_that_arrives_late_is_no_win:
-        LateCreateWins, Wishes { faults: Some(&[Fault::Delete]), hosts: Some(5), ..PLAIN }, Overlap;
-    the_grace_is_inside_the_lease:
-        GraceBeyondLease, Wishes { faults: Some(CUTS), ..PLAIN }, Overlap;
+        DelayedKill, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
+    candidates_wait_for_the_holder_of_an_emptied_record:
+        IgnoreMarks, Constraints { faults: Some(EMPTYING), ..PLAIN }, Overlap;
+    a_create_that_arrives_late_acquires_nothing:
+        LateCreateAcquires, Constraints { faults: Some(&[Fault::Delete]), hosts: Some(5), ..PLAIN }, Overlap;
+    the_grace_period_ends_before_the_lease:
+        GraceBeyondLease, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
-        NoLastResort, Wishes { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
-    the_kill_ends_with_the_last_process:
-        KillMainOnly, Wishes { faults: Some(CUTS), ..PLAIN }, Outlived;
-    what_ended_well_is_not_begun_again_before_it_is_due:
-        NotBeforeIgnored, Wishes { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
-    who_looks_at_two_objects_believes_both:
-        FirstCounts, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
-    who_has_two_objects_holds_both:
-        HoldsFirst, Wishes { faults: Some(CUTS), moving: true, ..PLAIN }, Overlap;
-    half_a_claim_keeps_nobody_out:
-        HalfClaimsStay,
-        Wishes { faults: Some(&[]), calm_network: true, moving: true, second_unwritable: true, ..PLAIN },
+        NoLastResort, Constraints { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
+    the_kill_includes_all_descendants:
+        KillMainOnly, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
+    a_command_that_succeeded_is_not_started_before_it_is_due:
+        IgnoreNotBefore, Constraints { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
+    a_holder_in_either_object_of_a_pair_counts:
+        ReadFirstObjectOnly, Constraints { faults: Some(CUTS), migrating: true, ..PLAIN }, Overlap;
+    a_pair_is_held_in_both_objects:
+        WriteFirstObjectOnly, Constraints { faults: Some(CUTS), migrating: true, ..PLAIN }, Overlap;
+    a_half_claim_is_rolled_back:
+        KeepHalfClaims,
+        Constraints { faults: Some(&[]), reliable_network: true, migrating: true, second_unwritable: true, ..PLAIN },
         NoLeader;
-    a_lease_known_to_be_lost_leaves_no_grace:
-        GraceWhenKnownLost, Wishes { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
+    a_takeover_leaves_no_grace:
+        GraceAfterTakeover, Constraints { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
 }
 
-/// Clocks that run as far apart as is tolerated are in every other schedule; a third more is too much.
+/// Other tests use clock rates up to the tolerated ratio; a ratio a third larger is too much.
 #[test]
-fn clocks_may_not_run_further_apart_than_tolerated() {
-    let wishes = Wishes { faults: Some(CUTS), ..PLAIN };
-    let apart = |share| Wishes { clock_rates: Some(share), ..wishes };
-    let (found, _) = play_all(0..SEEDS, &apart(1.3), Mutation::None);
-    let (seed, violation) = found.expect("clocks too far apart overlap");
-    println!("clocks too far apart: seed {seed}, {violation}");
-    assert_eq!(violation.broken, Broken::Overlap);
-    assert!(play_all(0..500, &apart(1.0), Mutation::None).0.is_none());
+fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
+    let constraints = Constraints { faults: Some(CUTS), ..PLAIN };
+    let apart = |share| Constraints { clock_rates: Some(share), ..constraints };
+    let (found, _) = find_violation(0..SEEDS, &apart(1.3), Mutation::None);
+    let (seed, violation) = found.expect("an overlap");
+    println!("clock rates beyond the tolerated ratio: seed {seed}, {violation}");
+    assert_eq!(violation.kind, ViolationKind::Overlap);
+    assert!(find_violation(0..500, &apart(1.0), Mutation::None).0.is_none());
 }

@@ -1,4 +1,4 @@
-//! The elector's election thread: the production election, driven like the production loop drives it.
+//! The elector's election thread: the production state machine, driven as in the production loop.
 
 use std::collections::VecDeque;
 
@@ -14,15 +14,15 @@ use leaderrun_core::record::{RunId, Stored};
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::updates::Update;
 
-use crate::both::{Both, Next};
 use crate::clock::{MILLISECOND, Time};
 use crate::mutation::Mutation;
+use crate::pair_client::{Next, PairClient};
 use crate::plan::{HostPlan, LockKind};
 use crate::routing::RoutingThread;
-use crate::tell;
+use crate::trace;
 use crate::world::{Event, Thread, World};
 
-/// The outer process.
+/// The elector process.
 #[derive(Debug)]
 pub struct ElectorProcess {
     pub alive: bool,
@@ -31,11 +31,11 @@ pub struct ElectorProcess {
     pub election: Election,
     pub over: bool,
     pub requests: u32,
-    /// A record in two objects.
-    pub both: Option<Both>,
-    /// The request under way.
+    /// The client of a lock in two objects.
+    pub pair: Option<PairClient>,
+    /// The number of the request under way.
     pub awaited: Option<u32>,
-    /// Its answer, and the revision that it tells of.
+    /// The reply to it, and the revision that the reply reflects.
     pub reply: Option<(Reply, u64)>,
     pub watches: u32,
     pub watch: Option<u32>,
@@ -49,27 +49,27 @@ pub struct ElectorProcess {
     pub supervisor_gone: bool,
     /// Traffic was routed away from the command.
     pub withdrawn: bool,
-    /// None where no traffic is routed to the command.
+    /// `None` if no traffic is routed to the command.
     pub routing: Option<RoutingThread>,
-    /// The guard kills the tree itself: when it does so again.
+    /// When the elector, which kills the tree itself, does so again.
     pub kill_again_at: Option<Instant>,
-    /// The answer that is being handled is a read's.
+    /// The reply that is being handled is not that of a write.
     handling_read: bool,
-    /// What was last shown to the election, and its revision; 0 when there was no lease.
-    pub shown: u64,
+    /// The revision that the election last observed; 0 if there was no lease.
+    pub observed_revision: u64,
     pub observed: Option<Stored>,
-    pub heeds_watch: bool,
-    /// The lock in two objects has answered by itself.
-    both_answered: bool,
-    /// When the election gives the request under way up, and no longer heeds what becomes of it.
+    pub watch_is_current: bool,
+    /// The reply came from the pair client itself, without a request.
+    pair_replied: bool,
+    /// When the election drops the request under way. A later reply is ignored.
     gives_up_at: Option<Instant>,
-    pub heeds_reply: bool,
+    pub reply_is_expected: bool,
 }
 
 impl ElectorProcess {
     pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
-        let both = || Both::new(run.clone(), plan.timing.attempt(), mutation);
-        let both = (plan.lock == LockKind::Both && mutation != Mutation::HoldsFirst).then(both);
+        let pair = || PairClient::new(run.clone(), plan.timing.attempt(), mutation);
+        let pair = (plan.lock == LockKind::Pair && mutation != Mutation::WriteFirstObjectOnly).then(pair);
         let config = ElectionConfig {
             identity: plan.identity.clone(),
             run,
@@ -85,7 +85,7 @@ impl ElectorProcess {
             election: Election::new(config, now, seed),
             over: false,
             requests: 0,
-            both,
+            pair,
             awaited: None,
             reply: None,
             watches: 0,
@@ -102,18 +102,18 @@ impl ElectorProcess {
             routing: plan.routes.then(|| RoutingThread::new(plan)),
             kill_again_at: None,
             handling_read: false,
-            shown: 0,
+            observed_revision: 0,
             observed: None,
-            heeds_watch: false,
-            both_answered: false,
+            watch_is_current: false,
+            pair_replied: false,
             gives_up_at: None,
-            heeds_reply: false,
+            reply_is_expected: false,
         }
     }
 }
 
 impl World {
-    /// One round of the loop: everything that has arrived for the election, or the time.
+    /// Runs one iteration of the election thread's loop, with everything that has arrived.
     pub fn run_election(&mut self, run: usize) {
         if !self.runs[run].elector.alive || self.runs[run].elector.over {
             return;
@@ -135,14 +135,14 @@ impl World {
                 elector.watch = None;
                 self.close_watch(run);
             }
-            let shown = watch_events.iter().map(|event| self.watch_event_as_shown(run, event.clone())).collect();
+            let shown = watch_events.iter().map(|event| self.mutated_watch_event(run, event.clone())).collect();
             let replied = reply.is_some();
             let inputs = ElectionInputs { command_gone, stop, reply, watch_events: shown };
             let actions = self.runs[run].elector.election.step(now, inputs);
             let replaces_watch =
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
             if !(replied && actions.iter().any(replaces_watch)) {
-                watch_events.iter().for_each(|event| self.note_watch_event(run, event));
+                watch_events.iter().for_each(|event| self.observe_watch_event(run, event));
             }
             for action in actions {
                 self.carry_out(run, action, now);
@@ -151,8 +151,8 @@ impl World {
                 return;
             }
             if self.runs[run].elector.election.next_timeout().is_some_and(|at| now.boot >= at) && self.is_idle(run) {
-                // A timer that has expired fires in the next round.
-                return self.rouse(run, Thread::Election);
+                // A timer that has already expired fires in the next iteration.
+                return self.wake_soon(run, Thread::Election);
             }
         }
         if let Some(at) = self.runs[run].elector.election.next_timeout() {
@@ -161,36 +161,36 @@ impl World {
         }
     }
 
-    /// The reply that has arrived, if any, as the election gets it; nothing at all when it was only half of one to a
-    /// lock in two objects, and the other half has been sent for.
+    /// Takes the reply that has arrived, if any, for the election. Returns `None` if a pair needs another request
+    /// first.
     fn reply_to_election(&mut self, run: usize, now: Now) -> Option<Option<Reply>> {
         let elector = &mut self.runs[run].elector;
         let Some((reply, revision)) = elector.reply.take() else { return Some(None) };
         elector.awaited = None;
-        let is_whole = std::mem::take(&mut elector.both_answered);
-        let both = elector.both.as_mut().filter(|_| !is_whole);
-        let reply = match both.map(|both| both.answered(reply.clone())) {
-            Some(Next::Send(place, request)) => {
-                self.send_to(run, place, request);
+        let is_whole = std::mem::take(&mut elector.pair_replied);
+        let pair = elector.pair.as_mut().filter(|_| !is_whole);
+        let reply = match pair.map(|pair| pair.answered(reply.clone())) {
+            Some(Next::Send(member, request)) => {
+                self.send_to(run, member, request);
                 return None;
             }
             Some(Next::Answer(reply)) => reply,
             None => reply,
         };
-        elector.heeds_reply = elector.gives_up_at.take().is_some();
-        if self.mutation == Mutation::LateCreateWins {
-            self.pass_for_released(run, &reply, now);
+        elector.reply_is_expected = elector.gives_up_at.take().is_some();
+        if self.mutation == Mutation::LateCreateAcquires {
+            self.inject_release(run, &reply, now);
         }
-        Some(Some(self.reply_as_shown(run, reply, revision)))
+        Some(Some(self.observe_reply(run, reply, revision)))
     }
 
     fn is_idle(&self, run: usize) -> bool {
         let elector = &self.runs[run].elector;
-        let is_told = elector.command_gone.is_some() || elector.stop;
-        !is_told && elector.reply.is_none() && elector.watch_events.is_empty()
+        let has_input = elector.command_gone.is_some() || elector.stop;
+        !has_input && elector.reply.is_none() && elector.watch_events.is_empty()
     }
 
-    /// Gives the election inputs that only a mutation makes.
+    /// Steps the election with inputs that a mutation injects.
     pub fn step_election(&mut self, run: usize, now: Now, inputs: ElectionInputs) {
         for action in self.runs[run].elector.election.step(now, inputs) {
             self.carry_out(run, action, now);
@@ -209,9 +209,9 @@ impl World {
                 elector.watches += 1;
                 elector.watch = Some(elector.watches);
                 elector.watch_events.clear();
-                elector.heeds_watch = true;
+                elector.watch_is_current = true;
                 let number = elector.watches;
-                self.soon(10 * MILLISECOND, Event::OpenWatch { run, number, from: from.map(Box::new) });
+                self.schedule_within(10 * MILLISECOND, Event::OpenWatch { run, number, from: from.map(Box::new) });
             }
             ElectionAction::Unwatch => {
                 let elector = &mut self.runs[run].elector;
@@ -219,55 +219,55 @@ impl World {
                 elector.watch_events.clear();
                 self.close_watch(run);
             }
-            ElectionAction::Claiming => self.inform(run, ElectionReport::Claiming),
-            ElectionAction::ClaimFailed => self.inform(run, ElectionReport::ClaimFailed),
+            ElectionAction::Claiming => self.report_to_elector(run, ElectionReport::Claiming),
+            ElectionAction::ClaimFailed => self.report_to_elector(run, ElectionReport::ClaimFailed),
             ElectionAction::StartLeading(Leadership { tenure, resource_version, .. }) => {
-                let tenure = self.believed(run, tenure, now);
-                tell!(self, "{} has acquired the lock, token {resource_version}", self.name(run));
+                let tenure = self.mutated_tenure(run, tenure, now);
+                trace!(self, "{} has acquired the lock, token {resource_version}", self.name(run));
                 self.led_at = self.now;
                 self.runs[run].led_since = Some(self.now);
                 self.runs[run].fencing_token =
                     Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
                 self.update_routing(run, Update::Acquired { token: resource_version, uids: Vec::new() });
-                self.inform(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
+                self.report_to_elector(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
             }
             ElectionAction::Extend(tenure) => {
-                let tenure = self.believed(run, tenure, now);
+                let tenure = self.mutated_tenure(run, tenure, now);
                 self.led_at = self.now;
-                self.inform(run, ElectionReport::Extend(tenure));
+                self.report_to_elector(run, ElectionReport::Extend(tenure));
             }
             ElectionAction::StepDown => {
-                tell!(self, "{} is asked to step down", self.name(run));
-                self.inform(run, ElectionReport::StepDown);
+                trace!(self, "{} is requested to step down", self.name(run));
+                self.report_to_elector(run, ElectionReport::StepDown);
             }
             ElectionAction::Lose { holder } => {
-                tell!(self, "{} sees that {holder:?} holds the lock", self.name(run));
-                self.inform(run, ElectionReport::Lose);
+                trace!(self, "{} sees that {holder:?} holds the lock", self.name(run));
+                self.report_to_elector(run, ElectionReport::Lose);
             }
-            ElectionAction::Notify(notice) => tell!(self, "{} notes {notice:?}", self.name(run)),
+            ElectionAction::Notify(notice) => trace!(self, "{} logs {notice:?}", self.name(run)),
             ElectionAction::Finish(outcome) => {
                 self.runs[run].elector.over = true;
                 self.runs[run].elector.awaited = None;
                 self.close_watch(run);
-                self.inform(run, ElectionReport::Finished(outcome));
+                self.report_to_elector(run, ElectionReport::Finished(outcome));
             }
         }
     }
 
-    fn inform(&mut self, run: usize, report: ElectionReport) {
+    fn report_to_elector(&mut self, run: usize, report: ElectionReport) {
         self.runs[run].elector.election_reports.push_back(report);
-        self.rouse(run, Thread::Main);
+        self.wake_soon(run, Thread::Main);
     }
 
     fn send(&mut self, run: usize, request: Request) {
-        match self.runs[run].elector.both.as_mut().map(|both| both.begin(request.clone())) {
-            Some(Next::Send(place, request)) => self.send_to(run, place, request),
+        match self.runs[run].elector.pair.as_mut().map(|pair| pair.begin(request.clone())) {
+            Some(Next::Send(member, request)) => self.send_to(run, member, request),
             Some(Next::Answer(reply)) => {
                 let elector = &mut self.runs[run].elector;
                 elector.awaited = Some(elector.requests);
                 elector.reply = Some((reply, 0));
-                elector.both_answered = true;
-                self.rouse(run, Thread::Election);
+                elector.pair_replied = true;
+                self.wake_soon(run, Thread::Election);
             }
             None => {
                 self.send_to(run, self.hosts[self.runs[run].host].plan.lock.first(), request);
@@ -275,23 +275,23 @@ impl World {
         }
     }
 
-    fn send_to(&mut self, run: usize, place: Member, request: Request) {
+    fn send_to(&mut self, run: usize, member: Member, request: Request) {
         let elector = &mut self.runs[run].elector;
         elector.requests += 1;
         elector.awaited = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
-        // T0 was just before: a process that is stopped in between sends it later.
-        self.soon(MILLISECOND, Event::Transmit { run, number, place, request: Box::new(request) });
+        // T0 is now. A process that is frozen in between sends the request later.
+        self.schedule_within(MILLISECOND, Event::Transmit { run, number, member, request: Box::new(request) });
     }
 
-    /// A tenure as a mutation has it.
-    fn believed(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
+    /// Returns a tenure as changed by the mutation.
+    fn mutated_tenure(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let by_read = self.runs[run].elector.handling_read;
         match self.mutation {
-            Mutation::SentAfterReply if !by_read => Tenure::of_renewal(now.boot, timing),
-            Mutation::SettledByReadCountsFromRead if by_read => Tenure::of_renewal(now.boot, timing),
+            Mutation::T0AfterReply if !by_read => Tenure::of_renewal(now.boot, timing),
+            Mutation::T0AfterRead if by_read => Tenure::of_renewal(now.boot, timing),
             Mutation::GraceBeyondLease => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()) * 2, ..tenure }
             }
@@ -299,8 +299,8 @@ impl World {
         }
     }
 
-    /// A request as a mutation has it.
-    pub fn as_sent(&self, request: Request) -> Request {
+    /// Returns a request as changed by the mutation.
+    pub fn mutated_request(&self, request: Request) -> Request {
         match (request, self.store.record()) {
             (Request::Update(version, mut record), Some(present))
                 if self.mutation == Mutation::EqualRenewals && present.run.is_some() =>
@@ -315,7 +315,7 @@ impl World {
         }
     }
 
-    /// What the election is told when it ended, for the story.
+    /// Returns the description of an outcome for the trace.
     pub fn outcome(outcome: Outcome) -> &'static str {
         match outcome {
             Outcome::Released => "the lock was released",

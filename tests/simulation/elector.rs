@@ -1,4 +1,4 @@
-//! The elector's main thread: the production decisions, driven like the production loop drives them.
+//! The elector's main thread: the production state machine, driven as in the production loop.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::mutation::Mutation;
 use crate::routing::{update_of_notice, update_of_report};
-use crate::tell;
+use crate::trace;
 use crate::world::{self, Run, Thread, World};
 
-/// How long machines take to start leaderrun again when it has come to an end.
+/// How long after its end leaderrun is started again.
 pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;
 
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
 impl World {
-    /// One round of the loop.
+    /// Runs one iteration of the elector's main loop.
     pub fn run_elector(&mut self, run: usize) {
         if !self.runs[run].elector.alive {
             return;
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// Everything that has arrived.
+    /// Collects everything that has arrived.
     fn elector_inputs(&mut self, run: usize, now: Instant) -> ElectorInputs {
         let Run { elector, supervisor, tree, .. } = &mut self.runs[run];
         let supervisor_died = !supervisor.alive && !elector.supervisor_gone;
@@ -73,47 +73,47 @@ impl World {
                 self.update_routing(run, update);
             }
             if let Report::Gone(Gone { end, lost }) = report {
-                tell!(self, "{} hears that the command is gone: {end:?}, lost {lost}", self.name(run));
+                trace!(self, "{} receives the report that the command is gone: {end:?}, lost {lost}", self.name(run));
             }
         }
-        if supervisor_died && self.mutation == Mutation::ReleaseWhenSupervisorDied {
+        if supervisor_died && self.mutation == Mutation::ReleaseAfterSupervisorDeath {
             reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
         for report in &election {
-            self.note_election_report(run, report, now);
+            self.trace_election_report(run, report, now);
         }
-        if self.mutation == Mutation::GraceWhenKnownLost {
+        if self.mutation == Mutation::GraceAfterTakeover {
             election.retain(|report| *report != ElectionReport::Lose);
         }
         ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized: false, tree_empty }
     }
 
-    fn note_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
+    fn trace_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
-            ElectionReport::Lose if self.mutation == Mutation::GraceWhenKnownLost => self.lose_by(run, Duration::ZERO),
+            ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => self.lose_by(run, Duration::ZERO),
             ElectionReport::Lose => self.lose_by(run, Tenure::over(now).last_resort().since(now)),
             ElectionReport::Finished(outcome) => {
-                tell!(self, "{} is finished: {}", self.name(run), Self::outcome(*outcome));
+                trace!(self, "{} is finished: {}", self.name(run), Self::outcome(*outcome));
             }
             _ => {}
         }
     }
 
     fn command_gone(&mut self, run: usize, succeeded: bool) {
-        self.runs[run].ended_well |= succeeded;
+        self.runs[run].succeeded |= succeeded;
         self.runs[run].elector.command_gone = Some(CommandGone { succeeded });
-        self.rouse(run, Thread::Election);
+        self.wake_soon(run, Thread::Election);
     }
 
     fn stop_election(&mut self, run: usize) {
         self.runs[run].elector.stop = true;
-        self.rouse(run, Thread::Election);
+        self.wake_soon(run, Thread::Election);
     }
 
     fn kill_all(&mut self, run: usize, failure: SupervisorFailure, now: Instant) {
-        tell!(self, "{}'s elector takes over: its supervisor failed, {failure:?}", self.name(run));
+        trace!(self, "{}'s elector kills everything: the supervisor failed, {failure:?}", self.name(run));
         if self.runs[run].supervisor.alive {
-            self.soon(2 * MILLISECOND, world::Event::SupervisorDies { run });
+            self.schedule_within(2 * MILLISECOND, world::Event::SupervisorDies { run });
         }
         self.kill(run, now);
     }
@@ -124,7 +124,7 @@ impl World {
     }
 
     fn elector_exits(&mut self, run: usize, ending: Ending) {
-        tell!(self, "{} exits: {ending:?}", self.name(run));
+        trace!(self, "{} exits: {ending:?}", self.name(run));
         if self.runs[run].supervisor.alive {
             self.supervisor_dies(run);
         }
@@ -132,26 +132,26 @@ impl World {
         self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTARTED_AFTER });
     }
 
-    /// The elector's process is no more, for whatever reason; leaderrun is started again after a while.
-    pub fn elector_gone(&mut self, run: usize, again_after: Range<Time>) {
+    /// Lets the elector die, and schedules the next start of leaderrun.
+    pub fn elector_gone(&mut self, run: usize, restart_after: Range<Time>) {
         let elector = &mut self.runs[run].elector;
         elector.alive = false;
         elector.awaited = None;
         self.close_watch(run);
-        self.runs[run].tree.bequeath(Parent::Elector, Parent::Init);
-        self.rouse(run, Thread::Supervisor);
+        self.runs[run].tree.reparent(Parent::Elector, Parent::Init);
+        self.wake_soon(run, Thread::Supervisor);
         let host = self.runs[run].host;
-        let pause = self.rng.u64(again_after);
-        self.at(self.now + pause, world::Event::Begin { host });
-        self.bury(run);
+        let pause = self.rng.u64(restart_after);
+        self.schedule(self.now + pause, world::Event::Start { host });
+        self.remove_if_dead(run);
     }
 
-    /// SIGKILL to every child.
+    /// Sends SIGKILL to every child of `killer`.
     pub fn kill_children(&mut self, run: usize, killer: Parent) {
         let children: Vec<usize> = self.runs[run].tree.living_children(killer).collect();
         for process in children {
             if process == 0 || self.mutation != Mutation::KillMainOnly {
-                self.soon(2 * MILLISECOND, world::Event::Die { run, process });
+                self.schedule_within(2 * MILLISECOND, world::Event::Die { run, process });
             }
         }
     }
@@ -161,19 +161,19 @@ impl World {
             return;
         }
         if self.is_lost(self.plan.network.order_lost) {
-            self.runs[run].supervisor.deaf_at = self.now;
-            return tell!(self, "{}'s order is lost: {order:?}", self.name(run));
+            self.runs[run].supervisor.order_lost_at = self.now;
+            return trace!(self, "{}'s order is lost: {order:?}", self.name(run));
         }
         let supervisor = &mut self.runs[run].supervisor;
         if let Order::Start { tenure, .. } | Order::Extend(tenure) = &order {
-            supervisor.bought = Some(*tenure);
+            supervisor.received_tenure = Some(*tenure);
         }
         supervisor.orders.push_back(order);
-        self.rouse(run, Thread::Supervisor);
+        self.wake_soon(run, Thread::Supervisor);
     }
 
     fn lose_by(&mut self, run: usize, timeout: Duration) {
-        let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILLING);
+        let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME);
         self.dead_by(run, at.min(self.now + SECOND));
     }
 }

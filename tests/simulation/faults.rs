@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! Injects faults.
 
 use jiff::SignedDuration;
 use leaderrun_core::election::WatchEvent;
@@ -7,37 +7,37 @@ use leaderrun_core::record::Record;
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::elector::RESTARTED_AFTER;
 use crate::plan::{Fault, host_name};
-use crate::tell;
-use crate::world::{Event, RESUMING, Thread, World};
+use crate::trace;
+use crate::world::{Event, RESUME_TIME, Thread, World};
 
 impl World {
-    pub fn next_fault(&mut self) {
+    pub fn schedule_fault(&mut self) {
         let at = self.now + 1 + self.rng.u64(..2 * self.plan.between_faults);
         if at < self.plan.healthy_from {
-            self.at(at, Event::Fault);
+            self.schedule(at, Event::Fault);
         }
     }
 
-    /// One fault, somewhere, for some time.
-    pub fn inflict(&mut self) {
+    /// Injects one random fault.
+    pub fn inject_fault(&mut self) {
         let fault = self.plan.faults[self.rng.usize(..self.plan.faults.len())];
-        self.tally.faults += 1;
-        let until = self.until();
+        self.statistics.faults += 1;
+        let until = self.draw_fault_end();
         match fault {
             Fault::CutOff | Fault::CutOffOutward | Fault::CutOffInward => self.cut_off(fault, until),
             Fault::ServerRestart => {
-                tell!(self, "the API server restarts");
+                trace!(self, "the API server restarts");
                 self.server_down_until = until.min(self.now + 5 * SECOND);
                 let event = self.rng.bool().then_some(WatchEvent::Broken);
                 self.end_watches(event);
             }
             Fault::WatchesCut => {
                 let event = if self.rng.bool() { WatchEvent::Ended } else { WatchEvent::Broken };
-                tell!(self, "all watches are cut: {event:?}");
+                trace!(self, "all watches are cut: {event:?}");
                 self.end_watches(Some(event));
             }
             Fault::WatchesDie => {
-                tell!(self, "all watches die in silence");
+                trace!(self, "all watches die silently");
                 self.end_watches(None);
             }
             Fault::HistoryCompacted => self.store.compact_all(),
@@ -52,21 +52,21 @@ impl World {
             | Fault::CrashElector
             | Fault::CrashSupervisor
             | Fault::CrashBoth
-            | Fault::AskToEnd => self.inflict_on_process(fault, until),
-            _ => self.meddle_somehow(fault),
+            | Fault::TerminationSignal => self.inject_process_fault(fault, until),
+            _ => self.inject_outside_edit(fault),
         }
-        self.next_fault();
+        self.schedule_fault();
     }
 
-    /// Until when a fault lasts: often for a moment, sometimes for longer than a lease.
-    fn until(&mut self) -> Time {
+    /// Draws the end of a fault: often it is short, sometimes longer than a lease.
+    fn draw_fault_end(&mut self) -> Time {
         let longest = [50 * MILLISECOND, 2 * SECOND, 20 * SECOND, self.plan.healthy_from][self.rng.usize(..4)];
         (self.now + self.rng.u64(..longest)).min(self.plan.healthy_from)
     }
 
     fn cut_off(&mut self, fault: Fault, until: Time) {
         let index = self.rng.usize(..self.hosts.len());
-        tell!(self, "machine {} is cut off until {} ({fault:?})", host_name(index), seconds(until));
+        trace!(self, "machine {} is cut off until {} ({fault:?})", host_name(index), seconds(until));
         let host = &mut self.hosts[index];
         if fault != Fault::CutOffInward {
             host.out_cut_until = host.out_cut_until.max(until);
@@ -78,52 +78,52 @@ impl World {
 
     fn suspend(&mut self, until: Time) {
         let index = self.rng.usize(..self.hosts.len());
-        tell!(self, "machine {} is suspended until {}", host_name(index), seconds(until));
+        trace!(self, "machine {} is suspended until {}", host_name(index), seconds(until));
         let host = &mut self.hosts[index];
         host.suspended_until = host.suspended_until.max(until);
     }
 
-    fn inflict_on_process(&mut self, fault: Fault, until: Time) {
+    fn inject_process_fault(&mut self, fault: Fault, until: Time) {
         let Some(run) = self.draw_run() else { return };
         let name = self.name(run);
         match fault {
-            Fault::FreezeElector if self.supervisor_is_well(run) => {
-                tell!(self, "{name}'s elector is stopped until {}", seconds(until));
+            Fault::FreezeElector if self.supervisor_is_healthy(run) => {
+                trace!(self, "{name}'s elector is stopped until {}", seconds(until));
                 let stopped = &mut self.runs[run].elector.frozen_until;
                 *stopped = until.max(*stopped);
             }
-            Fault::FreezeSupervisor if self.elector_is_well(run) => {
-                tell!(self, "{name}'s supervisor is stopped until {}", seconds(until));
+            Fault::FreezeSupervisor if self.elector_is_healthy(run) => {
+                trace!(self, "{name}'s supervisor is stopped until {}", seconds(until));
                 let stopped = &mut self.runs[run].supervisor.frozen_until;
                 *stopped = until.max(*stopped);
             }
             Fault::FreezeNetworkThread => {
-                tell!(self, "{name}'s network thread hangs until {}", seconds(until));
+                trace!(self, "{name}'s network thread hangs until {}", seconds(until));
                 let stopped = &mut self.runs[run].elector.network_frozen_until;
                 *stopped = until.max(*stopped);
             }
-            Fault::CrashElector if self.supervisor_is_well(run) && self.runs[run].elector.alive => {
-                tell!(self, "{name}'s elector is killed");
+            Fault::CrashElector if self.supervisor_is_healthy(run) && self.runs[run].elector.alive => {
+                trace!(self, "{name}'s elector is killed");
                 self.elector_gone(run, RESTARTED_AFTER);
             }
-            Fault::CrashSupervisor if self.elector_is_well(run) => {
-                tell!(self, "{name}'s supervisor is killed");
+            Fault::CrashSupervisor if self.elector_is_healthy(run) => {
+                trace!(self, "{name}'s supervisor is killed");
                 self.supervisor_dies(run);
             }
             Fault::CrashBoth if self.runs[run].elector.alive && self.runs[run].supervisor.alive => {
-                tell!(self, "{name}'s processes are both killed");
+                trace!(self, "{name}'s processes are both killed");
                 self.both_die(run);
             }
-            Fault::AskToEnd if self.runs[run].elector.alive => {
-                tell!(self, "{name} is asked to end");
+            Fault::TerminationSignal if self.runs[run].elector.alive => {
+                trace!(self, "{name} gets SIGTERM");
                 self.runs[run].elector.signals.push_back(15);
-                self.rouse(run, Thread::Main);
+                self.wake_soon(run, Thread::Main);
             }
             _ => {}
         }
     }
 
-    /// Mostly a run that leads: that is where it hurts.
+    /// Draws a run, in half of the cases the leader.
     fn draw_run(&mut self) -> Option<usize> {
         let leading = self.living.iter().copied().find(|run| self.runs[*run].led_since.is_some());
         if let Some(leading) = leading.filter(|_| self.rng.bool()) {
@@ -132,30 +132,31 @@ impl World {
         if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
     }
 
-    /// The promise holds through the failure of one of the two processes, so the other one is well.
-    fn supervisor_is_well(&self, run: usize) -> bool {
+    /// Returns whether the supervisor may be the only healthy process: the promise covers the failure of one of the
+    /// two.
+    fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
-        supervisor.alive && self.is_in_order(run, supervisor.frozen_until.max(supervisor.deaf_at))
+        supervisor.alive && self.has_recovered(run, supervisor.frozen_until.max(supervisor.order_lost_at))
     }
 
-    fn elector_is_well(&self, run: usize) -> bool {
+    fn elector_is_healthy(&self, run: usize) -> bool {
         let elector = &self.runs[run].elector;
-        elector.alive && self.is_in_order(run, elector.frozen_until)
+        elector.alive && self.has_recovered(run, elector.frozen_until)
     }
 
-    /// Not stopped, and it has had the time to notice what had come before, or the other one to do without.
-    fn is_in_order(&self, run: usize, frozen_until: Time) -> bool {
+    /// Returns whether a process is running and has had time to handle everything since it was last blocked.
+    fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
         let until = frozen_until.max(self.hosts[self.runs[run].host].suspended_until);
-        until == 0 || self.now > until + RESUMING
+        until == 0 || self.now > until + RESUME_TIME
     }
 
-    fn meddle_somehow(&mut self, fault: Fault) {
+    fn inject_outside_edit(&mut self, fault: Fault) {
         match fault {
             Fault::Touch => {
                 self.store.touch();
                 self.publish();
             }
-            // Nobody is displaced by it.
+            // This edit displaces no holder.
             Fault::StepDown => {
                 if let Some(mut record) = self.store.record().cloned() {
                     record.step_down = record.mark().map(|mark| mark.run.clone());
@@ -163,31 +164,33 @@ impl World {
                     self.publish();
                 }
             }
-            Fault::Delete => self.meddle("deletes the lease", |_| None),
+            Fault::Delete => self.outside_edit("deletes the lease", |_| None),
             Fault::Recreate => {
-                self.meddle("deletes the lease", |_| None);
+                self.outside_edit("deletes the lease", |_| None);
                 let copy = self.archive.back().cloned().map(|(copy, _)| copy).filter(|_| self.rng.bool());
                 let record = Record { run: None, holder_identity: String::new(), ..copy.unwrap_or_default() };
-                self.soon(SECOND, Event::Restore(Box::new(record)));
+                self.schedule_within(SECOND, Event::Restore(Box::new(record)));
             }
-            Fault::EditHolder => self.edit("names another holder", |record| record.holder_identity = "meddler".into()),
+            Fault::EditHolder => {
+                self.edit("names another holder", |record| record.holder_identity = "other client".into())
+            }
             Fault::Empty => self.edit("empties the lease and its annotation", |record| {
                 record.holder_identity.clear();
                 record.run = None;
             }),
-            Fault::EmptyWithMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
+            Fault::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             Fault::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
-            Fault::PutBack if !self.archive.is_empty() => {
+            Fault::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
-                // A mark counts for the object that it was written to.
+                // A mark is only valid in the object that it was written to.
                 let is_bound = old.lease_transitions > 0;
                 if is_bound && self.store.object().is_some_and(|present| present.version.uid != uid) {
                     old.run = None;
                 }
-                self.meddle("puts an old state back", |_| Some(old));
+                self.outside_edit("restores an old record", |_| Some(old));
             }
-            // A mark counts for the lock that it was written for.
-            Fault::CopyOfAnother => {
+            // A mark is only valid for the lock that it was written for, so the copy has none.
+            Fault::CopyAnotherLock => {
                 let copy = Record {
                     holder_identity: "holder of another lock".into(),
                     lease_duration_seconds: Some(1),
@@ -203,7 +206,7 @@ impl World {
 
     fn edit(&mut self, how: &str, change: impl FnOnce(&mut Record)) {
         if self.store.object().is_some() {
-            self.meddle(how, |present| {
+            self.outside_edit(how, |present| {
                 let mut record = present?;
                 change(&mut record);
                 Some(record)

@@ -1,4 +1,4 @@
-//! What must never happen, and what must.
+//! The invariants: violations that must never occur, and progress that must.
 
 use std::fmt;
 
@@ -7,101 +7,106 @@ use leaderrun_core::pair::Member;
 use leaderrun_core::record::Record;
 
 use crate::clock::{SECOND, Time, wall};
-use crate::tell;
-use crate::world::{Event, RESUMING, Run, Seen, World};
+use crate::trace;
+use crate::world::{Event, RESUME_TIME, Run, SeenMark, World};
 
-/// A promise that was broken.
+/// The kind of a violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// Two commands were alive.
+pub enum ViolationKind {
+    /// Two commands were alive at once.
     Overlap,
-    /// A command started with a fencing token that was not greater than all before.
+    /// A command started with a fencing token that was not greater than all earlier ones.
     Token,
-    /// A command started before it was due again by the `--min-hold` of one that had ended well.
+    /// A command started before it was due by the `--min-hold` of one that had succeeded.
     NotDue,
-    /// The lease was given back while a process of the command lived.
+    /// The lock was released while a process of the command was alive.
     ReleasedAlive,
-    /// A command outlived the instant at which the last process has to be dead.
+    /// A process of a command was alive after the deadline by which all must be dead.
     Outlived,
-    /// A command was told to stop although a renewal had come that bought it more time.
-    StoppedInTime,
+    /// A command got the stop signal although a renewal had been received that extended its tenure.
+    StoppedEarly,
     /// A command was executed after its tenure was over.
     StartedLate,
-    /// Nobody led although nothing was wrong.
+    /// No candidate led although there were no faults.
     NoLeader,
-    /// A lease was kept although its command was long gone, and nothing was wrong.
+    /// A lock was still held although its command was long gone and there were no faults.
     HeldForNothing,
-    /// A leader lost its lease although nothing was wrong.
+    /// A leader lost its lock although there were no faults.
     LostInHealth,
 }
 
-/// Whether a record no longer says what the run that held it wrote, after a third party has written.
-/// Emptying it, or naming another holder, while the run's mark stays and counts changes nothing of that.
+/// Returns whether an outside edit has displaced the holder: its mark is gone, or its duration was shortened. Other
+/// edits do not hide the holder from candidates.
 pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
     after.is_none_or(|after| {
         after.mark() != before.mark() || after.lease_duration_seconds < before.lease_duration_seconds
     })
 }
 
-/// Why the promise does not cover an overlap.
+/// The reason why the promise does not cover an overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
-    /// A command was frozen together with both processes and has been thawed; they have not run yet.
+    /// The command was frozen together with both processes, and they have not run since they were thawed.
     Thawed,
-    /// The holder's record was deleted, emptied, overwritten or shortened, and the newcomer has never
-    /// been shown any record.
-    NewToTheLease,
-    /// The same, and it has been shown other records, but never this holder's.
-    NewToTheHolder,
-    /// It was shown the holder's record only when that said less than the holder had written.
-    ToldLess,
-    /// It was shown that the holder's record had gone, but not that there was one again before that went, too.
-    HeldAgainUnseen,
-    /// It was shown nothing between the holder's record and that of somebody with one of these excuses.
-    Overtaken,
-    /// Both of the holder's processes were killed, and what is alive had left the command's process group.
-    LeftTheGroup,
+    /// The holder's record was deleted, emptied, overwritten or shortened, and the newcomer has never observed a
+    /// record.
+    NeverSawTheLock,
+    /// The holder's record was displaced, and the newcomer has observed other records but never this holder's.
+    NeverSawTheHolder,
+    /// The newcomer has only observed the holder's record with a shorter duration than the holder had written.
+    SawShorterDuration,
+    /// The newcomer observed that the holder's record was gone, but not that the holder wrote it again before the next
+    /// edit.
+    MissedReacquisition,
+    /// After the holder's record, the newcomer next observed the record of a run with one of these excuses.
+    OvertakenByExcused,
+    /// Both of the holder's processes were killed, and the living processes had left the command's process group.
+    LeftProcessGroup,
 }
 
 impl Excuse {
     pub const ALL: [Self; 7] = [
         Self::Thawed,
-        Self::NewToTheLease,
-        Self::NewToTheHolder,
-        Self::ToldLess,
-        Self::HeldAgainUnseen,
-        Self::Overtaken,
-        Self::LeftTheGroup,
+        Self::NeverSawTheLock,
+        Self::NeverSawTheHolder,
+        Self::SawShorterDuration,
+        Self::MissedReacquisition,
+        Self::OvertakenByExcused,
+        Self::LeftProcessGroup,
     ];
 }
 
 #[derive(Clone, Debug)]
 pub struct Violation {
-    pub broken: Broken,
+    pub kind: ViolationKind,
     pub at: Time,
-    pub story: String,
+    pub description: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.at as f64 / SECOND as f64;
-        write!(f, "{:?} at {at:.4} s: {}", self.broken, self.story)
+        write!(f, "{:?} at {at:.4} s: {}", self.kind, self.description)
     }
 }
 
 impl World {
-    pub fn violate(&mut self, broken: Broken, story: String) {
+    /// Records the first violation, which ends the schedule.
+    pub fn violate(&mut self, kind: ViolationKind, description: String) {
         if self.violation.is_none() {
-            tell!(self, "**** {broken:?}: {story} ****");
-            self.violation = Some(Violation { broken, at: self.now, story });
+            trace!(self, "**** {kind:?}: {description} ****");
+            self.violation = Some(Violation { kind, at: self.now, description });
         }
     }
 
-    /// A command has just come to life.
+    /// Checks the invariants for a command that has just started.
     pub fn check_start(&mut self, run: usize) {
         let now = self.clock(run).boot(self.now);
         if self.resuming(run).is_none() && self.runs[run].supervisor.starts_late(now) {
-            self.violate(Broken::StartedLate, format!("{} starts its command when its time is over", self.name(run)));
+            self.violate(
+                ViolationKind::StartedLate,
+                format!("{} starts its command after the end of its tenure", self.name(run)),
+            );
         }
         for index in 0..self.living.len() {
             let other = self.living[index];
@@ -109,89 +114,90 @@ impl World {
                 self.check_overlap(run, other);
             }
         }
-        // Whoever was displaced won before that.
+        // A displaced run acquired the lock before the due time was known.
         if self.now < self.not_due_before && !self.runs[run].displaced {
-            let story = format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
-            self.violate(Broken::NotDue, story);
+            let description =
+                format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
+            self.violate(ViolationKind::NotDue, description);
         }
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
-        } else if !self.plan.moving && !self.runs[run].outranked && self.resuming(run).is_none() {
-            let story = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
-            self.violate(Broken::Token, story);
+        } else if !self.plan.migrating && !self.runs[run].outranked && self.resuming(run).is_none() {
+            let description = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
+            self.violate(ViolationKind::Token, description);
         }
     }
 
-    /// Two runs, the later one first.
+    /// Checks that the commands of two runs, the later one first, are not both alive.
     pub fn check_overlap(&mut self, run: usize, other: usize) {
         if !self.runs[run].tree.runs() || !self.runs[other].tree.runs() {
             return;
         }
         if self.runs[run].tree.has_escaped() || self.runs[other].tree.has_escaped() {
-            self.tally.excused[Excuse::LeftTheGroup as usize] += 1;
+            self.statistics.excused[Excuse::LeftProcessGroup as usize] += 1;
             return;
         }
         if let Some(resumed) = self.resuming(run).max(self.resuming(other)) {
-            self.tally.excused[Excuse::Thawed as usize] += 1;
-            return self.at(resumed, Event::Recheck { run, other });
+            self.statistics.excused[Excuse::Thawed as usize] += 1;
+            return self.schedule(resumed, Event::Recheck { run, other });
         }
-        if let Some(excuse) = self.came_new(run, other).or_else(|| self.came_new(other, run)) {
-            self.tally.excused[excuse as usize] += 1;
+        if let Some(excuse) = self.excuse_for(run, other).or_else(|| self.excuse_for(other, run)) {
+            self.statistics.excused[excuse as usize] += 1;
             return;
         }
-        let story = format!("the commands of {} and {} are both alive", self.name(run), self.name(other));
-        self.violate(Broken::Overlap, story);
+        let description = format!("the commands of {} and {} are both alive", self.name(run), self.name(other));
+        self.violate(ViolationKind::Overlap, description);
     }
 
-    /// Why `newcomer` could not know that `holder` may have a command alive, if it could not.
-    pub fn came_new(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
+    /// Returns the excuse if `newcomer` could not know that the command of `holder` may be alive.
+    pub fn excuse_for(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
         let Run { host, displaced, overtaken, held_since, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
         let lease_duration = self.hosts[host].plan.timing.lease_duration().as_secs();
-        let seen = &self.runs[newcomer].seen;
-        match seen.iter().rfind(|seen| seen.run == holder) {
-            None if seen.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NewToTheLease),
-            None => Some(Excuse::NewToTheHolder),
-            Some(Seen { holds_for, .. }) if *holds_for < lease_duration => Some(Excuse::ToldLess),
-            Some(Seen { gone: Some(gone), .. }) if *gone < held_since => Some(Excuse::HeldAgainUnseen),
-            Some(Seen { missed: false, .. }) if overtaken => Some(Excuse::Overtaken),
+        let seen_marks = &self.runs[newcomer].seen_marks;
+        match seen_marks.iter().rfind(|seen| seen.run == holder) {
+            None if seen_marks.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NeverSawTheLock),
+            None => Some(Excuse::NeverSawTheHolder),
+            Some(SeenMark { holds_for, .. }) if *holds_for < lease_duration => Some(Excuse::SawShorterDuration),
+            Some(SeenMark { gone: Some(gone), .. }) if *gone < held_since => Some(Excuse::MissedReacquisition),
+            Some(SeenMark { missed: false, .. }) if overtaken => Some(Excuse::OvertakenByExcused),
             Some(_) => None,
         }
     }
 
-    /// Until when a suspended machine's processes are not back in order: frozen and thawed together
-    /// with their command, they cannot kill it before they run.
+    /// Returns until when the processes of a resumed machine may not have caught up: frozen and thawed together with
+    /// their command, they cannot kill it before they run.
     fn resuming(&self, run: usize) -> Option<Time> {
         let until = self.hosts[self.runs[run].host].suspended_until;
-        (until > 0 && self.now < until + RESUMING).then_some(until + RESUMING)
+        (until > 0 && self.now < until + RESUME_TIME).then_some(until + RESUME_TIME)
     }
 
-    /// Whether a command may be alive for a reason of its own.
+    /// Returns whether the promise does not cover this run's command, whatever another candidate knows.
     pub fn is_excused_alone(&self, run: usize) -> bool {
         self.runs[run].displaced || self.resuming(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
-    /// A write of this run has just been carried out.
+    /// Checks that a write of this run, which was just carried out, does not release the lock of a living command.
     pub fn check_release(&mut self, run: usize, released: bool) {
         if released && self.runs[run].tree.is_left() {
-            let story = format!("{} gave the lease back while its command had a process left", self.name(run));
-            self.violate(Broken::ReleasedAlive, story);
+            let description = format!("{} released the lock while its command had a process left", self.name(run));
+            self.violate(ViolationKind::ReleasedAlive, description);
         }
     }
 
-    /// A run has given the lease back, everywhere: by its `--min-hold`, nobody is due before then.
-    pub fn note_due(&mut self, run: usize) {
-        let Run { host, ended_well, .. } = self.runs[run];
-        let hold = self.hosts[host].plan.min_hold.filter(|_| ended_well && self.plan.right_walls);
+    /// Records, at the last write of a release, when the next command is due by `--min-hold`.
+    pub fn record_due_time(&mut self, run: usize) {
+        let Run { host, succeeded, .. } = self.runs[run];
+        let hold = self.hosts[host].plan.min_hold.filter(|_| succeeded && self.plan.accurate_wall_clocks);
         let (store, other) = match self.plan.hosts[host].lock.last() {
             Member::First => (&self.store, &self.second),
             Member::Second => (&self.second, &self.store),
         };
         let acquired = store.record().and_then(|record| record.acquire_time);
-        // What somebody left there who is dead hides what is here from those who look at both.
+        // The other object of the pair may still name a dead holder, which hides the due time.
         let is_hidden = other.record().is_some_and(Record::is_held);
         if let Some((hold, acquired)) = hold.zip(acquired).filter(|_| !is_hidden) {
             let acquired = acquired.duration_since(wall(0)).as_nanos() as Time;
@@ -199,11 +205,11 @@ impl World {
         }
     }
 
-    /// The command has to be dead by then; what is earlier counts.
+    /// Sets the deadline for the death of the command. It can only become earlier.
     pub fn dead_by(&mut self, run: usize, at: Time) {
         if self.runs[run].dead_by.is_none_or(|present| at < present) {
             self.runs[run].dead_by = Some(at);
-            self.at(at, Event::DeadBy { run });
+            self.schedule(at, Event::DeadBy { run });
         }
     }
 
@@ -213,41 +219,41 @@ impl World {
             return;
         }
         if let Some(resumed) = self.resuming(run) {
-            return self.at(resumed, Event::DeadBy { run });
+            return self.schedule(resumed, Event::DeadBy { run });
         }
-        let story = format!("the command of {} is still alive", self.name(run));
-        self.violate(Broken::Outlived, story);
+        let description = format!("the command of {} is still alive", self.name(run));
+        self.violate(ViolationKind::Outlived, description);
     }
 
-    /// A command is told to stop because its time is over.
+    /// Checks that a command does not get the stop signal before the end of its tenure.
     pub fn check_stop(&mut self, run: usize, now: Instant) {
         let supervisor = &self.runs[run].supervisor;
-        if !supervisor.elector_gone && supervisor.bought.is_some_and(|tenure| now < tenure.stop) {
-            let story = format!("{} stops its command, whose lease was renewed", self.name(run));
-            self.violate(Broken::StoppedInTime, story);
+        if !supervisor.elector_gone && supervisor.received_tenure.is_some_and(|tenure| now < tenure.stop) {
+            let description = format!("{} stops its command, whose tenure was extended", self.name(run));
+            self.violate(ViolationKind::StoppedEarly, description);
         }
     }
 
-    /// A command has to be stopped because its time is over.
+    /// Checks that a tenure only ends without a renewal while there are faults.
     pub fn check_loss(&mut self, run: usize) {
         let led_since = self.runs[run].led_since.unwrap_or_default();
         if led_since > self.plan.healthy_from && self.runs[run].elector.alive {
-            let story = format!("{} lost its lease although nothing was wrong", self.name(run));
-            self.violate(Broken::LostInHealth, story);
+            let description = format!("{} lost its lock although there were no faults", self.name(run));
+            self.violate(ViolationKind::LostInHealth, description);
         }
     }
 
     pub fn check_leader(&mut self) {
         if self.led_at <= self.plan.healthy_from {
-            self.violate(Broken::NoLeader, "nobody leads".to_owned());
+            self.violate(ViolationKind::NoLeader, "no candidate leads".to_owned());
         }
         for index in 0..self.living.len() {
             let run = self.living[index];
             let Run { elector, tree, .. } = &self.runs[run];
             let idle_since = self.runs[run].led_since.max(self.runs[run].gone_since);
             if elector.alive && !tree.is_left() && idle_since.is_some_and(|since| since < self.plan.healthy_from) {
-                let story = format!("{} has nothing to run and keeps the lease", self.name(run));
-                self.violate(Broken::HeldForNothing, story);
+                let description = format!("{} holds the lock although its command is gone", self.name(run));
+                self.violate(ViolationKind::HeldForNothing, description);
             }
         }
     }

@@ -1,12 +1,11 @@
-//! A deterministic simulation of many candidates, most of whose parts fail most of the time, over the
-//! production machines: [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`] and
+//! A deterministic simulation of many candidates under frequent faults. It runs the production state machines
+//! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`] and
 //! [`leaderrun_core::supervisor::Supervisor`].
 //!
-//! A seed decides everything. One that fails prints its story, and is told again by
-//! `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. A million of them:
-//! `cargo test --release --test simulation -- --ignored million --nocapture`.
+//! The seed determines the whole schedule. A seed that violates an invariant prints its trace, and can be replayed:
+//! `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. To run a million seeds:
+//! `cargo test --release --test simulation -- --ignored a_million_seeds --nocapture`.
 
-mod both;
 mod client_go;
 mod clock;
 mod command;
@@ -15,11 +14,12 @@ mod election;
 mod elector;
 mod faults;
 mod invariants;
-mod meddling;
-mod moving;
+mod migration;
 mod mutation;
 mod network;
 mod observation;
+mod outside_edits;
+mod pair_client;
 mod plan;
 mod processes;
 mod routing;
@@ -30,25 +30,25 @@ mod supervisor;
 mod world;
 
 use mutation::Mutation;
-use plan::Wishes;
-use runner::{retell, run_all};
+use plan::Constraints;
+use runner::{replay, run_all};
 
-/// Tells the story of the schedule that `LEADERRUN_SEED` decides.
+/// Replays the schedule of `LEADERRUN_SEED` and prints its trace.
 #[test]
-fn one_seed() {
+fn one_seed_violates_no_invariant() {
     let seed = std::env::var("LEADERRUN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let violation = retell(seed, &Wishes::default(), Mutation::None);
+    let violation = replay(seed, &Constraints::default(), Mutation::None);
     assert!(violation.is_none(), "seed {seed}: {}", violation.unwrap());
 }
 
 #[test]
-fn thousands_of_seeds() {
+fn thousands_of_seeds_violate_no_invariant() {
     run_all(0..2000).unwrap();
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn million() {
+fn a_million_seeds_violate_no_invariant() {
     let count = std::env::var("LEADERRUN_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     let from = std::env::var("LEADERRUN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     println!("{}", run_all(from..from + count).unwrap());

@@ -1,57 +1,57 @@
-//! Rules taken away, to see that the simulation notices.
+//! Mutations: rules that are disabled to show that the simulation detects it.
 
-/// A rule that the promise rests on, broken where the machines meet the world: the machines themselves
-/// are the production ones.
+/// A disabled rule that the promise depends on. A mutation changes the inputs and outputs of the state machines, which
+/// themselves are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Every rule holds.
     None,
-    /// T0 is taken when the reply arrives.
-    SentAfterReply,
-    /// A write that is recognised by reading counts from the read.
-    SettledByReadCountsFromRead,
-    /// Updates replace whatever there is.
+    /// T0 is the arrival of the reply.
+    T0AfterReply,
+    /// The tenure of a write that is confirmed by a read begins at the read.
+    T0AfterRead,
+    /// Updates replace any version.
     NoCompareAndSwap,
-    /// A release empties the lease, whoever holds it by now.
-    ReleaseWhoever,
-    /// Renewals are equal to the one before.
+    /// Releases replace any version.
+    UncheckedRelease,
+    /// Each renewal equals the one before.
     EqualRenewals,
-    /// And a reply that says so counts as a renewal.
-    RenewalsChangeNothing,
-    /// The lease is released when the main process has ended.
-    ReleaseWhenMainEnded,
-    /// The lease is released when the supervisor is dead.
-    ReleaseWhenSupervisorDied,
-    /// Candidates wait their own lease duration, not the record's.
-    OwnDuration,
-    /// Of a run that candidates know, the last duration counts, not the longest.
-    LastDuration,
+    /// Renewals change nothing in the store, but their replies count as renewals.
+    AcceptUnchangedRenewals,
+    /// The lock is released when the main process has ended.
+    ReleaseAfterMainProcess,
+    /// The lock is released when the supervisor is dead.
+    ReleaseAfterSupervisorDeath,
+    /// Candidates wait for their own lease duration, not the record's.
+    OwnLeaseDuration,
+    /// The latest duration that a run stated counts, not the longest.
+    LatestStatedDuration,
     /// The time left is not checked before the spawn.
     NoCheckBeforeSpawn,
-    /// "Mine" is what bears my name.
-    MineByName,
-    /// An overdue stop comes before the renewals that have come meanwhile.
+    /// A run recognises its own records by its identity, not by its run ID.
+    OwnByIdentity,
+    /// An overdue stop comes before the renewals in the queue.
     StopBeforeRenewals,
-    /// A renewal during a stop for loss puts off the kill.
-    KillPutOff,
-    /// A create that is carried out late wins, whoever has held the lease meanwhile.
-    LateCreateWins,
-    /// Candidates do not know marks: whatever was emptied is free.
-    NoWaitAfterEmptying,
-    /// The grace is not inside the lease.
+    /// A renewal during a stop for loss delays the kill.
+    DelayedKill,
+    /// A create that is carried out late acquires the lock, even if another run has held it meanwhile.
+    LateCreateAcquires,
+    /// Candidates ignore marks: an emptied record is free.
+    IgnoreMarks,
+    /// The grace period ends after the lease.
     GraceBeyondLease,
-    /// Nobody kills in place of a supervisor that is frozen.
+    /// The elector does not kill in place of a frozen supervisor.
     NoLastResort,
-    /// The kill ends with the main process.
+    /// Only the main process is killed.
     KillMainOnly,
-    /// Who looks at two objects believes the first one.
-    FirstCounts,
-    /// Who should hold two objects holds the first one.
-    HoldsFirst,
-    /// A claim that reached only one of two objects is not given back.
-    HalfClaimsStay,
-    /// Candidates do not heed when the command is due again.
-    NotBeforeIgnored,
-    /// A lease that is known to be lost is treated like one that may be.
-    GraceWhenKnownLost,
+    /// Only the first object of a pair is read.
+    ReadFirstObjectOnly,
+    /// Only the first object of a pair is written.
+    WriteFirstObjectOnly,
+    /// A claim that reached only one object of a pair is not rolled back.
+    KeepHalfClaims,
+    /// Candidates ignore when the command is due again.
+    IgnoreNotBefore,
+    /// The command gets its grace period even when another candidate is known to hold the lock.
+    GraceAfterTakeover,
 }

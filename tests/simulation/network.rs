@@ -1,4 +1,4 @@
-//! Between the candidates and the store: what is late, lost, doubled or refused.
+//! The network between the candidates and the store: messages are delayed, lost, duplicated or refused.
 
 use std::time::Duration;
 
@@ -8,44 +8,44 @@ use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::plan::LockKind;
-use crate::tell;
+use crate::trace;
 use crate::world::{Event, Thread, World};
 
-/// A watch as the server sees it.
+/// The server's side of a watch.
 #[derive(Debug)]
 pub struct ServerWatch {
     run: usize,
     number: u32,
-    /// Its events arrive in order.
+    /// When the last event arrives; later ones arrive after it.
     last_delivery: Time,
-    /// Nothing arrives any more, and nobody is told.
+    /// The connection is dead: no events arrive, and the watch does not end.
     dead: bool,
 }
 
 impl World {
-    /// A request leaves its machine.
-    pub fn transmit(&mut self, run: usize, number: u32, place: Member, request: Box<Request>) {
+    /// Sends a request from its machine.
+    pub fn transmit(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
         let elector = &self.runs[run].elector;
         if !elector.alive || elector.awaited != Some(number) {
             return;
         }
-        self.tally.requests += 1;
+        self.statistics.requests += 1;
         let host = self.runs[run].host;
         if self.hosts[host].out_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
-            tell!(self, "{} sends {}, which is lost", self.name(run), Told(&request));
+            trace!(self, "{} sends {}, which is lost", self.name(run), RequestSummary(&request));
             return;
         }
-        tell!(self, "{} sends {}", self.name(run), Told(&request));
+        trace!(self, "{} sends {}", self.name(run), RequestSummary(&request));
         if !self.is_healthy() && self.chance(self.plan.network.duplicated) {
             let at = self.arrival();
-            self.at(at, Event::Arrive { run, number, place, request: request.clone() });
+            self.schedule(at, Event::Arrive { run, number, member, request: request.clone() });
         }
         let at = self.arrival();
-        self.at(at, Event::Arrive { run, number, place, request });
+        self.schedule(at, Event::Arrive { run, number, member, request });
     }
 
-    /// A request reaches the API server.
-    pub fn arrive(&mut self, run: usize, number: u32, place: Member, request: Request) {
+    /// Delivers a request to the API server.
+    pub fn arrive(&mut self, run: usize, number: u32, member: Member, request: Request) {
         if self.server_down_until > self.now {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
@@ -57,16 +57,17 @@ impl World {
         if failing && self.rng.bool() {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
-        if self.plan.second_unwritable && place == Member::Second && request != Request::Get {
+        if self.plan.second_unwritable && member == Member::Second && request != Request::Get {
             return;
         }
         let released = releases(&request);
-        let reply = match place {
+        let reply = match member {
             Member::First => self.carry_out_in_first(run, request),
             Member::Second => self.carry_out_in_second(run, request),
         };
-        if released && matches!(reply, Reply::Written(_)) && place == self.plan.hosts[self.runs[run].host].lock.last() {
-            self.note_due(run);
+        if released && matches!(reply, Reply::Written(_)) && member == self.plan.hosts[self.runs[run].host].lock.last()
+        {
+            self.record_due_time(run);
         }
         self.reply(run, number, if failing { Reply::Unknown { retry_after: None } } else { reply });
     }
@@ -77,7 +78,7 @@ impl World {
         let reply = self.second.answer(request, self.mutation);
         if self.second.revision() != before {
             let shown = shown(self.second.object());
-            tell!(self, "           {}'s write to the second object is carried out: {shown}", self.name(run));
+            trace!(self, "           {}'s write to the second object is carried out: {shown}", self.name(run));
             self.check_release(run, released);
         }
         reply
@@ -86,18 +87,18 @@ impl World {
     fn carry_out_in_first(&mut self, run: usize, request: Request) -> Reply {
         let released = releases(&request);
         let before = self.store.revision();
-        let went_on = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
-        let request = self.as_sent(request);
+        let held_before = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
+        let request = self.mutated_request(request);
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
-            tell!(self, "           {}'s write is carried out: {}", self.name(run), self.shown());
+            trace!(self, "           {}'s write is carried out: {}", self.name(run), self.shown());
             (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
-            if !went_on {
+            if !held_before {
                 self.runs[run].held_since = self.store.revision();
             }
             for index in 0..self.living.len() {
                 let other = self.living[index];
-                if other != run && self.came_new(run, other).is_some() {
+                if other != run && self.excuse_for(run, other).is_some() {
                     (self.runs[other].overtaken, self.runs[other].outranked) = (true, true);
                 }
             }
@@ -111,20 +112,20 @@ impl World {
     fn reply(&mut self, run: usize, number: u32, reply: Reply) {
         let host = self.runs[run].host;
         if self.hosts[host].in_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
-            tell!(self, "           the reply to {} is lost", self.name(run));
+            trace!(self, "           the reply to {} is lost", self.name(run));
             return;
         }
         let at = self.arrival();
         let revision = self.store.revision();
-        self.at(at, Event::Answer { run, number, reply: Box::new(reply), revision });
+        self.schedule(at, Event::Answer { run, number, reply: Box::new(reply), revision });
     }
 
-    /// A reply reaches its machine.
+    /// Delivers a reply to its machine.
     pub fn answered(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.awaited == Some(number) && elector.reply.is_none() {
             elector.reply = Some((reply, revision));
-            self.rouse(run, Thread::Election);
+            self.wake_soon(run, Thread::Election);
         }
     }
 
@@ -134,16 +135,16 @@ impl World {
         }
         let host = &self.hosts[self.runs[run].host];
         if !host.plan.may_watch || host.plan.lock != LockKind::One(Member::First) {
-            return self.soon_watched(run, number, WatchEvent::Forbidden);
+            return self.deliver_watch_event_soon(run, number, WatchEvent::Forbidden);
         }
         let cut = host.out_cut_until.max(host.in_cut_until);
         if cut > self.now || self.server_down_until > self.now {
-            // A connection that does not come about fails after its time limit.
+            // A connection that cannot be established times out.
             let at = self.now + 2 * SECOND;
-            return self.at(at, Event::Watched { run, number, event: Box::new(WatchEvent::Broken) });
+            return self.schedule(at, Event::Watched { run, number, event: Box::new(WatchEvent::Broken) });
         }
         match self.store.events_since(from.as_deref()) {
-            None => self.soon_watched(run, number, WatchEvent::Broken),
+            None => self.deliver_watch_event_soon(run, number, WatchEvent::Broken),
             Some(events) => {
                 self.watches.retain(|watch| watch.run != run);
                 self.watches.push(ServerWatch { run, number, last_delivery: self.now, dead: false });
@@ -155,12 +156,12 @@ impl World {
         }
     }
 
-    /// What a watch said reaches its machine.
+    /// Delivers a watch event to its machine.
     pub fn watched(&mut self, run: usize, number: u32, event: WatchEvent) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.watch == Some(number) {
             elector.watch_events.push_back(event);
-            self.rouse(run, Thread::Election);
+            self.wake_soon(run, Thread::Election);
         }
     }
 
@@ -168,7 +169,7 @@ impl World {
         self.watches.retain(|watch| watch.run != run);
     }
 
-    /// Tells all watches of the last change.
+    /// Sends the last change to all watches.
     pub fn publish(&mut self) {
         for index in 0..self.watches.len() {
             let event = self.store.last_event();
@@ -176,7 +177,7 @@ impl World {
         }
     }
 
-    /// Ends all watches; or lets them die in silence.
+    /// Ends all watches with an event, or lets them die silently.
     pub fn end_watches(&mut self, event: Option<WatchEvent>) {
         for index in 0..self.watches.len() {
             match &event {
@@ -202,19 +203,19 @@ impl World {
         }
         let at = self.arrival().max(self.watches[index].last_delivery + 1).max(cut_until);
         self.watches[index].last_delivery = at;
-        self.at(at, Event::Watched { run, number, event: Box::new(event) });
+        self.schedule(at, Event::Watched { run, number, event: Box::new(event) });
     }
 
-    fn soon_watched(&mut self, run: usize, number: u32, event: WatchEvent) {
+    fn deliver_watch_event_soon(&mut self, run: usize, number: u32, event: WatchEvent) {
         let at = self.arrival();
-        self.at(at, Event::Watched { run, number, event: Box::new(event) });
+        self.schedule(at, Event::Watched { run, number, event: Box::new(event) });
     }
 
     pub fn is_lost(&mut self, share: f64) -> bool {
         !self.is_healthy() && self.chance(share)
     }
 
-    /// When something sent now arrives. Nothing from before is under way once everything is healthy.
+    /// Draws when a message that is sent now arrives. When the faults end, all earlier messages have arrived.
     fn arrival(&mut self) -> Time {
         let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
         if self.is_healthy() || !self.chance(self.plan.network.slow) {
@@ -249,9 +250,9 @@ fn shown(object: Option<&Stored>) -> String {
     }
 }
 
-struct Told<'a>(&'a Request);
+struct RequestSummary<'a>(&'a Request);
 
-impl std::fmt::Display for Told<'_> {
+impl std::fmt::Display for RequestSummary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Request::Get => f.write_str("a read"),

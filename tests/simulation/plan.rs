@@ -1,4 +1,5 @@
-//! What a seed decides before a schedule begins: who takes part, on what clocks, and what may go wrong.
+//! The plan of a schedule, drawn from its seed: the candidates, their clocks and configuration, and the possible
+//! faults.
 
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use leaderrun_core::timing::Timing;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 
-/// What leaderrun may take from the kill instant to the death of the last process: its last resort, and
-/// a tree that dies layer by layer.
-pub const KILLING: Duration = Duration::from_millis(150);
+/// The longest time from the kill instant to the death of the last process: the elector's last resort, and the kill of
+/// a tree generation by generation.
+pub const KILL_TIME: Duration = Duration::from_millis(150);
 
 /// Lease duration, renew deadline, retry period and lost grace, in milliseconds.
 const TIMINGS: [(u64, u64, u64, Option<u64>); 7] = [
@@ -24,7 +25,7 @@ const TIMINGS: [(u64, u64, u64, Option<u64>); 7] = [
     (3_000, 1_500, 300, Some(500)),
 ];
 
-/// Something that goes wrong, once.
+/// A fault that is injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     CutOff,
@@ -39,29 +40,29 @@ pub enum Fault {
     FreezeNetworkThread,
     CrashElector,
     CrashSupervisor,
-    /// Both processes of a run are killed in one instant.
+    /// Both processes of a run are killed at the same instant.
     CrashBoth,
     Suspend,
     WallClockJumps,
-    AskToEnd,
+    TerminationSignal,
     Touch,
     Delete,
     Recreate,
     EditHolder,
     Empty,
-    EmptyWithMark,
-    /// The record's duration becomes a second, the rest stays.
+    EmptyKeepingMark,
+    /// The record's duration is set to one second.
     Shorten,
-    /// An older state is put back, mark and all.
-    PutBack,
-    /// The record of another lock is copied over this one, mark and all.
-    CopyOfAnother,
-    /// The run that holds the lease is asked to step down.
+    /// An earlier record is restored, including its mark.
+    RestoreOldRecord,
+    /// The record of another lock is copied over this one, including its mark.
+    CopyAnotherLock,
+    /// The run that holds the lock is requested to step down.
     StepDown,
 }
 
 impl Fault {
-    /// What the promise covers.
+    /// All faults that the promise covers.
     pub const COVERED: [Self; 26] = [
         Self::CutOff,
         Self::CutOffOutward,
@@ -78,33 +79,44 @@ impl Fault {
         Self::CrashBoth,
         Self::Suspend,
         Self::WallClockJumps,
-        Self::AskToEnd,
+        Self::TerminationSignal,
         Self::Touch,
         Self::Delete,
         Self::Recreate,
         Self::EditHolder,
         Self::Empty,
-        Self::EmptyWithMark,
+        Self::EmptyKeepingMark,
         Self::Shorten,
-        Self::PutBack,
-        Self::CopyOfAnother,
+        Self::RestoreOldRecord,
+        Self::CopyAnotherLock,
         Self::StepDown,
     ];
 }
 
 impl Fault {
-    /// A third party writes to the lease.
-    pub fn is_meddling(self) -> bool {
+    /// Returns whether the fault is an edit of the lease by another client.
+    pub fn is_outside_edit(self) -> bool {
         use Fault::{
-            CopyOfAnother, Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch,
+            CopyAnotherLock, Delete, EditHolder, Empty, EmptyKeepingMark, Recreate, RestoreOldRecord, Shorten,
+            StepDown, Touch,
         };
-        let meddling =
-            [CopyOfAnother, Delete, EditHolder, Empty, EmptyWithMark, PutBack, Recreate, Shorten, StepDown, Touch];
+        let meddling = [
+            CopyAnotherLock,
+            Delete,
+            EditHolder,
+            Empty,
+            EmptyKeepingMark,
+            RestoreOldRecord,
+            Recreate,
+            Shorten,
+            StepDown,
+            Touch,
+        ];
         meddling.contains(&self)
     }
 }
 
-/// How messages fare on their way, each a share of one.
+/// The probabilities with which messages are disturbed.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     pub request_lost: f64,
@@ -114,14 +126,14 @@ pub struct Network {
     pub too_many: f64,
     pub server_error: f64,
     pub watch_event_lost: f64,
-    /// Between the two processes of one leaderrun.
+    /// The probability that an order from the elector to the supervisor is lost.
     pub order_lost: f64,
     pub report_lost: f64,
-    /// The longest that something slow takes.
+    /// The longest delay of a slow message.
     pub slowest: Time,
 }
 
-/// One machine and what is configured on it.
+/// One machine and the configuration of leaderrun on it.
 #[derive(Clone, Debug)]
 pub struct HostPlan {
     pub clock: Clock,
@@ -131,41 +143,41 @@ pub struct HostPlan {
     pub kill_after: Option<Duration>,
     pub min_hold: Option<Duration>,
     pub lock: LockKind,
-    /// Traffic is routed to the command.
+    /// Whether traffic is routed to the command.
     pub routes: bool,
-    /// `--on-lost rejoin`.
+    /// Whether leaderrun rejoins after a loss (`--on-lost rejoin`).
     pub rejoins: bool,
     pub may_watch: bool,
 }
 
-/// Where a candidate's record lives.
+/// The kind of a candidate's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
-    /// In one object.
+    /// The record is in one object.
     One(Member),
-    /// In two.
-    Both,
+    /// The record is in both objects of a pair.
+    Pair,
 }
 
 impl LockKind {
-    /// Where it is read and written first.
+    /// Returns the object that is read and written first.
     pub fn first(self) -> Member {
         match self {
-            Self::One(place) => place,
-            Self::Both => Member::First,
+            Self::One(member) => member,
+            Self::Pair => Member::First,
         }
     }
 
-    /// Where it is written last.
+    /// Returns the object that is written last.
     pub fn last(self) -> Member {
         match self {
-            Self::One(place) => place,
-            Self::Both => Member::Second,
+            Self::One(member) => member,
+            Self::Pair => Member::Second,
         }
     }
 }
 
-/// What a command is like; which one is drawn anew at each start.
+/// The distribution from which the behaviour of each command is drawn.
 #[derive(Clone, Debug)]
 pub struct Commands {
     pub longest: Time,
@@ -181,85 +193,84 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Mean time between two faults.
     pub between_faults: Time,
-    /// An implementation with looser rules takes part.
+    /// Whether a client-go candidate takes part.
     pub client_go: bool,
     pub commands: Commands,
-    /// There are two objects.
-    pub moving: bool,
-    /// No write of the second object is answered, or carried out.
+    /// Whether some candidates use a pair of objects.
+    pub migrating: bool,
+    /// Writes to the second object are neither carried out nor answered.
     pub second_unwritable: bool,
-    /// The wall clocks are right.
-    pub right_walls: bool,
-    /// From here on everything is healthy.
+    /// The wall clocks are correct and do not jump.
+    pub accurate_wall_clocks: bool,
+    /// The time at which all faults end.
     pub healthy_from: Time,
-    /// Somebody leads within this time of health; where wall clocks say when, anything may be later.
+    /// The time without faults within which a candidate must lead; `None` if wrong wall clocks may delay it.
     pub leader_within: Option<Time>,
     pub ends: Time,
 }
 
-/// What a test wants of its schedules; the seed decides the rest.
+/// The constraints of a test on its schedules; the seed determines the rest.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wishes {
+pub struct Constraints {
     pub hosts: Option<usize>,
-    /// Only these faults happen, and often.
+    /// Only these faults are injected.
     pub faults: Option<&'static [Fault]>,
-    /// Everybody has this timing, an index into the table.
+    /// All candidates have this timing, an index into the table.
     pub timing: Option<usize>,
-    /// Machines' clocks run apart by this share of what is tolerated.
+    /// The clock rates differ by this fraction of the tolerated difference.
     pub clock_rates: Option<f64>,
-    pub calm_network: bool,
-    pub one_identity: bool,
+    pub reliable_network: bool,
+    pub same_identity: bool,
     pub no_client_go: bool,
-    pub stubborn_commands: bool,
+    pub ignore_sigterm: bool,
     pub long_commands: bool,
-    /// A system is being moved: some have their record in two objects, the others in one of these. Nobody
-    /// meddles.
-    pub moving: bool,
-    /// The second object cannot be written, and the first machine's candidates use the first one only.
+    /// Some candidates use a pair of objects, the others one of these. There are no outside edits.
+    pub migrating: bool,
+    /// The second object cannot be written, and the candidates on the first machine only use the first one.
     pub second_unwritable: bool,
-    /// Everybody has `--min-hold`, and the wall clocks are right.
+    /// All candidates have `--min-hold`, and the wall clocks are correct.
     pub min_hold: bool,
 }
 
 impl Plan {
-    pub fn draw(rng: &mut Rng, wishes: &Wishes) -> Self {
-        let right_walls = wishes.min_hold || rng.f64() < 0.3;
-        let moving = wishes.moving || (wishes.faults.is_none() && rng.f64() < 0.1);
-        let hosts = draw_hosts(rng, wishes, right_walls, moving);
+    pub fn draw(rng: &mut Rng, constraints: &Constraints) -> Self {
+        let accurate_wall_clocks = constraints.min_hold || rng.f64() < 0.3;
+        let migrating = constraints.migrating || (constraints.faults.is_none() && rng.f64() < 0.1);
+        let hosts = draw_hosts(rng, constraints, accurate_wall_clocks, migrating);
         let longest_lease = hosts.iter().map(|host| host.clock.true_time(host.timing.lease_duration())).max();
         let longest_lease = longest_lease.unwrap_or_default();
         let longest_retry = hosts.iter().map(|host| host.clock.true_time(host.timing.retry_period())).max();
         let healthy_from = longest_lease * rng.u64(3..8);
-        // A holder's and a displaced holder's time, the polls in between, the restarts, and a retry-after.
+        // The lease durations of a holder and of a displaced one, the polls in between, restarts, and a Retry-After.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
         let longest_hold = hosts.iter().filter_map(|host| host.min_hold).max().map(|hold| hold.as_nanos() as Time);
         let leader_within = match longest_hold {
-            Some(hold) if right_walls => Some(leader_within + hold),
+            Some(hold) if accurate_wall_clocks => Some(leader_within + hold),
             Some(_) => None,
             None => Some(leader_within),
         };
-        let mut faults: Vec<Fault> = match wishes.faults {
+        let mut faults: Vec<Fault> = match constraints.faults {
             Some(faults) => faults.to_vec(),
-            // A few kinds at a time go deeper than all of them at once.
+            // Schedules with a few kinds of fault reach deeper states than schedules with all of them.
             None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
         };
-        faults.retain(|fault| *fault != Fault::WallClockJumps || !right_walls);
-        faults.retain(|fault| !moving || !fault.is_meddling());
+        faults.retain(|fault| *fault != Fault::WallClockJumps || !accurate_wall_clocks);
+        faults.retain(|fault| !migrating || !fault.is_outside_edit());
         Self {
-            network: draw_network(rng, wishes, longest_lease),
+            network: draw_network(rng, constraints, longest_lease),
             faults,
             between_faults: longest_lease / rng.u64(1..6),
-            client_go: rng.f64() < 0.25 && !wishes.no_client_go && !moving,
+            client_go: rng.f64() < 0.25 && !constraints.no_client_go && !migrating,
             commands: Commands {
-                longest: if wishes.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
-                endless: if wishes.long_commands { 0.8 } else { rng.f64() * 0.8 },
-                ignores_term: if wishes.stubborn_commands { 1.0 } else { rng.f64() },
+                longest: if constraints.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
+                endless: if constraints.long_commands { 0.8 } else { rng.f64() * 0.8 },
+                ignores_term: if constraints.ignore_sigterm { 1.0 } else { rng.f64() },
                 descendants: rng.usize(0..5),
             },
             hosts,
-            moving,
-            second_unwritable: wishes.second_unwritable,
-            right_walls,
+            migrating,
+            second_unwritable: constraints.second_unwritable,
+            accurate_wall_clocks,
             healthy_from,
             leader_within,
             ends: healthy_from + leader_within.unwrap_or_default() + longest_lease,
@@ -267,18 +278,19 @@ impl Plan {
     }
 }
 
-fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -> Vec<HostPlan> {
-    let count = wishes.hosts.unwrap_or_else(|| rng.usize(2..6));
+fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bool, migrating: bool) -> Vec<HostPlan> {
+    let count = constraints.hosts.unwrap_or_else(|| rng.usize(2..6));
     let alike = rng.f64() < 0.7;
-    let common = wishes.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
-    let one_place = if moving && rng.bool() && !wishes.second_unwritable { Member::Second } else { Member::First };
-    let min_hold = wishes.min_hold || rng.f64() < 0.3;
-    let one_identity = wishes.one_identity || rng.f64() < 0.15;
+    let common = constraints.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
+    let one_member =
+        if migrating && rng.bool() && !constraints.second_unwritable { Member::Second } else { Member::First };
+    let min_hold = constraints.min_hold || rng.f64() < 0.3;
+    let same_identity = constraints.same_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)
-        .map(|_| timing(if alike || wishes.timing.is_some() { common } else { rng.usize(..TIMINGS.len()) }))
+        .map(|_| timing(if alike || constraints.timing.is_some() { common } else { rng.usize(..TIMINGS.len()) }))
         .collect();
     let tolerated = timings.iter().map(tolerated_rate).fold(f64::MAX, f64::min);
-    let apart = match wishes.clock_rates {
+    let apart = match constraints.clock_rates {
         Some(share) => 1.0 + (tolerated - 1.0) * share,
         None => 1.0 + (tolerated - 1.0) * [0.0, rng.f64(), 1.0][rng.usize(..3)],
     };
@@ -287,14 +299,14 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
         .enumerate()
         .map(|(index, timing)| HostPlan {
             clock: Clock {
-                // At most the true rate, so that what killing takes is not less on any clock.
+                // At most the true rate, so that `KILL_TIME` is not shorter on any clock.
                 rate: (TRUE_RATE as f64 / [1.0, 1.0 + (apart - 1.0) * rng.f64(), apart][rng.usize(..3)]) as u64,
                 booted: rng.u64(1..1_000_000) * SECOND,
-                wall: SignedDuration::from_secs(if right_walls { 0 } else { rng.i64(-100_000..100_000) }),
+                wall: SignedDuration::from_secs(if accurate_wall_clocks { 0 } else { rng.i64(-100_000..100_000) }),
             },
-            identity: if one_identity { "same".to_owned() } else { host_name(index).to_string() },
+            identity: if same_identity { "same".to_owned() } else { host_name(index).to_string() },
             wait: match rng.usize(..8) {
-                // Somebody has to have the patience to succeed a holder that died.
+                // One candidate must wait long enough to take over from a holder that died.
                 _ if index == 0 => None,
                 0 => Some(Duration::ZERO),
                 1 => Some(timing.lease_duration() / 2),
@@ -302,9 +314,10 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
             },
             kill_after: (rng.f64() < 0.2).then(|| Duration::from_millis(rng.u64(100..3000))),
             min_hold: min_hold.then(|| timing.lease_duration().mul_f64(3.0 * rng.f64())),
-            lock: match moving && rng.bool() && !(wishes.second_unwritable && index == 0) {
-                true => LockKind::Both,
-                false => LockKind::One(one_place),
+            lock: if migrating && rng.bool() && !(constraints.second_unwritable && index == 0) {
+                LockKind::Pair
+            } else {
+                LockKind::One(one_member)
             },
             routes: rng.bool(),
             rejoins: rng.bool(),
@@ -314,7 +327,7 @@ fn draw_hosts(rng: &mut Rng, wishes: &Wishes, right_walls: bool, moving: bool) -
         .collect()
 }
 
-/// What the machines with these numbers are called.
+/// Returns the name of a machine.
 pub fn host_name(index: usize) -> char {
     (b'A' + index as u8) as char
 }
@@ -322,17 +335,18 @@ pub fn host_name(index: usize) -> char {
 fn timing(index: usize) -> Timing {
     let millis = Duration::from_millis;
     let (lease, renew, retry, grace) = TIMINGS[index];
-    Timing::new(millis(lease), millis(renew), millis(retry), grace.map(millis)).expect("the table's timings fit")
+    Timing::new(millis(lease), millis(renew), millis(retry), grace.map(millis))
+        .expect("the timings in the table are valid")
 }
 
-/// The tolerated ratio of clock rates, less what killing takes.
+/// Returns the tolerated ratio of clock rates, reduced by the time that a kill takes.
 fn tolerated_rate(timing: &Timing) -> f64 {
-    let dead_by = timing.renew_deadline() + timing.lost_grace() + KILLING;
+    let dead_by = timing.renew_deadline() + timing.lost_grace() + KILL_TIME;
     timing.lease_duration().as_secs_f64() / dead_by.as_secs_f64()
 }
 
-fn draw_network(rng: &mut Rng, wishes: &Wishes, longest_lease: Time) -> Network {
-    if wishes.calm_network {
+fn draw_network(rng: &mut Rng, constraints: &Constraints, longest_lease: Time) -> Network {
+    if constraints.reliable_network {
         return Network::default();
     }
     let mut sometimes = |most: f64| if rng.bool() { rng.f64() * most } else { 0.0 };

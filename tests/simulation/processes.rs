@@ -1,45 +1,45 @@
-//! What becomes of the command's processes.
+//! The life and death of the command's processes.
 
 use leaderrun_core::messages::Report;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::elector::RESTARTED_AFTER;
-use crate::tell;
+use crate::trace;
 use crate::world::{Event, Run, Thread, World};
 
 impl World {
-    /// The child executes the command: from here on it is alive.
+    /// Lets the forked child execute the command, which is alive from here on.
     pub fn exec(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
         }
         self.runs[run].tree.processes[0].executed = true;
-        self.tally.commands += 1;
-        tell!(self, "{} STARTS ITS COMMAND", self.name(run));
+        self.statistics.commands += 1;
+        trace!(self, "{} STARTS ITS COMMAND", self.name(run));
         if self.runs[run].supervisor.alive {
             self.report(run, Report::Started { pid: 1 });
         }
         self.check_start(run);
         if !self.chance(self.plan.commands.endless) {
             let at = self.now + self.rng.u64(MILLISECOND..self.plan.commands.longest);
-            self.at(at, Event::Die { run, process: 0 });
+            self.schedule(at, Event::Die { run, process: 0 });
         }
         for _ in 0..self.rng.usize(..=self.plan.commands.descendants) {
             let at = self.now + self.rng.u64(0..SECOND);
             let process = self.rng.usize(0..4);
-            self.at(at, Event::ForkMore { run, process });
+            self.schedule(at, Event::ForkMore { run, process });
         }
-        // Some fork while they are being killed.
+        // Some processes fork while they are being killed.
         if self.plan.commands.descendants > 2 {
             let at = self.now + self.rng.u64(0..self.plan.commands.longest);
             for step in 0..4 {
-                self.at(at + step * MILLISECOND, Event::ForkMore { run, process: step as usize });
+                self.schedule(at + step * MILLISECOND, Event::ForkMore { run, process: step as usize });
             }
         }
     }
 
-    /// A process of the command forks another one.
+    /// Lets a process of the command fork another one.
     pub fn fork_more(&mut self, run: usize, process: usize) {
         let process = if self.runs[run].tree.is_alive(process) { process } else { 0 };
         if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].executed {
@@ -51,7 +51,7 @@ impl World {
         self.runs[run].tree.processes[child].escaped = parent.escaped;
         if self.rng.bool() {
             let at = self.now + self.rng.u64(0..2 * self.plan.commands.longest);
-            self.at(at, Event::Die { run, process: child });
+            self.schedule(at, Event::Die { run, process: child });
         }
     }
 
@@ -60,23 +60,23 @@ impl World {
         if !tree.is_alive(process) {
             return;
         }
-        let (heir, reaper) = match (supervisor.alive, elector.alive) {
+        let (new_parent, reaper) = match (supervisor.alive, elector.alive) {
             (true, _) => (Parent::Supervisor, Some(Thread::Supervisor)),
             (false, true) => (Parent::Elector, Some(Thread::Main)),
             (false, false) => (Parent::Init, None),
         };
-        tree.die(process, heir);
+        tree.die(process, new_parent);
         if !tree.is_left() {
             self.runs[run].gone_since = Some(self.now);
-            tell!(self, "{}'s command is dead", self.name(run));
+            trace!(self, "{}'s command is dead", self.name(run));
         }
         if let Some(reaper) = reaper {
-            self.rouse(run, reaper);
+            self.wake_soon(run, reaper);
         }
-        self.bury(run);
+        self.remove_if_dead(run);
     }
 
-    /// Both of leaderrun's processes are killed in one instant: the kernel kills the command's process group.
+    /// Kills both of leaderrun's processes at the same instant: the kernel then kills the command's process group.
     pub fn both_die(&mut self, run: usize) {
         self.supervisor_dies(run);
         self.elector_gone(run, RESTARTED_AFTER);
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// How long a process takes to end on SIGTERM, if it ever does.
+    /// Draws how long a process takes to end on SIGTERM; `None` if it ignores it.
     pub fn draw_end_on_term(&mut self) -> Option<Time> {
         if self.chance(self.plan.commands.ignores_term) {
             return None;

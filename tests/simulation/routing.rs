@@ -1,4 +1,4 @@
-//! The routing thread: the production decisions about traffic, whose steps take their time or fail.
+//! The routing thread: the production state machine, whose steps are delayed or fail.
 
 use leaderrun_core::elector::ElectorNotice;
 use leaderrun_core::messages::Report;
@@ -12,7 +12,7 @@ use crate::world::{Event, Thread, World};
 #[derive(Debug)]
 pub struct RoutingThread {
     route: Route,
-    /// The step under way.
+    /// The number of the step under way.
     step: Option<u32>,
     steps: u32,
     updates: Vec<Update>,
@@ -26,7 +26,7 @@ impl RoutingThread {
     }
 }
 
-/// What the routing thread is told of a notice.
+/// Returns the update that the routing thread gets for a notice.
 pub fn update_of_notice(notice: &ElectorNotice) -> Option<Update> {
     match notice {
         ElectorNotice::Leading(tenure) => Some(Update::Leading { stop: tenure.stop, gone: tenure.last_resort() }),
@@ -37,7 +37,7 @@ pub fn update_of_notice(notice: &ElectorNotice) -> Option<Update> {
     }
 }
 
-/// What the routing thread is told of a report.
+/// Returns the update that the routing thread gets for a report.
 pub fn update_of_report(report: &Report) -> Option<Update> {
     matches!(report, Report::Started { .. }).then_some(Update::CommandStarted)
 }
@@ -46,11 +46,11 @@ impl World {
     pub fn update_routing(&mut self, run: usize, update: Update) {
         if let Some(routing) = &mut self.runs[run].elector.routing {
             routing.updates.push(update);
-            self.rouse(run, Thread::Routing);
+            self.wake_soon(run, Thread::Routing);
         }
     }
 
-    /// One round of the loop.
+    /// Runs one iteration of the routing thread's loop.
     pub fn run_routing(&mut self, run: usize) {
         let now = self.clock(run).boot(self.now);
         let elector = &mut self.runs[run].elector;
@@ -61,7 +61,7 @@ impl World {
                 RouteAction::Begin(step) => self.begin_routing_step(run, &step),
                 RouteAction::Withdrawn => {
                     self.runs[run].elector.withdrawn = true;
-                    self.rouse(run, Thread::Main);
+                    self.wake_soon(run, Thread::Main);
                 }
                 RouteAction::Finish => {}
             }
@@ -85,15 +85,15 @@ impl World {
         routing.step = Some(routing.steps);
         let number = routing.steps;
         let longest = [20 * MILLISECOND, 3 * SECOND][usize::from(self.chance(0.2))];
-        self.soon(longest, Event::Routed { run, number, result });
+        self.schedule_within(longest, Event::Routed { run, number, result });
     }
 
-    /// A step has ended.
+    /// Delivers the result of a routing step.
     pub fn routed(&mut self, run: usize, number: u32, result: StepResult) {
         let elector = &mut self.runs[run].elector;
         if let Some(routing) = elector.routing.as_mut().filter(|routing| routing.step == Some(number)) {
             (routing.step, routing.result) = (None, Some(result));
-            self.rouse(run, Thread::Routing);
+            self.wake_soon(run, Thread::Routing);
         }
     }
 }

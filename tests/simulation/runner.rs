@@ -1,4 +1,4 @@
-//! Many schedules, on all processors.
+//! Runs many schedules, on all processors.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,68 +9,72 @@ use std::time::Instant;
 use crate::clock::SECOND;
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
-use crate::plan::Wishes;
-use crate::world::{Tally, World};
+use crate::plan::Constraints;
+use crate::world::{Statistics, World};
 
-/// Seeds that a thread takes at a time.
+/// The number of seeds that a thread takes at a time.
 const BATCH: u64 = 16;
 
-/// What all schedules amounted to.
+/// The total numbers of all schedules.
 #[derive(Debug, Default)]
 pub struct Summary {
     schedules: u64,
-    tally: Tally,
+    statistics: Statistics,
     hours: f64,
     seconds: f64,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { schedules, tally, hours, seconds } = self;
+        let Self { schedules, statistics, hours, seconds } = self;
         writeln!(f, "{schedules} schedules, {:.0} a second, {hours:.0} simulated hours", *schedules as f64 / seconds)?;
         writeln!(
             f,
             "{} events, {} faults, {} requests, {} commands started",
-            tally.events, tally.faults, tally.requests, tally.commands
+            statistics.events, statistics.faults, statistics.requests, statistics.commands
         )?;
-        let excused: u64 = tally.excused.iter().sum();
-        write!(f, "0 violations; {excused} overlaps of the kinds the promise does not cover:")?;
-        Excuse::ALL.into_iter().try_for_each(|excuse| write!(f, " {excuse:?} {}", tally.excused[excuse as usize]))
+        let excused: u64 = statistics.excused.iter().sum();
+        write!(f, "0 violations; {excused} overlaps that the promise does not cover:")?;
+        Excuse::ALL.into_iter().try_for_each(|excuse| write!(f, " {excuse:?} {}", statistics.excused[excuse as usize]))
     }
 }
 
-/// Plays one schedule.
-pub fn play(seed: u64, wishes: &Wishes, mutation: Mutation) -> (Tally, Option<Violation>) {
-    let mut world = World::new(seed, wishes, mutation, false);
-    world.play();
-    (world.tally, world.violation)
+/// Runs the schedule of one seed.
+pub fn run_schedule(seed: u64, constraints: &Constraints, mutation: Mutation) -> (Statistics, Option<Violation>) {
+    let mut world = World::new(seed, constraints, mutation, false);
+    world.run_schedule();
+    (world.statistics, world.violation)
 }
 
-/// Plays one schedule and tells its story.
-pub fn retell(seed: u64, wishes: &Wishes, mutation: Mutation) -> Option<Violation> {
-    let mut world = World::new(seed, wishes, mutation, true);
-    world.play();
-    for line in world.story.iter().flatten() {
+/// Runs the schedule of one seed and prints its trace.
+pub fn replay(seed: u64, constraints: &Constraints, mutation: Mutation) -> Option<Violation> {
+    let mut world = World::new(seed, constraints, mutation, true);
+    world.run_schedule();
+    for line in world.trace.iter().flatten() {
         println!("{line}");
     }
     world.violation
 }
 
-/// Plays the schedules of all these seeds under the production rules.
+/// Runs the schedules of all these seeds without mutations.
 pub fn run_all(seeds: Range<u64>) -> Result<Summary, String> {
     let started = Instant::now();
-    let wishes = Wishes::default();
-    match play_all(seeds, &wishes, Mutation::None) {
+    let constraints = Constraints::default();
+    match find_violation(seeds, &constraints, Mutation::None) {
         (Some((seed, violation)), _) => {
-            retell(seed, &wishes, Mutation::None);
+            replay(seed, &constraints, Mutation::None);
             Err(format!("LEADERRUN_SEED={seed}: {violation}"))
         }
         (None, summary) => Ok(Summary { seconds: started.elapsed().as_secs_f64(), ..summary }),
     }
 }
 
-/// The first seed that breaks a promise, and what was played until it was found.
-pub fn play_all(seeds: Range<u64>, wishes: &Wishes, mutation: Mutation) -> (Option<(u64, Violation)>, Summary) {
+/// Returns the first seed with a violation, and the numbers of all schedules that were run.
+pub fn find_violation(
+    seeds: Range<u64>,
+    constraints: &Constraints,
+    mutation: Mutation,
+) -> (Option<(u64, Violation)>, Summary) {
     let (next, stop_at) = (AtomicU64::new(seeds.start), AtomicU64::new(seeds.end));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
@@ -81,8 +85,8 @@ pub fn play_all(seeds: Range<u64>, wishes: &Wishes, mutation: Mutation) -> (Opti
                 if seed >= stop_at.load(Ordering::Relaxed) {
                     return (first, summary);
                 }
-                let (tally, violation) = play(seed, wishes, mutation);
-                summary.add(&tally);
+                let (statistics, violation) = run_schedule(seed, constraints, mutation);
+                summary.add(&statistics);
                 if let Some(violation) = violation {
                     stop_at.fetch_min(seed, Ordering::Relaxed);
                     first = Some((seed, violation));
@@ -94,7 +98,7 @@ pub fn play_all(seeds: Range<u64>, wishes: &Wishes, mutation: Mutation) -> (Opti
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let mut all = (None::<(u64, Violation)>, Summary::default());
         for worker in workers {
-            let (first, summary) = worker.join().expect("a schedule does not panic");
+            let (first, summary) = worker.join().expect("no schedule panics");
             all.1.merge(&summary);
             if let Some(found) = first
                 && all.0.as_ref().is_none_or(|(seed, _)| found.0 < *seed)
@@ -107,24 +111,24 @@ pub fn play_all(seeds: Range<u64>, wishes: &Wishes, mutation: Mutation) -> (Opti
 }
 
 impl Summary {
-    fn add(&mut self, tally: &Tally) {
+    fn add(&mut self, statistics: &Statistics) {
         self.schedules += 1;
-        self.hours += tally.simulated as f64 / (3600 * SECOND) as f64;
-        self.count(tally);
+        self.hours += statistics.simulated as f64 / (3600 * SECOND) as f64;
+        self.count(statistics);
     }
 
     fn merge(&mut self, other: &Self) {
         self.schedules += other.schedules;
         self.hours += other.hours;
-        self.count(&other.tally);
+        self.count(&other.statistics);
     }
 
-    fn count(&mut self, tally: &Tally) {
-        self.tally.events += tally.events;
-        self.tally.commands += tally.commands;
-        self.tally.faults += tally.faults;
-        self.tally.requests += tally.requests;
-        for (sum, count) in self.tally.excused.iter_mut().zip(tally.excused) {
+    fn count(&mut self, statistics: &Statistics) {
+        self.statistics.events += statistics.events;
+        self.statistics.commands += statistics.commands;
+        self.statistics.faults += statistics.faults;
+        self.statistics.requests += statistics.requests;
+        for (sum, count) in self.statistics.excused.iter_mut().zip(statistics.excused) {
             *sum += count;
         }
     }

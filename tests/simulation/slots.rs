@@ -395,8 +395,8 @@ impl World {
     }
 }
 
-/// Within two lease durations and five retry periods of the end of all faults: a read that was lost may have to be given
-/// up first, and then the record of a dead holder expires.
+/// Within two lease durations and five retry periods of the end of all faults: a read that was lost may have to be
+/// given up first, and then the record of a dead holder expires.
 #[test]
 fn every_slot_is_filled_in_time_and_by_one_candidate() {
     let mut commands = 0;

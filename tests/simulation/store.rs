@@ -1,4 +1,4 @@
-//! The API server's store, with one object in it: compare-and-swap, history, and what a PUT may do.
+//! The API server's store of one object, with compare-and-swap and a history for watches.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::mutation::Mutation;
 
-/// How many changes a watch can be taken up from.
+/// How many changes are kept for watches to resume from.
 const HISTORY: usize = 16;
 
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Store {
 
 impl Store {
     pub fn new() -> Self {
-        // Other objects have been written before.
+        // Other objects have been written before, so revisions do not start at zero.
         Self { revision: 100, ..Self::default() }
     }
 
@@ -49,11 +49,11 @@ impl Store {
         let released = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
         let unchecked = match mutation {
             Mutation::NoCompareAndSwap => true,
-            Mutation::ReleaseWhoever => released,
-            Mutation::RenewalsChangeNothing => {
+            Mutation::UncheckedRelease => released,
+            Mutation::AcceptUnchangedRenewals => {
                 let run = |record: &Record| record.run.as_ref().map(|mark| mark.run.clone());
                 if run(&present.record) == run(&record) && !released {
-                    // Says what a server that drops unchanged writes says, to a candidate that does not notice.
+                    // Return another version although nothing is written, so that the candidate takes it for a renewal.
                     let resource_version = format!("{}0", present.version.resource_version);
                     return Reply::Written(Stored { record, version: Version { resource_version, ..version.clone() } });
                 }
@@ -67,7 +67,7 @@ impl Store {
         Reply::Written(self.write(record))
     }
 
-    /// Writes the record, whoever wants it; creates the object where there is none.
+    /// Writes the record without a check; creates the object if there is none.
     pub fn write(&mut self, record: Record) -> Stored {
         if let Some(present) = self.object.as_ref().filter(|present| present.record == record) {
             return present.clone();
@@ -85,7 +85,7 @@ impl Store {
         stored
     }
 
-    /// A write that changes nothing of the record, such as a label's.
+    /// Changes the object but not its record, for example a label.
     pub fn touch(&mut self) {
         if let Some(mut touched) = self.object.clone() {
             self.revision += 1;
@@ -108,7 +108,7 @@ impl Store {
         self.object = object;
     }
 
-    /// Forgets all changes but the last.
+    /// Drops the history except the last change.
     pub fn compact_all(&mut self) {
         self.compact(self.history.len().saturating_sub(1));
     }
@@ -119,7 +119,7 @@ impl Store {
         }
     }
 
-    /// The first deletion after a revision: what a watch tells of when it tells of one.
+    /// Returns the revision of the first deletion after a revision, which is the one that a watch delivers next.
     pub fn deleted_after(&self, revision: u64) -> u64 {
         self.deletions.iter().copied().find(|deleted| *deleted > revision).unwrap_or(self.revision)
     }
@@ -128,7 +128,7 @@ impl Store {
         self.revision
     }
 
-    /// What a watch from this version on says first; nothing when the version is too old.
+    /// Returns the first events of a watch from this version on; `None` if the version is too old.
     pub fn events_since(&self, from: Option<&Version>) -> Option<Vec<WatchEvent>> {
         let Some(from) = from else {
             return Some(self.object.iter().cloned().map(WatchEvent::Changed).collect());
@@ -141,7 +141,7 @@ impl Store {
         Some(later.map(|(_, object)| event(object.as_ref())).collect())
     }
 
-    /// What the last change looks like to a watch.
+    /// Returns the watch event of the last change.
     pub fn last_event(&self) -> WatchEvent {
         event(self.object.as_ref())
     }

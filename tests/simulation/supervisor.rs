@@ -1,4 +1,4 @@
-//! The inner process: the production policy over a simulated tree of processes.
+//! The supervisor process: the production state machine over a simulated process tree.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use leaderrun_core::tenure::Tenure;
 use crate::clock::{MILLISECOND, Time};
 use crate::command::Parent;
 use crate::mutation::Mutation;
-use crate::plan::{HostPlan, KILLING};
-use crate::tell;
+use crate::plan::{HostPlan, KILL_TIME};
+use crate::trace;
 use crate::world::{Event, Run, Thread, World};
 
 const TERM: i32 = 15;
-/// Between two looks at a tree that does not die, as in production.
+/// The shortest and the longest pause between two kills of the remaining children, as in production.
 const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 #[derive(Debug)]
@@ -25,19 +25,19 @@ pub struct SupervisorProcess {
     pub frozen_until: Time,
     pub supervisor: Supervisor,
     pub orders: VecDeque<Order>,
-    /// What the latest renewal bought of which it was told.
-    pub bought: Option<Tenure>,
-    /// An order was last lost.
-    pub deaf_at: Time,
+    /// The tenure in the last order that was delivered.
+    pub received_tenure: Option<Tenure>,
+    /// When an order was last lost.
+    pub order_lost_at: Time,
     stop_options: StopOptions,
     pub elector_gone: bool,
-    /// Between the check of the time left and the fork.
+    /// The fork has been decided but not carried out yet.
     forking: bool,
-    /// What became of the last start.
+    /// The result of the last start.
     start: Option<StartResult>,
-    /// What the forked child knows of the time left.
+    /// The tenure that the forked child checks before it executes the command.
     starting: Option<Tenure>,
-    /// The main process was started and is not reported gone.
+    /// The main process was started, and the command was not reported gone.
     has_main: bool,
     too_late: bool,
     kill: Option<Kill>,
@@ -61,8 +61,8 @@ impl SupervisorProcess {
             frozen_until: 0,
             supervisor: Supervisor::new(stop_options.clone()),
             orders: VecDeque::new(),
-            bought: None,
-            deaf_at: 0,
+            received_tenure: None,
+            order_lost_at: 0,
             stop_options,
             elector_gone: false,
             forking: false,
@@ -77,18 +77,18 @@ impl SupervisorProcess {
     }
 }
 
-/// What may lie between the forked child's look at the clock and its exec.
+/// The longest time between the forked child's check of its tenure and its exec.
 const EXEC_TIME: Duration = Duration::from_millis(10);
 
 impl SupervisorProcess {
-    /// Whether the command is executed, at this instant, although its tenure was over before.
+    /// Returns whether a command that is executed at this instant starts after its tenure is over.
     pub fn starts_late(&self, now: Instant) -> bool {
         self.starting.is_some_and(|tenure| now >= tenure.stop + EXEC_TIME)
     }
 }
 
 impl World {
-    /// One round of the loop.
+    /// Runs one iteration of the supervisor's main loop.
     pub fn run_supervisor(&mut self, run: usize) {
         if !self.runs[run].supervisor.alive || self.runs[run].supervisor.forking {
             return;
@@ -98,10 +98,10 @@ impl World {
             self.step_supervisor(run, now, SupervisorInputs::default());
         }
         let inputs = self.supervisor_inputs(run, now);
-        if self.mutation == Mutation::KillPutOff {
+        if self.mutation == Mutation::DelayedKill {
             for order in &inputs.orders {
                 if let Order::Extend(tenure) = order {
-                    self.put_off_kill(run, now, *tenure);
+                    self.delay_kill(run, now, *tenure);
                 }
             }
         }
@@ -119,7 +119,7 @@ impl World {
         }
         let supervisor = &self.runs[run].supervisor;
         if supervisor.start.is_some() {
-            return self.rouse(run, Thread::Supervisor);
+            return self.wake_soon(run, Thread::Supervisor);
         }
         let kill_again = supervisor.kill.as_ref().map(|kill| kill.again_at);
         if let Some(at) = supervisor.supervisor.next_timeout().into_iter().chain(kill_again).min() {
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// The time that a start is judged by, where a mutation says that no time passes before it.
+    /// Returns the time at which the start is evaluated if a mutation skips the check of the time left.
     fn time_of_start(&self, inputs: &SupervisorInputs) -> Option<Instant> {
         let start = |order: &Order| match order {
             Order::Start { tenure, .. } => Some(tenure.renewal_sent_at),
@@ -137,14 +137,14 @@ impl World {
         inputs.orders.iter().find_map(start).filter(|_| self.mutation == Mutation::NoCheckBeforeSpawn)
     }
 
-    /// Everything that has arrived.
+    /// Collects everything that has arrived.
     fn supervisor_inputs(&mut self, run: usize, now: Instant) -> SupervisorInputs {
         let Run { elector, supervisor, .. } = &mut self.runs[run];
         let elector_died = !elector.alive && !supervisor.elector_gone;
         supervisor.elector_gone |= elector_died;
         let (start, orders) = (supervisor.start.take(), supervisor.orders.drain(..).collect());
         if elector_died {
-            tell!(self, "{}'s supervisor sees that the elector is dead", self.name(run));
+            trace!(self, "{}'s supervisor sees that the elector is dead", self.name(run));
         }
         let main_ended = self.reap(run, now);
         let tree_empty = self.runs[run].tree.living_children(Parent::Supervisor).next().is_none();
@@ -156,24 +156,24 @@ impl World {
 
     fn step_supervisor(&mut self, run: usize, now: Instant, inputs: SupervisorInputs) {
         let actions = self.runs[run].supervisor.supervisor.step(now, inputs);
-        self.note_stop(run, now);
+        self.check_stop_begins(run, now);
         for action in actions {
-            self.act(run, action, now);
+            self.carry_out_action(run, action, now);
         }
     }
 
-    fn act(&mut self, run: usize, action: SupervisorAction, now: Instant) {
+    fn carry_out_action(&mut self, run: usize, action: SupervisorAction, now: Instant) {
         match action {
             SupervisorAction::SetHeldUntil(_)
             | SupervisorAction::KillElector
             | SupervisorAction::ReportLeftovers { .. } => {}
             SupervisorAction::SignalLeftovers(_) => self.signal_leftovers(run),
             SupervisorAction::Start(tenure) => {
-                // The process may be stopped right here.
+                // The process may be frozen between this decision and the fork.
                 let supervisor = &mut self.runs[run].supervisor;
                 supervisor.forking = true;
                 supervisor.starting = Some(tenure);
-                self.soon(MILLISECOND, Event::Fork { run });
+                self.schedule_within(MILLISECOND, Event::Fork { run });
             }
             SupervisorAction::Signal(signal) => self.signal_group(run, signal),
             SupervisorAction::Stop => {
@@ -182,13 +182,13 @@ impl World {
             }
             SupervisorAction::TerminateLeftovers => {
                 self.runs[run].supervisor.terminates_leftovers = true;
-                if self.mutation == Mutation::ReleaseWhenMainEnded {
+                if self.mutation == Mutation::ReleaseAfterMainProcess {
                     self.report(run, Report::Gone(Gone { end: End::Exited(0), lost: false }));
                 }
                 self.terminate_leftovers(run);
             }
             SupervisorAction::Kill(reason) => {
-                tell!(self, "{}'s supervisor kills: {reason:?}", self.name(run));
+                trace!(self, "{}'s supervisor kills: {reason:?}", self.name(run));
                 let supervisor = &mut self.runs[run].supervisor;
                 supervisor.terminates_leftovers = false;
                 supervisor.kill = Some(Kill { again_at: now, pause: KILL_PAUSES.0, killed: 0 });
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    fn put_off_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
+    fn delay_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
         let supervisor = &mut self.runs[run].supervisor;
         if supervisor.stop_began && supervisor.has_main && supervisor.kill.is_none() {
             supervisor.supervisor = Supervisor::new(supervisor.stop_options.clone());
@@ -215,23 +215,23 @@ impl World {
         }
     }
 
-    /// Notes from outside that the time is over, and by when the command must be dead for it.
-    fn note_stop(&mut self, run: usize, now: Instant) {
+    /// Records, independently of the state machine, that the tenure is over, and the deadline for the command's death.
+    fn check_stop_begins(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
         let Some(tenure) = supervisor.supervisor.tenure() else { return };
         if supervisor.stop_began || now < tenure.stop {
             return;
         }
         supervisor.stop_began = true;
-        tell!(self, "{}'s time to run is over", self.name(run));
+        trace!(self, "{}'s tenure is over", self.name(run));
         if self.runs[run].tree.runs() {
             self.check_loss(run);
-            let by = self.clock(run).time_of(tenure.kill + KILLING);
+            let by = self.clock(run).time_of(tenure.kill + KILL_TIME);
             self.dead_by(run, by);
         }
     }
 
-    /// Reaps the dead, and returns how the main process ended, if it did.
+    /// Reaps dead children, and returns the end of the main process if it is one of them.
     fn reap(&mut self, run: usize, now: Instant) -> Option<End> {
         let Run { supervisor, tree, .. } = &mut self.runs[run];
         let mut main_ended = false;
@@ -249,7 +249,7 @@ impl World {
             return None;
         }
         let end = if supervisor.too_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
-        tell!(self, "{}'s main process has ended", self.name(run));
+        trace!(self, "{}'s main process has ended", self.name(run));
         Some(end)
     }
 
@@ -267,14 +267,14 @@ impl World {
             supervisor.has_main = true;
             supervisor.start = Some(StartResult::Forked);
             tree.add(Parent::Supervisor, false, false, ends_on_term);
-            self.soon(2 * MILLISECOND, Event::CheckInChild { run });
+            self.schedule_within(2 * MILLISECOND, Event::CheckInChild { run });
         } else {
             supervisor.start = Some(StartResult::TooLate);
         }
         self.run_supervisor(run);
     }
 
-    /// The forked child looks at the clock itself before it executes the command.
+    /// Lets the forked child check its tenure before it executes the command.
     pub fn check_in_child(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
@@ -282,15 +282,15 @@ impl World {
         let now = self.clock(run).boot(self.now);
         let in_time = self.runs[run].supervisor.starting.is_some_and(|tenure| now < tenure.stop);
         if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
-            return self.soon(MILLISECOND, Event::Exec { run });
+            return self.schedule_within(MILLISECOND, Event::Exec { run });
         }
-        tell!(self, "{}'s child finds that it is too late", self.name(run));
+        trace!(self, "{}'s child finds that its tenure is over", self.name(run));
         self.runs[run].supervisor.too_late = true;
         self.process_dies(run, 0);
     }
 
     fn signal_group(&mut self, run: usize, signal: i32) {
-        tell!(self, "{}'s command is sent signal {signal}", self.name(run));
+        trace!(self, "{}'s command is sent signal {signal}", self.name(run));
         for process in 0..self.runs[run].tree.processes.len() {
             if !self.runs[run].tree.processes[process].hidden {
                 self.terminate(run, process);
@@ -316,7 +316,7 @@ impl World {
     fn terminate(&mut self, run: usize, process: usize) {
         let process_state = &self.runs[run].tree.processes[process];
         if let Some(after) = process_state.ends_on_term.filter(|_| process_state.alive) {
-            self.at(self.now + after, Event::Die { run, process });
+            self.schedule(self.now + after, Event::Die { run, process });
         }
     }
 
@@ -335,26 +335,25 @@ impl World {
             return;
         }
         if self.is_lost(self.plan.network.report_lost) {
-            return tell!(self, "{}'s report is lost: {report:?}", self.name(run));
+            return trace!(self, "{}'s report is lost: {report:?}", self.name(run));
         }
         self.runs[run].elector.reports.push_back(report);
-        self.rouse(run, Thread::Main);
+        self.wake_soon(run, Thread::Main);
     }
 
-    /// The supervisor's process is no more: its children are the elector's, and the main process dies
-    /// with it.
+    /// Lets the supervisor die: its children become the elector's, and the main process gets its parent-death signal.
     pub fn supervisor_dies(&mut self, run: usize) {
         let Run { supervisor, tree, elector, .. } = &mut self.runs[run];
         if !supervisor.alive {
             return;
         }
         supervisor.alive = false;
-        let heir = if elector.alive { Parent::Elector } else { Parent::Init };
-        tree.bequeath(Parent::Supervisor, heir);
+        let new_parent = if elector.alive { Parent::Elector } else { Parent::Init };
+        tree.reparent(Parent::Supervisor, new_parent);
         if tree.is_alive(0) {
-            self.soon(MILLISECOND, Event::Die { run, process: 0 });
+            self.schedule_within(MILLISECOND, Event::Die { run, process: 0 });
         }
-        self.rouse(run, Thread::Main);
-        self.bury(run);
+        self.wake_soon(run, Thread::Main);
+        self.remove_if_dead(run);
     }
 }

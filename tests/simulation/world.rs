@@ -1,4 +1,4 @@
-//! The world: machines, runs of leaderrun on them, the API server, and one queue of what happens next.
+//! The simulated world: machines, runs of leaderrun on them, the API server, and a queue of events.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -16,14 +16,14 @@ use crate::election::ElectorProcess;
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::network::ServerWatch;
-use crate::plan::{HostPlan, Plan, Wishes, host_name};
+use crate::plan::{Constraints, HostPlan, Plan, host_name};
 use crate::store::Store;
 use crate::supervisor::SupervisorProcess;
 
-/// After a suspended machine has come back, its processes take this long to be back in order.
-pub const RESUMING: Time = 100 * MILLISECOND;
+/// How long the processes of a suspended machine take to handle everything that is due after it has resumed.
+pub const RESUME_TIME: Time = 100 * MILLISECOND;
 
-/// What a thread of leaderrun is.
+/// A thread of leaderrun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
     Election,
@@ -35,8 +35,8 @@ pub enum Thread {
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
-    Transmit { run: usize, number: u32, place: Member, request: Box<Request> },
-    Arrive { run: usize, number: u32, place: Member, request: Box<Request> },
+    Transmit { run: usize, number: u32, member: Member, request: Box<Request> },
+    Arrive { run: usize, number: u32, member: Member, request: Box<Request> },
     Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
     OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
     Watched { run: usize, number: u32, event: Box<WatchEvent> },
@@ -49,7 +49,7 @@ pub enum Event {
     Routed { run: usize, number: u32, result: StepResult },
     DeadBy { run: usize },
     Recheck { run: usize, other: usize },
-    Begin { host: usize },
+    Start { host: usize },
     Fault,
     Restore(Box<Record>),
     ClientGo,
@@ -92,7 +92,7 @@ pub struct Host {
     pub suspended_until: Time,
 }
 
-/// One run of leaderrun: two processes and a command.
+/// One run of leaderrun: its two processes and its command.
 #[derive(Debug)]
 pub struct Run {
     pub host: usize,
@@ -104,43 +104,43 @@ pub struct Run {
     pub led_since: Option<Time>,
     /// When the last process of its command died.
     pub gone_since: Option<Time>,
-    /// The guard's word that the command ended well.
-    pub ended_well: bool,
+    /// The elector has reported that the command succeeded.
+    pub succeeded: bool,
     pub fencing_token: u64,
-    pub seen: Vec<Seen>,
-    /// A third party has made the record say no longer what this run wrote.
+    pub seen_marks: Vec<SeenMark>,
+    /// Another client has changed or removed the record that this run wrote.
     pub displaced: bool,
-    /// And somebody who could not know took the lease.
+    /// While this run was displaced, a run that could not know of it acquired the lock.
     pub overtaken: bool,
-    /// That has happened to it once: its fencing token is no longer the greatest.
+    /// This run was overtaken at least once, so its fencing token may no longer be the greatest.
     pub outranked: bool,
-    /// The revision in which this run last wrote over what it had not written itself.
+    /// The revision in which this run last replaced a record that another client had written.
     pub held_since: u64,
-    /// By when, at the latest, the command has to be dead.
+    /// The deadline by which every process of the command must be dead.
     pub dead_by: Option<Time>,
 }
 
-/// A run whose mark another run was shown.
+/// The mark of another run in a record that a run has observed.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct SeenMark {
     pub run: usize,
-    /// The longest that the record was said to hold by that mark, seconds.
+    /// The longest lease duration that was observed with that mark, in seconds.
     pub holds_for: u64,
-    /// The revision in which it was then shown that the mark had gone.
+    /// The revision in which the run observed that the mark was gone.
     pub gone: Option<u64>,
-    /// Gone without another run's mark in its place.
+    /// The mark was gone without another run's mark in its place.
     pub missed: bool,
 }
 
-/// What a schedule amounted to.
+/// The numbers of one schedule.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct Statistics {
     pub simulated: Time,
     pub events: u64,
     pub commands: u64,
     pub faults: u64,
     pub requests: u64,
-    /// Overlaps by why the promise does not cover them.
+    /// The overlaps that the promise does not cover, by their excuse.
     pub excused: [u64; Excuse::ALL.len()],
 }
 
@@ -151,42 +151,42 @@ pub struct World {
     pub mutation: Mutation,
     pub hosts: Vec<Host>,
     pub runs: Vec<Run>,
-    /// Runs that have a process.
+    /// The runs that have a living process.
     pub living: Vec<usize>,
     pub store: Store,
-    /// The second object, when there are two.
+    /// The store of the second object of a pair.
     pub second: Store,
     pub server_down_until: Time,
     pub watches: Vec<ServerWatch>,
     pub client_go: Option<ClientGo>,
-    /// Records as they were written, with the uid of the object.
+    /// Earlier records, with the uid of their object.
     pub archive: VecDeque<(Record, String)>,
     pub greatest_token: u64,
-    /// The last command has ended well, and by its run's `--min-hold` there is none before then.
+    /// When the next command may start, by the `--min-hold` of the last run that succeeded.
     pub not_due_before: Time,
     pub led_at: Time,
     pub violation: Option<Violation>,
-    pub story: Option<Vec<String>>,
-    pub tally: Tally,
+    pub trace: Option<Vec<String>>,
+    pub statistics: Statistics,
     queue: BinaryHeap<Reverse<Due>>,
     order: u64,
 }
 
-/// Adds a line to the story, if anybody wants to read it.
+/// Adds a line to the trace, if it is recorded.
 #[macro_export]
-macro_rules! tell {
+macro_rules! trace {
     ($world:expr, $($line:tt)*) => {
-        if $world.story.is_some() {
+        if $world.trace.is_some() {
             let line = format!($($line)*);
-            $world.note(line);
+            $world.push_trace(line);
         }
     };
 }
 
 impl World {
-    pub fn new(seed: u64, wishes: &Wishes, mutation: Mutation, with_story: bool) -> Self {
+    pub fn new(seed: u64, constraints: &Constraints, mutation: Mutation, with_trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng, wishes);
+        let plan = Plan::draw(&mut rng, constraints);
         let hosts = plan.hosts.iter().map(|plan| Host {
             plan: plan.clone(),
             out_cut_until: 0,
@@ -210,8 +210,8 @@ impl World {
             not_due_before: 0,
             led_at: 0,
             violation: None,
-            story: with_story.then(Vec::new),
-            tally: Tally::default(),
+            trace: with_trace.then(Vec::new),
+            statistics: Statistics::default(),
             queue: BinaryHeap::new(),
             order: 0,
             plan,
@@ -219,45 +219,45 @@ impl World {
         world.describe();
         for host in 0..world.hosts.len() {
             let at = world.rng.u64(0..2 * SECOND);
-            world.at(at, Event::Begin { host });
+            world.schedule(at, Event::Start { host });
         }
         if world.plan.client_go {
             let longest = world.plan.hosts.iter().map(|host| host.timing.lease_duration()).max().unwrap_or_default();
             world.client_go = Some(ClientGo::draw(&mut world.rng, longest));
-            world.at(SECOND, Event::ClientGo);
+            world.schedule(SECOND, Event::ClientGo);
         }
         if !world.plan.faults.is_empty() {
-            world.next_fault();
+            world.schedule_fault();
         }
         let (healthy_from, leader_within) = (world.plan.healthy_from, world.plan.leader_within);
-        world.at(healthy_from, Event::Healthy);
+        world.schedule(healthy_from, Event::Healthy);
         if let Some(within) = leader_within {
-            world.at(healthy_from + within, Event::LeaderDue);
+            world.schedule(healthy_from + within, Event::LeaderDue);
         }
         world
     }
 
-    /// Runs the schedule to its end, or to the first violation.
-    pub fn play(&mut self) {
+    /// Runs the schedule until its end or the first violation.
+    pub fn run_schedule(&mut self) {
         while let Some(Reverse(due)) = self.queue.pop() {
             if due.at > self.plan.ends || self.violation.is_some() {
                 break;
             }
             self.now = due.at;
-            self.tally.events += 1;
-            self.happen(due.event);
+            self.statistics.events += 1;
+            self.handle_event(due.event);
         }
-        self.tally.simulated = self.now;
+        self.statistics.simulated = self.now;
     }
 
-    fn happen(&mut self, event: Event) {
-        if let Some(resumes) = self.put_off_until(&event) {
+    fn handle_event(&mut self, event: Event) {
+        if let Some(resumes) = self.blocked_until(&event) {
             let jitter = self.rng.u64(0..2 * MILLISECOND);
             if let Event::Wake(run, thread) = event {
                 self.runs[run].wakes[thread as usize] = None;
                 return self.wake(run, thread, resumes + jitter);
             }
-            return self.at(resumes + jitter, event);
+            return self.schedule(resumes + jitter, event);
         }
         match event {
             Event::Wake(run, thread) => {
@@ -272,8 +272,8 @@ impl World {
                     Thread::Routing => self.run_routing(run),
                 }
             }
-            Event::Transmit { run, number, place, request } => self.transmit(run, number, place, request),
-            Event::Arrive { run, number, place, request } => self.arrive(run, number, place, *request),
+            Event::Transmit { run, number, member, request } => self.transmit(run, number, member, request),
+            Event::Arrive { run, number, member, request } => self.arrive(run, number, member, *request),
             Event::Answer { run, number, reply, revision } => self.answered(run, number, *reply, revision),
             Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
             Event::Watched { run, number, event } => self.watched(run, number, *event),
@@ -286,17 +286,17 @@ impl World {
             Event::Routed { run, number, result } => self.routed(run, number, result),
             Event::DeadBy { run } => self.check_dead_by(run),
             Event::Recheck { run, other } => self.check_overlap(run, other),
-            Event::Begin { host } => self.begin(host),
-            Event::Fault => self.inflict(),
-            Event::Restore(record) => self.meddle("recreates the lease", |_| Some(*record)),
+            Event::Start { host } => self.start_run(host),
+            Event::Fault => self.inject_fault(),
+            Event::Restore(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
             Event::ClientGo => self.run_client_go(),
-            Event::Healthy => tell!(self, "           -- from here on everything is healthy --"),
+            Event::Healthy => trace!(self, "           -- all faults have ended --"),
             Event::LeaderDue => self.check_leader(),
         }
     }
 
-    /// Nothing happens on a suspended machine, nor in a stopped process.
-    fn put_off_until(&self, event: &Event) -> Option<Time> {
+    /// Returns until when an event is blocked, because its machine is suspended or its process is stopped.
+    fn blocked_until(&self, event: &Event) -> Option<Time> {
         let (run, stopped_until) = match *event {
             Event::Wake(run, Thread::Election) | Event::Transmit { run, .. } => {
                 let elector = &self.runs[run].elector;
@@ -312,18 +312,18 @@ impl World {
         (until > self.now).then_some(until)
     }
 
-    pub fn at(&mut self, at: Time, event: Event) {
+    pub fn schedule(&mut self, at: Time, event: Event) {
         self.order += 1;
         self.queue.push(Reverse(Due { at, order: self.order, event }));
     }
 
-    pub fn soon(&mut self, most: Time, event: Event) {
+    pub fn schedule_within(&mut self, most: Time, event: Event) {
         let at = self.now + self.rng.u64(1..=most);
-        self.at(at, event);
+        self.schedule(at, event);
     }
 
-    /// Something has come for a thread: it looks after it as soon as the machine lets it.
-    pub fn rouse(&mut self, run: usize, thread: Thread) {
+    /// Wakes a thread within two milliseconds, to handle an input that has arrived.
+    pub fn wake_soon(&mut self, run: usize, thread: Thread) {
         let at = self.now + self.rng.u64(1..2 * MILLISECOND);
         self.wake(run, thread, at);
     }
@@ -333,7 +333,7 @@ impl World {
         let wake = &mut self.runs[run].wakes[thread as usize];
         if wake.is_none_or(|present| at < present) {
             *wake = Some(at);
-            self.at(at, Event::Wake(run, thread));
+            self.schedule(at, Event::Wake(run, thread));
         }
     }
 
@@ -349,7 +349,7 @@ impl World {
         self.now >= self.plan.healthy_from
     }
 
-    fn begin(&mut self, host: usize) {
+    fn start_run(&mut self, host: usize) {
         let run = self.runs.len();
         let now = self.hosts[host].plan.clock.now(self.now);
         let id = RunId::new(run.to_string());
@@ -364,9 +364,9 @@ impl World {
             wakes: [None; 4],
             led_since: None,
             gone_since: None,
-            ended_well: false,
+            succeeded: false,
             fencing_token: 0,
-            seen: Vec::new(),
+            seen_marks: Vec::new(),
             displaced: false,
             overtaken: false,
             outranked: false,
@@ -374,12 +374,12 @@ impl World {
             dead_by: None,
         });
         self.living.push(run);
-        tell!(self, "{} begins", self.name(run));
-        self.rouse(run, Thread::Election);
+        trace!(self, "{} begins", self.name(run));
+        self.wake_soon(run, Thread::Election);
     }
 
-    /// Forgets runs that have no process any more.
-    pub fn bury(&mut self, run: usize) {
+    /// Removes a run from `living` if none of its processes is left.
+    pub fn remove_if_dead(&mut self, run: usize) {
         let Run { elector, supervisor, tree, .. } = &self.runs[run];
         if !elector.alive && !supervisor.alive && !tree.is_left() {
             self.living.retain(|living| *living != run);
@@ -390,10 +390,10 @@ impl World {
         format!("{}/{run}", host_name(self.runs[run].host))
     }
 
-    pub fn note(&mut self, line: String) {
+    pub fn push_trace(&mut self, line: String) {
         let now = self.now as f64 / SECOND as f64;
-        if let Some(story) = &mut self.story {
-            story.push(format!("{now:>10.4}  {line}"));
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{now:>10.4}  {line}"));
         }
     }
 
@@ -401,7 +401,7 @@ impl World {
         for index in 0..self.hosts.len() {
             let HostPlan { clock, identity, timing, wait, min_hold, lock, may_watch, .. } =
                 self.hosts[index].plan.clone();
-            tell!(
+            trace!(
                 self,
                 "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}, {lock:?}{}",
                 host_name(index),
@@ -413,6 +413,6 @@ impl World {
                 if may_watch { "" } else { ", may not watch" }
             );
         }
-        tell!(self, "network {:?}", self.plan.network);
+        trace!(self, "network {:?}", self.plan.network);
     }
 }

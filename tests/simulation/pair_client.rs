@@ -1,5 +1,4 @@
-//! A candidate whose record lives in two objects: the production requests, one object after the other. Both are read
-//! one after the other, too.
+//! The client of a lock in two objects: the production requests to a pair. It reads the objects one after the other.
 
 use std::mem;
 use std::time::Duration;
@@ -11,14 +10,14 @@ use leaderrun_core::record::{Record, RunId, Stored};
 use crate::mutation::Mutation;
 
 #[derive(Debug)]
-pub struct Both {
+pub struct PairClient {
     requests: PairRequests,
     under_way: UnderWay,
     keeps_half_claims: bool,
 }
 
 /// The request for one object that is under way.
-#[expect(clippy::large_enum_variant, reason = "a candidate has one of it")]
+#[expect(clippy::large_enum_variant, reason = "a candidate has exactly one")]
 #[derive(Debug, Default)]
 enum UnderWay {
     #[default]
@@ -29,28 +28,28 @@ enum UnderWay {
     },
 }
 
-/// What comes next of a request to both.
+/// The next step of a request to the pair.
 pub enum Next {
     Send(Member, Request),
     Answer(Reply),
 }
 
-impl Both {
+impl PairClient {
     pub fn new(run: RunId, attempt: Duration, mutation: Mutation) -> Self {
         Self {
             requests: PairRequests::new(run, attempt),
             under_way: UnderWay::default(),
-            keeps_half_claims: mutation == Mutation::HalfClaimsStay,
+            keeps_half_claims: mutation == Mutation::KeepHalfClaims,
         }
     }
 
-    /// Begins a request; the one before it is given up.
+    /// Begins a request, and drops the previous one.
     pub fn begin(&mut self, request: Request) -> Next {
         let step = self.requests.begin(request);
         self.follow(step)
     }
 
-    /// One of the two has answered.
+    /// Processes a reply from one of the two objects.
     pub fn answered(&mut self, reply: Reply) -> Next {
         let step = match (mem::take(&mut self.under_way), reply) {
             (UnderWay::Write, reply) => self.requests.handle_reply(reply),
@@ -69,7 +68,7 @@ impl Both {
         self.follow(step)
     }
 
-    /// What the first of the two has.
+    /// Returns the record in the first object.
     pub fn first_record(&self) -> Record {
         self.requests.seen().member(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
     }

@@ -1,0 +1,70 @@
+//! Edits of the lease by other clients.
+
+use crate::mutation::Mutation;
+use crate::plan::{Constraints, Fault};
+use crate::runner::{find_violation, replay};
+
+pub fn expect_no_violation(constraints: &Constraints, seeds: u64) {
+    if let (Some((seed, violation)), _) = find_violation(0..seeds, constraints, Mutation::None) {
+        replay(seed, constraints, Mutation::None);
+        panic!("seed {seed}: {violation}");
+    }
+}
+
+const OUTSIDE_EDITS: Constraints = Constraints {
+    hosts: None,
+    faults: None,
+    timing: None,
+    clock_rates: None,
+    reliable_network: true,
+    same_identity: false,
+    no_client_go: true,
+    ignore_sigterm: false,
+    long_commands: true,
+    min_hold: false,
+    migrating: false,
+    second_unwritable: false,
+};
+
+/// Candidates that have observed the record before wait for the longer duration. New ones cannot know it.
+#[test]
+fn a_shortened_record_does_not_shorten_the_tenure_of_its_holder() {
+    expect_no_violation(&Constraints { faults: Some(&[Fault::Shorten, Fault::CutOff]), ..OUTSIDE_EDITS }, 1_000);
+}
+
+/// The released record of an earlier run does not release the lock of the present one.
+#[test]
+fn a_restored_old_record_releases_nothing() {
+    expect_no_violation(&Constraints { faults: Some(&[Fault::RestoreOldRecord]), ..OUTSIDE_EDITS }, 300);
+}
+
+/// A request to step down does not affect who holds the lock.
+#[test]
+fn a_request_to_step_down_causes_no_overlap() {
+    let faults =
+        &[Fault::StepDown, Fault::StepDown, Fault::CutOff, Fault::Delete, Fault::Empty, Fault::FreezeSupervisor];
+    expect_no_violation(
+        &Constraints { faults: Some(faults), ignore_sigterm: true, reliable_network: false, ..OUTSIDE_EDITS },
+        1_000,
+    );
+}
+
+/// A candidate must remember a displaced holder while a second one is displaced and comes back.
+#[test]
+fn several_displaced_holders_are_remembered() {
+    let faults = &[Fault::Delete, Fault::Empty, Fault::CutOff];
+    expect_no_violation(
+        &Constraints { faults: Some(faults), hosts: Some(5), long_commands: false, ..OUTSIDE_EDITS },
+        1_000,
+    );
+}
+
+/// A create may be carried out late, after another candidate's lease was created and deleted.
+#[test]
+fn a_create_that_arrives_late_causes_no_overlap() {
+    let faults = &[Fault::Delete];
+    expect_no_violation(
+        &Constraints { faults: Some(faults), hosts: Some(5), reliable_network: false, ..OUTSIDE_EDITS },
+        1_000,
+    );
+}
