@@ -1,8 +1,8 @@
-//! Candidates for several slots, over the production machine [`SlotElection`], driven like the production loop drives
-//! it: one request of a candidate is under way at a time, whichever slot it is for.
+//! A simulation of candidates for several slots. It drives the production state machine [`SlotElection`] as the
+//! production loop does: a candidate has one request under way at a time, for any of its slots.
 //!
-//! The invariants: there are never two commands in a slot, and never two slots with one candidate. With enough healthy
-//! candidates, every slot is filled within a bound. A start of many candidates costs few refused writes.
+//! The invariants: no slot ever has two commands, and no candidate leads in two slots. With enough candidates, every
+//! slot is filled within a bound after the faults have ended. The start of many candidates causes few refused writes.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -21,7 +21,7 @@ use crate::clock::{Clock, MILLISECOND, SECOND, TRUE_RATE, Time};
 use crate::mutation::Mutation;
 use crate::store::Store;
 
-/// How long the faults last in a schedule.
+/// The time at which the faults of a schedule end.
 const FAULTY: Time = 120 * SECOND;
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ enum Event {
     Crash,
 }
 
-/// A candidate, or what it left behind when it crashed.
+/// A candidate, which starts again after a crash.
 struct Candidate {
     clock: Clock,
     election: SlotElection,
@@ -73,17 +73,17 @@ struct World {
     now: Time,
     timing: Timing,
     stores: Vec<Store>,
-    /// The candidate whose command is alive in each slot, and since which of its starts.
+    /// The candidate whose command is alive in each slot, with the number of its start.
     alive: Vec<Option<(usize, u32)>>,
     candidates: Vec<Candidate>,
     starts: Vec<u32>,
     healthy_from: Time,
-    /// Of each candidate; of all the others it is the default.
+    /// The preference of each candidate; the others have the default.
     preferences: Vec<Preference>,
     conflicts: u32,
     commands: u32,
     requests_to_step_down: u32,
-    /// Of each event: when, in which order, and for which start of which candidate.
+    /// The time and the number of each event.
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     events: std::collections::BTreeMap<u64, (usize, u32, Event)>,
     order: u64,
@@ -94,12 +94,12 @@ impl World {
         Self::with_preferences(seed, slots, &vec![Preference::default(); candidates], healthy_from)
     }
 
-    /// A world with a candidate for each of the preferences.
+    /// Creates a world with one candidate for each preference.
     fn with_preferences(seed: u64, slots: usize, preferences: &[Preference], healthy_from: Time) -> Self {
         let candidates = preferences.len();
         let mut rng = Rng::with_seed(seed);
         let timing = Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None)
-            .expect("defaults");
+            .expect("the default timing");
         let mut world = Self {
             now: 0,
             stores: (0..slots).map(|_| Store::new()).collect(),
@@ -118,7 +118,7 @@ impl World {
             rng: Rng::with_seed(rng.u64(..)),
         };
         for number in 0..candidates {
-            // Apart by less than clocks may be.
+            // The clock rates differ by less than is tolerated.
             let rate = TRUE_RATE + world.rng.u64(0..50_000);
             let clock = Clock { rate, booted: world.rng.u64(0..1000 * SECOND), wall: jiff::SignedDuration::ZERO };
             let candidate = world.candidate(number, clock);
@@ -185,7 +185,7 @@ impl World {
         self.rng.u64(MILLISECOND / 2..most)
     }
 
-    fn play(&mut self, until: Time) {
+    fn run_until(&mut self, until: Time) {
         while let Some(Reverse((at, order))) = self.queue.pop() {
             if at > until {
                 self.queue.push(Reverse((at, order)));
@@ -195,17 +195,17 @@ impl World {
             let (candidate, start, event) = self.events.remove(&order).expect("an event");
             let is_present = start == self.starts[candidate];
             match event {
-                // What was sent arrives whatever became of its sender, and the supervisor kills its command.
+                // A request arrives, and the supervisor kills the command, even if the candidate has crashed.
                 Event::Arrive { number, slot, request } => self.arrive(candidate, start, number, slot, *request),
                 Event::Kill { slot } => self.kill(candidate, start, slot),
-                event if is_present => self.happen(candidate, event),
+                event if is_present => self.handle_event(candidate, event),
                 _ => {}
             }
         }
         self.now = until;
     }
 
-    fn happen(&mut self, candidate: usize, event: Event) {
+    fn handle_event(&mut self, candidate: usize, event: Event) {
         match event {
             Event::Begin => self.run(candidate),
             Event::Wake => {
@@ -243,16 +243,16 @@ impl World {
         }
     }
 
-    /// One round of the loop.
+    /// Runs one iteration of the candidate's loop.
     fn run(&mut self, candidate: usize) {
         let state = &mut self.candidates[candidate];
         let now = state.clock.now(self.now);
         let inputs = std::mem::take(&mut state.arrived);
         for action in state.election.step(now, inputs) {
             match action {
-                SlotAction::In(slot, action) => self.act(candidate, slot, action),
+                SlotAction::In(slot, action) => self.carry_out(candidate, slot, action),
                 SlotAction::Finish(_) => {
-                    // As when its pod is started again.
+                    // leaderrun is started again, as by the restart of a pod.
                     self.starts[candidate] += 1;
                     let clock = self.candidates[candidate].clock.clone();
                     self.candidates[candidate] = self.candidate(candidate, clock);
@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, candidate: usize, slot: usize, action: ElectionAction) {
+    fn carry_out(&mut self, candidate: usize, slot: usize, action: ElectionAction) {
         let state = &mut self.candidates[candidate];
         match action {
             ElectionAction::Send(request) => {
@@ -284,7 +284,7 @@ impl World {
             }
             ElectionAction::Watch(from) => {
                 state.requests += 1;
-                // A request under way goes on: its number is the one before.
+                // Numbers of watches count down, so that they do not affect the request under way.
                 let number = u32::MAX - state.requests;
                 state.watches[slot] = Some(number);
                 let events = self.stores[slot].events_since(from.as_ref());
@@ -304,9 +304,9 @@ impl World {
                 self.at(kill, candidate, Event::Kill { slot });
                 if self.now < self.healthy_from {
                     let life = self.rng.u64(0..60 * SECOND);
-                    let fate = if self.rng.bool() { Event::Crash } else { Event::End { slot } };
+                    let end = if self.rng.bool() { Event::Crash } else { Event::End { slot } };
                     let at = (self.now + life).min(self.healthy_from);
-                    self.at(at, candidate, fate);
+                    self.at(at, candidate, end);
                 }
             }
             ElectionAction::Extend(tenure) => {
@@ -347,7 +347,7 @@ impl World {
         let reply = self.stores[slot].answer(request, Mutation::None);
         self.conflicts += u32::from(reply == Reply::Conflict);
         if self.stores[slot].revision() != before {
-            self.tell_watches(slot);
+            self.send_watch_events(slot);
         }
         if start == self.starts[candidate] && !self.is_faulty(0.05) {
             let at = self.now + self.delay();
@@ -355,7 +355,7 @@ impl World {
         }
     }
 
-    fn tell_watches(&mut self, slot: usize) {
+    fn send_watch_events(&mut self, slot: usize) {
         for candidate in 0..self.candidates.len() {
             let Some(number) = self.candidates[candidate].watches[slot] else { continue };
             let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
@@ -364,10 +364,10 @@ impl World {
         }
     }
 
-    /// Ends a command whose tenure is over, by the clock of its machine.
+    /// Kills a command whose tenure is over by the clock of its machine.
     fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
         if start != self.starts[candidate] {
-            // Its candidate has crashed: nobody extends its tenure. A later one of its kills may follow.
+            // The candidate has crashed, so the last of its kills ends the command.
             if self.alive[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
                 self.alive[slot] = None;
             }
@@ -398,7 +398,7 @@ impl World {
 /// Within two lease durations and five retry periods of the end of all faults: a read that was lost may have to be
 /// given up first, and then the record of a dead holder expires.
 #[test]
-fn every_slot_is_filled_in_time_and_by_one_candidate() {
+fn every_slot_is_filled_by_one_candidate_within_a_bound() {
     let mut commands = 0;
     for seed in 0..200 {
         let mut rng = Rng::with_seed(seed);
@@ -406,21 +406,21 @@ fn every_slot_is_filled_in_time_and_by_one_candidate() {
         let candidates = slots + rng.usize(0..4);
         let mut world = World::new(seed, slots, candidates, FAULTY);
         let bound = 2 * world.timing.lease_duration() + 5 * world.timing.retry_period();
-        world.play(FAULTY + bound.as_nanos() as Time);
+        world.run_until(FAULTY + bound.as_nanos() as Time);
         let filled = world.alive.iter().flatten().count();
         assert_eq!(filled, slots, "seed {seed}: {candidates} candidates");
         commands += world.commands;
     }
-    assert!(commands > 3_000, "{commands} commands: the schedules were too dull");
+    assert!(commands > 3_000, "{commands} commands are too few to test hand-overs");
 }
 
 #[test]
-fn a_start_of_many_candidates_costs_few_refused_writes() {
+fn the_start_of_many_candidates_causes_few_refused_writes() {
     for (slots, candidates, most) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
         let (mut conflicts, seeds) = (0, 200 / candidates as u64);
         for seed in 0..seeds {
             let mut world = World::new(seed, slots, candidates, 0);
-            world.play(30 * SECOND);
+            world.run_until(30 * SECOND);
             assert_eq!(world.alive.iter().flatten().count(), slots, "seed {seed}");
             conflicts += world.conflicts;
         }
