@@ -1,7 +1,7 @@
-//! What the two processes say to each other: one SOCK_SEQPACKET pair, one typed message a packet.
+//! The channel between leaderrun's two processes: a SOCK_SEQPACKET pair, with one typed message in each packet.
 //!
-//! Neither side ever blocks on it. A message that the other side does not take in time is lost, and
-//! everything is built so that a lost message shortens a command's life and never lengthens it.
+//! Neither side ever blocks on it. A message is lost if the other side does not read in time. A lost message can end a
+//! command earlier, but never extends its life.
 
 use std::io;
 use std::marker::PhantomData;
@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 
 use crate::process::system_call::SystemCallError;
 
-/// Longer than any message: what a message carries from outside is cut to size before.
+/// An upper bound for messages. Text from outside is truncated before it is put into a message.
 const LARGEST_PACKET: usize = 64 * 1024;
 
-/// One end of the pair: sends `S`, receives `R`.
+/// One end of the channel, which sends `S` and receives `R`.
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
@@ -30,10 +30,10 @@ pub type ElectorEnd = Channel<Order, Report>;
 /// The supervisor's end.
 pub type SupervisorEnd = Channel<Report, Order>;
 
-/// Both ends, non-blocking and closed on exec.
+/// Creates both ends, non-blocking and close-on-exec.
 ///
 /// # Errors
-/// When the kernel gives no sockets.
+/// Fails if the kernel cannot create the sockets.
 pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (elector, supervisor) =
@@ -42,18 +42,17 @@ pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
 }
 
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
-    /// Sends a message, or loses it when the other side has stopped reading.
+    /// Sends a message. It is lost if the queue is full because the other side has stopped reading.
     ///
     /// # Errors
-    /// `WouldBlock` when it was lost for that reason, others when the other side is gone.
+    /// Fails with `WouldBlock` if the queue is full, and with another kind if the other side is gone.
     pub fn send(&self, message: &S) -> io::Result<()> {
         let packet = serde_json::to_vec(message)?;
         send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 
-    /// Everything that has arrived, in order. Ends early when the other side is gone, which its pidfd
-    /// tells for certain.
+    /// Returns all messages that have arrived, in order. It does not report that the other side is gone; pidfds do.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
         let mut packet = vec![0; LARGEST_PACKET];
@@ -95,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_stopped_reading_does_not_block_the_other() {
+    fn a_full_queue_does_not_block_the_sender() {
         let (elector, _supervisor) = pair().unwrap();
         let blocked = (0..1_000_000).find_map(|_| elector.send(&Order::Lose).err());
         assert_eq!(blocked.unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
-    fn a_side_that_is_gone_is_an_error_and_no_signal() {
+    fn sending_to_a_closed_end_is_an_error_without_sigpipe() {
         let (elector, supervisor) = pair().unwrap();
         drop(supervisor);
         assert!(elector.send(&Order::Lose).is_err());

@@ -62,7 +62,7 @@ pub async fn run(
     inbox: UnboundedReceiver<ElectionOrder>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
-    observer.tell(Update::ActsBy(Some(clock::now() + lock::OPEN)));
+    observer.notify(Update::ActsBy(Some(clock::now() + lock::OPEN)));
     let began = clock::now();
     let lock_name = shown(&name, slots);
     let Some((locks, name)) = open(name, slots, &access, &config).await? else {
@@ -76,7 +76,7 @@ pub async fn run(
     if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
         *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
     }
-    observer.tell(Update::Lock(name.to_string()));
+    observer.notify(Update::Lock(name.to_string()));
     let outer_runs = OuterRuns::from_environment();
     let mut environment = vec![
         ("LEADERRUN_HOLDER".to_owned(), config.identity.clone()),

@@ -66,7 +66,7 @@ impl ElectionThread {
                 }
                 Err(failure) => Err(failure.into()),
             };
-            observer.tell(Update::ActsBy(None));
+            observer.notify(Update::ActsBy(None));
             main_thread.send(match ended {
                 Ok(outcome) => ElectionReport::Finished(outcome),
                 Err(failure) => {

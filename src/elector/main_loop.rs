@@ -187,7 +187,7 @@ impl MainLoop {
                         standard_streams::release(0..=1);
                     }
                     log_notices::started(*pid);
-                    self.observer.tell(Update::CommandStarted);
+                    self.observer.notify(Update::CommandStarted);
                 }
                 Report::Notice(notice) => {
                     self.command_had_terminal |= *notice == SupervisorNotice::HasTerminal;
@@ -260,7 +260,7 @@ impl MainLoop {
 
     fn notify(&self, notice: ElectorNotice) {
         log_notices::elector(&notice);
-        self.observer.tell(match notice {
+        self.observer.notify(match notice {
             ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
             ElectorNotice::Lost(loss) => Update::Lost(loss),
             ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,

@@ -158,7 +158,7 @@ fn observed_main_loop(
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.without_streams() } else { main_loop };
     let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
-    observer.tell(Update::Exiting);
+    observer.notify(Update::Exiting);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));
     events.into_iter().for_each(|events| events.finish(until));

@@ -37,7 +37,7 @@ impl Observations {
 
     /// The election has done what there was to do for now.
     pub fn stepped(&self, election: &SlotElection) {
-        self.observer.tell(Update::ActsBy(election.next_timeout()));
+        self.observer.notify(Update::ActsBy(election.next_timeout()));
         // While it leads in none, the slot counts that may be acquired first.
         let slots = match election.leading_slot() {
             Some(slot) => slot..slot + 1,
@@ -45,7 +45,7 @@ impl Observations {
         };
         let observed = slots.filter_map(|slot| election.election(slot).observed());
         if let Some((record, takeable_at)) = observed.min_by_key(|(_, takeable_at)| *takeable_at) {
-            self.observer.tell(Update::Observed(Observed {
+            self.observer.notify(Update::Observed(Observed {
                 holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
                 since: record.and_then(|record| record.acquire_time),
                 transitions: record.map(|record| record.lease_transitions),
@@ -66,9 +66,9 @@ impl Observations {
     /// The request under way was answered.
     pub fn answered(&mut self, answer: &Result<Reply, LockError>) {
         match answer.as_ref().map_err(|error| error.kind) {
-            Ok(_) | Err(LockErrorKind::Conflict) => self.observer.tell(Update::LockAnswered),
+            Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockAnswered),
             Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim => {
-                self.observer.tell(Update::ClaimRefused);
+                self.observer.notify(Update::ClaimRefused);
             }
             Err(_) => {}
         }
@@ -84,24 +84,24 @@ impl Observations {
 
     fn end_renewal(&mut self, result: RenewalResult) {
         if let Some(sent) = self.renewal.take() {
-            self.observer.tell(Update::Renewal { result, took: clock::now().since(sent) });
+            self.observer.notify(Update::Renewal { result, took: clock::now().since(sent) });
         }
     }
 
     /// This slot is about to be reported as acquired.
     pub fn acquired_slot(&self, slot: usize) {
-        self.observer.tell(Update::Slot(slot));
+        self.observer.notify(Update::Slot(slot));
     }
 
     /// The lock was won.
     pub fn acquired(&self, token: String, uids: Vec<String>) {
-        self.observer.tell(Update::Acquired { token, uids });
+        self.observer.notify(Update::Acquired { token, uids });
     }
 
     /// A tenure is held from here on, the first one or a longer one.
     pub fn held(&mut self, tenure: Tenure) {
         if let Some(before) = self.held_until.replace(tenure.stop) {
-            self.observer.tell(Update::Renewed { margin: before.since(clock::now()) });
+            self.observer.notify(Update::Renewed { margin: before.since(clock::now()) });
         }
     }
 
@@ -118,14 +118,14 @@ impl Observations {
     /// A watch is opened.
     pub fn watching(&mut self, slot: usize) {
         if !self.watched.insert(slot) {
-            self.observer.tell(Update::WatchRestarted);
+            self.observer.notify(Update::WatchRestarted);
         }
     }
 
     /// The watch said something, or ended.
     pub fn watch_event(&self, event: &WatchEvent) {
         if !matches!(event, WatchEvent::Broken | WatchEvent::Forbidden) {
-            self.observer.tell(Update::LockAnswered);
+            self.observer.notify(Update::LockAnswered);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and
-//! fabric8's kubernetes-client keep it.
+//! The record in an annotation of an Endpoints object or a ConfigMap, as in older releases of client-go and in
+//! fabric8's kubernetes-client.
 //!
-//! Both write it as JSON, in different spellings. client-go has `leaseDurationSeconds`, a number, and reads times with
-//! any fraction of a second. fabric8 has `leaseDuration`, an ISO 8601 duration or a number of seconds; it insists on
-//! it and on six digits of fraction, and leaves an empty holder out. Both spellings are read. Both are written, except
-//! into a record that has fabric8's alone: releases of it refuse fields that they do not know.
+//! Both write it as JSON, with different fields. client-go has `leaseDurationSeconds`, a number, and reads times with
+//! any number of fractional digits. fabric8 has `leaseDuration`, an ISO 8601 duration or a number of seconds, which it
+//! requires. It also requires times with six fractional digits, and omits an empty holder. Both formats are read. Both
+//! fields are written, except into a record that only has fabric8's, because fabric8 rejects unknown fields.
 
 use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::record::Record;
@@ -14,16 +14,16 @@ use serde_json::Value;
 use super::object::RecordFormat;
 use crate::kubernetes;
 
-/// The annotation in which client-go and fabric8 keep the record.
+/// The annotation in which client-go and fabric8 store the record.
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// An Endpoints object.
+/// The format of a record in an Endpoints object.
 pub static ENDPOINTS: RecordFormat = RecordFormat { resource: &kubernetes::ENDPOINTS, is_lock, read, write };
 
-/// A ConfigMap.
+/// The format of a record in a ConfigMap.
 pub static CONFIGMAP: RecordFormat = RecordFormat { resource: &kubernetes::CONFIG_MAPS, is_lock, read, write };
 
-/// The record as the annotation has it.
+/// The JSON document in the annotation.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Annotation {
@@ -37,7 +37,7 @@ struct Annotation {
     leader_transitions: i64,
 }
 
-/// The lease duration in fabric8's spellings.
+/// The lease duration in fabric8's formats.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Fabric8Duration {
@@ -46,7 +46,7 @@ enum Fabric8Duration {
 }
 
 impl Fabric8Duration {
-    /// Returns it in seconds, rounded up: a record never holds for less than its holder reckons with.
+    /// Returns the duration in seconds, rounded up, so that it is not shorter than the holder's own.
     fn seconds(&self) -> i64 {
         match self {
             Self::Iso(duration) => duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0)),
@@ -70,7 +70,7 @@ fn read(object: &Value) -> Result<Record, String> {
     let Some(annotation) = annotation(object)? else { return Ok(Record::default()) };
     let fabric8 = annotation.lease_duration.map(|duration| duration.seconds());
     let seconds = annotation.lease_duration_seconds.max(fabric8).filter(|seconds| *seconds > 0);
-    // A time that cannot be read is not left out: a renewal would look like the one before.
+    // An invalid time is an error: without its time a renewal would equal the one before.
     let time = |text: Option<String>| match text {
         None => Ok(None),
         Some(text) => text
@@ -119,10 +119,10 @@ mod tests {
         }
     }
 
-    /// The annotation of an object, parsed as JSON.
+    /// Returns the annotation of an object, parsed as JSON.
     fn parsed(object: &Value) -> Value {
         let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation");
-        serde_json::from_str(text).expect("which is JSON")
+        serde_json::from_str(text).expect("JSON")
     }
 
     fn written(record: &Record) -> Value {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn fabric8_finds_its_own_spelling_again() {
+    fn a_record_in_fabric8_s_format_keeps_that_format() {
         for duration in [r#""PT15S""#, "15.000000000", "14.2"] {
             let mut object = object(Some(&format!(r#"{{"leaseDuration":{duration}}}"#)));
             let record = read(&object).unwrap();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_beyond_all_bounds_is_a_long_one() {
+    fn a_duration_that_is_out_of_range_is_limited_to_the_maximum() {
         for text in [r#"{"leaseDurationSeconds":9999999999}"#, r#"{"leaseDuration":1e300}"#] {
             assert_eq!(read(&object(Some(text))).unwrap().lease_duration_seconds, Some(u32::MAX));
         }

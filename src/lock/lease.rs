@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::object::RecordFormat;
 use crate::kubernetes::LEASES;
 
-/// A Lease: what leader election is meant to use.
+/// The format of a record in a Lease, the kind of object that Kubernetes has for leader election.
 pub static LEASE: RecordFormat = RecordFormat { resource: &LEASES, is_lock: |_| true, read, write };
 
 fn spec(lease: &Value) -> Result<LeaseSpec, serde_json::Error> {

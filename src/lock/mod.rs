@@ -1,4 +1,4 @@
-//! Where the record lives: one small file a kind, all behind one trait.
+//! The kinds of lock, which all implement the trait [`Lock`].
 
 mod annotation;
 mod file;
@@ -22,22 +22,22 @@ pub use self::object::{ObjectLock, rules};
 pub use self::open::{OPEN, open, open_slots};
 pub use self::two_objects::TwoObjectLock;
 
-/// A place where a record is stored, with compare-and-swap and change notification.
+/// A store of one record, with compare-and-swap and change notification.
 ///
-/// One request at a time; dropping its future gives the request up, and the connection it was on. It may be
-/// carried out all the same, and later.
+/// There is one request at a time. Dropping its future drops the request with its connection, but the request may still
+/// be carried out later.
 pub trait Lock: Send + Sync {
-    /// Reads the record, consistently: what was written before is seen.
+    /// Reads the record with a consistent read, which reflects all earlier writes.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
 
-    /// Writes the record where there is none.
+    /// Creates the record, if there is none.
     fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
 
-    /// Replaces the record that has this version, and no other.
+    /// Replaces the record, if it has this version.
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
 
-    /// Changes from a version on, or from the present state on. Ends when it can be taken up again
-    /// from what was seen last.
+    /// Watches changes from a version on, or from the present state on. The stream ends when the watch can be resumed
+    /// from the last version seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
     /// Returns what requests wait for before they can be sent, if that takes long at present.
@@ -45,39 +45,39 @@ pub trait Lock: Send + Sync {
         None
     }
 
-    /// The fencing token of the write that made this resourceVersion.
+    /// Returns the fencing token of the write that produced this resourceVersion.
     fn fencing_token(&self, resource_version: &str) -> String {
         resource_version.to_owned()
     }
 
-    /// The uids of the objects that a record with this uid is in.
+    /// Returns the uids of the objects that contain a record with this uid.
     fn uids(&self, uid: &str) -> Vec<String> {
         vec![uid.to_owned()]
     }
 }
 
-/// Why a request failed.
+/// The error of a request to a lock.
 #[derive(Debug)]
 pub struct LockError {
     pub kind: LockErrorKind,
-    /// For people.
+    /// The message for the log.
     pub message: String,
-    /// When the other side wants to be asked again.
+    /// The pause before the next request that the server demands.
     pub retry_after: Option<Duration>,
-    /// As YAML, the Role that allows it, where that is what is missing.
+    /// The Role that would permit the request, as YAML, if a permission is missing.
     pub role: Option<String>,
 }
 
-/// What a failed request means for the election.
+/// The meaning of a failed request for the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockErrorKind {
-    /// A write that is not based on the present state.
+    /// The write is not based on the present state.
     Conflict,
-    /// Not allowed; certainly not carried out.
+    /// The request was not permitted, so it was certainly not carried out.
     Forbidden,
-    /// Certainly not carried out.
+    /// The request was certainly not carried out.
     Refused,
-    /// No telling whether it was carried out.
+    /// The request may or may not have been carried out.
     Unknown,
 }
 
@@ -86,7 +86,7 @@ impl LockError {
         Self { kind, message: message.into(), retry_after: None, role: None }
     }
 
-    /// Returns what the election is told.
+    /// Returns the reply for the election.
     pub fn to_reply(&self) -> Reply {
         let retry_after = self.retry_after;
         match self.kind {

@@ -1,4 +1,4 @@
-//! Which lock: `[KIND:][NAMESPACE/]NAME`.
+//! The name of a lock: `[KIND:][NAMESPACE/]NAME`.
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -10,14 +10,14 @@ use super::lease::LEASE;
 use super::object::RecordFormat;
 use crate::kubernetes::ObjectName;
 
-/// In how many slots a lock can be held at once.
+/// The number of slots of a lock, each of which can be held at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotCount(u8);
 
 impl SlotCount {
     const RANGE: RangeInclusive<u8> = 2..=64;
 
-    /// The highest number that a slot can have.
+    /// The highest number of a slot.
     pub const HIGHEST: usize = *Self::RANGE.end() as usize - 1;
 
     /// Returns the numbers of the slots.
@@ -41,17 +41,17 @@ impl fmt::Display for SlotCount {
     }
 }
 
-/// A lock as the command line names it.
+/// A lock as named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockName {
-    /// A record in one or two Kubernetes objects. Without a namespace: the one of the kubeconfig's
-    /// context, or of the pod's service account.
+    /// A record in one or two Kubernetes objects. The default namespace is that of the kubeconfig's context or of the
+    /// pod's service account.
     Objects { kind: Kind, namespace: Option<String>, name: String },
     /// A JSON record in a local file.
     File(PathBuf),
 }
 
-/// Which kind of object, or which two.
+/// The kind of a lock in Kubernetes objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Lease,
@@ -65,7 +65,7 @@ impl Kind {
     const ALL: [Self; 5] =
         [Self::Lease, Self::Endpoints, Self::ConfigMap, Self::EndpointsAndLease, Self::ConfigMapAndLease];
 
-    /// As `--lock` has it.
+    /// Returns the kind as written in `--lock`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Lease => "lease",
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The kind of object that the record is in, and the second one for a lock in two objects.
+    /// Returns the format of the record, and that of the second object of a lock in two objects.
     pub fn formats(self) -> (&'static RecordFormat, Option<&'static RecordFormat>) {
         match self {
             Self::Lease => (&LEASE, None),
@@ -90,7 +90,7 @@ impl Kind {
     /// The kinds of locks in a single object.
     pub const IN_ONE_OBJECT: [Self; 3] = [Self::Lease, Self::Endpoints, Self::ConfigMap];
 
-    /// The objects that a lock of this kind is in.
+    /// Returns the objects that contain the record of a lock of this kind.
     pub fn objects(self, namespace: &str, name: &str) -> Vec<ObjectName> {
         let (first, second) = self.formats();
         let formats = [Some(first), second].into_iter().flatten();
@@ -104,7 +104,7 @@ impl Kind {
 }
 
 impl LockName {
-    /// Returns the lock of the slot of that number. It is an ordinary lock.
+    /// Returns the lock of the slot with this number, which is an ordinary lock.
     pub fn in_slot(&self, number: usize) -> Self {
         match self {
             Self::Objects { kind, namespace, name } => {
@@ -118,7 +118,7 @@ impl LockName {
         }
     }
 
-    /// Returns the objects that the lock is in, in this namespace; a file is in none.
+    /// Returns the objects that contain the lock's record, in this namespace; none for a file.
     pub fn objects(&self, namespace: &str) -> Vec<ObjectName> {
         match self {
             Self::Objects { kind, name, .. } => kind.objects(namespace, name),
@@ -142,14 +142,14 @@ impl FromStr for LockName {
         let (word, rest) = text.split_once(':').unwrap_or((Kind::Lease.word(), text));
         if word == "file" {
             return match rest {
-                "" => Err("the path is missing; file:/run/job.lease would do".into()),
-                _ if rest.ends_with('/') => Err("it names a folder; file:/run/job.lease would do".into()),
+                "" => Err("the path is missing; for example file:/run/job.lease".into()),
+                _ if rest.ends_with('/') => Err("the path is that of a folder; for example file:/run/job.lease".into()),
                 path => Ok(Self::File(path.into())),
             };
         }
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.word() == word) else {
             return Err(
-                "the kind of a lock is lease, endpoints, configmap, endpoints+lease, configmap+lease or file; lease:default/my-job would do".into()
+                "the kind of a lock is lease, endpoints, configmap, endpoints+lease, configmap+lease or file; for example lease:default/my-job".into()
             );
         };
         let (namespace, name) = match rest.split_once('/') {
@@ -157,9 +157,9 @@ impl FromStr for LockName {
             None => (None, rest),
         };
         if let Some(namespace) = namespace {
-            check_label(namespace).map_err(|reason| format!("the namespace {reason}; default/my-job would do"))?;
+            check_label(namespace).map_err(|reason| format!("the namespace {reason}; for example default/my-job"))?;
         }
-        check_name(name).map_err(|reason| format!("the name {reason}; default/my-job would do"))?;
+        check_name(name).map_err(|reason| format!("the name {reason}; for example default/my-job"))?;
         Ok(Self::Objects { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
 }
@@ -181,10 +181,10 @@ impl fmt::Display for LockName {
     }
 }
 
-/// Namespaces and Services have DNS-1123 labels for names.
+/// Checks a DNS-1123 label: the name of a namespace or a Service.
 ///
 /// # Errors
-/// What is wrong with it, for a sentence that begins with what it is the name of.
+/// Returns what is wrong, as a phrase that follows the subject of a sentence.
 pub fn check_label(label: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     match label.as_bytes() {
@@ -196,10 +196,10 @@ pub fn check_label(label: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The names of most objects are DNS-1123 subdomains: labels with dots between them, each of any length.
+/// Checks a DNS-1123 subdomain, the name of most objects: labels of any length, separated by dots.
 ///
 /// # Errors
-/// What is wrong with it, for a sentence that begins with what it is the name of.
+/// Returns what is wrong, as a phrase that follows the subject of a sentence.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
     let ends_well = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
@@ -282,7 +282,7 @@ mod tests {
             &long_name,
         ] {
             let refusal = text.parse::<LockName>().unwrap_err();
-            assert!(refusal.ends_with(" would do"), "{text}: {refusal}");
+            assert!(refusal.contains("; for example "), "{text}: {refusal}");
         }
     }
 

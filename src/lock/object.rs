@@ -19,18 +19,18 @@ use crate::telemetry::log::printable;
 /// A resourceVersion that no object has: etcd's own, before anything is stored.
 const NO_OBJECTS_VERSION: &str = "1";
 
-/// The label by which objects say what made them. It is put on new objects only.
+/// The label that states which program created an object. It is only set on new objects.
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Where in objects of one kind the record is.
+/// The format of a record in objects of one kind.
 #[derive(Debug)]
 pub struct RecordFormat {
     pub resource: &'static Resource,
-    /// Returns whether an object is one of a lock at all.
+    /// Returns whether an object belongs to a lock.
     pub is_lock: fn(&Value) -> bool,
-    /// Reads the record of an object, without leaderrun's annotations. A record is free where there is none.
+    /// Reads the record of an object, without leaderrun's annotations. An object without a record is a free one.
     pub read: fn(&Value) -> Result<Record, String>,
-    /// Puts a record into an object and leaves everything else there as it is.
+    /// Puts a record into an object and keeps everything else.
     pub write: fn(&mut Value, &Record),
 }
 
@@ -38,11 +38,11 @@ impl RecordFormat {
     /// Reads the record of an object, with leaderrun's annotations.
     ///
     /// # Errors
-    /// When what is in the place of the record is none.
+    /// Fails if the object contains something else in place of a record.
     pub fn record(&self, object: &Value) -> Result<Record, String> {
         let mut record = (self.read)(object)?;
         let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
-        // A release of leaderrun that does not write this annotation bound its marks to nothing.
+        // Releases of leaderrun that do not write this annotation do not bind their marks to an object.
         let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| is_written_for(lock, object));
         record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
         record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
@@ -55,27 +55,27 @@ impl RecordFormat {
     }
 }
 
-/// Returns whether a mark was written for this object, or for the lock of its name by the write that created it.
+/// Returns whether a mark was written for this object, or by the write that created it.
 fn is_written_for(written_for: &str, object: &Value) -> bool {
     let metadata = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let (lock, uid) = written_for.split_once(' ').unwrap_or((written_for, metadata("uid")));
     lock.split_once('/') == Some((metadata("namespace"), metadata("name"))) && uid == metadata("uid")
 }
 
-/// Returns the rights that a candidate needs on an object that its record is in.
+/// Returns the rights that a candidate needs on an object that contains its record.
 pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule> {
     let name = Some(name.clone());
     if resource.created_by_put {
         return vec![resource.rule(namespace, name, &[Verb::Get, Verb::Create, Verb::Update, Verb::Watch])];
     }
-    // RBAC cannot restrict a POST by name. The right is not needed where the object was created beforehand.
+    // RBAC cannot restrict a POST by name. The right is not needed if the object was created beforehand.
     vec![
         resource.rule(namespace, name, &[Verb::Get, Verb::Update, Verb::Watch]),
         resource.rule(namespace, None, &[Verb::Create]),
     ]
 }
 
-/// What the Role for a lock names: its own object, or those of all slots.
+/// The objects that the Role for a lock names: its own object, or those of all slots.
 #[derive(Debug)]
 pub struct RightsOfSlots {
     /// The lock that the Role is named after.
@@ -83,20 +83,20 @@ pub struct RightsOfSlots {
     pub objects: Vec<String>,
 }
 
-/// The record in one object.
+/// A lock whose record is in one object.
 pub struct ObjectLock {
     format: &'static RecordFormat,
     objects: Collection,
     name: ObjectName,
     rights: Arc<RightsOfSlots>,
-    /// The object last seen. A write keeps what is not ours in it.
+    /// The object as last seen. Writes keep the parts of it that are not leaderrun's.
     seen: Mutex<Option<Value>>,
-    /// Where the next watch starts from, in place of this version: an object that has not changed for minutes has a
-    /// version that left the API server's watch cache, and a watch from there breaks at once.
+    /// Where the next watch starts. The version of an object that has not changed for minutes may have left the API
+    /// server's watch cache, and a watch from there would break at once.
     resume: Mutex<Option<Resume>>,
 }
 
-/// Where to resume a watch of an object that is at `version`.
+/// The start of the next watch of an object that is at `version`.
 struct Resume {
     version: Version,
     /// The resourceVersion of a bookmark; empty for the present state.
@@ -104,7 +104,7 @@ struct Resume {
 }
 
 impl ObjectLock {
-    /// Returns the record in the object of that name. Nothing is asked of the API server yet.
+    /// Creates the lock for the object of that name. It does not send a request yet.
     pub fn new(
         cluster: &Cluster,
         format: &'static RecordFormat,
@@ -132,8 +132,8 @@ impl ObjectLock {
         });
         self.put_record(&mut object, &record);
         let created = if resource.created_by_put {
-            // A PUT creates where nothing is. An object that exists never had this version, so it is left alone;
-            // without a version a PUT would replace some kinds of objects blindly.
+            // A PUT creates a missing object. An existing object never had this version, so it is not replaced. Without
+            // a version a PUT would replace objects of some kinds unconditionally.
             object["metadata"]["resourceVersion"] = NO_OBJECTS_VERSION.into();
             self.objects.create_by_put(name, &object).await
         } else {
@@ -143,7 +143,7 @@ impl ObjectLock {
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
-        // An object seen since has another version, and the server would say the same.
+        // If another version was seen since, the server would answer with a conflict as well.
         let Some(mut object) = self.seen_with(&version) else {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };
@@ -158,7 +158,7 @@ impl ObjectLock {
 
     /// Remembers the object, and returns its record.
     fn note(&self, mut object: Value) -> Result<Stored, LockError> {
-        // Only the API server's own bookkeeping. Left out of a write it is kept.
+        // The API server maintains this field itself, and keeps it if a write leaves it out.
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
@@ -202,7 +202,7 @@ impl ObjectLock {
         }
     }
 
-    /// Returns the object last seen, if it is the one that has this version.
+    /// Returns the object last seen, if it has this version.
     fn seen_with(&self, version_wanted: &Version) -> Option<Value> {
         let seen = self.seen.lock().expect("nothing panics while it is held").clone();
         seen.filter(|object| version(object).as_ref() == Some(version_wanted))
@@ -225,7 +225,7 @@ impl ObjectLock {
         }
     }
 
-    /// Notes where to resume the watch while the object stays as it was last seen.
+    /// Sets where to resume the watch while the object stays at the version last seen.
     fn resume_from(&self, from: String) {
         let seen = self.seen.lock().expect("nothing panics while it is held");
         if let Some(version) = seen.as_ref().and_then(version) {
@@ -250,7 +250,7 @@ impl ObjectLock {
         role(&self.name.namespace, lock, &rules)
     }
 
-    /// Returns what a failed request means for the lock, with the Role that would have allowed it.
+    /// Converts the error of a request, and adds the Role that would permit it.
     fn error(&self, error: kubernetes::Error) -> LockError {
         let kind = match error.kind {
             ErrorKind::Conflict => LockErrorKind::Conflict,

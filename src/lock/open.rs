@@ -1,4 +1,4 @@
-//! From the name of a lock to the lock.
+//! Opens the lock with a given name.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::{FileLock, Lock, LockError, LockName, ObjectLock, SlotCount, TwoObjec
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::telemetry::log::printable_cause;
 
-/// How long a file system may take to show a file before it counts as gone.
+/// The timeout for opening a lock file, after which its file system is considered unavailable.
 pub const OPEN: Duration = Duration::from_secs(10);
 
-/// Opens the lock of that name. Returns it with its full name: the namespace is filled in where it was left out.
-/// `attempt` is how long one request may take, `run` whose writes are ours.
+/// Opens the lock with this name. Returns it with its full name, which includes the namespace. `attempt` is the timeout
+/// of one request, and `run` identifies our own writes.
 ///
 /// # Errors
-/// When the lock cannot be reached by what is known so far. Nothing is asked of an API server yet.
+/// Fails if the lock cannot be used. It does not send a request to an API server yet.
 pub async fn open(
     name: LockName,
     access: &ClusterAccess,
@@ -33,8 +33,8 @@ pub async fn open(
     Ok((lock, name))
 }
 
-/// Opens the locks of all slots, or the lock itself if it has none; see [`open`]. They share what the API server is
-/// asked by, so that one request at a time is to be sent to all of them.
+/// Opens the locks of all slots, or the lock itself if it has none; see [`open`]. They share one client, so that only
+/// one request at a time may be sent to all of them.
 pub async fn open_slots(
     name: LockName,
     slots: Option<SlotCount>,
@@ -81,9 +81,11 @@ async fn open_file(path: PathBuf, attempt: Duration) -> Result<FileLock> {
         let path = path.clone();
         move || FileLock::new(&path, attempt)
     });
-    let opened = timeout(OPEN, opened).await.map_err(|_| anyhow!("{} does not answer", path.display()))?;
+    let opened = timeout(OPEN, opened)
+        .await
+        .map_err(|_| anyhow!("timed out opening {}: its file system does not respond", path.display()))?;
     opened?.map_err(|failure| {
-        // What a file system refuses says itself what to do.
+        // The errors of a file system contain a suggestion already.
         let remedy = if failure.is::<LockError>() { "" } else { "; for example file:/run/job.lease" };
         anyhow!("--lock file:{}: {}{remedy}", path.display(), printable_cause(&failure))
     })

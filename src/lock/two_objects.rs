@@ -1,7 +1,7 @@
-//! The record in two objects at once, for moving a running system from one kind of lock to another.
+//! A lock whose record is in two objects, for migrating a running system from one kind of lock to another.
 //!
-//! The holder of such a lock holds both objects; candidates that know only one of them see it held there. What both say
-//! together, and in which order they are written, is in [`leaderrun_core::pair`].
+//! The holder of such a lock holds both objects, so candidates that use only one of them see it held.
+//! [`leaderrun_core::pair`] combines the two records and orders the writes.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Lock, LockError, LockErrorKind};
 
-/// A record in two objects.
+/// A lock whose record is in two objects.
 pub struct TwoObjectLock {
     first: Box<dyn Lock>,
     second: Box<dyn Lock>,
@@ -25,8 +25,8 @@ pub struct TwoObjectLock {
 }
 
 impl TwoObjectLock {
-    /// The record in `first`, which the present candidates use, and `second`, which future ones will. `run` is the run
-    /// that writes, and `attempt` how long one request may take.
+    /// Creates the lock over `first`, which the present candidates use, and `second`, which future ones will use. `run`
+    /// identifies our own writes, and `attempt` is the timeout of one request.
     pub fn new(first: Box<dyn Lock>, second: Box<dyn Lock>, run: RunId, attempt: Duration) -> Self {
         Self { first, second, requests: Mutex::new(PairRequests::new(run, attempt)), attempt }
     }
@@ -41,19 +41,21 @@ impl TwoObjectLock {
                 PairStep::Answer(reply) => return answer(reply, failure),
                 PairStep::ReadBoth => {
                     let read = try_join(self.first.get(), self.second.get()).map(|read| read.map(Pair::from));
-                    // Half a claim can be given back without knowing more, if there is time for that.
-                    let read = match is_half_claimed {
-                        true => answered_by(started + self.attempt * 5 / 6, read).await,
-                        false => read.await,
+                    // Keep time to roll back a half claim, which is possible without the result of the read.
+                    let read = if is_half_claimed {
+                        answered_by(started + self.attempt * 5 / 6, read).await
+                    } else {
+                        read.await
                     };
                     let read = read.map_err(|error| note(&mut failure, error));
                     self.requests().handle_read(read)
                 }
                 PairStep::Write(member, request) => {
                     let written = write(self.member(member), request);
-                    let written = match is_half_claimed && member == Member::Second {
-                        true => answered_by(started + self.attempt * 2 / 3, written).await,
-                        false => written.await,
+                    let written = if is_half_claimed && member == Member::Second {
+                        answered_by(started + self.attempt * 2 / 3, written).await
+                    } else {
+                        written.await
                     };
                     let reply = written.map_or_else(|error| note(&mut failure, error), Reply::Written);
                     self.requests().handle_reply(reply)
@@ -97,18 +99,19 @@ impl TwoObjectLock {
                 other => return ready(Some(other)),
             };
             let mut requests = self.requests();
-            let is_news = requests.handle_watch(member, stored);
+            let is_change = requests.handle_watch(member, stored);
             let both = requests.stored().map_or(WatchEvent::Deleted, WatchEvent::Changed);
-            ready(is_news.then_some(Ok(both)))
+            ready(is_change.then_some(Ok(both)))
         });
-        // When one watch ends, the election takes up both again.
+        // When one watch ends, the election resumes both.
         events.chain(stream::iter([Ok(WatchEvent::Ended)])).boxed()
     }
 }
 
-/// Waits for an answer until a moment at which there is still time for another request.
+/// Waits for an answer until `limit`, when there is still time for another request.
 async fn answered_by<T>(limit: Instant, answer: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
-    let late = |_| LockError::new(LockErrorKind::Unknown, "one of the two objects does not answer");
+    let late =
+        |_| LockError::new(LockErrorKind::Unknown, "a request to one of the two objects was not answered in time");
     timeout_at(limit, answer).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 
@@ -116,11 +119,11 @@ async fn write(lock: &dyn Lock, request: Request) -> Result<Stored, LockError> {
     match request {
         Request::Create(record) => lock.create(record).await,
         Request::Update(version, record) => lock.update(version, record).await,
-        Request::Get => unreachable!("both objects are read at once"),
+        Request::Get => unreachable!("reads go to both objects"),
     }
 }
 
-/// Keeps the first error for the log, and returns what it means.
+/// Keeps the first error for the log, and returns the reply for it.
 fn note(failure: &mut Option<LockError>, error: LockError) -> Reply {
     let reply = error.to_reply();
     failure.get_or_insert(error);
@@ -135,14 +138,14 @@ fn answer(reply: Reply, failure: Option<LockError>) -> Result<Reply, LockError> 
         Reply::Unknown { retry_after } => (LockErrorKind::Unknown, retry_after),
     };
     Err(match failure {
-        // Not allowed is refused, too, and says more.
+        // A forbidden request is refused as well, and its error is more specific.
         Some(failure) if kind == LockErrorKind::Refused && failure.kind == LockErrorKind::Forbidden => {
             LockError { retry_after, ..failure }
         }
         Some(failure) => LockError { kind, retry_after, ..failure },
         None if kind == LockErrorKind::Conflict => LockError::new(kind, "the objects have changed"),
         None => {
-            let message = "a claim that reached only one of the two objects was given back";
+            let message = "a claim that reached only one of the two objects was rolled back";
             LockError { retry_after, ..LockError::new(kind, message) }
         }
     })
@@ -173,7 +176,7 @@ impl Lock for TwoObjectLock {
         stream::select(self.changes(Member::First), self.changes(Member::Second)).boxed()
     }
 
-    /// That of the second object: the kind that stays when the move is over.
+    /// Returns the token of the second object, whose kind remains after the migration.
     fn fencing_token(&self, resource_version: &str) -> String {
         Pair::second_resource_version(resource_version).to_owned()
     }

@@ -239,20 +239,20 @@ pub fn end_by(signal: i32, to_group: bool) {
 pub fn parse(text: &str) -> Result<i32, String> {
     let number = match text.parse() {
         Ok(number) if (1..=libc::SIGRTMAX()).contains(&number) => number,
-        Ok(_) => return Err(format!("signals are numbered 1 to {}; TERM would do", libc::SIGRTMAX())),
+        Ok(_) => return Err(format!("signals are numbered 1 to {}; try TERM", libc::SIGRTMAX())),
         Err(_) => {
             let name = text.to_ascii_uppercase();
             let name = name.strip_prefix("SIG").unwrap_or(&name);
             let signal = || format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32);
-            real_time(name).or_else(signal).ok_or("there is no such signal; TERM would do")?
+            real_time(name).or_else(signal).ok_or("there is no such signal; try TERM")?
         }
     };
     match number {
         libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
-            Err("it stops the command instead of ending it; TERM would do".into())
+            Err("it stops the command instead of ending it; try TERM".into())
         }
-        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it ends nothing; TERM would do".into()),
-        number if RESERVED.contains(&number) => Err("the C library keeps it for itself; TERM would do".into()),
+        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it ends nothing; try TERM".into()),
+        number if RESERVED.contains(&number) => Err("the C library keeps it for itself; try TERM".into()),
         number => Ok(number),
     }
 }
@@ -324,9 +324,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused_with_one_that_would_do() {
+    fn invalid_signals_are_refused_with_a_suggestion() {
         for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"] {
-            assert!(parse(text).unwrap_err().ends_with("TERM would do"), "{text}");
+            assert!(parse(text).unwrap_err().ends_with("; try TERM"), "{text}");
         }
     }
 }

@@ -28,18 +28,18 @@ impl FromStr for Label {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((key, value)) = text.split_once('=') else {
-            return Err("a label has a key and a value; role=leader would do".into());
+            return Err("a label has a key and a value; for example role=leader".into());
         };
         let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
         if let Some(prefix) = prefix {
-            check_name(prefix).map_err(|reason| format!("the key's prefix {reason}; role=leader would do"))?;
+            check_name(prefix).map_err(|reason| format!("the key's prefix {reason}; for example role=leader"))?;
             if prefix.ends_with(SUFFIX) {
-                return Err(format!("keys with {SUFFIX}/ are leaderrun's own; role=leader would do"));
+                return Err(format!("keys with {SUFFIX}/ are leaderrun's own; for example role=leader"));
             }
         }
-        check_word(name).map_err(|reason| format!("the key {reason}; role=leader would do"))?;
+        check_word(name).map_err(|reason| format!("the key {reason}; for example role=leader"))?;
         check_word(&fill_in(value, SlotCount::HIGHEST))
-            .map_err(|reason| format!("the value {reason}; role=leader would do"))?;
+            .map_err(|reason| format!("the value {reason}; for example role=leader"))?;
         Ok(Self { key: key.to_owned(), value: value.to_owned() })
     }
 }
@@ -178,7 +178,7 @@ impl PodLabel {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
             Some(value) if label_on(pod, mark).is_none_or(|ours| ours.key != *key) => {
-                Err(Error::unknown(format!("the pod has {key}={value} from somebody else; another key would do")))
+                Err(Error::unknown(format!("the pod has {key}={value} from another program; try another key")))
             }
             _ => Ok(()),
         }
@@ -266,7 +266,7 @@ mod tests {
             "job.leaderrun/token=x",
             &long,
         ] {
-            assert!(text.parse::<Label>().unwrap_err().ends_with("role=leader would do"), "{text}");
+            assert!(text.parse::<Label>().unwrap_err().ends_with("; for example role=leader"), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that is counted, saved and restored when `--on-lost rejoin` executes leaderrun again.
+//! The counters, which are saved and restored when `--on-lost rejoin` executes leaderrun again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 
-/// Upper bounds for the durations of requests, in seconds: those of Prometheus's own libraries.
+/// The upper bounds for the durations of requests, in seconds: the defaults of Prometheus's own libraries.
 const REQUEST_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The number of buckets into which the renew deadline is divided for the margins of renewals.
@@ -20,7 +20,7 @@ pub const RENEWAL_RESULTS: &[&str] = &["conflict", "error", "refused", "success"
 /// The values of the label `reason`.
 pub const LOSS_REASONS: &[&str] = &["not_renewed", "supervisor_died", "supervisor_late", "taken"];
 
-/// Everything that is counted.
+/// All counters and histograms.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Counters {
     pub renewals: CounterByLabel,
@@ -29,19 +29,19 @@ pub struct Counters {
     pub minimum_renewal_margin: Option<Duration>,
     pub watch_restarts: u64,
     pub command_starts: u64,
-    /// By exit status, as a shell shows it.
+    /// The ends of commands, by exit status as a shell shows it.
     pub command_ends: CounterByLabel,
     pub losses: CounterByLabel,
 }
 
 impl Counters {
-    /// Returns counters at zero.
+    /// Creates counters at zero.
     pub fn new(renew_deadline: Duration) -> Self {
         let margins = (1..=MARGIN_BUCKETS).map(|tenths| renew_deadline * tenths / MARGIN_BUCKETS);
         Self {
             renewals: CounterByLabel::new(RENEWAL_RESULTS),
             renewal_duration: Histogram::new(REQUEST_BOUNDS),
-            // A bound is printed as a label: whole milliseconds keep it short.
+            // Bounds are rounded to milliseconds, because they are printed as labels.
             renewal_margin: Histogram::new(margins.map(|margin| margin.as_millis() as f64 / 1000.0)),
             minimum_renewal_margin: None,
             watch_restarts: 0,
@@ -51,13 +51,13 @@ impl Counters {
         }
     }
 
-    /// Counts a renewal that was answered, or given up, after this long.
+    /// Counts a renewal that was answered or timed out after this long.
     pub fn count_renewal(&mut self, result: RenewalResult, took: Duration) {
         self.renewals.increment(renewal_result(result));
         self.renewal_duration.observe(took);
     }
 
-    /// Counts the time that was left before the stop of the command when a renewal had succeeded.
+    /// Counts the time left before the renew deadline when a renewal succeeded.
     pub fn count_margin(&mut self, margin: Duration) {
         self.renewal_margin.observe(margin);
         self.minimum_renewal_margin = Some(self.minimum_renewal_margin.map_or(margin, |minimum| minimum.min(margin)));
@@ -93,7 +93,7 @@ fn loss_reason(loss: Loss) -> &'static str {
 pub struct CounterByLabel(BTreeMap<String, u64>);
 
 impl CounterByLabel {
-    /// Returns counters at zero for the values that are known beforehand: a rate needs a first value.
+    /// Creates counters at zero for the values known beforehand, because a rate needs a first value.
     fn new(values: &[&str]) -> Self {
         Self(values.iter().map(|value| ((*value).to_owned(), 0)).collect())
     }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_of_a_label_is_there_from_the_start() {
+    fn every_value_of_a_label_is_present_from_the_start() {
         use RenewalResult::{Conflict, Error, Refused, Success, Timeout};
 
         let mut counters = Counters::new(Duration::from_secs(10));

@@ -7,7 +7,7 @@ use super::histogram::Histogram;
 /// The content type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A text in the format, as it is written. All its samples have some labels in common.
+/// A text in the format. All its samples have the common labels.
 #[derive(Debug)]
 pub struct Exposition {
     text: String,
@@ -15,7 +15,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Returns an empty text.
+    /// Creates an empty text.
     pub fn new(common_labels: &[(&str, &str)]) -> Self {
         let labels: Vec<String> = common_labels.iter().map(|(name, value)| label(name, value)).collect();
         Self { text: String::new(), common_labels: labels.join(",") }
@@ -31,7 +31,7 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
     }
 
-    /// Adds a sample, with a label of its own if it has one.
+    /// Adds a sample, with an additional label if it has one.
     pub fn sample(&mut self, series: &str, own_label: Option<(&str, &str)>, value: f64) {
         let _ = write!(self.text, "{series}{{{}", self.common_labels);
         if let Some((name, value)) = own_label {
@@ -85,7 +85,7 @@ wait_seconds_count{name=\"default/job\"} 4
     }
 
     #[test]
-    fn the_value_of_a_label_cannot_leave_its_quotes() {
+    fn the_values_of_labels_are_escaped() {
         let mut text = Exposition::new(&[("name", "file:/tmp/a\"b\\c\nd")]);
         text.sample("up", None, 1.0);
         assert_eq!(text.finish(), "up{name=\"file:/tmp/a\\\"b\\\\c\\nd\"} 1\n");

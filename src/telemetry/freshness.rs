@@ -1,59 +1,59 @@
-//! Whether what a standby knows of the lock is fresh enough to take over.
+//! Decides whether a standby's view of the lock is recent enough to take over.
 //!
-//! A standby sends nothing while it waits: it watches the lock, and each event shows that it still hears. A holder
-//! renews every few seconds, so a watch of a held lock that is silent for the lease duration is one whose path is dead,
-//! or whose holder is; at that moment the election reads the lock, and the answer tells. A lock that is free but not due
-//! has no holder and no events. There the watch's bookmarks, about one a minute, show that it is alive, and the election
-//! reads a lock that has been silent for longer. So in either case something is heard in time while all is well:
+//! A standby sends no requests while it watches the lock. A holder renews every few seconds, so if the watch of a held
+//! lock is silent for the lease duration, either its connection or the holder is dead; the election then reads the
+//! lock. A free lock that is not due causes no events, but the watch's bookmarks, about one a minute, show that the
+//! connection works, and the election reads a lock whose watch has been silent for longer. So while everything works,
+//! the longest time without a response is:
 //!
-//! - until the record expires, or for one lease duration, whichever is longer,
-//! - but of a lock that is not expected to change, for [`SILENT_WATCH_LIMIT`] at most,
-//! - and the time of one request more, for the read that then follows.
+//! - until the record expires, or one lease duration, whichever is longer,
+//! - but at most [`SILENT_WATCH_LIMIT`] for a lock that is not expected to change,
+//! - plus the timeout of one request, for the read that follows.
 
 use std::time::Duration;
 
 use leaderrun_core::election::SILENT_WATCH_LIMIT;
 use leaderrun_core::instant::Instant;
 
-/// When the lock was last read, written or watched with success, and whether it could be claimed.
+/// When the lock was last read, written or watched successfully, and whether claims are refused.
 #[derive(Debug)]
 pub struct Freshness {
     lease_duration: Duration,
     request_timeout: Duration,
     started_at: Instant,
     last_success: Option<Instant>,
-    /// Since when claims of the free lock have been refused.
+    /// The instant since which claims of the free lock have been refused.
     claims_refused_since: Option<Instant>,
 }
 
 impl Freshness {
-    /// Returns the freshness of a candidate that has not heard anything yet.
+    /// Creates the freshness of a candidate that has had no response yet.
     pub fn new(now: Instant, lease_duration: Duration, request_timeout: Duration) -> Self {
         Self { lease_duration, request_timeout, started_at: now, last_success: None, claims_refused_since: None }
     }
 
-    /// A request succeeded, or the watch said something.
+    /// Records that a request succeeded or the watch delivered an event.
     pub fn handle_success(&mut self, now: Instant) {
         self.last_success = Some(now);
     }
 
-    /// A claim of the free lock was refused.
+    /// Records that a claim of the free lock was refused.
     pub fn handle_refused_claim(&mut self, now: Instant) {
         self.claims_refused_since.get_or_insert(now);
     }
 
-    /// The lock was acquired, by this candidate or another one.
+    /// Records that any candidate acquired the lock.
     pub fn handle_acquisition(&mut self) {
         self.claims_refused_since = None;
     }
 
-    /// Returns the time since the last success, or since the start where there was none.
+    /// Returns the time since the last success, or since the start if there was none.
     pub fn age(&self, now: Instant) -> Duration {
         now.since(self.last_success.unwrap_or(self.started_at))
     }
 
-    /// Returns since when this candidate cannot take over and why, if that is so. `takeable_at` is when the record as
-    /// last seen may be taken over; nothing before it was seen.
+    /// Returns what keeps this candidate from taking over, if anything does. `takeable_at` is when the record as last
+    /// seen may be taken over; `None` before the first read.
     pub fn obstacle(&self, now: Instant, takeable_at: Option<Instant>) -> Option<Obstacle> {
         let (Some(last_success), Some(takeable_at)) = (self.last_success, takeable_at) else {
             return Some(Obstacle { since: self.started_at, kind: ObstacleKind::NeverRead });
@@ -66,7 +66,7 @@ impl Freshness {
     }
 }
 
-/// What keeps a standby from taking over.
+/// A reason why a standby cannot take over, and the instant since which it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Obstacle {
     pub since: Instant,
@@ -89,13 +89,13 @@ mod tests {
         Instant::after_boot(Duration::from_secs(seconds))
     }
 
-    /// Started at 0 with leases of 15 s and requests of 2 s.
+    /// Returns a freshness that started at 0, with a lease duration of 15 s and a request timeout of 2 s.
     fn freshness() -> Freshness {
         Freshness::new(at(0), Duration::from_secs(15), Duration::from_secs(2))
     }
 
     #[test]
-    fn a_candidate_that_has_heard_nothing_cannot_take_over() {
+    fn a_candidate_without_any_response_cannot_take_over() {
         let never = Obstacle { since: at(0), kind: ObstacleKind::NeverRead };
         assert_eq!(freshness().obstacle(at(1), None), Some(never));
         assert_eq!(freshness().age(at(1)), Duration::from_secs(1));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_claims_are_an_obstacle_until_somebody_acquires_the_lock() {
+    fn refused_claims_are_an_obstacle_until_the_lock_is_acquired() {
         let mut freshness = freshness();
         freshness.handle_success(at(10));
         freshness.handle_refused_claim(at(11));

@@ -1,4 +1,4 @@
-//! Durations, counted by upper bounds.
+//! Histograms of durations.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ pub struct Histogram {
     sum: Duration,
 }
 
-/// One range of durations: above the bound of the bucket before it, up to its own.
+/// A range of durations: above the bound of the previous bucket, up to its own.
 #[derive(Debug, Serialize, Deserialize)]
 struct Bucket {
-    /// In seconds.
+    /// The upper bound, in seconds.
     upper_bound: f64,
     count: u64,
 }
 
 impl Histogram {
-    /// Returns an empty histogram; the bounds, in seconds, must ascend.
+    /// Creates an empty histogram. The bounds, in seconds, must be ascending.
     pub fn new(upper_bounds: impl IntoIterator<Item = f64>) -> Self {
         let buckets = upper_bounds.into_iter().map(|upper_bound| Bucket { upper_bound, count: 0 }).collect();
         Self { buckets, count: 0, sum: Duration::ZERO }

@@ -1,24 +1,25 @@
-//! Log events. Each is defined once: its level, name, fields, sentence, and when it is logged.
+//! The definition of log events: each has a level, a name, fields, a sentence, and a description of when it is logged.
 
-/// The target of events that the text format leaves out unless it is verbose: their neighbours say enough to people.
+/// The target of events that the text format omits unless it is verbose, because other events contain enough for
+/// people.
 pub const DETAIL_TARGET: &str = "leaderrun::detail";
 
-/// What the reference says of an event.
+/// The description of an event for the reference.
 #[cfg(test)]
 #[derive(Debug)]
 pub struct LogEvent {
     pub name: &'static str,
-    /// `error`, `warn`, `info`, `detail` (info that the text format shows only with `-v`) or `debug`.
+    /// The level: `error`, `warn`, `info`, `detail` (an info that the text format only shows with `-v`) or `debug`.
     pub level: &'static str,
     pub fields: &'static [&'static str],
-    /// When it is logged, as a sentence that begins with "Logged".
+    /// A sentence that begins with "Logged" and states when the event is logged.
     pub meaning: &'static str,
 }
 
 /// Defines log events, each as the function that logs it, and `EVENTS`, the table of them for the reference.
 ///
-/// An event has the form `LEVEL NAME(FIELD: TYPE, …; ARGUMENT: TYPE, …) "SENTENCE";`. The fields are for programs,
-/// and the sentence says the same to people; it can also name the arguments, which are no fields.
+/// An event has the form `LEVEL NAME(FIELD: TYPE, …; ARGUMENT: TYPE, …) "SENTENCE";`. The fields are for programs, the
+/// sentence is for people. The sentence can also contain the arguments, which are not logged as fields.
 macro_rules! log_events {
     ($(
         $(#[doc = $meaning:literal])+

@@ -1,4 +1,4 @@
-//! The events that are logged by what reports on leaderrun: its HTTP server, its messages to systemd, its log.
+//! The log events of the telemetry: of the HTTP server, the notifications to systemd, and the log itself.
 
 use std::net::SocketAddr;
 

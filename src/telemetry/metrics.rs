@@ -1,10 +1,9 @@
-//! The metrics: one table of what `/metrics` prints, from which the exposition and the reference are made.
+//! The table of metrics, from which `/metrics` and the reference are generated.
 //!
-//! They are written by hand because they must survive the re-execution of `--on-lost rejoin`: there the process
-//! starts anew while Prometheus sees one target, and counters that fall to zero would hide the very loss that was
-//! counted last. [`Counters`](super::counters::Counters) are therefore plain data that serde saves and restores. The
-//! `prometheus-client` and `prometheus` crates cannot do that: both can raise a new counter to a value, but neither
-//! can restore a histogram.
+//! leaderrun has its own implementation because metrics must survive the re-execution of `--on-lost rejoin`: the
+//! process starts again while Prometheus sees one target, and counters that are reset would hide the loss that was
+//! counted last. So [`Counters`](super::counters::Counters) are plain data that serde saves and restores. The
+//! `prometheus-client` and `prometheus` crates can set a new counter to a value, but cannot restore a histogram.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +15,7 @@ use super::exposition::Exposition;
 use super::histogram::Histogram;
 use super::state::{Activity, CandidateState};
 
-/// The label that every metric has: the lock.
+/// The label of all metrics that contains the name of the lock.
 pub const LOCK_LABEL: &str = "name";
 
 /// One metric. Every sample has the label [`LOCK_LABEL`].
@@ -24,12 +23,12 @@ pub const LOCK_LABEL: &str = "name";
 pub struct MetricDescription {
     pub name: &'static str,
     pub help: &'static str,
-    /// The label that tells its samples apart, where there are several.
+    /// The label that distinguishes its samples, if it has several.
     pub label: Option<MetricLabel>,
     reading: Reading,
 }
 
-/// A label with the values that it can have; there may be more where `is_open` is set.
+/// A label with its possible values. If `is_open` is set, it can have other values as well.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricLabel {
     pub name: &'static str,
@@ -57,16 +56,16 @@ impl fmt::Display for MetricKind {
     }
 }
 
-/// The value of the label that tells the samples of a metric apart.
+/// The value of the label that distinguishes the samples of a metric.
 type LabelValue = Cow<'static, str>;
 
-/// A sample, with its own label if it has one.
+/// A sample, with its additional label if it has one.
 type Sample<'a> = (Option<(&'a str, Cow<'a, str>)>, f64);
 
-/// How the value of a metric is found; its variant is the metric's type.
+/// The function that reads the value of a metric. Its variant determines the metric's type.
 #[derive(Debug)]
 enum Reading {
-    /// A value that is not known is not printed: zero would look like one.
+    /// A counter. An unknown value is not printed, because zero would look like a value.
     Counter(fn(&CandidateState) -> Option<u64>),
     CounterByLabel(fn(&CandidateState) -> &CounterByLabel),
     Gauge(fn(&CandidateState, Instant) -> Option<f64>),
@@ -231,7 +230,7 @@ impl MetricDescription {
     }
 }
 
-/// Returns all metrics as Prometheus reads them.
+/// Returns all metrics in the Prometheus text format.
 pub fn exposition(state: &CandidateState, now: Instant) -> String {
     let mut text = Exposition::new(&[(LOCK_LABEL, &state.config().lock)]);
     METRICS.iter().for_each(|metric| metric.write(state, now, &mut text));
@@ -245,13 +244,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_metrics_have_one_name() {
+    fn the_names_of_metrics_are_unique() {
         let names: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), METRICS.len());
     }
 
     #[test]
-    fn metrics_with_several_samples_say_by_which_label() {
+    fn metrics_with_several_samples_have_a_label() {
         for metric in METRICS {
             let has_several = matches!(metric.reading, Reading::CounterByLabel(_) | Reading::GaugeByLabel(_));
             assert_eq!(has_several, metric.label.is_some(), "{}", metric.name);

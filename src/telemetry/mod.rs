@@ -1,6 +1,6 @@
-//! What leaderrun reports of itself: its log, its health and its metrics.
+//! The telemetry of leaderrun: its log, its health checks and its metrics.
 //!
-//! Nothing in the rest of the program ever waits for any of it.
+//! The rest of the program never waits for it.
 
 mod counters;
 mod exposition;

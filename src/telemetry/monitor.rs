@@ -1,7 +1,7 @@
-//! The thread that keeps what is known of this candidate, and reports it. Nothing waits for it.
+//! The monitoring thread, which maintains the state of this candidate and reports it.
 //!
-//! It has a runtime of its own and shares no lock with the elector's threads: they send it each [`Update`], so a
-//! monitor that is slow, stopped or starved delays nobody.
+//! It has its own runtime and shares no lock with the elector's threads, which send it each [`Update`]. So a slow or
+//! stopped monitoring thread does not delay them.
 
 use std::cell::RefCell;
 use std::net::TcpListener;
@@ -21,26 +21,25 @@ use super::state::CandidateState;
 use super::systemd::ServiceNotifier;
 use crate::process::clock;
 
-/// How long the end of the program waits for the counters.
+/// How long leaderrun waits for the counters before it executes itself again.
 const COUNTERS_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What the thread is sent.
+/// A message to the thread.
 enum MonitorMessage {
     Update(Update),
     SaveCounters(SyncSender<String>),
 }
 
-/// The running thread.
+/// The running monitoring thread.
 pub struct Monitor {
     messages: UnboundedSender<MonitorMessage>,
 }
 
 impl Monitor {
-    /// Starts the thread, which answers over HTTP and notifies systemd where that is asked for. An address that is taken
-    /// is tried again and again.
+    /// Starts the thread, which serves HTTP and notifies systemd, if requested. An address that is taken is retried.
     ///
     /// # Errors
-    /// When the address cannot be listened on and never will be, or the kernel gives no thread.
+    /// Fails if the address can never be listened on, or the thread cannot be created.
     pub fn start(http: Option<HttpAddress>, notifier: Option<ServiceNotifier>, state: CandidateState) -> Result<Self> {
         let http = http.map(HttpService::listen).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -50,7 +49,7 @@ impl Monitor {
         Ok(Self { messages })
     }
 
-    /// Returns an observer that passes everything on to the thread.
+    /// Returns an observer that sends all updates to the thread.
     pub fn observer(&self) -> Observer {
         let messages = self.messages.clone();
         Observer::new(move |update| {
@@ -58,7 +57,7 @@ impl Monitor {
         })
     }
 
-    /// Returns the counters for [`CandidateState::new`]; nothing if the thread does not answer in time.
+    /// Returns the counters for [`CandidateState::new`]; `None` if the thread does not answer in time.
     pub fn saved_counters(&self) -> Option<String> {
         let (sender, counters) = sync_channel(1);
         self.messages.send(MonitorMessage::SaveCounters(sender)).ok()?;
@@ -66,7 +65,7 @@ impl Monitor {
     }
 }
 
-/// HTTP, as far as it has been set up before the thread starts.
+/// The HTTP server, as set up before the thread starts.
 enum HttpService {
     Listening(TcpListener),
     Taken(HttpAddress, ListenError),

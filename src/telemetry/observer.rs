@@ -1,18 +1,18 @@
-//! Passes on what happens to a candidate to everything that reports it.
+//! Distributes the updates of a candidate to their listeners.
 
 use std::fmt;
 use std::sync::Arc;
 
 use leaderrun_core::updates::Update;
 
-/// Passes each [`Update`] on to its listeners, of which there may be none. It never waits for a listener.
+/// The listeners for the updates of a candidate. Listeners must not block.
 #[derive(Clone, Default)]
 pub struct Observer(Vec<Listener>);
 
 type Listener = Arc<dyn Fn(&Update) + Send + Sync>;
 
 impl Observer {
-    /// Returns an observer with one listener, which must not block.
+    /// Creates an observer with one listener, which must not block.
     pub fn new(listener: impl Fn(&Update) + Send + Sync + 'static) -> Self {
         Self(vec![Arc::new(listener)])
     }
@@ -24,7 +24,7 @@ impl Observer {
     }
 
     /// Passes an update on to all listeners.
-    pub fn tell(&self, update: Update) {
+    pub fn notify(&self, update: Update) {
         self.0.iter().for_each(|listener| listener(&update));
     }
 }

@@ -1,14 +1,13 @@
-//! Notifications to systemd: sd_notify(3), where `NOTIFY_SOCKET` is set.
+//! Notifications to systemd with the protocol of sd_notify(3), if `NOTIFY_SOCKET` is set.
 //!
-//! leaderrun is the main process of its unit and reports for itself: that it is ready, as `--ready-when` defines it,
-//! what it is doing, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`; whether systemd
-//! listens to it is for the unit to say: with `NotifyAccess=main`, the default of `Type=notify`, systemd takes messages
-//! from the main process only, so a command that notifies, too, changes nothing. With `NotifyAccess=all` it listens to
-//! both, and `--notify command` leaves the word to the command while it runs: leaderrun then reports only what the
-//! command cannot, namely that it waits.
+//! leaderrun is the main process of its unit, and reports its own state: that it is ready, as `--ready-when` defines
+//! it, its activity, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`. With
+//! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores the command's messages. With `NotifyAccess=all`
+//! it accepts both processes' messages. Then `--notify command` lets the command report while it runs, and leaderrun
+//! only reports while it waits.
 //!
-//! Written by hand, because nothing may wait for systemd: the `sd-notify` crate's sends block while its queue is full,
-//! as it is when systemd hangs or executes itself again.
+//! The `sd-notify` crate is not used, because its sends block while systemd's queue is full, for example while systemd
+//! executes itself again, and leaderrun must never wait for systemd.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -24,7 +23,7 @@ use super::log_events;
 use super::observer::Observer;
 use super::state::{CandidateState, ELECTION_DELAY_LIMIT, ReadyWhen};
 
-/// Who reports to systemd while the command runs.
+/// The process that reports to systemd while the command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum NotifyBy {
     Leaderrun,
@@ -32,7 +31,7 @@ pub enum NotifyBy {
     Command,
 }
 
-/// The socket on which systemd takes notifications.
+/// The socket on which systemd receives notifications.
 #[derive(Clone, Debug)]
 pub struct NotifySocket {
     socket: Arc<UnixDatagram>,
@@ -40,10 +39,10 @@ pub struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Returns the socket that `NOTIFY_SOCKET` names; nothing where it is not set.
+    /// Returns the socket that `NOTIFY_SOCKET` names; `None` if it is not set.
     ///
     /// # Errors
-    /// When it is set to something that cannot be used.
+    /// Fails if the variable is set to an unusable value.
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
         let address = match name.as_encoded_bytes() {
@@ -56,13 +55,13 @@ impl NotifySocket {
         Ok(Some(Self { socket: Arc::new(socket), address }))
     }
 
-    /// Sends assignments, one a line. The socket is looked up each time: systemd may have made it anew.
+    /// Sends assignments, one on each line. The socket is looked up each time, because systemd may have recreated it.
     fn send(&self, message: &str) -> io::Result<()> {
         self.socket.send_to_addr(message.as_bytes(), &self.address).map(drop)
     }
 }
 
-/// Reports a candidate's state.
+/// Reports a candidate's state to systemd.
 #[derive(Debug)]
 pub struct ServiceNotifier {
     socket: NotifySocket,
@@ -71,7 +70,7 @@ pub struct ServiceNotifier {
     has_failed: bool,
 }
 
-/// What systemd has been told.
+/// The state that was reported to systemd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ServiceReport {
     is_ready: bool,
@@ -80,7 +79,7 @@ struct ServiceReport {
 }
 
 impl ServiceReport {
-    /// Returns the message that follows from the one before; nothing where nothing has changed.
+    /// Returns the message about the changes since the previous report; `None` if there are none.
     fn message_after(&self, before: &Self) -> Option<String> {
         let ready = (self.is_ready && !before.is_ready).then(|| "READY=1\n".to_owned());
         let stopping = (self.is_stopping && !before.is_stopping).then(|| "STOPPING=1\n".to_owned());
@@ -91,12 +90,12 @@ impl ServiceReport {
 }
 
 impl ServiceNotifier {
-    /// Returns a notifier that has not sent anything yet.
+    /// Creates a notifier that has not sent anything yet.
     pub fn new(socket: NotifySocket, notify_by: NotifyBy) -> Self {
         Self { socket, notify_by, sent: ServiceReport::default(), has_failed: false }
     }
 
-    /// Sends what has changed since it was last sent. What systemd does not take now is sent with the next change.
+    /// Sends the changes since the last message. If systemd's queue is full, they are sent with the next change.
     pub fn report(&mut self, state: &CandidateState, now: Instant) {
         let report = self.next_report(state, now);
         let Some(message) = report.message_after(&self.sent) else { return };
@@ -117,7 +116,7 @@ impl ServiceNotifier {
             if state.is_command_running() {
                 return ServiceReport { is_stopping, ..self.sent.clone() };
             }
-            // The command says itself when it is ready.
+            // The command reports its readiness itself.
             if state.config().ready_when == ReadyWhen::Leading {
                 return ServiceReport { is_stopping, status: state.summary(now), ..self.sent.clone() };
             }
@@ -127,27 +126,27 @@ impl ServiceNotifier {
     }
 }
 
-/// Tells systemd that the elector's main loop is alive, and that the election is not stuck.
+/// Notifies systemd that the elector's main loop is alive and the election is not stuck.
 #[derive(Debug)]
 pub struct Watchdog {
     socket: NotifySocket,
-    /// Between two notifications: half of what systemd allows.
+    /// The time between two notifications: half of systemd's timeout.
     interval: Duration,
     next: Instant,
     notify_by: NotifyBy,
     seen: Arc<WatchdogView>,
 }
 
-/// What the watchdog knows of other threads; shared without a lock.
+/// The state of other threads, which is shared with the watchdog without a lock.
 #[derive(Debug, Default)]
 struct WatchdogView {
-    /// When the election acts at the latest, in nanoseconds since boot; zero while it waits for an event.
+    /// When the election acts at the latest, in nanoseconds since boot; zero while it only waits for input.
     election_due: AtomicU64,
     is_command_running: AtomicBool,
 }
 
 impl Watchdog {
-    /// Returns the watchdog that `WATCHDOG_USEC` asks for, if it is meant for this process.
+    /// Returns the watchdog that `WATCHDOG_USEC` requests, if it is meant for this process.
     pub fn from_environment(socket: NotifySocket, notify_by: NotifyBy, now: Instant) -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
@@ -156,7 +155,7 @@ impl Watchdog {
         (is_ours && !interval.is_zero()).then(|| Self { socket, interval, next: now, notify_by, seen: Arc::default() })
     }
 
-    /// Returns an observer that tells the watchdog about the election and the command.
+    /// Returns an observer that updates the watchdog's view of the election and the command.
     pub fn observer(&self) -> Observer {
         let seen = Arc::clone(&self.seen);
         Observer::new(move |update| match update {
@@ -174,7 +173,7 @@ impl Watchdog {
         self.next
     }
 
-    /// Notifies systemd if it is time, and the election is not stuck. Never blocks; calling it early does no harm.
+    /// Notifies systemd if it is time and the election is not stuck. It never blocks, and may be called early.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.next {
             return;
@@ -184,7 +183,7 @@ impl Watchdog {
         let is_left_to_command =
             self.notify_by == NotifyBy::Command && self.seen.is_command_running.load(Ordering::Relaxed);
         let is_refused = !is_stuck && !is_left_to_command && self.socket.send("WATCHDOG=1\n").is_err();
-        // A full queue is tried again well before systemd's time is over.
+        // If systemd's queue is full, retry well before its timeout.
         self.next = now + if is_refused { self.interval / 10 } else { self.interval };
     }
 }
@@ -194,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_changed_is_sent() {
+    fn only_changes_are_sent() {
         let waiting = ServiceReport { is_ready: true, is_stopping: false, status: "standby".into() };
         let first = waiting.message_after(&ServiceReport::default());
         assert_eq!(first.as_deref(), Some("READY=1\nSTATUS=standby\n"));

@@ -284,7 +284,7 @@ impl World {
             }
             ElectionAction::Watch(from) => {
                 state.requests += 1;
-                // Numbers of watches count down, so that they do not affect the request under way.
+                // The numbers of watches count down from the maximum, so that they differ from those of requests.
                 let number = u32::MAX - state.requests;
                 state.watches[slot] = Some(number);
                 let events = self.stores[slot].events_since(from.as_ref());
@@ -395,8 +395,8 @@ impl World {
     }
 }
 
-/// Within two lease durations and five retry periods of the end of all faults: a read that was lost may have to be
-/// given up first, and then the record of a dead holder expires.
+/// The bound is two lease durations and five retry periods: a read that was lost may have to time out before the
+/// candidate observes the record of a dead holder, which then has to expire.
 #[test]
 fn every_slot_is_filled_by_one_candidate_within_a_bound() {
     let mut commands = 0;

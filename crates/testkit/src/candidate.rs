@@ -1,4 +1,4 @@
-//! A leaderrun that is being put together for a test.
+//! The configuration of a leaderrun process for a test.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,19 +13,19 @@ use crate::{Running, TestLock, Witnesses};
 /// killed after 5 s; another candidate may take over after 6 s.
 const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-/// A leaderrun that has not been started yet.
+/// A leaderrun process that is configured but not started yet.
 pub struct Candidate {
     pub name: String,
     command: Command,
 }
 
 impl Candidate {
-    /// Makes a candidate for a lock, with `name` as its identity and short durations.
+    /// Creates a candidate for a lock, with `name` as its identity and short durations.
     pub fn new(name: &str, lock: &TestLock) -> Self {
         Self::with_timing(name, lock, TIMING)
     }
 
-    /// Makes a candidate with other durations: the three options and their values.
+    /// Creates a candidate with other durations: the three options and their values.
     pub fn with_timing(name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
         let mut candidate = Self::bare(name);
         candidate.command.args(["--lock", &lock.name, "--identity", name]).args(timing);
@@ -35,7 +35,7 @@ impl Candidate {
         candidate
     }
 
-    /// Makes a run of a subcommand that takes a lock.
+    /// Creates the process of a subcommand that takes a lock.
     pub fn subcommand(name: &str, lock: &TestLock) -> Self {
         let mut subcommand = Self::bare(name);
         subcommand.command.args([name, "--lock", &lock.name]);
@@ -45,15 +45,15 @@ impl Candidate {
         subcommand
     }
 
-    /// Makes a leaderrun without any option.
+    /// Creates a leaderrun process without any options.
     pub fn bare(name: &str) -> Self {
         Self::program(name, leaderrun())
     }
 
-    /// Makes a run of another program, which starts leaderrun.
+    /// Creates the process of another program, which starts leaderrun.
     pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
-        // Tests that run under nohup, or in the background of a script, have inherited ignored signals.
+        // Tests that run under nohup or in the background of a script inherit ignored signals.
         // SAFETY: signal(2) is async-signal-safe.
         unsafe {
             command.pre_exec(|| {
@@ -81,13 +81,14 @@ impl Candidate {
         self
     }
 
-    /// Changes anything else about how it is started.
+    /// Changes the command before it is started.
     pub fn configure(mut self, change: impl FnOnce(&mut Command)) -> Self {
         change(&mut self.command);
         self
     }
 
-    /// Starts it with a witness as its command, which behaves as `words` say (see [`witness::run`](crate::witness::run)).
+    /// Starts it with a witness as its command, whose behaviour `words` selects (see
+    /// [`witness::run`](crate::witness::run)).
     pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Running {
         self.run(witnesses.command(words))
     }
@@ -103,13 +104,13 @@ impl Candidate {
         self.start()
     }
 
-    /// Starts it as it is.
+    /// Starts it without a command.
     pub fn start(self) -> Running {
         Running::start(self.name, self.command)
     }
 }
 
-/// Returns an argument made of any bytes.
+/// Returns an argument with these bytes, which need not be UTF-8.
 pub fn os_string(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }

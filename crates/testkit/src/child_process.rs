@@ -1,4 +1,4 @@
-//! Child processes that do not outlive this process, however it ends.
+//! Child processes that do not outlive this process, even if it is killed.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -51,8 +51,8 @@ fn end(child: &Mutex<Child>) {
     }
 }
 
-/// Spawns from a thread that never ends. The kernel sends the parent-death signal when the *thread* ends that spawned
-/// the child, and the threads of tests end earlier than the process.
+/// Spawns a child from a thread that never ends. The kernel sends the parent-death signal when the *thread* that
+/// spawned the child ends, and the threads of tests end before the process does.
 fn spawn_from_lasting_thread(mut command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<Sender<(Command, SyncSender<io::Result<Child>>)>> = LazyLock::new(|| {
         let (send, receive) = mpsc::channel::<(Command, SyncSender<io::Result<Child>>)>();
@@ -71,7 +71,7 @@ fn spawn_from_lasting_thread(mut command: Command) -> io::Result<Child> {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // If the parent died before the call, the signal never comes.
+            // If the parent died before the call, the signal is never sent.
             if libc::getppid().cast_unsigned() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }

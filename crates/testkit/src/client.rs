@@ -31,7 +31,7 @@ pub const MERGE_PATCH: &str = "application/merge-patch+json";
 /// The content type of a JSON patch (RFC 6902).
 pub const JSON_PATCH: &str = "application/json-patch+json";
 
-/// A client of one API server with the credentials of one user. Each request has a connection of its own.
+/// A client of one API server with the credentials of one user. Each request uses a new connection.
 #[derive(Clone)]
 pub struct Client {
     server: SocketAddr,
@@ -135,7 +135,7 @@ impl Client {
         })
     }
 
-    /// Opens a connection for several requests.
+    /// Opens a connection for a sequence of requests.
     pub fn open(&self) -> io::Result<Session> {
         let server = self.server;
         let connect = async move { tokio::time::timeout(TIMEOUT, connect(server)).await? };
@@ -171,7 +171,7 @@ impl Client {
     }
 }
 
-/// One connection of a [`Client`], for one request after another.
+/// One connection of a [`Client`], for a sequence of requests.
 pub struct Session {
     client: Client,
     connection: Arc<Mutex<Connection>>,
@@ -207,7 +207,7 @@ impl Reply {
     }
 }
 
-/// The events of a watch, as they come. Dropping it closes the connection.
+/// The events of a watch. Dropping it closes the connection.
 pub struct Watch {
     events: Receiver<io::Result<Value>>,
     reader: JoinHandle<()>,
@@ -258,7 +258,7 @@ impl Watch {
         self.events.recv_timeout(duration).is_err_and(|error| error == RecvTimeoutError::Timeout)
     }
 
-    /// Waits until it is over: at its regular end, or because the connection broke.
+    /// Waits until the watch has ended regularly or its connection has broken.
     pub fn wait_until_over(&self) {
         loop {
             match self.events.recv_timeout(TIMEOUT) {
@@ -276,7 +276,7 @@ impl Drop for Watch {
     }
 }
 
-/// An open connection. The task that drives it ends with it.
+/// An open connection. The task that drives it ends when this is dropped.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,

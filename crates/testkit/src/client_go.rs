@@ -1,9 +1,9 @@
-//! Candidates of other implementations, which follow the published protocol: client-go's and fabric8's.
+//! Candidates that behave like other implementations of the protocol: client-go's and fabric8's.
 //!
-//! client-go polls every retry period, GET and then PUT. It takes over when the record did not change for the
-//! duration in its *own* configuration, and releases by an empty holder and a duration of one second. It sends the
-//! resourceVersion but no uid that it did not read, keeps annotations that it does not know, and writes whole seconds
-//! into annotations. fabric8 does the same with another spelling of the record.
+//! client-go polls every retry period, with a GET and then a PUT. It takes over when the record has not changed for the
+//! duration in its *own* configuration. Its release writes an empty holder and a duration of one second. It keeps
+//! unknown annotations, and writes times in annotations with whole seconds. fabric8 does the same with another JSON
+//! format.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,27 +20,27 @@ const LEASE_DURATION: Duration = Duration::from_secs(6);
 
 const RETRY_PERIOD: Duration = Duration::from_millis(300);
 
-/// The name that it holds the lock by.
+/// The identity of this candidate.
 pub const IDENTITY: &str = "client-go";
 
-/// The annotation that the record is written to.
+/// The annotation that contains the record.
 pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// The path of the object that the record is in, and in which form it is there.
+/// The path of the object that contains the record, and the form of the record.
 #[derive(Clone)]
 pub enum RecordPath {
     Lease(String),
     Annotation(String),
 }
 
-/// How an implementation spells the record.
+/// The JSON format that an implementation uses for the record.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Spelling {
     ClientGo,
     Fabric8,
 }
 
-/// How the leadership ends.
+/// The way in which the leadership ends.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Ending {
     /// It writes an empty record.
@@ -49,14 +49,14 @@ pub enum Ending {
     Crash,
 }
 
-/// From when to when this candidate led, in nanoseconds since boot.
+/// The beginning and the end of a leadership, in nanoseconds since boot.
 #[derive(Clone, Copy, Debug)]
 pub struct Leadership {
     pub began_at: u64,
     pub ended_at: u64,
 }
 
-/// A candidate that runs on a thread of its own. It crashes when dropped.
+/// A candidate that runs on its own thread. It crashes when dropped.
 pub struct ClientGo {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -82,7 +82,7 @@ impl ClientGo {
         eventually("client-go leads", || self.shared.leads.load(Ordering::SeqCst));
     }
 
-    /// Ends its leadership, and returns from when to when it led.
+    /// Ends its leadership, and returns when it began and ended.
     pub fn end(mut self, ending: Ending) -> Leadership {
         match ending {
             Ending::Release => self.shared.release.store(true, Ordering::SeqCst),
@@ -99,7 +99,7 @@ impl Drop for ClientGo {
     }
 }
 
-/// What runs on the thread.
+/// The loop that runs on the thread.
 struct ElectionLoop {
     admin: Client,
     path: RecordPath,
@@ -147,7 +147,7 @@ impl ElectionLoop {
         }
     }
 
-    /// Reads the object and the record in it.
+    /// Returns the object and the record in it.
     fn get(&self) -> Option<(Value, Value)> {
         match &self.path {
             RecordPath::Lease(path) => match self.admin.get(path) {
@@ -157,7 +157,7 @@ impl ElectionLoop {
             RecordPath::Annotation(path) => {
                 let object = self.admin.get(path).ok()?;
                 let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or("null");
-                let record = serde_json::from_str(text).expect("a record that both can read");
+                let record = serde_json::from_str(text).expect("a record in a format that both implementations read");
                 if self.spelling == Spelling::Fabric8 && record != Value::Null {
                     assert_fabric8_can_read(&record);
                 }
@@ -166,7 +166,7 @@ impl ElectionLoop {
         }
     }
 
-    /// Writes the record into the object that was read. Returns whether the server took it.
+    /// Writes the record into the object that was read. Returns whether the server accepted it.
     fn put(&self, mut object: Value, holder: &str, duration: Duration, transitions: i64) -> bool {
         let seconds = duration.as_secs();
         let now = Timestamp::now();
@@ -206,7 +206,7 @@ impl ElectionLoop {
     }
 }
 
-/// fabric8 demands a duration, and times with six digits of fraction.
+/// Checks what fabric8 requires: a duration, and times with six fractional digits.
 fn assert_fabric8_can_read(record: &Value) {
     assert!(record["leaseDuration"].as_str().is_some_and(|duration| duration.starts_with("PT")), "{record}");
     for time in ["acquireTime", "renewTime"] {

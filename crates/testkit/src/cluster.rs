@@ -32,7 +32,7 @@ impl Cluster {
         SHARED.get_or_init(Cluster::start)
     }
 
-    /// Starts a cluster for one test: to restart it, or to have no other test's objects in it.
+    /// Starts a cluster for one test that restarts it or must not see the objects of other tests.
     pub fn start() -> Cluster {
         let server = match envtest::assets() {
             Some(assets) => Server::Envtest(Envtest::start(&assets)),
@@ -42,7 +42,7 @@ impl Cluster {
         Cluster { server, kubeconfigs }
     }
 
-    /// Starts a cluster for one test that is always the testkit's own, for tests that change its behavior.
+    /// Starts a cluster for one test that changes its behavior. It is always the testkit's own.
     pub fn start_in_process() -> Cluster {
         let server = ApiServer::start();
         let kubeconfigs = Kubeconfigs::new(server.address());
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// The address that it listens at.
+    /// Returns the address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -69,7 +69,7 @@ impl Cluster {
         matches!(self.server, Server::Envtest(_))
     }
 
-    /// Stops it and starts it again at the same address with the same objects. Every connection breaks.
+    /// Restarts it at the same address with the same objects. All connections are broken.
     pub fn restart(&self) {
         match &self.server {
             Server::InProcess(server) => server.restart(),
@@ -105,10 +105,10 @@ impl Cluster {
         name
     }
 
-    /// Gives `user` the rights in `rules`, the rules of an RBAC Role, and no others in `namespace`. No rules at all take
-    /// away every right.
+    /// Replaces the rights of `user` in `namespace` by `rules`, the rules of an RBAC Role. Empty rules revoke all
+    /// rights.
     ///
-    /// Returns when the server acts on it.
+    /// Returns when the server has applied the change.
     pub fn grant(&self, namespace: &str, user: &str, rules: Value) {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
         let admin = self.admin();
@@ -134,7 +134,7 @@ impl Cluster {
     }
 }
 
-/// Waits until the server lets a client do what `rules` allow in `namespace`.
+/// Waits until the server permits a client everything that `rules` allow in `namespace`.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
     for access in accesses(namespace, rules) {
         eventually(&format!("it may {access}"), || may(client, &access));
@@ -150,7 +150,7 @@ impl Server {
     }
 }
 
-/// Returns the single accesses that the rules of a Role allow.
+/// Returns each single access that the rules of a Role allow.
 fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
     let mut accesses = Vec::new();

@@ -1,4 +1,4 @@
-//! The real `etcd` and `kube-apiserver`, run as the envtest of the Kubernetes project runs them.
+//! The real `etcd` and `kube-apiserver`, run like the envtest package of the Kubernetes project runs them.
 
 use std::env;
 use std::fs::{self, File};
@@ -20,12 +20,12 @@ use crate::{scratch, tls};
 /// How long the two programs may take to start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Returns the folder that `KUBEBUILDER_ASSETS` names, with the two programs.
+/// Returns the folder with the two programs, which `KUBEBUILDER_ASSETS` names.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// A running kube-apiserver with an etcd of its own. Both are killed when dropped.
+/// A running kube-apiserver with its own etcd. Both are killed when dropped.
 pub struct Envtest {
     assets: PathBuf,
     /// The folder for certificates, logs and data.
@@ -36,7 +36,7 @@ pub struct Envtest {
 }
 
 struct Etcd {
-    /// The ports for clients and for peers. It has no peers, but does not start without the port.
+    /// The ports for clients and for peers. etcd requires the latter even without peers.
     ports: [Port; 2],
     process: ChildProcess,
 }
@@ -54,7 +54,7 @@ impl Envtest {
         envtest
     }
 
-    /// The address that the API server listens at.
+    /// Returns the address that the API server listens at.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -128,7 +128,7 @@ fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etc
         .arg(file("service-account-key-file", "service-account.pub"))
         .arg(file("service-account-signing-key-file", "service-account.key"))
         .arg("--service-cluster-ip-range=10.0.0.0/24")
-        // Every pod would need an account that only a controller creates.
+        // Otherwise each pod would need a ServiceAccount, which only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")
         .arg("--allow-privileged=true");
     spawn(command, &folder.join("kube-apiserver.log"))

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-/// Calls `execution` with this many seeds and prints how long that took. A failure prints the seed.
+/// Calls `execution` for this many seeds and prints the time taken. A failure prints its seed.
 ///
 /// `LEADERRUN_FUZZ_SEED` sets the first seed, `LEADERRUN_FUZZ_RUNS` the number of seeds.
 pub fn fuzz(name: &str, default_runs: u64, execution: impl Fn(Rng)) {

@@ -1,4 +1,4 @@
-//! The harness of the test binaries that run leaderrun: one line in `main.rs`, an attribute on each test.
+//! The test harness of the binaries that run leaderrun. It needs one line in `main.rs` and an attribute on each test.
 //!
 //! ```ignore
 //! fn main() -> std::process::ExitCode {
@@ -9,8 +9,8 @@
 //! fn a_standby_takes_over() {}
 //! ```
 //!
-//! Tests register themselves. A binary that leaves out a file of its folder refuses to run, so a test file that exists
-//! is a test that runs.
+//! Tests register themselves. A binary that was built without a source file of its folder refuses to run, so every test
+//! file that exists is run.
 
 use std::env::ArgsOs;
 use std::path::{Path, PathBuf};
@@ -29,14 +29,14 @@ pub struct Test {
     /// The path of its module, which begins with the name of the binary.
     pub module: &'static str,
     pub name: &'static str,
-    /// Finds out whether this machine has what the test needs; the error is the reason why it is skipped.
+    /// Checks whether this machine meets the test's requirement; the error is the reason why the test is skipped.
     pub requirement: Option<fn() -> Result<(), String>>,
     pub function: fn(),
 }
 
 inventory::collect!(Test);
 
-/// The settings of one test binary. Made by [`harness!`](crate::harness!).
+/// The settings of one test binary, created by [`harness!`](crate::harness!).
 pub struct Harness {
     package: &'static str,
     main: &'static str,
@@ -45,8 +45,8 @@ pub struct Harness {
     rerun_after_stalls: bool,
 }
 
-/// Makes the [`Harness`] of the binary in whose `main.rs` this stands, and tells the testkit where leaderrun is: Cargo
-/// says that only to the tests of leaderrun's own package.
+/// Creates the [`Harness`] of a test binary; to be called in its `main.rs`. It passes the path of the leaderrun program
+/// on to the testkit, because Cargo only sets it for the tests of leaderrun's own package.
 #[macro_export]
 macro_rules! harness {
     () => {
@@ -56,14 +56,15 @@ macro_rules! harness {
 
 static LEADERRUN: OnceLock<PathBuf> = OnceLock::new();
 
-/// The program under test.
+/// Returns the path of the program under test.
 pub fn leaderrun() -> &'static str {
-    let program = LEADERRUN.get().expect("testkit::harness!() comes first: it says where leaderrun is");
+    let program = LEADERRUN.get().expect("testkit::harness!() sets the path of leaderrun");
     program.to_str().expect("a path in UTF-8")
 }
 
 impl Harness {
-    /// See [`harness!`](crate::harness!): the program under test, the package's folder, and the binary's main file.
+    /// Creates a harness from the program under test, the package's folder, and the binary's main file; see
+    /// [`harness!`](crate::harness!).
     pub fn new(leaderrun: &'static str, package: &'static str, main: &'static str) -> Harness {
         LEADERRUN.get_or_init(|| leaderrun.into());
         Harness {
@@ -75,32 +76,31 @@ impl Harness {
         }
     }
 
-    /// Runs so many tests at once, if the command line does not say how many: more than there are processors where
-    /// tests mostly wait.
+    /// Sets the default number of tests that run at once. It can exceed the number of processors if tests mostly wait.
     pub fn test_threads(mut self, threads: usize) -> Harness {
         self.test_threads = Some(threads);
         self
     }
 
-    /// Runs a test again that failed while the machine stood still.
+    /// Reruns a test that failed while the machine stalled.
     pub fn rerun_after_stalls(mut self) -> Harness {
         self.rerun_after_stalls = true;
         self
     }
 
-    /// Takes the place of [`witness::run`] where this binary is started as a command.
+    /// Sets the function to call when this binary is started as a command, instead of [`witness::run`].
     pub fn command(mut self, run: fn(ArgsOs) -> ExitCode) -> Harness {
         self.run_as_command = run;
         self
     }
 
-    /// Runs this binary as the command of a candidate, if that is what it was started for.
+    /// Runs this binary as the command of a candidate, if it was started as one.
     pub fn run_as_command(&self) -> Option<ExitCode> {
         let mut arguments = env::args_os();
         (arguments.nth(1)? == witness::FLAG).then(|| (self.run_as_command)(arguments))
     }
 
-    /// Runs the tests that the command line asks for, or a command of one of them.
+    /// Runs the tests selected on the command line, or a command of one of them.
     pub fn run(self) -> ExitCode {
         if let Some(status) = self.run_as_command() {
             return status;
@@ -147,7 +147,7 @@ impl Harness {
         Trial::test(name, run).with_ignored_flag(skipped.is_some())
     }
 
-    /// The source files in the main file's folder that this binary was built without.
+    /// Returns the source files in the main file's folder that this binary was built without.
     fn missing_sources(&self) -> Vec<String> {
         let package = Path::new(self.package);
         let Some(compiled) = compiled_sources() else { return Vec::new() };
@@ -160,8 +160,8 @@ impl Harness {
     }
 }
 
-/// The files that this binary was compiled from, as the compiler listed them beside it; nothing where the binary was
-/// moved away from that list.
+/// Returns the files that this binary was compiled from, from the list that the compiler wrote beside it; `None` if the
+/// binary was moved away from that list.
 fn compiled_sources() -> Option<Vec<String>> {
     let list = fs::read_to_string(env::current_exe().ok()?.with_extension("d")).ok()?;
     let (_, sources) = list.lines().next()?.split_once(": ")?;

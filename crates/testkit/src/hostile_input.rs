@@ -1,11 +1,11 @@
-//! Random input that is meant to do harm: text, times, records, JSON, bytes.
+//! Random malicious input: text, times, records, JSON, bytes.
 
 use fastrand::Rng;
 use jiff::Timestamp;
 use leaderrun_core::record::{Record, RunId, RunMark, RunState};
 use serde_json::{Value, json};
 
-/// Returns text that contains commands for a terminal, or lines and fields of a log, or is long.
+/// Returns text that may contain terminal escape sequences or forged log lines, or be very long.
 pub fn text(random: &mut Rng) -> String {
     const HOSTILE: [&str; 20] = [
         "",
@@ -40,7 +40,7 @@ pub fn text(random: &mut Rng) -> String {
     }
 }
 
-/// Returns a time: the first or last that can be stored, any, or one of a few seconds.
+/// Returns an extreme, a random, or an ordinary time.
 pub fn time(random: &mut Rng) -> Timestamp {
     match random.u8(..8) {
         0 => Timestamp::MIN,
@@ -59,7 +59,7 @@ pub fn seconds(random: &mut Rng) -> Option<u32> {
     SECONDS[random.usize(..SECONDS.len())]
 }
 
-/// Returns a record with any holder, times and mark.
+/// Returns a record with a random holder, times and mark.
 pub fn record(random: &mut Rng) -> Record {
     let renew_time = (random.u8(..5) > 0).then(|| time(random));
     let state = if random.u8(..4) > 0 { RunState::Held } else { RunState::Released };
@@ -82,7 +82,7 @@ pub fn record(random: &mut Rng) -> Record {
     }
 }
 
-/// Returns any JSON, nested at most this deep.
+/// Returns random JSON, nested at most this deep.
 pub fn json(random: &mut Rng, depth: u8) -> Value {
     match random.u8(..if depth == 0 { 7 } else { 9 }) {
         0 => Value::Null,
@@ -97,7 +97,7 @@ pub fn json(random: &mut Rng, depth: u8) -> Value {
     }
 }
 
-/// Changes a JSON document: a value, a name, or all of it.
+/// Changes a random value or name in a JSON document, or replaces all of it.
 pub fn mutate(random: &mut Rng, document: &mut Value) {
     match document {
         Value::Object(fields) if !fields.is_empty() && random.u8(..8) > 0 => {
@@ -119,7 +119,7 @@ pub fn mutate(random: &mut Rng, document: &mut Value) {
     }
 }
 
-/// Changes some bytes.
+/// Changes some random bytes.
 pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
     for _ in 0..random.usize(1..6) {
         let at = random.usize(..=bytes.len());
@@ -132,7 +132,7 @@ pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether a character moves the cursor, changes colours, hides text, or ends a line.
+/// Returns whether a character can move the cursor, change colours, hide text, or end a line.
 pub fn is_dangerous(character: char) -> bool {
     let invisible = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
     character.is_control() || invisible || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')

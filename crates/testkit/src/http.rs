@@ -1,4 +1,4 @@
-//! What a running leaderrun answers at `--http`.
+//! A client for the HTTP server of a running leaderrun (`--http`).
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -9,28 +9,28 @@ use serde_json::Value;
 
 use crate::{Running, TIMEOUT, eventually};
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Page {
     pub status: u16,
     pub body: String,
 }
 
-/// Returns the address that leaderrun answers at, by its log. Start it with port 0.
+/// Returns the address that leaderrun listens at, from its log. It must have been started with port 0.
 #[track_caller]
 pub fn address(running: &Running) -> SocketAddr {
     const ANNOUNCEMENT: &str = "answering at http://";
     running.wait_for_log(ANNOUNCEMENT);
     let log = running.log();
-    // After a rejoin there is another one.
+    // After a rejoin there is a later line with another address.
     let last = log.rsplit(ANNOUNCEMENT).next().and_then(|rest| rest.split_whitespace().next()).expect("an address");
     last.parse().expect("an address")
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 ///
 /// # Errors
-/// Where no complete answer comes within `timeout`.
+/// Fails if there is no complete response within `timeout`.
 pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result<Page> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -42,24 +42,24 @@ pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result
     Ok(Page { status, body: body.to_owned() })
 }
 
-/// Asks for a path.
+/// Requests a path.
 pub fn get(running: &Running, path: &str) -> Page {
     let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
     request(address(running), &head, TIMEOUT).expect("an answer")
 }
 
-/// Returns the status that a path answers with.
+/// Returns the status of the response for a path.
 pub fn status(running: &Running, path: &str) -> u16 {
     get(running, path).status
 }
 
-/// Waits until a path answers with this status.
+/// Waits until the response for a path has this status.
 #[track_caller]
 pub fn wait_for_status(running: &Running, path: &str, expected: u16) {
     eventually(&format!("{path} answers {expected}"), || status(running, path) == expected);
 }
 
-/// Returns what `/leader` answers.
+/// Returns the response of `/leader`.
 pub fn leader(running: &Running) -> Value {
     serde_json::from_str(&get(running, "/leader").body).expect("JSON")
 }
@@ -71,11 +71,11 @@ pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value)
     leader(running)
 }
 
-/// The samples of `/metrics`, by name and labels. The label with the lock's name is left out.
+/// The samples of `/metrics`, by name and labels, without the label for the lock.
 #[derive(Debug)]
 pub struct Samples(BTreeMap<String, f64>);
 
-/// Returns what `/metrics` answers.
+/// Returns the samples of `/metrics`.
 pub fn samples(running: &Running) -> Samples {
     let body = get(running, "/metrics").body;
     let lines = body.lines().filter(|line| !line.starts_with('#'));

@@ -1,5 +1,5 @@
-//! Credentials that a test issues to a user and revokes again, as a cluster does that rotates them. The testkit's API
-//! servers answer 401 to what was revoked.
+//! Credentials that a test issues to a user and later revokes, like a cluster that rotates credentials. The testkit's
+//! API server answers 401 to revoked ones.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::tls;
 use crate::users::User;
 
-/// By what header the fault proxy passes on which certificate its client has shown.
+/// The header in which the fault proxy passes on the fingerprint of its client's certificate.
 const FORWARDED: &str = "x-forwarded-client-certificate";
 
 /// The users by their tokens, and by the fingerprints of their certificates.
@@ -55,17 +55,17 @@ pub fn revoke_certificate(certificate: &ClientCertificate) {
     lock(&CERTIFICATES).remove(&certificate.fingerprint);
 }
 
-/// Returns whose token this is.
+/// Returns the user of a token.
 pub(crate) fn user_of_token(token: &str) -> Option<User> {
     lock(&TOKENS).get(token).copied()
 }
 
-/// Returns whose certificate came with a request.
+/// Returns the user of the certificate that came with a request.
 pub(crate) fn user_of_certificate(headers: &HeaderMap) -> Option<User> {
     lock(&CERTIFICATES).get(headers.get(FORWARDED)?.to_str().ok()?).copied()
 }
 
-/// Notes in the headers of a request which certificate its client has shown, as DER.
+/// Adds the fingerprint of the client's certificate, given as DER, to the headers of a request.
 pub(crate) fn note_certificate(headers: &mut HeaderMap, certificate: Option<&[u8]>) {
     if let Some(certificate) = certificate {
         let fingerprint = HeaderValue::try_from(fingerprint(certificate)).expect("digits");

@@ -1,15 +1,15 @@
-//! The parts that leaderrun's tests are built from.
+//! Building blocks for leaderrun's tests.
 //!
 //! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one where
 //!   `KUBEBUILDER_ASSETS` names a folder with `etcd` and `kube-apiserver`.
 //! - [`Client`]: blocking requests to it, and watches.
 //! - [`Proxy`]: a proxy in front of it that injects faults.
-//! - [`Candidate`]: a leaderrun for a [`TestLock`]; started, it is a [`Running`].
+//! - [`Candidate`]: a configured leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].
 //! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
 //! - [`client_go`]: candidates of other implementations.
 //! - [`mod@harness`]: the `main` of a test binary, and `#[testkit::test]`.
 //!
-//! Everything blocks: tests are plain functions, and the servers run on threads of their own.
+//! All calls block: tests are plain functions, and the servers run on their own threads.
 
 pub mod api_server;
 mod candidate;

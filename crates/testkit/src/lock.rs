@@ -1,4 +1,4 @@
-//! Locks for tests, and what a Role must allow for them.
+//! Locks for tests, and the Role rules that they need.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ use crate::{Cluster, scratch};
 /// A lock that no other test uses. Its objects are called `job`.
 #[derive(Clone)]
 pub struct TestLock {
-    /// The lock as `--lock` takes it.
+    /// The value for `--lock`.
     pub name: String,
-    /// The kubeconfig for `--kubeconfig`; none for a file.
+    /// The value for `--kubeconfig`; `None` for a file.
     pub kubeconfig: Option<PathBuf>,
 }
 
@@ -27,12 +27,13 @@ impl TestLock {
         Self { name: format!("{kind}:{}", lease.name), ..lease }
     }
 
-    /// Returns a Lease on the shared API server that is reached through another kubeconfig, of a proxy for example.
+    /// Returns a Lease on the shared API server that is reached through another kubeconfig, for example that of a
+    /// proxy.
     pub fn lease_through(kubeconfig: PathBuf) -> Self {
         Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
     }
 
-    /// Returns a file in a folder of its own.
+    /// Returns a lock file in a new folder.
     pub fn file() -> Self {
         let path = scratch::folder("lock").join("job.lease");
         Self { name: format!("file:{}", path.display()), kubeconfig: None }
@@ -43,12 +44,12 @@ impl TestLock {
         Self { kubeconfig: Some(kubeconfig), ..self.clone() }
     }
 
-    /// The path of the Lease on the API server.
+    /// Returns the path of the Lease on the API server.
     pub fn lease_path(&self) -> String {
         format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/job", self.namespace())
     }
 
-    /// The path of the object on the API server, for a resource of the core group such as `configmaps`.
+    /// Returns the path of the object on the API server, for a resource of the core group such as `configmaps`.
     pub fn object_path(&self, plural: &str) -> String {
         format!("/api/v1/namespaces/{}/{plural}/job", self.namespace())
     }

@@ -1,14 +1,14 @@
-//! A TCP port of 127.0.0.1 that stays reserved for this process, whether or not anything listens on it.
+//! A TCP port of 127.0.0.1 that stays reserved for this process even while nothing listens on it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// A port that is reserved by a socket that is bound to it and never listens.
+/// A port that is reserved by a socket that is bound to it but never listens.
 ///
-/// While nothing listens, connections are refused. No other process can take the port meanwhile, and no client can get
-/// it as its own port, in which case it would connect to itself.
+/// While nothing listens, connections are refused. No other process can bind the port meanwhile, and no client can get
+/// it as its ephemeral port, which would connect the client to itself.
 pub struct Port {
     reservation: TcpSocket,
 }
@@ -20,7 +20,7 @@ impl Port {
         Port { reservation }
     }
 
-    /// The address of the port.
+    /// Returns the address of the port.
     pub fn address(&self) -> SocketAddr {
         self.reservation.local_addr().expect("the address of a bound socket")
     }

@@ -1,4 +1,4 @@
-//! Processes as /proc shows them.
+//! Information about processes, from /proc.
 
 use std::fmt::Display;
 use std::fs;
@@ -15,12 +15,12 @@ pub fn children(process: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// Returns the children of a process, their children, and so on.
+/// Returns all descendants of a process.
 pub fn descendants(process: Pid) -> Vec<Pid> {
     children(process).into_iter().flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
-/// Returns whether a process runs or is stopped. A zombie is not alive.
+/// Returns whether a process exists and is not a zombie.
 pub fn is_alive(process: impl Display) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))

@@ -8,15 +8,15 @@ use nix::sys::stat::Mode;
 
 /// A pseudo-terminal.
 pub struct Pty {
-    /// The side of the person at the keyboard.
+    /// The end that stands for the user's keyboard and screen.
     pub master: OwnedFd,
-    /// The side of the programs.
+    /// The end that programs use as their terminal.
     pub slave: OwnedFd,
 }
 
 impl Pty {
-    /// Opens a new terminal. No program that another thread starts at the same time inherits it, as it does after
-    /// openpty(3): the terminal would then stay open for as long as that program runs.
+    /// Opens a new terminal with `O_CLOEXEC`. openpty(3) does not set it, so a program that another thread starts at
+    /// the same time would inherit the terminal and keep it open.
     pub fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("a new terminal");

@@ -1,4 +1,4 @@
-//! Running a test again that failed while the machine stood still: leaderrun is late then, and rightly says so.
+//! Reruns tests that failed during a stall of the machine, in which leaderrun misses its deadlines.
 
 use std::any::Any;
 use std::panic::{UnwindSafe, catch_unwind, resume_unwind};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::witness::OVERLAP;
 
-/// How long this process must have stood still for a failed test to be run again: half of the time that the
-/// candidates of tests leave between a renewal and the stop signal.
+/// How long a stall must be for a failed test to be rerun: half of the time between a renewal and the stop signal of
+/// the candidates in tests.
 const STALL: Duration = Duration::from_secs(2);
 
-/// How often a test is run at most.
+/// The largest number of times that a test is run.
 const MAX_RUNS: usize = 3;
 
 static LAST_STALL_ENDED: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// Starts a thread that notices when this process does not get to run.
+/// Starts a thread that detects when this process is not scheduled.
 pub fn watch_for_stalls() {
     thread::spawn(|| {
         loop {
@@ -30,7 +30,7 @@ pub fn watch_for_stalls() {
     });
 }
 
-/// Runs a test, and again if it fails during a stall. Two commands alive at once always fail it.
+/// Runs a test, and reruns it if it fails during a stall. An overlap of two commands is never rerun.
 pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
     for _ in 1..MAX_RUNS {
         let start = Instant::now();
@@ -39,7 +39,7 @@ pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
         if !stalled || message(&*failure).starts_with(OVERLAP) {
             resume_unwind(failure);
         }
-        eprintln!("{name}: the machine stood still for more than {STALL:?}; running the test again");
+        eprintln!("{name}: the machine stalled for more than {STALL:?}; rerunning the test");
     }
     test();
 }

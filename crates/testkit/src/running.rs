@@ -1,4 +1,4 @@
-//! A leaderrun that runs.
+//! A running leaderrun process.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -14,10 +14,10 @@ use nix::unistd::Pid;
 use crate::processes::{children, descendants};
 use crate::wait::{TIMEOUT, eventually};
 
-/// How often a process is asked whether it has ended, and its log whether it contains something.
+/// The interval at which the end of a process and the contents of its log are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A leaderrun that was started. It is killed with everything below it when this is dropped.
+/// A leaderrun process that was started. It is killed with all its descendants when this is dropped.
 pub struct Running {
     name: String,
     child: Child,
@@ -36,12 +36,12 @@ impl Running {
         Running { name, child, stdout, stderr, reading_paused }
     }
 
-    /// The elector: the process that was started.
+    /// Returns the elector: the process that was started.
     pub fn elector(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// The supervisor, the elector's child. Waits until there is one.
+    /// Returns the supervisor, the elector's child, and waits until it exists.
     pub fn supervisor(&self) -> Pid {
         let elector = self.elector();
         eventually(&format!("{} has a supervisor", self.name), || !children(elector).is_empty());
@@ -53,22 +53,22 @@ impl Running {
         kill(self.elector(), signal).expect("leaderrun is alive");
     }
 
-    /// Returns whether the elector is still to be reaped. Until then its pid belongs to no other process.
+    /// Returns whether the elector has not been reaped yet. Until then its pid cannot belong to another process.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
-    /// Returns whether the elector has ended and nothing that it started holds its pipes open.
+    /// Returns whether the elector has ended and none of its descendants holds its pipes open.
     pub fn has_ended(&mut self) -> bool {
         !self.is_running() && self.pipes_are_closed()
     }
 
-    /// Stops reading what it writes, so that its pipes fill, or goes on reading.
+    /// Pauses reading its output, so that its pipes fill, or resumes it.
     pub fn pause_reading(&self, paused: bool) {
         self.reading_paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Waits until it has ended and nothing that it started holds its pipes open.
+    /// Waits until it has ended and none of its descendants holds its pipes open.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
@@ -97,18 +97,18 @@ impl Running {
         assert_eq!(ended.signal(), Some(signal as i32), "{ended}; {}'s log:\n{}", self.name, self.log());
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until it has ended.
     pub fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         self.wait();
     }
 
-    /// Returns what was written to stderr so far: leaderrun's log, and what the command wrote there.
+    /// Returns the output on stderr so far: leaderrun's log and the command's own output.
     pub fn log(&self) -> String {
         self.stderr.text()
     }
 
-    /// Returns what the command has written to stdout so far.
+    /// Returns the command's output on stdout so far.
     pub fn output(&self) -> String {
         self.stdout.text()
     }
@@ -136,7 +136,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.pause_reading(false);
-        // Listed before anything is killed: orphans would no longer be found below the elector.
+        // The descendants are listed before the first kill, because orphans are no longer below the elector.
         let doomed = [vec![self.elector()], descendants(self.elector())].concat();
         for process in doomed {
             let _ = kill(process, Signal::SIGKILL);
@@ -148,7 +148,7 @@ impl Drop for Running {
     }
 }
 
-/// What processes have written to a pipe, read by a thread as they write.
+/// The output in a pipe, which a thread reads continuously.
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,

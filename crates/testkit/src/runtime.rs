@@ -1,4 +1,4 @@
-//! The runtime of the servers of this test process.
+//! The runtime of the servers in this test process.
 
 use std::future::Future;
 use std::sync::{LazyLock, mpsc};

@@ -1,7 +1,7 @@
-//! A folder for the files of this test process, removed when the process ends.
+//! A temporary folder for the files of this test process, which is removed when the process exits.
 //!
-//! Statics are never dropped, and the cluster that all tests share is one, so the clean-up runs at the end of the
-//! process. Only a process that is killed leaves its folder behind.
+//! The clean-up runs at exit because the shared cluster is a static, which is never dropped. Only a process that is
+//! killed leaves its folder behind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Creates an empty folder in it. The name only helps to recognize it in a listing.
+/// Creates an empty folder in the temporary folder. The name only helps to recognize it.
 pub fn folder(name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(1);
     let folder = FOLDER.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
@@ -35,7 +35,7 @@ pub fn at_exit(action: impl FnOnce() + Send + 'static) {
         unsafe { libc::atexit(run_actions) };
         process::id()
     });
-    // A forked child inherits the handler, and must not clean up for its parent.
+    // A forked child inherits the handler, but must not remove its parent's files.
     extern "C" fn run_actions() {
         if *HOOK != process::id() {
             return;

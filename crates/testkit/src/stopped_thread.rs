@@ -1,4 +1,4 @@
-//! Stops one thread of a process while the others run on, as if that thread hung.
+//! Stops one thread of a process while its other threads run, as if that thread hung.
 
 use std::fs;
 use std::io;
@@ -7,11 +7,11 @@ use std::ptr::null_mut;
 
 use nix::unistd::Pid;
 
-/// A thread that does not run until this is dropped, by the thread that stopped it: ptrace demands that.
+/// A thread that is stopped until this is dropped. ptrace requires that the thread that stopped it drops it.
 pub struct StoppedThread(Pid);
 
 impl StoppedThread {
-    /// Stops the thread with that name. A main thread is named after its program.
+    /// Stops the thread with this name. A main thread is named after its program.
     pub fn stop(process: Pid, name: &str) -> io::Result<Self> {
         let threads = fs::read_dir(format!("/proc/{process}/task"))?.flatten();
         let has_name = |thread: &fs::DirEntry| {
@@ -28,7 +28,7 @@ impl StoppedThread {
         }
     }
 
-    /// Finds out whether this user may stop threads here.
+    /// Checks whether this user may stop threads.
     pub fn is_possible() -> Result<(), String> {
         let mut child = Command::new("sleep").arg("60").spawn().map_err(|failure| failure.to_string())?;
         let stopped = Self::stop(Pid::from_raw(child.id() as i32), "sleep").map(drop);
@@ -42,7 +42,7 @@ impl Drop for StoppedThread {
     fn drop(&mut self) {
         let thread = self.0.as_raw();
         if ptrace(libc::PTRACE_DETACH, thread).is_err() {
-            // It is dead, and its process can only be waited for after it was.
+            // The thread is dead. Until it has been waited for, its process cannot be.
             // SAFETY: no status is asked for.
             unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) };
         }

@@ -1,4 +1,4 @@
-//! A certificate authority for this test process, and the certificate of its servers on 127.0.0.1.
+//! The certificate authority of this test process, and the certificate of its servers on 127.0.0.1.
 
 use std::sync::{Arc, LazyLock};
 
@@ -76,7 +76,7 @@ pub fn sign(params: CertificateParams) -> (Certificate, String) {
     (params.signed_by(&key, &AUTHORITY).expect("a certificate"), key.serialize_pem())
 }
 
-/// Returns the TLS settings of the servers: HTTP/1.1; clients may show a certificate of the authority.
+/// Returns the TLS settings of the servers: HTTP/1.1, with optional client certificates.
 pub fn server_config() -> Arc<ServerConfig> {
     let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("our own certificate");
     let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("our own key");
@@ -104,7 +104,7 @@ pub fn client_config() -> Arc<ClientConfig> {
     CONFIG.clone()
 }
 
-/// Returns the certificate that the client has shown, as DER.
+/// Returns the certificate that the client presented, as DER.
 pub fn client_certificate<S>(stream: &TlsStream<S>) -> Option<Vec<u8>> {
     let (_, connection) = stream.get_ref();
     Some(connection.peer_certificates()?.first()?.to_vec())

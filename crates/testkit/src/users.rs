@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// A user as the API server's token file lists it.
+/// A user of the API server.
 #[derive(Clone, Copy, Debug)]
 pub struct User {
     pub name: &'static str,
@@ -10,10 +10,10 @@ pub struct User {
     pub groups: &'static [&'static str],
 }
 
-/// The administrator, who may do everything: RBAC does not apply to `system:masters`.
+/// The administrator, who has all rights: RBAC does not apply to `system:masters`.
 pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &["system:masters"] };
 
-/// All users. Only the administrator has any rights at first.
+/// All users. Initially only the administrator has any rights.
 pub const USERS: [User; 6] = [
     ADMIN,
     without_rights("candidate", "token-of-candidate"),
@@ -27,7 +27,7 @@ const fn without_rights(name: &'static str, token: &'static str) -> User {
     User { name, token, groups: &[] }
 }
 
-/// Returns the user with that name. Panics where there is none: the test is wrong.
+/// Returns the user with that name. Panics if there is none.
 pub fn named(name: &str) -> User {
     USERS
         .into_iter()

@@ -1,10 +1,9 @@
-//! Waiting for conditions.
+//! Waits for conditions.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails: longer than anything takes on a machine that is busy with
-/// something else.
+/// How long a test waits for a condition before it fails: longer than any condition takes on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` is true. Fails the test after [`TIMEOUT`], with `what` in the message.
@@ -12,7 +11,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 pub fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < TIMEOUT, "waited {TIMEOUT:?} in vain: {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out after {TIMEOUT:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

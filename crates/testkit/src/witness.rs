@@ -1,7 +1,7 @@
-//! A command that records when it was alive, and the judge of what many of them recorded.
+//! A command that records when it is alive, and the evaluation of these records.
 //!
-//! Each process writes the present boot time into a file of its own, about every millisecond. Two commands were
-//! alive at once if one started before the other was last seen. What leaderrun logs is never asked.
+//! Each process writes the present boot time into its own file, about every millisecond. Two commands were alive at
+//! once if one started before the other was last seen. leaderrun's log is not used for this.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -24,20 +24,20 @@ use crate::wait::eventually;
 /// The first argument of a test binary that is started as a command.
 pub const FLAG: &str = "--witness";
 
-/// How the message begins that says that leaderrun has broken its promise.
+/// The beginning of the failure message for two commands that were alive at once.
 pub const OVERLAP: &str = "two commands at once";
 
-/// How long a witness that lingers takes to end after its first signal.
+/// How long a lingering witness takes to end after its first signal.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs a witness. The first argument is the folder that it writes to; the others say how it behaves:
+/// Runs a witness. The first argument is the folder that it writes to; the others select its behaviour:
 ///
-/// - `ignore`: it ignores SIGTERM and SIGINT. Without this word it ends at once with status 0.
+/// - `ignore`: it ignores SIGTERM and SIGINT. Without this word these end it with status 0.
 /// - `linger`: it takes three seconds to end after SIGTERM.
-/// - `hidden`: it has a grandchild in a session of its own, with an empty environment, that ignores SIGTERM.
-/// - `ends`: it ends by itself, at once, and leaves running what it has started.
-/// - `life=MILLISECONDS`: it ends by itself after that time.
-/// - `run=TOKEN.HOLDER`: it is part of this run; without this word the environment says which.
+/// - `hidden`: it has a grandchild in its own session, with an empty environment, that ignores SIGTERM.
+/// - `ends`: it ends at once and leaves its descendants running.
+/// - `life=MILLISECONDS`: it ends after that time.
+/// - `run=TOKEN.HOLDER`: it is part of this run; without this word the environment states the run.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
     let words: Vec<String> = arguments.map(|word| word.into_string().expect("words")).collect();
@@ -73,7 +73,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns the name of the run that this process is part of: the fencing token and the holder, as leaderrun says.
+/// Returns the name of the run that this process is part of: the fencing token and the holder from its environment.
 pub fn run_from_environment() -> String {
     let variable = |name| env::var(name).expect("run by leaderrun");
     format!("{}.{}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
@@ -101,7 +101,7 @@ fn this_program() -> PathBuf {
     env::current_exe().expect("this program")
 }
 
-/// Waits for one of these signals, which are blocked. Returns whether one came in time.
+/// Waits for one of these blocked signals. Returns whether one arrived in time.
 fn receives_any(signals: &SigSet, timeout: Duration) -> bool {
     let timeout = libc::timespec { tv_sec: 0, tv_nsec: timeout.as_nanos() as i64 };
     // SAFETY: both pointers are valid for the call, and no siginfo is asked for.
@@ -113,20 +113,20 @@ pub fn boot_time() -> u64 {
     Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the time")).as_nanos() as u64
 }
 
-/// When one process was alive, as it recorded itself. Times are in nanoseconds since boot.
+/// The time in which one process was alive, as it recorded. Times are in nanoseconds since boot.
 #[derive(Clone, Debug)]
 pub struct Lifetime {
-    /// The run of the command that it was part of: the fencing token and the holder, with a dot between them.
+    /// The run that the process was part of: the fencing token and the holder, separated by a dot.
     pub run: String,
     pub pid: u32,
     pub started_at: u64,
     pub last_seen_at: u64,
-    /// When the first stop signal came; 0 if none did.
+    /// When the first stop signal arrived; 0 if none did.
     pub signaled_at: u64,
 }
 
 impl Lifetime {
-    /// Returns the lifetime of this process, which begins now.
+    /// Creates the lifetime of this process, which begins now.
     pub fn begin(run: String) -> Lifetime {
         let now = boot_time();
         Lifetime { run, pid: process::id(), started_at: now, last_seen_at: now, signaled_at: 0 }
@@ -135,7 +135,7 @@ impl Lifetime {
     /// Creates the file that this lifetime is written to.
     ///
     /// # Errors
-    /// Where files cannot be created: a descriptor may be missing.
+    /// Fails if the file cannot be created, for example because descriptors are exhausted.
     pub fn create_file(&self, folder: &Path) -> std::io::Result<File> {
         File::create(folder.join(format!("{}.{}", self.pid, self.started_at)))
     }
@@ -147,7 +147,7 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // The line before may have been longer: what is left of it follows.
+        // A previous, longer line leaves its end after this one.
         let mut words = text.lines().next()?.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
@@ -177,18 +177,18 @@ impl Witnesses {
         Self(scratch::folder("witnesses"))
     }
 
-    /// The folder. It is on the command line of each witness, and of each leaderrun that runs one.
+    /// Returns the folder, which is on the command line of each witness and of each leaderrun that runs one.
     pub fn folder(&self) -> &Path {
         &self.0
     }
 
-    /// Returns the command line of a witness that behaves as `words` say (see [`run`]).
+    /// Returns the command line of a witness whose behaviour `words` selects (see [`run`]).
     pub fn command(&self, words: &[&str]) -> Vec<OsString> {
         let fixed = [this_program().into_os_string(), FLAG.into(), self.0.clone().into_os_string()];
         fixed.into_iter().chain(words.iter().map(OsString::from)).collect()
     }
 
-    /// Returns the lifetimes of all processes so far, by their start.
+    /// Returns the lifetimes of all processes so far, in the order of their start.
     pub fn lifetimes(&self) -> Vec<Lifetime> {
         let files = fs::read_dir(&self.0).expect("the folder").flatten();
         let mut lifetimes: Vec<Lifetime> =
@@ -210,13 +210,13 @@ impl Witnesses {
     /// Sends SIGKILL to every process that `holder` ran.
     pub fn kill(&self, holder: &str) {
         for lifetime in self.lifetimes_of(holder) {
-            // Some have ended by themselves.
+            // Processes that have already ended are ignored.
             let _ = kill(Pid::from_raw(lifetime.pid as i32), Signal::SIGKILL);
         }
     }
 
-    /// Fails the test unless there were this many runs, no two of them alive at once, each with a greater fencing
-    /// token than the one before.
+    /// Checks that there were this many runs, that no two of them were alive at once, and that each had a greater
+    /// fencing token than the one before.
     pub fn assert_one_at_a_time(&self, runs: usize) {
         let mut by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {

@@ -1,4 +1,4 @@
-//! Why a record file cannot be used: whose it is, and which mode would do.
+//! The errors of record files that cannot be used: the reason, and the command that changes it.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -11,15 +11,15 @@ use nix::unistd::{getegid, geteuid, getgroups};
 
 use crate::lock::{LockError, LockErrorKind};
 
-/// What was to be done with a file.
+/// An operation on a file or its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
     Write,
-    /// To make it, which takes the right to write to its folder.
+    /// Create the file, which requires write permission for its folder.
     Create,
     Lock,
-    /// To hear of changes in a folder.
+    /// Watch the folder for changes.
     Watch,
 }
 
@@ -34,7 +34,7 @@ impl Access {
         }
     }
 
-    /// The permission that the mode of the file has to grant, or for [`Access::Create`] that of its folder.
+    /// Returns the permission that the mode of the file must grant; for [`Access::Create`], that of its folder.
     fn permission(self) -> Permission {
         match self {
             Self::Read | Self::Lock | Self::Watch => Permission::Read,
@@ -68,7 +68,7 @@ pub fn unknown(access: Access, path: &Path, failure: &io::Error) -> LockError {
     LockError { kind: LockErrorKind::Unknown, ..failed(access, path, failure) }
 }
 
-/// Returns the error of a file that is not what it has to be.
+/// Returns the error of a file that is not a valid record file.
 pub fn unusable(path: &Path, reason: &str) -> LockError {
     LockError::new(
         LockErrorKind::Forbidden,
@@ -76,23 +76,24 @@ pub fn unusable(path: &Path, reason: &str) -> LockError {
     )
 }
 
-/// Whose file it is, which mode it has, and what to change.
+/// Returns the reason why a file may not be accessed: its owner, its mode, and what to change.
 fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     let user = User(geteuid().as_raw());
     let permission = access.permission();
     let about = if access == Access::Create { folder } else { path };
     let Ok(found) = fs::symlink_metadata(about) else {
-        return format!("{user} may not enter its folder {}, or one above it", folder.display());
+        return format!("{user} may not search its folder {} or a parent of it", folder.display());
     };
     let class = Class::of_this_user(&found);
     if geteuid().is_root() || class.is_granted(permission, &found) {
         let sticky = "a sticky folder lets only the owner of a file replace it".to_owned();
         let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
-        return match is_sticky && access == Access::Create {
-            true => sticky,
-            false => "the kernel refuses it although the mode allows it; look for an access control list, \
-                      an immutable file, SELinux or AppArmor"
-                .to_owned(),
+        return if is_sticky && access == Access::Create {
+            sticky
+        } else {
+            "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
+             SELinux or AppArmor"
+                .to_owned()
         };
     }
     let (owner, mode, verb) = (User(found.uid()), found.mode() & 0o7777, permission.verb());
@@ -110,7 +111,7 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     }
 }
 
-/// A user, by the number alone: names may be kept in a directory service that does not answer.
+/// A user, shown by number only, because a name lookup may block on a directory service.
 struct User(u32);
 
 impl fmt::Display for User {
@@ -136,7 +137,7 @@ impl Permission {
         }
     }
 
-    /// What chmod(1) has to add: a record that is written is read first.
+    /// Returns the letters for chmod(1). A record is read before it is written.
     fn letters(self) -> &'static str {
         match self {
             Self::Read => "r",
@@ -144,7 +145,7 @@ impl Permission {
         }
     }
 
-    /// The bit of a mode, for the class of all others.
+    /// Returns the bit of a mode, in the class of others.
     fn bit(self) -> u32 {
         match self {
             Self::Read => 0o4,
@@ -153,7 +154,7 @@ impl Permission {
     }
 }
 
-/// Which of the three classes of a mode applies to this process.
+/// One of the three classes of a file's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     Owner,
@@ -162,14 +163,14 @@ pub enum Class {
 }
 
 impl Class {
-    /// Returns the class that this process belongs to, for this file.
+    /// Returns the class that applies to this process for this file.
     pub fn of_this_user(file: &Metadata) -> Self {
         let is_member = |group: u32| {
             getegid().as_raw() == group
                 || getgroups().is_ok_and(|groups| groups.iter().any(|other| other.as_raw() == group))
         };
         let user = geteuid();
-        // Root may do what an owner may.
+        // Root has the rights of the owner.
         if user.is_root() || file.uid() == user.as_raw() {
             Self::Owner
         } else if is_member(file.gid()) {
@@ -179,7 +180,7 @@ impl Class {
         }
     }
 
-    /// Returns the three bits of the file's mode that are for this class.
+    /// Returns the three bits of the file's mode for this class.
     pub fn permissions(self, file: &Metadata) -> u32 {
         let shift = match self {
             Self::Owner => 6,
@@ -194,7 +195,7 @@ impl Class {
     }
 }
 
-/// As chmod(1) calls it.
+/// Writes the class as chmod(1) names it.
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -205,14 +206,11 @@ impl fmt::Display for Class {
     }
 }
 
-/// Returns a path as a shell has to be given it.
+/// Returns a path quoted for a shell, if necessary.
 pub fn quoted(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+,:@%".contains(character);
-    match path.chars().all(is_plain) {
-        true => path,
-        false => format!("'{}'", path.replace('\'', r"'\''")),
-    }
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -220,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_quoted_where_a_shell_needs_it() {
+    fn a_path_is_quoted_if_a_shell_requires_it() {
         assert_eq!(quoted(Path::new("/run/a-b_c.lease")), "/run/a-b_c.lease");
         assert_eq!(quoted(Path::new("/run/it's here")), r"'/run/it'\''s here'");
     }

@@ -1,36 +1,36 @@
-//! What a record file contains, in its two layouts.
+//! The two layouts of a record file.
 //!
-//! A file that is replaced as a whole is one JSON document. A file that cannot be replaced is written in place, in two
-//! slots of fixed size: each write goes to the slot that does not have the present contents, so that a write that is
-//! interrupted by a kill or a power failure leaves those intact. Both slots fit into one block of the file system, so
-//! that a record can be written in place on a full disk, too.
+//! A file that is replaced as a whole contains one JSON document. A file that cannot be replaced is written in place,
+//! in two slots of fixed size. Each write goes to the slot that does not contain the present record, so a write that is
+//! interrupted by a kill or a power failure leaves the present record intact. Both slots fit into one block of the file
+//! system, so a record can be written in place even if the disk is full.
 
 use leaderrun_core::record::{Record, Stored, Version};
 use serde::{Deserialize, Serialize};
 
-/// The size of a slot. The first begins where the file does, the second behind it.
+/// The size of a slot. The first one begins at the start of the file, and the second one follows it.
 pub const SLOT_SIZE: usize = 2048;
 
-/// What a slot begins with; its length and its checksum follow, and the document on a line of its own.
+/// The first word of a slot. The document's length and checksum follow, then the document on the next line.
 const SLOT_MARK: &str = "leaderrun-slot";
 
-/// A record with its version, as a file has them.
+/// A record with its version, as stored in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Contents {
     pub uid: String,
-    /// Grows by one with every write.
+    /// The version, which every write increments by one.
     pub version: u64,
     pub record: Record,
 }
 
 impl Contents {
-    /// Returns the version that a write has to name to replace these contents.
+    /// Returns the version that a write must name to replace these contents.
     pub fn version(&self) -> Version {
         Version { uid: self.uid.clone(), resource_version: self.version.to_string() }
     }
 
-    /// Returns the record as the election knows it.
+    /// Returns the record and the version for the election.
     pub fn into_stored(self) -> Stored {
         Stored { version: self.version(), record: self.record }
     }
@@ -40,7 +40,7 @@ impl Contents {
         serde_json::to_vec(self).expect("strings, numbers and times can be serialized")
     }
 
-    /// Returns the bytes of a slot; none if the document is too long for one.
+    /// Returns the bytes of a slot; `None` if the document is too long for one.
     pub fn to_slot(&self) -> Option<Vec<u8>> {
         let document = self.to_document();
         let mut slot = format!("{SLOT_MARK} {} {:016x}\n", document.len(), checksum(&document)).into_bytes();
@@ -50,20 +50,20 @@ impl Contents {
     }
 }
 
-/// What was found in a file.
+/// The parsed contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// None in an empty file, which somebody may have made to name it, with mktemp for example.
+    /// The record; `None` in an empty file, which may have been created by mktemp(1), for example.
     pub contents: Option<Contents>,
-    /// The offset at which a write in place leaves the present contents intact, if there is room for one.
+    /// The offset of the slot that a write in place may overwrite, if there is one.
     pub free_slot: Option<u64>,
 }
 
 impl Layout {
-    /// Reads the bytes of a whole file.
+    /// Parses the bytes of a whole file.
     ///
     /// # Errors
-    /// Why there is no record in them.
+    /// Returns the reason why they contain no record.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.is_empty() {
             return Ok(Self { contents: None, free_slot: Some(0) });
@@ -71,7 +71,7 @@ impl Layout {
         let (first, second) = bytes.split_at(bytes.len().min(SLOT_SIZE));
         let first_document = match first.starts_with(SLOT_MARK.as_bytes()) {
             true => None,
-            // Between a document and the second slot is a hole.
+            // The document ends at the hole before the second slot.
             false => Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default()),
         };
         let first = match first_document {
@@ -95,7 +95,7 @@ impl Layout {
 }
 
 fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
-    let incomplete = || "its slots were not written to the end".to_owned();
+    let incomplete = || "its slots are incomplete".to_owned();
     let end_of_header = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(incomplete)?;
     let header = std::str::from_utf8(&bytes[..end_of_header]).map_err(|_| incomplete())?;
     let [SLOT_MARK, length, sum] = header.split(' ').collect::<Vec<_>>()[..] else { return Err(incomplete()) };
@@ -107,7 +107,7 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
     serde_json::from_slice(document).map_err(|failure| failure.to_string())
 }
 
-/// The 64-bit FNV-1a hash: enough to tell a document from one that was written in part.
+/// Returns the 64-bit FNV-1a hash, which is enough to detect a document that was written partially.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
@@ -121,7 +121,7 @@ mod tests {
         Contents { uid: "u".into(), version, record }
     }
 
-    /// Writes a slot at an offset of a file, as far as `written` bytes.
+    /// Writes the first `written` bytes of a slot at an offset of a file.
     fn write(file: &mut Vec<u8>, offset: u64, slot: &[u8], written: usize) {
         let (offset, written) = (offset as usize, written.min(slot.len()));
         file.resize(file.len().max(offset + written), 0);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_was_interrupted_anywhere_leaves_what_was_there() {
+    fn a_write_that_is_interrupted_at_any_byte_leaves_the_present_record_intact() {
         let mut before_last = contents(1).to_document();
         write(&mut before_last, SLOT_SIZE as u64, &contents(2).to_slot().unwrap(), usize::MAX);
         let mut slots = before_last.clone();
@@ -163,7 +163,7 @@ mod tests {
                 let mut interrupted = file.clone();
                 write(&mut interrupted, offset, &next, written);
                 if interrupted.iter().skip(offset as usize).take(next.len() - 1).eq(&next[..next.len() - 1]) {
-                    // What was there before ends alike.
+                    // The bytes that were overwritten have the same end, so the write is complete.
                     continue;
                 }
                 let found = Layout::parse(&interrupted).unwrap().contents.unwrap().version;
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_record() {
+    fn invalid_bytes_are_an_error() {
         for text in ["text", "{}", "leaderrun-slot", "leaderrun-slot 2 0\n{}\n", "leaderrun-slot 99 0\n{", "\0\0"] {
             assert!(Layout::parse(text.as_bytes()).is_err(), "{text:?}");
         }

@@ -1,8 +1,8 @@
-//! Mutual exclusion among those that write a record file.
+//! Mutual exclusion between the writers of a record file.
 //!
-//! Two advisory locks are held around a write, and only around the write itself: the one on the record file, and the
-//! one on `PATH.lock` beside it, the only one that older releases of leaderrun know. Anybody may delete `PATH.lock` at
-//! any time: what makes a write safe is what it replaces, not this file.
+//! Two advisory locks are held during the write itself: one on the record file, and one on `PATH.lock` beside it, which
+//! is the only one that older releases of leaderrun use. `PATH.lock` may be deleted at any time, because the safety of
+//! a write does not depend on it: a write only replaces the file that it has checked.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
@@ -26,31 +26,30 @@ use super::{SAFE_OPEN_FLAGS, record_file};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
 
-/// The pauses between attempts to lock a file that another process has locked: doubled from the first to the second.
+/// The first and the longest pause between attempts to lock a file that another process has locked. Doubled each time.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 
-/// How long the locks may be held, in attempts of a request: twice as long as a leader can do without a renewal.
+/// How long the locks may be held, in timeouts of a request: twice as long as a leader can be without a renewal.
 const ATTEMPTS_WITH_LOCKS: u32 = 2 * ATTEMPTS;
 
-/// And at least that long, however short the attempts are: a busy machine is no frozen one.
+/// The shortest time that the locks may be held, because a busy process must not be taken for a frozen one.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The locks around a write, until it is dropped or released.
+/// The locks during a write, which end when this is dropped or released.
 #[derive(Debug)]
 pub struct Exclusive {
-    /// None where there is no record file.
+    /// The record file, if it exists.
     record_file: Option<File>,
-    /// `PATH.lock`; none where it neither exists nor can be made.
+    /// `PATH.lock`; `None` if it neither exists nor can be created.
     companion: Option<File>,
     _time_limit: Option<TimeLimit>,
 }
 
 impl Exclusive {
-    /// Locks `PATH.lock`, which is `companion`, and the record file at `path`, if there is one. `attempt` is how long
-    /// that may take.
+    /// Locks `companion`, which is `PATH.lock`, and the record file at `path`, if it exists, within `attempt`.
     ///
     /// # Errors
-    /// When another process keeps one of them locked, or they cannot be locked.
+    /// Fails if another process keeps one of them locked, or they cannot be locked.
     pub fn acquire(path: &Path, companion: &Path, attempt: Duration) -> Result<Self, LockError> {
         Self::acquire_for(path, companion, attempt, MIN_TIME_LIMIT.max(attempt * ATTEMPTS_WITH_LOCKS))
     }
@@ -63,13 +62,13 @@ impl Exclusive {
         Ok(Self { record_file, companion, _time_limit: time_limit })
     }
 
-    /// Returns the record file that is locked.
+    /// Returns the locked record file.
     pub fn record_file(&self) -> Option<&File> {
         self.record_file.as_ref()
     }
 
-    /// Releases the locks, and renews the times of `PATH.lock` by which systemd-tmpfiles and tmpreaper tell that a
-    /// file is no longer used.
+    /// Releases the locks, and updates the times of `PATH.lock`, so that systemd-tmpfiles and tmpreaper do not delete
+    /// it as unused.
     pub fn release(self) {
         let Self { record_file, companion, _time_limit: time_limit } = self;
         drop(record_file);
@@ -77,13 +76,14 @@ impl Exclusive {
         let _ = companion.unlock();
         drop(time_limit);
         if futimens(&companion, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).is_err() {
-            // It is another user's. Reading it renews the time of the last access, which anybody may who can read it.
+            // The file belongs to another user. Reading it updates at least its access time.
             let _ = companion.read(&mut [0]);
         }
     }
 }
 
-/// Locks the file that has this name, rather than one that had it when it was opened. None where there is no such file.
+/// Locks the file that has this name once it is locked, even if it was replaced meanwhile. Returns `None` if there is
+/// none.
 fn lock_as_named(
     path: &Path,
     give_up_at: Instant,
@@ -105,15 +105,15 @@ fn lock_as_named(
     }
 }
 
-/// Opens `PATH.lock` and makes it where it is missing. None where it can be neither found nor made: then no older
-/// release can write there either, unless as another user.
+/// Opens `PATH.lock`, and creates it if it is missing. Returns `None` if it cannot be created: then older releases, run
+/// by the same user, cannot write there either.
 fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     loop {
         if let Some(file) = record_file::open(path)? {
             return Ok(Some(file));
         }
-        // Never O_CREAT for a file that exists: fs.protected_regular makes the kernel refuse that, even to root, where
-        // the file belongs to another user and the folder is sticky, as /tmp is.
+        // O_CREAT without O_EXCL would fail for an existing file of another user in a sticky folder such as /tmp, even
+        // for root, because of fs.protected_regular.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS);
         match options.open(path) {
@@ -124,7 +124,7 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// Locks an open file. Returns it, or another descriptor of it where this one cannot be locked.
+/// Locks an open file. Returns it, or another descriptor of it if this one cannot be locked.
 fn lock(mut file: File, path: &Path, give_up_at: Instant) -> Result<File, LockError> {
     let mut pause = PAUSES.0;
     let mut is_writable = false;
@@ -136,7 +136,7 @@ fn lock(mut file: File, path: &Path, give_up_at: Instant) -> Result<File, LockEr
                 pause = (pause * 2).min(PAUSES.1);
             }
             Err(TryLockError::WouldBlock) => return Err(locked_by_another(path)),
-            // NFS locks only what is open for writing.
+            // NFS only locks files that are open for writing.
             Err(TryLockError::Error(failure)) if is_bad_descriptor(&failure) && !is_writable => {
                 file = record_file::open_for_writing(path)
                     .map_err(|failure| access::failed(Access::Write, path, &failure))?;
@@ -157,19 +157,20 @@ fn locked_by_another(path: &Path) -> LockError {
     LockError::new(LockErrorKind::Refused, message)
 }
 
-/// Has the kernel kill this process unless it is dropped in time.
+/// A timer with which the kernel kills this process, unless this is dropped in time.
 ///
-/// A process that is frozen while it has a lock, by SIGSTOP for example, keeps everybody else out. Its lock cannot be
-/// broken: it may go on at any time, with a write that was decided on before others wrote. Only its end is final.
-/// Process 1 of a container cannot be ended like that.
+/// A process that is frozen while it holds a lock, for example by SIGSTOP, blocks all others. Its lock must not be
+/// broken, because it may be thawed at any time and carry out an outdated write. So it is killed. Process 1 of a
+/// container cannot be killed in this way.
 #[derive(Debug)]
 struct TimeLimit(#[expect(dead_code, reason = "the timer is deleted when it is dropped")] Timer);
 
 impl TimeLimit {
-    /// Begins to count. None where the kernel has no timer for this user: then the lock does without.
+    /// Starts the timer. Returns `None` if the kernel has no timer left for this user; the lock is then used without
+    /// one.
     fn start(limit: Duration) -> Option<Self> {
         let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
-        // A clock that does not count suspend: nobody else runs either while the machine is suspended.
+        // This clock does not count suspend, because no other process runs either while the machine is suspended.
         let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, kill).ok()?;
         timer.set(Expiration::OneShot(TimeSpec::from(limit)), TimerSetTimeFlags::empty()).ok()?;
         Some(Self(timer))
@@ -185,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process that freezes, to the folder with the files.
+    /// The variable that names the folder with the files, set in the process that freezes.
     const FREEZES_IN: &str = "LEADERRUN_TEST_FREEZES_IN";
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
             let limit = Duration::from_secs(1);
             let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit).unwrap();
             raise(Signal::SIGSTOP).unwrap();
-            unreachable!("nobody continues it");
+            unreachable!("it is killed while it is stopped");
         }
         let folder = tempfile::tempdir().unwrap();
         let (path, companion) = (folder.path().join("job"), folder.path().join("job.lock"));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_done_in_time_lives_on() {
+    fn a_process_that_releases_the_locks_in_time_is_not_killed() {
         drop(TimeLimit::start(Duration::from_millis(1)));
         let limit = TimeLimit::start(Duration::from_millis(100)).unwrap();
         drop(limit);

@@ -1,11 +1,11 @@
-//! Which file a name or a descriptor stands for.
+//! The identity of a file, independent of its name.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Tells a file from every other that exists at the same time, whatever their names are.
+/// The identity of a file, which is unique among all existing files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -16,7 +16,7 @@ impl FileId {
     /// Returns the identity of the file that has this name now.
     ///
     /// # Errors
-    /// When there is none, or it cannot be looked up.
+    /// Fails if there is no such file, or it cannot be looked up.
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::symlink_metadata(path).map(|found| Self::from(&found))
     }
@@ -24,7 +24,7 @@ impl FileId {
     /// Returns the identity of an open file.
     ///
     /// # Errors
-    /// When the file system does not answer.
+    /// Fails if the file system fails.
     pub fn of(file: &File) -> io::Result<Self> {
         file.metadata().map(|found| Self::from(&found))
     }

@@ -1,5 +1,5 @@
-//! Changes of a record file, as inotify reports them of its folder: a file that is replaced is not the one that a watch
-//! of the file itself would be about.
+//! Watches a record file with inotify. The watch is on its folder, because a watch on the file itself would end when
+//! the file is replaced.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,8 +13,7 @@ use super::access::{self, Access};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::readable::Readable;
 
-/// File systems whose files other machines change without the kernel of this one being told, by the numbers that
-/// statfs(2) gives them.
+/// The file systems whose changes by other machines inotify does not report, by their numbers in statfs(2).
 const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6969,      // NFS
     0xff53_4d42, // CIFS
@@ -25,19 +24,19 @@ const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6573_5546, // FUSE
 ];
 
-/// A watch of a folder, for changes of one file.
+/// A watch of a folder for changes of one file.
 #[derive(Debug)]
 pub struct FolderWatch {
     inotify: Readable<Inotify>,
     file_name: OsString,
 }
 
-/// What a watch has seen.
+/// An event of a [`FolderWatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FolderEvent {
-    /// The file has changed, or may have: once for all changes that were waiting.
+    /// The file has changed or may have changed. One event stands for all pending changes.
     Changed,
-    /// The folder is no longer the one of that path.
+    /// The folder was deleted or moved.
     Ended,
 }
 
@@ -45,7 +44,7 @@ impl FolderWatch {
     /// Watches the folder of the file at `path`.
     ///
     /// # Errors
-    /// When that folder cannot be watched, or would not tell.
+    /// Fails if the folder cannot be watched, or its file system does not report all changes.
     pub fn new(path: &Path) -> Result<Self, LockError> {
         let folder = path.parent().unwrap_or(path);
         let failed = |failure: io::Error| access::failed(Access::Watch, folder, &failure);
@@ -73,7 +72,7 @@ impl FolderWatch {
     /// Waits for the next change.
     ///
     /// # Errors
-    /// When the kernel reports no more.
+    /// Fails if the kernel reports an error.
     pub async fn next(&self) -> io::Result<FolderEvent> {
         loop {
             match self.inotify.get().read_events() {
@@ -86,7 +85,7 @@ impl FolderWatch {
         }
     }
 
-    /// An event without a name says that others were lost.
+    /// Returns whether an event is about the file. An event without a name means that others were lost.
     fn concerns(&self, event: &InotifyEvent) -> bool {
         event.name.as_ref().is_none_or(|name| *name == self.file_name)
     }

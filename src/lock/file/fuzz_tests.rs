@@ -1,5 +1,5 @@
-//! A lock file that somebody else wrote to: whatever is in it, it is refused with an error, and counts neither as free
-//! nor as held by this candidate.
+//! Lock files with contents that leaderrun did not write: they are rejected with an error, and are neither free nor
+//! held by this candidate.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn any_content_of_a_lock_file_is_read_or_refused() {
         let outcome = run_with_timeout(&runtime, async {
             let read = lock.get().await;
             let written = lock.create(Record::default()).await;
-            assert!(is_free || written.is_err(), "it was read as no record at all");
+            assert!(is_free || written.is_err(), "invalid contents were taken for a free record");
             let version = Version { uid: hostile_input::text(&mut random), ..created.version };
             let replaced = lock.update(version, Record::default()).await;
             assert!(replaced.is_err(), "a record of another uid was replaced");
@@ -46,14 +46,14 @@ fn any_content_of_a_lock_file_is_read_or_refused() {
 
 fn run_with_timeout<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
     let limited = async { tokio::time::timeout(Duration::from_secs(20), work).await };
-    runtime.block_on(limited).expect("the file blocks its reader")
+    runtime.block_on(limited).expect("reading the file does not block")
 }
 
 fn assert_printable(error: &LockError) {
     assert!(!error.message.chars().any(is_dangerous), "{:?}", error.message);
 }
 
-/// Replaces the file by something else. Returns whether that means that there is no record.
+/// Replaces the file by something else. Returns whether the result is a valid file without a record.
 fn replace_file(random: &mut Rng, path: &Path) -> bool {
     let contents = fs::read(path).expect("the record");
     fs::remove_file(path).expect("to make room");

@@ -1,4 +1,4 @@
-//! The record in a local file: no cluster needed, for several processes of one machine.
+//! A lock whose record is in a local file, for processes on one machine without a cluster.
 
 mod access;
 mod contents;
@@ -29,20 +29,20 @@ use self::folder_watch::{FolderEvent, FolderWatch};
 use self::record_file::RecordFile;
 use super::{Lock, LockError, LockErrorKind};
 
-/// How files are opened in a folder that others may write to: a symbolic link is not followed, and a FIFO is not waited
-/// for.
+/// The flags with which files are opened in a folder that others may write to. A symbolic link is not followed, and
+/// opening a FIFO does not block.
 const SAFE_OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// A record in a file.
+/// A lock whose record is in a file.
 pub struct FileLock {
     record_file: Arc<RecordFile>,
 }
 
 impl FileLock {
-    /// The record in the file at `path`. `attempt` is how long one request may take.
+    /// Opens the lock in the file at `path`. `attempt` is the timeout of one request.
     ///
     /// # Errors
-    /// When the folder cannot be found, or the file is something else than a record.
+    /// Fails if the folder does not exist, or the file is not a record.
     pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = parent.canonicalize().context("its folder cannot be used")?;
@@ -98,7 +98,7 @@ impl Lock for FileLock {
             Ok(watch) => watch,
             Err(failure) => return stream::iter([Err(failure)]).boxed(),
         };
-        // The record is read once at the beginning, for what changed before the watch was open.
+        // The record is read once at the beginning, because it may have changed before the watch was open.
         let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
         let changes = stream::unfold(watch, async move |watch| {
             let event = match watch.next().await {

@@ -1,4 +1,4 @@
-//! A file that is written beside the record file and then takes its place.
+//! A file that is written beside the record file and then replaces it.
 
 use std::fs::{self, DirEntry, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -12,14 +12,14 @@ use rustix::io::Errno;
 use super::SAFE_OPEN_FLAGS;
 use super::file_id::FileId;
 
-/// What the name of a new file ends with, after that of the record file and a random number.
+/// The suffix of a new file's name, after the name of the record file and a random number.
 const SUFFIX: &str = ".new";
 
-/// A new file that is older than this was left behind by a process that was killed.
+/// The age from which a new file is considered to be left behind by a process that was killed.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
-/// A new file; deleted when it is dropped, unless it has taken the place of the record file. After an exchange that is
-/// the file that was replaced.
+/// A new file. Dropping this deletes the file that has its name: the new file itself if it was not put in place, or,
+/// after an exchange, the file that it replaced.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
@@ -28,15 +28,15 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Writes a new file beside the record file at `path`, to the disk. Owner and mode are those of the file that it
-    /// will replace, as far as this user may give them away.
+    /// Writes a new file beside the record file at `path`, and syncs it to the disk. It gets the owner and the mode of
+    /// the file that it will replace, as far as this user may set them.
     ///
     /// # Errors
-    /// When it cannot be made or written.
+    /// Fails if the file cannot be created or written.
     pub fn create(path: &Path, bytes: &[u8], replaced: Option<&Metadata>) -> io::Result<Self> {
         let mut new = Self::create_empty(path)?;
         if let Some(replaced) = replaced {
-            take_after(&new.file, replaced)?;
+            copy_owner_and_mode(&new.file, replaced)?;
         }
         new.file.write_all(bytes)?;
         new.file.sync_all()?;
@@ -56,10 +56,10 @@ impl NewFile {
         }
     }
 
-    /// Takes the name of the record file where nothing has it. False where something has.
+    /// Gives the new file the name of the record file, if no file has it. Returns false if one has.
     ///
     /// # Errors
-    /// When the file system refuses.
+    /// Fails if the file system refuses the operation.
     pub fn place(&mut self, path: &Path) -> io::Result<bool> {
         let placed = match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => {
@@ -76,13 +76,13 @@ impl NewFile {
         }
     }
 
-    /// Takes the place of the record file, if that still is the file `replaced`. False if it is not.
+    /// Replaces the record file, if that is still the file `replaced`. Returns false if it is not.
     ///
-    /// No system call renames on a condition. An exchange tells afterwards what it replaced, and can be taken back: so
-    /// nothing is lost that another process wrote where somebody had deleted the record file meanwhile.
+    /// No system call renames conditionally. An exchange shows afterwards which file was replaced, and can be undone,
+    /// so it loses no file that another process has created after a deletion of the record file.
     ///
     /// # Errors
-    /// When the file system refuses.
+    /// Fails if the file system refuses the operation.
     pub fn replace(&mut self, path: &Path, replaced: FileId) -> io::Result<bool> {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
@@ -101,15 +101,15 @@ impl NewFile {
         }
     }
 
-    /// Writes to the disk that it has taken the place of the record file.
+    /// Syncs the new name to the disk.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// Fails if the disk fails.
     pub fn sync_folder(&self) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(&self.path);
         match File::open(folder) {
             Ok(folder) => folder.sync_all(),
-            // It may be written to and not read. The file systems of Linux write the name together with the file.
+            // The folder may be writable but not readable. Linux file systems sync the name together with the file.
             Err(_) => self.file.sync_all(),
         }
     }
@@ -127,8 +127,8 @@ fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
 }
 
-/// Gives a new file the owner and the mode of the one that it replaces, as far as possible.
-fn take_after(new: &File, replaced: &Metadata) -> io::Result<()> {
+/// Gives a new file the owner and the mode of the file that it replaces, as far as possible.
+fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
     let created = new.metadata()?;
     let (user, group) = (replaced.uid(), replaced.gid());
     if (created.uid(), created.gid()) != (user, group) && fchown(new, Some(user), Some(group)).is_err() {
@@ -137,7 +137,7 @@ fn take_after(new: &File, replaced: &Metadata) -> io::Result<()> {
     new.set_permissions(Permissions::from_mode(replaced.mode() & 0o777))
 }
 
-/// Deletes what processes left behind that were killed while they wrote. Whatever fails is left for the next time.
+/// Deletes the new files of processes that were killed during a write. Failures are ignored until the next call.
 pub fn delete_left_behind(path: &Path) {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
     let is_left_behind = |entry: &DirEntry| {
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    fn scene() -> (tempfile::TempDir, PathBuf) {
+    fn fixture() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("job");
         (folder, path)
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn only_one_of_two_new_files_is_placed() {
-        let (folder, path) = scene();
+        let (folder, path) = fixture();
         let [mut first, mut second] =
             ["first", "second"].map(|text| NewFile::create(&path, text.as_bytes(), None).unwrap());
         assert!(first.place(&path).unwrap());
@@ -184,12 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn only_the_file_that_was_meant_is_replaced() {
-        let (folder, path) = scene();
+    fn only_the_given_file_is_replaced() {
+        let (folder, path) = fixture();
         fs::write(&path, "meant").unwrap();
         let meant = FileId::at(&path).unwrap();
         let mut new = NewFile::create(&path, b"new", None).unwrap();
-        // As when somebody deletes it between the last look and the exchange, and another candidate makes it anew.
+        // The file is deleted between the check and the exchange, and another candidate creates a new one.
         fs::rename(&path, folder.path().join("kept")).unwrap();
         fs::write(&path, "another's").unwrap();
         assert!(!new.replace(&path, meant).unwrap());
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_new_file_has_the_mode_of_the_one_that_it_replaces() {
-        let (_folder, path) = scene();
+        let (_folder, path) = fixture();
         for mode in [0o600, 0o664, 0o666, 0o604] {
             fs::write(&path, "").unwrap();
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -214,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_killed_process_left_behind_is_deleted() {
-        let (folder, path) = scene();
+    fn only_new_files_of_killed_processes_are_deleted() {
+        let (folder, path) = fixture();
         let old = SystemTime::now() - LEFT_BEHIND * 2;
         for (name, modified) in [
             ("job", old),

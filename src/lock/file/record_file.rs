@@ -1,13 +1,13 @@
-//! A record file: compare-and-swap with what a file system offers.
+//! A record file, with compare-and-swap by file system operations.
 //!
-//! A write prepares everything first, including the time that the disk takes. Then, with the [`Exclusive`] locks, it
-//! looks once more whether the record is the one to be replaced, and replaces it. Whatever somebody deletes or replaces
-//! meanwhile, the write is carried out on exactly what it was meant for, or not at all:
+//! A write is prepared first, including all disk writes. Then, under the [`Exclusive`] locks, the record is compared
+//! again and replaced. Even if other programs delete or replace files meanwhile, the write replaces the expected record
+//! or nothing:
 //!
-//! - A record file is made only where there is none: the name is taken without replacing.
-//! - It is replaced by an exchange of names, which tells what it replaced: see [`NewFile::replace`].
-//! - Where this user may not replace it, or no disk space is left, it is written in place: see [`contents`]. A file that
-//!   was deleted meanwhile is then written to in vain.
+//! - A record file is only created if there is none: the rename does not replace a file.
+//! - It is replaced by an exchange of names, which shows the file that was replaced: see [`NewFile::replace`].
+//! - If this user may not replace it, or no disk space is left, it is written in place: see [`contents`]. A write to a
+//!   file that was deleted meanwhile has no effect.
 //!
 //! [`contents`]: super::contents
 
@@ -31,10 +31,10 @@ use super::file_id::FileId;
 use super::new_file::{NewFile, delete_left_behind};
 use crate::lock::{LockError, LockErrorKind};
 
-/// More than any record takes; a longer file is none.
+/// The largest size of a record file. A larger file is not a record.
 const LARGEST_RECORD: u64 = 64 * 1024;
 
-/// A file with a record, or the place for one.
+/// A file that contains a record, or will be created with one.
 #[derive(Debug)]
 pub struct RecordFile {
     path: PathBuf,
@@ -44,7 +44,7 @@ pub struct RecordFile {
     attempt: Duration,
     /// The highest version that was read or written.
     highest_version: AtomicU64,
-    /// Replacing the file was refused and writing to it was not.
+    /// The last write replaced no file: replacing was refused, but writing in place succeeded.
     is_written_in_place: AtomicBool,
     has_written: AtomicBool,
 }
@@ -62,19 +62,19 @@ impl Found {
     }
 }
 
-/// A way to write a record.
+/// The method by which a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
-    /// A new file, where there is none.
+    /// Create a new file.
     Create,
-    /// A new file in place of another.
+    /// Replace the file by a new one.
     Replace,
-    /// To the file itself.
+    /// Write to the existing file.
     InPlace,
 }
 
 impl Method {
-    /// What this user has to be allowed to do.
+    /// Returns the permission that the method requires.
     fn access(self) -> Access {
         match self {
             Self::Create | Self::Replace => Access::Create,
@@ -83,7 +83,7 @@ impl Method {
     }
 }
 
-/// A write that is prepared as far as it can be without the locks.
+/// A write that is prepared as far as possible without the locks.
 #[derive(Debug)]
 enum PreparedWrite {
     Create(NewFile),
@@ -92,7 +92,7 @@ enum PreparedWrite {
 }
 
 impl PreparedWrite {
-    /// Carries the write out. `replaced` is the record file that is locked. False if it is no longer the record file.
+    /// Carries out the write. `replaced` is the locked record file. Returns false if it is no longer the record file.
     fn carry_out(&mut self, path: &Path, replaced: Option<FileId>) -> io::Result<bool> {
         match (self, replaced) {
             (Self::Create(new), None) => new.place(path),
@@ -108,7 +108,7 @@ impl PreparedWrite {
         }
     }
 
-    /// Waits until what was carried out is on the disk.
+    /// Syncs the write to the disk.
     fn sync(&self) -> io::Result<()> {
         match self {
             Self::Create(new) | Self::Replace(new) => new.sync_folder(),
@@ -118,7 +118,7 @@ impl PreparedWrite {
 }
 
 impl RecordFile {
-    /// The record file at an absolute path. `attempt` is how long one request may take.
+    /// Creates a record file at an absolute path. `attempt` is the timeout of one request.
     pub fn new(path: PathBuf, attempt: Duration) -> Self {
         let mut companion = path.clone().into_os_string();
         companion.push(".lock");
@@ -137,7 +137,7 @@ impl RecordFile {
         &self.path
     }
 
-    /// Returns the path of the file that is locked beside it.
+    /// Returns the path of the lock file beside it.
     pub fn companion(&self) -> &Path {
         &self.companion
     }
@@ -145,15 +145,15 @@ impl RecordFile {
     /// Reads the record.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no record.
+    /// Fails if the file cannot be read or is not a record.
     pub fn read(&self) -> Result<Option<Contents>, LockError> {
         Ok(self.find()?.and_then(|found| found.layout.contents))
     }
 
-    /// Writes a record in place of the one that has the version `expected`, or where there is none.
+    /// Writes a record that replaces the one with the version `expected`, or creates it if `expected` is `None`.
     ///
     /// # Errors
-    /// [`LockErrorKind::Conflict`] when something else is there.
+    /// Fails with [`LockErrorKind::Conflict`] if the present version is another one.
     pub fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let found = self.find()?;
         if found.as_ref().and_then(Found::version).as_ref() != expected {
@@ -171,7 +171,7 @@ impl RecordFile {
                 let refused = |method: Method, failure| access::failed(method.access(), &self.path, failure);
                 let Some(otherwise) = otherwise else { return Err(refused(first, &refusal)) };
                 if let Err(second) = self.write_by(otherwise, found.as_ref(), &next, expected)? {
-                    // The mode of a file can be helped, where that is all that is in the way.
+                    // If only the file's mode prevents the write, its error is shown, because chmod can change that.
                     let by_mode = otherwise == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
                     return Err(if by_mode { refused(otherwise, &second) } else { refused(first, &refusal) });
                 }
@@ -180,17 +180,17 @@ impl RecordFile {
         }
         self.highest_version.fetch_max(next.version, Ordering::Relaxed);
         if self.has_written.swap(true, Ordering::Relaxed) {
-            // Not at the first write: a command waits for that.
+            // This is not done at the first write, because a command waits for that.
             delete_left_behind(&self.path);
         }
         Ok(next.into_stored())
     }
 
-    /// Whether a record file had better not be replaced.
+    /// Returns whether a record file should not be replaced.
     fn prefers_in_place(&self, found: &Found) -> bool {
-        // Replaced, it would lose its other names. An empty one may be any file that somebody has linked here.
+        // A replacement would lose its other names. An empty file with other names may be linked here maliciously.
         let has_other_names = found.metadata.nlink() > 1 && found.layout.contents.is_some();
-        // The new file could not be given to that group.
+        // This user could not give the new file to the group.
         let group_would_lose_it = Class::of_this_user(&found.metadata) == Class::Others
             && Class::Group.permissions(&found.metadata) & !Class::Others.permissions(&found.metadata) != 0;
         has_other_names || group_would_lose_it || self.is_written_in_place.load(Ordering::Relaxed)
@@ -198,7 +198,7 @@ impl RecordFile {
 
     fn find(&self) -> Result<Option<Found>, LockError> {
         let Some(file) = open(&self.path)? else { return Ok(None) };
-        // Two writes in place may have met the first look.
+        // The first read may have coincided with two writes in place.
         let layout = self.layout_of(&file).or_else(|_| self.layout_of(&file))?;
         let version = layout.contents.as_ref().map_or(0, |contents| contents.version);
         self.highest_version.fetch_max(version, Ordering::Relaxed);
@@ -215,9 +215,9 @@ impl RecordFile {
         Layout::parse(&bytes).map_err(not_a_record)
     }
 
-    /// Versions are fencing tokens, and a record file may be deleted and made anew. A new one begins where the wall
-    /// clock is, in microseconds: above what an earlier file had reached, since nobody writes a million times a second,
-    /// unless the clock was set back to before that one was made.
+    /// Returns the contents of the next write. Versions are fencing tokens, so those of a recreated file must be
+    /// greater than those of earlier files. They begin at the wall clock in microseconds, which exceeds any number of
+    /// writes since an earlier file was created, unless the clock was set back to before that.
     fn next_contents(&self, found: Option<&Found>, record: Record) -> Result<Contents, LockError> {
         match found.and_then(|found| found.layout.contents.as_ref()) {
             Some(Contents { uid, version, .. }) => {
@@ -233,7 +233,7 @@ impl RecordFile {
         }
     }
 
-    /// Writes a record by one method. The inner result is a refusal of the file system for which another method may
+    /// Writes a record by one method. The inner error is a refusal by the file system, after which another method may
     /// be tried.
     fn write_by(
         &self,
@@ -266,14 +266,14 @@ impl RecordFile {
                 let file = open_for_writing(&self.path)?;
                 let offset = found.and_then(|found| found.layout.free_slot);
                 let (offset, slot) = offset.zip(next.to_slot()).ok_or(ErrorKind::FileTooLarge)?;
-                // What is in the other slot may be all that a power failure leaves.
+                // After a power failure the other slot may be the only valid one, so it must be on the disk.
                 file.sync_data()?;
                 Ok(PreparedWrite::InPlace { file, offset, slot })
             }
         }
     }
 
-    /// The part of a write during which nobody else may write.
+    /// Carries out a prepared write under the locks, if the record still has the expected version.
     fn commit(&self, prepared: &mut PreparedWrite, expected: Option<&Version>) -> Result<io::Result<bool>, LockError> {
         let exclusive = Exclusive::acquire(&self.path, &self.companion, self.attempt)?;
         let mut replaced = None;
@@ -289,10 +289,10 @@ impl RecordFile {
     }
 }
 
-/// Opens the file at a path for reading, if there is one.
+/// Opens the file at a path for reading, if it exists.
 ///
 /// # Errors
-/// When it cannot be read, or is no regular file.
+/// Fails if it cannot be read or is not a regular file.
 pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     match OpenOptions::new().read(true).custom_flags(SAFE_OPEN_FLAGS).open(path) {
         Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
@@ -302,10 +302,10 @@ pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// Opens the file at a path for writing, too. It is never made by that.
+/// Opens the existing file at a path for reading and writing.
 ///
 /// # Errors
-/// When it is not there, or may not be written.
+/// Fails if it does not exist or cannot be written.
 pub fn open_for_writing(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(SAFE_OPEN_FLAGS).open(path)
 }
@@ -321,7 +321,7 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a failure certainly changed nothing, and may not meet another [`Method`].
+/// Returns whether a failure certainly changed nothing and may not occur with another [`Method`].
 fn is_refusal(failure: &io::Error) -> bool {
     let is_special = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
     let refuses = [Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::ENOSPC, Errno::EDQUOT];

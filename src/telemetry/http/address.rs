@@ -1,4 +1,4 @@
-//! Where to listen, as `--http` takes it.
+//! The address to listen on, as given with `--http`.
 
 use std::fmt;
 use std::io;
@@ -14,10 +14,10 @@ use nix::sys::socket::{
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// An IP address with a port, or every address of this machine.
+/// An IP address with a port, or all addresses of this machine with a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpAddress {
-    /// None for every address of this machine.
+    /// The IP address; `None` for all addresses of this machine.
     ip: Option<IpAddr>,
     port: u16,
 }
@@ -45,7 +45,7 @@ impl fmt::Display for HttpAddress {
     }
 }
 
-/// Why an address cannot be listened on.
+/// The error for an address that cannot be listened on.
 #[derive(Debug)]
 pub struct ListenError {
     address: HttpAddress,
@@ -53,7 +53,7 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// Returns whether trying again later may succeed: the port may be freed, the address may be assigned.
+    /// Returns whether a later attempt may succeed, because the port may be freed or the address assigned.
     pub fn may_pass(&self) -> bool {
         matches!(self.error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
     }
@@ -75,10 +75,10 @@ impl fmt::Display for ListenError {
 impl std::error::Error for ListenError {}
 
 impl HttpAddress {
-    /// Listens, without blocking on `accept`.
+    /// Listens on the address with a non-blocking socket.
     ///
     /// # Errors
-    /// When the kernel refuses; see [`ListenError::may_pass`].
+    /// Fails if the kernel refuses; see [`ListenError::may_pass`].
     pub fn listen(&self) -> Result<TcpListener, ListenError> {
         let listener = match self.ip {
             Some(ip) => TcpListener::bind((ip, self.port)),
@@ -92,8 +92,7 @@ impl HttpAddress {
     }
 }
 
-/// Listens on one IPv6 socket for both families. With `net.ipv6.bindv6only=1` only a socket that asks for it takes
-/// IPv4 connections, too.
+/// Listens on one IPv6 socket for both families, even with `net.ipv6.bindv6only=1`.
 fn listen_on_all_addresses(port: u16) -> nix::Result<TcpListener> {
     let socket = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_shown_as_it_is_given() {
+    fn an_address_round_trips() {
         for text in ["127.0.0.1:8080", "[::1]:8080", ":8080", ":0"] {
             assert_eq!(text.parse::<HttpAddress>().expect("an address").to_string(), text);
         }

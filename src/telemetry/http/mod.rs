@@ -1,7 +1,7 @@
-//! `--http`: health, readiness, the leader and metrics.
+//! The HTTP server of `--http`, which serves health, readiness, the leader and metrics.
 //!
-//! Clients cost little, whatever they do: a connection serves one request and lasts a few seconds at most, and when
-//! there are too many, the oldest is closed.
+//! The resources for clients are limited: a connection serves one request and lasts a few seconds at most, and when
+//! there are too many connections, the oldest one is closed.
 
 mod address;
 mod routes;
@@ -26,33 +26,33 @@ use super::log_events;
 use super::state::CandidateState;
 use crate::process::clock;
 
-/// How long a connection lasts at most, from its acceptance to the last byte of the answer.
+/// The longest duration of a connection, from its acceptance to the last byte of the response.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many connections there are at a time, at most.
+/// The largest number of connections at a time.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How many bytes are buffered for a connection; a longer request is refused. The least that hyper takes.
+/// The largest size of a request, in bytes: the smallest buffer that hyper accepts.
 const MAX_REQUEST_SIZE: usize = 8192;
 
 const MAX_HEADERS: usize = 64;
 
-/// Pause after a connection could not be accepted, for example because no descriptor is left.
+/// The pause after a connection could not be accepted, for example because no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Pause between attempts to listen on an address that is taken.
+/// The pause between attempts to listen on an address that is taken.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells the log where it is answered.
+/// Logs the address that is listened on.
 ///
 /// # Errors
-/// When the kernel does not say which port it has chosen.
+/// Fails if the kernel does not return the address.
 pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
     log_events::http(listener.local_addr()?);
     Ok(())
 }
 
-/// Listens on an address that could not be listened on when leaderrun started, and serves it once that works.
+/// Retries to listen on an address that was not available when leaderrun started, and then serves it.
 pub async fn serve_when_free(address: HttpAddress, first: ListenError, state: Rc<RefCell<CandidateState>>) {
     log_events::http_failed(&format!("{first}; retrying every second"));
     loop {
@@ -88,7 +88,7 @@ pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateS
     }
 }
 
-/// Answers one request. What goes wrong is the client's concern alone.
+/// Answers one request. Errors only concern the client and are ignored.
 async fn handle_connection(stream: TcpStream, state: Rc<RefCell<CandidateState>>) {
     let service = service_fn(|request| {
         let response = routes::respond(&request, &state.borrow(), clock::now());
@@ -98,7 +98,7 @@ async fn handle_connection(stream: TcpStream, state: Rc<RefCell<CandidateState>>
         .keep_alive(false)
         .max_buf_size(MAX_REQUEST_SIZE)
         .max_headers(MAX_HEADERS)
-        // The whole connection has a timeout.
+        // The connection as a whole has a timeout.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service);
     let _ = connection.await;

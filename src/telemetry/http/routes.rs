@@ -1,4 +1,4 @@
-//! What is answered at which path.
+//! The paths of the HTTP server and their responses.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -13,7 +13,7 @@ const PATHS: &str = "/healthz, /readyz, /leader and /metrics";
 
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
-/// Returns the answer to a request.
+/// Returns the response to a request.
 pub fn respond<B>(request: &Request<B>, state: &CandidateState, now: Instant) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
@@ -41,7 +41,7 @@ fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     response(status, PLAIN_TEXT, format!("{line}\n"))
 }
 
-/// Built without the builder, whose errors could only be handled by a panic.
+/// Builds a response without hyper's builder, whose errors could only be handled by a panic.
 fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -1,7 +1,7 @@
-//! The log on stderr. Nothing ever waits for it.
+//! The log on stderr. No other thread ever waits for it.
 //!
-//! stderr may be a pipe that nobody reads, or a terminal stopped with Ctrl-S: a thread of its own writes to it, and
-//! lines that it cannot write in time are dropped and counted.
+//! stderr may block: it may be a pipe that is not read, or a terminal stopped with Ctrl-S. So a separate thread writes
+//! the log, and lines that exceed its queue are dropped and counted.
 
 mod printable;
 mod text;
@@ -27,35 +27,35 @@ use super::log_events;
 use crate::process::clock;
 use crate::process::system_call::SystemCallError;
 
-/// How many lines may wait for stderr.
+/// The largest number of lines in the queue for stderr.
 const BACKLOG: usize = 1024;
 
-/// How long the end of the program waits for stderr to take the last lines.
+/// How long leaderrun waits at its exit until the last lines are written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Hands the instant at which the log began from one image of this process to the next one. Not for users.
+/// The internal variable that passes the start of the log to leaderrun when it executes itself again.
 pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     Text,
     Json,
 }
 
-/// Starts the log. Must be called after the fork, and until it succeeds once.
+/// Starts the log. It must be called after the fork, and may be called again after a failure.
 ///
 /// # Errors
-/// When the kernel gives no thread. Nothing has been set up then.
+/// Fails if the thread cannot be created. No log is set up then.
 pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
     let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
     let thread = thread::Builder::new().name("log".into());
     thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of("clone3"))?;
-    // What libraries log is for debugging: -v -v.
+    // Events of libraries are only logged for debugging, with -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
-    // In text the neighbours of a detail say enough to people; programs read all events.
+    // The text format omits details, because the other lines contain enough for people. The JSON format has all events.
     let details = if format == Format::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
     let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
     let targets = targets.with_default(others);
@@ -86,7 +86,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Waits for the last lines to be written, but no longer than [`FLUSH_TIMEOUT`]. Returns when the log began.
+    /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`]. Returns when the log began.
     pub fn finish(self) -> Instant {
         if self.lines.try_send(Line::Flush).is_ok() {
             let _ = self.written.recv_timeout(FLUSH_TIMEOUT);
@@ -98,7 +98,7 @@ impl Log {
 #[derive(Debug)]
 enum Line {
     Text(Vec<u8>),
-    /// The sender waits until everything before this is written.
+    /// A request to signal that all earlier lines are written.
     Flush,
 }
 
@@ -115,7 +115,7 @@ fn write_lines(backlog: &Receiver<Line>, done: &SyncSender<()>) {
     }
 }
 
-/// Hands each line to the thread, or drops it when the backlog is full.
+/// A writer that queues each line for the thread, or drops it if the queue is full.
 #[derive(Clone, Debug)]
 struct Lines {
     lines: SyncSender<Line>,
@@ -153,7 +153,8 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Makes a panic abort the process after logging it: writing it to stderr, as is the default, could block.
+/// Installs a panic hook that logs the panic and aborts the process. The default hook writes to stderr, which may
+/// block.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log_events::panicked(&panic.to_string());

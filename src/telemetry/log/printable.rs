@@ -1,8 +1,8 @@
-//! Text from outside and chains of errors, as the log and messages show them.
+//! Makes untrusted text and chains of errors printable in the log and in messages.
 
 use std::error::Error;
 
-/// Returns text from outside, such as another holder's identity, in a form that is safe for logs and terminals.
+/// Returns untrusted text, such as another holder's identity, in a form that is safe for logs and terminals.
 pub fn printable(text: &str) -> String {
     const MAX_LENGTH: usize = 200;
     match text.char_indices().nth(MAX_LENGTH) {
@@ -14,7 +14,7 @@ pub fn printable(text: &str) -> String {
 fn escaped(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
-        // `escape_debug` would escape them too, although they are harmless.
+        // `escape_debug` would also escape these characters, although they are harmless.
         if ['"', '\'', '\\'].contains(&character) {
             shown.push(character);
         } else {
@@ -24,7 +24,7 @@ fn escaped(text: &str) -> String {
     shown
 }
 
-/// Returns a failure in one line: its context and, where that says more, its innermost cause. The causes in between
+/// Returns an error in one line: its context and, unless that contains it, its innermost cause. The causes in between
 /// mostly repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
@@ -34,7 +34,7 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
     })
 }
 
-/// Returns the innermost cause of a failure in one line: the HTTP stack's errors wrap each other without adding a word.
+/// Returns the innermost cause of an error in one line. The outer errors of the HTTP stack contain no information.
 pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
     let mut cause = failure;
     while let Some(next) = cause.source() {
@@ -51,18 +51,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_from_outside_cannot_command_a_terminal() {
+    fn untrusted_text_cannot_control_a_terminal() {
         assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
         assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
         assert_eq!(printable_cause(&anyhow::anyhow!("in\x1b[2J").context("out\x07")), "out\\u{7}: in\\u{1b}[2J");
     }
 
     #[test]
-    fn printed_text_contains_nothing_dangerous() {
+    fn printable_text_contains_no_dangerous_characters() {
         fuzz("printed text", 50_000, |mut random| {
             let text = hostile_input::text(&mut random);
             let shown = printable(&text);
-            assert!(shown.chars().count() <= 201 * 10, "no longer than one escape for each character");
+            assert!(shown.chars().count() <= 201 * 10, "at most one escape for each character");
             assert!(!shown.chars().any(is_dangerous), "{shown:?}");
         });
     }

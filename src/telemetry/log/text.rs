@@ -12,15 +12,15 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::process::clock;
 
-/// Writes one line an event: `leaderrun +3m06s: what happened`. It leaves out the fields of leaderrun's own events:
-/// their sentences say the same.
+/// A format with one line for each event: `leaderrun +3m06s: what happened`. It omits the fields of leaderrun's own
+/// events, because their sentences contain the same information.
 pub struct TextFormat {
     started_at: Instant,
     is_colored: bool,
 }
 
 impl TextFormat {
-    /// Returns a format that counts the time from then on.
+    /// Creates a format that shows the time since `started_at`.
     pub fn new(started_at: Instant, is_colored: bool) -> Self {
         Self { started_at, is_colored }
     }
@@ -57,7 +57,7 @@ const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Returns the time since the start in one or two units.
+/// Returns the time since the start, in one or two units.
 fn elapsed(since: Duration) -> String {
     let seconds = since.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);

@@ -1,27 +1,27 @@
-//! What a candidate is doing, as metrics call it.
+//! The activity of a candidate, and its labels in metrics.
 
-/// What a candidate is doing, as far as its lock is concerned.
+/// The activity of a candidate with respect to its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// It has not read the lock yet.
+    /// The lock has not been read yet.
     Starting,
-    /// The lock is held by another candidate, or may be.
+    /// The lock is held by another candidate, or may still be.
     Waiting,
-    /// The lock is free, but not to be acquired yet.
+    /// The lock is free, but the command is not due yet.
     NotDue,
     /// The lock may be acquired.
     Claiming,
     /// The command may be alive.
     Leading,
-    /// Nothing of the command is left, and the lock is released.
+    /// No process of the command is left, and the lock is being released.
     Releasing,
 }
 
 impl Activity {
-    /// The labels of all activities, as metrics have them.
+    /// The labels of all activities.
     pub const LABELS: &[&str] = &["starting", "waiting", "not_due", "claiming", "leading", "releasing"];
 
-    /// Returns the label of this one.
+    /// Returns the label of this activity.
     pub fn label(self) -> &'static str {
         match self {
             Self::Starting => "starting",

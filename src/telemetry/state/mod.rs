@@ -1,5 +1,4 @@
-//! What is known of this candidate, from what the elector's threads tell: whether it is healthy and ready, and who
-//! leads.
+//! The state of this candidate, from the updates of the elector's threads: its health and readiness, and the leader.
 
 mod activity;
 
@@ -16,27 +15,27 @@ use crate::telemetry::counters::Counters;
 use crate::telemetry::freshness::{Freshness, Obstacle, ObstacleKind};
 use crate::telemetry::log::printable;
 
-/// How late the election may act on a busy machine before it counts as stuck.
+/// How late the election may act before it is considered stuck. It allows for a busy machine.
 pub const ELECTION_DELAY_LIMIT: Duration = Duration::from_secs(1);
 
-/// What is known of a candidate from the command line. The lock's name may be completed later.
+/// The configuration of a candidate from the command line. The lock's name is completed later.
 #[derive(Clone, Debug)]
 pub struct CandidateConfig {
     pub lock: String,
-    /// How many slots the lock has; nothing where it has one leader.
+    /// The number of slots of the lock; `None` if it has one leader.
     pub slots: Option<usize>,
     pub identity: String,
     pub lease_duration: Duration,
     pub renew_deadline: Duration,
     pub retry_period: Duration,
-    /// How long a request may stay unanswered.
+    /// The timeout of a request.
     pub request_timeout: Duration,
     pub ready_when: ReadyWhen,
-    /// After how long a candidate that could not have taken over counts as unhealthy; never if `None`.
+    /// How long a candidate may be unable to take over before it is unhealthy; `None` means without a limit.
     pub unhealthy_after: Option<Duration>,
 }
 
-/// When a candidate counts as ready.
+/// The condition under which a candidate is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReadyWhen {
     /// While it waits and while it leads: a rolling update goes on.
@@ -45,25 +44,25 @@ pub enum ReadyWhen {
     Leading,
 }
 
-/// A leadership, from its first tenure until nothing of the command is left.
+/// A leadership, from its first tenure until no process of the command is left.
 #[derive(Debug)]
 struct LeadershipState {
     /// When the command gets the stop signal.
     stop: Instant,
-    /// When nothing of the command may be left.
+    /// When every process of the command must be dead.
     gone: Instant,
     command_started: bool,
     lost: bool,
-    /// The command was sent a termination signal.
+    /// The end of the command was requested.
     is_ending: bool,
 }
 
-/// Everything that is known of this candidate.
+/// The state of this candidate.
 #[derive(Debug)]
 pub struct CandidateState {
     config: CandidateConfig,
     counters: Counters,
-    /// When the election acts at the latest; nothing while it waits for an event.
+    /// When the election acts at the latest; `None` while it only waits for input.
     election_due: Option<Instant>,
     observed: Option<Observed>,
     transitions: Option<u32>,
@@ -71,12 +70,12 @@ pub struct CandidateState {
     slot: Option<usize>,
     freshness: Freshness,
     leading: Option<LeadershipState>,
-    /// Nothing of the command is left: leaderrun exits, or executes itself again.
+    /// No process of the command is left, and leaderrun is about to exit or to execute itself again.
     is_over: bool,
     scheduling_delays: SchedulingDelays,
 }
 
-/// How late each thread runs; nothing before it was measured.
+/// The scheduling delay of each thread; `None` before it was measured.
 #[derive(Debug, Default)]
 struct SchedulingDelays {
     elector: Option<Duration>,
@@ -84,15 +83,15 @@ struct SchedulingDelays {
     supervisor: Option<Duration>,
 }
 
-/// The answer of `/leader`.
+/// The JSON document of `/leader`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LeaderAnswer<'a> {
     lock: &'a str,
-    /// Not there where the lock has one leader.
+    /// The number of slots; omitted if the lock has one leader.
     #[serde(skip_serializing_if = "Option::is_none")]
     slots: Option<usize>,
-    /// The slot in which this candidate leads.
+    /// The slot in which this candidate leads, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<usize>,
     identity: &'a str,
@@ -104,7 +103,7 @@ struct LeaderAnswer<'a> {
 }
 
 impl CandidateState {
-    /// Returns the state of a candidate that has not done anything yet. `saved_counters` are those of
+    /// Creates the state of a candidate that starts. `saved_counters` is the result of
     /// [`saved_counters`](Self::saved_counters) before leaderrun executed itself again.
     pub fn new(now: Instant, config: CandidateConfig, saved_counters: Option<&str>) -> Self {
         let counters = saved_counters
@@ -125,7 +124,7 @@ impl CandidateState {
         }
     }
 
-    /// Takes in what happened.
+    /// Applies an update.
     pub fn apply(&mut self, now: Instant, update: Update) {
         match update {
             Update::Lock(name) => self.config.lock = name,
@@ -182,17 +181,17 @@ impl CandidateState {
         }
     }
 
-    /// Returns what is known from the command line.
+    /// Returns the configuration.
     pub fn config(&self) -> &CandidateConfig {
         &self.config
     }
 
-    /// Returns everything that was counted.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Returns how often the lock passed from one holder to another, by its record as last seen.
+    /// Returns how often the lock passed from one holder to another, from its record as last seen.
     pub fn transitions(&self) -> Option<u32> {
         self.transitions
     }
@@ -212,12 +211,12 @@ impl CandidateState {
         self.leading.as_ref().is_some_and(|leading| leading.command_started)
     }
 
-    /// Returns whether the command was sent a termination signal and may be alive.
+    /// Returns whether the end of the command was requested and it may be alive.
     pub fn is_ending(&self) -> bool {
         self.leading.as_ref().is_some_and(|leading| leading.is_ending)
     }
 
-    /// Returns what this candidate is doing.
+    /// Returns the activity of this candidate.
     pub fn activity(&self, now: Instant) -> Activity {
         match &self.observed {
             _ if self.is_leading() => Activity::Leading,
@@ -229,19 +228,19 @@ impl CandidateState {
         }
     }
 
-    /// Returns the time since the lock was last read, written or watched with success, or since the start.
+    /// Returns the time since the lock was last read, written or watched successfully, or since the start.
     pub fn last_success_age(&self, now: Instant) -> Duration {
         self.freshness.age(now)
     }
 
-    /// Returns how late each thread runs, by its label, as far as that was measured.
+    /// Returns the scheduling delays that were measured, by the label of the thread.
     pub fn scheduling_delays(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         let SchedulingDelays { elector, election, supervisor } = self.scheduling_delays;
         let delays = [("elector", elector), ("election", election), ("supervisor", supervisor)];
         delays.into_iter().filter_map(|(thread, delay)| Some((thread, delay?)))
     }
 
-    /// Returns what is wrong with this process, if anything is: restarting it may help.
+    /// Returns an error if this process is unhealthy, so that a restart may help.
     pub fn health(&self, now: Instant) -> Result<(), String> {
         if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
             return Err(format!("leadership should have ended {} ago, and has not", age(leading.gone, now)));
@@ -257,7 +256,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns what is missing for this candidate to be ready, as `--ready-when` defines it.
+    /// Returns an error if this candidate is not ready, as `--ready-when` defines it.
     pub fn readiness(&self, now: Instant) -> Result<(), String> {
         self.health(now)?;
         match (&self.leading, self.config.ready_when) {
@@ -288,7 +287,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns what this candidate is doing, in one line.
+    /// Returns a description of this candidate's activity, in one line.
     pub fn summary(&self, now: Instant) -> String {
         let lock = &match self.slot {
             Some(slot) => format!("{}-{slot}", self.config.lock),
@@ -316,7 +315,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns who leads, as JSON.
+    /// Returns the leader, as JSON.
     pub fn leader(&self, now: Instant) -> String {
         let observed = self.observed.as_ref().filter(|observed| !observed.holder.is_empty());
         let remaining = match &self.leading {
@@ -337,13 +336,13 @@ impl CandidateState {
         serde_json::to_string(&answer).unwrap_or_default() + "\n"
     }
 
-    /// Returns the counters in a form that [`new`](Self::new) restores.
+    /// Returns the counters in a form from which [`new`](Self::new) restores them.
     pub fn saved_counters(&self) -> String {
         serde_json::to_string(&self.counters).unwrap_or_default()
     }
 }
 
-/// Returns how long ago an instant was, in words and whole seconds.
+/// Returns the time since an instant, in whole seconds.
 fn age(instant: Instant, now: Instant) -> String {
     format_duration(Duration::from_secs(now.since(instant).as_secs())).to_string()
 }

@@ -1,4 +1,4 @@
-//! What is concluded from what the elector's threads tell.
+//! Tests of the state that results from updates.
 
 use leaderrun_core::updates::Loss;
 
@@ -57,7 +57,7 @@ fn a_leadership_that_outlives_its_kill_deadline_is_unhealthy() {
 }
 
 #[test]
-fn a_leader_is_ready_from_its_commands_start_to_its_stop() {
+fn a_leader_is_ready_from_the_start_of_its_command_to_its_stop() {
     for ready_when in [ReadyWhen::Waiting, ReadyWhen::Leading] {
         let mut state = state(ready_when, leading());
         assert_eq!(state.readiness(at(9)), Ok(()));
@@ -70,7 +70,7 @@ fn a_leader_is_ready_from_its_commands_start_to_its_stop() {
 }
 
 #[test]
-fn a_standby_is_ready_while_it_could_take_over_with_ready_when_waiting_only() {
+fn a_standby_that_could_take_over_is_ready_only_with_ready_when_waiting() {
     let standby = |ready_when| state(ready_when, [Update::LockAnswered, observed("b", Some(3))]);
     assert_eq!(state(ReadyWhen::Waiting, []).readiness(at(1)), Err("default/job has not been read yet".into()));
     assert_eq!(standby(ReadyWhen::Waiting).readiness(at(16)), Ok(()));
@@ -89,19 +89,19 @@ fn a_standby_whose_claims_are_refused_is_not_ready() {
 }
 
 #[test]
-fn a_standby_that_could_not_have_led_for_too_long_is_unhealthy() {
+fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
     let mut state = state(ReadyWhen::Leading, [Update::LockAnswered, observed("b", Some(3))]);
-    assert_eq!(state.health(at(1000)), Ok(()), "only where that is asked for");
+    assert_eq!(state.health(at(1000)), Ok(()), "without a limit it stays healthy");
     state.config.unhealthy_after = Some(Duration::from_secs(60));
     assert_eq!(state.health(at(59)), Ok(()));
     assert_eq!(state.health(at(60)), Err("cannot lead since 1m: no answer from default/job for 1m".into()));
     leading().into_iter().for_each(|update| state.apply(at(60), update));
     state.apply(at(60), Update::Leading { stop: at(170), gone: at(180) });
-    assert_eq!(state.health(at(160)), Ok(()), "a leader is held to its deadlines");
+    assert_eq!(state.health(at(160)), Ok(()), "the limit does not apply to a leader");
 }
 
 #[test]
-fn the_summary_says_what_this_candidate_is_doing() {
+fn the_summary_describes_the_activity() {
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(15) });
     let mut state = state(ReadyWhen::Waiting, []);
     for (update, activity, summary) in [

@@ -280,7 +280,7 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
     let pods = Pods::new(&lock, &["a"]);
     pods.label("a", "leader");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    a.wait_for_log("the pod has role=leader from somebody else; another key would do");
+    a.wait_for_log("the pod has role=leader from another program; try another key");
     a.stop();
     assert_eq!(pods.labelled(), ["a"]);
 }
@@ -399,7 +399,7 @@ fn labels_of_others_are_left_alone() {
     pods.label("redis", "leader");
     pods.label("b", "worker");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("the pod has role=worker from somebody else; another key would do");
+    b.wait_for_log("the pod has role=worker from another program; try another key");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("is held by b");
     b.stop();

@@ -1,11 +1,10 @@
 //! The attribute `#[testkit::test]`.
 //!
-//! An attribute macro needs a crate of its own. This one only finds the name of the function, so it does without a
-//! parser for Rust.
+//! An attribute macro needs its own crate. This one only reads the name of the function, so it needs no Rust parser.
 
 use proc_macro::{TokenStream, TokenTree};
 
-/// Makes a function without parameters a test of this binary's harness, named after its module and itself.
+/// Registers a function without parameters as a test of this binary's harness, named after its module and itself.
 ///
 /// `#[testkit::test(requires = EXPRESSION)]` skips the test where the expression, a `Result<(), String>`, is an
 /// error, and shows the reason.
@@ -32,7 +31,7 @@ pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
     function.into_iter().chain(registration).collect()
 }
 
-/// The expression that gives the test's requirement: a closure, or `None`.
+/// Returns the expression for the test's requirement: a closure, or `None`.
 fn requirement(attribute: TokenStream) -> Result<String, &'static str> {
     const USAGE: &str = "write #[testkit::test] or #[testkit::test(requires = EXPRESSION)]";
     let mut tokens = attribute.into_iter();
@@ -48,7 +47,7 @@ fn requirement(attribute: TokenStream) -> Result<String, &'static str> {
     }
 }
 
-/// The identifier behind `fn`.
+/// Returns the identifier after `fn`.
 fn function_name(function: TokenStream) -> Option<String> {
     let mut tokens = function.into_iter();
     tokens.find(|token| matches!(token, TokenTree::Ident(word) if word.to_string() == "fn"))?;

@@ -1,4 +1,4 @@
-//! SelfSubjectAccessReview: answers whether the sender of a request may do something.
+//! SelfSubjectAccessReview: states whether the sender of a request has a right.
 
 use serde_json::{Value, json};
 

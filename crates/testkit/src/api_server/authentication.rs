@@ -1,4 +1,4 @@
-//! Finds out who sends a request, by its bearer token or its client certificate, and its impersonation headers.
+//! Identifies the sender of a request by its bearer token or its client certificate, and its impersonation headers.
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
@@ -9,7 +9,7 @@ use super::request::{Access, Target};
 use super::status::{self, Result};
 use super::store::Store;
 
-/// The name and groups that RBAC decides by.
+/// The name and the groups of a user, which RBAC evaluates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,
@@ -17,7 +17,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Adds the groups that every authenticated user is in.
+    /// Adds the groups of every authenticated user.
     fn authenticated(mut self) -> Identity {
         if let Some((namespace, _)) = service_account(&self.name)
             && self.groups.is_empty()
@@ -52,7 +52,7 @@ impl From<User> for Identity {
     }
 }
 
-/// What the token of a service account begins with; its user name follows.
+/// The prefix of a service account's token, before its user name.
 const TOKEN_PREFIX: &str = "token-of-";
 
 /// Returns a token of a service account.

@@ -1,5 +1,4 @@
-//! Switches with which a test makes the API server behave as a real one does while it starts, or send bookmarks
-//! more often.
+//! Switches that make the API server behave like a real one that is starting, or send bookmarks more often.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -21,9 +20,9 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
     Known,
-    /// Every request is refused that does not come from an administrator.
+    /// All requests except those of administrators are refused.
     Unknown,
-    /// The next requests that do not come from an administrator are refused, this many of them.
+    /// The next requests, except those of administrators, are refused; this is their number.
     UnknownFor(usize),
 }
 

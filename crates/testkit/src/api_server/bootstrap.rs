@@ -1,4 +1,4 @@
-//! The objects that every cluster starts with: namespaces, and the Roles of every user.
+//! The initial objects of a cluster: namespaces, and the Roles of all users.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::objects::Objects;
 use super::resources;
 use super::store::Store;
 
-/// Creates them in an empty store.
+/// Creates the initial objects in an empty store.
 pub fn fill(store: &Store) {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         create(store, "", "namespaces", &json!({ "metadata": { "name": name } }));
@@ -62,5 +62,5 @@ fn create(store: &Store, group: &str, resource: &str, object: &Value) {
         unknown_fields: UnknownFields::Refuse,
         dry_run: false,
     };
-    objects.create(object.clone()).expect("an object that a cluster starts with");
+    objects.create(object.clone()).expect("an initial object");
 }

@@ -12,9 +12,9 @@ use super::status::{self, Result};
 /// The treatment of fields that the resource does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownFields {
-    /// They are dropped silently.
+    /// Unknown fields are dropped silently.
     Drop,
-    /// They are an error.
+    /// Unknown fields are an error.
     Refuse,
 }
 

@@ -76,12 +76,12 @@ impl ApiServer {
         server
     }
 
-    /// The address that it listens at.
+    /// Returns the address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// Stops listening and closes every connection. The objects stay.
+    /// Stops listening and closes all connections. The objects are kept.
     pub fn stop(&self) {
         let listening = self.listening.lock().expect("the listener").take();
         if let Some(Listening { stop, task }) = listening {
@@ -90,8 +90,8 @@ impl ApiServer {
         }
     }
 
-    /// Stops and starts again at the same address with the same objects. As with a real server, whose watch cache
-    /// begins at its start, older versions are then too old to start a watch from.
+    /// Restarts at the same address with the same objects. As with a real server, whose watch cache begins at its
+    /// start, watches can then not start from older versions.
     pub fn restart(&self) {
         self.stop();
         self.forget_changes();
@@ -166,7 +166,7 @@ async fn serve(listener: TcpListener, store: Arc<Store>, behavior: Arc<Behavior>
 
 async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<Store>, behavior: Arc<Behavior>) {
     let _ = stream.set_nodelay(true);
-    // Clients break off at any time; that is not worth a message.
+    // Clients may disconnect at any time, so errors are not reported.
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };

@@ -19,7 +19,7 @@ pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
     }
 }
 
-/// Returns the 403 for a request that no Role allows, in the words of the real server.
+/// Returns the 403 for a request that no Role allows, with the real server's message.
 pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
     let user = &who.name;
     match target {
@@ -39,7 +39,7 @@ pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
     }
 }
 
-/// Returns whether a user may do everything, whatever the Roles say.
+/// Returns whether a user has all rights, independently of Roles.
 pub fn is_administrator(who: &Identity) -> bool {
     who.groups.iter().any(|group| group == "system:masters")
 }

@@ -1,4 +1,4 @@
-//! Reads from method, path and query what a request asks for: verb, resource and object.
+//! Parses the method, path and query of a request into a verb, a resource and an object.
 
 use hyper::Method;
 
@@ -30,7 +30,7 @@ impl Query {
     }
 }
 
-/// The thing that a request asks for, in the terms of RBAC.
+/// The target of a request, in RBAC terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Resource(Access),

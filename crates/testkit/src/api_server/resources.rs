@@ -1,4 +1,4 @@
-//! The table of the resources that this server has.
+//! The table of this server's resources.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
@@ -115,7 +115,7 @@ pub static RESOURCES: [Resource; 17] = [
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// A question that is answered at once and never stored.
+/// A review, which is answered at once and never stored.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,
@@ -126,7 +126,7 @@ pub static ACCESS_REVIEW: Resource = Resource {
     )
 };
 
-/// Returns a resource with the properties that most have, in the core group.
+/// Returns a resource of the core group with the most common properties.
 const fn core_v1<T: DeserializeOwned + Serialize>(
     name: &'static str,
     singular: &'static str,

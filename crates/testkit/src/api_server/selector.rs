@@ -1,4 +1,4 @@
-//! `fieldSelector` and `labelSelector`: which objects a list or watch contains.
+//! `fieldSelector` and `labelSelector`, which limit the objects in a list or watch.
 
 use serde_json::Value;
 

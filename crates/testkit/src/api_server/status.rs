@@ -1,4 +1,4 @@
-//! The errors of the API server, in the words of the real one.
+//! The errors of the API server, with the messages of the real one.
 
 use std::fmt::Display;
 

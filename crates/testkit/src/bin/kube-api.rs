@@ -1,7 +1,7 @@
 //! An API server for trying leaderrun without a cluster: `cargo run --bin kube-api`.
 //!
-//! The tests use the same one. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no containers, and keeps its
-//! objects in memory only.
+//! It is the API server of the tests. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no containers, and
+//! keeps its objects in memory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // Before there are other threads, so that these signals are blocked in all of them.
+    // The signals are blocked before there are other threads, so that they are blocked in all of them.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
 

@@ -1,4 +1,4 @@
-//! The present faults.
+//! The faults that a proxy injects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use tokio::sync::watch;
 use super::matching::{Match, ReceivedRequest};
 use super::wire::Traffic;
 
-/// All present faults. By default there is none.
+/// All active faults. By default there are none.
 #[derive(Default)]
 pub struct Faults {
-    /// Which bytes of new connections are lost.
+    /// The bytes of new connections that are lost.
     pub traffic: Traffic,
     pub request_delay: Duration,
     pub reply_delay: Duration,
     rules: Vec<(Match, Fault)>,
 }
 
-/// A fault of single requests.
+/// A fault that applies to single requests.
 #[derive(Clone)]
 pub enum Fault {
     /// The request reaches the server and its reply is lost.
@@ -36,13 +36,13 @@ impl Faults {
         self.rules.push((matching, fault));
     }
 
-    /// Returns the fault for a request: that of the first rule that matches.
+    /// Returns the fault of the first rule that matches a request.
     pub fn fault_for(&mut self, request: &ReceivedRequest) -> Option<Fault> {
         let rule = self.rules.iter_mut().find_map(|(matching, fault)| matching.take(request).then_some(fault));
         rule.cloned()
     }
 
-    /// Releases everything that is held.
+    /// Releases all requests and replies that are held.
     pub fn open_gates(&self) {
         for (_, fault) in &self.rules {
             if let Fault::HoldRequest(gate) | Fault::HoldReply(gate) = fault {
@@ -71,13 +71,13 @@ impl Gate {
         self.0.send_modify(|state| state.open = true);
     }
 
-    /// Waits until the gate is open. Counts the one that waits.
+    /// Counts an arrival, and waits until the gate is open.
     pub async fn pass(&self) {
         self.0.send_modify(|state| state.arrived += 1);
         self.until(|state| state.open).await;
     }
 
-    /// Waits until this many wait at the gate, or have waited.
+    /// Waits until there have been this many arrivals.
     pub async fn arrivals(&self, count: usize) {
         self.until(|state| state.arrived >= count).await;
     }

@@ -1,4 +1,4 @@
-//! One connection through the proxy: forwards its requests and replies, with the faults.
+//! Forwards the requests and replies of one connection, and applies the faults.
 
 use std::future::pending;
 use std::io;
@@ -28,13 +28,13 @@ use super::matching::ReceivedRequest;
 use super::wire::{Wire, Wired};
 use crate::{issued, runtime, tls, users};
 
-/// Serves a client's connection until one of the two ends closes it.
+/// Serves a client's connection until either end closes it.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let (number, wire) = shared.new_connection();
     let _ = stream.set_nodelay(true);
     let stream = Wired::new(stream, Arc::clone(&wire));
     tokio::select! {
-        // Broken connections are no errors here: the proxy is there to break them.
+        // Broken connections are expected here.
         _ = relay(shared, stream, number, Arc::clone(&wire)) => {}
         () = wire.closed() => {}
     }
@@ -44,7 +44,7 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
     let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
     let certificate = tls::client_certificate(&stream);
     let (sender, upstream) = connect(shared.upstream).await?;
-    // HTTP/1.1 has one request under way at a time: nothing ever waits for this mutex.
+    // HTTP/1.1 has one request under way at a time, so this mutex is never contended.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |mut request: Request<Incoming>| {
         issued::note_certificate(request.headers_mut(), certificate.as_deref());
@@ -126,8 +126,8 @@ impl Forwarding {
         Ok(reply.map(BodyExt::boxed))
     }
 
-    /// Holds a request until the gate opens, and then sends it on a connection of its own: the client may have given it
-    /// up and closed its connection by then.
+    /// Holds a request until the gate opens, and then sends it on a new connection, because the client may have dropped
+    /// the request and closed its connection.
     async fn hold(&self, request: Request<Incoming>, gate: Gate) -> hyper::Result<Response<Incoming>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -153,14 +153,14 @@ impl Forwarding {
     }
 }
 
-/// Sleeps. tokio's sleep takes a tick of its timer even for a duration of zero; this one does not.
+/// Sleeps, unless the duration is zero: tokio's sleep takes a timer tick even then.
 async fn sleep(duration: Duration) {
     if !duration.is_zero() {
         tokio::time::sleep(duration).await;
     }
 }
 
-/// Returns an error in place of the server's reply, with the `Status` that the server would send.
+/// Returns an error reply with the `Status` that the server would send.
 fn answer(status: u16, retry_after: Option<u32>) -> Response<Body> {
     let (reason, message) = match status {
         429 => ("TooManyRequests", "Too many requests, please try again later."),

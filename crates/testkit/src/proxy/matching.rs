@@ -1,4 +1,4 @@
-//! The requests that a proxy receives, and which of them a fault applies to.
+//! The requests that a proxy receives, and the conditions under which a fault applies to them.
 
 use std::time::Instant;
 
@@ -11,9 +11,9 @@ pub struct ReceivedRequest {
     /// The path and the query.
     pub path: String,
     pub received_at: Instant,
-    /// The user whose token it had.
+    /// The user whose token it carried.
     pub user: Option<&'static str>,
-    /// The number of the connection that it came on. The first is 0.
+    /// The number of its connection, starting at 0.
     pub connection: usize,
 }
 
@@ -77,7 +77,7 @@ impl Match {
         Match { left, ..self }
     }
 
-    /// Returns whether the request is of this kind, however many of them are still to be matched.
+    /// Returns whether the request is of this kind, even if no more of them are to be matched.
     pub fn covers(&self, request: &ReceivedRequest) -> bool {
         (self.method.as_ref()).is_none_or(|method| *method == request.method)
             && self.watch.is_none_or(|watch| watch == request.is_watch())

@@ -1,7 +1,7 @@
 //! A proxy between clients and an API server that injects faults.
 //!
-//! There are faults of connections, which lose bytes below TLS ([`wire`]), and faults of requests, which a [`Match`]
-//! selects ([`faults`]). All of them can be switched while requests are under way.
+//! Connection faults lose bytes below TLS ([`wire`]). Request faults apply to the requests that a [`Match`] selects
+//! ([`faults`]). All of them can be changed while requests are under way.
 
 mod faults;
 mod forward;
@@ -78,8 +78,8 @@ impl Proxy {
         Client::new(self.address(), users::named(user))
     }
 
-    /// Ends all faults. New connections work; those that have lost bytes stay silent, and open until the client closes
-    /// them.
+    /// Ends all faults. New connections work. Connections that have lost bytes stay silent, and open until the client
+    /// closes them.
     pub fn heal(&self) {
         let mut faults = self.shared.faults();
         faults.open_gates();
@@ -88,7 +88,7 @@ impl Proxy {
         self.listen();
     }
 
-    /// Loses all bytes in both directions. Nothing is closed; new connections are accepted and never answered.
+    /// Loses all bytes in both directions. No connection is closed; new ones are accepted but never answered.
     pub fn partition(&self) {
         self.lose(Traffic::SILENT);
     }
@@ -98,29 +98,29 @@ impl Proxy {
         self.lose(Traffic { requests_lost: true, replies_lost: false });
     }
 
-    /// Loses all bytes from the server. Requests on connections that are open already still arrive there.
+    /// Loses all bytes from the server. Requests on existing connections still reach it.
     pub fn partition_replies(&self) {
         self.lose(Traffic { requests_lost: false, replies_lost: true });
     }
 
-    /// Loses all bytes of the present connections for good. New ones work.
+    /// Loses all bytes of the existing connections permanently. New connections work.
     pub fn silence_existing(&self) {
         self.shared.each_wire(|wire| wire.worsen(Traffic::SILENT));
     }
 
-    /// Closes the present connections. New ones work.
+    /// Closes the existing connections. New connections work.
     pub fn break_existing(&self) {
         self.shared.each_wire(Wire::close);
     }
 
-    /// Closes the present connections and refuses new ones.
+    /// Closes the existing connections and refuses new ones.
     pub fn refuse(&self) {
         let listening = self.listening.lock().expect("the listener").take();
         if let Some(Listening { stop, task }) = listening {
             let _ = stop.send(());
             let _ = runtime::wait(task);
         }
-        // Connections that lost bytes stay open when the task ends that served them.
+        // Connections that lost bytes would stay open after the end of the task that served them.
         self.break_existing();
     }
 
@@ -134,7 +134,7 @@ impl Proxy {
         self.shared.faults().reply_delay = by;
     }
 
-    /// Lets the requests reach the server and loses their replies. The connection stays open, silent.
+    /// Lets the requests reach the server and loses their replies. The connection stays open and silent.
     pub fn lose_replies(&self, matching: Match) {
         self.shared.faults().add(matching, Fault::LoseReply);
     }
@@ -145,13 +145,13 @@ impl Proxy {
         self.shared.faults().add(matching, fault);
     }
 
-    /// Holds the requests in front of the server until they are released. They then arrive even if their sender has
-    /// given them up.
+    /// Holds the requests before the server until they are released. They then arrive even if their sender has dropped
+    /// them.
     pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
 
-    /// Lets the requests reach the server and holds their replies in front of the client until they are released.
+    /// Lets the requests reach the server and holds their replies until they are released.
     pub fn hold_replies(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldReply)
     }
@@ -166,7 +166,7 @@ impl Proxy {
         self.shared.conflicts.load(Ordering::Relaxed)
     }
 
-    /// Returns when each connection was opened, in their order.
+    /// Returns the opening time of each connection, in order.
     pub fn connections(&self) -> Vec<Instant> {
         let connections = self.shared.connections.lock().expect("the connections");
         connections.iter().map(|connection| connection.opened_at).collect()
@@ -191,7 +191,7 @@ impl Proxy {
     }
 
     fn lose(&self, traffic: Traffic) {
-        // New connections first, so that none is missed in between.
+        // New connections come first, so that none is missed in between.
         self.shared.faults().traffic = traffic;
         self.shared.each_wire(|wire| wire.worsen(traffic));
     }
@@ -219,23 +219,23 @@ impl Drop for Proxy {
     }
 }
 
-/// Requests, or replies, that a proxy holds. They continue when this is dropped.
+/// The requests or replies that a proxy holds. They are released when this is dropped.
 pub struct Hold(Gate);
 
 impl Hold {
-    /// Waits until one is held.
+    /// Waits until a request or reply is held.
     pub fn wait_until_held(&self) {
         self.wait_for(1);
     }
 
-    /// Waits until this many are held, or have been.
+    /// Waits until this many have been held.
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
         let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.arrivals(count)).await });
-        arrived.unwrap_or_else(|_| panic!("nothing to hold came in {TIMEOUT:?}"));
+        arrived.unwrap_or_else(|_| panic!("no request to hold arrived within {TIMEOUT:?}"));
     }
 
-    /// Releases what is held, and holds nothing more.
+    /// Releases everything that is held, and holds nothing more.
     pub fn release(self) {
         drop(self);
     }

@@ -1,4 +1,4 @@
-//! A client's connection whose bytes can be lost below TLS, as in a bad network.
+//! A client's connection whose bytes can be lost below TLS, as on a faulty network.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::runtime;
 
-/// Which bytes of a connection are lost.
+/// The bytes of a connection that are lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub requests_lost: bool,
@@ -22,7 +22,7 @@ impl Traffic {
     pub const SILENT: Traffic = Traffic { requests_lost: true, replies_lost: true };
 }
 
-/// The faults of one connection. They cannot be taken back: once bytes are lost, the TLS session is broken.
+/// The faults of one connection. They are permanent: once bytes are lost, the TLS session is broken.
 pub struct Wire(watch::Sender<State>);
 
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Wire {
         self.0.send_replace(State::Closed);
     }
 
-    /// Returns when [`Wire::close`] is called.
+    /// Waits until [`Wire::close`] is called.
     pub async fn closed(&self) {
         let mut state = self.0.subscribe();
         let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
@@ -129,7 +129,7 @@ impl Drop for Wired {
         if !self.wire.traffic().replies_lost {
             return;
         }
-        // The client must not notice that the proxy is done: the connection stays open until the client closes it.
+        // The client must not notice the end of the task, so the connection stays open until the client closes it.
         let (Some(mut stream), wire) = (self.stream.take(), Arc::clone(&self.wire)) else {
             return;
         };
