@@ -1,8 +1,9 @@
-//! Measures how fast leaderrun is and what it costs: `cargo bench` prints a table of medians and worst values.
+//! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians and worst
+//! values.
 //!
-//! It runs whole processes with real sockets, against the API server of the tests or, with `KUBEBUILDER_ASSETS`, a real
-//! one. `LEADERRUN_BENCH_RUNS` sets how often each figure is measured. `cargo bench -- hand-over` measures only the figures
-//! with that in their names.
+//! It runs real processes and sockets, against the API server of the tests or, with `KUBEBUILDER_ASSETS`, a real one.
+//! `LEADERRUN_BENCH_RUNS` sets how often each figure is measured. `cargo bench -- hand-over` only measures the figures
+//! whose names contain "hand-over".
 
 use std::fs;
 use std::process::ExitCode;
@@ -73,16 +74,16 @@ fn milliseconds(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
 }
 
-/// Returns the last sign of a command.
+/// Returns when a command was last seen alive.
 fn ended_at(lifetime: &Lifetime) -> u64 {
     lifetime.last_seen_at.max(lifetime.signaled_at)
 }
 
-/// Measures the time from the start of leaderrun to the first sign of its command, the creation of the record included.
+/// Measures the time from the start of leaderrun to the start of its command, including the creation of the record.
 fn start_to_exec(lock: &TestLock, runs: usize) -> Vec<f64> {
     (0..runs)
         .map(|_| {
-            // Not a new lock each time: the first write to a namespace that was just created takes 50 ms longer.
+            // The lock is reused, because the first write to a new namespace takes 50 ms longer.
             remove_record(lock);
             let witnesses = Witnesses::new();
             let start = boot_time();
@@ -101,7 +102,7 @@ fn remove_record(lock: &TestLock) {
     }
 }
 
-/// Measures the time from the last sign of one command to the first sign of the next.
+/// Measures the time from the end of one command to the start of the next.
 fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
     let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
@@ -109,7 +110,7 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     for run in 1..=runs {
         let next = Candidate::new("a", lock).run_witness(&witnesses, &[]);
         next.wait_for_log("is held by");
-        // The watch is opened right after that line.
+        // The watch is opened right after this line is logged.
         thread::sleep(Duration::from_millis(50));
         leader.stop();
         eventually("the next one leads", || witnesses.lifetimes().len() > run);
@@ -120,8 +121,8 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     lifetimes.windows(2).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at)).collect()
 }
 
-/// Measures what no hand-over can undercut: one write, the watch event of it, and another write, by a client that does
-/// nothing else and whose connections are open.
+/// Measures the lower bound of a hand-over: one write, its watch event, and another write, by a client with open
+/// connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let namespace = lock.namespace();
     let leases = || async {
@@ -157,7 +158,7 @@ fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     })
 }
 
-/// Measures how long after the expiry of a lease the next command starts, when the holder's machine is gone.
+/// Measures the time from the expiry of a lease to the start of the next command, when the holder's machine has failed.
 fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
     const LEASE: u64 = 6_000_000_000;
     (0..runs)
@@ -170,7 +171,7 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
             let (elector, supervisor) = (a.elector(), a.supervisor());
             let renewed = last_renewal(&lock);
             for process in [supervisor, elector] {
-                kill(process, Signal::SIGSTOP).expect("it is alive");
+                kill(process, Signal::SIGSTOP).expect("the process is alive");
             }
             drop(a);
             b.wait_for_exit(0);
@@ -249,7 +250,7 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).run_script(script);
             eventually("the tree has grown", || a.output().contains("grown"));
             let supervisor = a.supervisor();
-            eventually("all of it", || descendants(supervisor).len() >= 1000);
+            eventually("the tree is complete", || descendants(supervisor).len() >= 1000);
             a.signal(Signal::SIGTERM);
             a.wait_for_log("did not end in time");
             let signaled_at = boot_time();
@@ -259,7 +260,7 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Measures what leading and waiting cost in one minute with the default durations.
+/// Measures the resource usage of a leader and of a standby in one minute, with the default durations.
 fn one_minute() {
     let minute = Duration::from_secs(60);
     let (witnesses, lock) = (Witnesses::new(), TestLock::lease());
@@ -295,7 +296,7 @@ fn cpu_time(process: Pid) -> Duration {
     Duration::from_nanos(spent.sum())
 }
 
-/// Measures many candidates for one lock: their memory, and the writes that hand-overs cost the API server.
+/// Measures the memory of many candidates for one lock, and the writes that their hand-overs cause.
 fn contention(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());

@@ -1,4 +1,4 @@
-//! What elections are made of: creation by PUT, compare-and-swap, versions that grow.
+//! The operations of an election: creation by PUT, compare-and-swap, growing versions.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -10,7 +10,7 @@ use super::{Place, held_by, put, version, without};
 use testkit::{Client, Cluster};
 
 #[testkit::test]
-fn a_put_to_a_free_name_creates_a_lease() {
+fn a_put_creates_a_missing_lease() {
     let place = Place::new();
     let reply = put(&place.admin, &place.lease("job"), &held_by("job", "a"));
     assert_eq!(reply.status, 201);
@@ -25,7 +25,7 @@ fn a_put_to_a_free_name_creates_a_lease() {
 }
 
 #[testkit::test]
-fn of_several_puts_at_once_exactly_one_creates() {
+fn exactly_one_of_several_concurrent_puts_creates() {
     const RIVALS: usize = 6;
     for round in 0..5 {
         let place = Place::new();
@@ -49,7 +49,7 @@ fn of_several_puts_at_once_exactly_one_creates() {
 }
 
 #[testkit::test]
-fn an_update_needs_the_version_last_read() {
+fn an_update_must_name_the_present_version() {
     let place = Place::new();
     let old = place.put("job", "a");
     place.give("job", "b");
@@ -67,7 +67,7 @@ fn an_update_needs_the_version_last_read() {
 }
 
 #[testkit::test]
-fn of_several_updates_from_one_version_exactly_one_succeeds() {
+fn exactly_one_of_several_updates_of_one_version_succeeds() {
     const RIVALS: usize = 6;
     let place = Place::new();
     let free = place.put("job", "");
@@ -90,7 +90,7 @@ fn of_several_updates_from_one_version_exactly_one_succeeds() {
 }
 
 #[testkit::test]
-fn a_put_without_uid_makes_a_deleted_lease_anew() {
+fn a_put_without_a_uid_recreates_a_deleted_lease() {
     let place = Place::new();
     let old = place.put("job", "a");
     place.admin.delete(&place.lease("job")).expect("a deletion");
@@ -119,7 +119,7 @@ fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
 }
 
 #[testkit::test]
-fn a_lease_made_anew_has_a_greater_version() {
+fn a_recreated_lease_has_a_greater_version() {
     let place = Place::new();
     let mut last = 0;
     for _ in 0..15 {
@@ -133,7 +133,7 @@ fn a_lease_made_anew_has_a_greater_version() {
 
 #[testkit::test]
 fn versions_pass_powers_of_ten() {
-    // A fresh cluster: a real one starts near zero, ours just below ten thousand.
+    // In a new cluster versions start near zero on a real server, and just below ten thousand on ours.
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
     let mut last = version(&place.put("job", "a"));
@@ -150,7 +150,7 @@ fn versions_pass_powers_of_ten() {
 }
 
 #[testkit::test]
-fn an_update_that_changes_nothing_is_no_write() {
+fn an_update_that_changes_nothing_keeps_the_version() {
     let place = Place::new();
     let lease = place.put("job", "a");
     let watch = place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&lease))).expect("a watch");
@@ -162,7 +162,7 @@ fn an_update_that_changes_nothing_is_no_write() {
 }
 
 #[testkit::test]
-fn a_put_keeps_the_managed_fields_it_leaves_out() {
+fn a_put_without_managed_fields_keeps_them() {
     let place = Place::new();
     let lease = place.put("job", "a");
     let managers = |lease: &serde_json::Value| {
@@ -190,7 +190,7 @@ fn a_restart_keeps_the_data_and_breaks_connections() {
 }
 
 #[testkit::test]
-fn clusters_are_apart() {
+fn clusters_are_independent() {
     let (one, other) = (Place::new(), Cluster::start());
     one.put("job", "a");
     let elsewhere: Client = other.admin();

@@ -1,4 +1,4 @@
-//! Events: one store, two APIs.
+//! Events, which two API groups serve from one store.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn path(place: &Place, api: &str) -> String {
 }
 
 #[testkit::test]
-fn what_one_api_takes_the_other_shows() {
+fn an_event_of_one_api_is_served_by_the_other() {
     let place = Place::new();
     place.admin.create(&path(&place, "apis/events.k8s.io"), &event(&place)).expect("an event");
     let seen = place.admin.get(&format!("{}/won", path(&place, "api"))).expect("the same event");
@@ -35,7 +35,7 @@ fn what_one_api_takes_the_other_shows() {
 }
 
 #[testkit::test]
-fn the_new_api_wants_events_complete() {
+fn the_new_api_requires_complete_events() {
     let place = Place::new();
     let complete = event(&place);
     for (field, value, complaint) in [
@@ -60,7 +60,7 @@ fn the_new_api_wants_events_complete() {
 }
 
 #[testkit::test]
-fn only_the_series_of_an_event_changes() {
+fn only_the_series_of_an_event_can_be_changed() {
     let place = Place::new();
     let events = path(&place, "apis/events.k8s.io");
     let made = place.admin.create(&events, &event(&place)).expect("an event");

@@ -1,5 +1,5 @@
-//! What leaderrun relies on in an API server, asserted against ours or, where `KUBEBUILDER_ASSETS` names
-//! one, against the real kube-apiserver; and that the fault proxy does what it says.
+//! Tests of the API server behaviour that leaderrun relies on, and of the fault proxy. They run against the testkit's
+//! API server or, if `KUBEBUILDER_ASSETS` is set, against a real kube-apiserver.
 
 automod::dir!("tests/api_server");
 
@@ -16,10 +16,10 @@ fn main() -> std::process::ExitCode {
     testkit::harness!().run()
 }
 
-/// Long enough for something to happen that must not.
+/// How long tests wait to check that something does not happen.
 const A_WHILE: Duration = Duration::from_millis(400);
 
-/// A namespace that only one test knows of, with the administrator's hand in it.
+/// A namespace of one test, with an administrator's client.
 struct Place {
     namespace: String,
     admin: Client,
@@ -46,15 +46,15 @@ impl Place {
         format!("/api/v1/namespaces/{}/configmaps/{name}", self.namespace)
     }
 
-    /// Puts a Lease that this holder has.
+    /// Creates or replaces a Lease with this holder.
     fn put(&self, name: &str, holder: &str) -> Value {
         self.admin.replace(&self.lease(name), &held_by(name, holder)).expect("a new Lease")
     }
 
-    /// Makes another the holder of a Lease that is there.
+    /// Changes the holder of an existing Lease.
     fn give(&self, name: &str, holder: &str) -> Value {
         let patch = json!({ "spec": { "holderIdentity": holder } });
-        self.admin.merge_patch(&self.lease(name), &patch).expect("the Lease, changed")
+        self.admin.merge_patch(&self.lease(name), &patch).expect("the changed Lease")
     }
 }
 
@@ -66,7 +66,7 @@ fn put(client: &Client, path: &str, object: &Value) -> Reply {
     client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a reply")
 }
 
-/// The version of an object as a number.
+/// Returns the resourceVersion of an object as a number.
 fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().expect("a version").parse().expect("a decimal version")
 }

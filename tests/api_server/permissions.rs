@@ -1,11 +1,11 @@
-//! Who may do what.
+//! Authentication, RBAC and impersonation.
 
 use serde_json::{Value, json};
 
 use super::{Place, held_by, put};
 use testkit::{Client, Cluster, users::ADMIN};
 
-/// All that a candidate needs: four verbs on one name.
+/// Returns the rights of a candidate: verbs on one name.
 fn on_one_name(verbs: &[&str]) -> Value {
     json!([{
         "apiGroups": ["coordination.k8s.io"],
@@ -23,7 +23,7 @@ fn place_with(rules: Value) -> (Place, Client) {
 }
 
 #[testkit::test]
-fn who_is_not_known_is_unauthorized() {
+fn an_unknown_user_is_unauthorized() {
     let place = Place::new();
     let server = Cluster::shared().address();
     let nobody = Client::anonymous(server);
@@ -38,7 +38,7 @@ fn who_is_not_known_is_unauthorized() {
 }
 
 #[testkit::test]
-fn without_rights_the_server_says_what_is_forbidden() {
+fn a_forbidden_request_names_the_missing_right() {
     let place = Place::new();
     let stranger = Cluster::shared().client_for("stranger");
     let namespace = &place.namespace;
@@ -73,7 +73,7 @@ fn without_rights_the_server_says_what_is_forbidden() {
 }
 
 #[testkit::test]
-fn everyone_known_may_look_around() {
+fn every_user_may_use_discovery() {
     let stranger = Cluster::shared().client_for("stranger");
     assert!(stranger.get("/version").expect("the version")["gitVersion"].is_string());
     assert_eq!(stranger.get("/api").expect("versions")["versions"], json!(["v1"]));
@@ -83,7 +83,7 @@ fn everyone_known_may_look_around() {
 }
 
 #[testkit::test]
-fn four_verbs_on_one_name_are_all_a_candidate_needs() {
+fn a_candidate_needs_four_verbs_on_one_name() {
     let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch"]));
     let one = format!("{}?fieldSelector=metadata.name%3Djob", place.leases());
     let watch = candidate.watch(&one).expect("a watch before the object exists");
@@ -96,7 +96,7 @@ fn four_verbs_on_one_name_are_all_a_candidate_needs() {
 }
 
 #[testkit::test]
-fn a_name_restricts_everything_but_what_has_no_name() {
+fn a_resource_name_restricts_all_requests_for_one_object() {
     let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch", "list"]));
     let other = "fieldSelector=metadata.name%3Dother";
     assert_eq!(candidate.get(&place.lease("other")).unwrap_err().code, 403);
@@ -110,7 +110,7 @@ fn a_name_restricts_everything_but_what_has_no_name() {
 }
 
 #[testkit::test]
-fn creation_by_put_needs_update_and_create() {
+fn creation_by_put_requires_update_and_create() {
     let (place, candidate) = place_with(on_one_name(&["update"]));
     let refused = candidate.replace(&place.lease("job"), &held_by("job", "a")).unwrap_err();
     assert_eq!(refused.code, 403);
@@ -122,7 +122,7 @@ fn creation_by_put_needs_update_and_create() {
 }
 
 #[testkit::test]
-fn what_is_granted_can_be_taken_away() {
+fn rights_can_be_revoked() {
     let (place, candidate) = place_with(on_one_name(&["get", "update"]));
     place.put("job", "a");
     assert!(candidate.get(&place.lease("job")).is_ok());
@@ -133,7 +133,7 @@ fn what_is_granted_can_be_taken_away() {
 }
 
 #[testkit::test]
-fn a_user_may_ask_what_is_allowed() {
+fn a_user_may_review_its_own_rights() {
     let (place, candidate) = place_with(on_one_name(&["get"]));
     let ask = |verb: &str, name: &str| {
         let access = json!({
@@ -158,7 +158,7 @@ fn a_user_may_ask_what_is_allowed() {
 }
 
 #[testkit::test]
-fn another_can_be_impersonated_by_who_may() {
+fn a_user_with_the_right_can_impersonate_another() {
     let (place, candidate) = place_with(on_one_name(&["get"]));
     place.put("job", "a");
     let cluster = Cluster::shared();
@@ -174,7 +174,7 @@ fn another_can_be_impersonated_by_who_may() {
     assert_eq!(masters.get(&place.lease("job")).unwrap_err().code, 403);
 }
 
-/// Lets the user `deputy` act as the user `candidate`.
+/// Permits the user `deputy` to impersonate the user `candidate`.
 fn allow_deputy(admin: &Client) {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let rule =
@@ -191,7 +191,7 @@ fn allow_deputy(admin: &Client) {
 }
 
 #[testkit::test]
-fn a_starting_server_refuses_what_roles_allow() {
+fn a_server_that_is_starting_refuses_permitted_requests() {
     let cluster = Cluster::start_in_process();
     let place = Place::on(&cluster);
     cluster.grant(&place.namespace, "candidate", on_one_name(&["get", "create", "update", "watch"]));

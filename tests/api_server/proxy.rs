@@ -1,4 +1,4 @@
-//! The fault proxy does what it says.
+//! Tests of the fault proxy.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -14,21 +14,21 @@ use testkit::{
     eventually,
 };
 
-/// A namespace, a proxy in front of the server, and the administrator's way through it.
-struct Scene {
+/// A namespace, and a proxy in front of the server with an administrator's client.
+struct Fixture {
     place: Place,
     proxy: Proxy,
     client: Client,
 }
 
-impl Scene {
-    fn new() -> Scene {
+impl Fixture {
+    fn new() -> Fixture {
         let proxy = Proxy::start(Cluster::shared());
         let client = proxy.client_for("admin");
-        Scene { place: Place::new(), proxy, client }
+        Fixture { place: Place::new(), proxy, client }
     }
 
-    /// A watch through the proxy, which has shown that it works.
+    /// Returns a watch through the proxy that has delivered an event.
     fn watch(&self) -> Watch {
         let watch = self.client.watch(&self.place.leases()).expect("a watch");
         self.place.put("watched", "a");
@@ -36,7 +36,7 @@ impl Scene {
         watch
     }
 
-    /// A connection through the proxy, which has shown that it works.
+    /// Returns a connection through the proxy that has served a request.
     fn session(&self) -> Session {
         let session = self.client.open().expect("a connection");
         assert_eq!(self.read_by(&session, TIMEOUT), Ok(200));
@@ -48,7 +48,7 @@ impl Scene {
         reply.map(|reply| reply.status).map_err(|error| error.kind())
     }
 
-    /// Reads by a new connection.
+    /// Reads on a new connection.
     fn read(&self, limit: Duration) -> Result<u16, ErrorKind> {
         let reply = self.client.send(Method::GET, &self.place.leases(), None, limit);
         reply.map(|reply| reply.status).map_err(|error| error.kind())
@@ -58,15 +58,15 @@ impl Scene {
         self.read(TIMEOUT) == Ok(200)
     }
 
-    /// Sends a PUT that gets no answer, and judges meanwhile; then ends it by closing its connection.
-    fn while_a_put_waits(&self, judge: impl FnOnce(&str)) {
+    /// Sends a PUT that gets no reply, calls `check` meanwhile, and then closes the connection.
+    fn while_a_put_waits(&self, check: impl FnOnce(&str)) {
         let path = self.place.lease("job");
         thread::scope(|scope| {
             let put = scope.spawn(|| {
                 let lease = held_by("job", "a");
                 self.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT)
             });
-            judge(&path);
+            check(&path);
             thread::sleep(A_WHILE);
             assert!(!put.is_finished(), "there is no answer, and no end");
             self.proxy.break_existing();
@@ -76,93 +76,93 @@ impl Scene {
 }
 
 #[testkit::test]
-fn without_faults_everything_passes() {
-    let scene = Scene::new();
-    let watch = scene.watch();
+fn without_faults_everything_is_forwarded() {
+    let fixture = Fixture::new();
+    let watch = fixture.watch();
     for holder in ["b", "c"] {
-        scene.place.give("watched", holder);
+        fixture.place.give("watched", holder);
         assert_eq!(watch.next_change().expect("an event")["object"]["spec"]["holderIdentity"], holder);
     }
-    let made = scene.client.replace(&scene.place.lease("job"), &held_by("job", "a")).expect("a Lease");
-    assert_eq!(scene.place.admin.get(&scene.place.lease("job")).expect("the Lease"), made);
-    assert!(scene.client.get("/no/such/path").is_err_and(|status| status.code == 404));
+    let made = fixture.client.replace(&fixture.place.lease("job"), &held_by("job", "a")).expect("a Lease");
+    assert_eq!(fixture.place.admin.get(&fixture.place.lease("job")).expect("the Lease"), made);
+    assert!(fixture.client.get("/no/such/path").is_err_and(|status| status.code == 404));
 }
 
 #[testkit::test]
-fn it_keeps_a_book_of_requests() {
-    let scene = Scene::new();
+fn requests_are_recorded() {
+    let fixture = Fixture::new();
     let before = Instant::now();
-    let _watch = scene.watch();
-    let session = scene.session();
-    let seen = scene.proxy.wait_for_request(|seen| seen.received_at > before && !seen.is_watch(), TIMEOUT);
-    assert_eq!((seen.method, seen.path, seen.user), (Method::GET, scene.place.leases(), Some("admin")));
-    assert_eq!(scene.read_by(&session, TIMEOUT), Ok(200));
-    let requests = scene.proxy.requests();
+    let _watch = fixture.watch();
+    let session = fixture.session();
+    let seen = fixture.proxy.wait_for_request(|seen| seen.received_at > before && !seen.is_watch(), TIMEOUT);
+    assert_eq!((seen.method, seen.path, seen.user), (Method::GET, fixture.place.leases(), Some("admin")));
+    assert_eq!(fixture.read_by(&session, TIMEOUT), Ok(200));
+    let requests = fixture.proxy.requests();
     let connections: Vec<usize> = requests.iter().map(|seen| seen.connection).collect();
     assert_eq!(connections, [0, 1, 1]);
     assert!(requests[0].is_watch());
-    assert_eq!(scene.proxy.connections().len(), 2);
+    assert_eq!(fixture.proxy.connections().len(), 2);
 }
 
 #[testkit::test]
-fn in_a_partition_everything_is_silent_and_nothing_is_closed() {
-    let scene = Scene::new();
-    let (watch, session) = (scene.watch(), scene.session());
-    scene.proxy.partition();
-    scene.place.give("watched", "b");
+fn a_partition_loses_all_bytes_and_closes_no_connection() {
+    let fixture = Fixture::new();
+    let (watch, session) = (fixture.watch(), fixture.session());
+    fixture.proxy.partition();
+    fixture.place.give("watched", "b");
     assert!(watch.is_silent_for(A_WHILE), "a partition silences a watch that is under way");
-    assert_eq!(scene.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
-    assert_eq!(scene.read(A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read(A_WHILE), Err(ErrorKind::TimedOut));
 
-    scene.proxy.heal();
-    assert!(scene.works());
+    fixture.proxy.heal();
+    assert!(fixture.works());
     assert!(watch.is_silent_for(A_WHILE), "what went silent stays silent, and open");
 }
 
 #[testkit::test]
-fn requests_alone_can_vanish() {
-    let scene = Scene::new();
-    let (watch, session) = (scene.watch(), scene.session());
-    scene.proxy.partition_requests();
-    let requests = scene.proxy.requests().len();
-    assert_eq!(scene.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
-    assert_eq!(scene.proxy.requests().len(), requests, "the request vanished on the way");
-    assert_eq!(scene.read(A_WHILE), Err(ErrorKind::TimedOut));
-    scene.place.give("watched", "b");
+fn only_requests_can_be_lost() {
+    let fixture = Fixture::new();
+    let (watch, session) = (fixture.watch(), fixture.session());
+    fixture.proxy.partition_requests();
+    let requests = fixture.proxy.requests().len();
+    assert_eq!(fixture.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.proxy.requests().len(), requests, "the request vanished on the way");
+    assert_eq!(fixture.read(A_WHILE), Err(ErrorKind::TimedOut));
+    fixture.place.give("watched", "b");
     assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
 }
 
 #[testkit::test]
-fn replies_alone_can_vanish() {
-    let scene = Scene::new();
-    let (watch, session) = (scene.watch(), scene.session());
-    scene.proxy.partition_replies();
+fn only_replies_can_be_lost() {
+    let fixture = Fixture::new();
+    let (watch, session) = (fixture.watch(), fixture.session());
+    fixture.proxy.partition_replies();
     let start = Instant::now();
     thread::scope(|scope| {
-        let read = scope.spawn(|| scene.read_by(&session, TIMEOUT));
-        scene.proxy.wait_for_request(|seen| seen.received_at > start, TIMEOUT);
-        scene.place.give("watched", "b");
+        let read = scope.spawn(|| fixture.read_by(&session, TIMEOUT));
+        fixture.proxy.wait_for_request(|seen| seen.received_at > start, TIMEOUT);
+        fixture.place.give("watched", "b");
         assert!(watch.is_silent_for(A_WHILE));
         assert!(!read.is_finished());
-        scene.proxy.break_existing();
+        fixture.proxy.break_existing();
         read.join().expect("a request").expect_err("no reply");
     });
-    assert_eq!(scene.read(A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read(A_WHILE), Err(ErrorKind::TimedOut));
 }
 
 #[testkit::test]
-fn present_connections_can_go_silent_while_new_ones_work() {
-    let scene = Scene::new();
-    let (watch, session) = (scene.watch(), scene.session());
-    scene.proxy.silence_existing();
-    assert_eq!(scene.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
-    assert!(scene.works());
-    scene.place.give("watched", "b");
+fn existing_connections_can_be_silenced_while_new_ones_work() {
+    let fixture = Fixture::new();
+    let (watch, session) = (fixture.watch(), fixture.session());
+    fixture.proxy.silence_existing();
+    assert_eq!(fixture.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
+    assert!(fixture.works());
+    fixture.place.give("watched", "b");
     assert!(watch.is_silent_for(A_WHILE));
 }
 
 #[testkit::test]
-fn a_silent_connection_does_not_show_that_the_server_restarts() {
+fn a_silent_connection_hides_a_restart_of_the_server() {
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
     let (silent, open) = (Proxy::start(&cluster), Proxy::start(&cluster));
@@ -177,129 +177,129 @@ fn a_silent_connection_does_not_show_that_the_server_restarts() {
 
 #[testkit::test]
 fn connections_can_be_broken_and_refused() {
-    let scene = Scene::new();
-    let (watch, address) = (scene.watch(), scene.proxy.address());
-    scene.proxy.break_existing();
+    let fixture = Fixture::new();
+    let (watch, address) = (fixture.watch(), fixture.proxy.address());
+    fixture.proxy.break_existing();
     watch.wait_until_over();
-    assert!(scene.works());
+    assert!(fixture.works());
 
-    let watch = scene.client.watch(&scene.place.leases()).expect("a watch");
-    scene.proxy.refuse();
+    let watch = fixture.client.watch(&fixture.place.leases()).expect("a watch");
+    fixture.proxy.refuse();
     watch.wait_until_over();
-    assert_eq!(scene.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
-    scene.proxy.heal();
-    assert_eq!(scene.proxy.address(), address);
-    assert!(scene.works());
+    assert_eq!(fixture.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
+    fixture.proxy.heal();
+    assert_eq!(fixture.proxy.address(), address);
+    assert!(fixture.works());
 }
 
 #[testkit::test]
 fn silent_connections_can_be_closed() {
-    let scene = Scene::new();
-    let watch = scene.watch();
-    scene.proxy.partition();
+    let fixture = Fixture::new();
+    let watch = fixture.watch();
+    fixture.proxy.partition();
     assert!(watch.is_silent_for(A_WHILE));
-    scene.proxy.refuse();
+    fixture.proxy.refuse();
     watch.wait_until_over();
 }
 
 #[testkit::test]
-fn requests_and_replies_can_be_slow() {
+fn requests_and_replies_can_be_delayed() {
     const DELAY: Duration = Duration::from_millis(200);
     for slow in [Proxy::delay, Proxy::delay_replies] {
-        let scene = Scene::new();
-        slow(&scene.proxy, DELAY);
+        let fixture = Fixture::new();
+        slow(&fixture.proxy, DELAY);
         let start = Instant::now();
-        assert!(scene.works());
+        assert!(fixture.works());
         assert!(start.elapsed() >= DELAY);
     }
 }
 
 #[testkit::test]
 fn a_reply_can_be_lost() {
-    let scene = Scene::new();
-    scene.proxy.lose_replies(Match::put().next(1));
-    scene.while_a_put_waits(|path| {
-        eventually("the server has done it", || scene.place.admin.get(path).is_ok());
-        assert!(scene.works(), "reads are not meant");
+    let fixture = Fixture::new();
+    fixture.proxy.lose_replies(Match::put().next(1));
+    fixture.while_a_put_waits(|path| {
+        eventually("the server has carried it out", || fixture.place.admin.get(path).is_ok());
+        assert!(fixture.works(), "reads are not meant");
     });
-    let again = scene.client.replace(&scene.place.lease("job"), &held_by("job", "a"));
+    let again = fixture.client.replace(&fixture.place.lease("job"), &held_by("job", "a"));
     assert_eq!(again.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
 }
 
 #[testkit::test]
 fn the_proxy_can_answer_in_place_of_the_server() {
-    let scene = Scene::new();
-    let path = scene.place.lease("job");
-    scene.proxy.answer(Match::put().on("/job").next(1), 429, Some(7));
+    let fixture = Fixture::new();
+    let path = fixture.place.lease("job");
+    fixture.proxy.answer(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
-    let reply = scene.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
+    let reply = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
-    assert_eq!(scene.place.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");
+    assert_eq!(fixture.place.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");
 
-    scene.proxy.answer(Match::any(), 503, None);
+    fixture.proxy.answer(Match::any(), 503, None);
     for _ in 0..3 {
-        assert_eq!(scene.client.get(&path).unwrap_err().reason, "ServiceUnavailable");
+        assert_eq!(fixture.client.get(&path).unwrap_err().reason, "ServiceUnavailable");
     }
-    scene.proxy.heal();
-    assert!(scene.works());
+    fixture.proxy.heal();
+    assert!(fixture.works());
 }
 
 #[testkit::test]
 fn a_request_can_be_held() {
-    let scene = Scene::new();
-    let path = scene.place.lease("job");
-    let held = scene.proxy.hold_requests(Match::put().of("admin"));
+    let fixture = Fixture::new();
+    let path = fixture.place.lease("job");
+    let held = fixture.proxy.hold_requests(Match::put().of("admin"));
     thread::scope(|scope| {
-        let put = scope.spawn(|| scene.client.replace(&path, &held_by("job", "a")));
+        let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
-        assert_eq!(scene.place.admin.get(&path).unwrap_err().code, 404);
+        assert_eq!(fixture.place.admin.get(&path).unwrap_err().code, 404);
         held.release();
         put.join().expect("a request").expect("a new Lease");
     });
-    assert_eq!(scene.place.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
+    assert_eq!(fixture.place.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
 }
 
 #[testkit::test]
-fn a_held_request_vanishes_in_a_partition() {
-    let scene = Scene::new();
-    let held = scene.proxy.hold_requests(Match::put());
-    scene.while_a_put_waits(|_| {
+fn a_held_request_is_lost_in_a_partition() {
+    let fixture = Fixture::new();
+    let held = fixture.proxy.hold_requests(Match::put());
+    fixture.while_a_put_waits(|_| {
         held.wait_until_held();
-        scene.proxy.partition();
+        fixture.proxy.partition();
         held.release();
     });
-    assert_eq!(scene.place.admin.get(&scene.place.lease("job")).unwrap_err().code, 404);
+    assert_eq!(fixture.place.admin.get(&fixture.place.lease("job")).unwrap_err().code, 404);
 }
 
 #[testkit::test]
 fn a_reply_can_be_held() {
-    let scene = Scene::new();
-    let path = scene.place.lease("job");
-    let held = scene.proxy.hold_replies(Match::method(Method::PUT));
+    let fixture = Fixture::new();
+    let path = fixture.place.lease("job");
+    let held = fixture.proxy.hold_replies(Match::method(Method::PUT));
     thread::scope(|scope| {
-        let put = scope.spawn(|| scene.client.replace(&path, &held_by("job", "a")));
+        let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
-        assert!(scene.place.admin.get(&path).is_ok(), "the server has done it");
+        assert!(fixture.place.admin.get(&path).is_ok(), "the server has done it");
         assert!(!put.is_finished());
-        scene.proxy.heal();
+        fixture.proxy.heal();
         put.join().expect("a request").expect("a new Lease");
     });
 }
 
 #[testkit::test]
-fn faults_choose_their_requests() {
-    let scene = Scene::new();
-    scene.proxy.answer(Match::get(), 500, None);
-    let watch = scene.client.watch(&scene.place.leases()).expect("a watch is no plain read");
-    assert_eq!(scene.client.get(&scene.place.leases()).unwrap_err().code, 500);
-    scene.proxy.heal();
-    scene.proxy.answer(Match::watch(), 500, None);
-    assert!(scene.works());
-    assert_eq!(scene.client.watch(&scene.place.leases()).err().expect("a refusal").code, 500);
-    scene.proxy.answer(Match::any().of("stranger"), 429, None);
-    assert_eq!(scene.proxy.client_for("stranger").get("/version").unwrap_err().code, 429);
-    assert!(scene.works());
-    scene.place.put("job", "a");
+fn faults_only_apply_to_matching_requests() {
+    let fixture = Fixture::new();
+    fixture.proxy.answer(Match::get(), 500, None);
+    let watch = fixture.client.watch(&fixture.place.leases()).expect("a watch is no plain read");
+    assert_eq!(fixture.client.get(&fixture.place.leases()).unwrap_err().code, 500);
+    fixture.proxy.heal();
+    fixture.proxy.answer(Match::watch(), 500, None);
+    assert!(fixture.works());
+    assert_eq!(fixture.client.watch(&fixture.place.leases()).err().expect("a refusal").code, 500);
+    fixture.proxy.answer(Match::any().of("stranger"), 429, None);
+    assert_eq!(fixture.proxy.client_for("stranger").get("/version").unwrap_err().code, 429);
+    assert!(fixture.works());
+    fixture.place.put("job", "a");
     assert_eq!(watch.next_change().expect("an event")["object"]["metadata"]["name"], json!("job"));
 }

@@ -1,10 +1,10 @@
-//! What an API server takes, what it refuses, and what it drops without a word.
+//! Validation: which objects are accepted, which are refused, and which fields are dropped.
 
 use serde_json::{Value, json};
 
 use super::{Place, put};
 
-/// Puts a new Lease with that spec.
+/// Sends a PUT of a new Lease with this spec.
 fn new_lease(spec: &Value) -> (u16, Value) {
     let place = Place::new();
     let reply = put(&place.admin, &place.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
@@ -31,7 +31,7 @@ fn durations_and_transitions_have_bounds() {
 }
 
 #[testkit::test]
-fn times_need_exactly_six_digits_of_a_second() {
+fn times_require_exactly_six_fractional_digits() {
     for (time, complaint) in [
         ("2026-01-01T00:00:00Z", r#"cannot parse "Z" as ".000000""#),
         ("2026-01-01T00:00:00.001Z", r#"cannot parse ".001Z" as ".000000""#),
@@ -52,13 +52,13 @@ fn times_need_exactly_six_digits_of_a_second() {
 }
 
 #[testkit::test]
-fn an_empty_holder_is_kept_and_nothing_is_nothing() {
+fn an_empty_holder_is_kept_and_an_empty_spec_stays_empty() {
     let (status, lease) = new_lease(&json!({ "holderIdentity": "", "renewTime": null }));
     assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "" })));
 }
 
 #[testkit::test]
-fn what_is_unknown_or_not_enabled_is_dropped() {
+fn fields_that_are_unknown_or_not_enabled_are_dropped() {
     let (status, lease) = new_lease(&json!({
         "holderIdentity": "a",
         "strategy": "OldestEmulationVersion",
@@ -69,7 +69,7 @@ fn what_is_unknown_or_not_enabled_is_dropped() {
 }
 
 #[testkit::test]
-fn what_is_unknown_is_refused_where_that_is_wished() {
+fn unknown_fields_are_refused_with_strict_validation() {
     let place = Place::new();
     let path = format!("{}?fieldValidation=Strict", place.lease("job"));
     let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "a", "holder": "a" } });
@@ -97,7 +97,7 @@ fn wrong_types_and_kinds_are_refused() {
 }
 
 #[testkit::test]
-fn names_and_keys_have_a_form() {
+fn invalid_names_and_keys_are_refused() {
     let place = Place::new();
     for (metadata, field) in [
         (json!({ "name": "Upper" }), "metadata.name"),
@@ -129,7 +129,7 @@ fn names_and_keys_have_a_form() {
 }
 
 #[testkit::test]
-fn roles_are_checked_too() {
+fn roles_are_validated() {
     let place = Place::new();
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", place.namespace);
     let role = json!({ "metadata": { "name": "r:1" }, "rules": [{ "apiGroups": [""], "resources": ["pods"] }] });
@@ -147,7 +147,7 @@ fn roles_are_checked_too() {
 }
 
 #[testkit::test]
-fn a_slice_is_of_one_address_family() {
+fn an_endpointslice_has_one_address_family() {
     let place = Place::new();
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", place.namespace);
     let slice = |family: &str, address: &str| {

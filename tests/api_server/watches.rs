@@ -1,4 +1,4 @@
-//! Watches: where they start, what they say, how they end.
+//! Watches: their start, their events, and their end.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 use super::{A_WHILE, Place, version};
 use testkit::{Cluster, Watch};
 
-/// What an event says, in short: its type and the holder.
-fn gist(event: &Value) -> (&str, &str) {
+/// Returns the type and the holder of an event.
+fn summary(event: &Value) -> (&str, &str) {
     let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned().leak() as &str;
     (text(&event["type"]), text(&event["object"]["spec"]["holderIdentity"]))
 }
 
 fn next(watch: &Watch) -> Value {
-    watch.next_change().expect("the watch goes on")
+    watch.next_change().expect("an open watch")
 }
 
 #[testkit::test]
-fn without_a_version_it_starts_with_the_present_state() {
+fn a_watch_without_a_version_starts_with_the_present_state() {
     let place = Place::new();
     place.put("job", "a");
     for query in ["", "resourceVersion=", "resourceVersion=0"] {
         let watch = place.admin.watch(&format!("{}?{query}", place.leases())).expect("a watch");
-        assert_eq!(gist(&next(&watch)).0, "ADDED", "{query}");
+        assert_eq!(summary(&next(&watch)).0, "ADDED", "{query}");
     }
 }
 
 #[testkit::test]
-fn it_tells_of_every_change_in_order() {
+fn a_watch_delivers_all_changes_in_order() {
     let place = Place::new();
     let watch = place.admin.watch(&place.leases()).expect("a watch");
     let made = place.put("job", "a");
@@ -38,20 +38,20 @@ fn it_tells_of_every_change_in_order() {
 
     let (added, modified) = (next(&watch), next(&watch));
     let (deleted, added_again) = (next(&watch), next(&watch));
-    assert_eq!((gist(&added), &added["object"]), (("ADDED", "a"), &made));
-    assert_eq!((gist(&modified), &modified["object"]), (("MODIFIED", "b"), &given));
-    assert_eq!(gist(&deleted), ("DELETED", "b"));
+    assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &made));
+    assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &given));
+    assert_eq!(summary(&deleted), ("DELETED", "b"));
     assert!(version(&deleted["object"]) > version(&given), "a deletion has a version of its own");
-    assert_eq!((gist(&added_again), &added_again["object"]), (("ADDED", "c"), &anew));
+    assert_eq!((summary(&added_again), &added_again["object"]), (("ADDED", "c"), &anew));
 }
 
 #[testkit::test]
-fn it_tells_at_once() {
+fn a_watch_delivers_events_immediately() {
     let place = Place::new();
     let watch = place.admin.watch(&place.leases()).expect("a watch");
     place.put("job", "a");
     next(&watch);
-    // Generous for a busy machine, and yet far below what a buffer that is not flushed would take.
+    // This is long enough for a busy machine, but much shorter than the delay of an unflushed buffer.
     let start = Instant::now();
     for round in 0..20 {
         place.give("job", &format!("holder-{round}"));
@@ -61,16 +61,16 @@ fn it_tells_at_once() {
 }
 
 #[testkit::test]
-fn from_a_version_it_tells_of_what_came_after() {
+fn a_watch_from_a_version_delivers_later_changes() {
     let place = Place::new();
     let made = place.put("job", "a");
     place.give("job", "b");
     let watch = place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&made))).expect("a watch");
-    assert_eq!(gist(&next(&watch)), ("MODIFIED", "b"));
+    assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
 }
 
 #[testkit::test]
-fn from_a_version_to_come_it_is_silent() {
+fn a_watch_from_a_future_version_delivers_no_events() {
     let place = Place::new();
     let watch = place.admin.watch(&format!("{}?resourceVersion=999999999", place.leases())).expect("a watch");
     place.put("job", "a");
@@ -78,18 +78,18 @@ fn from_a_version_to_come_it_is_silent() {
 }
 
 #[testkit::test]
-fn of_one_name_it_tells_of_no_other() {
+fn a_watch_of_one_name_delivers_no_other_objects() {
     let place = Place::new();
     place.put("other", "x");
     let selector = "fieldSelector=metadata.name%3Djob";
     let watch = place.admin.watch(&format!("{}?{selector}", place.leases())).expect("a watch");
     place.give("other", "y");
     place.put("job", "a");
-    assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
 }
 
 #[testkit::test]
-fn by_label_objects_come_into_view_and_leave_it() {
+fn a_watch_by_label_delivers_label_changes_as_additions_and_deletions() {
     let place = Place::new();
     let label = |value: Value| json!({ "metadata": { "labels": { "app": value } } });
     let watch = place.admin.watch(&format!("{}?labelSelector=app%3Dweb", place.leases())).expect("a watch");
@@ -97,13 +97,13 @@ fn by_label_objects_come_into_view_and_leave_it() {
     place.admin.merge_patch(&place.lease("job"), &label(json!("web"))).expect("a label");
     place.give("job", "b");
     place.admin.merge_patch(&place.lease("job"), &label(Value::Null)).expect("no label");
-    assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
-    assert_eq!(gist(&next(&watch)), ("MODIFIED", "b"));
-    assert_eq!(gist(&next(&watch)), ("DELETED", "b"));
+    assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
+    assert_eq!(summary(&next(&watch)), ("DELETED", "b"));
 }
 
 #[testkit::test]
-fn a_bookmark_ends_the_initial_events_and_says_absent() {
+fn a_bookmark_ends_the_initial_events() {
     let place = Place::new();
     let one = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
     for how in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
@@ -125,23 +125,23 @@ fn a_bookmark_ends_the_initial_events_and_says_absent() {
 }
 
 #[testkit::test]
-fn it_ends_in_order_when_its_time_is_up() {
+fn a_watch_ends_regularly_at_its_timeout() {
     let place = Place::new();
     place.put("job", "a");
     let start = Instant::now();
     let watch = place.admin.watch(&format!("{}?timeoutSeconds=1", place.leases())).expect("a watch");
-    assert_eq!(gist(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
     assert_eq!(watch.next(), None);
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
 #[testkit::test]
-fn a_version_too_old_is_an_event() {
+fn a_version_that_is_too_old_is_an_error_event() {
     let cluster = Cluster::start();
     let place = Place::on(&cluster);
     let made = place.put("job", "a");
     place.give("job", "b");
-    // A server remembers changes since its start only.
+    // A server only keeps changes since its start.
     cluster.restart();
     let watch =
         place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&made) - 1)).expect("a watch");
@@ -167,7 +167,7 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     for holder in ["b", "c"] {
         place.put(&format!("busy-{holder}"), holder);
         let watch = place.admin.watch(&from_quiet).expect("a watch");
-        assert_eq!(gist(&next(&watch)), ("ADDED", "b"), "what comes after it is still there");
+        assert_eq!(summary(&next(&watch)), ("ADDED", "b"), "what comes after it is still there");
     }
     let running = place.admin.watch(&from_quiet).expect("a watch");
     place.put("busy-d", "d");
@@ -175,13 +175,13 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     let expired = place.admin.watch(&from_quiet).expect("a watch").next().expect("an event");
     assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
     let without_version = place.admin.watch(&place.leases()).expect("a watch");
-    assert_eq!(gist(&next(&without_version)).0, "ADDED");
+    assert_eq!(summary(&next(&without_version)).0, "ADDED");
     let told: Vec<Value> = (0..3).map(|_| next(&running)).collect();
-    assert_eq!(gist(&told[2]), ("ADDED", "d"), "a watch that runs misses nothing");
+    assert_eq!(summary(&told[2]), ("ADDED", "d"), "a watch that runs misses nothing");
 }
 
 #[testkit::test]
-fn a_bookmark_carries_a_version_to_go_on_from() {
+fn a_watch_can_be_resumed_from_a_bookmark() {
     let cluster = Cluster::start_in_process();
     cluster.api_server().set_watch_cache(3);
     cluster.api_server().set_bookmark_period(Duration::from_millis(50));
@@ -201,7 +201,7 @@ fn a_bookmark_carries_a_version_to_go_on_from() {
     let from_there = format!("{one}&resourceVersion={}", version(&bookmark["object"]));
     let resumed = place.admin.watch(&from_there).expect("a watch");
     place.give("quiet", "c");
-    assert_eq!(gist(&next(&resumed)), ("MODIFIED", "c"));
+    assert_eq!(summary(&next(&resumed)), ("MODIFIED", "c"));
     let silent = place.admin.watch(&from_there.replace("&allowWatchBookmarks=true", "")).expect("a watch");
     assert_eq!(silent.next().expect("an event")["type"], "MODIFIED");
     assert!(silent.is_silent_for(A_WHILE), "bookmarks are for those who ask for them");

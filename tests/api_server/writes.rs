@@ -1,4 +1,4 @@
-//! Writes of other sorts, of other kinds, and their refusal.
+//! Other writes, other kinds of objects, and their errors.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::{Place, held_by, put, version, without};
 use testkit::{Cluster, TIMEOUT};
 
 #[testkit::test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_object_is_not_found() {
     let place = Place::new();
     let missing = place.admin.get(&place.lease("job")).unwrap_err();
     assert_eq!((missing.code, missing.reason.as_str()), (404, "NotFound"));
@@ -31,7 +31,7 @@ fn unknown_paths_and_methods_are_refused() {
 }
 
 #[testkit::test]
-fn a_name_is_created_once() {
+fn an_existing_name_cannot_be_created() {
     let place = Place::new();
     place.admin.create(&place.leases(), &held_by("job", "a")).expect("a new Lease");
     let twice = place.admin.create(&place.leases(), &held_by("job", "b")).unwrap_err();
@@ -43,7 +43,7 @@ fn a_name_is_created_once() {
 }
 
 #[testkit::test]
-fn name_and_namespace_must_be_those_of_the_path() {
+fn name_and_namespace_must_match_the_path() {
     let place = Place::new();
     for (metadata, message) in [
         (json!({ "name": "other" }), "the name of the object (other) does not match the name on the URL (job)"),
@@ -59,7 +59,7 @@ fn name_and_namespace_must_be_those_of_the_path() {
 }
 
 #[testkit::test]
-fn a_namespace_must_be_there() {
+fn the_namespace_must_exist() {
     let admin = Cluster::shared().admin();
     let path = "/apis/coordination.k8s.io/v1/namespaces/nowhere/leases";
     for refused in
@@ -73,7 +73,7 @@ fn a_namespace_must_be_there() {
 }
 
 #[testkit::test]
-fn a_deletion_can_be_bound_to_a_uid_and_a_version() {
+fn a_deletion_can_have_preconditions() {
     let place = Place::new();
     let lease = place.put("job", "a");
     for (preconditions, what) in [
@@ -106,7 +106,7 @@ fn finalizers_keep_a_deleted_object() {
 }
 
 #[testkit::test]
-fn a_merge_patch_changes_what_it_names() {
+fn a_merge_patch_only_changes_the_fields_in_it() {
     let place = Place::new();
     place.put("job", "a");
     let patch = json!({ "metadata": { "annotations": { "one": "1" } }, "spec": { "leaseDurationSeconds": null } });
@@ -189,7 +189,7 @@ fn a_dry_run_writes_nothing() {
 }
 
 #[testkit::test]
-fn lists_choose_by_name_and_label() {
+fn lists_select_by_name_and_label() {
     let place = Place::new();
     place.put("one", "a");
     place.put("two", "b");
@@ -228,7 +228,7 @@ fn all_objects_of_a_namespace_can_be_deleted_at_once() {
 }
 
 #[testkit::test]
-fn a_post_takes_no_version() {
+fn a_post_with_a_version_is_refused() {
     let place = Place::new();
     let lease = place.put("job", "a");
     place.admin.delete(&place.lease("job")).expect("a deletion");

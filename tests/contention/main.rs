@@ -1,8 +1,8 @@
-//! Many candidates for one lock: how many writes a hand-over costs the API server, and how long it takes.
+//! Many candidates for one lock: the refused writes and the duration of hand-overs.
 
 automod::dir!("tests/contention");
 
 fn main() -> std::process::ExitCode {
-    // Two hundred processes are load enough for a machine.
+    // Two hundred processes are enough load for a machine.
     testkit::harness!().test_threads(1).run()
 }

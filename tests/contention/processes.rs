@@ -1,4 +1,4 @@
-//! Two hundred real candidates, and a proxy that counts the writes that the API server refuses.
+//! Two hundred real candidates, behind a proxy that counts refused writes.
 
 use nix::sys::signal::Signal;
 
@@ -6,7 +6,7 @@ use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually};
 
 const CANDIDATES: usize = 200;
 
-/// Durations so long that two hundred starts on a busy machine do not cost the lease.
+/// Durations that are long enough for two hundred starts on a busy machine.
 const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
 
 struct Crowd {
@@ -44,16 +44,16 @@ impl Crowd {
 }
 
 #[testkit::test]
-fn a_hand_over_costs_few_refused_writes() {
+fn a_hand_over_causes_few_refused_writes() {
     let proxy = Proxy::start(Cluster::shared());
     let mut crowd = Crowd::new(&proxy);
-    // Candidates learn from refused writes how many they are.
+    // The candidates first learn their number from refused writes.
     (0..12).for_each(|_| crowd.hand_over());
     let before = proxy.conflicts();
     (0..10).for_each(|_| crowd.hand_over());
     let refused = proxy.conflicts() - before;
     println!("{CANDIDATES} candidates: {before} refused in the first twelve hand-overs, {refused} in ten more");
-    // Without the spreading of claims some eighty are refused in each hand-over. With it there are very few, and up to
+    // Without claim delays some eighty writes are refused in each hand-over. With them there are very few, or up to
     // thirty on an overloaded machine.
     assert!(refused < 500, "{refused} refused in ten hand-overs");
 }

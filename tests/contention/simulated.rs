@@ -1,5 +1,5 @@
-//! Up to ten thousand candidates: the production election with virtual time, over a model of one API server that sends
-//! each change to its watchers one after another.
+//! Up to ten thousand simulated candidates: the production election in virtual time, with a model of an API server that
+//! sends each change to its watchers one after another.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,16 +14,16 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
 
-/// How long a message takes, microseconds: as in a large cluster with a busy server.
+/// The latency of a message in a large cluster with a busy server, in microseconds.
 const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 
-/// The time between the events for one watcher and the next, microseconds.
+/// The time between the events for one watcher and the next, in microseconds.
 const WATCH_EVENT_INTERVAL: u64 = 10;
 
-/// How long each leader leads.
+/// The duration of each leadership.
 const LEADERSHIP: Duration = Duration::from_millis(500);
 
-/// How long after its end a candidate starts again.
+/// The time from the end of a candidate to its next start.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 
 enum Event {
@@ -40,7 +40,7 @@ struct SimulatedCandidate {
     /// The number of this start. Events for an earlier start at the same index are dropped.
     start: usize,
     watches: bool,
-    /// When its next timeout is due, microseconds.
+    /// When its next timeout is due, in microseconds.
     timeout_at: u64,
 }
 
@@ -48,7 +48,8 @@ struct SimulatedCandidate {
 struct ContentionSimulation {
     now: Duration,
     candidates: Vec<SimulatedCandidate>,
-    /// Due time in microseconds, index into `events`, index of the candidate and number of its start.
+    /// The events by due time in microseconds, with the index into `events`, the candidate, and the number of its
+    /// start.
     queue: BinaryHeap<Reverse<(u64, usize, usize, usize)>>,
     events: Vec<Option<Event>>,
     stored: Option<Stored>,
@@ -210,7 +211,7 @@ impl ContentionSimulation {
         }
     }
 
-    /// Runs this many hand-overs, each with everything that it causes before the next release.
+    /// Runs this many hand-overs, each until the next release.
     fn run(&mut self, count: usize) -> Vec<Handover> {
         for nth in 1..=count {
             self.run_until(|simulation| simulation.handovers.len() >= nth);
@@ -227,7 +228,7 @@ struct Figures {
     median: Duration,
 }
 
-/// Measures hand-overs of candidates that have learned how many they are.
+/// Measures hand-overs after the candidates have learned their number.
 fn figures(size: usize, seed: u64, count: usize) -> Figures {
     let mut simulation = ContentionSimulation::new(size, seed);
     let learning: usize = simulation.run(12).iter().map(|handover| handover.refused).sum();
@@ -243,11 +244,11 @@ fn figures(size: usize, seed: u64, count: usize) -> Figures {
     Figures { refused, median }
 }
 
-/// Candidates learn how many they are by chance, and must with every seed.
+/// The seeds. Candidates learn their number from random samples, which must succeed with every seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]
-fn a_few_candidates_claim_at_once() {
+fn few_candidates_claim_without_a_delay() {
     for size in 2..=5 {
         for seed in SEEDS {
             assert!(figures(size, seed, 200).median < Duration::from_micros(2 * LATENCY.end));

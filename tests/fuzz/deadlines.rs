@@ -1,4 +1,4 @@
-//! The supervisor's decisions on a machine that was suspended: deadlines that passed meanwhile come first.
+//! The supervisor on a machine that was suspended: deadlines that have passed meanwhile come first.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn orders(orders: Vec<Order>) -> SupervisorInputs {
     SupervisorInputs { orders, ..SupervisorInputs::default() }
 }
 
-/// Returns whether an action does something to the command.
+/// Returns whether an action affects the command.
 fn affects_command(action: &SupervisorAction) -> bool {
     !matches!(action, SupervisorAction::SetHeldUntil(_) | SupervisorAction::Report(Report::Enforcing(_)))
 }
@@ -30,7 +30,7 @@ fn command_actions(actions: Vec<SupervisorAction>) -> Vec<SupervisorAction> {
 }
 
 #[testkit::test]
-fn a_deadline_that_passed_in_a_suspend_comes_first() {
+fn a_deadline_that_passed_during_a_suspend_comes_first() {
     let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
     fuzz("suspend", 50_000, |mut random| {
         let kill_after = random.bool().then_some(SECOND);
@@ -53,7 +53,7 @@ fn a_deadline_that_passed_in_a_suspend_comes_first() {
         assert_eq!(actions, [SupervisorAction::Start(first)]);
         let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
         assert_eq!(command_actions(supervisor.step(now, forked)), []);
-        // Running: renewals come in time, and nothing is done to the command.
+        // Running: renewals arrive in time, and no action affects the command.
         for _ in 0..random.usize(..5) {
             newest = now;
             let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest, &timing))]);
@@ -61,7 +61,7 @@ fn a_deadline_that_passed_in_a_suspend_comes_first() {
             now = now + Duration::from_millis(random.u64(0..9000));
             assert_eq!(command_actions(supervisor.step(now, SupervisorInputs::default())), []);
         }
-        // Suspended. Renewals and signals that were sent before are in the queue, out of order.
+        // Suspended: renewals and signals that were sent earlier are in the queue, in random order.
         let before = now;
         now = now + Duration::from_millis(1 << random.u32(..40));
         let mut queued = Vec::new();

@@ -1,5 +1,5 @@
-//! The election with any input: it never panics, never acquires a lock too early, never bases a tenure on anything but
-//! its own writes, and its memory stays small.
+//! The election with random inputs. It never panics, never acquires a lock too early, only bases tenures on its own
+//! writes, and its memory stays bounded.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use testkit::{fuzz, hostile_input};
 
 const STEPS: usize = 60;
 
-/// What an election may keep besides two records, in bytes of its debug output.
+/// The largest size of an election without two records, in bytes of its debug output.
 const MEMORY: usize = 64 * 1024;
 
 struct Execution {
@@ -31,7 +31,7 @@ struct Execution {
     /// When the pending request was sent.
     pending_since: Instant,
     watching: bool,
-    /// Every write: its renewTime, and when it was sent.
+    /// The renewTime of each write, and when it was sent.
     sent: Vec<(Option<Timestamp>, Instant)>,
     written: Vec<Record>,
     leads: bool,
@@ -109,7 +109,7 @@ impl Execution {
         let record = match self.random.u8(..12) {
             0 => return None,
             1..3 => self.known.last().map(|last| last.record.clone()),
-            // Its own writes come back, late ones too.
+            // The election's own writes, late ones included.
             3..5 if !self.written.is_empty() => Some(self.written[self.random.usize(..self.written.len())].clone()),
             5..7 => self.known.last().map(|last| edited(&mut self.random, last.record.clone())),
             _ => None,
@@ -137,7 +137,7 @@ impl Execution {
             (1, _) => Reply::Unknown { retry_after },
             (_, Request::Get) => Reply::Read(self.stored()),
             (2, _) => Reply::Conflict,
-            // The server returns something else than what was written.
+            // The server returns another record than the one that was written.
             (3, _) => self.stored().map_or(Reply::Conflict, Reply::Written),
             (_, Request::Create(record) | Request::Update(_, record)) => {
                 self.version += 1;
@@ -146,10 +146,10 @@ impl Execution {
         };
         match &reply {
             Reply::Read(stored) => {
-                // A watch that missed this change is dead, whatever it sends later.
+                // A watch that missed this change is dead, so its later events are ignored.
                 self.watching &= !self.known.observe(self.now.boot, stored.as_ref());
             }
-            // The version that was replaced says that nothing was written.
+            // An unchanged version means that nothing was written.
             Reply::Written(stored) if base.as_ref() != Some(&stored.version) => {
                 let _ = self.known.observe(self.now.boot, Some(stored));
             }
@@ -278,7 +278,7 @@ impl Execution {
     }
 }
 
-/// Returns any time but the last hour that can be stored, which leaves no room for later ones.
+/// Returns a random time, except in the last hour of the representable range, after which there are no later times.
 fn wall_clock(random: &mut Rng) -> Timestamp {
     let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the last time");
     hostile_input::time(random).min(last)

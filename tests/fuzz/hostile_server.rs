@@ -1,5 +1,5 @@
-//! leaderrun with an API server that answers anything: it must go on, stay small, and not run the command, and no
-//! dangerous text from the server may reach a terminal.
+//! leaderrun with an API server that sends arbitrary responses. It must continue, use bounded memory, and not run the
+//! command, and no dangerous text from the server may reach a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -20,19 +20,19 @@ use testkit::hostile_input::is_dangerous;
 use testkit::{fuzz, hostile_input};
 use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::ADMIN};
 
-/// How long each leaderrun is exposed to it.
+/// How long each candidate runs against such a server.
 const DURATION: Duration = Duration::from_secs(4);
 
-/// The memory that it may take, KiB. With a regular server it takes some ten thousand.
+/// The memory limit, in KiB. With a regular server leaderrun uses some ten thousand.
 const MEMORY: u64 = 64 * 1024;
 
-/// The size of an endless body: more than any answer may have.
+/// The size of an endless body, which exceeds every limit for responses.
 const ENDLESS: usize = 1 << 30;
 
 #[testkit::test]
-fn no_answer_of_an_api_server_breaks_leaderrun() {
+fn arbitrary_responses_of_an_api_server_do_not_break_leaderrun() {
     fuzz("hostile API servers", 3, |mut random| {
-        // One candidate for each kind of answers at a time, each with its own server.
+        // One candidate for each kind of response runs at a time, each with its own server.
         thread::scope(|scope| {
             let candidates = ALL_ANSWERS.map(|answers| {
                 let random = random.fork();
@@ -46,12 +46,12 @@ fn no_answer_of_an_api_server_breaks_leaderrun() {
     });
 }
 
-/// The kind of answers that a server sends.
+/// The kind of responses that a server sends.
 #[derive(Clone, Copy, Debug)]
 enum Answers {
-    /// A Lease, or something like it.
+    /// A Lease, or a similar object.
     Leases,
-    /// Errors with hostile text in them.
+    /// Errors that contain hostile text.
     Errors,
     /// Endless bodies and lines.
     Endless,
@@ -123,7 +123,7 @@ fn run_candidate(answers: Answers, mut random: Rng) {
     }
 }
 
-/// Returns whether a line may be part of the Role that is logged where a right is missing.
+/// Returns whether a line may be part of the Role that is logged when a right is missing.
 fn is_part_of_a_role(line: &str) -> bool {
     const FIRST: [&str; 5] = ["apiVersion:", "kind:", "metadata:", "rules:", "- apiGroups:"];
     line.starts_with("  ") || FIRST.iter().any(|first| line.starts_with(first))
@@ -153,10 +153,10 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, answers: Answers, mut r
     }
 }
 
-/// Sends one answer. Returns `None` when the connection cannot be used any more.
+/// Sends one response. Returns `None` if the connection can no longer be used.
 async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: bool, random: &mut Rng) -> Option<()> {
     match answers {
-        // Sometimes a record to wait for, so that leaderrun opens a watch.
+        // Sometimes the lock is held, so that leaderrun opens a watch.
         Answers::Endless | Answers::Errors if !is_watch && random.bool() => {
             plain(stream, 200, &regular_lease(random)).await
         }
@@ -185,7 +185,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: b
             if is_watch && random.bool() {
                 return plain(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status }))).await;
             }
-            // leaderrun would create a lock that does not exist.
+            // leaderrun would create a missing lock and acquire it.
             let code = if code == 404 && !is_watch { 403 } else { code };
             let body = if random.u8(..4) == 0 { hostile_input::text(random) } else { status.to_string() };
             plain(stream, code, &body).await
@@ -246,7 +246,7 @@ fn watch_type(random: &mut Rng) -> String {
     if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// Returns a Lease that can be read.
+/// Returns a valid Lease.
 fn regular_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");

@@ -1,5 +1,4 @@
-//! The knowledge of a candidate about a record, computed a second time and as simply as possible: what is the earliest
-//! instant at which it may write?
+//! A second, simple implementation of what a candidate knows of a record: the earliest instant at which it may write.
 
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ pub struct KnownRecord {
     last: Option<Stored>,
     observed: bool,
     changed_at: Instant,
-    /// A run that was observed to hold the lock may be alive until then, whatever the record says now.
+    /// The instant until which a run that was observed to hold the lock may be alive, even if the record no longer
+    /// names it.
     may_live_until: Instant,
 }
 
@@ -25,7 +25,7 @@ impl KnownRecord {
     /// Observes the record. Returns whether it has changed.
     pub fn observe(&mut self, now: Instant, stored: Option<&Stored>) -> bool {
         let (before, after) = (self.last.take(), stored.cloned());
-        // A request to step down is no renewal.
+        // A request to step down is not a renewal.
         let content = |stored: &Option<Stored>| {
             stored.as_ref().map(|it| (Record { step_down: None, ..it.record.clone() }, it.version.uid.clone()))
         };

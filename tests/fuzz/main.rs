@@ -1,4 +1,4 @@
-//! Garbage, wrong types, huge values and hostile text, wherever leaderrun reads what others wrote.
+//! Fuzz tests with invalid bytes, wrong types, huge values and hostile text in all input from other programs.
 //!
 //! Each execution has its own seed, which a failure prints:
 //!
@@ -6,7 +6,7 @@
 //! LEADERRUN_FUZZ_SEED=42 LEADERRUN_FUZZ_RUNS=1 cargo test --test fuzz -- NAME --nocapture
 //! ```
 //!
-//! The same two variables make it longer, or choose other seeds.
+//! The same two variables also set the number of executions and the first seed of longer runs.
 
 automod::dir!("tests/fuzz");
 

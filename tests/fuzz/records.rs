@@ -1,4 +1,4 @@
-//! Parsers of text that others wrote: they never panic, and what they accept is written back unchanged.
+//! Parsers of text from other programs. They never panic, and accepted text is written back unchanged.
 
 use leaderrun_core::record::{Record, RunMark};
 use testkit::fuzz;
@@ -37,7 +37,7 @@ fn records_are_parsed_without_a_panic_and_written_back() {
         }
         let read = serde_json::from_slice::<Record>(&bytes);
         if untouched {
-            assert_eq!(read.expect("what was written").holder_identity, record.holder_identity);
+            assert_eq!(read.expect("a written record").holder_identity, record.holder_identity);
         }
     });
 }

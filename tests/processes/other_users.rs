@@ -1,4 +1,4 @@
-//! Candidates of several users.
+//! Helpers to run candidates as other users.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,10 +14,10 @@ use testkit::scratch;
 pub const ROOT: u32 = 0;
 pub const ANN: u32 = 20_001;
 pub const BEN: u32 = 20_002;
-/// A group of all of them but root.
+/// A group of all these users except root.
 pub const GROUP: u32 = 20_100;
 
-/// Whether candidates can be run as other users.
+/// Checks whether candidates can be run as other users.
 pub fn root() -> Result<(), String> {
     if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
 }
@@ -44,7 +44,7 @@ pub fn open_folder(name: &str, mode: u32) -> PathBuf {
     folder
 }
 
-/// Makes a command that of this user, who is in a group of the user's own and in the common one.
+/// Runs a command as this user, who is in their own group and in the common one.
 pub fn become_user(command: &mut Command, user: u32) {
     command.current_dir("/");
     // SAFETY: between fork and exec, only system calls.

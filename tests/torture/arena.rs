@@ -1,5 +1,5 @@
-//! The arena: candidates start and end, faults come and go. At the end one candidate must lead, and then nothing may be
-//! left.
+//! The arena, in which candidates start and end under faults. At the end one candidate must lead, and after its end no
+//! process may be left.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -19,27 +19,26 @@ use crate::processes;
 use crate::record::{LockKind, RecordStore};
 use crate::statistics::Statistics;
 
-/// How often the arena looks after its candidates and faults.
+/// How often the arena replaces candidates and ends faults.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long after the end of all faults a candidate must lead: the longest lease that was written, and the back-off of
-/// candidates that the API server asked to wait.
+/// How long after the end of all faults a candidate must lead: the longest lease duration, plus the longest back-off.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// How long after the end of leaderrun everything below it may take to be gone.
+/// How long after the end of leaderrun all its descendants must be dead.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// There must be one hand-over in this time on average. It allows for each command to end by a loss, more than once: all
-/// candidates wait for a record that a third party gave away or lengthened.
+/// The largest average time between hand-overs. It allows for edits that name another holder or extend the lease
+/// duration, after which all candidates wait.
 const SLOWEST_HAND_OVER: Duration = Duration::from_secs(30);
 
-/// How often everything is checked before the end.
+/// How often the results are checked before the end.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many lines of the story are kept.
-const STORY_LENGTH: usize = 120;
+/// The number of lines of the trace that are kept.
+const TRACE_LENGTH: usize = 120;
 
-/// The place of one candidate after another.
+/// A slot for a sequence of candidates.
 pub struct Slot {
     pub proxy: Option<Proxy>,
     pub candidate: Option<TorturedCandidate>,
@@ -64,7 +63,7 @@ pub struct Arena {
     pub closed_until: Instant,
     /// When the file was deleted, in nanoseconds since boot.
     pub deletions: Vec<u64>,
-    story: VecDeque<String>,
+    trace_lines: VecDeque<String>,
     began_at: Instant,
 }
 
@@ -102,12 +101,13 @@ impl Arena {
             undo: Vec::new(),
             closed_until: now,
             deletions: Vec::new(),
-            story: VecDeque::new(),
+            trace_lines: VecDeque::new(),
             began_at: now,
         }
     }
 
-    /// Injects faults for this long. Then there must be a leader, another leader after it, and at last nothing left.
+    /// Injects faults for this long. Then checks that a candidate leads, that another one takes over, and that no
+    /// process is left at the end.
     pub fn torture(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
         while self.began_at.elapsed() < duration {
@@ -124,7 +124,7 @@ impl Arena {
         if let Some(leader) = self.candidate(&first) {
             leader.send_to_elector(libc::SIGTERM);
         }
-        // As an impatient operator would.
+        // Like an impatient operator, the test does not wait for the command to end.
         self.kill_all(|process| process.holder.as_ref() == Some(&first));
         self.wait_for_leader(Some(&first));
         self.end_all_candidates();
@@ -134,13 +134,13 @@ impl Arena {
         println!("torture of {:?} for {:?}:\n{}", self.kind, self.began_at.elapsed(), self.statistics);
     }
 
-    /// Lets time pass. Ends faults that are due, and replaces candidates that have ended.
+    /// Waits for this long. Meanwhile ends faults that are due, and replaces candidates that have ended.
     fn run_for(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         loop {
             self.end_due_faults();
             for index in 0..SLOTS {
-                self.tend(index);
+                self.update_slot(index);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -150,19 +150,19 @@ impl Arena {
         }
     }
 
-    fn tend(&mut self, index: usize) {
+    fn update_slot(&mut self, index: usize) {
         let now = Instant::now();
         let slot = &mut self.slots[index];
         match &mut slot.candidate {
             Some(candidate) => {
                 let (ended, since) = candidate.has_ended();
-                let story = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
+                let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
                 if ended {
                     let (_, _, pause) = self.plan.candidate(index, slot.starts);
                     (slot.candidate, slot.start_at) = (None, now + pause);
-                    self.tell(story);
+                    self.trace(description);
                 } else {
-                    self.require(since < CLEANUP_TIMEOUT, &format!("something is left behind; {story}"));
+                    self.require(since < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
                 }
             }
             None if now >= slot.start_at && now >= self.closed_until => self.start(index),
@@ -181,9 +181,9 @@ impl Arena {
         };
         let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &words, &options);
         self.statistics.starts += 1;
-        let story = format!("{} starts: {}", candidate.identity, candidate.description);
+        let description = format!("{} starts: {}", candidate.identity, candidate.description);
         self.slots[index].candidate = Some(candidate);
-        self.tell(story);
+        self.trace(description);
     }
 
     pub fn candidate(&mut self, identity: &str) -> Option<&mut TorturedCandidate> {
@@ -211,7 +211,7 @@ impl Arena {
 
     /// Ends all candidates, and checks that nothing is left of them.
     fn end_all_candidates(&mut self) {
-        // No candidate starts from here on.
+        // No new candidate may start.
         self.closed_until = Instant::now() + Duration::from_secs(3600);
         for slot in &mut self.slots {
             if let Some(candidate) = &mut slot.candidate {
@@ -243,34 +243,34 @@ impl Arena {
         self.statistics.worst_margin = result.worst_margin;
         self.statistics.overlaps = result.overlaps.len();
         self.require(result.overlaps.is_empty(), &format!("overlaps: {:#?}", result.overlaps));
-        // As bad as an overlap, even if no candidate happened to take over in time.
+        // This is as severe as an overlap, even if no candidate happened to take over.
         let dead_in_time = result.worst_margin.is_none_or(|margin| margin > 0);
         self.require(dead_in_time, &format!("a command outlived its lease: {}", result.worst_run));
         result
     }
 
-    /// Adds a line to the story that a failure prints.
-    pub fn tell(&mut self, what: String) {
-        if self.story.len() == STORY_LENGTH {
-            self.story.pop_front();
+    /// Adds a line to the trace, which a failure prints.
+    pub fn trace(&mut self, what: String) {
+        if self.trace_lines.len() == TRACE_LENGTH {
+            self.trace_lines.pop_front();
         }
         let elapsed = self.began_at.elapsed().as_secs_f64();
-        self.story.push_back(format!("[{elapsed:.3} s, boot {}] {what}", boot_time()));
+        self.trace_lines.push_back(format!("[{elapsed:.3} s, boot {}] {what}", boot_time()));
     }
 
-    /// Fails the test with the story so far unless the condition is true.
+    /// Fails the test and prints the trace unless the condition is true.
     #[track_caller]
     fn require(&self, condition: bool, otherwise: &str) {
         if !condition {
-            let story: Vec<&str> = self.story.iter().map(String::as_str).collect();
-            panic!("{otherwise}\n--- the story so far:\n{}\n--- in numbers:\n{}", story.join("\n"), self.statistics);
+            let description: Vec<&str> = self.trace_lines.iter().map(String::as_str).collect();
+            panic!("{otherwise}\n--- trace:\n{}\n--- statistics:\n{}", description.join("\n"), self.statistics);
         }
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // After a failure, leaderrun too: until it is dead it starts more.
+        // After a failure this also kills leaderrun, which would start more processes.
         while !processes::in_folder(self.witnesses.folder()).is_empty() {
             self.kill_all(|_| true);
             thread::sleep(INTERVAL);

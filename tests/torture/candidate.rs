@@ -1,4 +1,4 @@
-//! One leaderrun in the arena.
+//! One candidate in the arena.
 
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use testkit::{Candidate, Running, TestLock, Witnesses};
 use crate::plan::OwnProcess;
 use crate::processes;
 
-/// Short durations, with more than a second between kill and takeover: machines that run tests are busy.
+/// Short durations, with more than a second between kill and takeover, because the machine is busy.
 const TIMING: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];
 const LOST_GRACE: &str = "500ms";
 pub const LEASE_DURATION: Duration = Duration::from_secs(4);
 
-/// A candidate with an identity that no other one has.
+/// A candidate with a unique identity.
 pub struct TorturedCandidate {
     pub identity: String,
-    /// Which of its two processes faults have been injected into.
+    /// The process into which faults have been injected, if any.
     pub faulty: Option<OwnProcess>,
-    /// The words of its command and its options, for the story.
+    /// The words of its command and its options, for the trace.
     pub description: String,
     pub running: Running,
     supervisor: Pid,
@@ -42,12 +42,12 @@ impl TorturedCandidate {
             unsafe { command.pre_exec(die_with_the_test) };
         });
         let running = candidate.run_witness(witnesses, &words);
-        // Before the elector has another child.
+        // The supervisor is the elector's only child at this time.
         let supervisor = running.supervisor();
         Self { identity, faulty: None, description, running, supervisor, ended_at: None }
     }
 
-    /// Sends a signal to one of its two processes. Returns false if that one is dead.
+    /// Sends a signal to one of its two processes. Returns false if that process is dead.
     pub fn send(&mut self, own: OwnProcess, signal: Signal) -> bool {
         let process = match own {
             OwnProcess::Elector => self.running.is_running().then(|| self.running.elector()),
@@ -58,12 +58,12 @@ impl TorturedCandidate {
 
     /// Sends any signal to the elector. Returns false if it is dead.
     pub fn send_to_elector(&mut self, signal: i32) -> bool {
-        // nix has no real-time signals.
+        // nix does not support real-time signals.
         // SAFETY: kill takes two integers; the elector has not been reaped.
         self.running.is_running() && unsafe { libc::kill(self.running.elector().as_raw(), signal) } == 0
     }
 
-    /// Returns the supervisor if the elector has not reaped it: until then its pid belongs to no other process.
+    /// Returns the supervisor if the elector has not reaped it. Until then its pid cannot belong to another process.
     fn living_supervisor(&mut self) -> Option<Pid> {
         let elector = self.running.elector();
         let is_its_child = processes::parent(self.supervisor.as_raw()) == Some(elector.as_raw());
@@ -79,7 +79,7 @@ impl TorturedCandidate {
         self.running.log().contains(&format!("is held by {holder},"))
     }
 
-    /// Returns whether nothing is left of it, and how long ago leaderrun itself ended.
+    /// Returns whether all of its processes are dead, and how long ago leaderrun itself ended.
     pub fn has_ended(&mut self) -> (bool, Duration) {
         if self.running.is_running() {
             return (false, Duration::ZERO);

@@ -1,5 +1,5 @@
-//! Finds out whether two commands were ever alive at once: by what they recorded, and by listing all processes, since a
-//! process that is stopped or blocked records nothing.
+//! Detects overlaps of two commands, from their records and from lists of all processes. A process that is stopped or
+//! blocked records nothing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use testkit::Witnesses;
 /// How often all processes are listed.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A deletion up to this long before the start of a command may have come after the lock was acquired, nanoseconds.
+/// The longest time between an acquisition and the start of the command, in nanoseconds.
 const MAX_START_DELAY: u64 = 2_000_000_000;
 
 #[derive(Default)]
 struct Findings {
-    /// By holder: when any process of its command was last seen alive.
+    /// When any process of a command was last seen alive, by holder.
     last_seen: BTreeMap<String, u64>,
     overlaps: Vec<String>,
 }
@@ -39,13 +39,13 @@ pub struct CheckResult {
     pub commands: usize,
     pub witnesses: usize,
     pub hand_overs: usize,
-    /// The shortest time between the last sign of a command and the expiry of its lease, nanoseconds.
+    /// The shortest time from when a command was last seen alive to the expiry of its lease, in nanoseconds.
     pub worst_margin: Option<i64>,
     /// The run with that margin.
     pub worst_run: String,
 }
 
-/// One run of a command, all its processes together.
+/// One run of a command, with all its processes.
 #[derive(Clone, Debug)]
 struct Run {
     token: u64,
@@ -68,8 +68,8 @@ impl Checker {
         Self { findings, stopped, thread: Some(thread) }
     }
 
-    /// Checks everything so far. `deletions` are the times at which the file was deleted: its fencing token then starts
-    /// again.
+    /// Checks all results so far. `deletions` are the times at which the file was deleted, after which its fencing
+    /// token starts again.
     pub fn check(&self, witnesses: &Witnesses, renewals: &Renewals, deletions: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();
@@ -134,7 +134,7 @@ impl Findings {
         if by_holder.len() < 2 {
             return;
         }
-        // One may have ended before the other started. If both are still alive, that is not so.
+        // One command may have ended before the other started, so check that both are still alive.
         by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
         if by_holder.len() > 1 {
             self.overlaps.push(format!("seen alive at once: {by_holder:?}"));
@@ -151,7 +151,7 @@ impl Drop for Checker {
     }
 }
 
-/// Returns the time from the last sign of a run to the expiry of its lease, by its last renewal before that sign.
+/// Returns the time from when a run was last seen alive to the expiry of its lease, as last renewed before that.
 fn margin(run: &Run, renewals: &Renewals) -> Option<i64> {
     let renewals = renewals.get(&run.holder)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;

@@ -35,7 +35,7 @@ impl Arena {
         if self.apply(slot, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());
             let target = self.slots[slot].candidate.as_ref().map(|candidate| &candidate.identity);
-            self.tell(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
+            self.trace(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
         } else {
             self.statistics.skipped += 1;
         }

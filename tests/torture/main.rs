@@ -1,13 +1,12 @@
-//! Torture: candidates with misbehaving commands, under every fault that leaderrun's promise covers, in an order that a
-//! seed decides.
+//! The torture test: candidates with misbehaving commands under random faults, all of which leaderrun's promise covers.
 //!
 //! ```text
 //! LEADERRUN_TORTURE=1h LEADERRUN_TORTURE_SEED=42 cargo test --test torture -- --nocapture
 //! ```
 //!
-//! The seed decides which faults come ([`plan`]); [`rules`] says which of them may come together. Whether two commands
-//! were ever alive at once is decided by what they recorded themselves and by listing all processes ([`checker`]).
-//! Without the variable it takes a minute. The seed is printed.
+//! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. Overlaps of two
+//! commands are detected from their own records and from lists of all processes ([`checker`]). Without the variables
+//! the test takes a minute and prints its random seed.
 
 mod arena;
 mod candidate;
@@ -34,12 +33,12 @@ fn main() -> ExitCode {
 }
 
 #[testkit::test]
-fn a_lease() {
+fn commands_never_overlap_with_a_lease() {
     torture(LockKind::Lease);
 }
 
 #[testkit::test]
-fn a_file() {
+fn commands_never_overlap_with_a_file() {
     torture(LockKind::File);
 }
 

@@ -1,4 +1,4 @@
-//! Commands that do everything to stay alive: a [`witness`] with more ways to behave.
+//! Commands that try everything to stay alive: a [`witness`] with additional behaviours.
 
 use std::env::ArgsOs;
 use std::ffi::OsString;
@@ -16,18 +16,18 @@ use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
 use testkit::{Lifetime, boot_time, witness};
 
-/// How long a chain of descendants goes on, whatever happens to leaderrun.
+/// How long a chain of descendants continues, even without leaderrun.
 const CHAIN_DURATION: Duration = Duration::from_secs(60);
 
-/// How many generations follow each other, as fast as they can, when the main process is dead.
+/// The number of generations of a chain after the death of the main process, as fast as possible.
 const GENERATIONS_AFTER_DEATH: u32 = 300;
 
 /// The bytes that a flood writes to each of stdout and stderr: more than a pipe holds.
 const FLOOD: usize = 256 * 1024;
 
-/// Runs a command that behaves as the words on its command line say. It knows those of [`witness::run`] and:
+/// Runs a command whose behaviour the words on its command line select. It supports those of [`witness::run`] and:
 ///
-/// - `exec`: it executes itself once more.
+/// - `exec`: it executes itself again.
 /// - `orphan-safe`: it clears its parent-death signal.
 /// - `ignore-all`: it ignores every signal that can be ignored.
 /// - `reaper`: it is the subreaper of its descendants.
@@ -71,17 +71,17 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
 }
 
 fn ignore(signal: i32) {
-    // nix has no real-time signals.
+    // nix does not support real-time signals.
     // SAFETY: no handler is installed.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 fn ignore_all() {
-    // The call fails for those that cannot be ignored.
+    // The call fails for signals that cannot be ignored.
     (1..=libc::SIGRTMAX()).for_each(ignore);
 }
 
-/// Runs `work` in a child. This process has one thread, so the child may do anything.
+/// Runs `work` in a child. This process has one thread, so the child may call any function.
 fn in_child(work: impl FnOnce()) -> Option<Pid> {
     // SAFETY: this process has one thread.
     match unsafe { fork() }.ok()? {
@@ -94,8 +94,8 @@ fn in_child(work: impl FnOnce()) -> Option<Pid> {
     }
 }
 
-/// Moves to the process group of a child that ignores SIGTERM: signals to the group that the supervisor made then only
-/// reach that child.
+/// Moves to the process group of a child that ignores SIGTERM, so that signals to the original group do not reach this
+/// process.
 fn leave_process_group() {
     let child = in_child(|| {
         ignore(libc::SIGTERM);
@@ -118,7 +118,7 @@ fn flood() {
     });
 }
 
-/// Starts a chain of processes below an orphan, each of which lives for some milliseconds.
+/// Starts a chain of orphans, each of which lives for some milliseconds.
 fn start_chain(folder: &Path) {
     let main = Pid::from_raw(id() as i32);
     let between = in_child(|| {

@@ -1,4 +1,4 @@
-//! Records every renewal of the record that it sees.
+//! Records the renewals of the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,13 @@ use crate::candidate::LEASE_DURATION;
 use crate::record::{Observation, RecordStore};
 use testkit::boot_time;
 
-/// How often the record is read: several times in a retry period, so that no renewal is missed.
+/// How often the record is read: several times in each retry period, so that no renewal is missed.
 const INTERVAL: Duration = Duration::from_millis(25);
 
-/// A record's renewTime counts if it is at most this old when the renewal is seen, nanoseconds. A third party may write
-/// any time.
+/// The largest age of a plausible renewTime when the renewal is observed, in nanoseconds. Edits may write any time.
 const MAX_AGE: i64 = 5_000_000_000;
 
-/// By holder: when each renewal was made and when the lease expires after it, in nanoseconds since boot.
+/// The time of each renewal and the expiry of the lease after it, in nanoseconds since boot, by holder.
 pub type Renewals = BTreeMap<String, Vec<(u64, u64)>>;
 
 /// A thread that reads the record at intervals.
@@ -38,7 +37,7 @@ impl Observer {
             let mut holders = HashMap::new();
             while !stop.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Edits by third parties are no renewals: they have another duration, or another run's mark.
+                // Outside edits are not renewals. They are recognised by another duration or another run's mark.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());
@@ -73,7 +72,7 @@ impl Drop for Observer {
     }
 }
 
-/// Returns when a renewal was made, on the boot clock: not before the renewTime that it wrote.
+/// Returns the time of a renewal on the boot clock, from its renewTime.
 fn renewed_at(renewal: &Observation) -> u64 {
     let (now, wall) = (boot_time(), Timestamp::now());
     let age = renewal.renew_time.map_or(0, |time| wall.as_nanosecond() - time.as_nanosecond());

@@ -1,4 +1,4 @@
-//! The random plan: which fault comes when, and for which candidate. The seed alone decides it.
+//! The random plan of faults, which the seed alone determines.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ pub enum OwnProcess {
     Supervisor,
 }
 
-/// The candidate that a fault is for.
+/// The target of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Whether it is the leader at that time, if there is one.
+    /// Whether the fault is for the leader, if there is one.
     pub leader: bool,
-    /// The slot of the candidate otherwise.
+    /// The slot of the candidate that is the target otherwise.
     pub slot: usize,
 }
 
-/// An edit of the record by a third party.
+/// An edit of the record by another program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
     Delete,
     /// Deletes the object and creates it again, empty.
     Recreate,
     ClearHolder,
-    /// Clears every field, leaderrun's mark too.
+    /// Clears all fields, including leaderrun's mark.
     ClearAll,
     /// Writes what client-go writes for a release.
     ReleaseLikeClientGo,
@@ -44,7 +44,7 @@ pub enum Edit {
     /// Removes only leaderrun's mark.
     RemoveMark,
     Backdate,
-    /// Writes something that is no record into the file, for a while. A Lease does not take that.
+    /// Writes invalid contents into the file, for a while. An API server does not accept that for a Lease.
     Garbage,
 }
 
@@ -72,7 +72,7 @@ pub enum Fault {
     Freeze(OwnProcess, Duration),
     Network(NetworkFault, Duration),
     RestartServer,
-    /// A third party holds the lock of the lock file.
+    /// Another program holds the lock on the lock file.
     HoldLockFile(Duration),
     Edit(Edit),
     /// leaderrun gets a signal.
@@ -103,7 +103,7 @@ impl Fault {
     }
 }
 
-/// One fault, and how long after the one before it comes.
+/// One fault, and the pause before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub pause: Duration,
@@ -111,7 +111,7 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// The source of everything that is random.
+/// The random generator of the plan.
 pub struct Plan {
     kind: LockKind,
     seed: u64,
@@ -148,8 +148,8 @@ impl Plan {
         Step { pause, target, fault }
     }
 
-    /// Returns how the `count`th candidate of a slot behaves: words for its command, options for leaderrun, and how long
-    /// after the one before it starts.
+    /// Returns how the `count`th candidate of a slot behaves: words for its command, options for leaderrun, and how
+    /// long after the one before it starts.
     pub fn candidate(&self, slot: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (slot as u64 + 1) << 32 ^ u64::from(count));
         let mut words: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! The record of the tortured lock, as the test reads and edits it.
+//! Reads and edits the record of the lock.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,25 +13,25 @@ use testkit::client::{MERGE_PATCH, Session};
 
 use crate::plan::Edit;
 
-/// How long a request of the test may take. Its connection has no faults.
+/// The timeout of the test's own requests. Their connections have no faults.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const RUN_ANNOTATION: &str = "leaderrun/run";
 
-/// The kinds of lock that are tortured.
+/// The kinds of lock that are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
     Lease,
     File,
 }
 
-/// Where the record is.
+/// The store of the record.
 pub enum RecordStore {
     Lease { client: Client, session: Mutex<Option<Session>>, path: String },
     File(PathBuf),
 }
 
-/// The record at one moment.
+/// The record at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     pub holder: String,
@@ -39,7 +39,7 @@ pub struct Observation {
     pub lease_duration_seconds: u64,
     /// The run in leaderrun's mark.
     pub run: Option<String>,
-    /// The version of the object, to edit this one only.
+    /// The version of the object, so that only this version is edited.
     version: String,
 }
 
@@ -57,7 +57,7 @@ impl RecordStore {
         Self::Lease { client, session: Mutex::default(), path }
     }
 
-    /// Reads the record. Returns `None` where there is none or it cannot be read.
+    /// Reads the record. Returns `None` if there is none or it cannot be read.
     pub fn read(&self) -> Option<Observation> {
         match self {
             Self::Lease { client, session, path } => {
@@ -82,8 +82,8 @@ impl RecordStore {
         }
     }
 
-    /// Edits the observed record, as a person would with `kubectl edit` or an editor. `standby` is the identity of a
-    /// candidate that waits. Returns false if the record has changed since it was observed.
+    /// Edits the observed record like `kubectl edit` or an editor. `standby` is the identity of a standby. Returns
+    /// false if the record has changed since it was observed.
     pub fn edit(&self, edit: Edit, observed: &Observation, standby: &str) -> bool {
         match self {
             Self::Lease { client, path, .. } => edit_lease(client, path, edit, observed, standby).is_some(),
@@ -95,7 +95,7 @@ impl RecordStore {
     }
 }
 
-/// Takes the lock that leaderrun takes to write the file.
+/// Acquires the lock that leaderrun holds while it writes the file.
 pub fn lock_lock_file(path: &Path) -> Option<File> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
@@ -148,7 +148,7 @@ fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, s
             let (leases, name) = path.rsplit_once('/')?;
             let empty =
                 json!({ "metadata": { "name": name }, "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
-            // The holder may have been faster.
+            // This fails if the holder was faster.
             let _ = send(Method::POST, leases, "application/json", &empty);
         }
         return Some(());
@@ -164,7 +164,7 @@ fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, s
     send(Method::PATCH, path, MERGE_PATCH, &json!({ "metadata": metadata, "spec": spec }))
 }
 
-/// Edits a file without touching its version, as a person with an editor would.
+/// Edits a file like an editor, without changing its version.
 fn edit_file(path: &Path, edit: Edit, standby: &str) -> Option<()> {
     match edit {
         Edit::Delete => return fs::remove_file(path).ok(),

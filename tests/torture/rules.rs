@@ -1,38 +1,38 @@
-//! Which faults may come together.
+//! The rules for which faults may be combined.
 //!
-//! leaderrun promises to hold through any *one* fault. Here they come together, so these are the rules for which ones may,
-//! and why candidates must still hold:
+//! leaderrun's promise covers any *one* fault. The torture test combines faults under these rules, and for these
+//! reasons the promise still holds:
 //!
-//! - **One of leaderrun's two processes, never both.** While one leaderrun runs, either its elector or its supervisor is
-//!   killed or frozen, any number of times; the other one is left alone. Each kills the tree without the other. If both
-//!   are frozen, no process is left to do it: that is not covered. Other candidates are other machines, and their
+//! - **One of leaderrun's two processes, never both.** While one leaderrun runs, either its elector or its supervisor
+//!   is killed or frozen, any number of times; the other one is left alone. Each kills the tree without the other. If
+//!   both are frozen, no process is left to do it: that is not covered. Other candidates are other machines, and their
 //!   processes may be killed or frozen at the same time.
-//! - **Network, API server, unread pipes: at any time, on top of everything.** A request that is lost, late, refused or
-//!   answered wrongly can only keep a tenure from being *extended*, and the kill at its end needs no request. A write that
-//!   arrives late is a compare-and-swap.
+//! - **Network, API server, unread pipes: at any time.** A request that is lost, late, refused or answered wrongly can
+//!   only keep a tenure from being *extended*, and the kill at its end needs no request. A write that arrives late is a
+//!   compare-and-swap.
 //! - **Signals, to leaderrun and to the command: at any time.** Nothing depends on the command.
-//! - **Giving the lock to another holder, labelling the object, making the lease longer: at any time.** A candidate that
-//!   comes to such a record waits for its duration, and the holder's tree is dead before that: its last renewal is older
-//!   than the edit.
-//! - **Deleting the record, clearing it, shortening it, making leaderrun's mark invalid: only where every living candidate
-//!   has seen this holder hold the lock, and no other candidate starts before the lease would have expired.** A candidate
-//!   knows that a run may be alive because it saw the run's record. One that comes new to a lock without that record cannot
-//!   know, nor can one that was cut off before this holder acquired the lock: that is not covered. A record without its mark
-//!   looks like another implementation's, which is released by clearing it: a candidate that found such a record, and then
-//!   saw it cleared, acquired the lock at once while an orphaned command had seconds left. The candidates that know may be
-//!   cut off, frozen or killed all the same, and so may the holder.
+//! - **Giving the lock to another holder, labelling the object, making the lease longer: at any time.** A candidate
+//!   that comes to such a record waits for its duration, and the holder's tree is dead before that: its last renewal is
+//!   older than the edit.
+//! - **Deleting the record, clearing it, shortening it, making leaderrun's mark invalid: only where every living
+//!   candidate has seen this holder hold the lock, and no other candidate starts before the lease would have expired.**
+//!   A candidate knows that a run may be alive because it has observed the run's record. A new candidate, or one that
+//!   was cut off before this holder acquired the lock, cannot know that: this is not covered. A record without its mark
+//!   looks like another implementation's, which is released by clearing it: a candidate that observed such a record,
+//!   and then saw it cleared, would acquire the lock at once while an orphaned command has seconds left. The candidates
+//!   that know the holder, and the holder itself, may still be cut off, frozen or killed.
 
 use std::time::{Duration, Instant};
 
 use crate::candidate::TorturedCandidate;
 use crate::plan::{Edit, OwnProcess};
 
-/// Returns whether faults may be injected into this process: the other one of this run must have been left alone.
+/// Returns whether faults may be injected into this process: the other process of this run must have had none.
 pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
     candidate.faulty.is_none_or(|faulty| faulty == own)
 }
 
-/// Returns whether a candidate that only knows the record after this edit cannot know how long the holder may be alive.
+/// Returns whether the record after this edit hides how long the holder may be alive.
 pub fn hides_holder(edit: Edit) -> bool {
     match edit {
         Edit::Delete | Edit::Recreate | Edit::ClearHolder | Edit::ClearAll => true,
@@ -42,13 +42,13 @@ pub fn hides_holder(edit: Edit) -> bool {
     }
 }
 
-/// Returns whether all candidates know that `holder` holds the lock: they have logged it, and it still does.
+/// Returns whether all candidates have observed that `holder` holds the lock.
 pub fn all_know<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
     candidates
         .all(|candidate| candidate.identity == holder || !candidate.has_elector() || candidate.has_observed(holder))
 }
 
-/// Returns until when no candidate may start after an edit that hides the holder.
+/// Returns the instant before which no candidate may start after an edit that hides the holder.
 pub fn closed_until(now: Instant, lease_duration: Duration) -> Instant {
     now + lease_duration + Duration::from_millis(500)
 }

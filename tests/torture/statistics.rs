@@ -1,24 +1,24 @@
-//! The faults and their results in numbers.
+//! The numbers of faults and their results.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// The numbers of one arena.
+/// The statistics of one arena.
 #[derive(Default)]
 pub struct Statistics {
     /// How often each fault was injected.
     pub faults: BTreeMap<String, u32>,
-    /// Faults that the rules did not allow at that time, or that had no target.
+    /// The number of faults that the rules did not allow, or that had no target.
     pub skipped: u32,
-    /// Candidates that were started.
+    /// The number of candidates that were started.
     pub starts: u32,
-    /// Runs of a command, and all their processes that recorded something.
+    /// The number of runs of a command.
     pub commands: usize,
     pub witnesses: usize,
-    /// Commands that were followed by another candidate's command.
+    /// The number of commands that were followed by another candidate's command.
     pub hand_overs: usize,
-    /// The shortest time between the last sign of a command and the expiry of its lease, nanoseconds.
+    /// The shortest time from when a command was last seen alive to the expiry of its lease, in nanoseconds.
     pub worst_margin: Option<i64>,
     pub overlaps: usize,
 }

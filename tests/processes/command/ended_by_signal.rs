@@ -1,4 +1,4 @@
-//! leaderrun ends as its command has ended, or as a command would have that was not started.
+//! leaderrun ends by the signal that ended its command, or, without a command, by the signal that it got.
 
 use std::process::Command;
 
@@ -16,13 +16,13 @@ fn leaderrun_ends_by_the_signal_that_ended_the_command() {
 }
 
 #[testkit::test]
-fn a_real_time_signal_ends_both() {
+fn leaderrun_ends_by_the_real_time_signal_that_ended_the_command() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("kill -37 $$");
     a.wait_for_exit(128 + 37);
 }
 
 #[testkit::test]
-fn a_standby_ends_by_the_signal_that_it_was_sent() {
+fn a_standby_ends_by_the_signal_that_it_got() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -40,7 +40,7 @@ fn no_core_file_is_written_for_a_command_that_crashed() {
     let in_folder = |command: &mut Command| {
         command.current_dir(&folder);
     };
-    // The command itself writes none, by its own limit.
+    // The command itself has a limit that prevents a core file.
     let script = "ulimit -c 0; kill -SEGV $$";
     let mut a = Candidate::program("a", "sh")
         .args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", testkit::leaderrun()])

@@ -1,4 +1,4 @@
-//! Both of leaderrun's processes are killed in one instant: the kernel kills the command.
+//! Both of leaderrun's processes are killed at the same instant: the kernel kills the command.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -7,7 +7,7 @@ use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, 
 
 use crate::other_users::{ANN, become_user, open_folder, program, root};
 
-/// Commands that consist of several processes, and how many they are once `ready` was written.
+/// Commands of several processes, with their number once `ready` was written.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
@@ -15,7 +15,7 @@ const COMMANDS: [(&str, usize); 4] = [
     ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 6),
 ];
 
-/// Kills both processes. They are frozen before, so that neither sees the other's death.
+/// Kills both processes. They are frozen first, so that neither sees the other's death.
 fn kill_both(running: &Running) {
     let both = [running.elector(), running.supervisor()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -23,7 +23,7 @@ fn kill_both(running: &Running) {
     }
 }
 
-/// Returns the processes of the command, which says that it is ready when there are that many.
+/// Returns the processes of the command once it is ready and there are this many.
 fn command(running: &Running, processes: usize) -> Vec<Pid> {
     eventually("the command is ready", || running.output().contains("ready"));
     let supervisor = running.supervisor();
@@ -35,7 +35,7 @@ fn command(running: &Running, processes: usize) -> Vec<Pid> {
 fn assert_killed_with_both(mut running: Running, processes: usize) {
     let command = command(&running, processes);
     kill_both(&running);
-    eventually("nothing of the command is left", || command.iter().all(|process| !is_alive(process)));
+    eventually("all processes of the command are dead", || command.iter().all(|process| !is_alive(process)));
     running.wait();
 }
 
@@ -47,7 +47,7 @@ fn a_command_with_children_dies_with_both_processes() {
 }
 
 #[testkit::test(requires = root())]
-fn it_dies_when_an_ordinary_user_runs_it() {
+fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
         let lock = format!("file:{}", open_folder("ordinary", 0o777).join("job").display());
         let running = Candidate::program("a", program())
@@ -59,7 +59,7 @@ fn it_dies_when_an_ordinary_user_runs_it() {
 }
 
 #[testkit::test(requires = root())]
-fn it_dies_when_it_has_become_another_user() {
+fn a_command_that_has_changed_its_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
         let other = ["setpriv", "--reuid", "20001", "--regid", "20001", "--clear-groups", "sh", "-c", script];
         assert_killed_with_both(Candidate::new("a", &TestLock::file()).run(other), processes);
@@ -74,7 +74,7 @@ fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
 }
 
 #[testkit::test]
-fn whatever_a_command_does_with_its_descriptors_does_not_kill_it() {
+fn operations_on_its_descriptors_do_not_kill_a_command() {
     let script = r#"
 used=
 for fd in /proc/self/fd/*; do
@@ -94,7 +94,7 @@ done
 }
 
 #[testkit::test]
-fn it_lives_while_either_process_does() {
+fn a_command_is_stopped_in_order_while_one_process_is_alive() {
     for kills_elector in [false, true] {
         let script =
             "trap 'echo stopping; sleep 0.3; echo stopped; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
@@ -104,9 +104,9 @@ fn it_lives_while_either_process_does() {
         let (killed, survivor) = if kills_elector { (elector, supervisor) } else { (supervisor, elector) };
         kill(killed, Signal::SIGKILL).expect("it is alive");
         if kills_elector {
-            eventually("the command has ended in order", || running.output().contains("stopped"));
+            eventually("the command was stopped in order", || running.output().contains("stopped"));
         } else {
-            // The elector has no other way to end a command than to kill it.
+            // The elector can only kill the command.
             running.wait_for_exit(76);
         }
         eventually("the survivor ends", || !is_alive(survivor));
@@ -114,7 +114,7 @@ fn it_lives_while_either_process_does() {
 }
 
 #[testkit::test]
-fn the_next_command_begins_when_the_one_before_is_dead() {
+fn the_next_command_starts_after_the_previous_one_is_dead() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &["ignore"]);
@@ -129,7 +129,7 @@ fn the_next_command_begins_when_the_one_before_is_dead() {
 }
 
 #[testkit::test]
-fn what_kills_leaderrun_by_its_name_leaves_the_supervisor() {
+fn killing_leaderrun_by_name_leaves_the_supervisor_alive() {
     let running = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command is ready", || running.output().contains("ready"));
     let read = |process: Pid, file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("a name");

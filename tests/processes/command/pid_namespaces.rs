@@ -1,5 +1,5 @@
-//! A command whose work runs in a PID namespace that others have made, as with `nsenter` and `runc exec`: what is
-//! orphaned there falls to the init of that namespace.
+//! A command that starts processes in an existing PID namespace, as with `nsenter` and `runc exec`. Orphans there are
+//! adopted by the init of that namespace.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -10,7 +10,7 @@ use nix::unistd::{Pid, geteuid};
 
 use testkit::{Candidate, Running, TestLock, Witnesses, children, eventually};
 
-/// Whether this user may enter PID namespaces here.
+/// Checks whether this user may enter PID namespaces.
 static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
@@ -19,19 +19,19 @@ static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     tried.map(drop).map_err(|failure| format!("unshare: {failure}"))
 });
 
-/// Starts a PID namespace, and returns its init as seen from here.
+/// Starts a PID namespace, and returns its init.
 fn namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
-    eventually("it has an init", || !children(running.elector()).is_empty());
+    eventually("the namespace has an init", || !children(running.elector()).is_empty());
     let init = children(running.elector())[0];
-    eventually("it is a sleep", || {
+    eventually("the init is a sleep", || {
         std::fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm.trim_end() == "sleep")
     });
     (running, init)
 }
 
-/// A command that runs `script` in the namespace. `$@` is a witness there that ignores SIGTERM.
+/// Returns a command that runs `script` in the namespace, with a witness that ignores SIGTERM as `$@`.
 fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
@@ -40,7 +40,7 @@ fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str)
     words.map(OsString::from).chain(witnesses.command(&["ignore", run])).collect()
 }
 
-/// A leads with this command, B waits; `end` ends A's command, and B leads when nothing of it is left.
+/// Ends the command of leader A with `end`, and checks that standby B leads after all of A's processes are dead.
 fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -54,7 +54,7 @@ fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// What a session of its own does not hide, the environment tells: there is no other trace of it once it is orphaned.
+/// An orphan in its own session can only be found by its environment.
 const NOT_MARKED: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = NAMESPACES.clone())]
@@ -63,7 +63,7 @@ fn an_orphan_with_the_run_in_its_environment_is_found() {
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn an_orphan_that_was_seen_before_is_remembered() {
+fn an_orphan_that_was_seen_as_a_descendant_is_found() {
     hand_over(&NOT_MARKED, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
 }
 
@@ -73,7 +73,7 @@ fn an_orphan_is_found_when_the_supervisor_dies() {
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn what_ignores_everything_is_killed_from_the_leaves_up() {
-    // The shell ignores SIGTERM as well, so that the kill finds the tree as it was.
+fn processes_that_ignore_all_signals_are_killed_from_the_leaves_up() {
+    // The shell ignores SIGTERM as well, so that the tree is unchanged at the kill.
     hand_over(&NOT_MARKED, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| a.signal(Signal::SIGTERM));
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Whether this user may make PID namespaces here.
+/// Checks whether this user may create PID namespaces.
 static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     let tried =
         Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]).output();
@@ -29,7 +29,7 @@ fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
 
 #[testkit::test(requires = NAMESPACES.clone())]
 fn process_one_forwards_signals_reaps_and_exits() {
-    // The grandchild's orphan ends while its parents are long gone; somebody must reap it.
+    // The orphan of the grandchild ends after its parents; leaderrun must reap it.
     let script = r#"
         zombies() { grep -l '^State:.Z' /proc/[0-9]*/status; }
         trap 'while [ "$(zombies)" ]; do sleep 0.05; done; exit 9' TERM
@@ -43,7 +43,7 @@ fn process_one_forwards_signals_reaps_and_exits() {
     a.wait_for_exit(9);
 }
 
-/// `unshare` without `--mount-proc`, or a container with its host's /proc: pids there are others.
+/// `unshare` without `--mount-proc`, or a container with its host's /proc, shows other pids.
 #[testkit::test(requires = NAMESPACES.clone())]
 fn process_one_kills_with_the_proc_of_an_outer_namespace() {
     let mut a =

@@ -1,17 +1,17 @@
-//! The ordinary end: nobody else starts before everything of the command is gone.
+//! The regular end: no other candidate leads before all processes of the command are dead.
 
 use nix::sys::signal::Signal;
 
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// A leads with this witness, B waits; then A is told to end. Returns A's log.
-fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], told: Signal) -> (Witnesses, Running, Running) {
+/// Sends a signal to leader A, and waits until standby B leads and ends.
+fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running, Running) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
-    a.signal(told);
+    a.signal(signal);
     a.wait();
     witnesses.wait_for("b", 1);
     b.stop();
@@ -26,7 +26,7 @@ fn the_lease_is_renewed_while_the_command_ends() {
         let (witnesses, mut a, _) = handed_over(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
-        assert!(life.last_seen_at - life.signaled_at > 2_900_000_000, "it took its three seconds");
+        assert!(life.last_seen_at - life.signaled_at > 2_900_000_000, "the command ended in less than three seconds");
     }
 }
 
@@ -34,15 +34,12 @@ fn the_lease_is_renewed_while_the_command_ends() {
 fn leftovers_are_dead_before_the_release() {
     let (witnesses, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.wait_for_exit(0);
-    assert!(
-        witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0),
-        "it was told to end before it was killed"
-    );
+    assert!(witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0), "no SIGTERM before the kill");
     assert!(a.log().contains("killing what the command left running"), "{}", a.log());
 }
 
 #[testkit::test]
-fn a_command_that_ends_by_itself_takes_its_children_along() {
+fn children_are_terminated_when_the_main_process_ends() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ends"]);
     a.wait_for_exit(0);
@@ -82,12 +79,12 @@ fn kill_after_kills_a_command_that_ignores_the_signal() {
 }
 
 #[testkit::test]
-fn a_second_request_does_not_lengthen_the_deadline() {
+fn a_second_signal_does_not_extend_the_deadline() {
     let witnesses = Witnesses::new();
     let mut a =
         Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
-    eventually("the deadline passes all the same", || {
+    eventually("the deadline passes", || {
         a.signal(Signal::SIGTERM);
         std::thread::sleep(std::time::Duration::from_millis(100));
         a.log().contains("killing")
@@ -97,7 +94,7 @@ fn a_second_request_does_not_lengthen_the_deadline() {
 
 #[testkit::test]
 fn a_tree_of_many_processes_is_killed() {
-    // Each shell has seven children, three generations deep, all deaf to SIGTERM.
+    // Each shell has seven children, in three generations, all of which ignore SIGTERM.
     let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]);

@@ -1,4 +1,4 @@
-//! On a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is given back.
+//! leaderrun on a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is restored.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use nix::unistd::tcgetpgrp;
 
 use testkit::{Candidate, Pty, Running, TestLock, eventually, leaderrun};
 
-/// A terminal with leaderrun, or something that starts it, as its session leader.
+/// A terminal whose session leader is leaderrun or a program that starts it.
 struct Screen {
     keyboard: File,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -70,7 +70,7 @@ fn on(screen: &Screen, script: &str) -> Running {
 }
 
 #[testkit::test]
-fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
+fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
     screen.shows("started the command");
@@ -78,7 +78,7 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_given_back() {
     eventually("the command has the terminal", || tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != elector));
     screen.types(b"typed\n");
     screen.shows("read <typed>");
-    // The session goes with its leader: what is given back can only be seen from inside it.
+    // The session ends with its leader, so the restored terminal can only be seen from inside the session.
     screen.types(b"\n");
     a.wait_for_exit(4);
     let mut screen = Screen::new();
@@ -121,7 +121,7 @@ fn ctrl_z_does_not_suspend_a_leader() {
 }
 
 #[testkit::test]
-fn in_a_pipeline_the_terminal_is_left_alone() {
+fn in_a_pipeline_the_foreground_group_is_not_changed() {
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'echo from the command; sleep 0.2' | sh -c 'cat; read line < /dev/tty; echo \"<$line>\"'",
@@ -149,7 +149,7 @@ fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
     screen.shows("^Z");
     let ticks = || screen.text().matches("tick").count();
     let before = ticks();
-    eventually("the command goes on", || ticks() > before + 50);
+    eventually("the command continues", || ticks() > before + 50);
     screen.types(b"\x03");
     shell.wait();
 }

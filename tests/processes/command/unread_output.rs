@@ -1,4 +1,4 @@
-//! Nobody reads stderr: renewals, stop and kill go on.
+//! An unread stderr does not delay renewals, the stop or the kill.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use nix::sys::termios::{FlowArg, tcflow};
 
 use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
-/// A leads and renews for a while with its stderr blocked, is cut off, and must be dead in time.
+/// Checks that leader A, whose stderr is blocked, renews, and that its command is dead in time after a partition.
 fn blocked(stderr: OwnedFd, fill: bool) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();

@@ -1,4 +1,4 @@
-//! A lease from its first day to its last, and from one holder to the next.
+//! The creation, renewal and release of locks, and hand-overs.
 
 use nix::sys::signal::Signal;
 
@@ -66,7 +66,7 @@ fn a_standby_sends_almost_no_requests() {
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
-    // Longer than the lease: it hears by its watch that the holder is alive.
+    // The standby sees by its watch, for longer than the lease duration, that the holder is alive.
     let renewals =
         || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["metadata"]["resourceVersion"].clone();
     for _ in 0..8 {
@@ -93,7 +93,7 @@ fn candidates_with_one_identity_have_one_leader() {
     }
 }
 
-/// The holder here is not leaderrun but anyone who follows the protocol with a clock an hour behind.
+/// The holder is another implementation of the protocol, whose clock is an hour slow.
 #[testkit::test]
 fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -119,9 +119,9 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
         renew(second);
     }
     let lasted = start.elapsed();
-    assert!(lasted > std::time::Duration::from_secs(4), "twice the lease");
+    assert!(lasted > std::time::Duration::from_secs(4), "less than twice the lease duration");
     let puts = Match::put();
-    assert!(!proxy.requests().iter().any(|seen| puts.covers(seen)), "nobody touches a lease that is renewed");
+    assert!(!proxy.requests().iter().any(|seen| puts.covers(seen)), "the standby wrote to a lease that is renewed");
     let stopped = testkit::boot_time();
     witnesses.wait_for("b", 1);
     let taken_after = witnesses.lifetimes_of("b")[0].started_at - stopped;
@@ -130,9 +130,9 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
     b.wait_for_exit(0);
 }
 
-/// All of them find it free at the same time, again and again.
+/// All candidates find the lock free at the same time, repeatedly.
 #[testkit::test]
-fn of_many_candidates_for_a_file_one_leads() {
+fn one_of_many_candidates_for_a_file_leads() {
     for _ in 0..5 {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];

@@ -1,4 +1,4 @@
-//! Sharing a lock with candidates that are not leaderrun.
+//! Locks that are shared with other implementations of leader election.
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use testkit::client_go::{ClientGo, Ending, RecordPath, Spelling};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// A lock of each form that client-go knows, with an object where the record is an annotation of it.
+/// Returns a lock of each kind that client-go supports. For annotations the object exists already.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
     let path = configmap.object_path("configmaps");

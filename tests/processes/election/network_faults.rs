@@ -1,4 +1,4 @@
-//! A bad network, an API server in trouble: what must not cost a leader its lease.
+//! Faults of the network and of the API server that must not make a leader lose its lock.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, eventually};
 
-/// A leads behind a proxy.
+/// Starts a leader behind a proxy.
 fn leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let a = Candidate::new("a", &lock).run_witness(witnesses, &[]);
@@ -14,7 +14,7 @@ fn leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     (lock, a)
 }
 
-/// Waits for so many renewals that arrive; the last of them says that nothing was lost before.
+/// Waits until this many renewals have arrived at the API server.
 fn renewals(lock: &TestLock, count: usize) {
     let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
     for _ in 0..count {
@@ -35,7 +35,7 @@ fn is_put(seen: &ReceivedRequest) -> bool {
 }
 
 #[testkit::test]
-fn silent_connections_are_given_up_for_new_ones() {
+fn silent_connections_are_replaced_by_new_ones() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     for _ in 0..3 {
@@ -46,7 +46,7 @@ fn silent_connections_are_given_up_for_new_ones() {
 }
 
 #[testkit::test]
-fn refused_connections_for_half_the_renew_deadline_do_not_cost_the_lease() {
+fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     renewals(&lock, 1);
@@ -58,7 +58,7 @@ fn refused_connections_for_half_the_renew_deadline_do_not_cost_the_lease() {
 }
 
 #[testkit::test]
-fn a_lost_reply_to_a_claim_is_settled_by_reading() {
+fn a_claim_whose_reply_is_lost_is_confirmed_by_a_read() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_replies(Match::put().next(1));
     let (lock, a) = leader(&proxy, &witnesses);
@@ -66,13 +66,13 @@ fn a_lost_reply_to_a_claim_is_settled_by_reading() {
     assert_eq!(
         Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["leaseTransitions"],
         0,
-        "it was won once"
+        "the lock was acquired more than once"
     );
     still_leads(a, &witnesses);
 }
 
 #[testkit::test]
-fn a_lost_reply_to_a_renewal_is_settled_by_reading() {
+fn a_renewal_whose_reply_is_lost_is_confirmed_by_a_read() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     proxy.lose_replies(Match::put().next(1));
@@ -81,7 +81,7 @@ fn a_lost_reply_to_a_renewal_is_settled_by_reading() {
 }
 
 #[testkit::test]
-fn an_overloaded_api_server_does_not_cost_the_lease() {
+fn a_leader_survives_an_overloaded_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = leader(&proxy, &witnesses);
     for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {
@@ -92,7 +92,7 @@ fn an_overloaded_api_server_does_not_cost_the_lease() {
 }
 
 #[testkit::test]
-fn a_slow_api_server_does_not_cost_the_lease() {
+fn a_leader_survives_a_slow_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.delay(Duration::from_millis(400));
     let (lock, a) = leader(&proxy, &witnesses);
@@ -109,9 +109,9 @@ fn a_standby_whose_watch_died_silently_takes_over() {
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let watch = proxy.wait_for_request(ReceivedRequest::is_watch, testkit::TIMEOUT);
     proxy.silence_existing();
-    // It finds out when the lease should have run out, and watches again.
+    // The standby reads the lock when the lease should have expired, and opens the watch again.
     proxy.wait_for_request(|seen| seen.is_watch() && seen.received_at > watch.received_at, testkit::TIMEOUT);
-    assert!(!proxy.requests().iter().any(is_put), "a living holder is left alone");
+    assert!(!proxy.requests().iter().any(is_put), "the standby wrote to a lock whose holder is alive");
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
@@ -119,10 +119,10 @@ fn a_standby_whose_watch_died_silently_takes_over() {
 }
 
 #[testkit::test]
-fn a_restart_of_the_api_server_does_not_cost_the_lease() {
+fn a_leader_survives_a_restart_of_the_api_server() {
     let (cluster, witnesses) = (Cluster::start(), Witnesses::new());
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) };
-    // A real one takes some seconds to come back.
+    // A real API server takes some seconds to restart.
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

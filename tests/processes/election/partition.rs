@@ -1,9 +1,9 @@
-//! Cut off from the API server: everything is dead before anybody else may start.
+//! A leader that is cut off from the API server: its command is dead before another candidate's starts.
 
 use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, is_alive};
 
-/// A leads behind a proxy, B waits beside it; then A is cut off.
-fn cut_off(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
+/// Cuts off leader A, which is behind a proxy, and checks that standby B leads after A's command is dead.
+fn partition_leader(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, words);
@@ -21,21 +21,21 @@ fn cut_off(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
 
 #[testkit::test]
 fn a_command_that_obeys_the_stop_signal_is_dead_before_the_next_starts() {
-    let life = cut_off(&[], Proxy::partition).lifetimes_of("a").remove(0);
-    assert!(life.signaled_at > 0, "it was told to stop");
-    assert!(life.last_seen_at.saturating_sub(life.signaled_at) < 900_000_000, "and did so before it was killed");
+    let life = partition_leader(&[], Proxy::partition).lifetimes_of("a").remove(0);
+    assert!(life.signaled_at > 0, "no stop signal");
+    assert!(life.last_seen_at.saturating_sub(life.signaled_at) < 900_000_000, "it did not end by the stop signal");
 }
 
 #[testkit::test]
 fn a_command_that_ignores_sigterm_is_dead_before_the_next_starts() {
-    let life = cut_off(&["ignore"], Proxy::partition).lifetimes_of("a").remove(0);
-    assert!(life.signaled_at > 0, "it was told to stop first");
-    assert!(life.last_seen_at - life.signaled_at > 500_000_000, "and was given its grace");
+    let life = partition_leader(&["ignore"], Proxy::partition).lifetimes_of("a").remove(0);
+    assert!(life.signaled_at > 0, "no stop signal");
+    assert!(life.last_seen_at - life.signaled_at > 500_000_000, "no grace period");
 }
 
 #[testkit::test]
 fn a_hidden_grandchild_is_dead_before_the_next_starts() {
-    cut_off(&["hidden"], Proxy::partition);
+    partition_leader(&["hidden"], Proxy::partition);
 }
 
 #[testkit::test]
@@ -47,7 +47,7 @@ fn a_stopped_command_is_dead_before_the_next_starts() {
     witnesses.wait_for("a", 2);
     for life in witnesses.lifetimes_of("a") {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(life.pid as i32), nix::sys::signal::Signal::SIGSTOP)
-            .expect("it lives");
+            .expect("the process is alive");
     }
     proxy.partition();
     a.wait_for_exit(76);
@@ -87,10 +87,10 @@ fn a_standby_that_is_cut_off_does_not_take_a_renewed_lease() {
 }
 
 #[testkit::test]
-fn renewals_during_the_stop_do_not_put_off_the_kill() {
+fn renewals_during_the_stop_do_not_delay_the_kill() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    // Four seconds of grace: time enough for many renewals.
+    // The grace period of four seconds is long enough for many renewals.
     let times = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
     let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
@@ -105,5 +105,5 @@ fn renewals_during_the_stop_do_not_put_off_the_kill() {
         life.last_seen_at - life.signaled_at
     );
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
-    assert_eq!(spec["holderIdentity"], "", "the lease was kept meanwhile, and given back");
+    assert_eq!(spec["holderIdentity"], "", "the lease was renewed during the stop, and then released");
 }

@@ -1,4 +1,4 @@
-//! Pauses, from a stalled process to a machine that slept: what is overdue comes first.
+//! Processes that are frozen for a while, and machines that are suspended.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses,
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The stop is due 4 s after a renewal and the kill 7 s after it.
+/// Durations with the stop 4 s and the kill 7 s after a renewal.
 const TIMES: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 fn life(witnesses: &Witnesses) -> Lifetime {
@@ -18,14 +18,14 @@ fn life(witnesses: &Witnesses) -> Lifetime {
 }
 
 fn send(process: Pid, signal: Signal) {
-    kill(process, signal).expect("it is alive");
+    kill(process, signal).expect("the process is alive");
 }
 
 fn sleep_until(time: u64) {
     std::thread::sleep(Duration::from_nanos(time.saturating_sub(boot_time())));
 }
 
-/// The command would have been told to stop 4 s after the renewal that its supervisor knows of.
+/// Without the queued renewals the stop signal would be due 4 s after the last renewal that the supervisor received.
 #[testkit::test]
 fn queued_renewals_are_applied_before_the_deadline() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -40,45 +40,45 @@ fn queued_renewals_are_applied_before_the_deadline() {
     a.stop();
 }
 
-/// A leads behind a proxy; then its supervisor stops, the network is cut, and leaderrun is sent a
-/// signal. When the supervisor goes on, at some time after the last renewal, all that waits for it.
-fn pause(words: &[&str], stopped: impl Fn(&Running, &Lifetime), wakes_at: u64) -> (Witnesses, Running, u64) {
+/// Cuts off leader A, freezes some of its processes with `freeze`, and sends leaderrun a signal. Thaws all processes
+/// `thaw_after` the last renewal, and returns the time of that.
+fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_after: u64) -> (Witnesses, Running, u64) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::with_timing("a", &lock, TIMES).run_witness(&witnesses, words);
     let life = life(&witnesses);
     proxy.partition();
     let last_renewal = boot_time();
-    stopped(&a, &life);
+    freeze(&a, &life);
     a.signal(Signal::SIGUSR1);
-    sleep_until(last_renewal + wakes_at);
-    let woken = boot_time();
+    sleep_until(last_renewal + thaw_after);
+    let thawed_at = boot_time();
     send(Pid::from_raw(life.pid as i32), Signal::SIGCONT);
     let _ = kill(a.supervisor(), Signal::SIGCONT);
     send(a.elector(), Signal::SIGCONT);
     a.wait_for_exit(76);
-    (witnesses, a, woken)
+    (witnesses, a, thawed_at)
 }
 
 #[testkit::test]
 fn an_overdue_stop_comes_before_a_queued_signal() {
-    // SIGUSR1 does nothing to the witness. Its supervisor wakes up between the stop and the kill.
-    let stopped = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
-    let (witnesses, a, woken) = pause(&["ignore"], stopped, 45 * SECOND / 10);
+    // SIGUSR1 does not affect the witness. The supervisor is thawed between the stop and the kill.
+    let freeze = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
+    let (witnesses, a, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 45 * SECOND / 10);
     let life = life(&witnesses);
-    assert!(life.signaled_at >= woken, "it was told to stop: {}", a.log());
+    assert!(life.signaled_at >= thawed_at, "no stop signal: {}", a.log());
 }
 
-/// Command, supervisor and elector sleep, and wake up when it is too late, as those of a machine do.
+/// All processes are frozen and thawed together, as when a machine is suspended and resumed.
 #[testkit::test]
-fn a_leader_that_wakes_after_its_lease_was_taken_kills_its_command() {
-    let stopped = |a: &Running, life: &Lifetime| {
+fn a_leader_that_is_thawed_after_a_takeover_kills_its_command() {
+    let freeze = |a: &Running, life: &Lifetime| {
         for process in [Pid::from_raw(life.pid as i32), a.supervisor(), a.elector()] {
             send(process, Signal::SIGSTOP);
         }
     };
-    let (witnesses, _, woken) = pause(&["ignore"], stopped, 11 * SECOND);
+    let (witnesses, _, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 11 * SECOND);
     eventually("the command is dead", || !testkit::is_alive(life(&witnesses).pid));
-    let lived_on = life(&witnesses).last_seen_at.saturating_sub(woken);
-    assert!(lived_on < 2 * SECOND, "it lived for {lived_on} ns after it woke up");
+    let lived_on = life(&witnesses).last_seen_at.saturating_sub(thawed_at);
+    assert!(lived_on < 2 * SECOND, "the command lived for {lived_on} ns after it was thawed");
 }

@@ -1,4 +1,4 @@
-//! One of leaderrun's own processes dies or freezes.
+//! One of leaderrun's own processes dies or is frozen.
 
 use std::os::unix::process::CommandExt;
 use std::ptr;
@@ -10,19 +10,19 @@ use serde_json::json;
 
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, is_alive};
 
-/// Four seconds from the stop to the kill, so that things can happen in between.
+/// Durations with four seconds between the stop and the kill.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
-/// The worst command: deaf, and with a grandchild that nobody would find.
-const WORST: [&str; 2] = ["hidden", "ignore"];
+/// A command that ignores SIGTERM and has a hidden grandchild.
+const STUBBORN: [&str; 2] = ["hidden", "ignore"];
 
-/// A leads behind a proxy with the worst command, B waits beside it. Then `fault` happens to A, and B
-/// leads.
-fn strike(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
+/// Injects `fault` into leader A, which is behind a proxy and has a stubborn command, and checks that standby B leads
+/// after A's command is dead.
+fn take_over_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
     let proxy = Proxy::start(Cluster::shared());
     let witnesses = Witnesses::new();
     let by_proxy = if lock.kubeconfig.is_some() { lock.through(proxy.kubeconfig()) } else { lock.clone() };
-    let a = Candidate::new("a", &by_proxy).run_witness(&witnesses, &WORST);
+    let a = Candidate::new("a", &by_proxy).run_witness(&witnesses, &STUBBORN);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
@@ -35,13 +35,13 @@ fn strike(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, 
 }
 
 fn send(process: nix::unistd::Pid, signal: Signal) {
-    kill(process, signal).expect("it is alive");
+    kill(process, signal).expect("the process is alive");
 }
 
 #[testkit::test]
 fn a_killed_supervisor_leaves_nothing_alive() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        let (_, mut a) = strike(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
+        let (_, mut a) = take_over_after(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
         a.wait_for_exit(76);
     }
 }
@@ -50,38 +50,38 @@ fn a_killed_supervisor_leaves_nothing_alive() {
 fn a_killed_elector_leaves_nothing_alive() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let mut supervisor = None;
-        strike(&lock, |a, _| {
+        take_over_after(&lock, |a, _| {
             supervisor = Some(a.supervisor());
             send(a.elector(), Signal::SIGKILL);
         });
-        eventually("the supervisor ends", || !is_alive(supervisor.expect("one")));
+        eventually("the supervisor ends", || !is_alive(supervisor.expect("a supervisor")));
     }
 }
 
-/// The kernel refuses the elector what everything depends on; the supervisor must outlive it.
+/// The elector's main loop fails with a system call error; the supervisor must outlive it.
 #[testkit::test]
 fn a_main_thread_that_fails_leaves_nothing_alive() {
-    let (_, mut a) = strike(&TestLock::lease(), |a, _| {
-        // No poll of more descriptors than a process may open.
+    let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| {
+        // poll(2) fails for more descriptors than the process may open.
         let few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
         // SAFETY: the limit is read and nothing is written.
         let set = unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const few, ptr::null_mut()) };
-        Errno::result(set).expect("the limit is lowered");
+        Errno::result(set).expect("to lower the limit");
         send(a.elector(), Signal::SIGUSR1);
     });
     a.wait_for_exit(69);
 }
 
-/// Nobody else comes to lead while the elector renews; it is noticed all the same.
+/// The elector still renews the lock, so no other candidate takes over before it kills the supervisor.
 #[testkit::test]
 fn a_stopped_supervisor_is_killed_with_the_command() {
-    let (_, mut a) = strike(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
+    let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
     a.wait_for_exit(76);
 }
 
 #[testkit::test]
-fn a_stopped_supervisor_without_a_network_is_killed_with_the_command() {
-    let (_, mut a) = strike(&TestLock::lease(), |a, proxy| {
+fn a_stopped_supervisor_in_a_partition_is_killed_with_the_command() {
+    let (_, mut a) = take_over_after(&TestLock::lease(), |a, proxy| {
         send(a.supervisor(), Signal::SIGSTOP);
         proxy.partition();
     });
@@ -91,24 +91,24 @@ fn a_stopped_supervisor_without_a_network_is_killed_with_the_command() {
 #[testkit::test]
 fn the_command_of_a_stopped_elector_is_killed_in_time() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        strike(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
+        take_over_after(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
     }
 }
 
 #[testkit::test]
-fn a_stopped_elector_that_continues_under_another_leader_changes_nothing() {
-    let (witnesses, mut a) = strike(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
+fn a_stopped_elector_that_continues_after_a_takeover_changes_nothing() {
+    let (witnesses, mut a) = take_over_after(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
     a.wait_for_exit(76);
     witnesses.assert_one_at_a_time(2);
 }
 
 #[testkit::test]
-fn a_supervisor_stopped_before_the_spawn_starts_nothing_late() {
+fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
-    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).args(["-v"]).run_witness(&witnesses, &WORST);
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).args(["-v"]).run_witness(&witnesses, &STUBBORN);
     held.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
@@ -121,12 +121,12 @@ fn a_supervisor_stopped_before_the_spawn_starts_nothing_late() {
     let _ = kill(supervisor, Signal::SIGCONT);
     a.wait_for_exit(76);
     b.stop();
-    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "nothing was started late");
+    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started late");
     witnesses.assert_one_at_a_time(1);
 }
 
 #[testkit::test]
-fn a_supervisor_killed_while_waiting_ends_leaderrun() {
+fn a_standby_exits_when_its_supervisor_is_killed() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -136,14 +136,14 @@ fn a_supervisor_killed_while_waiting_ends_leaderrun() {
     b.wait_for_exit(69);
 }
 
-/// As with `kill -9 -- -PGID`: the supervisor is in a group of its own and does not go along.
+/// This is `kill -9 -- -PGID`. The supervisor has its own process group, so it survives.
 #[testkit::test]
 fn a_killed_process_group_leaves_nothing_alive() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let in_a_group = |command: &mut std::process::Command| {
         command.process_group(0);
     };
-    let a = Candidate::new("a", &lock).configure(in_a_group).run_witness(&witnesses, &WORST);
+    let a = Candidate::new("a", &lock).configure(in_a_group).run_witness(&witnesses, &STUBBORN);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
@@ -154,7 +154,7 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// When it goes on, an overdue stop and the renewals that came meanwhile are both in its queue.
+/// When the supervisor continues, it finds both an overdue stop and the renewals in its queue.
 #[testkit::test]
 fn a_supervisor_stopped_for_less_than_the_grace_still_sends_the_stop_signal() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -171,11 +171,11 @@ fn a_supervisor_stopped_for_less_than_the_grace_still_sends_the_stop_signal() {
 }
 
 #[testkit::test]
-fn a_supervisor_that_continues_within_the_grace_starts_nothing() {
+fn a_supervisor_that_continues_within_the_grace_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
-    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).args(["-v"]).run_witness(&witnesses, &WORST);
+    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).args(["-v"]).run_witness(&witnesses, &STUBBORN);
     held.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
@@ -185,40 +185,40 @@ fn a_supervisor_that_continues_within_the_grace_starts_nothing() {
     std::thread::sleep(Duration::from_secs(5));
     let _ = kill(supervisor, Signal::SIGCONT);
     a.wait_for_exit(76);
-    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "nothing was started after the stop instant");
+    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after the stop instant");
 }
 
 #[testkit::test]
-fn a_signal_before_the_spawn_starts_nothing() {
+fn no_command_is_started_after_a_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
-    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &WORST);
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &STUBBORN);
     held.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
     held.release();
     let written = proxy.requests().len();
-    eventually("it has renewed, so the order to start is out", || proxy.requests().len() > written);
+    eventually("a has renewed, so it has ordered the start", || proxy.requests().len() > written);
     a.signal(Signal::SIGTERM);
-    eventually("the guard has the signal", || !is_pending(a.elector(), Signal::SIGTERM));
+    eventually("the elector has received the signal", || !is_pending(a.elector(), Signal::SIGTERM));
     std::thread::sleep(Duration::from_millis(500));
     let _ = kill(supervisor, Signal::SIGCONT);
     a.wait_for_exit(143);
-    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "nothing is started once an end was asked for");
+    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after a termination signal");
 }
 
 fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it is alive");
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
     let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("pending signals");
     u64::from_str_radix(pending.trim(), 16).expect("a mask") & 1 << (signal as i32 - 1) != 0
 }
 
-/// The guard does not wait for the time that the supervisor once said it enforces.
+/// The elector does not wait for the end of the tenure that the supervisor reported.
 #[testkit::test]
 fn a_stopped_supervisor_is_killed_when_another_takes_the_lease() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
-    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &WORST);
+    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &STUBBORN);
     witnesses.wait_for("a", 2);
     send(a.supervisor(), Signal::SIGSTOP);
     admin.merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given");

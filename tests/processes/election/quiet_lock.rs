@@ -1,12 +1,12 @@
-//! The watch of a lock that does not change for long: the API server forgets the version at which it was last seen.
+//! Watches of a lock whose version has left the API server's watch cache because it has not changed for long.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::{Candidate, Client, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually};
 
-/// A standby of a lock that is free and not due for an hour.
-struct Scene {
+/// A standby of a lock that is free but not due for an hour.
+struct Fixture {
     admin: Client,
     proxy: Proxy,
     lease: String,
@@ -14,7 +14,7 @@ struct Scene {
     _cluster: Cluster,
 }
 
-impl Scene {
+impl Fixture {
     fn new(bookmark_period: Duration) -> Self {
         let cluster = Cluster::start_in_process();
         cluster.api_server().set_bookmark_period(bookmark_period);
@@ -27,12 +27,12 @@ impl Scene {
         last.wait_for_exit(0);
         let standby = Candidate::new("standby", &lock).run_witness(&witnesses, &[]);
         standby.wait_for_log("not due");
-        let scene = Self { admin: cluster.admin(), proxy, lease: lock.lease_path(), standby, _cluster: cluster };
-        eventually("the standby watches", || !scene.watches().is_empty());
-        scene
+        let fixture = Self { admin: cluster.admin(), proxy, lease: lock.lease_path(), standby, _cluster: cluster };
+        eventually("the standby watches", || !fixture.watches().is_empty());
+        fixture
     }
 
-    /// Moves the watch cache on: another lease changes.
+    /// Advances the watch cache by a change of another lease.
     fn change_another_lease(&self) {
         let another = self.lease.replace("/job", "/another");
         for holder in ["x", "y", "z"] {
@@ -47,7 +47,7 @@ impl Scene {
         lease["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
     }
 
-    /// The resourceVersions of the watches that were begun.
+    /// Returns the resourceVersions from which watches were started.
     fn watches(&self) -> Vec<String> {
         let watches = self.proxy.requests().into_iter().filter(|request| Match::watch().covers(request));
         let version = |path: String| {
@@ -57,7 +57,7 @@ impl Scene {
         watches.map(|watch| version(watch.path)).collect()
     }
 
-    /// Breaks the watch, and returns the versions of the watches after it once there are so many.
+    /// Breaks the watch, and returns the versions of the watches after it once there are `count` of them.
     fn watches_after_break(&self, count: usize) -> Vec<String> {
         let before = self.watches().len();
         self.proxy.break_existing();
@@ -68,22 +68,22 @@ impl Scene {
 
 #[testkit::test]
 fn a_watch_is_resumed_from_a_bookmark() {
-    let mut scene = Scene::new(Duration::from_millis(20));
-    scene.change_another_lease();
-    let version = scene.version();
-    // A bookmark may come too late for the first break.
-    eventually("it is resumed from a version later than the lock's own", || {
-        scene.watches_after_break(1)[0].parse::<u64>().unwrap_or_default() > version.parse().expect("a number")
+    let mut fixture = Fixture::new(Duration::from_millis(20));
+    fixture.change_another_lease();
+    let version = fixture.version();
+    // The first break may come before a bookmark.
+    eventually("the watch resumes from a version later than the lock's own", || {
+        fixture.watches_after_break(1)[0].parse::<u64>().unwrap_or_default() > version.parse().expect("a number")
     });
-    scene.standby.stop();
+    fixture.standby.stop();
 }
 
 #[testkit::test]
-fn a_version_that_has_left_the_watch_cache_is_asked_for_once() {
-    let mut scene = Scene::new(Duration::from_secs(3600));
-    scene.change_another_lease();
-    assert_eq!(scene.watches_after_break(2), [scene.version(), String::new()]);
-    let polls = scene.standby.log().matches("cannot watch").count();
-    assert!(polls <= 1, "{}", scene.standby.log());
-    scene.standby.stop();
+fn a_version_that_has_left_the_watch_cache_is_requested_once() {
+    let mut fixture = Fixture::new(Duration::from_secs(3600));
+    fixture.change_another_lease();
+    assert_eq!(fixture.watches_after_break(2), [fixture.version(), String::new()]);
+    let polls = fixture.standby.log().matches("cannot watch").count();
+    assert!(polls <= 1, "{}", fixture.standby.log());
+    fixture.standby.stop();
 }

@@ -1,11 +1,11 @@
-//! When the command may run again: `--min-hold`, `--every` and `--on-lost rejoin`.
+//! Options after which the command runs again: `--min-hold`, `--every` and `--on-lost rejoin`.
 
 use nix::sys::signal::Signal;
 
 use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, eventually, is_alive};
 
 #[testkit::test]
-fn a_command_that_ended_well_is_run_once_a_tick() {
+fn a_command_that_succeeded_runs_once_per_min_hold() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
         let witnesses = Witnesses::new();
         let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
@@ -16,12 +16,15 @@ fn a_command_that_ended_well_is_run_once_a_tick() {
         tick("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let between = witnesses.lifetimes_of("c")[0].started_at - witnesses.lifetimes_of("a")[0].started_at;
-        assert!(between > 4_000_000_000, "five seconds from the acquisition, which came first: {between} ns");
+        assert!(
+            between > 4_000_000_000,
+            "the second run came {between} ns after the first, but is due five seconds after the acquisition"
+        );
     }
 }
 
 #[testkit::test]
-fn a_command_that_failed_is_run_again_at_once() {
+fn a_command_that_failed_runs_again_at_once() {
     let lock = TestLock::lease();
     let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
     tick("a").run_script("exit 1").wait_for_exit(1);
@@ -31,7 +34,7 @@ fn a_command_that_failed_is_run_again_at_once() {
 }
 
 #[testkit::test]
-fn after_a_loss_it_waits_and_leads_again() {
+fn a_candidate_rejoins_after_a_loss_and_leads_again() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
@@ -58,14 +61,14 @@ fn after_a_loss_it_waits_and_leads_again() {
 }
 
 #[testkit::test]
-fn a_status_like_that_of_a_loss_is_no_loss() {
+fn a_command_that_exits_with_the_status_of_a_loss_is_not_a_loss() {
     let mut a = Candidate::new("a", &TestLock::file()).args(["--on-lost", "rejoin"]).run_script("echo ran; exit 76");
     a.wait_for_exit(76);
     assert_eq!(a.output(), "ran\n");
 }
 
 #[testkit::test]
-fn a_leader_that_was_asked_to_end_does_not_rejoin() {
+fn a_leader_that_got_sigterm_does_not_rejoin() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore"]);
@@ -78,7 +81,7 @@ fn a_leader_that_was_asked_to_end_does_not_rejoin() {
 }
 
 #[testkit::test]
-fn a_pause_before_rejoining_can_be_ended() {
+fn a_signal_ends_the_pause_before_rejoining() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock)
         .args(["--on-lost", "rejoin"])
@@ -92,7 +95,7 @@ fn a_pause_before_rejoining_can_be_ended() {
 }
 
 #[testkit::test]
-fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
+fn a_signal_during_the_re_execution_is_handled() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -100,7 +103,7 @@ fn a_signal_never_meets_a_program_that_is_not_ready_for_it() {
     b.wait_for_log("is held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
     a.wait_for_log("waiting for the lock again");
-    // It ends whoever does not block it. Whoever waits has nobody to pass it on to.
+    // The default action of this signal would end the process. A standby has no command to relay it to.
     while a.is_running() && !a.log().contains("is held by b") {
         a.signal(Signal::SIGUSR2);
     }

@@ -1,4 +1,4 @@
-//! Candidates that do not lead: how they end, and when they give up.
+//! Standbys: signals, and the end of the wait.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, is_alive};
 
 #[testkit::test]
-fn signals_end_a_candidate_that_waits() {
+fn signals_end_a_standby() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -18,14 +18,14 @@ fn signals_end_a_candidate_that_waits() {
             let supervisor = b.supervisor();
             b.signal(signal);
             b.wait_for_exit(128 + signal as i32);
-            assert!(!is_alive(supervisor), "nothing is left");
+            assert!(!is_alive(supervisor), "the supervisor is left behind");
         }
         witnesses.assert_one_at_a_time(1);
     }
 }
 
 #[testkit::test]
-fn a_claim_under_way_is_released_at_the_end() {
+fn a_pending_claim_is_released_at_the_exit() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put());
@@ -91,7 +91,7 @@ fn wait_zero_still_replaces_a_dead_holder() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        // As when the machine dies: everything at once.
+        // All processes are killed at once, as when the machine fails.
         let (elector, supervisor) = (a.elector(), a.supervisor());
         for (process, signal) in
             [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
@@ -106,7 +106,7 @@ fn wait_zero_still_replaces_a_dead_holder() {
 }
 
 #[testkit::test]
-fn wait_zero_gives_up_on_an_api_server_that_does_not_answer() {
+fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     proxy.partition();
@@ -119,7 +119,7 @@ fn wait_zero_gives_up_on_an_api_server_that_does_not_answer() {
     witnesses.assert_one_at_a_time(0);
 }
 
-/// Whoever opens a pipe that nobody writes to hangs, as on a file system that has gone.
+/// Opening a FIFO without a writer blocks, like an operation on a file system that does not respond.
 #[testkit::test]
 fn a_wait_for_a_file_that_became_a_pipe_ends() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());

@@ -1,4 +1,4 @@
-//! Records in annotations.
+//! Locks whose record is in an annotation.
 
 use serde_json::{Value, json};
 
@@ -32,9 +32,9 @@ fn annotations_are_handed_over() {
     }
 }
 
-/// An existing ConfigMap that somebody else writes to all the time.
+/// Another program continuously writes to the same ConfigMap.
 #[testkit::test]
-fn other_content_is_kept_and_other_writers_do_not_cost_the_lease() {
+fn other_content_is_kept_and_other_writers_do_not_cause_a_loss() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let (admin, path) = (Cluster::shared().admin(), lock.object_path("configmaps"));
     let metadata = json!({ "name": "job", "annotations": { "kept": "yes" } });
@@ -51,7 +51,7 @@ fn other_content_is_kept_and_other_writers_do_not_cost_the_lease() {
         admin.merge_patch(&path, &json!({ "data": { "setting": setting.to_string() } })).expect("a setting");
         assert_eq!(admin.get(&path).expect("the ConfigMap")["data"]["setting"], setting.to_string());
     }
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it leads on: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
     b.wait_for_exit(0);
     let object = admin.get(&path).expect("the ConfigMap");
@@ -61,7 +61,7 @@ fn other_content_is_kept_and_other_writers_do_not_cost_the_lease() {
 }
 
 #[testkit::test]
-fn an_annotation_that_is_no_record_is_never_taken() {
+fn an_annotation_that_is_not_a_record_is_never_overwritten() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let metadata = json!({ "name": "job", "annotations": { LEADER: "what\u{1b}[2J is this" } });
     let path = lock.object_path("configmaps");
@@ -105,9 +105,9 @@ fn the_printed_role_of_a_configmap_is_enough() {
     a.wait_for_exit(0);
 }
 
-/// Everybody creates what is not there yet.
+/// All candidates try to create the object.
 #[testkit::test]
-fn of_many_candidates_that_start_at_once_one_leads() {
+fn one_of_many_candidates_that_start_at_once_leads() {
     for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let names = ["a", "b", "c", "d"];
@@ -121,7 +121,7 @@ fn of_many_candidates_that_start_at_once_one_leads() {
 }
 
 #[testkit::test]
-fn an_object_that_is_created_late_replaces_nothing() {
+fn a_late_create_does_not_replace_an_existing_object() {
     for (kind, plural) in [("endpoints", "endpoints"), ("endpoints+lease", "endpoints"), ("lease", "leases")] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -139,9 +139,8 @@ fn an_object_that_is_created_late_replaces_nothing() {
     }
 }
 
-/// In a record that it made.
 #[testkit::test]
-fn fabric8_finds_its_own_spelling_again() {
+fn a_record_that_fabric8_created_keeps_its_format() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let times = r#""acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z""#;
     let record = format!(r#"{{"leaseDuration":15.000000000,{times},"leaderTransitions":3}}"#);
@@ -151,7 +150,7 @@ fn fabric8_finds_its_own_spelling_again() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let held = annotation(&lock, "configmaps");
-    // It refuses a record with a field that it does not know.
+    // fabric8 rejects a record with unknown fields.
     let mut fields: Vec<&str> = held.as_object().expect("a record").keys().map(String::as_str).collect();
     fields.sort_unstable();
     assert_eq!(fields, ["acquireTime", "holderIdentity", "leaderTransitions", "leaseDuration", "renewTime"]);

@@ -18,7 +18,7 @@ fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fencing").join(name)
 }
 
-/// Runs a recipe as the leader that has this token. True when its write was taken.
+/// Runs a recipe as the leader with this token. Returns whether its write was accepted.
 fn writes(recipe: &mut Command, token: &str, input: &str) -> bool {
     recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = recipe.spawn().expect("the recipe");
@@ -62,7 +62,7 @@ fn a_file_refuses_an_older_leader() {
     assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("it"), "led\n");
 }
 
-/// A store of one object that compares as S3 does, by way of the two requests that the recipe sends.
+/// A store of one object with the conditional writes of S3, for the two requests that the recipe sends.
 const AWS: &str = r#"#!/bin/sh
 set -eu
 cd "$STORE"
@@ -103,6 +103,6 @@ fn object_storage_refuses_an_older_leader() {
         assert_eq!((put(token, text), object().as_str()), (taken, then), "token {token}");
     }
     fs::write(store.join("race"), "").expect("a mark");
-    assert!(!put("11", "e"), "another object came in between");
+    assert!(!put("11", "e"), "the object has changed in between");
     assert_eq!(object(), "d");
 }

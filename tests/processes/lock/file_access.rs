@@ -1,4 +1,4 @@
-//! Locks in files that other users, cleaners and full disks have to do with.
+//! Lock files with other users, clean-up programs and full disks.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -20,7 +20,7 @@ fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
 }
 
-/// A candidate of another user, who is in that user's group and in the common one.
+/// Starts a candidate of another user, who is in their own group and in the common one.
 fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
     Candidate::program(&user.to_string(), program())
         .args(["--lock", &lock.name])
@@ -42,9 +42,9 @@ fn runs_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
     tokens
 }
 
-/// Start scripts say `rm -f *.lock`, and cleaners know no better.
+/// Start scripts and clean-up programs may delete `*.lock`.
 #[testkit::test]
-fn of_many_candidates_one_leads_whatever_is_deleted_beside_the_file() {
+fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let folder = path.parent().expect("a folder");
@@ -90,17 +90,17 @@ fn an_unusable_file_is_refused_with_a_remedy() {
     }
 }
 
-/// Somebody has run the job once as root, by hand.
+/// The job was once run manually as root.
 #[testkit::test(requires = root())]
-fn a_file_that_root_made_serves_the_owner_of_its_folder() {
+fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
     let folder = open_folder("of-a-user", 0o755);
     chown(&folder, Some(ANN), Some(ANN)).expect("root may give it away");
     runs_for_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
 }
 
-/// As in /tmp: a job of a user that root runs once must not be lost to the user.
+/// In a sticky folder such as /tmp, a run as root must not make the file unusable for its owner.
 #[testkit::test(requires = root())]
-fn a_file_in_a_sticky_folder_stays_its_owners() {
+fn a_file_in_a_sticky_folder_keeps_its_owner() {
     let path = open_folder("sticky", 0o1777).join("job");
     runs_for_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
     let found = fs::metadata(&path).expect("the record");
@@ -108,13 +108,13 @@ fn a_file_in_a_sticky_folder_stays_its_owners() {
 }
 
 #[testkit::test(requires = root())]
-fn a_file_that_all_may_write_serves_all() {
+fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
         let path = open_folder("shared", mode).join("job");
         fs::write(&path, "").expect("a file");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
         runs_for_each(users, &lock_at(&path));
-        // Whoever may only read it can see who holds it.
+        // A user with read permission can see the holder.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
         let mut status = Candidate::program("status", program())
             .args(["status", "--lock", &lock_at(&path).name])
@@ -141,7 +141,7 @@ fn two_users_of_a_group_share_a_folder() {
     }
 }
 
-/// A refusal says whose the file is, and ends with a command that helps.
+/// The error names the owner of the file, and ends with a command that solves the problem.
 #[testkit::test(requires = root())]
 fn a_suggestion_that_is_followed_works() {
     let sticky = open_folder("sticky", 0o1777);
@@ -181,7 +181,7 @@ fn mount_small(folder: &Path) -> nix::Result<()> {
 }
 
 #[testkit::test(requires = may_mount())]
-fn a_full_disk_costs_no_leader_its_lock() {
+fn a_leader_survives_a_full_disk() {
     let folder = scratch::folder("small");
     mount_small(&folder).expect("a small file system");
     let mounted = folder.clone();

@@ -1,36 +1,36 @@
-//! Somebody edits the lease by hand, as with kubectl, while a command runs.
+//! Manual edits of the lock while a command runs, for example with kubectl.
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use testkit::{Candidate, Client, Cluster, Proxy, Running, TestLock, Witnesses, eventually};
 
-struct Scene {
+struct Fixture {
     lock: TestLock,
     admin: Client,
     witnesses: Witnesses,
     a: Running,
     b: Running,
-    /// When the deed was done, nanoseconds since boot.
+    /// When the edit was made, in nanoseconds since boot.
     done: u64,
 }
 
-/// A leads, B waits, and somebody does something to the lease.
-fn meddle(deed: impl FnOnce(&Client, &str)) -> Scene {
+/// Starts leader A and standby B, and edits the lease.
+fn edit_lease(edit: impl FnOnce(&Client, &str)) -> Fixture {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let admin = Cluster::shared().admin();
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
-    deed(&admin, &lock.lease_path());
+    edit(&admin, &lock.lease_path());
     let done = testkit::boot_time();
-    Scene { lock, admin, witnesses, a, b, done }
+    Fixture { lock, admin, witnesses, a, b, done }
 }
 
-impl Scene {
-    /// The holder writes the lease again and goes on; the other one waits for its regular turn.
-    fn a_goes_on(mut self) {
+impl Fixture {
+    /// Checks that the holder restores the lease and continues to lead until it releases.
+    fn expect_a_restores_it(mut self) {
         let spec = || self.admin.get(&self.lock.lease_path()).map(|lease| lease["spec"].clone()).unwrap_or_default();
         eventually("a holds the lease again", || spec()["holderIdentity"] == "a");
         let renewed = spec()["renewTime"].clone();
@@ -44,11 +44,11 @@ impl Scene {
         self.witnesses.assert_one_at_a_time(2);
     }
 
-    /// The holder loses at once, and the other one leads when the record's time is over.
-    fn a_loses(mut self) {
+    /// Checks that the holder loses at once, and that the standby leads after the lease duration.
+    fn expect_a_loses(mut self) {
         self.a.wait_for_exit(76);
         for life in self.witnesses.lifetimes_of("a") {
-            // It hears of it within a retry period; the stop would come after four seconds, the kill after five.
+            // The holder sees the edit within a retry period. Without that, the stop would be due after four seconds.
             assert!(
                 life.last_seen_at < self.done + 3_500_000_000,
                 "alive {} ns after the loss",
@@ -64,74 +64,74 @@ impl Scene {
 
 #[testkit::test]
 fn a_deleted_lease_is_restored_by_its_holder() {
-    meddle(|admin, lease| drop(admin.delete(lease).expect("deleted"))).a_goes_on();
+    edit_lease(|admin, lease| drop(admin.delete(lease).expect("deleted"))).expect_a_restores_it();
 }
 
 #[testkit::test]
 fn a_recreated_lease_is_restored_by_its_holder() {
-    let scene = meddle(|admin, lease| {
+    let fixture = edit_lease(|admin, lease| {
         admin.delete(lease).expect("deleted");
         let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1 });
-        // The holder may have been faster: then there is nothing to make.
+        // This fails if the holder was faster.
         let _ = admin.create(lease.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
     });
-    scene.a_goes_on();
+    fixture.expect_a_restores_it();
 }
 
 #[testkit::test]
 fn an_emptied_lease_is_restored_by_its_holder() {
-    meddle(|admin, lease| {
+    edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("emptied"))
     })
-    .a_goes_on();
+    .expect_a_restores_it();
 }
 
-/// As client-go's release does it, whoever holds the lease.
+/// client-go's release does not check who holds the lease.
 #[testkit::test]
 fn a_release_by_another_program_is_undone_by_the_holder() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
-    meddle(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten"))).a_goes_on();
+    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten"))).expect_a_restores_it();
 }
 
 #[testkit::test]
 fn a_lease_given_to_an_absent_holder_is_lost_at_once() {
-    meddle(|admin, lease| {
+    edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given"))
     })
-    .a_loses();
+    .expect_a_loses();
 }
 
 #[testkit::test]
 fn a_lease_given_to_the_standby_is_lost_at_once() {
-    meddle(|admin, lease| {
+    edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("given"))
     })
-    .a_loses();
+    .expect_a_loses();
 }
 
-/// A release that another lock's last run left, with more acquisitions than this one has: a mark counts only for the
-/// lock that it was written for.
+/// The copy is a release by the other lock's last run, with more transitions than this lock has. A mark is only valid
+/// for the lock that it was written for.
 #[testkit::test]
 fn a_record_copied_from_another_lock_releases_nothing() {
     let other = TestLock::lease();
     let mut last = Candidate::new("last", &other).run_script("true");
     last.wait_for_exit(0);
-    meddle(|admin, lease| {
+    edit_lease(|admin, lease| {
         let mut copy = admin.get(&other.lease_path()).expect("the other lease");
         copy["spec"]["leaseTransitions"] = 100.into();
         let copied = json!({ "metadata": { "annotations": copy["metadata"]["annotations"] }, "spec": copy["spec"] });
         admin.merge_patch(lease, &copied).expect("copied");
     })
-    .a_goes_on();
+    .expect_a_restores_it();
 }
 
 #[testkit::test]
 fn a_label_on_the_lease_is_kept() {
-    let scene = meddle(|admin, lease| {
+    let fixture = edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labelled"))
     });
-    let (admin, path) = (Cluster::shared().admin(), scene.lock.lease_path());
-    scene.a_goes_on();
+    let (admin, path) = (Cluster::shared().admin(), fixture.lock.lease_path());
+    fixture.expect_a_restores_it();
     assert_eq!(admin.get(&path).expect("the lease")["metadata"]["labels"]["a"], "b", "it stays");
 }
 
@@ -145,7 +145,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
     for times in 1..=2 {
-        // Frozen while it is deleted, the holder cannot write it again before the standby has looked.
+        // The holder is frozen, so that it cannot restore the file before the standby has seen the deletion.
         kill(a.elector(), Signal::SIGSTOP).expect("it is alive");
         std::fs::remove_file(path).expect("deleted");
         eventually("the standby reports it", || reports(&b) == times);
@@ -159,9 +159,9 @@ fn a_deleted_file_is_restored_by_its_holder() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A PUT with a resourceVersion and no uid would silently make a new Lease.
+/// A PUT with a resourceVersion but no uid would silently create a new Lease.
 #[testkit::test]
-fn a_renewal_of_a_deleted_lease_is_refused_and_does_not_make_another() {
+fn a_renewal_of_a_deleted_lease_is_refused_and_creates_none() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -173,6 +173,6 @@ fn a_renewal_of_a_deleted_lease_is_refused_and_does_not_make_another() {
         requests.filter(|seen| seen.path.contains("/leases/")).map(|seen| seen.method.to_string()).collect()
     };
     eventually("it is written again", || methods_since().len() >= 3);
-    assert_eq!(methods_since()[..3], ["PUT", "GET", "PUT"], "it had to look first");
+    assert_eq!(methods_since()[..3], ["PUT", "GET", "PUT"], "the lease was restored without a read");
     a.stop();
 }

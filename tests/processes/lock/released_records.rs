@@ -1,4 +1,4 @@
-//! Records as released versions of leaderrun wrote them: they still mean the same.
+//! Records that released versions of leaderrun have written keep their meaning.
 //!
 //! The folder beside this file has one folder for each version that changed what is written. Records are never
 //! removed from it.
@@ -21,7 +21,7 @@ fn record(version: &str, name: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// A lock whose object or file is that record.
+/// Returns a lock whose object or file contains that record.
 fn lock_with(version: &str, name: &str) -> TestLock {
     let record = record(version, name);
     let (lock, path) = match record["kind"].as_str() {
@@ -51,7 +51,7 @@ fn status(lock: &TestLock) -> Value {
     serde_json::from_str(&status.output()).expect("JSON")
 }
 
-/// Starts a candidate, and returns it when its command runs, with the time that this took.
+/// Starts a candidate, waits until its command runs, and returns it with the time taken.
 fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
     let start = Instant::now();
     let a = Candidate::new("a", lock).run_witness(witnesses, &[]);
@@ -60,7 +60,7 @@ fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
 }
 
 #[testkit::test]
-fn a_held_record_is_waited_for_and_then_taken_over() {
+fn a_held_record_is_taken_over_after_its_duration() {
     for version in VERSIONS {
         for name in ["lease-held.json", "lease-emptied.json", "configmap-held.json", "file-held.json"] {
             let (lock, witnesses) = (lock_with(version, name), Witnesses::new());
@@ -96,9 +96,9 @@ fn a_record_that_is_not_due_is_not_acquired() {
     }
 }
 
-/// Older versions find all that they know in what is written today, spelled as they wrote it.
+/// The present version still writes all fields of older versions, in the same format.
 #[testkit::test]
-fn older_versions_find_what_they_read_in_a_record_of_today() {
+fn a_present_record_contains_all_fields_of_older_versions() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let (_a, _) = acquire(&lock, &witnesses);
     let today = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");

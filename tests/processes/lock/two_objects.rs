@@ -1,4 +1,4 @@
-//! The record in two objects at once, and what happens between the two writes.
+//! Locks in two objects, and faults between the two writes.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
     super::annotations::annotation(lock, plural)["holderIdentity"].clone()
 }
 
-/// The same objects as another kind of lock.
+/// Returns a lock of another kind in the same objects.
 fn as_kind(lock: &TestLock, kind: &str) -> TestLock {
     let (_, name) = lock.name.split_once(':').expect("a kind");
     TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
@@ -38,9 +38,9 @@ fn both_objects_are_handed_over() {
     }
 }
 
-/// First everybody looks at the Endpoints, then at both, then at the Lease: one rolling update a step.
+/// The candidates use first the Endpoints, then both objects, then the Lease, with a rolling update for each step.
 #[testkit::test]
-fn candidates_move_from_endpoints_to_a_lease_in_three_steps() {
+fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let steps = ["endpoints", BOTH, BOTH, "lease", "lease"];
     let mut leader = Candidate::new("a", &old).run_witness(&witnesses, &[]);
@@ -56,12 +56,12 @@ fn candidates_move_from_endpoints_to_a_lease_in_three_steps() {
     let lives = witnesses.lifetimes();
     assert_eq!(lives.len(), steps.len());
     for pair in lives.windows(2) {
-        assert!(pair[0].last_seen_at < pair[1].started_at, "one at a time");
+        assert!(pair[0].last_seen_at < pair[1].started_at, "two commands were alive at once");
     }
 }
 
 #[testkit::test]
-fn one_object_of_two_is_not_the_lock() {
+fn a_holder_of_one_object_blocks_the_pair() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
@@ -70,12 +70,15 @@ fn one_object_of_two_is_not_the_lock() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("is held by x");
     a.wait_for_exit(0);
-    assert!(witnesses.lifetimes_of("a")[0].started_at - start > 2_900_000_000, "its time was waited out");
+    assert!(
+        witnesses.lifetimes_of("a")[0].started_at - start > 2_900_000_000,
+        "the lock was acquired before the lease expired"
+    );
 }
 
-/// As when the second step of a move is rolled out before its Role.
+/// The second step of a migration may be rolled out before its Role.
 #[testkit::test]
-fn a_candidate_that_may_write_only_one_object_keeps_nobody_out() {
+fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let all = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     let some = rbac_rule("leases", &["job"], &["get", "watch"]);
@@ -112,7 +115,7 @@ fn a_lost_reply_is_not_taken_for_an_edit() {
 }
 
 #[testkit::test]
-fn a_lock_given_away_in_one_object_is_lost() {
+fn a_lock_is_lost_when_one_object_names_another_holder() {
     for in_first in [true, false] {
         let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
         let admin = Cluster::shared().admin();
@@ -135,14 +138,14 @@ fn a_lock_given_away_in_one_object_is_lost() {
 }
 
 #[testkit::test]
-fn a_crashed_holder_is_waited_out_once() {
+fn a_crashed_holder_delays_a_takeover_by_one_lease_duration() {
     for kind in [BOTH, "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("is held by a");
-        // All of it at once, as when the node goes.
+        // All processes are killed at once, as when the node fails.
         drop(a);
         witnesses.wait_for("b", 1);
         b.stop();
@@ -155,7 +158,7 @@ fn a_crashed_holder_is_waited_out_once() {
     }
 }
 
-/// Held by client-go's multilock, which is gone.
+/// The crashed holder was client-go's multilock.
 #[testkit::test]
 fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
@@ -178,7 +181,7 @@ fn a_half_release_is_completed() {
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
         witnesses.wait_for("a", 1);
-        // The Endpoints are given back first: what follows on them fails.
+        // The Endpoints are released first, so later requests to them fail.
         let first = proxy.hold_replies(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
         first.wait_until_held();
@@ -195,7 +198,7 @@ fn watch_endpoints(lock: &TestLock) -> Watch {
     Cluster::shared().admin().watch(&only_this).expect("a watch")
 }
 
-/// The holder is dead, so that nobody else writes.
+/// The holder is dead, so that no other candidate writes.
 #[testkit::test]
 fn a_half_request_to_step_down_releases_nothing() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
@@ -237,7 +240,7 @@ fn every_half_claim_is_released() {
     a.wait_for_exit(143);
 }
 
-/// Somebody has deleted both, and only one of them can be made again.
+/// Both objects are deleted, and only one of them can be created again.
 #[testkit::test]
 fn a_leader_that_restores_one_object_releases_nothing() {
     let proxy = Proxy::start(Cluster::shared());

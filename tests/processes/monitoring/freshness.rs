@@ -1,4 +1,4 @@
-//! A standby says that it is ready only while it could take over.
+//! A standby is ready only while it could take over.
 
 use serde_json::json;
 
@@ -9,16 +9,16 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 const AGE: &str = "leaderrun_last_success_age_seconds";
 
-/// Waits until a path answers 503 for this reason.
+/// Waits until a path answers 503 with this reason.
 #[track_caller]
 fn fails(running: &Running, path: &str, reason: &str) {
-    eventually(&format!("{path} says {reason:?}"), || {
+    eventually(&format!("{path} fails with {reason:?}"), || {
         let page = get(running, path);
         page.status == 503 && page.body.contains(reason)
     });
 }
 
-/// A leader with a direct connection, and a standby behind a proxy that is ready.
+/// A leader with a direct connection, and a ready standby behind a proxy.
 struct Pair {
     proxy: Proxy,
     witnesses: Witnesses,
@@ -47,17 +47,17 @@ impl Pair {
 }
 
 #[testkit::test]
-fn a_standby_whose_path_is_silent_is_not_ready() {
+fn a_standby_in_a_partition_is_not_ready() {
     let pair = Pair::start(&[]);
     pair.proxy.partition();
     fails(&pair.standby, "/readyz", "no answer from test-");
-    assert!(samples(&pair.standby).value(AGE) > 6.0, "the lease duration has passed");
-    assert_eq!(status(&pair.standby, "/healthz"), 200, "restarting it is not asked for");
+    assert!(samples(&pair.standby).value(AGE) > 6.0, "the standby became unready before the lease duration had passed");
+    assert_eq!(status(&pair.standby, "/healthz"), 200, "a restart would not help");
     pair.heals();
 }
 
 #[testkit::test]
-fn a_standby_whose_api_server_is_away_is_not_ready() {
+fn a_standby_whose_api_server_is_down_is_not_ready() {
     let pair = Pair::start(&[]);
     pair.proxy.refuse();
     fails(&pair.standby, "/readyz", "no answer from test-");
@@ -65,7 +65,7 @@ fn a_standby_whose_api_server_is_away_is_not_ready() {
 }
 
 #[testkit::test]
-fn a_standby_that_may_not_read_any_more_is_not_ready() {
+fn a_standby_that_lost_the_right_to_read_is_not_ready() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let witnesses = Witnesses::new();
@@ -74,7 +74,7 @@ fn a_standby_that_may_not_read_any_more_is_not_ready() {
     let b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
     wait_for_status(&b, "/readyz", 200);
     Cluster::shared().grant(lock.namespace(), "candidate", json!([]));
-    // The open watch goes on, but nobody renews, and the record cannot be read.
+    // The open watch continues, but the record expires and cannot be read.
     a.signal(nix::sys::signal::Signal::SIGKILL);
     a.wait();
     fails(&b, "/readyz", "no answer from test-");
@@ -91,7 +91,7 @@ fn a_standby_that_may_not_write_is_not_ready() {
 }
 
 #[testkit::test]
-fn a_standby_that_could_not_have_led_for_too_long_is_unhealthy() {
+fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
     let pair = Pair::start(&["--unhealthy-after", "8s"]);
     pair.proxy.partition();
     fails(&pair.standby, "/healthz", "cannot lead since ");

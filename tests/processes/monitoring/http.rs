@@ -48,7 +48,7 @@ fn leader_and_standby_name_the_leader() {
 }
 
 #[testkit::test]
-fn readiness_follows_the_option() {
+fn readiness_depends_on_the_option() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let candidate = |name: &str, ready_when| {
         Candidate::new(name, &lock).args(HTTP).args(["--ready-when", ready_when]).run_witness(&witnesses, &[])
@@ -62,7 +62,7 @@ fn readiness_follows_the_option() {
     wait_for_status(&rolled, "/readyz", 200);
     let not_ready = get(&routed, "/readyz");
     assert_eq!((not_ready.status, not_ready.body.as_str()), (503, "not leading\n"));
-    assert_eq!(status(&routed, "/healthz"), 200, "waiting is no illness");
+    assert_eq!(status(&routed, "/healthz"), 200, "a standby is healthy");
     drop(rolled);
     a.stop();
     wait_for_status(&routed, "/readyz", 200);
@@ -80,25 +80,25 @@ fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
 }
 
 #[testkit::test]
-fn a_leader_is_not_ready_any_more_when_its_time_is_over() {
+fn a_leader_is_not_ready_after_its_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    // Four seconds from the stop to the kill.
+    // Durations with four seconds between the stop and the kill.
     let times = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
     let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
     proxy.partition();
     wait_for_status(&a, "/readyz", 503);
-    assert_eq!(status(&a, "/healthz"), 200, "it has its grace");
+    assert_eq!(status(&a, "/healthz"), 200, "a leader is healthy during the grace period");
     assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the command is alive");
     a.wait_for_exit(76);
 }
 
 #[testkit::test]
-fn a_port_that_is_taken_is_tried_until_it_is_free() {
+fn a_port_that_is_taken_is_retried_until_it_is_free() {
     for (at, suggestion) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", ":0")] {
-        // Without IPv6 there is one case less.
+        // This case is skipped without IPv6.
         let Ok(taken) = TcpListener::bind(at) else { continue };
         let bound = taken.local_addr().expect("its address");
         let address = if suggestion == ":0" { format!(":{}", bound.port()) } else { bound.to_string() };
@@ -117,7 +117,7 @@ fn a_port_that_is_taken_is_tried_until_it_is_free() {
 }
 
 #[testkit::test]
-fn the_port_is_the_electors_alone() {
+fn only_the_elector_has_the_listening_socket() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -127,12 +127,12 @@ fn the_port_is_the_electors_alone() {
         descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy() == listening)
     };
     assert!(has_it(a.elector()));
-    assert!(!has_it(a.supervisor()), "it would outlive the elector");
+    assert!(!has_it(a.supervisor()), "the supervisor has the socket, which would outlive the elector");
     let command = children(a.supervisor())[0];
     assert!(!has_it(command));
 }
 
-/// As /proc/PID/fd names it.
+/// Returns the name of the listening socket in /proc/PID/fd.
 fn listening_socket(port: u16) -> String {
     let table = fs::read_to_string("/proc/net/tcp").expect("the sockets");
     let local = format!(":{port:04X} 00000000:0000 0A");
@@ -141,7 +141,7 @@ fn listening_socket(port: u16) -> String {
 }
 
 #[testkit::test]
-fn silent_clients_do_not_cost_the_lease() {
+fn silent_clients_do_not_delay_renewals() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -159,7 +159,7 @@ fn silent_clients_do_not_cost_the_lease() {
         }
         silent.push(stream);
     }
-    assert_eq!(status(&a, "/healthz"), 200, "whoever asks is answered all the same");
+    assert_eq!(status(&a, "/healthz"), 200, "other clients are answered");
     assert!(descriptors() < 150, "{} descriptors", descriptors());
     eventually("it renews", || renewals(&a) >= before + 3.0);
     drop(silent);
@@ -170,7 +170,7 @@ fn silent_clients_do_not_cost_the_lease() {
 }
 
 #[testkit::test]
-fn odd_requests_are_refused() {
+fn invalid_requests_are_refused() {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
     let at = address(&a);
     for (head, expected) in [
@@ -183,7 +183,7 @@ fn odd_requests_are_refused() {
         let page = request(at, head, TIMEOUT).expect("an answer");
         assert_eq!(page.status, expected, "{page:?} to {}", &head[..head.len().min(40)]);
     }
-    // What is left unread may cost the client the answer.
+    // If part of the request is left unread, the connection may be reset before the client reads the response.
     let endless = format!("GET /metrics HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
     assert!(request(at, &endless, TIMEOUT).map_or(true, |page| page.status == 431));
     let head = request(at, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("an answer");

@@ -1,4 +1,4 @@
-//! `--http` on machines that are set up unusually.
+//! `--http` on machines with an unusual network configuration.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ fn has_networks() -> Result<(), String> {
     unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{NETWORK} test -e {BINDV6ONLY}")])
 }
 
-/// Whether namespaces of this kind can be made here.
+/// Checks whether namespaces of this kind can be created.
 fn unshare(arguments: &[&str]) -> Result<(), String> {
     match Command::new("unshare").args(arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -21,9 +21,9 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// In a user namespace of its own even root has no right to low ports.
+/// In a new user namespace even root has no right to low ports.
 #[testkit::test(requires = has_user_namespaces())]
-fn a_port_that_is_not_permitted_starts_nothing() {
+fn no_command_is_started_if_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();
     let candidate =
         Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);
@@ -37,11 +37,11 @@ fn a_port_that_is_not_permitted_starts_nothing() {
 
 const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 
-/// Sets up a network of its own with nothing but both loopback addresses.
+/// A new network namespace that only has the two loopback addresses.
 const NETWORK: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
 #[testkit::test(requires = has_networks())]
-fn a_port_alone_listens_on_both_address_families() {
+fn a_port_without_an_address_listens_on_both_address_families() {
     let ask = |address: &str| {
         format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")
     };

@@ -1,4 +1,4 @@
-//! What a person reads at night, and what a program reads.
+//! The log in its text and JSON formats.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses, eventually};
 
-/// The sentences, without who says them and when.
+/// Returns the sentences of the log, without the prefix of each line.
 fn sentences(running: &Running) -> Vec<String> {
     let log = running.log();
     let sentence = |line: &str| {
@@ -48,17 +48,17 @@ fn a_hand_over_is_logged_in_sentences() {
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 
-/// A run that acquires the lock at once has two lines, one at its start and one at its end, and one about the cluster.
+/// A run that acquires the lock at once logs one line at its start and one at its end, and one about the cluster.
 #[testkit::test]
 fn a_run_without_a_wait_has_few_lines() {
-    // A busy machine may take long to answer a request.
-    const PATIENT: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
+    // Requests may take long on a busy machine.
+    const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
     for (lock, lines) in [(TestLock::file(), 2), (TestLock::lease(), 3)] {
-        let mut a = Candidate::with_timing("a", &lock, PATIENT).run_script("exit 3");
+        let mut a = Candidate::with_timing("a", &lock, LONG_DURATIONS).run_script("exit 3");
         a.wait_for_exit(3);
         let sentences = sentences(&a);
         assert_eq!(sentences.len(), lines, "{}", a.log());
-        let mut verbose = Candidate::with_timing("a", &lock, PATIENT).args(["-v"]).run_script("exit 3");
+        let mut verbose = Candidate::with_timing("a", &lock, LONG_DURATIONS).args(["-v"]).run_script("exit 3");
         verbose.wait_for_exit(3);
         for says in ["sent a request: read ", "acquired ", "tolerates clock rates", "started the command", "released "]
         {
@@ -105,7 +105,7 @@ fn colors_are_for_terminals() {
         });
         candidate.run_script("true").wait_for_exit(0);
         let mut written = Vec::new();
-        // Reading from a terminal whose other side is closed is an error.
+        // Reading from a terminal fails once its other end is closed.
         let _ = File::from(terminal.master).read_to_end(&mut written);
         String::from_utf8(written).expect("text")
     };
@@ -142,7 +142,7 @@ fn a_lasting_failure_is_logged_once() {
     a.wait_for_exit(76);
     let sentences = sentences(&a);
     let of = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
-    eventually("all is said", || !a.log().is_empty());
+    eventually("the log is written", || !a.log().is_empty());
     assert_eq!(of("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
     assert_eq!(of("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
     assert_eq!(of("killing what is left of the command: "), 1, "{}", a.log());

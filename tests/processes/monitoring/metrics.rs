@@ -1,4 +1,4 @@
-//! `/metrics`: what an alert is made of is seen in it, and what it prints is as it should be.
+//! `/metrics`: the values that alerts use, and the rules of the format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -56,7 +56,7 @@ fn renewals_are_counted_by_their_results() {
     counted("timeout");
 }
 
-/// Waits until it has begun again so often.
+/// Waits until it has rejoined this many times.
 fn has_rejoined(running: &Running, times: usize) {
     eventually("it has rejoined", || running.log().matches("answering at").count() == times + 1);
 }
@@ -80,9 +80,17 @@ fn losses_are_counted_across_rejoining() {
         wait_for_samples(&a, "three starts", |samples| samples.value("leaderrun_command_starts_total") == 3.0);
     assert_eq!(counted.value("leaderrun_losses_total{reason=\"not_renewed\"}"), 1.0);
     assert_eq!(counted.value("leaderrun_losses_total{reason=\"taken\"}"), 1.0);
-    assert_eq!(counted.value("leaderrun_command_ends_total{status=\"0\"}"), 1.0, "it obeyed the stop");
-    assert_eq!(counted.value("leaderrun_command_ends_total{status=\"137\"}"), 1.0, "and then was killed at once");
-    // It took the lock from itself, as another run, and from somebody.
+    assert_eq!(
+        counted.value("leaderrun_command_ends_total{status=\"0\"}"),
+        1.0,
+        "the first command ended by the stop signal"
+    );
+    assert_eq!(
+        counted.value("leaderrun_command_ends_total{status=\"137\"}"),
+        1.0,
+        "the second command was killed without a grace period"
+    );
+    // Two transitions: from its own former run, and from another holder.
     assert_eq!(counted.value("leaderrun_transitions_total"), 2.0);
 }
 
@@ -113,14 +121,14 @@ fn restarts_of_a_watch_are_counted() {
     wait_for_samples(&b, "another watch", |samples| samples.value("leaderrun_watch_restarts_total") >= 1.0);
 }
 
-/// What `/metrics` prints of a leader that has renewed.
+/// Returns `/metrics` of a leader that has renewed.
 fn exposition() -> String {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
     wait_for_samples(&a, "a renewal", |samples| samples.value("leaderrun_renewal_margin_seconds_count") >= 1.0);
     get(&a, "/metrics").body
 }
 
-/// A metric as its HELP and TYPE lines have it, and the names of its samples.
+/// A metric family: its HELP and TYPE lines, and the names of its samples.
 #[derive(Debug, Default)]
 struct Family {
     help: String,
@@ -129,7 +137,7 @@ struct Family {
     labels: BTreeSet<String>,
 }
 
-/// Takes the text apart; each family's lines must stand together, HELP and TYPE first.
+/// Parses the text, and checks that the lines of each family are together, with HELP and TYPE first.
 fn families(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut present = String::new();
@@ -216,13 +224,13 @@ struct Rule {
 }
 
 #[testkit::test]
-fn the_alerts_are_about_metrics_that_exist() {
+fn the_alerts_only_use_metrics_that_exist() {
     let rules: PrometheusRule =
         serde_saphyr::from_str(include_str!("../../../examples/alerts.yaml")).expect("a PrometheusRule");
     let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
     let mut samples: BTreeSet<String> =
         families(&exposition()).into_values().flat_map(|family| family.samples).collect();
-    // Printed as soon as it is measured.
+    // This metric is only present once it was measured.
     samples.insert("leaderrun_scheduling_delay_seconds".to_owned());
     assert!(rules.len() >= 4);
     for Rule { alert, expr } in rules {

@@ -1,4 +1,4 @@
-//! Real Prometheus tools on what leaderrun exports: Debian's package `prometheus` has them.
+//! Tests of the metrics with real Prometheus programs, from Debian's package `prometheus`.
 
 use std::fs;
 use std::io::Write;
@@ -55,21 +55,21 @@ fn promtool_accepts_the_metrics() {
     }
 }
 
-/// The rules without what is for the operator. JSON is YAML, too.
+/// Writes the rules without the fields of the operator's resource. JSON is valid YAML.
 fn write_rules(folder: &Path) {
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
     fs::write(folder.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
 }
 
 #[testkit::test(requires = has_promtool())]
-fn the_alerts_fire_when_they_should() {
+fn the_alerts_fire_under_their_conditions() {
     let folder = scratch::folder("alerts");
     write_rules(&folder);
     fs::write(folder.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests");
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
         assert_success(&Command::new("promtool").args(arguments).current_dir(&folder).output().expect("promtool"));
     }
-    // Each alert is tested firing.
+    // There is a test for each alert.
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
     let tests: Value = serde_saphyr::from_str(ALERT_TESTS).expect("tests");
     let tests = tests["tests"].as_array().expect("tests").iter();
@@ -111,7 +111,7 @@ impl Prometheus {
         Self { process, port }
     }
 
-    /// The samples that a query has now, by their labels; none while Prometheus does not answer yet.
+    /// Returns the present samples of a query; none until Prometheus answers.
     fn query(&self, query: &str) -> Vec<Value> {
         let path = format!("/api/v1/query?query={}", encoded(query));
         let head = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
@@ -144,7 +144,7 @@ fn encoded(query: &str) -> String {
     query.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// The queries of the dashboard's panels, as Grafana sends them for one lock.
+/// Returns the queries of the dashboard's panels, as Grafana sends them for one lock.
 fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();
@@ -177,7 +177,7 @@ fn prometheus_sees_a_hand_over() {
     witnesses.wait_for("b", 1);
     prometheus.finds(&leads(of_b));
     prometheus.finds(&format!("leaderrun_transitions_total{{name=\"{}\"}} == 1", lock.name));
-    // Until the next scrape both seem to lead.
+    // Both seem to lead until the next scrape.
     prometheus.finds(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));
     prometheus.finds("count(leaderrun_renewal_margin_seconds_bucket) > 0");
     assert!(prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}").is_empty());

@@ -1,4 +1,4 @@
-//! What `/healthz` says of an elector that is stuck.
+//! `/healthz` of an elector that is stuck.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,10 +19,10 @@ use testkit::{
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-/// Whether this user may stop threads here.
+/// Checks whether this user may stop threads.
 static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::is_possible);
 
-/// The same kubeconfig, with credentials from a program that hangs while there is a file `hang` beside it.
+/// Returns a kubeconfig with a credential plugin that hangs while there is a file `hang` beside it.
 fn with_plugin(kubeconfig: &Path) -> PathBuf {
     let folder = scratch::folder("plugin");
     let (plugin, hang) = (folder.join("plugin"), folder.join("hang"));
@@ -33,7 +33,7 @@ fn with_plugin(kubeconfig: &Path) -> PathBuf {
     let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
     let script = format!("#!/bin/sh\nwhile [ -e {} ]; do sleep 0.1; done\necho '{credential}'\n", hang.display());
     fs::write(&plugin, script).expect("a program");
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("which can be executed");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("an executable plugin");
     let exec = json!({ "apiVersion": api_version, "command": plugin, "interactiveMode": "Never" });
     config["users"][0]["user"] = json!({ "exec": exec });
     let kubeconfig = folder.join("kubeconfig");
@@ -41,12 +41,12 @@ fn with_plugin(kubeconfig: &Path) -> PathBuf {
     kubeconfig
 }
 
-/// From now on that plugin hangs.
-fn let_plugin_hang(kubeconfig: &Path) {
+/// Makes the plugin hang from now on.
+fn make_plugin_hang(kubeconfig: &Path) {
     fs::write(kubeconfig.with_file_name("hang"), "").expect("a file");
 }
 
-fn let_plugin_answer(kubeconfig: &Path) {
+fn make_plugin_answer(kubeconfig: &Path) {
     fs::remove_file(kubeconfig.with_file_name("hang")).expect("it hangs");
 }
 
@@ -65,21 +65,21 @@ fn says_that_it_is_stuck(running: &Running) {
 #[testkit::test]
 fn a_hung_plugin_at_the_start_is_reported() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
-    let_plugin_hang(&kubeconfig);
+    make_plugin_hang(&kubeconfig);
     let a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(HTTP).run_script("true");
-    assert_eq!(status(&a, "/healthz"), 200, "it may take its time");
+    assert_eq!(status(&a, "/healthz"), 200, "a plugin may take some time");
     says_that_it_is_stuck(&a);
 }
 
 #[testkit::test]
-fn a_hung_plugin_does_not_prolong_the_wait() {
+fn a_hung_plugin_does_not_extend_the_wait() {
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
-    let_plugin_hang(&kubeconfig);
+    make_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
     eventually("the plugin runs", || !plugins(&a).is_empty());
     let left = plugins(&a);
     a.wait_for_exit(75);
-    eventually("nothing is left of it", || !left.iter().any(is_alive));
+    eventually("the plugin is dead", || !left.iter().any(is_alive));
     assert!(a.log().contains("still waiting for the kubeconfig's credential plugin"), "{}", a.log());
 }
 
@@ -90,19 +90,19 @@ fn the_wait_includes_the_credential_plugin() {
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
-    let_plugin_hang(&kubeconfig);
+    make_plugin_hang(&kubeconfig);
     let begun = Instant::now();
     let mut b = Candidate::new("b", &lock.through(kubeconfig.clone())).args(["--wait", "4s"]).run_script("true");
-    eventually("its wait is over", || begun.elapsed() > WAIT);
-    let_plugin_answer(&kubeconfig);
+    eventually("the wait is over", || begun.elapsed() > WAIT);
+    make_plugin_answer(&kubeconfig);
     let answered = Instant::now();
     b.wait_for_exit(75);
     assert!(answered.elapsed() < WAIT, "it has waited once more: {}", b.log());
 }
 
-/// The watch has a client of its own, which needs credentials, too.
+/// The watch has its own client, which also needs credentials.
 #[testkit::test]
-fn a_credential_plugin_that_hangs_costs_the_watch_only() {
+fn a_credential_plugin_that_hangs_only_affects_the_watch() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -111,14 +111,14 @@ fn a_credential_plugin_that_hangs_costs_the_watch_only() {
     let read = proxy.hold_replies(Match::get());
     let mut b = Candidate::new("b", &lock.through(kubeconfig.clone())).args(HTTP).run_witness(&witnesses, &[]);
     read.wait_until_held();
-    let_plugin_hang(&kubeconfig);
+    make_plugin_hang(&kubeconfig);
     read.release();
     b.wait_for_log("is held by a");
     b.wait_for_log("credential plugin does not answer");
     let asked = || proxy.requests().len();
     let before = asked();
-    eventually("it asks without a watch", || asked() > before + 2);
-    assert_eq!(plugins(&b).len(), 1, "one hangs, and no other was started");
+    eventually("the standby polls without a watch", || asked() > before + 2);
+    assert_eq!(plugins(&b).len(), 1, "more than one plugin was started");
     a.stop();
     witnesses.wait_for("b", 1);
     assert_eq!(status(&b, "/healthz"), 200);
@@ -127,14 +127,14 @@ fn a_credential_plugin_that_hangs_costs_the_watch_only() {
 }
 
 #[testkit::test(requires = PTRACE.clone())]
-fn a_stuck_election_thread_is_reported_before_it_costs_the_lease() {
+fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
     says_that_it_is_stuck(&a);
-    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "it has time left");
+    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the leader has time left");
     drop(stopped);
     wait_for_status(&a, "/healthz", 200);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
@@ -142,7 +142,7 @@ fn a_stuck_election_thread_is_reported_before_it_costs_the_lease() {
     a.wait_for_exit(0);
 }
 
-/// Neither the supervisor nor the guard does what it should.
+/// Both the supervisor and the elector's main thread are stopped.
 #[testkit::test(requires = PTRACE.clone())]
 fn a_leadership_that_should_have_ended_is_reported() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());

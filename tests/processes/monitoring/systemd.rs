@@ -1,4 +1,4 @@
-//! sd_notify(3) with a socket in systemd's place, and the example units as systemd reads them.
+//! Notifications to a socket that stands in for systemd, and the syntax of the example units.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use testkit::{Candidate, StoppedThread, TIMEOUT, TestLock, Witnesses, eventually, harness, scratch};
 
-/// A socket in place of systemd's.
+/// A notification socket that stands in for systemd's.
 struct ServiceManager {
     socket: UnixDatagram,
     name: String,
@@ -23,7 +23,7 @@ impl ServiceManager {
         Self::of(socket, path.display().to_string())
     }
 
-    /// Without a file.
+    /// Creates a socket with an abstract name.
     fn abstract_one() -> Self {
         let name = format!("leaderrun-test-{}-{}", std::process::id(), fastrand::u64(..));
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
@@ -45,7 +45,7 @@ impl ServiceManager {
         Ok(String::from_utf8_lossy(&message[..length]).into_owned())
     }
 
-    /// Receives until a line has been received; returns everything up to it.
+    /// Receives until this line arrives, and returns all lines up to it.
     #[track_caller]
     fn hears(&self, line: &str) -> Vec<String> {
         let mut heard = Vec::new();
@@ -56,7 +56,7 @@ impl ServiceManager {
         heard
     }
 
-    /// What has arrived and was not received yet.
+    /// Returns the lines that have arrived and were not received yet.
     fn rest(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).expect("a flag");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
@@ -66,7 +66,7 @@ impl ServiceManager {
 }
 
 #[testkit::test]
-fn a_standby_is_ready_and_says_who_leads() {
+fn a_standby_is_ready_and_reports_the_leader() {
     for systemd in [ServiceManager::new(), ServiceManager::abstract_one()] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -81,12 +81,12 @@ fn a_standby_is_ready_and_says_who_leads() {
         systemd.hears("STOPPING=1");
         b.wait();
         let names = |lines: Vec<String>| lines.iter().any(|line| line.starts_with("WATCHDOG"));
-        assert!(!names(systemd.rest()), "no watchdog was asked for");
+        assert!(!names(systemd.rest()), "a watchdog notification without WATCHDOG_USEC");
     }
 }
 
 #[testkit::test]
-fn only_a_leader_is_ready_where_that_is_wanted() {
+fn only_a_leader_is_ready_with_ready_when_leading() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -99,7 +99,7 @@ fn only_a_leader_is_ready_where_that_is_wanted() {
     drop(b);
 }
 
-/// The command that notifies: it has the socket, and with `--notify command` it alone is heard while it runs.
+/// With `--notify command` only the command notifies while it runs.
 const NOTIFIES: &str = r#"exec python3 -c '
 import os, socket, time
 name = os.environ["NOTIFY_SOCKET"]
@@ -111,7 +111,7 @@ systemd.sendto(b"X_COMMAND=done", name)
 time.sleep(1000)'"#;
 
 #[testkit::test]
-fn the_command_notifies_where_that_is_wanted() {
+fn the_command_notifies_with_notify_command() {
     let started = |notify: &str, ready_when: &str| {
         let systemd = ServiceManager::new();
         let candidate = systemd.runs(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
@@ -133,9 +133,9 @@ fn the_command_notifies_where_that_is_wanted() {
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }
 
-/// Nobody receives: the queue is full soon, and a blocking send would not return.
+/// The queue is full because nothing receives, so a blocking send would not return.
 #[testkit::test]
-fn a_systemd_that_hangs_holds_nobody_up() {
+fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = systemd.runs(Candidate::new("a", &lock)).env("WATCHDOG_USEC", "2000").run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -159,7 +159,7 @@ fn a_systemd_that_hangs_holds_nobody_up() {
 }
 
 #[testkit::test(requires = StoppedThread::is_possible())]
-fn the_watchdog_is_not_fed_while_the_election_is_stuck() {
+fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let a = systemd.runs(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
@@ -170,7 +170,7 @@ fn the_watchdog_is_not_fed_while_the_election_is_stuck() {
     systemd.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
     let start = std::time::Instant::now();
     while systemd.receive().is_ok() {
-        assert!(start.elapsed() < TIMEOUT, "it is still fed");
+        assert!(start.elapsed() < TIMEOUT, "the watchdog is still notified");
     }
     drop(stopped);
     systemd.socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
@@ -184,7 +184,7 @@ fn systemd_analyze() -> Result<(), String> {
     }
 }
 
-/// The units with programs that are there: systemd looks for them.
+/// The units name existing programs, because systemd checks that.
 #[testkit::test(requires = systemd_analyze())]
 fn the_example_units_are_valid() {
     let folder = scratch::folder("units");

@@ -1,6 +1,6 @@
 //! The example units under a real systemd, booted in a container.
 //!
-//! Skipped where there is no Docker engine, or no image: tests/systemd/build-image makes it.
+//! They are skipped without a Docker engine or the image, which `tests/systemd/build-image` creates.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -17,13 +17,13 @@ fn is_possible() -> Result<(), String> {
     }
 }
 
-/// A machine with systemd and leaderrun. Removed when dropped.
+/// A container with systemd and leaderrun. It is removed when dropped.
 struct Machine(String);
 
 impl Machine {
     fn boot() -> Self {
         let name = format!("leaderrun-units-{}-{}", std::process::id(), fastrand::u64(..));
-        // It gets what systemd needs to mount its file systems, and its own part of the cgroups.
+        // systemd needs the right to mount file systems, and its own cgroup namespace.
         let options =
             ["--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"];
         let mounts = ["--tmpfs=/run:exec", "--tmpfs=/run/lock", "--tmpfs=/tmp"];
@@ -70,7 +70,7 @@ impl Machine {
         eventually(&format!("{property} of {unit} is {expected:?}"), || self.property(unit, property) == expected);
     }
 
-    /// Installs an example under another name, with a file for its lock, and these changes.
+    /// Installs an example under another name, with a lock file and these changes.
     fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
         let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let mut text = fs::read_to_string(path).expect("an example");
@@ -124,7 +124,7 @@ fn two_units_fail_over() {
     assert_eq!(machine.property("b.service", "ActiveState"), "active", "a standby is ready");
     machine.systemctl(&["stop", "a.service"]);
     assert_eq!(machine.property("a.service", "ActiveState"), "inactive");
-    assert_eq!(machine.property("a.service", "Result"), "success", "to be stopped is no failure");
+    assert_eq!(machine.property("a.service", "Result"), "success", "a unit that was stopped has not failed");
     machine.wait_for_status("b.service", "StatusText", LEADING);
     let commands = machine.says(&["sh", "-c", "grep -lx sleep /proc/[0-9]*/comm"]);
     assert!(commands.lines().count() <= 1, "{commands}");
@@ -147,7 +147,7 @@ fn a_unit_that_hangs_is_restarted() {
 }
 
 #[testkit::test(requires = is_possible())]
-fn a_timer_that_does_not_acquire_has_not_failed() {
+fn a_timer_whose_run_does_not_acquire_the_lock_has_not_failed() {
     let machine = Machine::boot();
     machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);
     machine.install("nightly.service", "b.service", &[]);
@@ -155,7 +155,7 @@ fn a_timer_that_does_not_acquire_has_not_failed() {
     eventually("a runs the command", || {
         machine.says(&["journalctl", "--unit=a.service"]).contains("started the command")
     });
-    // It would fail if the unit did.
+    // `systemctl start` fails if the unit fails.
     machine.systemctl(&["start", "b.service"]);
     assert!(machine.says(&["journalctl", "--unit=b.service"]).contains("could not acquire file:/run/nightly.lease"));
     assert_eq!(machine.property("b.service", "Result"), "success");
