@@ -178,7 +178,7 @@ impl ObjectLock {
         Ok(Stored { record, version })
     }
 
-    /// Puts the record into the object in place of its own, and keeps everything else.
+    /// Replaces the record in the object, and keeps everything else.
     fn put_record(&self, object: &mut Value, record: &Record) {
         (self.format.write)(object, record);
         let ObjectName { namespace, name, .. } = &self.name;

@@ -41,7 +41,7 @@ fn a_watch_delivers_all_changes_in_order() {
     assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &made));
     assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &given));
     assert_eq!(summary(&deleted), ("DELETED", "b"));
-    assert!(version(&deleted["object"]) > version(&given), "a deletion has a version of its own");
+    assert!(version(&deleted["object"]) > version(&given), "a deletion has a new version");
     assert_eq!((summary(&added_again), &added_again["object"]), (("ADDED", "c"), &anew));
 }
 

@@ -193,7 +193,7 @@ impl Execution {
         self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.attempt());
         let taken = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
-        assert!(waits || taken > 0, "it wants to be woken again at once and has nothing to do");
+        assert!(waits || taken > 0, "the next timeout is due at once, but there was no action");
     }
 
     /// Takes one step, and carries out and checks its actions. Returns how many there were.
@@ -213,7 +213,7 @@ impl Execution {
                     let renewed = leadership.tenure.renewal_sent_at;
                     assert!(
                         self.sent.contains(&(record.renew_time, renewed)),
-                        "a tenure that begins with no write of its own"
+                        "a tenure does not begin at one of the election's own writes"
                     );
                     assert!(self.now.boot < leadership.tenure.stop, "its tenure is over when it starts to lead");
                     self.leads = true;

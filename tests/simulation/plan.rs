@@ -100,7 +100,7 @@ impl Fault {
             CopyAnotherLock, Delete, EditHolder, Empty, EmptyKeepingMark, Recreate, RestoreOldRecord, Shorten,
             StepDown, Touch,
         };
-        let meddling = [
+        let outside_edits = [
             CopyAnotherLock,
             Delete,
             EditHolder,
@@ -112,7 +112,7 @@ impl Fault {
             StepDown,
             Touch,
         ];
-        meddling.contains(&self)
+        outside_edits.contains(&self)
     }
 }
 

@@ -262,8 +262,8 @@ impl Arena {
     #[track_caller]
     fn require(&self, condition: bool, otherwise: &str) {
         if !condition {
-            let description: Vec<&str> = self.trace_lines.iter().map(String::as_str).collect();
-            panic!("{otherwise}\n--- trace:\n{}\n--- statistics:\n{}", description.join("\n"), self.statistics);
+            let lines: Vec<&str> = self.trace_lines.iter().map(String::as_str).collect();
+            panic!("{otherwise}\n--- trace:\n{}\n--- statistics:\n{}", lines.join("\n"), self.statistics);
         }
     }
 }

@@ -183,7 +183,7 @@ impl Supervisor {
         }
         if elector_died {
             self.frozen_elector_timeout = None;
-            // There are no more renewals, so stop at once. The kill instant of the last tenure stands.
+            // There are no more renewals, so stop at once. The kill instant is that of the last tenure.
             self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
             self.handle_timeout(now);
         }

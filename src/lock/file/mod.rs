@@ -48,7 +48,7 @@ impl FileLock {
         let folder = parent.canonicalize().context("its folder cannot be used")?;
         let path = folder.join(path.file_name().context("it names no file")?);
         if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-            anyhow::bail!("it is a link, a folder or a device, not a file of its own");
+            anyhow::bail!("it is a link, a folder or a device, not a regular file");
         }
         let record_file = RecordFile::new(path, attempt);
         record_file.read()?;

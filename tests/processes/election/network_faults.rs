@@ -25,7 +25,7 @@ fn renewals(lock: &TestLock, count: usize) {
 
 fn still_leads(mut a: Running, witnesses: &Witnesses) {
     witnesses.assert_one_at_a_time(1);
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
 }

@@ -1,4 +1,4 @@
-//! `--slots`: several leaders, each in a slot of its own.
+//! `--slots`: several leaders, each in a different slot.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ impl Slots {
         Candidate::new(name, lock).args(["--slots", &self.witnesses.len().to_string()])
     }
 
-    /// The command of all slots: each writes to the witnesses of its own.
+    /// Returns the command of all slots, which writes to the witnesses of its slot.
     fn command(&self) -> Vec<OsString> {
         let words = |witnesses: &Witnesses| {
             let words: Vec<String> = witnesses.command(&[]).iter().map(|word| word.to_string_lossy().into()).collect();
@@ -54,7 +54,7 @@ impl Slots {
         let is_filled = |holders: &Vec<String>| {
             holders.iter().collect::<BTreeSet<_>>().len() == holders.len() && condition(holders)
         };
-        eventually("every slot has a leader of its own", || holders().is_some_and(|holders| is_filled(&holders)));
+        eventually("every slot has a different leader", || holders().is_some_and(|holders| is_filled(&holders)));
         holders().expect("holders")
     }
 
@@ -85,7 +85,7 @@ fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
         // Its supervisor ends the command; its slot expires.
         by_name(&mut candidates, &first[0]).signal(Signal::SIGKILL);
         let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
-        assert_eq!(second[1..], first[1..], "the others go on");
+        assert_eq!(second[1..], first[1..], "the other leaders are not affected");
 
         let mut asked = Candidate::subcommand("step-down", &slots.in_slot(1)).start();
         asked.wait_for_exit(0);
@@ -111,7 +111,7 @@ fn a_leader_that_is_cut_off_is_followed_in_its_slot() {
     let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
     cut_off.wait_for_exit(76);
     let its = before.iter().position(|holder| holder == "0").expect("its slot");
-    assert_eq!(after[1 - its], before[1 - its], "the other one goes on");
+    assert_eq!(after[1 - its], before[1 - its], "the other leader is not affected");
     others.iter_mut().for_each(Running::stop);
     let runs = if its == 0 { [2, 1] } else { [1, 2] };
     slots.assert_one_at_a_time(&runs);

@@ -164,7 +164,7 @@ fn silent_clients_do_not_delay_renewals() {
     eventually("it renews", || renewals(&a) >= before + 3.0);
     drop(silent);
     assert_eq!(samples(&a).value("leaderrun_renewals_total{result=\"timeout\"}"), 0.0);
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
 }

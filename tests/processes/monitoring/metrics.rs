@@ -33,7 +33,7 @@ fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
     assert!(slow(&after) >= slow(&before) + 2.0);
     assert_eq!(after.value("leader_election_master_status"), 1.0);
     assert_eq!(after.value("leaderrun_losses_total{reason=\"not_renewed\"}"), 0.0);
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
 }
 
 #[testkit::test]

@@ -137,7 +137,7 @@ fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the leader has time left");
     drop(stopped);
     wait_for_status(&a, "/healthz", 200);
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
 }

@@ -148,7 +148,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     assert_eq!(
         witnesses.lifetimes_of("a")[0].signaled_at,
         0,
-        "it goes on renewing for longer than the lease: {}",
+        "the leader did not renew for longer than the lease: {}",
         a.log()
     );
     a.signal(Signal::SIGTERM);
