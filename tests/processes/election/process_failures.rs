@@ -231,6 +231,6 @@ fn a_stopped_supervisor_is_killed_when_another_takes_the_lease() {
 /// Frozen while it writes the record, it would hold the file's lock as long as it lives.
 #[testkit::test]
 fn an_elector_that_stays_frozen_is_killed_long_after_its_lease() {
-    let (_, mut a) = strike(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
+    let (_, mut a) = take_over_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
     a.wait_for_exit(137);
 }
