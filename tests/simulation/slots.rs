@@ -446,17 +446,17 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
     for seed in 0..100 {
         let mut world = World::with_preferences(seed, 1, &preferences(None), 0);
         world.stay_away(0);
-        world.play(30 * SECOND);
+        world.run_until(30 * SECOND);
         let first = leader(&world).expect("a leader");
         world.come_back(0);
-        world.play(world.now + 30 * SECOND);
+        world.run_until(world.now + 30 * SECOND);
         assert_eq!(leader(&world), Some(first), "nobody is asked to step down");
         world.at(world.now, first, Event::End { slot: 0 });
-        world.play(world.now + SECOND);
+        world.run_until(world.now + SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         // Another one leads within its delay after the lease duration.
         world.stay_away(0);
-        world.play(world.now + 22 * SECOND);
+        world.run_until(world.now + 22 * SECOND);
         assert!(leader(&world).is_some_and(|leader| leader != 0), "seed {seed}");
     }
 }
@@ -466,14 +466,14 @@ fn a_preferred_candidate_takes_the_lead_back_once_it_has_been_ready() {
     for seed in 0..20 {
         let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
         world.stay_away(0);
-        world.play(30 * SECOND);
+        world.run_until(30 * SECOND);
         assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
         world.come_back(0);
-        world.play(world.now + 50 * SECOND);
+        world.run_until(world.now + 50 * SECOND);
         assert_ne!(leader(&world).expect("a leader"), 0, "not before it was ready for a minute");
-        world.play(world.now + 20 * SECOND);
+        world.run_until(world.now + 20 * SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
-        world.play(world.now + 3600 * SECOND);
+        world.run_until(world.now + 3600 * SECOND);
         assert_eq!((leader(&world), world.requests_to_step_down), (Some(0), 1), "seed {seed}");
     }
 }
@@ -486,7 +486,7 @@ fn flapping_candidates_ask_no_more_often_than_once_in_the_time() {
     let mut most = 0;
     for seed in 0..5 {
         let mut world = World::with_preferences(seed, 1, &preferences, 3600 * SECOND);
-        world.play(3600 * SECOND);
+        world.run_until(3600 * SECOND);
         assert!(world.requests_to_step_down <= 360, "seed {seed}: {}", world.requests_to_step_down);
         most = most.max(world.requests_to_step_down);
     }
