@@ -163,7 +163,7 @@ impl World {
         self.now < self.healthy_from && self.rng.f64() < share
     }
 
-    /// Ends a candidate, whose command dies with it, until it [comes back](Self::come_back).
+    /// Stops a candidate and its command, until it [comes back](Self::come_back).
     fn stay_away(&mut self, candidate: usize) {
         if let Some(slot) = self.candidates[candidate].leads
             && self.alive[slot] == Some((candidate, self.starts[candidate]))
@@ -430,7 +430,7 @@ fn the_start_of_many_candidates_causes_few_refused_writes() {
     }
 }
 
-/// With a preferred candidate that has no delay, and two others with five seconds.
+/// Returns the preference of a candidate without a claim delay, and of two others with five seconds.
 fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
     let preferred = Preference { claim_delay: Duration::ZERO, preempt_after };
     let other = Preference { claim_delay: Duration::from_secs(5), preempt_after };
@@ -450,11 +450,11 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
         let first = leader(&world).expect("a leader");
         world.come_back(0);
         world.run_until(world.now + 30 * SECOND);
-        assert_eq!(leader(&world), Some(first), "nobody is asked to step down");
+        assert_eq!(leader(&world), Some(first), "a leader was requested to step down");
         world.at(world.now, first, Event::End { slot: 0 });
         world.run_until(world.now + SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
-        // Another one leads within its delay after the lease duration.
+        // Another candidate leads within its claim delay after the lease duration.
         world.stay_away(0);
         world.run_until(world.now + 22 * SECOND);
         assert!(leader(&world).is_some_and(|leader| leader != 0), "seed {seed}");
@@ -462,7 +462,7 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
 }
 
 #[test]
-fn a_preferred_candidate_takes_the_lead_back_once_it_has_been_ready() {
+fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
     for seed in 0..20 {
         let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
         world.stay_away(0);
@@ -470,7 +470,7 @@ fn a_preferred_candidate_takes_the_lead_back_once_it_has_been_ready() {
         assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
         world.come_back(0);
         world.run_until(world.now + 50 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "not before it was ready for a minute");
+        assert_ne!(leader(&world).expect("a leader"), 0, "it preempted before it was ready for a minute");
         world.run_until(world.now + 20 * SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         world.run_until(world.now + 3600 * SECOND);
@@ -478,9 +478,9 @@ fn a_preferred_candidate_takes_the_lead_back_once_it_has_been_ready() {
     }
 }
 
-/// However often candidates crash and come back: one request in ten seconds at most.
+/// Even if candidates crash and come back often, there is at most one request in ten seconds.
 #[test]
-fn flapping_candidates_ask_no_more_often_than_once_in_the_time() {
+fn flapping_candidates_send_at_most_one_request_in_the_configured_time() {
     let preempt_after = Some(Duration::from_secs(10));
     let preferences = [0, 1, 2, 3].map(|delay| Preference { claim_delay: Duration::from_secs(delay), preempt_after });
     let mut most = 0;
@@ -490,5 +490,5 @@ fn flapping_candidates_ask_no_more_often_than_once_in_the_time() {
         assert!(world.requests_to_step_down <= 360, "seed {seed}: {}", world.requests_to_step_down);
         most = most.max(world.requests_to_step_down);
     }
-    assert!(most > 10, "{most} requests an hour: the schedules were too dull");
+    assert!(most > 10, "{most} requests an hour are too few to test the limit");
 }

@@ -34,7 +34,7 @@ pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 /// The annotation that requests the holder to step down: see [`Record::asks_to_step_down`].
 pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 
-/// The annotation that states the holder's claim delay in milliseconds, where it has one: see [`Record::claim_delay`].
+/// The annotation that states the holder's claim delay in milliseconds, if it has one: see [`Record::claim_delay`].
 pub const CLAIM_DELAY_ANNOTATION: &str = "leaderrun/claim-delay-ms";
 
 /// The smallest difference between two renewals: a record's times have a resolution of microseconds.
@@ -88,8 +88,7 @@ impl Record {
         Duration::try_from(self.due()?.duration_since(self.acquire_time?)).ok()
     }
 
-    /// Returns how long the holder leaves a free lock to others: those with a shorter delay come before it. Zero where
-    /// nothing is stated.
+    /// Returns the holder's claim delay; zero if the record states none. Candidates with a shorter delay are preferred.
     pub fn claim_delay(&self) -> Duration {
         self.claim_delay_millis.filter(|_| self.mark().is_some()).map_or(Duration::ZERO, Duration::from_millis)
     }

@@ -11,7 +11,7 @@
 //! - A kill instant can only become earlier.
 //! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
 //!   With [`Supervisor::with_wait_for_all`] they are the command from then on, until the last one has ended.
-//! - An elector that is silent after a loss is killed long after its lease is over, where a frozen one keeps others out.
+//! - An elector that sends no orders after a loss is killed long after its lease, if a frozen one would block others.
 //! - After a termination signal, or when no time is left, no command is started.
 
 use alloc::vec::Vec;
@@ -78,7 +78,7 @@ pub enum SupervisorAction {
     Kill(KillReason),
     /// Send this report to the elector.
     Report(Report),
-    /// The elector is frozen and holds what others wait for: kill it.
+    /// Kill the elector, which is frozen and blocks other candidates.
     KillElector,
 }
 
@@ -109,7 +109,7 @@ pub struct Supervisor {
     /// A request to end was relayed.
     asked_to_end: bool,
     reported: Option<Gone>,
-    /// How long after its last order a silent elector is killed.
+    /// How long after its last order an elector is killed, after a loss.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
     elector_heard_at: Option<Instant>,
@@ -143,8 +143,8 @@ impl Supervisor {
         }
     }
 
-    /// Makes the supervisor kill an elector that sends nothing for so long though it was lost and the command is gone.
-    /// For locks that others cannot take as long as a process lives that is frozen while it writes the record.
+    /// Makes the supervisor kill an elector that sends no order for this long, after a loss and when the command is
+    /// gone. This is for locks that a process which is frozen during a write blocks for all others.
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }
@@ -219,7 +219,7 @@ impl Supervisor {
         stop.into_iter().chain(kill).chain(self.elector_due()).min()
     }
 
-    /// Returns when the elector has to have sent something, once the command is gone because the lock was lost.
+    /// Returns the deadline for the elector's next order, once the command is gone after a loss.
     fn elector_due(&self) -> Option<Instant> {
         let timeout = self.frozen_elector_timeout.filter(|_| self.lost && self.reported.is_some())?;
         Some(self.elector_heard_at? + timeout)
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_elector_is_killed_once_after_a_loss() {
+    fn an_elector_without_orders_is_killed_once_after_a_loss() {
         let timeout = Duration::from_secs(12);
         let mut supervisor = new().with_frozen_elector_timeout(Some(timeout));
         let begin = start();

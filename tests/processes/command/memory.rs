@@ -1,4 +1,4 @@
-//! Both processes are in memory as a whole: the disk that the program is on may vanish together with the network.
+//! Both processes are locked in memory, because the program's disk may fail together with the network.
 
 use std::fs;
 
@@ -6,10 +6,9 @@ use nix::unistd::{Pid, geteuid};
 
 use testkit::{Candidate, TestLock, eventually, leaderrun};
 
-/// Returns how many kilobytes of the program are mapped to be executed, how many of them are in memory, and whether they
-/// are locked there.
+/// Returns the size of the program's executable mapping in kilobytes, its resident part, and whether it is locked.
 fn program_text(process: Pid) -> (u64, u64, bool) {
-    let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("it is alive");
+    let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("the process is alive");
     let program = fs::canonicalize(leaderrun()).expect("the program").display().to_string();
     let (mut size, mut resident, mut is_locked, mut is_text) = (0, 0, true, false);
     for line in maps.lines() {

@@ -1,4 +1,4 @@
-//! A command that changes to another user, whom leaderrun may not signal without more ado.
+//! A command that changes its user, which leaderrun may not signal directly.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use nix::unistd::{Pid, geteuid};
 
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Whether users can be changed here, in a PID namespace of our own.
+/// Checks whether users can be changed in a new PID namespace.
 static USERS: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may change users".to_owned());
@@ -26,7 +26,8 @@ static USERS: LazyLock<Result<(), String>> = LazyLock::new(|| {
 
 const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups";
 
-/// Starts leaderrun as process 1, root without CAP_KILL, with a command that becomes a user and then runs this script.
+/// Starts leaderrun as process 1, as root without CAP_KILL, with a command that changes its user and then runs this
+/// script.
 fn container(script: &str) -> Running {
     let lock = TestLock::file();
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
@@ -37,13 +38,13 @@ fn container(script: &str) -> Running {
     Candidate::program("a", "unshare").args(arguments).start()
 }
 
-/// Sends a signal to leaderrun, which `unshare` has started.
+/// Sends a signal to leaderrun, which is a child of `unshare`.
 fn signal(container: &Running, signal: Signal) {
-    kill(children(container.elector())[0], signal).expect("it is alive");
+    kill(children(container.elector())[0], signal).expect("leaderrun is alive");
 }
 
 #[testkit::test(requires = USERS.clone())]
-fn a_signal_reaches_it() {
+fn a_signal_reaches_a_command_of_another_user() {
     let mut a = container("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
     eventually("it is ready", || a.output().contains("ready"));
     signal(&a, Signal::SIGTERM);
@@ -52,7 +53,7 @@ fn a_signal_reaches_it() {
 }
 
 #[testkit::test(requires = USERS.clone())]
-fn it_is_killed() {
+fn a_command_of_another_user_is_killed() {
     let a = container("trap '' TERM; (setsid sleep 1000 &); echo ready; while :; do sleep 0.05; done");
     eventually("it is ready", || a.output().contains("ready"));
     signal(&a, Signal::SIGTERM);
@@ -60,7 +61,7 @@ fn it_is_killed() {
     assert!(!a.log().contains("cannot"), "{}", a.log());
 }
 
-/// A folder that every user can use, with a copy of `setpriv` in it that makes its user root.
+/// A folder for all users, with a set-user-ID copy of `setpriv`.
 struct PublicFolder(PathBuf);
 
 impl PublicFolder {
@@ -89,7 +90,7 @@ impl Drop for PublicFolder {
     }
 }
 
-/// As process 1 it can do one thing: exit. Then the kernel kills everything, whoever's it is.
+/// When process 1 exits, the kernel kills all processes of the namespace, whichever user they belong to.
 #[testkit::test(requires = USERS.clone())]
 fn process_1_exits_when_it_may_not_kill() {
     let folder = PublicFolder::new();

@@ -1,4 +1,4 @@
-//! Which candidate leads: `--claim-delay` and `--preempt`.
+//! The preference of candidates: `--claim-delay` and `--preempt`.
 
 use testkit::{Candidate, TestLock, Witnesses};
 
@@ -10,7 +10,7 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
             |name, delay| Candidate::new(name, &lock).args(["--claim-delay", delay]).run_witness(&witnesses, &[]);
         let mut first = candidate("first", "0s");
         witnesses.wait_for("first", 1);
-        // It was there before the preferred one.
+        // This candidate starts before the preferred one.
         let mut other = candidate("other", "3s");
         other.wait_for_log("is held by first");
         let mut preferred = candidate("preferred", "0s");
@@ -43,7 +43,7 @@ fn a_preferred_candidate_takes_the_lead_back() {
         witnesses.wait_for("preferred", 1);
         other.wait_for_log("a preferred candidate asks for the release of");
         other.wait();
-        // It is a standby now, and asks nobody.
+        // This candidate is now a standby and does not preempt.
         let mut other = candidate("back", "1s");
         other.wait_for_log("is held by preferred");
         preferred.stop();

@@ -228,9 +228,9 @@ fn a_stopped_supervisor_is_killed_when_another_takes_the_lease() {
     assert!(last < given + 4_000_000_000, "killed {} ns after it was known to be lost", last - given);
 }
 
-/// Frozen while it writes the record, it would hold the file's lock as long as it lives.
+/// An elector that is frozen while it writes the record holds the file's lock until its death.
 #[testkit::test]
-fn an_elector_that_stays_frozen_is_killed_long_after_its_lease() {
+fn an_elector_that_stays_frozen_is_killed_after_its_lease() {
     let (_, mut a) = take_over_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
     a.wait_for_exit(137);
 }

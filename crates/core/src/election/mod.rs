@@ -94,7 +94,7 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
     sent: Instant,
-    /// None for a read, and for a request to step down.
+    /// The claim, renewal or release; `None` for a read or a request to step down.
     write: Option<Write>,
 }
 
@@ -152,7 +152,7 @@ pub struct Election {
     claims: ClaimHistory,
     /// Whether claims are allowed. A candidate for several locks claims one at a time.
     may_claim: bool,
-    /// The leader that may be asked to step down.
+    /// The leader that may be preempted.
     preemption: Option<Preemption>,
     timers: Timers,
     /// When the last request was answered with a result or a conflict.

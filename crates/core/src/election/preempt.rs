@@ -1,25 +1,25 @@
-//! A standby asks a leader to step down that it comes before.
+//! Preemption: a standby requests a less preferred leader to step down.
 //!
-//! It does so once a leader, by the request of `leaderrun step-down`, and only after it has been a standby of that
-//! leader for a time. A candidate that starts again counts from then, and so does everybody when the leader changes: so
-//! leaders that flap are asked at most once in that time.
+//! The standby sends at most one request to each leader, like `leaderrun step-down`, and only after it has been a
+//! standby of that leader for a configured time. That time starts again when the candidate restarts and when the leader
+//! changes, so there is at most one request in that time even if candidates restart often.
 
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::{Election, ObservedRecord};
 use crate::instant::Instant;
 use crate::record::{Record, RunId, RunMark, RunState};
 
-/// A leader that this candidate comes before.
+/// A less preferred leader, which this candidate may preempt.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Preemption {
     leader: RunId,
-    /// Since when this candidate is its standby.
+    /// The instant since which this candidate has been a standby of that leader.
     since: Instant,
     was_asked: bool,
 }
 
 impl Election {
-    /// Notes who leads now.
+    /// Updates the leader that may be preempted, from the observed record.
     pub(super) fn follow_leader(&mut self, now: Instant) {
         let leader = self.less_preferred_leader().cloned();
         if self.preemption.as_ref().map(|preemption| &preemption.leader) != leader.as_ref() {
@@ -27,27 +27,27 @@ impl Election {
         }
     }
 
-    /// Returns when the leader is to be asked to step down, if it is.
+    /// Returns when the leader is to be requested to step down, if at all.
     pub(super) fn preempt_at(&self) -> Option<Instant> {
         let after = self.config.preference.preempt_after?;
         let Preemption { since, was_asked, .. } = self.preemption.as_ref().filter(|_| self.is_waiting())?;
         (!was_asked).then(|| *since + after)
     }
 
-    /// Asks the leader to step down.
+    /// Sends a request to the leader to step down.
     pub(super) fn preempt(&mut self, now: Now) {
         let Some(stored) = self.observed.as_ref().and_then(|observed| observed.stored.clone()) else { return };
         let Some(Preemption { leader, was_asked, .. }) = &mut self.preemption else { return };
         *was_asked = true;
-        let asking = Record { step_down: Some(leader.clone()), ..stored.record };
-        let holder = asking.holder_identity.clone();
-        // No claim: nothing is held by it, whatever becomes of it.
+        let request = Record { step_down: Some(leader.clone()), ..stored.record };
+        let holder = request.holder_identity.clone();
+        // This write is not a claim, so it cannot acquire the lock.
         self.begin_attempt(now, None);
         self.actions.push(ElectionAction::Notify(ElectionNotice::Preempting { holder }));
-        self.actions.push(ElectionAction::Send(Request::Update(stored.version, asking)));
+        self.actions.push(ElectionAction::Send(Request::Update(stored.version, request)));
     }
 
-    /// The request was refused because the leader has renewed meanwhile, so it is sent again.
+    /// Makes the request due again, after it was refused because the leader has renewed meanwhile.
     pub(super) fn ask_again(&mut self) {
         if let Some(preemption) = &mut self.preemption {
             preemption.was_asked = false;

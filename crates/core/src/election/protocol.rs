@@ -27,13 +27,13 @@ pub struct ElectionConfig {
     pub preference: Preference,
 }
 
-/// Which candidates come before others.
+/// The preference of a candidate over others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Preference {
-    /// How long a lock that may be acquired is left to candidates with a shorter delay.
+    /// How long this candidate leaves a free lock to candidates with a shorter delay.
     pub claim_delay: Duration,
-    /// After how long as a standby of one leader with a longer delay this candidate asks it to step down, once; never
-    /// if `None`. So there is at most one such request in this time, however often candidates are started.
+    /// How long this candidate must be a standby of a leader with a longer delay before it requests that leader to step
+    /// down, once; `None` means never. There is at most one request in this time, even if candidates restart often.
     pub preempt_after: Option<Duration>,
 }
 
@@ -219,6 +219,6 @@ pub enum ElectionNotice {
     Polling,
     /// The record is watched again.
     Watching,
-    /// A leader with a longer claim delay was asked to step down.
+    /// A leader with a longer claim delay is requested to step down.
     Preempting { holder: String },
 }

@@ -24,8 +24,8 @@ impl Driver {
         Self::start_as(timing, wait, Preference::default())
     }
 
-    /// A candidate that leaves free locks to others for this long, and comes before leaders with a longer delay.
-    fn preferring(claim_delay: Duration, preempt_after: Option<Duration>) -> Self {
+    /// Starts a candidate with this claim delay and preemption.
+    fn start_with_preference(claim_delay: Duration, preempt_after: Option<Duration>) -> Self {
         let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
         Self::start_as(timing, None, Preference { claim_delay, preempt_after })
     }
@@ -956,18 +956,18 @@ fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
 }
 
 #[test]
-fn a_candidate_with_a_claim_delay_leaves_a_free_lock_to_record_by() {
-    let mut driver = Driver::preferring(5 * SECOND, None);
+fn a_candidate_with_a_claim_delay_claims_a_free_lock_after_it() {
+    let mut driver = Driver::start_with_preference(5 * SECOND, None);
     driver.read(None);
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]), "it sees who is faster");
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]), "it watches for faster candidates");
     driver.advance(4 * SECOND);
     assert_eq!(driver.actions(), []);
     driver.advance(SECOND);
     let claim = driver.expect_write();
-    assert_eq!(claim.claim_delay(), 5 * SECOND, "those with less come before it");
+    assert_eq!(claim.claim_delay(), 5 * SECOND, "the record states the claim delay");
     driver.written(claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
-    let mut slower = Driver::preferring(5 * SECOND, None);
+    let mut slower = Driver::start_with_preference(5 * SECOND, None);
     slower.read(None);
     slower.advance(2 * SECOND);
     slower.watched(record_by("r", RunState::Held, T1, 15));
@@ -975,16 +975,16 @@ fn a_candidate_with_a_claim_delay_leaves_a_free_lock_to_record_by() {
     assert!(!slower.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
-/// A leader that leaves free locks to others for five seconds.
+/// Returns the record of a leader with a claim delay of five seconds.
 fn less_preferred(run: &str, renew_time: &str) -> Record {
     Record { claim_delay_millis: Some(5000), ..record_by(run, RunState::Held, renew_time, 15) }
 }
 
 #[test]
-fn a_leader_with_a_longer_delay_is_asked_to_step_down_once() {
-    let mut driver = Driver::preferring(SECOND, Some(60 * SECOND));
+fn a_leader_with_a_longer_delay_is_requested_to_step_down_once() {
+    let mut driver = Driver::start_with_preference(SECOND, Some(60 * SECOND));
     driver.read(Some(less_preferred("r", T1)));
-    // It renews.
+    // The leader renews.
     for second in 1..=6 {
         driver.actions();
         driver.advance(10 * SECOND - Duration::from_millis(1));
@@ -996,25 +996,25 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_once() {
     driver.reply(Reply::Conflict);
     driver.read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
     let asked = driver.expect_write();
-    assert_eq!(asked.step_down, Some(RunId::new("r")), "it had renewed in between");
+    assert_eq!(asked.step_down, Some(RunId::new("r")), "the request is sent again after a conflict");
     driver.written(asked);
     for second in 1..=9 {
         driver.advance(9 * SECOND);
         driver.watched(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
         assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
     }
-    // The next leader has time, too.
+    // The time starts again with the next leader.
     driver.watched(less_preferred("s", T2));
     driver.advance(9 * SECOND);
     assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
 #[test]
-fn nobody_else_is_asked_to_step_down() {
+fn other_leaders_are_not_requested_to_step_down() {
     for leader in
         [record_by("r", RunState::Held, T1, 600), Record { claim_delay_millis: Some(1000), ..less_preferred("r", T1) }]
     {
-        let mut driver = Driver::preferring(SECOND, Some(SECOND));
+        let mut driver = Driver::start_with_preference(SECOND, Some(SECOND));
         driver.read(Some(leader));
         driver.actions();
         driver.advance(10 * SECOND);
