@@ -110,7 +110,7 @@ impl Record {
     /// that held the lock, if there is one.
     pub fn released_by_force(self, wall: Timestamp) -> Self {
         let renew_time = Self::next_renew_time(self.renew_time, wall);
-        let run = self.mark().map_or_else(|| RunId::new("none"), |mark| mark.run.clone());
+        let run = self.mark().map_or_else(RunId::unknown, |mark| mark.run.clone());
         Self {
             holder_identity: String::new(),
             renew_time: Some(renew_time),
@@ -184,6 +184,11 @@ fn to_microseconds(time: Timestamp) -> Timestamp {
 pub struct RunId(String);
 
 impl RunId {
+    /// Returns the run ID in a release by force of a record without a mark.
+    pub fn unknown() -> Self {
+        Self::new("none")
+    }
+
     /// Creates a run ID from text without spaces, for example a UUID.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())

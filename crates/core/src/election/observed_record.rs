@@ -74,7 +74,11 @@ impl ObservedRecord {
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
         let changed = recreated || renewed_part(self.record()) != renewed_part(record(&stored));
         let writer = run(record(&stored));
-        let is_forced = record(&stored).is_some_and(Record::is_released_by_force);
+        let forced =
+            record(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run(Some(record)));
+        // A release by force that names no run is for holders that a third party displaced before. Restored over the
+        // record of a later holder, it must release nothing.
+        let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record(&stored));
             let is_early = now.boot < self.changed + self.holds_for;
@@ -84,6 +88,7 @@ impl ObservedRecord {
             } else {
                 self.displaced.iter().find(|holder| holder.is_back(writer)).map(|holder| holder.holds_for)
             };
+            let is_forced = forced.is_some() && run(before) == forced;
             if !is_forced
                 && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated, is_early))
             {
@@ -93,7 +98,7 @@ impl ObservedRecord {
             self.changed = now.boot;
             self.holds_for = stated_before.map_or(stated, |before| before.max(stated));
         }
-        self.displaced.retain(|holder| !is_forced && !holder.is_back(writer));
+        self.displaced.retain(|holder| !releases_all && !holder.is_back(writer));
         self.set_stored(now, stored);
         changed
     }

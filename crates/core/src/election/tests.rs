@@ -946,6 +946,21 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
 }
 
 #[test]
+fn an_old_release_by_force_releases_nothing_of_a_later_holder() {
+    let now = Driver::start(None).now.wall;
+    let of_another_run = record_by("dead", RunState::Held, T1, 15).released_by_force(now);
+    let of_no_run = Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
+    for old in [of_another_run, of_no_run] {
+        let mut standby = Driver::start(None);
+        standby.read(Some(record_by("r", RunState::Held, T1, 3600)));
+        standby.actions();
+        standby.watched(old);
+        standby.actions();
+        assert!(standby.time_to_next_timeout() > SECOND, "the holder's lease duration is waited out");
+    }
+}
+
+#[test]
 fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
     let forced = record_by("r", RunState::Held, T1, 15).released_by_force(T2.parse().unwrap());
     assert!(forced.is_released_by_force() && !forced.is_held());
