@@ -52,6 +52,7 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
         timing,
         wait: None,
         min_hold: None,
+        ignores_min_hold: false,
         preference: Preference::default(),
     };
     let mut election = Election::new(config, now(), name.len() as u64);

@@ -18,6 +18,8 @@ pub const UNAVAILABLE: u8 = 69;
 pub const NOT_ACQUIRED: u8 = 75;
 /// The leadership was lost and the command stopped for it.
 pub const LOST: u8 = 76;
+/// The command was stopped after `--max-run`, as by timeout(1).
+pub const TIMED_OUT: u8 = 124;
 /// leaderrun was used wrongly, or cannot work on this system: it fails again however often it is started.
 pub const FAILED: u8 = 125;
 /// The command was found and cannot be executed.
@@ -51,6 +53,7 @@ impl Exit {
                 Self::Signal { signal: *signal, to_group: command_had_terminal && is_of_a_key }
             }
             Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
+            Ending::Command(End::TimedOut) => Self::Status(TIMED_OUT),
             Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
             // For want of processes or memory, which says nothing about the command.
             Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => Self::Status(UNAVAILABLE),
@@ -119,7 +122,7 @@ pub struct StatusDescription {
 }
 
 /// The statuses with which a run ends that are not the command's own.
-pub const STATUSES: [StatusDescription; 7] = [
+pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "69",
         meaning: "the lock could not be reached or used within --wait, or something else that leaderrun needs was not there: a file, a folder, a process, memory",
@@ -134,6 +137,11 @@ pub const STATUSES: [StatusDescription; 7] = [
         status: "76",
         meaning: "leadership was lost, and the command was stopped for it",
         advice: "start leaderrun again, unless with --on-lost rejoin; what the command did may be incomplete",
+    },
+    StatusDescription {
+        status: "124",
+        meaning: "the command was stopped because it had run for --max-run",
+        advice: "as for timeout(1): find out why it took so long, or give it more time",
     },
     StatusDescription {
         status: "125",
@@ -163,7 +171,12 @@ mod tests {
 
     #[test]
     fn every_status_is_described() {
+<<<<<<< HEAD
         let own = [UNAVAILABLE, NOT_ACQUIRED, LOST, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
+=======
+        let own =
+            [UNREACHABLE, NOT_ACQUIRED, LOST, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
+>>>>>>> 7c94c86 (--max-run ends a command that runs for too long; --ignore-min-hold runs by hand what is not due)
         let expected: Vec<String> = own.into_iter().chain([format!("{SIGNALED}+N")]).collect();
         assert_eq!(STATUSES.map(|description| description.status).to_vec(), expected);
     }

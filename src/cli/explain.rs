@@ -25,6 +25,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
         "min_hold" | "every" => "10m",
         "lost_grace" => "2s",
         "kill_after" => "50s",
+        "max_run" => "2h",
         "identity" | "pod" => "worker-0",
         "pod_label" => "role=leader",
         "service" => "my-service",

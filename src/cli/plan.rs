@@ -54,6 +54,7 @@ pub fn plan_run(
         timing: timing.clone(),
         wait: arguments.election.wait,
         min_hold: arguments.election.every.or(arguments.election.min_hold),
+        ignores_min_hold: arguments.election.ignore_min_hold,
         preference: Preference {
             claim_delay: arguments.election.claim_delay,
             preempt_after: arguments.election.preempt,
@@ -83,6 +84,7 @@ pub fn plan_run(
         stop_signal: arguments.command.stop_signal,
         lost_grace: timing.lost_grace(),
         kill_after: arguments.command.kill_after,
+        max_run: arguments.command.max_run,
     };
     let supervisor = SupervisorConfig {
         command,

@@ -91,7 +91,10 @@ log_events! {
     /// Logged when the command gets the stop signal because leadership is lost.
     warn stopping(signal: &str) "leadership lost: sending {signal} to the command";
 
-    /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
+    /// Logged when the command gets the stop signal because it has run for `--max-run`.
+    warn timed_out(signal: &str) "the command has run for --max-run; sending {signal} to it";
+
+    /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`), `timed_out` (by `--max-run`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
 
     /// Logged when leaderrun has no right to send the command a signal.

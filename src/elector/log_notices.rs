@@ -12,6 +12,7 @@ use leaderrun_core::updates::Loss;
 
 use super::command_hint::command_hint;
 use super::log_events;
+use crate::exit;
 use crate::process::memory::Locked;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
@@ -123,10 +124,12 @@ pub fn started(pid: i32) {
 pub fn supervisor(notice: &SupervisorNotice) {
     match notice {
         SupervisorNotice::Stopping { signal } => log_events::stopping(&signals::name(*signal)),
+        SupervisorNotice::TimedOut { signal } => log_events::timed_out(&signals::name(*signal)),
         SupervisorNotice::Killing { reason, processes } => {
             let (reason, sentence) = match reason {
                 KillReason::Lost => ("lost", "killing what is left of the command"),
                 KillReason::Terminated => ("terminated", "the command did not end within --kill-after; killing it"),
+                KillReason::TimedOut => ("timed_out", "the command did not end in time after --max-run; killing it"),
                 KillReason::LeftRunning => ("left_running", "killing what the command left running"),
             };
             log_events::killing(reason, &printable(processes), sentence);
@@ -176,6 +179,10 @@ pub fn elector(notice: &ElectorNotice) {
             let signal = signals::name(*signal);
             let sentence = format!("the command was ended by {signal}, and no process of it is left");
             log_events::ended(None, Some(&signal), &sentence);
+        }
+        ElectorNotice::CommandEnded(End::TimedOut) => {
+            let sentence = "the command was stopped after --max-run, and no process of it is left";
+            log_events::ended(Some(exit::TIMED_OUT.into()), None, sentence);
         }
         ElectorNotice::CommandEnded(End::NotStarted) => log_events::ended(None, None, "the command was not started"),
         ElectorNotice::Released => log_events::release(lock()),

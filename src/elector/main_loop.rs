@@ -266,6 +266,7 @@ impl MainLoop {
             ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,
             ElectorNotice::Terminating => Update::Terminating,
             ElectorNotice::CommandEnded(End::Exited(status)) => Update::CommandEnded(status.to_string()),
+            ElectorNotice::CommandEnded(End::TimedOut) => Update::CommandEnded(exit::TIMED_OUT.to_string()),
             ElectorNotice::CommandEnded(End::Signaled(signal)) => {
                 Update::CommandEnded(exit::of_signal(signal).to_string())
             }

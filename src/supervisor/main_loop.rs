@@ -269,6 +269,13 @@ impl<'a> MainLoop<'a> {
                 }
             }
             SupervisorAction::SignalLeftovers(signal) => self.tree.signal_children(signal),
+            SupervisorAction::TimeOut => {
+                let signal = self.config.stop_options.stop_signal;
+                self.tree.look(self.supervisor.next_timeout());
+                if self.signal(signal) {
+                    self.notify(SupervisorNotice::TimedOut { signal });
+                }
+            }
             SupervisorAction::TerminateLeftovers => self.tree.begin_terminating(),
             SupervisorAction::Kill(reason) => self.begin_kill(reason),
             SupervisorAction::Report(Report::Gone(gone)) => self.report_gone(gone),

@@ -105,6 +105,7 @@ impl ContentionSimulation {
             timing,
             wait: None,
             min_hold: None,
+            ignores_min_hold: false,
             preference: Preference::default(),
         };
         let election = Election::new(config, self.now(), self.random.u64(..));

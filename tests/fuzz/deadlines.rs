@@ -34,7 +34,8 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
     let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
     fuzz("suspend", 50_000, |mut random| {
         let kill_after = random.bool().then_some(SECOND);
-        let stop_options = StopOptions { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after };
+        let stop_options =
+            StopOptions { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after, max_run: None };
         let mut supervisor = Supervisor::new(stop_options);
         let mut now = Instant::after_boot(Duration::from_secs(random.u64(0..1000)));
         let mut newest = now;

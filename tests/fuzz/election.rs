@@ -58,6 +58,7 @@ impl Execution {
             timing: timing.clone(),
             wait,
             min_hold,
+            ignores_min_hold: false,
             preference: Preference::default(),
         };
         let boot = Instant::after_boot([Duration::ZERO, 1000 * second][random.usize(..2)]);

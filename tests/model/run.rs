@@ -144,12 +144,17 @@ impl World<'_> {
             timing,
             wait: None,
             min_hold: None,
+            ignores_min_hold: false,
             preference: Preference::default(),
         };
         let now = self.setting.clocks[host].now(self.state.now);
         let now = Now { wall: self.setting.clocks[host].now(0).wall, ..now };
-        let stop_options =
-            StopOptions { stop_signal: TERM, lost_grace: self.setting.timing.lost_grace(), kill_after: None };
+        let stop_options = StopOptions {
+            stop_signal: TERM,
+            lost_grace: self.setting.timing.lost_grace(),
+            kill_after: None,
+            max_run: None,
+        };
         self.state.runs.push(Run {
             host,
             id,

@@ -55,7 +55,10 @@ impl World<'_> {
                     self.report(run, Report::Gone(Gone { end: End::Exited(0), lost: false }));
                 }
                 // The command ignores all of these signals.
-                SupervisorAction::Signal(_) | SupervisorAction::Stop | SupervisorAction::TerminateLeftovers => {}
+                SupervisorAction::Signal(_)
+                | SupervisorAction::Stop
+                | SupervisorAction::TimeOut
+                | SupervisorAction::TerminateLeftovers => {}
                 SupervisorAction::SignalLeftovers(_) | SupervisorAction::ReportLeftovers { .. } => {}
                 SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
                 SupervisorAction::Kill(reason) => {

@@ -76,6 +76,7 @@ impl ElectorProcess {
             timing: plan.timing.clone(),
             wait: plan.wait,
             min_hold: plan.min_hold,
+            ignores_min_hold: false,
             preference: Preference::default(),
         };
         Self {

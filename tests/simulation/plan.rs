@@ -141,6 +141,8 @@ pub struct HostPlan {
     pub timing: Timing,
     pub wait: Option<Duration>,
     pub kill_after: Option<Duration>,
+    /// How long the command may run.
+    pub max_run: Option<Duration>,
     pub min_hold: Option<Duration>,
     pub lock: LockKind,
     /// Whether traffic is routed to the command.
@@ -298,6 +300,8 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
         .into_iter()
         .enumerate()
         .map(|(index, timing)| HostPlan {
+            // Without a draw of its own, so that older seeds play the same.
+            max_run: (index % 2 == 1).then(|| timing.lease_duration() * 2),
             clock: Clock {
                 // At most the true rate, so that `KILL_TIME` is not shorter on any clock.
                 rate: (TRUE_RATE as f64 / [1.0, 1.0 + (apart - 1.0) * rng.f64(), apart][rng.usize(..3)]) as u64,

@@ -54,8 +54,12 @@ struct Kill {
 
 impl SupervisorProcess {
     pub fn new(plan: &HostPlan) -> Self {
-        let stop_options =
-            StopOptions { stop_signal: TERM, lost_grace: plan.timing.lost_grace(), kill_after: plan.kill_after };
+        let stop_options = StopOptions {
+            stop_signal: TERM,
+            lost_grace: plan.timing.lost_grace(),
+            kill_after: plan.kill_after,
+            max_run: plan.max_run,
+        };
         Self {
             alive: true,
             frozen_until: 0,
@@ -180,6 +184,7 @@ impl World {
                 self.check_stop(run, now);
                 self.signal_group(run, TERM);
             }
+            SupervisorAction::TimeOut => self.signal_group(run, TERM),
             SupervisorAction::TerminateLeftovers => {
                 self.runs[run].supervisor.terminates_leftovers = true;
                 if self.mutation == Mutation::ReleaseAfterMainProcess {

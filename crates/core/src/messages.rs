@@ -40,6 +40,8 @@ pub enum Report {
 pub enum SupervisorNotice {
     /// The leadership is lost; the command gets this signal.
     Stopping { signal: i32 },
+    /// The command has run for `--max-run` and gets this signal.
+    TimedOut { signal: i32 },
     /// These processes and all of their descendants are killed.
     Killing { reason: KillReason, processes: String },
     /// The command could not be sent this signal.
@@ -72,6 +74,8 @@ pub enum KillReason {
     Lost,
     /// The command did not end within `--kill-after` of a termination signal.
     Terminated,
+    /// The command did not end in time after `--max-run`.
+    TimedOut,
     /// The main process has ended, and processes that it left running did not end in time.
     LeftRunning,
 }
@@ -92,4 +96,6 @@ pub enum End {
     NotExecuted(i32),
     Exited(i32),
     Signaled(i32),
+    /// It had run for as long as it may, and was stopped for that.
+    TimedOut,
 }

@@ -223,6 +223,7 @@ mod tests {
             timing,
             wait,
             min_hold: None,
+            ignores_min_hold: false,
             preference: Preference::default(),
         };
         let mut election = SlotElection::new(slots, &config, now(100), seed);

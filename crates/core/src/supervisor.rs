@@ -9,6 +9,7 @@
 //! - The stop signal is sent when the tenure ends, and SIGKILL to the whole tree `lost_grace` later.
 //! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
 //! - A kill instant can only become earlier.
+//! - A command that has run for `max_run` gets the stop signal, too, and SIGKILL `kill_after` or `lost_grace` later.
 //! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
 //!   With [`Supervisor::with_wait_for_all`] they are the command from then on, until the last one has ended.
 //! - An elector that sends no orders after a loss is killed long after its lease, if a frozen one would block others.
@@ -32,6 +33,9 @@ pub struct StopOptions {
     pub lost_grace: Duration,
     /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means without a limit.
     pub kill_after: Option<Duration>,
+    /// The time from the start of the command to the stop signal, however long the lock is held; without a limit if
+    /// `None`.
+    pub max_run: Option<Duration>,
 }
 
 /// Everything that has arrived since the last step.
@@ -72,6 +76,8 @@ pub enum SupervisorAction {
     ReportLeftovers { awaited: bool },
     /// Relay this signal to all processes that the main process left running.
     SignalLeftovers(i32),
+    /// The command has run for `max_run`: send the stop signal to its process group.
+    TimeOut,
     /// Send SIGTERM to all processes that the main process left running, and to those that are orphaned later.
     TerminateLeftovers,
     /// Send SIGKILL to every descendant, repeatedly until none is left.
@@ -101,6 +107,10 @@ pub struct Supervisor {
     /// The main process ended before the leadership was lost, so its exit status counts.
     ended_as_leader: bool,
     terminated: bool,
+    /// When the command has run for as long as it may.
+    runs_until: Option<Instant>,
+    /// It has, and was sent the stop signal for it.
+    timed_out: bool,
     kill: Option<(Instant, KillReason)>,
     killing: bool,
     leftovers_due: bool,
@@ -130,6 +140,8 @@ impl Supervisor {
             lost: false,
             ended_as_leader: false,
             terminated: false,
+            runs_until: None,
+            timed_out: false,
             kill: None,
             killing: false,
             leftovers_due: false,
@@ -165,7 +177,10 @@ impl Supervisor {
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
-            Some(StartResult::Forked) => self.main = MainProcess::Running,
+            Some(StartResult::Forked) => {
+                self.main = MainProcess::Running;
+                self.runs_until = self.stop_options.max_run.map(|longest| now + longest);
+            }
             Some(StartResult::TooLate) => {
                 self.handle_timeout(now);
                 self.report_not_started();
@@ -216,7 +231,8 @@ impl Supervisor {
     pub fn next_timeout(&self) -> Option<Instant> {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
-        stop.into_iter().chain(kill).chain(self.elector_due()).min()
+        let timed_out = self.runs_until.filter(|_| self.may_time_out());
+        stop.into_iter().chain(kill).chain(self.elector_due()).chain(timed_out).min()
     }
 
     /// Returns the deadline for the elector's next order, once the command is gone after a loss.
@@ -238,6 +254,10 @@ impl Supervisor {
     /// Returns until when the command may rely on the lock, by the present tenure; `None` once the lock is lost.
     fn held_until(&self) -> Option<Instant> {
         self.tenure.filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
+    }
+
+    fn may_time_out(&self) -> bool {
+        self.main == MainProcess::Running && !self.lost && !self.timed_out && !self.killing
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
@@ -284,6 +304,12 @@ impl Supervisor {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(tenure) = self.tenure.filter(|tenure| now >= tenure.stop) {
             self.begin_stop_for_loss(tenure.kill);
+        }
+        if self.may_time_out() && self.runs_until.is_some_and(|at| now >= at) {
+            self.timed_out = true;
+            self.actions.push(SupervisorAction::TimeOut);
+            let grace = self.stop_options.kill_after.unwrap_or(self.stop_options.lost_grace);
+            self.kill_by(now + grace, KillReason::TimedOut);
         }
         if let Some((at, reason)) = self.kill
             && now >= at
@@ -336,7 +362,8 @@ impl Supervisor {
     fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
         // What dies together with the main process is no daemon.
         let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.asked_to_end && !tree_empty;
-        self.main = MainProcess::Ended(end);
+        let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
+        self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
         self.ended_as_leader = !self.lost;
         if self.killing {
             return;
@@ -435,6 +462,7 @@ mod tests {
             stop_signal: libc::SIGTERM,
             lost_grace: Duration::from_secs(1),
             kill_after: None,
+            max_run: None,
         })
     }
 
@@ -630,5 +658,54 @@ mod tests {
             };
             assert!(actions.iter().any(is_gone), "{actions:?}");
         }
+    }
+
+    /// A command that runs since this instant, and may do so for two seconds.
+    fn limited(now: Instant) -> Supervisor {
+        let mut supervisor = running(now);
+        supervisor.stop_options.max_run = Some(Duration::from_secs(2));
+        supervisor.runs_until = Some(now + Duration::from_secs(2));
+        supervisor
+    }
+
+    #[test]
+    fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
+        let now = start();
+        let mut supervisor = limited(now);
+        let second = Duration::from_secs(1);
+        assert_eq!(supervisor.next_timeout(), Some(now + second * 2));
+        assert_eq!(step(&mut supervisor, now + second * 2, SupervisorInputs::default()), [SupervisorAction::TimeOut]);
+        let kill = step(&mut supervisor, now + second * 3, SupervisorInputs::default());
+        assert_eq!(kill, [SupervisorAction::Kill(KillReason::TimedOut)]);
+        let ended = step(&mut supervisor, now + second * 3, ended(End::Signaled(libc::SIGKILL), true));
+        assert_eq!(ended, [gone(End::TimedOut)]);
+    }
+
+    #[test]
+    fn a_command_that_heeds_the_stop_signal_has_timed_out_all_the_same() {
+        let now = start();
+        let mut supervisor = limited(now);
+        step(&mut supervisor, now + Duration::from_secs(2), SupervisorInputs::default());
+        let ended = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
+        assert_eq!(ended, [gone(End::TimedOut)]);
+        assert_eq!(supervisor.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_loss_counts_more_than_the_time_that_a_command_may_run() {
+        let now = start();
+        let mut supervisor = limited(now);
+        step(&mut supervisor, now, orders(&[LOSE]));
+        let later = now + Duration::from_secs(2);
+        assert!(!step(&mut supervisor, later, SupervisorInputs::default()).contains(&SupervisorAction::TimeOut));
+        let mut supervisor = limited(now);
+        step(&mut supervisor, later, SupervisorInputs::default());
+        step(&mut supervisor, later, orders(&[LOSE]));
+        let [SupervisorAction::Report(Report::Gone(gone))] =
+            &step(&mut supervisor, later, ended(End::Exited(0), true))[..]
+        else {
+            panic!("it is gone")
+        };
+        assert!(gone.lost);
     }
 }

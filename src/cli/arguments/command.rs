@@ -27,4 +27,8 @@ pub struct CommandArguments {
     /// Give the command the terminal also where leaderrun is part of a pipeline
     #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub foreground: bool,
+
+    /// Stop the command when it has run for this long: the stop signal, SIGKILL after --kill-after or --lost-grace, and status 124 as in timeout(1) [default: never]
+    #[arg(long, env = "LEADERRUN_MAX_RUN", value_name = "DURATION", value_parser = values::max_run)]
+    pub max_run: Option<Duration>,
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
 
 use super::{LOCK, values};
 use crate::elector::OnLost;
@@ -50,6 +51,10 @@ pub struct ElectionArguments {
     /// Keep other candidates from running the command for this long after the lock was acquired, once the command has ended with status 0
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
+
+    /// Run the command although it is not due yet, for a run by hand: ignores the --min-hold of the last one
+    #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), conflicts_with = "every")]
+    pub ignore_min_hold: bool,
 
     /// Leave a lock that is free to other candidates for this long, so that those with a shorter delay lead first
     #[arg(long, env = "LEADERRUN_CLAIM_DELAY", value_name = "DURATION", default_value = "0s", value_parser = values::duration)]

@@ -123,6 +123,14 @@ pub fn period(text: &str) -> Result<Duration, InvalidValue> {
     }
 }
 
+/// How long a command may run.
+pub fn max_run(text: &str) -> Result<Duration, InvalidValue> {
+    match duration(text) {
+        Ok(Duration::ZERO) => Err(InvalidValue::new("the command could do nothing in no time")),
+        parsed => parsed,
+    }
+}
+
 fn read_duration(text: &str) -> Result<Duration, &'static str> {
     let text = text.trim();
     let mut units = text.split(|character: char| !character.is_alphabetic());

@@ -97,7 +97,10 @@ impl Election {
     }
 
     /// Processes the present record, from a reply or from the watch. Returns whether it changed.
-    pub(super) fn observe(&mut self, now: Now, stored: Option<Stored>) -> bool {
+    pub(super) fn observe(&mut self, now: Now, mut stored: Option<Stored>) -> bool {
+        if let Some(stored) = stored.as_mut().filter(|_| self.config.ignores_min_hold) {
+            stored.record.not_before = None;
+        }
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
         let mine_since = written.map(|write| write.sent);

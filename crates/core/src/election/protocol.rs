@@ -24,6 +24,8 @@ pub struct ElectionConfig {
     pub wait: Option<Duration>,
     /// The shortest time between the acquisition and the next run of the command, after it has succeeded.
     pub min_hold: Option<Duration>,
+    /// The lock is acquired although the last holder's `min_hold` is not over.
+    pub ignores_min_hold: bool,
     pub preference: Preference,
 }
 

@@ -37,6 +37,7 @@ impl Driver {
             timing,
             wait,
             min_hold: Some(60 * SECOND),
+            ignores_min_hold: false,
             preference,
         };
         let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
