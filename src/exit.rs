@@ -171,12 +171,8 @@ mod tests {
 
     #[test]
     fn every_status_is_described() {
-<<<<<<< HEAD
-        let own = [UNAVAILABLE, NOT_ACQUIRED, LOST, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
-=======
         let own =
-            [UNREACHABLE, NOT_ACQUIRED, LOST, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
->>>>>>> 7c94c86 (--max-run ends a command that runs for too long; --ignore-min-hold runs by hand what is not due)
+            [UNAVAILABLE, NOT_ACQUIRED, LOST, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
         let expected: Vec<String> = own.into_iter().chain([format!("{SIGNALED}+N")]).collect();
         assert_eq!(STATUSES.map(|description| description.status).to_vec(), expected);
     }

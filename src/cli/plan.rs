@@ -15,7 +15,7 @@ use super::arguments::{
 };
 use super::documents;
 use super::origin::{Origin, Origins};
-use super::routing::{check_lock, routing};
+use super::routing::routing;
 use super::slots::check_slots;
 use super::timing::timing;
 use super::usage_error::UsageError;
@@ -75,6 +75,7 @@ pub fn plan_run(
         unhealthy_after: arguments.monitoring.unhealthy_after,
         notify_by: arguments.monitoring.notify,
         log_format: arguments.log.log_format,
+        log_time: arguments.log.log_time,
         log_level,
         unknown_variables: variables::unknown(std::env::vars_os()),
     };
@@ -130,10 +131,11 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
             }
             Subcommand::List(ListRequest { namespace, all_namespaces, cluster: cluster.into(), output, watch })
         }
-        SubcommandArguments::Manifest { lock, slots, service_account, routing } => {
-            let (lock, slots, target) = (lock_name(lock, origins)?, slots.slots, routing.target());
-            check_slots(&lock, slots, target.as_ref(), origins)?;
-            Subcommand::Manifest(ManifestRequest { lock, slots, service_account, target })
+        SubcommandArguments::Manifest { target, slots, service_account, routing, priority } => {
+            let target = lock_target(target.lock, target.cluster, origins)?;
+            let (slots, routing) = (slots.slots, routing.target());
+            check_slots(&target.lock, slots, routing.as_ref(), origins)?;
+            Subcommand::Manifest(ManifestRequest { target, slots, service_account, routing, priority })
         }
         SubcommandArguments::StepDown { target, wait } => {
             let wait = match wait {
@@ -161,15 +163,15 @@ fn doctor_request(
     origins: Origins<'_>,
 ) -> Result<DoctorRequest, UsageError> {
     let timing = timing(&run.times, origins)?;
-    let routing = run.routing.target.target();
+    let traffic = run.routing.target.target();
     let target = lock_target(run.lock, run.cluster, origins)?;
     let slots = run.slots.slots;
-    check_slots(&target.lock, slots, routing.as_ref(), origins)?;
-    if routing.is_some() {
-        check_lock(&target.lock, slots, origins)?;
-    }
+    check_slots(&target.lock, slots, traffic.as_ref(), origins)?;
+    let routing = routing(run.routing, &target.lock, slots, &host_name()?, origins)?;
     log_level(&run.log, origins)?;
-    Ok(DoctorRequest { target, slots, timing, routing, http: run.monitoring.http, command })
+    let uses_clock = run.election.min_hold.is_some() || run.election.every.is_some();
+    let http = run.monitoring.http;
+    Ok(DoctorRequest { target, slots, timing, traffic, routing, uses_clock, http, command })
 }
 
 fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {

@@ -47,7 +47,7 @@ pub fn routing(
 ///
 /// # Errors
 /// What does not fit, why, and what to do.
-pub fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
+fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
     let longest = LONGEST_LOCK - slots.map_or(0, |_| format!("-{}", SlotCount::HIGHEST).len());
     match lock {

@@ -3,7 +3,7 @@
 //! The main thread waits for nothing but its descriptors; the election runs on a thread of its own, with the network.
 //! What the main thread does is decided by [`leaderrun_core::elector`].
 
-mod command_hint;
+pub mod command_hint;
 mod election_loop;
 mod election_thread;
 mod error_throttle;
@@ -42,7 +42,7 @@ use crate::process::tree::{self, Tree};
 use crate::process::{clock, memory};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
-use crate::telemetry::log::{self, Format};
+use crate::telemetry::log::{self, Format, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
@@ -73,6 +73,7 @@ pub struct ElectorConfig {
     pub unhealthy_after: Option<Duration>,
     pub notify_by: NotifyBy,
     pub log_format: Format,
+    pub log_time: LogTime,
     pub log_level: LevelFilter,
     /// A sentence for each variable that looks like one of leaderrun's and is none.
     pub unknown_variables: Vec<String>,
@@ -98,7 +99,7 @@ pub fn run(
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
     let locked_memory = memory::lock();
-    let log = log::start(config.log_format, config.log_level)?;
+    let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
     log_notices::memory(locked_memory);
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));

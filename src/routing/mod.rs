@@ -20,11 +20,13 @@ use std::time::Duration;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
+use serde_json::Value;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::endpoint_slice::{Service, ServiceName, is_reachable};
 pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
+use self::service_definition::ServiceDefinition;
 pub use self::service_definition::ServicePort;
 use self::worker::Worker;
 use crate::kubernetes::{ClusterAccess, Error, ErrorKind, Rule};
@@ -41,6 +43,16 @@ pub const SLOT_PLACEHOLDER: &str = "{slot}";
 /// Returns the text for the slot of that number.
 fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
+}
+
+/// Checks whether a Service, as the API server has it, follows what a leader makes of it.
+///
+/// # Errors
+/// Why it does not, and what to do.
+pub fn check_service(namespace: &str, name: &str, object: &Value, ports: &[ServicePort]) -> Result<(), String> {
+    let definition = ServiceDefinition::new(namespace, name, object);
+    definition.check()?;
+    definition.slice_ports(ports).map(drop)
 }
 
 /// By which object traffic finds the leader, as far as rights are concerned.

@@ -1,50 +1,79 @@
 //! `leaderrun manifest`: what a cluster has to know before a candidate may run in it.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
-use super::{CommandOutput, ManifestRequest};
+use super::{CommandOutput, LockTarget, ManifestRequest, PATIENCE, opened};
 use crate::events;
-use crate::kubernetes::{ObjectName, Rule, role, yaml};
+use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rule, role, yaml};
 use crate::lock::{self, LockName, check_name};
+use crate::telemetry::log::printable_cause;
 
-/// A service account, what it may do, and that the API server hears it when it is busy, as YAML.
-pub fn manifest(request: &ManifestRequest) -> Result<CommandOutput> {
-    let ManifestRequest { lock: lock_name, slots, service_account, target } = request;
-    let (kind, namespace, name) = match lock_name {
-        LockName::Objects { kind, namespace: Some(namespace), name } => (kind, namespace, name),
-        LockName::Objects { namespace: None, .. } => {
-            bail!("--lock {lock_name}: the manifest has to say in which namespace; {} would do", in_default(lock_name))
-        }
-        LockName::File(_) => bail!("--lock {lock_name}: a file needs no rights in a cluster; default/my-job would do"),
+/// Returns a service account and what it may do as YAML; with `priority`, also that the API server hears it when it is
+/// busy.
+pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
+    let ManifestRequest { target: LockTarget { mut lock, cluster }, slots, service_account, routing, priority } =
+        request;
+    let LockName::Objects { kind, namespace, name } = &mut lock else {
+        bail!("--lock {lock}: a file needs no rights in a cluster; for example --lock default/my-job");
     };
-    let flow_schema = format!("leaderrun.{namespace}.{name}");
-    if let Err(reason) = check_name(&flow_schema) {
-        bail!("--lock {lock_name}: the name of its FlowSchema, {flow_schema:?}, {reason}; default/my-job would do");
+    if namespace.is_none() {
+        let access = ClusterAccess::new(cluster);
+        let found = opened(&access, Cluster::open(&access, PATIENCE)).await;
+        let unknown = |reason| {
+            anyhow!("--lock {name}: its namespace is not known: {}; try --namespace default", printable_cause(&reason))
+        };
+        *namespace = Some(found.map_err(unknown)?.default_namespace().to_owned());
     }
-    let objects = kind.objects(namespace, name);
-    let objects_of_slots = lock_name.in_slots(*slots).into_iter().flat_map(|slot| slot.objects(namespace));
+    let (kind, namespace, name) = (*kind, namespace.clone().unwrap_or_default(), name.clone());
+    let objects_of_slots = lock.in_slots(slots).into_iter().flat_map(|slot| slot.objects(&namespace));
     let mut rules: Vec<Rule> = objects_of_slots.flat_map(|object| lock::rules(&object)).collect();
-    let targets = target.iter().flat_map(|target| target.in_slots(*slots));
+    let targets = routing.iter().flat_map(|target| target.in_slots(slots));
     for target in targets {
-        rules.extend(target.rules(namespace));
-        rules.extend(target.checking_rules(namespace));
+        rules.extend(target.rules(&namespace));
+        rules.extend(target.checking_rules(&namespace));
     }
     // Last: the lock can do without.
-    rules.push(events::rule(namespace));
-    let role = role(namespace, name, &rules);
-    let requests: Vec<String> = objects.iter().map(requests).collect();
-    let requests = requests.join("\n");
-    let service_account = yaml(service_account.as_ref().unwrap_or(name));
-    let namespace = yaml(namespace);
-    let text = format!(
+    rules.push(events::rule(&namespace));
+    let (own, others): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
+    let service_account = yaml(service_account.as_ref().unwrap_or(&name));
+    let account = Account { namespace: &namespace, name: &service_account };
+    let yaml_namespace = yaml(&namespace);
+    let mut text = format!(
         "# For pods with serviceAccountName: {service_account}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
   name: {service_account}
-  namespace: {namespace}
+  namespace: {yaml_namespace}
 ---
-{role}
+{}",
+        account.role_and_binding(&name, &own)
+    );
+    if !others.is_empty() {
+        text += "---
+# This takes the rights of a cluster administrator: an administrator of the namespace, by the ClusterRole admin, may not
+# grant rights to EndpointSlices.
+";
+        text += &account.role_and_binding(&format!("{name}-service"), &others);
+    }
+    if priority {
+        text += &flow_schema(&account, &name, &kind.objects(&namespace, &name))?;
+    }
+    Ok(CommandOutput { text, status: 0 })
+}
+
+/// A service account, its name as YAML has it.
+struct Account<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Account<'_> {
+    /// Returns a Role of that name and its binding to this account.
+    fn role_and_binding(&self, name: &str, rules: &[Rule]) -> String {
+        let (role, namespace, account) = (role(self.namespace, name, rules), yaml(self.namespace), self.name);
+        format!(
+            "{role}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -57,10 +86,26 @@ roleRef:
   name: leaderrun-{name}
 subjects:
 - kind: ServiceAccount
-  name: {service_account}
+  name: {account}
   namespace: {namespace}
----
-# The lock can do without, and it takes the rights of a cluster administrator: a busy API server then serves renewals
+"
+        )
+    }
+}
+
+/// Returns what has the API server serve the account's requests for its lock before those of others.
+fn flow_schema(account: &Account<'_>, name: &str, objects: &[ObjectName]) -> Result<String> {
+    let (namespace, account) = (yaml(account.namespace), account.name);
+    let flow_schema = format!("leaderrun.{}.{name}", namespace.trim_matches('"'));
+    if let Err(reason) = check_name(&flow_schema) {
+        bail!(
+            "--lock {name}: the name of its FlowSchema, {flow_schema:?}, {reason}; for example --lock default/my-job"
+        );
+    }
+    let requests = objects.iter().map(requests).collect::<Vec<_>>().join("\n");
+    Ok(format!(
+        "---
+# This takes the rights of a cluster administrator, and outlives the namespace: a busy API server then serves renewals
 # before the requests of other service accounts.
 apiVersion: flowcontrol.apiserver.k8s.io/v1
 kind: FlowSchema
@@ -76,13 +121,12 @@ spec:
   - subjects:
     - kind: ServiceAccount
       serviceAccount:
-        name: {service_account}
+        name: {account}
         namespace: {namespace}
     resourceRules:
 {requests}
 "
-    );
-    Ok(CommandOutput { text, status: 0 })
+    ))
 }
 
 /// Which requests the FlowSchema is for; it cannot tell objects of one kind apart.
@@ -96,14 +140,6 @@ fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
         resource.plural,
         yaml(namespace)
     )
-}
-
-fn in_default(lock: &LockName) -> LockName {
-    let mut lock = lock.clone();
-    if let LockName::Objects { namespace, .. } = &mut lock {
-        *namespace = Some("default".to_owned());
-    }
-    lock
 }
 
 #[cfg(test)]

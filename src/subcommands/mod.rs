@@ -25,7 +25,7 @@ pub use self::step_down::Wait;
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{self, Lock, LockError, LockName, SlotCount};
 use crate::process::tree;
-use crate::routing::RoutingTarget;
+use crate::routing::{Routing, RoutingTarget};
 use crate::telemetry::http::HttpAddress;
 
 /// How long the API server, or a file, may take to answer a question.
@@ -68,10 +68,12 @@ pub struct LockTarget {
 /// What the manifest is for.
 #[derive(Debug)]
 pub struct ManifestRequest {
-    pub lock: LockName,
+    pub target: LockTarget,
     pub slots: Option<SlotCount>,
     pub service_account: Option<String>,
-    pub target: Option<RoutingTarget>,
+    pub routing: Option<RoutingTarget>,
+    /// Also print what gives the requests for the lock priority.
+    pub priority: bool,
 }
 
 /// What the doctor is to look at: a run.
@@ -80,11 +82,12 @@ pub struct DoctorRequest {
     pub target: LockTarget,
     pub slots: Option<SlotCount>,
     pub timing: Timing,
-    pub routing: Option<RoutingTarget>,
-    #[expect(dead_code, reason = "the doctor does not check it yet")]
+    pub traffic: Option<RoutingTarget>,
+    pub routing: Option<Routing>,
+    /// The run depends on what the wall clock reads, by `--min-hold` for example.
+    pub uses_clock: bool,
     pub http: Option<HttpAddress>,
     /// Empty where none was given.
-    #[expect(dead_code, reason = "the doctor does not check it yet")]
     pub command: Vec<OsString>,
 }
 
@@ -122,7 +125,7 @@ where
     };
     let lacks_role = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
     Err(match lacks_role {
-        true => anyhow!("{failure}; leaderrun manifest --lock {lock} prints a Role that would do"),
+        true => anyhow!("{failure}; leaderrun manifest --lock {lock} prints a Role that allows it"),
         false => failure,
     })
 }
@@ -157,7 +160,7 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
         Subcommand::Status(target, output) => wait_for(Box::pin(status::status(target, output))),
         Subcommand::WatchStatus(target, output) => wait_for(Box::pin(status::watch(target, output))),
         Subcommand::List(request) => wait_for(Box::pin(list::list(request))),
-        Subcommand::Manifest(request) => manifest::manifest(&request),
+        Subcommand::Manifest(request) => wait_for(Box::pin(manifest::manifest(request))),
         Subcommand::StepDown(target, wait) => wait_for(Box::pin(step_down::step_down(target, wait))),
         Subcommand::Release(target, observe) => wait_for(Box::pin(release::release(target, observe))),
         Subcommand::Doctor(request) => wait_for(Box::pin(doctor::doctor(*request))),

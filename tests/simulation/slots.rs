@@ -136,6 +136,7 @@ impl World {
             timing: self.timing.clone(),
             wait: None,
             min_hold: None,
+            ignores_min_hold: false,
             preference: self.preferences[number].clone(),
         };
         let now = clock.now(self.now);

@@ -4,7 +4,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::{LOG, values};
-use crate::telemetry::log::Format;
+use crate::telemetry::log::{Format, LogTime};
 
 /// What the log on stderr says, and how.
 #[derive(Clone, Debug, Args)]
@@ -19,6 +19,16 @@ pub struct LogArguments {
         hide_possible_values = true
     )]
     pub log_format: Format,
+
+    /// The time at the beginning of a line in the text format: elapsed (since the start), wall (the clock, in UTC), or none
+    #[arg(
+        long,
+        env = "LEADERRUN_LOG_TIME",
+        value_name = "TIME",
+        default_value = "elapsed",
+        hide_possible_values = true
+    )]
+    pub log_time: LogTime,
 
     /// Log more; given twice, also what the libraries log
     #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, value_parser = values::verbosity)]

@@ -78,11 +78,19 @@ Exit status:
         cluster: ClusterArguments,
     },
 
-    /// Print the service account of a lock, its rights and its priority, to be piped into kubectl apply -f -
-    #[command(override_usage = "leaderrun manifest --lock [KIND:]NAMESPACE/NAME [OPTIONS]")]
+    /// Print the service account of a lock and its rights, to be piped into kubectl apply -f -
+    #[command(
+        override_usage = "leaderrun manifest --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
+        after_help = "\
+Nothing is asked of the API server. What takes the rights of a cluster administrator comes last, with a comment that says so.
+
+Exit status:
+  0    printed
+  125  not printed: wrong usage, or the namespace is not known"
+    )]
     Manifest {
         #[command(flatten)]
-        lock: LockArguments,
+        target: TargetArguments,
 
         #[command(flatten)]
         slots: SlotArguments,
@@ -93,6 +101,10 @@ Exit status:
 
         #[command(flatten)]
         routing: RoutingTargetArguments,
+
+        /// Also print a FlowSchema, by which a busy API server serves renewals before other requests; it takes the rights of a cluster administrator
+        #[arg(long)]
+        priority: bool,
     },
 
     /// Ask the holder of a lock to stop its command and to release the lock

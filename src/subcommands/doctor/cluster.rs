@@ -12,11 +12,13 @@ use tokio::time::timeout;
 
 use super::rounded;
 use super::table::{Row, Table};
+use super::traffic::{examine_pod, examine_service};
+use super::way::{examine_name, preparation, wall_clock};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ObjectName, Rule, Verb};
 use crate::lock::{self, Kind, LockName, SlotCount};
 use crate::process::clock;
-use crate::routing::RoutingTarget;
+use crate::routing::{PodLabel, Routing, RoutingTarget};
 use crate::subcommands::PATIENCE;
 use crate::telemetry::log::{printable, printable_cause};
 
@@ -43,12 +45,16 @@ pub struct Examined<'a> {
     pub timing: &'a Timing,
     /// By what traffic finds the leader.
     pub target: Option<&'a RoutingTarget>,
+    pub routing: Option<&'a Routing>,
+    /// What this machine's clock reads matters.
+    pub uses_clock: bool,
 }
 
 impl Examined<'_> {
     /// Looks at the way to the API server, what it allows, and how it treats these requests.
     pub async fn examine(self, table: &mut Table) {
-        let Self { kind, namespace, name, slots, options, timing, target } = self;
+        let Self { kind, namespace, name, slots, options, timing, target, routing, uses_clock } = self;
+        let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::open(&ClusterAccess::new(options), timing.attempt()).await {
             Ok(cluster) => cluster,
@@ -57,12 +63,17 @@ impl Examined<'_> {
                 return table.add(Row::failed("API server", printable_cause(&reason), remedy));
             }
         };
+        table.add(preparation(clock::now().since(began), timing));
+        examine_name(table, &cluster, timing).await;
         let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
         let lock_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
         let locks = lock_name.in_slots(slots);
         let objects: Vec<ObjectName> = locks.iter().flat_map(|lock| lock.objects(&namespace)).collect();
         let Some(path) = objects.iter().flat_map(lock::rules).find_map(|rule| rule.object_path()) else { return };
         let Some(headers) = reach(table, &cluster, &path, timing).await else { return };
+        if uses_clock {
+            table.add(wall_clock(&headers));
+        }
         examine_namespace(table, &cluster, &namespace).await;
         let manifest = manifest(&lock_name, slots, &namespace, target, &user);
         for object in &objects {
@@ -73,6 +84,17 @@ impl Examined<'_> {
             examine_rules(table, &cluster, &target.rules(&namespace), if_denied, &manifest).await;
             let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is led to the leader only");
             examine_rules(table, &cluster, &target.checking_rules(&namespace), if_denied, &manifest).await;
+        }
+        match routing {
+            Some(Routing::PodLabel(PodLabel { pod, .. })) => examine_pod(table, &cluster, &namespace, pod).await,
+            Some(Routing::Service(service)) => {
+                for target in target.iter().flat_map(|target| target.in_slots(slots)) {
+                    if let RoutingTarget::Service(name) = target {
+                        examine_service(table, &cluster, &namespace, &name.to_string(), &service.ports).await;
+                    }
+                }
+            }
+            None => {}
         }
         let if_denied = |_| IfDenied::Degraded("; no Events are written");
         examine_rules(table, &cluster, &[events::rule(&namespace)], if_denied, &manifest).await;
@@ -108,6 +130,15 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
                 table.add(Row::failed("API server", finding, "new credentials in the kubeconfig, or a valid token"));
                 return None;
             }
+            Ok(answer) if !is_kubernetes(&answer) => {
+                let finding = format!("{address} answers with {}, and is no Kubernetes API server", answer.status());
+                table.add(Row::failed(
+                    "API server",
+                    finding,
+                    "check the address: server in the kubeconfig, or a proxy",
+                ));
+                return None;
+            }
             Ok(answer) => headers = Some(answer.into_parts().0.headers),
             Err(error) => {
                 let finding = format!("{address} cannot be reached: {error}");
@@ -133,6 +164,12 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
         _ => Row::ok("latency", finding),
     });
     headers
+}
+
+/// Whether an answer is an API object, or a Status of an API server.
+fn is_kubernetes(answer: &Response<Bytes>) -> bool {
+    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    body["apiVersion"].is_string() && body["kind"].is_string()
 }
 
 /// Whether the namespace is there, if this user may know that.
@@ -238,24 +275,20 @@ async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row
         return Row::ok("priority", "the API server does not say, or has none");
     };
     let schema = said("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
-    let uid = async |level: &str| {
-        let answer = ask(cluster, &format!("{PRIORITY_LEVELS}/{level}"), None).await.ok()?;
-        Some(json_of(&answer).ok()?["metadata"]["uid"].as_str()?.to_owned())
-    };
-    let remedy = format!("{manifest} prints a FlowSchema, by which a busy API server does not keep renewals waiting");
-    match uid(PRIORITY_LEVEL).await {
-        Some(uid) if uid == level => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
-        Some(_) if uid(EXEMPT).await.is_some_and(|uid| uid == level) => {
-            Row::ok("priority", format!("level {EXEMPT}: whoever asks here waits for nobody"))
+    let remedy =
+        format!("{manifest} --priority prints a FlowSchema, by which a busy API server does not keep renewals waiting");
+    match name_of_level(cluster, &level).await {
+        Some(name) if name == PRIORITY_LEVEL => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
+        Some(name) if name == EXEMPT => {
+            Row::ok("priority", format!("level {EXEMPT}: these requests wait for no others"))
         }
-        Some(_) => Row::note(
-            "priority",
-            format!("level {level}, flow schema {schema}, and not level {PRIORITY_LEVEL}"),
-            remedy,
-        ),
+        Some(name) => {
+            let finding = format!("level {name} (uid {level}), flow schema {schema}, and not level {PRIORITY_LEVEL}");
+            Row::note("priority", finding, remedy)
+        }
         None => Row::note(
             "priority",
-            format!("level {level}, flow schema {schema}; who asks here may not know their names"),
+            format!("level {level}, flow schema {schema}; this user may not read their names"),
             format!(
                 "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} says the same: {remedy}"
             ),
@@ -263,10 +296,22 @@ async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row
     }
 }
 
+/// The name of the priority level with this uid, if this user may read it.
+async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
+    let answer = ask(cluster, PRIORITY_LEVELS, None).await.ok()?;
+    let levels = json_of(&answer).ok()?;
+    let level = levels["items"].as_array()?.iter().find(|level| level["metadata"]["uid"] == uid)?;
+    level["metadata"]["name"].as_str().map(printable)
+}
+
 /// Asks the API server, and returns whatever it answers.
-async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
+pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
         None => Request::get(path).body(Vec::new()),
+/// Returns the object in an answer.
+///
+/// # Errors
+/// When the answer is a refusal.
         Some(body) => Request::post(path).header(CONTENT_TYPE, "application/json").body(body.to_string().into_bytes()),
     };
     let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
@@ -274,7 +319,7 @@ async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Respo
     timeout(PATIENCE, cluster.send(request)).await.map_err(late)?
 }
 
-fn json_of(answer: &Response<Bytes>) -> Result<Value, Error> {
+pub fn json_of(answer: &Response<Bytes>) -> Result<Value, Error> {
     let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     if answer.status().is_success() {
         return Ok(body);

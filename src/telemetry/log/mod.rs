@@ -43,11 +43,22 @@ pub enum Format {
     Json,
 }
 
+/// What a line in the text format says of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogTime {
+    /// The time since the start.
+    Elapsed,
+    /// The wall clock, in UTC.
+    Wall,
+    /// Nothing, for what is read by something that notes the time itself.
+    None,
+}
+
 /// Starts the log. It must be called after the fork, and may be called again after a failure.
 ///
 /// # Errors
 /// Fails if the thread cannot be created. No log is set up then.
-pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
+pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
     let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
@@ -67,6 +78,7 @@ pub fn start(format: Format, level: LevelFilter) -> io::Result<Log> {
         Format::Text => registry
             .with(layer.event_format(TextFormat::new(
                 started_at,
+                time,
                 io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             )))
             .init(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use leaderrun_core::instant::Instant;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -10,19 +11,31 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::LogTime;
 use crate::process::clock;
 
-/// A format with one line for each event: `leaderrun +3m06s: what happened`. It omits the fields of leaderrun's own
+/// A format with one line for each event: `leaderrun +3m06s: what happened`, with the
+/// time that [`LogTime`] says. It omits the fields of leaderrun's own
 /// events, because their sentences contain the same information.
 pub struct TextFormat {
     started_at: Instant,
+    time: LogTime,
     is_colored: bool,
 }
 
 impl TextFormat {
-    /// Creates a format that shows the time since `started_at`.
-    pub fn new(started_at: Instant, is_colored: bool) -> Self {
-        Self { started_at, is_colored }
+    /// Creates a format whose elapsed time is the time since `started_at`.
+    pub fn new(started_at: Instant, time: LogTime, is_colored: bool) -> Self {
+        Self { started_at, time, is_colored }
+    }
+
+    /// Returns what a line begins with.
+    fn prefix(&self) -> String {
+        match self.time {
+            LogTime::Elapsed => format!("leaderrun {}:", elapsed(clock::now().since(self.started_at))),
+            LogTime::Wall => format!("leaderrun {:.3}:", Timestamp::now()),
+            LogTime::None => "leaderrun:".to_owned(),
+        }
     }
 }
 
@@ -39,8 +52,7 @@ where
             Level::WARN => painted(YELLOW, "warning: ".into()),
             _ => String::new(),
         };
-        let elapsed = elapsed(clock::now().since(self.started_at));
-        write!(writer, "{} {word}", painted(DIM, format!("leaderrun {elapsed}:")))?;
+        write!(writer, "{} {word}", painted(DIM, self.prefix()))?;
         let mut fields = Fields { message: String::new(), others: String::new() };
         event.record(&mut fields);
         if !target.starts_with("leaderrun") {

@@ -30,7 +30,11 @@ fn the_doctor_confirms_what_works() {
     for what in ["API", "latency", "get", "create", "update", "watch", "clocks"] {
         assert!(ok.iter().any(|line| line == what), "{what}: {}", doctor.output());
     }
-    assert!(doctor.output().contains("clocks      may run 1.33x apart"), "{}", doctor.output());
+    assert!(
+        doctor.output().contains("clocks      tolerates clock rates that differ by up to 1.33x"),
+        "{}",
+        doctor.output()
+    );
     let nothing = Cluster::shared().admin().get(&lock.lease_path()).unwrap_err();
     assert_eq!(nothing.code, 404, "nothing is written");
 }
@@ -164,4 +168,88 @@ fn the_doctor_shows_the_priority_of_requests() {
         doctor.wait_for_exit(1);
         assert!(doctor.output().contains(&format!("level {}", level(of))), "{account}: {}", doctor.output());
     }
+}
+
+#[testkit::test]
+fn it_takes_the_line_that_does_not_work() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let lock = TestLock::file();
+    let line = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
+    let found = doctor(&lock, &line, 1);
+    assert_eq!(lines(&found, "FAILED "), ["command", "http"], "{}", found.output());
+    assert!(found.output().contains("remedy: its words were quoted as one; try -- sleep 1"), "{}", found.output());
+    assert!(found.output().contains("remedy: try --http 127.0.0.1:0 for any free port"), "{}", found.output());
+    drop(taken);
+    let found = doctor(&lock, &["--http", &address, "--", "sleep", "1"], 0);
+    assert!(found.output().contains("ok      command     /"), "{}", found.output());
+    let found = doctor(&lock, &["--", "no-such-program"], 1);
+    assert!(found.output().contains("no-such-program cannot be found"), "{}", found.output());
+    let mut refused = Candidate::subcommand("doctor", &lock).args(["--port", "80"]).start();
+    refused.wait_for_exit(125);
+    assert!(refused.log().contains("--port 80: it is about a Service"), "as for the run: {}", refused.log());
+}
+
+#[testkit::test]
+fn a_server_that_is_not_kubernetes_is_recognised() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = server.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in server.incoming().flatten() {
+            use std::io::{Read, Write};
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+        }
+    });
+    let kubeconfig = scratch::folder("kubeconfig").join("other");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "clusters": [{ "name": "x", "cluster": { "server": format!("http://{address}") } }],
+        "users": [{ "name": "x", "user": {} }],
+        "contexts": [{ "name": "x", "context": { "cluster": "x", "user": "x" } }],
+    });
+    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    let lock = TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) };
+    let found = doctor(&lock, &[], 1);
+    assert!(found.output().contains("answers with 200 OK, and is no Kubernetes API server"), "{}", found.output());
+}
+
+#[testkit::test]
+fn a_service_that_does_not_follow_the_leader_is_a_failure() {
+    let lock = TestLock::lease();
+    let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
+    let service = ["--service", "web", "--port", "8080"];
+    let missing = doctor(&lock, &service, 1);
+    assert_eq!(lines(&missing, "FAILED "), ["Service"], "{}", missing.output());
+    let spec = json!({ "selector": { "app": "x" }, "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP" }] });
+    let admin = Cluster::shared().admin();
+    admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+    let selects = doctor(&lock, &service, 1);
+    assert!(selects.output().contains("web has a selector"), "{}", selects.output());
+    let without = json!({ "spec": { "selector": null } });
+    admin.merge_patch(&format!("{services}/web"), &without).expect("a Service");
+    let follows = doctor(&lock, &service, 0);
+    assert!(follows.output().contains("/web follows the leader"), "{}", follows.output());
+}
+
+#[testkit::test]
+fn a_pod_by_another_name_than_the_host_is_a_failure() {
+    let lock = TestLock::lease();
+    let found = doctor(&lock, &["--pod-label", "role=leader", "--pod", "no-such-pod"], 1);
+    assert!(
+        found.output().contains("FAILED  pod         there is no pod \"no-such-pod\" in namespace"),
+        "{}",
+        found.output()
+    );
+}
+
+#[testkit::test]
+fn only_what_was_measured_is_a_note() {
+    let lock = TestLock::lease();
+    // Settings as tight as they may be.
+    let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
+    let found = doctor(&lock, &tight, 0);
+    assert_eq!(lines(&found, "note "), Vec::<String>::new(), "{}", found.output());
+    assert!(found.output().contains("ok      wall clock  "), "{}", found.output());
 }

@@ -46,7 +46,7 @@ fn the_manifest_is_all_that_a_candidate_needs() {
         early.wait_for_log("not allowed to get");
         drop(early);
 
-        let documents = documents(&lock.name, &[]);
+        let documents = documents(&lock.name, &["--priority"]);
         take_effect(&lock, "job", &documents);
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
@@ -66,8 +66,9 @@ fn the_manifest_is_all_that_a_candidate_needs() {
 /// Applies what was printed for a lock, and waits until its rights are in force.
 fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
     apply(documents);
-    let rules = documents.iter().find(|document| document["kind"] == "Role").expect("a Role")["rules"].clone();
-    testkit::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &rules);
+    for role in documents.iter().filter(|document| document["kind"] == "Role") {
+        testkit::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &role["rules"]);
+    }
 }
 
 #[testkit::test]
@@ -85,8 +86,7 @@ fn the_manifest_is_all_that_routing_needs() {
         Cluster::shared().admin().create(&services, &service).expect("a Service");
         let account = format!("system:serviceaccount:{}:worker", lock.namespace());
         let doctor = |status| {
-            let mut doctor =
-                Candidate::subcommand("doctor", &lock).args(["--as", &account]).args(&arguments[..2]).start();
+            let mut doctor = Candidate::subcommand("doctor", &lock).args(["--as", &account]).args(arguments).start();
             doctor.wait_for_exit(status);
             doctor.output()
         };
@@ -129,7 +129,7 @@ fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]
 #[testkit::test]
 fn names_that_look_like_numbers_stay_names() {
     for (namespace, name) in [("123", "1e3"), ("0x1f", "true"), ("null", "no"), ("y", "on.1")] {
-        let documents = documents(&format!("{namespace}/{name}"), &[]);
+        let documents = documents(&format!("{namespace}/{name}"), &["--priority"]);
         let [account, role, binding, schema] = &documents[..] else { panic!("{documents:?}") };
         assert_eq!(
             (&account["metadata"]["namespace"], &account["metadata"]["name"]),
@@ -147,7 +147,7 @@ fn names_that_look_like_numbers_stay_names() {
 
 #[testkit::test]
 fn a_service_account_can_be_chosen() {
-    let documents = documents("default/job", &["--service-account", "worker"]);
+    let documents = documents("default/job", &["--service-account", "worker", "--priority"]);
     assert_eq!(documents[0]["metadata"]["name"], "worker");
     assert_eq!(documents[1]["metadata"]["name"], "leaderrun-job");
     assert_eq!(documents[2]["subjects"][0]["name"], "worker");
@@ -155,10 +155,51 @@ fn a_service_account_can_be_chosen() {
 }
 
 #[testkit::test]
-fn a_file_has_no_manifest() {
-    for (lock, says) in [("file:/run/x", "a file needs no rights in a cluster"), ("x", "default/x would do")] {
-        let mut refused = Candidate::bare("manifest").args(["manifest", "--lock", lock]).start();
+fn a_file_and_an_unknown_namespace_have_no_manifest() {
+    for (lock, says) in [
+        ("file:/run/x", "--lock file:/run/x: a file needs no rights in a cluster; for example --lock default/my-job"),
+        ("x", "--lock x: its namespace is not known: "),
+    ] {
+        let manifest = Candidate::bare("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);
+        let mut refused = manifest.start();
         refused.wait_for_exit(125);
         assert!(refused.log().contains(says), "{}", refused.log());
     }
+}
+
+#[testkit::test]
+fn the_namespace_is_found_as_for_a_run() {
+    let kubeconfig = Cluster::shared().kubeconfig();
+    let kubeconfig = kubeconfig.to_str().expect("a path");
+    let of_context = documents("job", &["--kubeconfig", kubeconfig, "--context", "test"]);
+    assert!(of_context.iter().all(|document| document["metadata"]["namespace"] == "default"), "{of_context:?}");
+    let chosen = documents("job", &["-n", "prod"]);
+    assert!(chosen.iter().all(|document| document["metadata"]["namespace"] == "prod"), "{chosen:?}");
+}
+
+/// An administrator of a namespace applies it without a failure.
+#[testkit::test]
+fn what_takes_a_cluster_administrator_is_left_out_or_apart() {
+    let kinds = |arguments: &[&str]| -> Vec<String> {
+        let kind = |document: &Value| document["kind"].as_str().expect("a kind").to_owned();
+        documents("default/job", arguments).iter().map(kind).collect()
+    };
+    assert_eq!(kinds(&[]), ["ServiceAccount", "Role", "RoleBinding"]);
+    assert_eq!(kinds(&["--priority"]).last().map(String::as_str), Some("FlowSchema"));
+    let service = documents("default/job", &["--service", "web"]);
+    let resources = |role: &Value| -> Vec<String> {
+        role["rules"]
+            .as_array()
+            .expect("rules")
+            .iter()
+            .map(|rule| rule["resources"][0].as_str().expect("one").to_owned())
+            .collect()
+    };
+    let [_, own, _, apart, binding] = &service[..] else { panic!("{service:?}") };
+    assert!(!resources(own).contains(&"endpointslices".to_owned()), "{own}");
+    assert!(resources(apart).iter().all(|resource| resource == "endpointslices"), "{apart}");
+    assert_eq!(
+        (&apart["metadata"]["name"], &binding["roleRef"]["name"]),
+        (&"leaderrun-job-service".into(), &"leaderrun-job-service".into())
+    );
 }

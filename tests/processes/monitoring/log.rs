@@ -148,3 +148,22 @@ fn a_lasting_failure_is_logged_once() {
     assert_eq!(of("killing what is left of the command: "), 1, "{}", a.log());
     assert_eq!(of("leadership lost: it could not be renewed in time"), 1, "{}", a.log());
 }
+
+#[testkit::test]
+fn the_time_of_a_line_can_be_chosen() {
+    for (time, begins) in [("wall", "leaderrun 20"), ("none", "leaderrun: started"), ("elapsed", "leaderrun +")] {
+        let mut a = Candidate::new("a", &TestLock::file()).args(["--log-time", time]).run(["true"]);
+        a.wait_for_exit(0);
+        assert!(
+            a.log().lines().all(|line| line.starts_with(begins) || line.starts_with("leaderrun: the command")),
+            "{}",
+            a.log()
+        );
+        if time == "wall" {
+            let (first, _) =
+                a.log().split_once(": ").map(|(first, rest)| (first.to_owned(), rest.to_owned())).expect("a line");
+            let shown: jiff::Timestamp = first.trim_start_matches("leaderrun ").parse().expect("a time");
+            assert!(jiff::Timestamp::now().duration_since(shown).as_secs() < 60, "{first}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What a run needs of this machine, besides its lock.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
+use super::table::{Row, Table};
+use crate::elector::command_hint::command_hint;
+use crate::telemetry::http::HttpAddress;
+use crate::telemetry::log::printable;
+
+/// Adds a row for the command: whether it will be found and may be executed.
+pub fn examine_command(table: &mut Table, name: &OsStr) {
+    let shown = printable(&name.to_string_lossy());
+    let give_path = "give the full path of a program that is there: under cron and systemd PATH is short";
+    table.add(match find(name) {
+        Ok(path) => Row::ok("command", printable(&path.display().to_string())),
+        Err(Errno::EACCES) => {
+            Row::failed("command", format!("{shown} may not be executed"), format!("chmod +x {shown}"))
+        }
+        Err(errno) => {
+            let remedy = command_hint(&name.to_string_lossy()).unwrap_or_else(|| give_path.to_owned());
+            Row::failed("command", format!("{shown} cannot be found: {}", errno.desc()), remedy)
+        }
+    });
+}
+
+/// Finds a program as execvp(3) does.
+fn find(name: &OsStr) -> Result<PathBuf, Errno> {
+    let candidates: Vec<PathBuf> = match Path::new(name).components().count() {
+        1 if !name.as_encoded_bytes().contains(&b'/') => {
+            env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join(name)).collect()
+        }
+        _ => vec![PathBuf::from(name)],
+    };
+    let mut failure = Errno::ENOENT;
+    for path in candidates {
+        if !path.is_file() {
+            continue;
+        }
+        match access(&path, AccessFlags::X_OK) {
+            Ok(()) => return Ok(path),
+            Err(errno) => failure = errno,
+        }
+    }
+    Err(failure)
+}
+
+/// Adds a row for the address of `--http`: whether it can be listened on now.
+pub fn examine_http(table: &mut Table, address: HttpAddress) {
+    table.add(match address.listen() {
+        Ok(_) => Row::ok("http", format!("--http {address}: nobody else listens there")),
+        Err(error) => {
+            let sentence = error.to_string();
+            let (finding, remedy) = sentence.split_once("; ").unwrap_or((&sentence, "choose another address"));
+            Row::failed("http", finding, remedy)
+        }
+    });
+}

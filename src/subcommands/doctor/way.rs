@@ -1,0 +1,68 @@
+//! The way to the API server, before a request is sent.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::header::{DATE, HeaderMap};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use leaderrun_core::timing::Timing;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::rounded;
+use super::table::{Row, Table};
+use crate::kubernetes::Cluster;
+use crate::process::clock;
+use crate::subcommands::PATIENCE;
+
+/// How far two clocks may be apart before that is noted: a `Date` has whole seconds, and the answer was under way.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// How long it took until a request could be sent: a credential plugin may be slow.
+pub fn preparation(took: Duration, timing: &Timing) -> Row {
+    let limit = timing.attempt();
+    let finding = format!("were ready after {}; a request may take {}", rounded(took), rounded(limit));
+    let remedy = "a credential plugin that keeps its token, or a service account's token in place of it";
+    if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
+}
+
+/// How long it takes to look up the API server's name.
+pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing) {
+    let (host, port) = cluster.host_and_port();
+    if host.parse::<IpAddr>().is_ok() {
+        return;
+    }
+    let began = clock::now();
+    let found = timeout(PATIENCE, lookup_host((host.as_str(), port))).await;
+    let took = rounded(clock::now().since(began));
+    let remedy = "check the name servers in /etc/resolv.conf, or give the API server's IP address";
+    let limit = timing.attempt();
+    table.add(match found {
+        Ok(Ok(_)) if clock::now().since(began) < limit / 2 => {
+            Row::ok("name", format!("{host} was looked up in {took}"))
+        }
+        Ok(Ok(_)) => {
+            let finding = format!("looking up {host} took {took}; a request may take {}", rounded(limit));
+            Row::note("name", finding, remedy)
+        }
+        Ok(Err(failure)) => Row::note("name", format!("cannot look up {host}: {failure}"), remedy),
+        Err(_) => Row::note("name", format!("{host} was not looked up within {took}"), remedy),
+    });
+}
+
+/// How far this machine's clock is from the API server's.
+pub fn wall_clock(headers: &HeaderMap) -> Row {
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let Some(date) = date.and_then(|date| rfc2822::parse(date).ok()) else {
+        return Row::ok("wall clock", "the API server does not say its time");
+    };
+    let apart = Timestamp::now().duration_since(date.timestamp());
+    let shown = rounded(Duration::from_secs(apart.unsigned_abs().as_secs()));
+    let direction = if apart.is_negative() { "behind" } else { "ahead of" };
+    let finding = format!("{shown} {direction} the API server's");
+    match apart.unsigned_abs() > CLOCK_TOLERANCE {
+        true => Row::note("wall clock", finding, "set the clock by NTP: --min-hold and --every go by it"),
+        false => Row::ok("wall clock", finding),
+    }
+}
