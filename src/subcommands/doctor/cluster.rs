@@ -308,10 +308,6 @@ async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
 pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
         None => Request::get(path).body(Vec::new()),
-/// Returns the object in an answer.
-///
-/// # Errors
-/// When the answer is a refusal.
         Some(body) => Request::post(path).header(CONTENT_TYPE, "application/json").body(body.to_string().into_bytes()),
     };
     let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
@@ -319,6 +315,10 @@ pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<R
     timeout(PATIENCE, cluster.send(request)).await.map_err(late)?
 }
 
+/// Returns the object in an answer.
+///
+/// # Errors
+/// When the answer is a refusal.
 pub fn json_of(answer: &Response<Bytes>) -> Result<Value, Error> {
     let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     if answer.status().is_success() {
