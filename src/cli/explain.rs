@@ -151,6 +151,14 @@ impl Explanation<'_> {
         let built_in: &[&str] = if self.line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
         let known: Vec<String> = known.chain(built_in.iter().map(|option| (*option).to_owned())).collect();
         if name.starts_with('-') {
+            // `-lock` begins with the short option -l, for a parser.
+            let with_one_dash = self.line.arguments.iter().filter_map(|argument| argument.to_str());
+            let mut with_one_dash =
+                with_one_dash.filter(|argument| !name.starts_with("--") && argument.starts_with(&name));
+            let with_two = with_one_dash.next().map(|argument| format!("-{}", first_word(argument)));
+            if let Some(meant) = with_two.filter(|meant| known.contains(meant)) {
+                return UsageError::new(&meant[1..], "a long option begins with --").try_instead(meant);
+            }
             let error = UsageError::new(&name, format!("{} has no such option", self.program()));
             return match suggest::nearest(&name, known.iter().map(String::as_str)) {
                 Some(meant) => error.try_instead(meant),

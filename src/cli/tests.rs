@@ -75,6 +75,31 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
             "leaderrun --lock default/My_Job -- true".to_owned(),
             "--lock default/My_Job: the name may have lower-case letters, digits, - and . only; try --lock default/my-job",
         ),
+        ("leaderrun -lock x -- true".to_owned(), "-lock: a long option begins with --; try --lock"),
+        (
+            run("--stop-signal KILL"),
+            "--stop-signal KILL: it leaves the command no time to stop, and is sent after --lost-grace anyway; for example --stop-signal TERM",
+        ),
+        (
+            run("-E 300"),
+            "--conflict-exit-code 300: an exit status is a number from 0 to 255; for example --conflict-exit-code 75",
+        ),
+        (run("--max-run 0s"), "--max-run 0s: the command could do nothing in no time; for example --max-run 2h"),
+        (
+            run("--ignore-min-hold --every 1m"),
+            "--ignore-min-hold: cannot be used together with --every; leave one of them out",
+        ),
+        (format!("leaderrun release --lock {FILE}"), "--force is missing; for example --force"),
+        ("leaderrun lst".to_owned(), "lst: leaderrun has no such subcommand; try leaderrun list"),
+        ("leaderrun list --all".to_owned(), "--all: leaderrun list has no such option; try --all-namespaces"),
+        (
+            "leaderrun list -A -n x".to_owned(),
+            "--namespace x: cannot be used together with --all-namespaces; leave one of them out",
+        ),
+        (
+            format!("leaderrun step-down --lock {FILE} --wait soon"),
+            "--wait soon: not a valid duration; for example --wait 30s",
+        ),
         (run("--lokc x"), "--lokc: leaderrun has no such option; try --lock"),
         (run("--nonsense"), "--nonsense: leaderrun has no such option; see leaderrun --help"),
         (run("--wait soon"), "--wait soon: not a valid duration; for example --wait 30s"),

@@ -251,6 +251,9 @@ pub fn parse(text: &str) -> Result<i32, String> {
         libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
             Err("it stops the command instead of ending it; try TERM".into())
         }
+        libc::SIGKILL => {
+            Err("it leaves the command no time to stop, and is sent after --lost-grace anyway; try TERM".into())
+        }
         libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it ends nothing; try TERM".into()),
         number if RESERVED.contains(&number) => Err("the C library keeps it for itself; try TERM".into()),
         number => Ok(number),
@@ -325,7 +328,7 @@ mod tests {
 
     #[test]
     fn invalid_signals_are_refused_with_a_suggestion() {
-        for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"] {
+        for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "KILL", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"] {
             assert!(parse(text).unwrap_err().ends_with("; try TERM"), "{text}");
         }
     }

@@ -1,0 +1,117 @@
+//! What is said when something does not work: how it is provoked, and the sentence. Refused command lines are in a table
+//! of their own, in `src/cli/tests.rs`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually, scratch};
+
+/// The last sentence, without who says it and when.
+fn last(running: &Running) -> String {
+    let log = running.log();
+    let line = log.lines().last().unwrap_or_default();
+    line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
+}
+
+/// What a candidate says last that gives up.
+fn said(candidate: Candidate, status: i32) -> String {
+    let mut running = candidate.run(["true"]);
+    running.wait_for_exit(status);
+    last(&running)
+}
+
+fn path(lock: &TestLock) -> &str {
+    lock.name.strip_prefix("file:").expect("a file")
+}
+
+#[testkit::test]
+fn each_obstacle_has_its_sentence() {
+    let candidate = |lock: &TestLock| Candidate::new("b", lock).args(["--wait", "0s"]);
+    let (lease, file) = (TestLock::lease(), TestLock::file());
+    let name = &lease.name;
+
+    let nowhere = TestLock { name: "nowhere/job".into(), ..lease.clone() };
+    assert_eq!(
+        said(candidate(&nowhere), 69),
+        "warning: could not use nowhere/job within --wait: there is no namespace \"nowhere\"; try kubectl create namespace \
+         nowhere, or choose another one for the lock"
+    );
+
+    let stranger = lease.through(Cluster::shared().kubeconfig_for("stranger"));
+    assert_eq!(
+        said(candidate(&stranger), 69),
+        format!(
+            "warning: could not use {name} within --wait: not allowed to get leases.coordination.k8s.io \"job\" in namespace \
+             {:?}",
+            lease.namespace()
+        )
+    );
+
+    let a = Candidate::new("a", &lease).run_script("echo leads; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    assert_eq!(said(candidate(&lease), 75), format!("could not acquire {name} within --wait: it is held by a"));
+    drop(a);
+
+    fs::write(path(&file), "some text").expect("a file");
+    let says = said(candidate(&file), 125);
+    assert!(says.contains("it is no record of leaderrun"), "{says}");
+    let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
+    symlink(path(&file), path(&link)).expect("a link");
+    let says = said(candidate(&link), 125);
+    assert!(says.contains("it is a link, a folder or a device"), "{says}");
+
+    let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
+    quoted.wait_for_exit(127);
+    assert_eq!(
+        last(&quoted),
+        "error: cannot execute sleep 1: No such file or directory; its words were quoted as one; try -- sleep 1"
+    );
+}
+
+/// The Role is long: once is enough.
+#[testkit::test]
+fn the_missing_role_is_printed_once() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
+    let mut b = Candidate::new("b", &lock).args(["--wait", "4s"]).run(["true"]);
+    b.wait_for_log("kind: Role");
+    Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
+    b.wait_for_exit(69);
+    let log = b.log();
+    assert_eq!(log.matches("kind: Role\n").count(), 1, "{log}");
+    let manifest = format!("; leaderrun manifest --lock {} prints the whole Role", lock.name);
+    assert_eq!(log.matches(&manifest).count(), 1, "{log}");
+}
+
+#[testkit::test]
+fn an_outage_says_how_long_the_command_goes_on() {
+    let proxy = Proxy::start(Cluster::shared());
+    let lock = TestLock::lease_through(proxy.kubeconfig());
+    let mut a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    proxy.partition();
+    a.wait_for_log("does not answer; trying again; the command is stopped in ");
+    let log = a.log();
+    let (_, rest) = log.split_once("the command is stopped in ").expect("a time");
+    let (left, rest) = rest.split_once(" unless").expect("a time");
+    let left = humantime::parse_duration(left).expect("a duration");
+    assert!(left < Duration::from_secs(4), "{log}");
+    assert!(rest.starts_with(" a renewal succeeds"), "{log}");
+    proxy.heal();
+    a.wait_for_log("succeed again");
+    a.signal(Signal::SIGTERM);
+    a.wait();
+}
+
+/// Nobody but a programmer can read what `{:?}` makes.
+#[testkit::test]
+fn verbose_logs_are_sentences() {
+    let lock = TestLock::lease();
+    let mut a = Candidate::new("a", &lock).args(["-v"]).run_script("exit 0");
+    a.wait_for_exit(0);
+    for fragment in ["Some(", "None", "Ok(", "Err(", "{ ", "::"] {
+        assert!(!a.log().contains(fragment), "{fragment:?}: {}", a.log());
+    }
+}
