@@ -257,7 +257,8 @@ impl Supervisor {
     }
 
     fn may_time_out(&self) -> bool {
-        self.main == MainProcess::Running && !self.lost && !self.timed_out && !self.killing
+        let runs = self.main == MainProcess::Running || self.awaits_leftovers();
+        runs && !self.lost && !self.timed_out && !self.killing
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
@@ -307,7 +308,13 @@ impl Supervisor {
         }
         if self.may_time_out() && self.runs_until.is_some_and(|at| now >= at) {
             self.timed_out = true;
-            self.actions.push(SupervisorAction::TimeOut);
+            self.asked_to_end = true;
+            if self.main == MainProcess::Running {
+                self.actions.push(SupervisorAction::TimeOut);
+            } else {
+                self.main = MainProcess::Ended(End::TimedOut);
+                self.leftovers_due = true;
+            }
             let grace = self.stop_options.kill_after.unwrap_or(self.stop_options.lost_grace);
             self.kill_by(now + grace, KillReason::TimedOut);
         }
@@ -689,6 +696,18 @@ mod tests {
         let ended = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
         assert_eq!(ended, [gone(End::TimedOut)]);
         assert_eq!(supervisor.next_timeout(), None);
+    }
+
+    #[test]
+    fn the_time_that_a_command_may_run_counts_for_what_it_goes_on_with() {
+        let now = start();
+        let mut supervisor = limited(now).with_wait_for_all(true);
+        step(&mut supervisor, now, ended(End::Exited(0), false));
+        let later = now + Duration::from_secs(2);
+        assert_eq!(supervisor.next_timeout(), Some(later));
+        assert_eq!(step(&mut supervisor, later, SupervisorInputs::default()), [SupervisorAction::TerminateLeftovers]);
+        let empty = SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() };
+        assert_eq!(step(&mut supervisor, later, empty), [gone(End::TimedOut)]);
     }
 
     #[test]
