@@ -328,7 +328,9 @@ mod tests {
 
     #[test]
     fn invalid_signals_are_refused_with_a_suggestion() {
-        for text in ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "KILL", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"] {
+        for text in
+            ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "KILL", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"]
+        {
             assert!(parse(text).unwrap_err().ends_with("; try TERM"), "{text}");
         }
     }
