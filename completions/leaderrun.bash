@@ -48,9 +48,10 @@ _leaderrun() {
             ;;
         manifest)
             case $previous in
-                --lock|-n|--namespace|--slots|--service-account|--pod-label|--service) return ;;
+                --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+                --lock|-n|--namespace|--context|--as|--slots|--service-account|--pod-label|--service) return ;;
             esac
-            words='--lock -n --namespace --slots --service-account --pod-label --service -h --help'
+            words='--lock -n --namespace --kubeconfig --context --as --slots --service-account --pod-label --service --priority -h --help'
             ;;
         step-down)
             case $previous in
@@ -75,9 +76,10 @@ _leaderrun() {
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --log-time) mapfile -t COMPREPLY < <(compgen -W 'elapsed wall none' -- "$current"); return ;;
+                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--max-run|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --ignore-min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --max-run --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format --log-time -v --verbose -q --quiet -h --help'
             words+=' --'
             ;;
         check)
@@ -101,9 +103,10 @@ _leaderrun() {
                 --ready-when) mapfile -t COMPREPLY < <(compgen -W 'waiting leading' -- "$current"); return ;;
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --log-time) mapfile -t COMPREPLY < <(compgen -W 'elapsed wall none' -- "$current"); return ;;
+                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--max-run|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format -v --verbose -q --quiet -h --help -V --version'
+            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --ignore-min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --max-run --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format --log-time -v --verbose -q --quiet -h --help -V --version'
             if ((COMP_CWORD == 1)); then words+=' status list manifest step-down release doctor check completion man'; else words+=' --'; fi
             ;;
     esac
