@@ -35,6 +35,7 @@ use self::proc::Proc;
 pub use self::reap::{Ended, Reaped, reap};
 use crate::process::clock;
 use crate::process::system_call::SystemCallError;
+use crate::process::title;
 
 /// How many processes are named to people.
 const MAX_NAMES: usize = 8;
@@ -234,11 +235,15 @@ impl Tree {
         self.names_of(self.nested.numbers().chain(others))
     }
 
-    /// Returns the names of some of the children of this thread that live; none if there are none.
+    /// Returns the names of some of the children of this thread that live; none if there are none. Without children that
+    /// have the supervisor's name: they are forks of it that have executed nothing.
     pub fn names_of_living_children(&self) -> Option<String> {
         let mut living = Vec::new();
         let _ = self.proc.for_each_child(|number| {
-            if living.len() <= MAX_NAMES && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead()) {
+            let mut buffer = [0; 64];
+            let name = self.proc.read_of(number, "comm", &mut buffer).unwrap_or_default();
+            let is_own = name.trim_ascii_end() == title::SUPERVISOR.to_bytes();
+            if !is_own && living.len() <= MAX_NAMES && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead()) {
                 living.push(number);
             }
         });
