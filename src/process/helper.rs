@@ -252,9 +252,15 @@ mod tests {
     #[test]
     fn what_a_slow_one_writes_is_passed_on_while_it_runs() {
         let lines = RefCell::new(Vec::new());
-        let script = "echo open https://example.com >&2; sleep 2.5; echo not yet a line >&2";
-        let pass_on = |line: &str| lines.borrow_mut().push(line.to_owned());
-        run(shell(script), Terminal::Detached, LONG, &pass_on).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let seen = folder.path().join("seen");
+        let script = format!("echo open https://example.com >&2; until [ -e {} ]; do sleep 0.1; done", seen.display());
+        let pass_on = |line: &str| {
+            lines.borrow_mut().push(line.to_owned());
+            std::fs::write(&seen, "").unwrap();
+        };
+        // It ends only when its line was passed on.
+        run(shell(&script), Terminal::Detached, LONG, &pass_on).unwrap();
         assert_eq!(*lines.borrow(), ["open https://example.com"]);
     }
 

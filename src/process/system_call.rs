@@ -34,6 +34,8 @@ impl fmt::Display for SystemCallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = match self.errno() {
             Errno::UnknownErrno => self.cause.to_string(),
+            // Its other name, EWOULDBLOCK, has the description "Try again".
+            Errno::EAGAIN => "Resource temporarily unavailable".to_owned(),
             errno => errno.desc().to_owned(),
         };
         write!(f, "the system call {} failed: {reason}", self.call)?;

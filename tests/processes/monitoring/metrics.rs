@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::http::{get, samples, wait_for_samples};
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually};
 
-const README: &str = include_str!("../../../README.md");
+const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
@@ -170,7 +170,7 @@ fn the_names_follow_the_rules_of_promlint() {
     let families = families(&exposition());
     assert!(families.len() > 10, "{families:#?}");
     for (name, Family { help, kind, samples, labels }) in &families {
-        assert!(README.contains(&format!("`{name}`")), "README.md says nothing of {name}");
+        assert!(REFERENCE.contains(&format!("`{name}`")), "docs/reference.md does not list {name}");
         assert!(!help.trim().is_empty(), "{name}: no help text");
         let words: Vec<&str> = name.split('_').collect();
         for unit in ["milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "weeks", "percent"] {
