@@ -111,7 +111,7 @@ const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
     ("leaderrun --kubeconfig /etc/host", &["hosts"], &["--lock"]),
     ("leaderrun status --ou", &["--output"], &["--lock"]),
     ("leaderrun status --output ", &["text", "json"], &["--lock"]),
-    ("leaderrun step-down -", &["--lock", "--namespace"], &["--wait", "--output"]),
+    ("leaderrun step-down -", &["--lock", "--namespace", "--wait"], &["--min-hold", "--output"]),
     ("leaderrun check --", &["--min-remaining"], &["--lock"]),
     ("leaderrun completion ", &["bash", "zsh", "fish"], &["status"]),
     ("leaderrun --lock a/b -- unam", &["uname"], &["--lock"]),
