@@ -56,11 +56,11 @@ fn each_obstacle_has_its_sentence() {
     drop(a);
 
     fs::write(path(&file), "some text").expect("a file");
-    let says = said(candidate(&file), 125);
+    let says = said(candidate(&file), 69);
     assert!(says.contains("it is no record of leaderrun"), "{says}");
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
-    let says = said(candidate(&link), 125);
+    let says = said(candidate(&link), 69);
     assert!(says.contains("it is a link, a folder or a device"), "{says}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
