@@ -210,7 +210,9 @@ impl ElectionLoop<'_> {
             self.observations.stepped(&self.election);
             self.remind();
             let reminder = self.reminder.as_ref().map(Reminder::next);
-            self.timer.get().set(self.election.next_timeout().into_iter().chain(reminder).min())?;
+            let due = self.election.next_timeout().into_iter().chain(reminder).min();
+            self.timer.get().set(due)?;
+            self.observations.timer_set(due);
             inputs = poll_fn(|context| self.poll_inputs(context)).await?;
         }
     }
@@ -262,7 +264,10 @@ impl ElectionLoop<'_> {
         inputs.slots = arrived.collect();
         match self.timer.poll_ready(context) {
             Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(inputs)),
+            Poll::Ready(Ok(())) => {
+                self.observations.timer_expired();
+                Poll::Ready(Ok(inputs))
+            }
             Poll::Pending if inputs != SlotInputs::default() => Poll::Ready(Ok(inputs)),
             Poll::Pending => Poll::Pending,
         }

@@ -97,6 +97,10 @@ log_events! {
     /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`), `timed_out` (by `--max-run`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
 
+    /// Logged when leaderrun itself runs late again and again, as under a CPU limit; only once.
+    warn runs_late(delay_seconds: f64)
+        "leaderrun runs up to {delay_seconds:.1} s late and stops the command so much earlier; give it more CPU";
+
     /// Logged when leaderrun has no right to send the command a signal.
     error signal_refused(signal: &str; reason: &str)
         "cannot send {signal} to the command: {reason}; run leaderrun as the command's user, or with CAP_KILL";

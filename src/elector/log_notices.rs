@@ -1,6 +1,7 @@
 //! From the notices of the state machines to log events.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -19,6 +20,9 @@ use crate::telemetry::log::{printable, printable_cause};
 
 /// What is led, for the main thread to log. A process leads at most once: after a loss it ends or executes itself.
 static LEADERSHIP: OnceLock<Leadership> = OnceLock::new();
+
+/// It was logged that the supervisor runs late. The metric says how it goes on.
+static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug)]
 struct Leadership {
@@ -133,6 +137,11 @@ pub fn supervisor(notice: &SupervisorNotice) {
                 KillReason::LeftRunning => ("left_running", "killing what the command left running"),
             };
             log_events::killing(reason, &printable(processes), sentence);
+        }
+        SupervisorNotice::RunsLate { delay } => {
+            if !delay.is_zero() && !WARNED_OF_DELAY.swap(true, Ordering::Relaxed) {
+                log_events::runs_late(delay.as_secs_f64());
+            }
         }
         SupervisorNotice::SignalRefused { signal, reason } => {
             log_events::signal_refused(&signals::name(*signal), reason);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
 use leaderrun_core::messages::{End, Order, Report, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
-use leaderrun_core::updates::Update;
+use leaderrun_core::updates::{MeasuredThread, Update};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -192,6 +192,10 @@ impl MainLoop {
                 Report::Notice(notice) => {
                     self.command_had_terminal |= *notice == SupervisorNotice::HasTerminal;
                     log_notices::supervisor(notice);
+                    if let SupervisorNotice::RunsLate { delay } = notice {
+                        let thread = MeasuredThread::Supervisor;
+                        self.observer.notify(Update::SchedulingDelay { thread, delay: *delay });
+                    }
                 }
                 Report::Enforcing(_) | Report::Gone(_) => {}
             }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::instant::Instant;
+use leaderrun_core::lateness::Lateness;
 use leaderrun_core::slots::SlotElection;
 use leaderrun_core::tenure::Tenure;
-use leaderrun_core::updates::{Observed, RenewalResult, Update};
+use leaderrun_core::updates::{MeasuredThread, Observed, RenewalResult, Update};
 
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
@@ -27,12 +28,40 @@ pub struct Observations {
     watched: BTreeSet<usize>,
     /// The request under way is a claim.
     is_claim: bool,
+    /// When the election is to be woken.
+    timer_due: Option<Instant>,
+    lateness: Lateness,
 }
 
 impl Observations {
     /// Of an election that has not begun.
     pub fn new(observer: Observer, claim_delay: Duration) -> Self {
-        Self { observer, claim_delay, held_until: None, renewal: None, watched: BTreeSet::new(), is_claim: false }
+        Self {
+            observer,
+            claim_delay,
+            held_until: None,
+            renewal: None,
+            watched: BTreeSet::new(),
+            is_claim: false,
+            timer_due: None,
+            lateness: Lateness::default(),
+        }
+    }
+
+    /// The election is to be woken then.
+    pub fn timer_set(&mut self, due: Option<Instant>) {
+        self.timer_due = due;
+    }
+
+    /// The election was woken because it was time to.
+    pub fn timer_expired(&mut self) {
+        let (now, before) = (clock::now(), self.lateness.allowance());
+        let Some(due) = self.timer_due.take() else { return };
+        self.lateness.add(now, now.since(due));
+        let delay = self.lateness.allowance();
+        if delay != before {
+            self.observer.notify(Update::SchedulingDelay { thread: MeasuredThread::Election, delay });
+        }
     }
 
     /// The election has done what there was to do for now.

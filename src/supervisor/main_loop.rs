@@ -33,6 +33,9 @@ use crate::telemetry::log::printable;
 /// How often it is checked whether a command that waits for the terminal may have it.
 const TERMINAL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is measured how late this process runs.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// The only thread of the supervisor.
 pub struct MainLoop<'a> {
     config: SupervisorConfig,
@@ -60,6 +63,8 @@ pub struct MainLoop<'a> {
     awaits_terminal: Option<Instant>,
     elector_pid: Pid,
     tree: CommandTree,
+    /// When it is measured next how late this process runs.
+    next_probe: Instant,
     /// For `leaderrun check`; none where the kernel gives none.
     deadline: Option<Deadline>,
     /// None where the kernel gives none.
@@ -119,6 +124,7 @@ impl<'a> MainLoop<'a> {
             awaits_terminal: None,
             elector_pid: elector,
             tree,
+            next_probe: clock::now(),
             deadline: deadline.ok(),
             switch: switch.ok(),
         })
@@ -351,6 +357,7 @@ impl<'a> MainLoop<'a> {
         match start.spawn() {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
+                self.next_probe = clock::now() + PROBE_INTERVAL;
                 self.exec = Some(spawned);
                 standard_streams::release(0..=2);
                 if self.terminal.is_some() {
@@ -392,7 +399,8 @@ impl<'a> MainLoop<'a> {
 
     fn wait(&mut self) -> io::Result<()> {
         let next_timeout = self.supervisor.next_timeout();
-        let timeouts = [self.tree.next_timeout(), self.awaits_terminal, self.relay.next_timeout()];
+        let probe = self.main.map(|_| self.next_probe);
+        let timeouts = [self.tree.next_timeout(), self.awaits_terminal, self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
@@ -414,6 +422,7 @@ impl<'a> MainLoop<'a> {
         // First: nothing may delay it.
         let killed = self.tree.run_round();
         self.report_kill(killed);
+        self.measure_delay();
         // Every round looks at the children; what else comes may be a copy of what the elector is sent.
         for signal in self.signals.receive().sent {
             self.relay.handle_own(clock::now(), signal);
@@ -423,6 +432,17 @@ impl<'a> MainLoop<'a> {
             self.handle_awaited_terminal(main);
         }
         Ok(())
+    }
+
+    /// Measures how late this process runs while the command does.
+    fn measure_delay(&mut self) {
+        let now = clock::now();
+        if self.main.is_some() && now >= self.next_probe {
+            if let Some(delay) = self.supervisor.measure_delay(now, now.since(self.next_probe)) {
+                self.notify(SupervisorNotice::RunsLate { delay });
+            }
+            self.next_probe = now + PROBE_INTERVAL;
+        }
     }
 
     fn not_executed(&self, reason: impl Into<String>) -> SupervisorNotice {

@@ -26,6 +26,7 @@ extern crate alloc;
 pub mod election;
 pub mod elector;
 pub mod instant;
+pub mod lateness;
 pub mod messages;
 pub mod pair;
 pub mod record;

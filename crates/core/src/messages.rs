@@ -4,6 +4,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,8 @@ pub enum SupervisorNotice {
     TimedOut { signal: i32 },
     /// These processes and all of their descendants are killed.
     Killing { reason: KillReason, processes: String },
+    /// The supervisor runs so late after it should have been woken, and stops and kills the command so much earlier.
+    RunsLate { delay: Duration },
     /// The command could not be sent this signal.
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed.

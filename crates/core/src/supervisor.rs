@@ -20,6 +20,7 @@ use core::mem;
 use core::time::Duration;
 
 use crate::instant::Instant;
+use crate::lateness::Lateness;
 use crate::messages::{End, Gone, KillReason, Order, Report};
 use crate::signal::is_termination_signal;
 use crate::tenure::Tenure;
@@ -119,6 +120,8 @@ pub struct Supervisor {
     /// A request to end was relayed.
     asked_to_end: bool,
     reported: Option<Gone>,
+    /// How late this supervisor runs.
+    lateness: Lateness,
     /// How long after its last order an elector is killed, after a loss.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
@@ -148,11 +151,20 @@ impl Supervisor {
             waits_for_all: false,
             asked_to_end: false,
             reported: None,
+            lateness: Lateness::default(),
             frozen_elector_timeout: None,
             elector_heard_at: None,
             published_held_until: None,
             actions: Vec::new(),
         }
+    }
+
+    /// Takes in that the supervisor ran so long after it was due. From the next renewal on, stop and kill are brought
+    /// forward accordingly. Returns by how much, where that has changed.
+    pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+        let before = self.lateness.allowance();
+        self.lateness.add(now, delay);
+        Some(self.lateness.allowance()).filter(|allowance| *allowance != before)
     }
 
     /// Makes the supervisor kill an elector that sends no order for this long, after a loss and when the command is
@@ -270,13 +282,13 @@ impl Supervisor {
         for order in orders {
             match order {
                 Order::Start { tenure, .. } if self.tenure.is_none() => {
-                    self.tenure = Some(*tenure);
+                    self.tenure = Some(tenure.earlier_by(self.lateness.allowance()));
                     self.start_due = true;
                 }
                 Order::Extend(tenure) if !self.lost => {
                     let is_later = |present: Tenure| present.renewal_sent_at < tenure.renewal_sent_at;
                     if self.tenure.is_some_and(is_later) {
-                        self.tenure = Some(*tenure);
+                        self.tenure = Some(tenure.earlier_by(self.lateness.allowance()));
                     }
                 }
                 _ => {}
@@ -471,6 +483,21 @@ mod tests {
             kill_after: None,
             max_run: None,
         })
+    }
+
+    #[test]
+    fn a_supervisor_that_runs_late_stops_and_kills_so_much_earlier() {
+        let late = Duration::from_millis(300);
+        let mut supervisor = running(start());
+        assert_eq!(supervisor.measure_delay(start(), late), None);
+        assert_eq!(supervisor.measure_delay(start(), late), Some(late));
+        let renewed = start() + Duration::from_secs(1);
+        let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
+        let enforced = tenure(renewed).earlier_by(late);
+        assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "the elector knows");
+        let stops = step(&mut supervisor, enforced.stop, SupervisorInputs::default());
+        assert_eq!(stops, [SupervisorAction::Stop]);
+        assert_eq!(supervisor.next_timeout(), Some(enforced.kill));
     }
 
     #[test]

@@ -34,6 +34,12 @@ impl Tenure {
         Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
+    /// Returns this tenure with its deadlines so much earlier, for a thread that runs so late.
+    #[must_use]
+    pub fn earlier_by(self, lateness: Duration) -> Self {
+        Self { stop: self.stop - lateness, kill: self.kill - lateness, ..self }
+    }
+
     /// Returns when the elector stops waiting for the supervisor and kills the command itself.
     pub fn last_resort(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT

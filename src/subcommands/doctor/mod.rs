@@ -1,6 +1,7 @@
 //! `leaderrun doctor`: will it run, and what is missing?
 
 mod cluster;
+mod machine;
 mod run;
 mod table;
 mod traffic;
@@ -57,6 +58,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
         LockName::File(path) => examine_file(&mut table, &path),
     }
     table.add(clocks(&timing));
+    machine::examine(&mut table);
     Ok(CommandOutput { text: table.to_string(), status: u8::from(table.has_failed()) })
 }
 

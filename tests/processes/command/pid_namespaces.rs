@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use testkit::{Candidate, Running, TestLock, Witnesses, children, eventually};
+use testkit::{Candidate, Running, TestLock, Witnesses, children, eventually, scratch};
 
 /// Checks whether this user may enter PID namespaces.
 static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
@@ -59,7 +59,10 @@ const NOT_MARKED: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = NAMESPACES.clone())]
 fn an_orphan_with_the_run_in_its_environment_is_found() {
-    hand_over(&[], r#"(setsid "$@" &); exit"#, |_| {});
+    let end = scratch::folder("end").join("now");
+    let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
+    let environment = format!("END={}", end.display());
+    hand_over(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]

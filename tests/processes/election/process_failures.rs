@@ -234,3 +234,28 @@ fn an_elector_that_stays_frozen_is_killed_after_its_lease() {
     let (_, mut a) = take_over_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
     a.wait_for_exit(137);
 }
+
+/// Under a CPU limit it would be late again and again; here it is stopped.
+#[testkit::test]
+fn a_supervisor_that_is_late_again_and_again_warns_and_stops_so_much_earlier() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
+    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let supervisor = a.supervisor();
+    for _ in 0..3 {
+        send(supervisor, Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(1500));
+        send(supervisor, Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    a.wait_for_log("leaderrun runs up to 1.");
+    // The next renewal brings the deadlines forward.
+    let renewals = proxy.requests().len();
+    eventually("it has renewed", || proxy.requests().len() > renewals + 1);
+    proxy.partition();
+    let cut = testkit::boot_time();
+    a.wait_for_exit(76);
+    let stopped = witnesses.lifetimes_of("a")[0].signaled_at - cut;
+    assert!(stopped < 3_500_000_000, "stopped {stopped} ns after the last renewal, instead of 4 s: {}", a.log());
+}
