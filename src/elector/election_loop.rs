@@ -336,8 +336,8 @@ impl ElectionLoop<'_> {
         self.reminder = None;
         log_notices::note_leadership(name, &fencing_token);
         // Before anything else: the start of the command waits for it.
-        main_thread.send(ElectionReport::StartLeading { tenure, environment });
         log_events::leading(name, &fencing_token, self.tolerated_clock_rate);
+        main_thread.send(ElectionReport::StartLeading { tenure, environment });
         if self.has_slots {
             self.observations.acquired_slot(slot);
         }
