@@ -23,6 +23,9 @@ const FAULTS: [Signal; 7] =
 /// another process, they would end this one.
 const RESERVED: [i32; 2] = [32, 33];
 
+/// The signals that the keys of a terminal send.
+const KEYS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
+
 /// What leaderrun was started with, for the command to start with.
 #[derive(Clone, Debug)]
 pub struct Inherited {
@@ -112,10 +115,12 @@ impl Inherited {
         RESERVED.into_iter().zip(self.reserved).try_for_each(|(signal, before)| before.install(signal).map(drop))
     }
 
-    /// Whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP and a shell with the
-    /// SIGINT of its background jobs.
+    /// Returns whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP.
+    ///
+    /// SIGINT and SIGQUIT count as ignored only when a key sends them: a shell ignores them in its background jobs because
+    /// of the keys. [`Signals::receive`] leaves those out.
     pub fn ignores(&self, signal: i32) -> bool {
-        Signal::try_from(signal).is_ok_and(|signal| self.ignored.contains(signal))
+        !KEYS.contains(&signal) && is_in(&self.ignored, signal)
     }
 }
 
@@ -134,6 +139,10 @@ fn mask_from(text: &str) -> SigSet {
     }
     // SAFETY: it was made of an empty set by adding signals.
     unsafe { SigSet::from_sigset_t_unchecked(mask) }
+}
+
+fn is_in(signals: &SigSet, number: i32) -> bool {
+    Signal::try_from(number).is_ok_and(|signal| signals.contains(signal))
 }
 
 fn is_ignored(signal: Signal) -> io::Result<bool> {
@@ -165,6 +174,7 @@ fn takeable() -> SigSet {
 pub struct Signals {
     descriptor: SignalFd,
     on_terminal: bool,
+    ignored: SigSet,
 }
 
 /// The signals that have arrived.
@@ -185,7 +195,7 @@ impl Signals {
     pub fn all(inherited: &Inherited) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let descriptor = SignalFd::with_flags(&takeable(), flags).map_err(SystemCallError::of("signalfd4"))?;
-        Ok(Self { descriptor, on_terminal: inherited.on_terminal })
+        Ok(Self { descriptor, on_terminal: inherited.on_terminal, ignored: inherited.ignored })
     }
 
     /// Returns the signals that have arrived since the last call.
@@ -194,6 +204,7 @@ impl Signals {
         for info in iter::from_fn(|| self.descriptor.read_signal().ok().flatten()) {
             match info.ssi_signo as i32 {
                 libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => {}
+                key if KEYS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
                 libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
                 signal => received.sent.push(signal),
             }

@@ -63,6 +63,31 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
     b.wait_for_exit(143);
 }
 
+/// A shell without job control starts its background jobs like this. A container's stop signal may be SIGINT.
+#[testkit::test]
+fn a_process_ends_a_background_job_by_sigint() {
+    let lock = TestLock::file();
+    let witnesses = Witnesses::new();
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let ignoring = move |command: &mut std::process::Command| {
+            use std::os::unix::process::CommandExt;
+            // SAFETY: between fork and exec, only a system call.
+            unsafe {
+                command.pre_exec(move || {
+                    libc::signal(signal as i32, libc::SIG_IGN);
+                    Ok(())
+                })
+            };
+        };
+        let mut b = Candidate::new("b", &lock).configure(ignoring).run_witness(&witnesses, &[]);
+        b.wait_for_log("is held by a");
+        b.signal(signal);
+        b.wait_for_exit(128 + signal as i32);
+    }
+}
+
 #[testkit::test]
 fn a_wait_ends_with_its_duration() {
     for lock in [TestLock::lease(), TestLock::file()] {
