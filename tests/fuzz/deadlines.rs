@@ -81,7 +81,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         let tenure = Tenure::of_renewal(newest, &timing);
         assert_eq!(supervisor.tenure(), Some(tenure), "the newest of the queued renewals counts");
         let first = match () {
-            () if now >= tenure.kill => &[SupervisorAction::Stop, SupervisorAction::Kill(KillReason::Lost)][..],
+            () if now >= tenure.kill => &[SupervisorAction::Kill(KillReason::Lost), SupervisorAction::Stop][..],
             () if now >= tenure.stop => &[SupervisorAction::Stop],
             () => &[],
         };
