@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
@@ -42,6 +43,15 @@ fn runs_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
     tokens
 }
 
+/// Ends the thread that deletes files, also when the test fails.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Start scripts and clean-up programs may delete `*.lock`.
 #[testkit::test]
 fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
@@ -57,16 +67,17 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
                         let _ = fs::remove_file(entry.path());
                     }
                 }
-                thread::yield_now();
+                // A write that always loses its temporary file never succeeds.
+                thread::sleep(Duration::from_millis(30));
             }
         });
+        let _end = SetOnDrop(&is_over);
         for round in 0..3 {
             let start = |name: &str| Candidate::new(name, &lock).run_witness(&witnesses, &["life=300"]);
             let mut candidates = ["a", "b", "c", "d"].map(start);
             candidates.iter_mut().for_each(|candidate| candidate.wait_for_exit(0));
             assert_eq!(witnesses.lifetimes().len(), 4 * (round + 1));
         }
-        is_over.store(true, Ordering::Relaxed);
         12
     });
     witnesses.assert_one_at_a_time(runs);
