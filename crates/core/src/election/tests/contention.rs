@@ -1,0 +1,60 @@
+//! The claims of many candidates.
+
+use super::*;
+
+fn released(contenders: u32) -> Record {
+    Record { contenders: Some(contenders), ..record_by("r", RunState::Released, T2, 15) }
+}
+
+/// Returns a standby that has just seen a release of a lock with this many contenders.
+fn standby_of_a_released_lock(contenders: u32) -> Driver {
+    let mut driver = Driver::start(None);
+    driver.read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
+    driver.actions();
+    driver.watched(released(contenders));
+    driver
+}
+
+#[test]
+fn few_candidates_claim_without_a_delay() {
+    standby_of_a_released_lock(5).expect_write();
+}
+
+#[test]
+fn the_claims_of_many_candidates_are_delayed() {
+    let mut driver = standby_of_a_released_lock(1000);
+    assert_eq!(driver.actions(), []);
+    let wait = driver.time_to_next_timeout();
+    assert!(wait < 8 * SECOND, "{wait:?}");
+    driver.advance(wait);
+    let claim = driver.expect_write();
+    assert_ne!(claim.contenders, Some(1000), "the winner corrects the estimate");
+}
+
+#[test]
+fn a_candidate_that_sees_another_claim_first_writes_nothing() {
+    let mut driver = standby_of_a_released_lock(1000);
+    driver.watched(Record { contenders: Some(1000), ..record_by("s", RunState::Held, T1, 15) });
+    driver.advance(8 * SECOND);
+    assert_eq!(driver.actions(), []);
+}
+
+#[test]
+fn a_new_candidate_claims_a_free_lock_without_a_delay() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(released(1000)));
+    assert_eq!(driver.expect_write().contenders, Some(1000));
+}
+
+#[test]
+fn the_takeovers_of_many_candidates_are_delayed() {
+    let mut driver = Driver::start(None);
+    let held = Record { contenders: Some(1000), ..record_by("r", RunState::Held, T1, 15) };
+    driver.read(Some(held.clone()));
+    driver.actions();
+    driver.advance(15 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(driver.time_to_next_timeout());
+    driver.read(Some(held));
+    driver.expect_write();
+}

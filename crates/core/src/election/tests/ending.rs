@@ -1,0 +1,246 @@
+//! Losses, releases, and the end of waiting.
+
+use super::*;
+
+#[test]
+fn a_record_that_names_another_holder_is_a_loss() {
+    for holder in ["other", "me"] {
+        let mut driver = Driver::leading();
+        driver.advance(2 * SECOND);
+        driver.expect_write();
+        driver.reply(Reply::Conflict);
+        driver.read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
+        assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: by }] if by == holder));
+        driver.step(ElectionInputs::command_gone(true));
+        assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Lost)]);
+    }
+}
+
+#[test]
+fn a_holder_writes_an_emptied_or_deleted_record_again() {
+    for edited in [Some(Record::default()), None] {
+        let mut driver = Driver::leading();
+        driver.advance(2 * SECOND);
+        driver.expect_write();
+        driver.reply(Reply::Conflict);
+        driver.read(edited);
+        let again = driver.expect_write();
+        assert_eq!(again.holder_identity, "me");
+        driver.written(again);
+        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+    }
+}
+
+#[test]
+fn the_lock_is_released_only_after_the_command_is_gone() {
+    let mut driver = Driver::leading();
+    driver.step(ElectionInputs::stop());
+    assert_eq!(driver.actions(), [], "a leader continues until its command is gone");
+    driver.step(ElectionInputs::command_gone(true));
+    let released = driver.expect_write();
+    assert_eq!(released.holder_identity, "");
+    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    assert_eq!(released.lease_duration_seconds, Some(15));
+    driver.written(released);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Released)]);
+}
+
+#[test]
+fn a_release_that_stays_unanswered_times_out() {
+    let mut driver = Driver::leading();
+    driver.step(ElectionInputs::command_gone(true));
+    let end = driver.now.boot + 5 * SECOND;
+    while driver.now.boot < end {
+        driver.actions();
+        driver.advance(driver.time_to_next_timeout());
+    }
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotReleased)]);
+}
+
+#[test]
+fn a_candidate_that_stops_releases_what_it_may_have_acquired() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.step(ElectionInputs::stop());
+    assert_eq!(driver.actions(), []);
+    driver.written(claim);
+    let released = driver.expect_write();
+    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    driver.written(released);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+}
+
+#[test]
+fn a_candidate_that_stops_reads_the_outcome_of_an_unanswered_claim() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.step(ElectionInputs::stop());
+    driver.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
+    driver.read(Some(claim));
+    assert_eq!(driver.expect_write().mark().unwrap().state, RunState::Released);
+}
+
+#[test]
+fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.advance(SECOND);
+    driver.step(ElectionInputs::stop());
+    assert_eq!(driver.actions(), []);
+    driver.advance(RELEASE_TIMEOUT / 2);
+    driver.read(Some(claim));
+    let released = driver.expect_write();
+    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    driver.written(released);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+}
+
+#[test]
+fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
+    let mut driver = Driver::start(None);
+    driver.step(ElectionInputs::stop());
+    assert!(matches!(driver.actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
+}
+
+#[test]
+fn a_candidate_gives_up_when_its_wait_is_over() {
+    let mut driver = Driver::start(Some(3 * SECOND));
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
+    driver.advance(3 * SECOND);
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_the_holder_alive() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
+    driver.advance(SECOND);
+    assert_eq!(driver.actions(), [], "the holder may be dead");
+    driver.watched(record_by("r", RunState::Held, T2, 15));
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+}
+
+#[test]
+fn a_command_that_succeeded_is_not_due_before_its_time() {
+    for succeeded in [true, false] {
+        let mut driver = Driver::leading();
+        let acquired = driver.now.wall;
+        driver.advance(SECOND);
+        driver.step(ElectionInputs::command_gone(succeeded));
+        let released = driver.expect_write();
+        assert_eq!(released.due(), succeeded.then(|| acquired + 60 * SECOND));
+        // The wall clocks of other candidates may be slow or fast. None waits longer than the hold itself.
+        for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
+            let mut other = Driver::start(None);
+            other.now.wall = acquired + SignedDuration::from_secs(ahead);
+            other.read(Some(released.clone()));
+            if succeeded {
+                assert_eq!(other.time_to_next_timeout().as_secs(), waits);
+                other.advance(SECOND / 2);
+                other.watched(Record { contenders: Some(7), ..released.clone() });
+                assert!(
+                    other.time_to_next_timeout().as_secs() <= waits + 1,
+                    "another change of the record does not extend the wait"
+                );
+            } else {
+                other.expect_write();
+            }
+        }
+    }
+}
+
+#[test]
+fn edits_of_a_held_record_are_notified() {
+    let mut driver = Driver::leading();
+    let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
+    for (present, expected) in [
+        (mine.clone(), vec![]),
+        (Record { step_down: Some(RunId::new("other")), ..mine.clone() }, vec![]),
+        (Record { lease_duration_seconds: Some(1), ..mine }, vec![ElectionNotice::Edited]),
+    ] {
+        driver.advance(2 * SECOND);
+        notices(&mut driver);
+        driver.reply(Reply::Conflict);
+        driver.version += 1;
+        let stored = driver.stored(present);
+        driver.reply(Reply::Read(Some(stored)));
+        assert_eq!(notices(&mut driver), expected);
+    }
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    let not_before = Some(driver.now.wall + SECOND);
+    driver.read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+}
+
+#[test]
+fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
+    let mut held = Driver::start(Some(3 * SECOND));
+    held.read(Some(record_by("r", RunState::Held, T1, 15)));
+    held.advance(3 * SECOND);
+    assert!(held.actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
+
+    let mut silent = Driver::start(Some(3 * SECOND));
+    silent.advance(3 * SECOND);
+    assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+
+    let mut unusable = Driver::start(Some(3 * SECOND));
+    unusable.read(None);
+    unusable.reply(Reply::Refused { retry_after: None });
+    unusable.advance(3 * SECOND);
+    assert!(unusable.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_gives_up_after_two_refusals() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    driver.reply(Reply::Refused { retry_after: None });
+    assert_eq!(driver.actions().len(), 1, "an API server that is starting may refuse one request");
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_read();
+    driver.reply(Reply::Refused { retry_after: None });
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+}
+
+#[test]
+fn a_candidate_that_does_not_wait_gives_up_an_unreachable_lock() {
+    let mut refused = Driver::start(Some(Duration::ZERO));
+    for _ in 0..2 {
+        refused.reply(Reply::Unknown { retry_after: None });
+        assert!(
+            refused.time_to_next_timeout() <= SECOND,
+            "the next read is due soon: {:?}",
+            refused.time_to_next_timeout()
+        );
+        refused.advance(refused.time_to_next_timeout());
+        refused.expect_read();
+    }
+    refused.reply(Reply::Unknown { retry_after: None });
+    assert_eq!(refused.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+
+    let hour = 3600 * SECOND;
+    let mut silent = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
+    silent.advance(FIRST_ANSWER_TIMEOUT);
+    assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+
+    let mut known = Driver::start(Some(Duration::ZERO));
+    known.read(Some(record_by("r", RunState::Held, T1, 15)));
+    known.watch_event(WatchEvent::Broken);
+    for _ in 0..4 {
+        known.advance(known.time_to_next_timeout());
+        known.reply(Reply::Unknown { retry_after: None });
+    }
+    assert!(
+        !known.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)),
+        "the holder may be dead and its record must expire"
+    );
+}

@@ -1,0 +1,151 @@
+//! Tests of the single rules of the election. The simulation tests their combination.
+
+mod contention;
+mod ending;
+mod renewals;
+mod step_down;
+mod takeover;
+mod watching;
+
+use super::*;
+use crate::record::{RunId, RunMark, RunState, Stored};
+use crate::timing::Timing;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const T1: &str = "2020-01-01T00:00:01Z";
+const T2: &str = "2020-01-01T00:00:02Z";
+
+/// An election whose lock and clock are simulated by the test.
+struct Driver {
+    election: Election,
+    now: Now,
+    version: u64,
+    /// The actions that the test has not checked yet.
+    unread: Vec<ElectionAction>,
+}
+
+impl Driver {
+    fn start(wait: Option<Duration>) -> Self {
+        Self::start_with(Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap(), wait)
+    }
+
+    fn start_with(timing: Timing, wait: Option<Duration>) -> Self {
+        Self::start_as(timing, wait, Preference::default())
+    }
+
+    /// Starts a candidate with this claim delay and preemption.
+    fn start_with_preference(claim_delay: Duration, preempt_after: Option<Duration>) -> Self {
+        let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
+        Self::start_as(timing, None, Preference { claim_delay, preempt_after })
+    }
+
+    fn start_as(timing: Timing, wait: Option<Duration>, preference: Preference) -> Self {
+        let config = ElectionConfig {
+            identity: "me".into(),
+            run: RunId::new("my-run"),
+            timing,
+            wait,
+            min_hold: Some(60 * SECOND),
+            ignores_min_hold: false,
+            preference,
+        };
+        let now = Now { boot: Instant::after_boot(100 * SECOND), wall: "2026-01-01T00:00:00Z".parse().unwrap() };
+        let mut driver = Self { election: Election::new(config, now, 0), now, version: 10, unread: Vec::new() };
+        driver.step(ElectionInputs::default());
+        driver
+    }
+
+    /// Starts a candidate and lets it acquire the lock with its first write, at the present instant.
+    fn leading() -> Self {
+        let mut driver = Self::start(None);
+        driver.read(None);
+        let record = driver.expect_write();
+        driver.written(record);
+        assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]));
+        driver
+    }
+
+    fn advance(&mut self, duration: Duration) {
+        self.now.boot = self.now.boot + duration;
+        self.now.wall += duration;
+        self.step(ElectionInputs::default());
+    }
+
+    fn step(&mut self, inputs: ElectionInputs) {
+        self.unread.extend(self.election.step(self.now, inputs));
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        self.step(ElectionInputs::reply(reply));
+    }
+
+    fn watch_event(&mut self, event: WatchEvent) {
+        self.step(ElectionInputs::watch_event(event));
+    }
+
+    /// Returns the unread actions that change something outside the election.
+    fn actions(&mut self) -> Vec<ElectionAction> {
+        let has_effect = |action: &ElectionAction| {
+            !matches!(action, ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed)
+        };
+        self.unread.drain(..).filter(has_effect).collect()
+    }
+
+    #[track_caller]
+    fn expect_write(&mut self) -> Record {
+        match &self.actions()[..] {
+            [.., ElectionAction::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
+            others => panic!("expected a write, got {others:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_read(&mut self) {
+        let actions = self.actions();
+        assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "expected a read, got {actions:?}");
+    }
+
+    fn read(&mut self, record: Option<Record>) {
+        assert!(matches!(self.actions()[..], [.., ElectionAction::Send(Request::Get)]));
+        let stored = record.map(|record| self.stored(record));
+        self.reply(Reply::Read(stored));
+    }
+
+    fn written(&mut self, record: Record) {
+        self.version += 1;
+        let stored = self.stored(record);
+        self.reply(Reply::Written(stored));
+    }
+
+    fn watched(&mut self, record: Record) {
+        self.version += 1;
+        let stored = self.stored(record);
+        self.watch_event(WatchEvent::Changed(stored));
+    }
+
+    fn stored(&self, record: Record) -> Stored {
+        Stored { record, version: Version { uid: "uid".into(), resource_version: self.version.to_string() } }
+    }
+
+    /// Returns the time until the next timeout of the election.
+    fn time_to_next_timeout(&self) -> Duration {
+        self.election.next_timeout().unwrap().since(self.now.boot)
+    }
+}
+
+fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
+    let renew_time = renew_time.parse().unwrap();
+    Record {
+        holder_identity: if state == RunState::Held { "other".into() } else { String::new() },
+        lease_duration_seconds: Some(seconds),
+        renew_time: Some(renew_time),
+        run: Some(RunMark { run: RunId::new(run), state, renew_time }),
+        ..Record::default()
+    }
+}
+
+fn notices(driver: &mut Driver) -> Vec<ElectionNotice> {
+    let notice = |action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None };
+    driver.unread.drain(..).filter_map(notice).collect()
+}

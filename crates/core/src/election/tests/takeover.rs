@@ -1,0 +1,244 @@
+//! When another holder's record may be replaced.
+
+use super::*;
+
+#[test]
+fn an_expired_record_is_taken_over_after_its_own_duration_and_one_more_read() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 40)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    driver.advance(39 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    driver.expect_read();
+    let stored = driver.stored(record_by("r", RunState::Held, T1, 40));
+    driver.reply(Reply::Read(Some(stored)));
+    let claim = driver.expect_write();
+    assert_eq!(claim.holder_identity, "me");
+    assert_eq!(claim.lease_transitions, 1);
+}
+
+#[test]
+fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.advance(10 * SECOND);
+    driver.watched(record_by("r", RunState::Held, T2, 15));
+    driver.advance(14 * SECOND);
+    assert_eq!(driver.actions(), []);
+}
+
+#[test]
+fn a_lock_that_its_holder_released_is_claimed_at_once() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.advance(SECOND);
+    driver.watched(record_by("r", RunState::Released, T2, 15));
+    assert_eq!(driver.expect_write().holder_identity, "me");
+}
+
+#[test]
+fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease_duration() {
+    let emptied = Record { holder_identity: String::new(), ..record_by("r", RunState::Held, T1, 15) };
+    let overwritten =
+        Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
+    for edited in [Some(emptied), Some(overwritten), None] {
+        let mut driver = Driver::start(None);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.actions();
+        driver.advance(5 * SECOND);
+        match edited {
+            Some(record) => driver.watched(record),
+            None => driver.watch_event(WatchEvent::Deleted),
+        }
+        driver.advance(14 * SECOND);
+        assert_eq!(driver.actions(), []);
+        driver.advance(SECOND);
+        driver.expect_read();
+    }
+}
+
+#[test]
+fn only_the_holder_can_release_or_shorten_its_lease() {
+    let others_release = record_by("another", RunState::Released, T1, 15);
+    let shortened = record_by("r", RunState::Held, T1, 1);
+    for edited in [others_release, shortened] {
+        let mut driver = Driver::start(None);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.actions();
+        driver.watched(edited);
+        assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
+    }
+}
+
+#[test]
+fn a_displaced_holder_that_is_back_can_release_the_lock() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.watch_event(WatchEvent::Deleted);
+    assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
+    driver.watched(record_by("r", RunState::Held, T2, 15));
+    driver.watched(record_by("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
+    driver.expect_write();
+}
+
+#[test]
+fn the_longest_duration_that_a_displaced_holder_stated_still_counts_when_it_is_back() {
+    for away in [Duration::ZERO, 60 * SECOND] {
+        let mut driver = Driver::start(None);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.actions();
+        driver.watch_event(WatchEvent::Deleted);
+        driver.advance(away);
+        driver.reply(Reply::Conflict);
+        driver.watch_event(WatchEvent::Deleted);
+        // The holder wrote the record again, unobserved; then another client shortened its duration.
+        driver.watched(record_by("r", RunState::Held, T2, 1));
+        let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
+        assert_eq!(waits, 15 * SECOND, "away for {away:?}");
+    }
+}
+
+#[test]
+fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    let mut recreated = driver.stored(record_by("another", RunState::Held, T2, 3));
+    recreated.version.uid = "another".into();
+    driver.watch_event(WatchEvent::Changed(recreated));
+    assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
+}
+
+/// Returns a candidate that has seen another holder after its own claim was not answered, and that claim.
+fn with_a_late_claim() -> (Driver, Record) {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let claim = driver.expect_write();
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    (driver, claim)
+}
+
+/// Checks that the candidate acquires the lock by another write, although its late claim is stored.
+fn expect_another_claim(mut driver: Driver, claim: Record) {
+    driver.advance(driver.time_to_next_timeout());
+    driver.read(Some(claim));
+    let again = driver.expect_write();
+    driver.written(again);
+    assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
+}
+
+#[test]
+fn a_late_claim_acquires_nothing_while_a_displaced_holder_may_be_alive() {
+    let (mut driver, claim) = with_a_late_claim();
+    driver.watch_event(WatchEvent::Deleted);
+    driver.watched(claim.clone());
+    assert_eq!(driver.actions(), []);
+    driver.advance(14 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    expect_another_claim(driver, claim);
+}
+
+/// The holder may have renewed, unobserved, until another client deleted its record.
+#[test]
+fn a_late_claim_acquires_nothing_from_a_holder_that_seems_to_have_expired() {
+    let (mut driver, claim) = with_a_late_claim();
+    driver.advance(15 * SECOND);
+    driver.version += 2;
+    driver.read(Some(claim.clone()));
+    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+    driver.advance(14 * SECOND);
+    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
+    driver.advance(SECOND);
+    expect_another_claim(driver, claim);
+}
+
+#[test]
+fn a_record_with_this_identity_but_another_run_is_not_its_own() {
+    let mut driver = Driver::start(None);
+    let namesake = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
+    driver.read(Some(namesake));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+}
+
+#[test]
+fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
+    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    for transitions in [6, 7] {
+        let mut driver = Driver::start(None);
+        driver.read(Some(held.clone()));
+        driver.advance(10 * SECOND);
+        driver.actions();
+        let old = record_by("earlier", RunState::Held, T2, 3);
+        driver.watched(Record { lease_transitions: transitions, ..old });
+        assert_eq!(driver.time_to_next_timeout(), 60 * SECOND);
+    }
+}
+
+#[test]
+fn a_successor_that_increments_the_transitions_replaces_the_holder() {
+    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    let mut driver = Driver::start(None);
+    driver.read(Some(held.clone()));
+    driver.advance(50 * SECOND);
+    driver.actions();
+    driver.watched(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
+    assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
+}
+
+#[test]
+fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
+    let held = record_by("r", RunState::Held, T1, 3600);
+    let now = Driver::start(None).now.wall;
+    let mut standby = Driver::start(None);
+    standby.read(Some(held.clone()));
+    standby.actions();
+    standby.watched(held.clone().released_by_force(now));
+    standby.expect_write();
+
+    for emptied in [Some(Record { holder_identity: String::new(), run: None, ..held.clone() }), None] {
+        let mut standby = Driver::start(None);
+        standby.read(Some(held.clone()));
+        match emptied.clone() {
+            Some(record) => standby.watched(record),
+            None => standby.watch_event(WatchEvent::Deleted),
+        }
+        standby.actions();
+        assert!(standby.time_to_next_timeout() > SECOND, "the known holder's lease duration is waited out");
+        standby.watched(emptied.unwrap_or_default().released_by_force(now));
+        standby.expect_write();
+    }
+}
+
+#[test]
+fn an_old_release_by_force_releases_nothing_of_a_later_holder() {
+    let now = Driver::start(None).now.wall;
+    let of_another_run = record_by("dead", RunState::Held, T1, 15).released_by_force(now);
+    let of_no_run = Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
+    for old in [of_another_run, of_no_run] {
+        let mut standby = Driver::start(None);
+        standby.read(Some(record_by("r", RunState::Held, T1, 3600)));
+        standby.actions();
+        standby.watched(old);
+        standby.actions();
+        assert!(standby.time_to_next_timeout() > SECOND, "the holder's lease duration is waited out");
+    }
+}
+
+#[test]
+fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
+    let forced = record_by("r", RunState::Held, T1, 15).released_by_force(T2.parse().unwrap());
+    assert!(forced.is_released_by_force() && !forced.is_held());
+    assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
+    let mut standby = Driver::start(None);
+    standby.read(Some(forced));
+    assert_eq!(standby.expect_write().forced, None, "the next claim removes the release by force");
+}

@@ -1,0 +1,124 @@
+//! Watching and polling.
+
+use super::*;
+
+/// Returns a candidate with an open watch and a pending claim of a released lock.
+fn claiming_a_released_lock() -> Driver {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    driver.watched(record_by("r", RunState::Released, T2, 15));
+    driver.expect_write();
+    driver
+}
+
+#[test]
+fn a_watch_that_lags_behind_a_read_is_closed() {
+    let mut driver = claiming_a_released_lock();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.read(Some(record_by("s", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
+
+    let mut driver = claiming_a_released_lock();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.read(Some(record_by("r", RunState::Released, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
+}
+
+#[test]
+fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    let drain = |driver: &mut Driver| -> Vec<ElectionAction> { driver.unread.drain(..).collect() };
+    assert!(matches!(drain(&mut driver)[..], [ElectionAction::Claiming, ElectionAction::Send(Request::Create(_))]));
+    driver.advance(driver.time_to_next_timeout());
+    assert!(!drain(&mut driver).contains(&ElectionAction::ClaimFailed), "the first write may have succeeded");
+    driver.reply(Reply::Conflict);
+    assert!(!drain(&mut driver).contains(&ElectionAction::ClaimFailed), "the conflict may be with the first write");
+    let stored = driver.stored(record_by("s", RunState::Held, T1, 15));
+    driver.reply(Reply::Read(Some(stored)));
+    assert!(drain(&mut driver).contains(&ElectionAction::ClaimFailed));
+}
+
+#[test]
+fn a_candidate_without_a_watch_reads_every_retry_period_with_jitter() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.watch_event(WatchEvent::Forbidden);
+    for _ in 0..3 {
+        let pause = driver.time_to_next_timeout();
+        assert!(pause >= 2 * SECOND && pause <= Duration::from_millis(4400), "{pause:?}");
+        driver.advance(pause);
+        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    }
+}
+
+/// Answers the next read, and checks that the watch is opened again.
+fn read_and_reopen_the_watch(driver: &mut Driver) {
+    driver.advance(driver.time_to_next_timeout());
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(driver.unread.iter().any(|action| matches!(action, ElectionAction::Watch(_))));
+}
+
+#[test]
+fn the_beginning_and_the_end_of_polling_are_notified() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    notices(&mut driver);
+    driver.watch_event(WatchEvent::Broken);
+    read_and_reopen_the_watch(&mut driver);
+    assert_eq!(notices(&mut driver), [], "one broken watch does not mean polling");
+    driver.watch_event(WatchEvent::Broken);
+    assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
+    driver.unread.clear();
+    read_and_reopen_the_watch(&mut driver);
+    driver.watch_event(WatchEvent::Opened);
+    assert_eq!(notices(&mut driver), [], "the watch may break again");
+    driver.advance(15 * SECOND);
+    assert_eq!(notices(&mut driver)[..1], [ElectionNotice::Watching]);
+}
+
+#[test]
+fn a_record_whose_watch_is_silent_is_read() {
+    let mut driver = Driver::start(None);
+    let held = record_by("r", RunState::Held, T1, 600);
+    driver.read(Some(held.clone()));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
+    driver.advance(60 * SECOND);
+    driver.watch_event(WatchEvent::Bookmark);
+    driver.advance(SILENT_WATCH_LIMIT - SECOND);
+    assert_eq!(driver.actions(), [], "a bookmark restarts the limit");
+    driver.advance(SECOND);
+    driver.read(Some(held));
+    driver.advance(SILENT_WATCH_LIMIT - SECOND);
+    assert_eq!(driver.actions(), [], "so does the reply to a read");
+    driver.advance(SECOND);
+    assert_eq!(driver.actions(), [ElectionAction::Send(Request::Get)]);
+}
+
+#[test]
+fn polling_begins_when_the_watch_is_forbidden() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    notices(&mut driver);
+    driver.watch_event(WatchEvent::Forbidden);
+    assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
+}
+
+#[test]
+fn the_read_timeout_of_a_standby_doubles() {
+    let mut driver = Driver::start(None);
+    let mut timeouts = Vec::new();
+    for _ in 0..4 {
+        driver.expect_read();
+        timeouts.push(driver.time_to_next_timeout().as_millis());
+        driver.advance(driver.time_to_next_timeout());
+    }
+    assert_eq!(timeouts, [2666, 5333, 10_666, 15_000]);
+    driver.read(None);
+    driver.expect_write();
+    assert_eq!(driver.time_to_next_timeout().as_millis(), 2666, "the timeout of writes does not grow");
+}

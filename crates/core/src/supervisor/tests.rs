@@ -1,0 +1,305 @@
+use super::*;
+
+const LOSE: Order = Order::Lose;
+
+fn start() -> Instant {
+    Instant::after_boot(Duration::from_secs(100))
+}
+
+fn tenure(renewal_sent_at: Instant) -> Tenure {
+    let stop = renewal_sent_at + Duration::from_secs(4);
+    Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
+}
+
+fn orders(orders: &[Order]) -> SupervisorInputs {
+    SupervisorInputs { orders: orders.to_vec(), ..SupervisorInputs::default() }
+}
+
+fn ended(end: End, tree_empty: bool) -> SupervisorInputs {
+    SupervisorInputs { main_ended: Some(end), tree_empty, ..SupervisorInputs::default() }
+}
+
+fn gone(end: End) -> SupervisorAction {
+    SupervisorAction::Report(Report::Gone(Gone { end, lost: false }))
+}
+
+/// Steps a supervisor, and returns its actions without `SetHeldUntil`.
+fn step(supervisor: &mut Supervisor, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
+    let actions = supervisor.step(now, inputs).into_iter();
+    actions.filter(|action| !matches!(action, SupervisorAction::SetHeldUntil(_))).collect()
+}
+
+fn new() -> Supervisor {
+    Supervisor::new(StopOptions {
+        stop_signal: libc::SIGTERM,
+        lost_grace: Duration::from_secs(1),
+        kill_after: None,
+        max_run: None,
+    })
+}
+
+#[test]
+fn a_supervisor_that_runs_late_stops_and_kills_so_much_earlier() {
+    let late = Duration::from_millis(300);
+    let mut supervisor = running(start());
+    assert_eq!(supervisor.measure_delay(start(), late), None);
+    assert_eq!(supervisor.measure_delay(start(), late), Some(late));
+    let renewed = start() + Duration::from_secs(1);
+    let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
+    let enforced = tenure(renewed).earlier_by(late);
+    assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "the elector knows");
+    let stops = step(&mut supervisor, enforced.stop, SupervisorInputs::default());
+    assert_eq!(stops, [SupervisorAction::Stop]);
+    assert_eq!(supervisor.next_timeout(), Some(enforced.kill));
+}
+
+#[test]
+fn an_elector_without_orders_is_killed_once_after_a_loss() {
+    let timeout = Duration::from_secs(12);
+    let mut supervisor = new().with_frozen_elector_timeout(Some(timeout));
+    let begin = start();
+    let order = Order::Start { tenure: tenure(begin), environment: Vec::new() };
+    step(&mut supervisor, begin, orders(&[order]));
+    let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+    step(&mut supervisor, begin, forked);
+    let kill = begin + Duration::from_secs(5);
+    step(&mut supervisor, kill, SupervisorInputs::default());
+    assert_eq!(supervisor.next_timeout(), None, "not before the command is gone");
+    step(&mut supervisor, kill, ended(End::Signaled(9), true));
+    assert_eq!(supervisor.next_timeout(), Some(begin + timeout));
+    let late = step(&mut supervisor, begin + timeout, SupervisorInputs::default());
+    assert_eq!(late, [SupervisorAction::KillElector]);
+    assert_eq!(supervisor.next_timeout(), None);
+}
+
+#[test]
+fn an_elector_that_sends_orders_is_not_killed() {
+    let timeout = Duration::from_secs(12);
+    let mut supervisor = running(start()).with_frozen_elector_timeout(Some(timeout));
+    let kill = start() + Duration::from_secs(5);
+    step(&mut supervisor, kill, SupervisorInputs::default());
+    step(&mut supervisor, kill, ended(End::Signaled(9), true));
+    step(&mut supervisor, kill, orders(&[Order::Extend(tenure(kill))]));
+    assert_eq!(supervisor.next_timeout(), Some(kill + timeout));
+}
+
+/// Returns the supervisor of a command that was started at this instant, when the lock was acquired.
+fn running(now: Instant) -> Supervisor {
+    let mut supervisor = new();
+    assert_eq!(supervisor.held_until(), None);
+    let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
+    let actions = step(&mut supervisor, now, orders(&[start]));
+    let enforcing = SupervisorAction::Report(Report::Enforcing(tenure(now)));
+    assert_eq!(actions, [enforcing, SupervisorAction::Start(tenure(now))]);
+    let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+    assert_eq!(step(&mut supervisor, now, forked), []);
+    supervisor
+}
+
+#[test]
+fn an_overdue_stop_comes_before_a_queued_signal() {
+    let now = start();
+    let mut supervisor = running(now);
+    let actions = step(&mut supervisor, tenure(now).stop, orders(&[Order::Signal(libc::SIGUSR1)]));
+    assert_eq!(actions, [SupervisorAction::Stop, SupervisorAction::Signal(libc::SIGUSR1)]);
+}
+
+#[test]
+fn a_loss_kills_nothing_if_no_process_is_left() {
+    let now = start();
+    let mut supervisor = running(now);
+    assert_eq!(step(&mut supervisor, now, ended(End::Exited(0), true)), [gone(End::Exited(0))]);
+    assert_eq!(step(&mut supervisor, now, orders(&[LOSE])), []);
+    assert_eq!(supervisor.next_timeout(), None);
+    let mut not_started = new();
+    assert_eq!((step(&mut not_started, now, orders(&[LOSE])), not_started.next_timeout()), (vec![], None));
+}
+
+#[test]
+fn a_queued_renewal_comes_before_an_overdue_stop() {
+    let now = start();
+    let mut supervisor = running(now);
+    let renewed = tenure(now + Duration::from_secs(2));
+    let queued = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
+    let actions = step(&mut supervisor, tenure(now).stop, orders(&queued));
+    let enforcing = SupervisorAction::Report(Report::Enforcing(renewed));
+    assert_eq!(actions, [SupervisorAction::Signal(libc::SIGUSR1), enforcing]);
+}
+
+#[test]
+fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
+    let now = start();
+    let mut supervisor = running(now);
+    assert_eq!(step(&mut supervisor, now, ended(End::Exited(7), true)), [gone(End::Exited(7))]);
+    assert_eq!(step(&mut supervisor, now, orders(&[Order::Signal(libc::SIGTERM)])), []);
+    let renewed = Order::Extend(tenure(now + Duration::from_secs(1)));
+    assert_eq!(step(&mut supervisor, now, orders(&[renewed])), [gone(End::Exited(7))]);
+}
+
+#[test]
+fn a_command_must_not_rely_on_the_lock_once_it_gets_the_stop_signal() {
+    let now = start();
+    let late = now + Duration::from_secs(5);
+    let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };
+    for (at, loss) in [(late, SupervisorInputs::default()), (now, orders(&[LOSE])), (now, elector_died)] {
+        let mut supervisor = running(now);
+        let renewed = tenure(now + Duration::from_secs(1));
+        let actions = supervisor.step(now, orders(&[Order::Extend(renewed)]));
+        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(Some(late)));
+        let actions = supervisor.step(at, loss);
+        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "before anything else");
+        supervisor.step(at, orders(&[Order::Extend(tenure(now + Duration::from_secs(6)))]));
+        assert_eq!(supervisor.held_until(), None, "a renewal keeps the lock, not the command");
+    }
+}
+
+#[test]
+fn the_time_to_the_kill_begins_with_any_request_to_end() {
+    let now = start();
+    let after = Duration::from_millis(300);
+    for (signal, stop_signal) in
+        [(libc::SIGTERM, libc::SIGTERM), (libc::SIGINT, libc::SIGTERM), (libc::SIGUSR1, libc::SIGUSR1)]
+    {
+        let mut supervisor = running(now);
+        supervisor.stop_options.stop_signal = stop_signal;
+        supervisor.stop_options.kill_after = Some(after);
+        assert_eq!(step(&mut supervisor, now, orders(&[Order::Signal(signal)])), [SupervisorAction::Signal(signal)]);
+        let actions = step(&mut supervisor, now + after, SupervisorInputs::default());
+        assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
+    }
+}
+
+#[test]
+fn the_command_may_be_what_the_main_process_left_running() {
+    let now = start();
+    let daemon = || {
+        let mut supervisor = running(now).with_wait_for_all(true);
+        let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
+        assert_eq!(actions, [SupervisorAction::ReportLeftovers { awaited: true }]);
+        assert_eq!(supervisor.next_timeout(), Some(tenure(now).stop), "only the tenure limits it");
+        let reload = orders(&[Order::Signal(libc::SIGHUP)]);
+        assert_eq!(step(&mut supervisor, now, reload), [SupervisorAction::SignalLeftovers(libc::SIGHUP)]);
+        supervisor
+    };
+    let empty = SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() };
+    assert_eq!(step(&mut daemon(), now, empty.clone()), [gone(End::Exited(0))]);
+
+    let mut asked = daemon();
+    asked.stop_options.kill_after = Some(Duration::from_millis(300));
+    let term = orders(&[Order::Signal(libc::SIGTERM)]);
+    assert_eq!(step(&mut asked, now, term.clone()), [SupervisorAction::TerminateLeftovers]);
+    assert_eq!(step(&mut asked, now, term), [SupervisorAction::TerminateLeftovers], "its sender repeats it");
+    let actions = step(&mut asked, now + Duration::from_millis(300), SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
+
+    let mut lost = daemon();
+    let actions = step(&mut lost, tenure(now).stop, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
+    let actions = step(&mut lost, tenure(now).kill, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)]);
+    let was_lost = Gone { end: End::Exited(0), lost: true };
+    assert_eq!(step(&mut lost, now, empty), [SupervisorAction::Report(Report::Gone(was_lost))]);
+}
+
+#[test]
+fn only_what_nobody_asked_to_end_is_reported_as_left_running() {
+    let now = start();
+    let term = orders(&[Order::Signal(libc::SIGTERM)]);
+    let report = SupervisorAction::ReportLeftovers { awaited: false };
+    for (asked, end, expected) in
+        [(false, End::Exited(0), true), (true, End::Exited(0), false), (false, End::Signaled(9), false)]
+    {
+        let mut supervisor = running(now);
+        if asked {
+            step(&mut supervisor, now, term.clone());
+        }
+        assert_eq!(step(&mut supervisor, now, ended(end, false)).contains(&report), expected);
+    }
+}
+
+#[test]
+fn processes_that_the_main_process_left_running_are_terminated() {
+    let now = start();
+    let mut supervisor = running(now);
+    let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
+    let report = SupervisorAction::ReportLeftovers { awaited: false };
+    assert_eq!(actions, [report, SupervisorAction::TerminateLeftovers]);
+    let kill = step(&mut supervisor, now + Duration::from_secs(1), SupervisorInputs::default());
+    assert_eq!(kill, [SupervisorAction::Kill(KillReason::LeftRunning)]);
+}
+
+#[test]
+fn no_command_is_started_after_a_termination_signal_or_without_time() {
+    let now = start();
+    let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
+    let terminated = orders(&[start.clone(), Order::Signal(libc::SIGTERM)]);
+    for (at, inputs) in [(now, terminated), (tenure(now).stop, orders(&[start]))] {
+        let mut supervisor = new();
+        let actions = supervisor.step(at, inputs);
+        assert!(!actions.iter().any(|action| matches!(action, SupervisorAction::Start(_))), "{actions:?}");
+        let is_gone = |action: &SupervisorAction| {
+            matches!(action, SupervisorAction::Report(Report::Gone(Gone { end: End::NotStarted, .. })))
+        };
+        assert!(actions.iter().any(is_gone), "{actions:?}");
+    }
+}
+
+/// A command that runs since this instant, and may do so for two seconds.
+fn limited(now: Instant) -> Supervisor {
+    let mut supervisor = running(now);
+    supervisor.stop_options.max_run = Some(Duration::from_secs(2));
+    supervisor.runs_until = Some(now + Duration::from_secs(2));
+    supervisor
+}
+
+#[test]
+fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
+    let now = start();
+    let mut supervisor = limited(now);
+    let second = Duration::from_secs(1);
+    assert_eq!(supervisor.next_timeout(), Some(now + second * 2));
+    assert_eq!(step(&mut supervisor, now + second * 2, SupervisorInputs::default()), [SupervisorAction::TimeOut]);
+    let kill = step(&mut supervisor, now + second * 3, SupervisorInputs::default());
+    assert_eq!(kill, [SupervisorAction::Kill(KillReason::TimedOut)]);
+    let ended = step(&mut supervisor, now + second * 3, ended(End::Signaled(libc::SIGKILL), true));
+    assert_eq!(ended, [gone(End::TimedOut)]);
+}
+
+#[test]
+fn a_command_that_heeds_the_stop_signal_has_timed_out_all_the_same() {
+    let now = start();
+    let mut supervisor = limited(now);
+    step(&mut supervisor, now + Duration::from_secs(2), SupervisorInputs::default());
+    let ended = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
+    assert_eq!(ended, [gone(End::TimedOut)]);
+    assert_eq!(supervisor.next_timeout(), None);
+}
+
+#[test]
+fn the_time_that_a_command_may_run_counts_for_what_it_goes_on_with() {
+    let now = start();
+    let mut supervisor = limited(now).with_wait_for_all(true);
+    step(&mut supervisor, now, ended(End::Exited(0), false));
+    let later = now + Duration::from_secs(2);
+    assert_eq!(supervisor.next_timeout(), Some(later));
+    assert_eq!(step(&mut supervisor, later, SupervisorInputs::default()), [SupervisorAction::TerminateLeftovers]);
+    let empty = SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() };
+    assert_eq!(step(&mut supervisor, later, empty), [gone(End::TimedOut)]);
+}
+
+#[test]
+fn a_loss_counts_more_than_the_time_that_a_command_may_run() {
+    let now = start();
+    let mut supervisor = limited(now);
+    step(&mut supervisor, now, orders(&[LOSE]));
+    let later = now + Duration::from_secs(2);
+    assert!(!step(&mut supervisor, later, SupervisorInputs::default()).contains(&SupervisorAction::TimeOut));
+    let mut supervisor = limited(now);
+    step(&mut supervisor, later, SupervisorInputs::default());
+    step(&mut supervisor, later, orders(&[LOSE]));
+    let [SupervisorAction::Report(Report::Gone(gone))] = &step(&mut supervisor, later, ended(End::Exited(0), true))[..]
+    else {
+        panic!("it is gone")
+    };
+    assert!(gone.lost);
+}
