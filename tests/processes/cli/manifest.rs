@@ -92,7 +92,7 @@ fn the_manifest_is_all_that_routing_needs() {
         };
         let without = doctor(1);
         let by_hand = [&arguments[..2], &["--service-account", "worker"]].concat();
-        let remedy = format!("leaderrun manifest --lock {} {} prints a ", lock.name, by_hand.join(" "));
+        let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, by_hand.join(" "));
         assert!(without.contains("not allowed; traffic is not led to the leader"), "{without}");
         for line in without.lines().filter(|line| line.contains("remedy: ")) {
             assert!(line.contains(&remedy), "{line}");
