@@ -138,9 +138,11 @@ fn a_label_on_the_lease_is_kept() {
 #[testkit::test]
 fn a_deleted_file_is_restored_by_its_holder() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    // A disk under load takes seconds for a write.
+    let times = ["--lease-duration", "30s", "--renew-deadline", "20s", "--retry-period", "1s"];
+    let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    let mut b = Candidate::with_timing("b", &lock, times).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
