@@ -78,7 +78,7 @@ impl Events {
         Ok(Self { observer, ended })
     }
 
-    /// Returns the observer by which the thread is told what happens.
+    /// Returns the observer that passes updates to the thread.
     pub fn observer(&self) -> Observer {
         self.observer.clone()
     }

@@ -1,4 +1,4 @@
-//! What of an election is told to whoever observes it.
+//! The updates about an election for its observers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

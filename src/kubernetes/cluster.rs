@@ -134,7 +134,7 @@ impl Cluster {
         })
     }
 
-    /// Returns whether a namespace is known not to exist: whoever may not read it does not know.
+    /// Returns whether a namespace is known not to exist: without the right to read it, the answer is no.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let answer = timeout(self.attempt * 2, self.send(request)).await;

@@ -115,7 +115,7 @@ impl Inherited {
         RESERVED.into_iter().zip(self.reserved).try_for_each(|(signal, before)| before.install(signal).map(drop))
     }
 
-    /// Returns whether leaderrun was told to ignore a signal, as `nohup` does with SIGHUP.
+    /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
     ///
     /// SIGINT and SIGQUIT count as ignored only when a key sends them: a shell ignores them in its background jobs because
     /// of the keys. [`Signals::receive`] leaves those out.

@@ -232,7 +232,7 @@ impl Service {
     }
 
     /// Returns a sentence where the Service leads elsewhere, too: what its controller made for a selector stays when
-    /// that is removed. Whoever may not look is told nothing.
+    /// that is removed. Returns nothing without the right to look.
     async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
         let (service, ours) = (&self.name.0, self.name.slice());

@@ -195,7 +195,7 @@ impl Router {
         Ok(Self { observer, withdrawn, may_be_routed, ended })
     }
 
-    /// Returns the observer by which the thread is told what happens.
+    /// Returns the observer that passes updates to the thread.
     pub fn observer(&self) -> Observer {
         self.observer.clone()
     }

@@ -1,6 +1,6 @@
 //! A request to end reaches the command once.
 //!
-//! Whoever ends a whole unit or a whole tree, as systemd does with `KillMode=control-group`, sends the signal to each
+//! A program that ends a whole unit or a whole tree, as systemd does with `KillMode=control-group`, signals each
 //! process: to the elector, to the supervisor and to the command. The command then has it already when it is relayed.
 //! What the supervisor itself is sent tells that case from a signal for the elector alone. It is no proof, since
 //! somebody may look for leaderrun's processes only; so what does not seem to have reached the command is relayed after

@@ -134,7 +134,7 @@ impl Start<'_> {
         // SAFETY: this process has one thread, so the child may do whatever this one may.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
-                // On both sides of the fork: whoever comes first, the group exists before a signal goes to it.
+                // Both sides of the fork do this, so that the group exists before a signal goes to it.
                 let _ = setpgid(child, child);
                 if let Some(terminal) = self.terminal {
                     terminal.give_to(child);

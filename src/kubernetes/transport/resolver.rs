@@ -1,7 +1,7 @@
 //! Name look-ups that go on when nobody waits for them any more.
 //!
 //! A look-up may take many seconds: each name server that does not answer costs five. It runs once, on a thread of its
-//! own, for all who ask meanwhile. Whoever knows addresses from before does not wait for it.
+//! own, for all requests that need it meanwhile. A request for which earlier addresses are known does not wait for it.
 
 use std::collections::HashMap;
 use std::io;
