@@ -1,7 +1,7 @@
 //! A request to end reaches the command once.
 //!
 //! A program that ends a whole unit or a whole tree, as systemd does with `KillMode=control-group`, signals each
-//! process: to the elector, to the supervisor and to the command. The command then has it already when it is relayed.
+//! process: the elector, the supervisor and the command. The command then has the signal before it is relayed.
 //! What the supervisor itself is sent tells that case from a signal for the elector alone. It is no proof, since
 //! somebody may look for leaderrun's processes only; so what does not seem to have reached the command is relayed after
 //! all, and so is a request that is repeated.
