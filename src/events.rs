@@ -22,7 +22,7 @@ use tokio::time::sleep_until;
 use tracing::debug;
 
 use crate::kubernetes::{Cluster, ClusterAccess, Collection, EVENTS, ObjectName, Rule, Verb};
-use crate::lock::Kind;
+use crate::lock::LockName;
 use crate::process::{clock, runtime_thread};
 use crate::telemetry::log::printable_cause;
 use crate::telemetry::observer::Observer;
@@ -41,10 +41,7 @@ pub fn rule(namespace: &str) -> Rule {
 /// About which lock Events are written, and in whose name.
 #[derive(Clone)]
 pub struct EventsConfig {
-    pub kind: Kind,
-    /// Without a namespace: the default one of the cluster's configuration.
-    pub namespace: Option<String>,
-    pub name: String,
+    pub lock: LockName,
     pub access: ClusterAccess,
     pub identity: String,
     /// How long one request may take.
@@ -137,7 +134,7 @@ impl Writer {
             // Nothing was written before.
             Update::Slot(slot) => {
                 let mut config = self.sink.config.clone();
-                config.name = format!("{}-{slot}", config.name);
+                config.lock = config.lock.in_slot(*slot);
                 self.sink = Arc::new(Sink { config, cluster: OnceCell::new() });
             }
             Update::Acquired { uids, .. } => self.uids.clone_from(uids),
@@ -182,17 +179,17 @@ struct Sink {
 impl Sink {
     /// Writes an Event about each object of the lock.
     async fn write(&self, uids: Vec<String>, message: &str) {
-        let EventsConfig { kind, namespace, name, access, timeout, .. } = &self.config;
+        let EventsConfig { lock, access, timeout, .. } = &self.config;
         let cluster = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
         let cluster = match cluster {
             Ok(cluster) => cluster,
             Err(failure) => return debug!("no Event is written: {}", printable_cause(&failure)),
         };
-        let namespace = namespace.as_deref().unwrap_or(cluster.default_namespace());
+        let namespace = lock.namespace.as_deref().unwrap_or(cluster.default_namespace());
         let events = Collection::new(cluster, &EVENTS, namespace).with_timeout(*timeout);
-        for (object, uid) in kind.objects(namespace, name).iter().zip(uids) {
+        for (object, uid) in lock.objects(namespace).iter().zip(uids) {
             let now = Timestamp::now();
-            let name = format!("{name}.{:x}", now.as_nanosecond());
+            let name = format!("{}.{:x}", lock.name, now.as_nanosecond());
             if let Err(error) = events.create(&name, &event(&name, object, &uid, message, now)).await {
                 debug!("no Event is written: {error}");
             }

@@ -79,8 +79,7 @@ pub fn plan_run(
         log_level,
         unknown_variables: variables::unknown(std::env::vars_os()),
     };
-    // A candidate for a file is frozen with the file's lock in its hands, if it is frozen while it writes the record.
-    let frozen_elector_timeout = matches!(elector.lock, LockName::File(_)).then(|| timing.lease_duration() * 2);
+    let frozen_elector_timeout = elector.lock.kind.blocks_while_frozen().then(|| timing.lease_duration() * 2);
     let stop_options = StopOptions {
         stop_signal: arguments.command.stop_signal,
         lost_grace: timing.lost_grace(),
@@ -184,19 +183,19 @@ fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName,
     let Some(chosen) = chosen else { return Ok(lock) };
     let origin = origins.of("namespace");
     let given_lock = origins.of("lock");
-    match &mut lock {
-        LockName::Objects { namespace: namespace @ None, .. } => *namespace = Some(chosen),
-        LockName::Objects { namespace: Some(namespace), .. } if *namespace == chosen => {}
-        // The command line wins over a variable.
-        _ if is_overruled(&origin, &given_lock) => {}
-        LockName::Objects { namespace: Some(namespace), .. } => {
+    // The command line wins over a variable.
+    let is_overruled = is_overruled(&origin, &given_lock);
+    match &lock.namespace {
+        None if lock.kind.is_in_cluster() => lock.namespace = Some(chosen),
+        Some(namespace) if *namespace != chosen && !is_overruled => {
             let reason = format!("{} is in another namespace", given_lock.given());
             return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(namespace)));
         }
-        LockName::File(_) => {
-            let reason = format!("{} is a file, which is in no namespace", given_lock.given());
+        None if !is_overruled => {
+            let reason = format!("{} is not in a cluster, so it has no namespace", given_lock.given());
             return Err(UsageError::new(origin.given(), reason).remedy(format!("leave {} out", origin.name())));
         }
+        Some(_) | None => {}
     }
     Ok(lock)
 }

@@ -50,16 +50,14 @@ pub fn routing(
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
     let longest = LONGEST_LOCK - slots.map_or(0, |_| format!("-{}", SlotCount::HIGHEST).len());
-    match lock {
-        LockName::Objects { name, .. } if name.len() > longest => {
-            let length = name.len();
-            let reason = format!("to route traffic its name may have {longest} characters, not {length}");
-            Err(UsageError::new(origin.given(), reason).for_example(origin.with("my-job")))
-        }
-        LockName::Objects { .. } => Ok(()),
-        LockName::File(_) => {
-            let reason = "a file is in no cluster to route traffic in";
-            Err(UsageError::new(origin.given(), reason).for_example(origin.with("default/my-job")))
-        }
+    if !lock.kind.is_in_cluster() {
+        let reason = "traffic is only routed to the leader of a lock in a cluster";
+        return Err(UsageError::new(origin.given(), reason).for_example(origin.with("default/my-job")));
     }
+    let length = lock.name.len();
+    if length > longest {
+        let reason = format!("to route traffic its name may have {longest} characters, not {length}");
+        return Err(UsageError::new(origin.given(), reason).for_example(origin.with("my-job")));
+    }
+    Ok(())
 }

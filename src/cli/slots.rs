@@ -2,7 +2,7 @@
 
 use super::origin::Origins;
 use super::usage_error::UsageError;
-use crate::lock::{LockName, SlotCount, check_name};
+use crate::lock::{LockName, SlotCount, default_kind};
 use crate::routing::RoutingTarget;
 
 /// Checks that each slot can be a lock of its own, and that traffic is led to each one by an object of its own.
@@ -16,15 +16,18 @@ pub fn check_slots(
     origins: Origins<'_>,
 ) -> Result<(), UsageError> {
     check_target(slots, target, origins)?;
-    let (Some(_), LockName::Objects { kind, namespace, name }) = (slots, lock) else { return Ok(()) };
-    let origin = origins.of("lock");
-    if kind.formats().1.is_some() {
-        let reason = format!("{} needs a lock in one object", origins.of("slots").given());
-        let namespace = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&format!("{namespace}{name}"))));
+    if slots.is_none() {
+        return Ok(());
     }
-    check_name(&format!("{name}-{}", SlotCount::HIGHEST)).map_err(|problem| {
-        let reason = format!("with the number of a slot behind it, its name {problem}");
+    let origin = origins.of("lock");
+    if !lock.kind.can_have_slots() {
+        let reason = format!("{} needs a lock in one object", origins.of("slots").given());
+        let in_one_object = LockName { kind: default_kind(), ..lock.clone() };
+        return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&in_one_object.to_string())));
+    }
+    lock.kind.check_name(&lock.in_slot(SlotCount::HIGHEST).name).map_err(|problem| {
+        let (problem, _) = problem.split_once("; ").unwrap_or((&problem, ""));
+        let reason = format!("with the number of a slot behind it, {problem}");
         UsageError::new(origin.given(), reason).for_example(origin.with("my-job"))
     })
 }

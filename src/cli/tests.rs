@@ -119,7 +119,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         (run("--wait 1s --wait 2s"), "--wait: given more than once; give it once"),
         (
             run("--namespace x"),
-            "--namespace x: --lock file:/tmp/never-made.lease is a file, which is in no namespace; leave --namespace out",
+            "--namespace x: --lock file:/tmp/never-made.lease is not in a cluster, so it has no namespace; leave --namespace out",
         ),
         (
             "leaderrun --lock a/b -n c -- true".to_owned(),

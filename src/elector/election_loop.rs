@@ -62,7 +62,7 @@ pub async fn run(
     inbox: UnboundedReceiver<ElectionOrder>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
-    observer.notify(Update::ActsBy(Some(clock::now() + lock::OPEN)));
+    observer.notify(Update::ActsBy(Some(clock::now() + lock::OPEN_TIMEOUT)));
     let began = clock::now();
     let lock_name = shown(&name, slots);
     let Some((locks, name)) = open(name, slots, &access, &config).await? else {
@@ -119,7 +119,7 @@ async fn open(
     let lock_name = shown(&name, slots);
     let mut opening = pin!(lock::open_slots(name, slots, access, config.timing.attempt(), &config.run));
     // Zero means not to queue, and the opening is no queue.
-    let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN + OPEN_SLACK } else { wait });
+    let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
     let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
     if let Ok(opened) = timeout(quiet, &mut opening).await {
         return opened.map(Some);

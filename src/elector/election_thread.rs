@@ -115,3 +115,65 @@ impl MainThread {
         let _ = self.reports.send(report);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::OnceCell;
+    use std::time::Duration;
+
+    use leaderrun_core::election::{Outcome, Preference};
+    use leaderrun_core::record::RunId;
+    use leaderrun_core::timing::Timing;
+    use testkit::eventually;
+
+    use super::*;
+    use crate::kubernetes::ClusterOptions;
+
+    /// A candidate for a lock in the memory of this process.
+    fn candidate(lock: &str, identity: &str) -> ElectionThread {
+        let seconds = Duration::from_secs;
+        let config = ElectionConfig {
+            identity: identity.to_owned(),
+            run: RunId::new(identity),
+            timing: Timing::new(seconds(60), seconds(30), seconds(2), None).unwrap(),
+            wait: None,
+            min_hold: None,
+            ignores_min_hold: false,
+            preference: Preference::default(),
+        };
+        let access = ClusterAccess::new(ClusterOptions::default());
+        ElectionThread::start(lock.parse().unwrap(), None, access, config, Observer::default()).unwrap()
+    }
+
+    /// Returns the fencing token of the acquisition, if the candidate has reported one.
+    fn fencing_token(candidate: &ElectionThread) -> Option<String> {
+        candidate.reports().into_iter().find_map(|report| {
+            let ElectionReport::StartLeading { environment, .. } = report else { return None };
+            environment.into_iter().find_map(|(name, value)| (name == "LEADERRUN_FENCING_TOKEN").then_some(value))
+        })
+    }
+
+    fn acquires(candidate: &ElectionThread) -> String {
+        let token = OnceCell::new();
+        eventually("the candidate leads", || {
+            if let Some(found) = fencing_token(candidate) {
+                token.get_or_init(|| found);
+            }
+            token.get().is_some()
+        });
+        token.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_leader_hands_the_lock_over_to_a_standby() {
+        let leader = candidate("memory:handed-over", "leader");
+        assert_eq!(acquires(&leader), "1");
+        let standby = candidate("memory:handed-over", "standby");
+        leader.order(ElectionOrder::Stop);
+        leader.order(ElectionOrder::CommandGone { succeeded: true });
+        eventually("the leader releases the lock", || {
+            leader.reports().contains(&ElectionReport::Finished(Outcome::Released))
+        });
+        assert_eq!(acquires(&standby), "3");
+    }
+}

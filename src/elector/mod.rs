@@ -169,11 +169,11 @@ fn observed_main_loop(
 /// Starts what routes traffic to the leader, if that is asked for.
 fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Router>> {
     let ElectorConfig { lock, election, routing, .. } = config;
-    let (LockName::Objects { namespace, name, .. }, Some(routing)) = (lock, routing) else { return Ok(None) };
+    let Some(routing) = routing else { return Ok(None) };
     Ok(Some(Router::start(RouterConfig {
         routing: routing.clone(),
-        namespace: namespace.clone(),
-        lock: name.clone(),
+        namespace: lock.namespace.clone(),
+        lock: lock.name.clone(),
         access: access.clone(),
         timeout: election.timing.attempt(),
     })?))
@@ -182,11 +182,11 @@ fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Opti
 /// Starts what writes Events, if the lock is in a cluster.
 fn events(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Events>> {
     let ElectorConfig { lock, election, .. } = config;
-    let LockName::Objects { kind, namespace, name } = lock else { return Ok(None) };
+    if !lock.kind.is_in_cluster() {
+        return Ok(None);
+    }
     Ok(Some(Events::start(EventsConfig {
-        kind: *kind,
-        namespace: namespace.clone(),
-        name: name.clone(),
+        lock: lock.clone(),
         access: access.clone(),
         identity: election.identity.clone(),
         timeout: election.timing.attempt(),

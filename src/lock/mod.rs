@@ -2,7 +2,11 @@
 
 mod annotation;
 mod file;
+mod kind;
+mod kinds;
 mod lease;
+#[cfg(test)]
+mod memory;
 mod name;
 mod object;
 mod open;
@@ -16,10 +20,12 @@ use futures_util::stream::BoxStream;
 use leaderrun_core::election::{Reply, WatchEvent};
 use leaderrun_core::record::{Record, Stored, Version};
 
-pub use self::file::FileLock;
-pub use self::name::{Kind, LockName, SlotCount, check_label, check_name};
-pub use self::object::{ObjectLock, rules};
-pub use self::open::{OPEN, open, open_slots};
+pub use self::file::OPEN_TIMEOUT;
+pub use self::kind::{Finding, LockKind, Store};
+pub use self::kinds::{KINDS, default_kind};
+pub use self::name::{LockName, SlotCount, check_label, check_name};
+pub use self::object::{ObjectLock, RecordFormat, rules};
+pub use self::open::{open, open_slots};
 pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.

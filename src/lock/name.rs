@@ -2,12 +2,10 @@
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::annotation::{CONFIGMAP, ENDPOINTS};
-use super::lease::LEASE;
-use super::object::RecordFormat;
+use super::kind::LockKind;
+use super::kinds::{KINDS, default_kind};
 use crate::kubernetes::ObjectName;
 
 /// The number of slots of a lock, each of which can be held at the same time.
@@ -43,87 +41,18 @@ impl fmt::Display for SlotCount {
 
 /// A lock as named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LockName {
-    /// A record in one or two Kubernetes objects. The default namespace is that of the kubeconfig's context or of the
-    /// pod's service account.
-    Objects { kind: Kind, namespace: Option<String>, name: String },
-    /// A JSON record in a local file.
-    File(PathBuf),
-}
-
-/// The kind of a lock in Kubernetes objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Lease,
-    Endpoints,
-    ConfigMap,
-    EndpointsAndLease,
-    ConfigMapAndLease,
-}
-
-impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Lease, Self::Endpoints, Self::ConfigMap, Self::EndpointsAndLease, Self::ConfigMapAndLease];
-
-    /// Returns the kind as written in `--lock`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Lease => "lease",
-            Self::Endpoints => "endpoints",
-            Self::ConfigMap => "configmap",
-            Self::EndpointsAndLease => "endpoints+lease",
-            Self::ConfigMapAndLease => "configmap+lease",
-        }
-    }
-
-    /// Returns the format of the record, and that of the second object of a lock in two objects.
-    pub fn formats(self) -> (&'static RecordFormat, Option<&'static RecordFormat>) {
-        match self {
-            Self::Lease => (&LEASE, None),
-            Self::Endpoints => (&ENDPOINTS, None),
-            Self::ConfigMap => (&CONFIGMAP, None),
-            Self::EndpointsAndLease => (&ENDPOINTS, Some(&LEASE)),
-            Self::ConfigMapAndLease => (&CONFIGMAP, Some(&LEASE)),
-        }
-    }
-
-    /// The kinds of locks in a single object.
-    pub const IN_ONE_OBJECT: [Self; 3] = [Self::Lease, Self::Endpoints, Self::ConfigMap];
-
-    /// Returns the objects that contain the record of a lock of this kind.
-    pub fn objects(self, namespace: &str, name: &str) -> Vec<ObjectName> {
-        let (first, second) = self.formats();
-        let formats = [Some(first), second].into_iter().flatten();
-        let object = |format: &RecordFormat| ObjectName {
-            resource: format.resource,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
-        formats.map(object).collect()
-    }
+pub struct LockName {
+    pub kind: &'static LockKind,
+    /// The namespace of a lock in a cluster. The default is that of the kubeconfig's context or of the pod's service
+    /// account.
+    pub namespace: Option<String>,
+    pub name: String,
 }
 
 impl LockName {
     /// Returns the lock of the slot with this number, which is an ordinary lock.
     pub fn in_slot(&self, number: usize) -> Self {
-        match self {
-            Self::Objects { kind, namespace, name } => {
-                Self::Objects { kind: *kind, namespace: namespace.clone(), name: format!("{name}-{number}") }
-            }
-            Self::File(path) => {
-                let mut path = path.clone().into_os_string();
-                path.push(format!("-{number}"));
-                Self::File(path.into())
-            }
-        }
-    }
-
-    /// Returns the objects that contain the lock's record, in this namespace; none for a file.
-    pub fn objects(&self, namespace: &str) -> Vec<ObjectName> {
-        match self {
-            Self::Objects { kind, name, .. } => kind.objects(namespace, name),
-            Self::File(_) => Vec::new(),
-        }
+        Self { name: format!("{}-{number}", self.name), ..self.clone() }
     }
 
     /// Returns the locks of all slots, or the lock itself if it has none.
@@ -133,51 +62,51 @@ impl LockName {
             Some(slots) => slots.numbers().map(|number| self.in_slot(number)).collect(),
         }
     }
+
+    /// Returns the objects that contain the lock's record, in this namespace; none if it is not in a cluster.
+    pub fn objects(&self, namespace: &str) -> Vec<ObjectName> {
+        self.kind.objects(namespace, &self.name)
+    }
 }
 
 impl FromStr for LockName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (word, rest) = text.split_once(':').unwrap_or((Kind::Lease.word(), text));
-        if word == "file" {
-            return match rest {
-                "" => Err("the path is missing; for example file:/run/job.lease".into()),
-                _ if rest.ends_with('/') => Err("the path is that of a folder; for example file:/run/job.lease".into()),
-                path => Ok(Self::File(path.into())),
-            };
-        }
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.word() == word) else {
-            return Err(
-                "the kind of a lock is lease, endpoints, configmap, endpoints+lease, configmap+lease or file; for example lease:default/my-job".into()
-            );
+        let (kind, rest) = match text.split_once(':') {
+            None => (default_kind(), text),
+            Some((word, rest)) => (kind(word)?, rest),
         };
-        let (namespace, name) = match rest.split_once('/') {
+        let (namespace, name) = match rest.split_once('/').filter(|_| kind.is_in_cluster()) {
             Some((namespace, name)) => (Some(namespace), name),
             None => (None, rest),
         };
         if let Some(namespace) = namespace {
             check_label(namespace).map_err(|reason| format!("the namespace {reason}; for example default/my-job"))?;
         }
-        check_name(name).map_err(|reason| format!("the name {reason}; for example default/my-job"))?;
-        Ok(Self::Objects { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() })
+        kind.check_name(name)?;
+        Ok(Self { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
+}
+
+/// Returns the kind that is written as this word.
+fn kind(word: &str) -> Result<&'static LockKind, String> {
+    KINDS.iter().find(|kind| kind.word == word).ok_or_else(|| {
+        let (last, others) = KINDS.split_last().expect("there is a default kind");
+        let others = others.iter().map(|kind| kind.word).collect::<Vec<_>>().join(", ");
+        format!("the kind of a lock is {others} or {}; for example lease:default/my-job", last.word)
+    })
 }
 
 impl fmt::Display for LockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Objects { kind, namespace, name } => {
-                if *kind != Kind::Lease {
-                    write!(f, "{}:", kind.word())?;
-                }
-                if let Some(namespace) = namespace {
-                    write!(f, "{namespace}/")?;
-                }
-                f.write_str(name)
-            }
-            Self::File(path) => write!(f, "file:{}", path.display()),
+        if self.kind != default_kind() {
+            write!(f, "{}:", self.kind.word)?;
         }
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
     }
 }
 
@@ -218,28 +147,22 @@ mod tests {
 
     use super::*;
 
-    fn lease(namespace: Option<&str>, name: &str) -> LockName {
-        LockName::Objects { kind: Kind::Lease, namespace: namespace.map(str::to_owned), name: name.to_owned() }
-    }
-
     #[test]
     fn names_are_read_and_shown() {
-        for (text, lock) in [
-            ("default/x", lease(Some("default"), "x")),
-            ("x", lease(None, "x")),
-            ("x.y-z.1", lease(None, "x.y-z.1")),
-            ("file:/run/x", LockName::File("/run/x".into())),
-            ("file:x", LockName::File("x".into())),
-            (
-                "endpoints+lease:a/x",
-                LockName::Objects { kind: Kind::EndpointsAndLease, namespace: Some("a".into()), name: "x".into() },
-            ),
-            ("configmap:x", LockName::Objects { kind: Kind::ConfigMap, namespace: None, name: "x".into() }),
+        for (text, word, namespace, name) in [
+            ("default/x", "lease", Some("default"), "x"),
+            ("x", "lease", None, "x"),
+            ("x.y-z.1", "lease", None, "x.y-z.1"),
+            ("file:/run/x", "file", None, "/run/x"),
+            ("file:x", "file", None, "x"),
+            ("endpoints+lease:a/x", "endpoints+lease", Some("a"), "x"),
+            ("configmap:x", "configmap", None, "x"),
         ] {
-            assert_eq!(text.parse().as_ref(), Ok(&lock));
+            let lock: LockName = text.parse().unwrap();
+            assert_eq!((lock.kind.word, lock.namespace.as_deref(), &*lock.name), (word, namespace, name));
             assert_eq!(lock.to_string(), text);
         }
-        assert_eq!("lease:default/x".parse(), Ok(lease(Some("default"), "x")));
+        assert_eq!("lease:default/x".parse::<LockName>(), "default/x".parse());
     }
 
     #[test]

@@ -1,21 +1,15 @@
 //! Opens the lock with a given name.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use leaderrun_core::record::RunId;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
+use super::kind::Store;
 use super::object::RightsOfSlots;
-use super::{FileLock, Lock, LockError, LockName, ObjectLock, SlotCount, TwoObjectLock};
+use super::{Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterAccess};
-use crate::telemetry::log::printable_cause;
-
-/// The timeout for opening a lock file, after which its file system is considered unavailable.
-pub const OPEN: Duration = Duration::from_secs(10);
 
 /// Opens the lock with this name. Returns it with its full name, which includes the namespace. `attempt` is the timeout
 /// of one request, and `run` identifies our own writes.
@@ -42,51 +36,29 @@ pub async fn open_slots(
     attempt: Duration,
     run: &RunId,
 ) -> Result<(Vec<Box<dyn Lock>>, LockName)> {
-    match name {
-        LockName::Objects { kind, namespace, name } => {
+    match name.kind.store {
+        Store::Objects(first, second) => {
             let cluster = Cluster::open(access, attempt).await?;
-            let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-            let full_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name: name.clone() };
-            let names: Vec<String> = match slots {
-                None => vec![name.clone()],
-                Some(slots) => slots.numbers().map(|number| format!("{name}-{number}")).collect(),
-            };
-            let rights = Arc::new(RightsOfSlots { lock: name, objects: names.clone() });
-            let open = |name: &String| -> Box<dyn Lock> {
-                let object = |format| ObjectLock::new(&cluster, format, &namespace, name, Arc::clone(&rights));
-                match kind.formats() {
-                    (only, None) => Box::new(object(only)),
-                    (first, Some(second)) => {
-                        let [first, second]: [Box<dyn Lock>; 2] =
-                            [first, second].map(|format| Box::new(object(format)) as _);
-                        Box::new(TwoObjectLock::new(first, second, run.clone(), attempt))
-                    }
+            let namespace = name.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
+            let objects: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
+            let rights = Arc::new(RightsOfSlots { lock: name.name.clone(), objects: objects.clone() });
+            let open = |object: &String| -> Box<dyn Lock> {
+                let lock =
+                    |format| Box::new(ObjectLock::new(&cluster, format, &namespace, object, Arc::clone(&rights)));
+                match second {
+                    None => lock(first),
+                    Some(second) => Box::new(TwoObjectLock::new(lock(first), lock(second), run.clone(), attempt)),
                 }
             };
-            Ok((names.iter().map(open).collect(), full_name))
+            let locks = objects.iter().map(open).collect();
+            Ok((locks, LockName { namespace: Some(namespace), ..name }))
         }
-        LockName::File(_) => {
-            let mut locks: Vec<Box<dyn Lock>> = Vec::new();
+        Store::Local(store) => {
+            let mut locks = Vec::new();
             for slot in name.in_slots(slots) {
-                let LockName::File(path) = slot else { continue };
-                locks.push(Box::new(open_file(path, attempt).await?));
+                locks.push(store.open(&slot.name, attempt).await?);
             }
             Ok((locks, name))
         }
     }
-}
-
-async fn open_file(path: PathBuf, attempt: Duration) -> Result<FileLock> {
-    let opened = spawn_blocking({
-        let path = path.clone();
-        move || FileLock::new(&path, attempt)
-    });
-    let opened = timeout(OPEN, opened)
-        .await
-        .map_err(|_| anyhow!("timed out opening {}: its file system does not respond", path.display()))?;
-    opened?.map_err(|failure| {
-        // The errors of a file system contain a suggestion already.
-        let remedy = if failure.is::<LockError>() { "" } else { "; for example file:/run/job.lease" };
-        anyhow!("--lock file:{}: {}{remedy}", path.display(), printable_cause(&failure))
-    })
 }

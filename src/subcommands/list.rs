@@ -13,7 +13,7 @@ use super::lock_status::{LockStatus, escaped_json, length};
 use super::output::{print, warn};
 use super::{CommandOutput, Output, PATIENCE, opened};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
-use crate::lock::{Kind, LockName};
+use crate::lock::{KINDS, LockKind, LockName, RecordFormat, default_kind};
 use crate::telemetry::log::printable;
 
 /// How often the locks are read for `--watch`.
@@ -53,7 +53,8 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
         (false, Some(namespace)) => namespace,
         (false, None) => cluster.default_namespace().to_owned(),
     };
-    let mut lister = Lister { cluster, namespace, kinds: Kind::IN_ONE_OBJECT.to_vec() };
+    let kinds = KINDS.iter().filter_map(|kind| Some((kind, kind.object_format()?))).collect();
+    let mut lister = Lister { cluster, namespace, kinds };
     let rows = lister.read().await?;
     if rows.is_empty() && !request.all_namespaces && lister.cluster.lacks_namespace(&lister.namespace).await {
         let namespace = &lister.namespace;
@@ -101,19 +102,20 @@ struct Lister {
     cluster: Cluster,
     /// Empty for all namespaces.
     namespace: String,
-    kinds: Vec<Kind>,
+    /// The kinds with the format of their objects.
+    kinds: Vec<(&'static LockKind, &'static RecordFormat)>,
 }
 
 impl Lister {
     async fn read(&mut self) -> Result<BTreeMap<Key, Row>> {
         let mut rows = BTreeMap::new();
-        for kind in self.kinds.clone() {
-            match self.objects(kind).await {
-                Ok(objects) => rows.extend(objects.iter().filter_map(|object| row(kind, object))),
-                // Most locks are Leases; who may list only those sees them.
-                Err(error) if error.kind == ErrorKind::Forbidden && kind != Kind::Lease => {
-                    warn(&format!("{error}; locks of the kind {} are left out", kind.word()));
-                    self.kinds.retain(|other| *other != kind);
+        for (kind, format) in self.kinds.clone() {
+            match self.objects(format).await {
+                Ok(objects) => rows.extend(objects.iter().filter_map(|object| row(kind, format, object))),
+                // Most locks are Leases, and a user who may only list Leases sees those.
+                Err(error) if error.kind == ErrorKind::Forbidden && kind != default_kind() => {
+                    warn(&format!("{error}; locks of the kind {} are left out", kind.word));
+                    self.kinds.retain(|(other, _)| *other != kind);
                 }
                 Err(error) if error.lacks_role => {
                     let (flag, role) = match self.namespace.as_str() {
@@ -131,8 +133,7 @@ impl Lister {
         Ok(rows)
     }
 
-    async fn objects(&self, kind: Kind) -> Result<Vec<Value>, Error> {
-        let (format, _) = kind.formats();
+    async fn objects(&self, format: &RecordFormat) -> Result<Vec<Value>, Error> {
         let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(PATIENCE);
         let mut objects = objects.list().await?;
         objects.retain(|object| (format.is_lock)(object));
@@ -141,11 +142,11 @@ impl Lister {
 }
 
 /// Returns the lock in an object. One whose record cannot be read is left out with a warning.
-fn row(kind: Kind, object: &Value) -> Option<(Key, Row)> {
+fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option<(Key, Row)> {
     let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
     let (namespace, name) = (metadata("namespace")?, metadata("name")?);
-    let lock = LockName::Objects { kind, namespace: Some(namespace.clone()), name: name.clone() }.to_string();
-    let record = match kind.formats().0.record(object) {
+    let lock = LockName { kind, namespace: Some(namespace.clone()), name: name.clone() }.to_string();
+    let record = match format.record(object) {
         Ok(record) => record,
         Err(reason) => {
             warn(&format!("cannot use {lock}: {}", printable(&reason)));
@@ -153,7 +154,7 @@ fn row(kind: Kind, object: &Value) -> Option<(Key, Row)> {
         }
     };
     let status = LockStatus::new(lock, Some(&record), Timestamp::now());
-    Some(((namespace.clone(), name.clone(), kind.word()), Row { namespace, name, kind: kind.word(), status }))
+    Some(((namespace.clone(), name.clone(), kind.word), Row { namespace, name, kind: kind.word, status }))
 }
 
 /// Returns what is new, changed or gone. What is gone is free.

@@ -5,26 +5,29 @@ use anyhow::{Result, anyhow, bail};
 use super::{CommandOutput, LockTarget, ManifestRequest, PATIENCE, opened};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rule, role, yaml};
-use crate::lock::{self, LockName, check_name};
+use crate::lock::{self, check_name};
 use crate::telemetry::log::printable_cause;
 
 /// Returns a service account and what it may do as YAML; with `priority`, also that the API server hears it when it is
 /// busy.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
-    let ManifestRequest { target: LockTarget { mut lock, cluster }, slots, service_account, routing, priority } =
-        request;
-    let LockName::Objects { kind, namespace, name } = &mut lock else {
-        bail!("--lock {lock}: a file needs no rights in a cluster; for example --lock default/my-job");
-    };
-    if namespace.is_none() {
-        let access = ClusterAccess::new(cluster);
-        let found = opened(&access, Cluster::open(&access, PATIENCE)).await;
-        let unknown = |reason| {
-            anyhow!("--lock {name}: its namespace is not known: {}; try --namespace default", printable_cause(&reason))
-        };
-        *namespace = Some(found.map_err(unknown)?.default_namespace().to_owned());
+    let ManifestRequest { target: LockTarget { lock, cluster }, slots, service_account, routing, priority } = request;
+    if !lock.kind.is_in_cluster() {
+        bail!("--lock {lock}: it is not in a cluster, so it needs no permissions; for example --lock default/my-job");
     }
-    let (kind, namespace, name) = (*kind, namespace.clone().unwrap_or_default(), name.clone());
+    let namespace = match &lock.namespace {
+        Some(namespace) => namespace.clone(),
+        None => {
+            let access = ClusterAccess::new(cluster);
+            let found = opened(&access, Cluster::open(&access, PATIENCE)).await;
+            let found = found.map_err(|reason| {
+                let reason = printable_cause(&reason);
+                anyhow!("--lock {lock}: its namespace is not known: {reason}; try --namespace default")
+            })?;
+            found.default_namespace().to_owned()
+        }
+    };
+    let name = &lock.name;
     let objects_of_slots = lock.in_slots(slots).into_iter().flat_map(|slot| slot.objects(&namespace));
     let mut rules: Vec<Rule> = objects_of_slots.flat_map(|object| lock::rules(&object)).collect();
     let targets = routing.iter().flat_map(|target| target.in_slots(slots));
@@ -35,7 +38,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     // Last: the lock can do without.
     rules.push(events::rule(&namespace));
     let (own, others): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
-    let service_account = yaml(service_account.as_ref().unwrap_or(&name));
+    let service_account = yaml(service_account.as_ref().unwrap_or(name));
     let account = Account { namespace: &namespace, name: &service_account };
     let yaml_namespace = yaml(&namespace);
     let mut text = format!(
@@ -47,7 +50,7 @@ metadata:
   namespace: {yaml_namespace}
 ---
 {}",
-        account.role_and_binding(&name, &own)
+        account.role_and_binding(name, &own)
     );
     if !others.is_empty() {
         text += "---
@@ -57,7 +60,7 @@ metadata:
         text += &account.role_and_binding(&format!("{name}-service"), &others);
     }
     if priority {
-        text += &flow_schema(&account, &name, &kind.objects(&namespace, &name))?;
+        text += &flow_schema(&account, name, &lock.objects(&namespace))?;
     }
     Ok(CommandOutput { text, status: 0 })
 }
@@ -145,11 +148,11 @@ fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
 #[cfg(test)]
 mod tests {
     use crate::kubernetes::role;
-    use crate::lock::{self, Kind};
+    use crate::lock::{self, LockName};
 
     #[test]
     fn the_role_in_the_readme_is_the_one_that_is_printed() {
-        let objects = Kind::Lease.objects("default", "my-job");
+        let objects = "my-job".parse::<LockName>().unwrap().objects("default");
         let role = role("default", "my-job", &lock::rules(&objects[0]));
         assert!(include_str!("../../README.md").contains(&role), "README.md: the Role must be\n{role}");
     }

@@ -13,7 +13,7 @@ use super::lock_status::{LockStatus, expires};
 use super::output::{print, warn};
 use super::{CommandOutput, LockTarget, Output, PATIENCE, answered, open};
 use crate::kubernetes::{Cluster, ClusterAccess};
-use crate::lock::{Lock, LockError, LockErrorKind, LockName};
+use crate::lock::{Lock, LockError, LockErrorKind};
 
 /// How often a lock is read that cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ pub async fn status(target: LockTarget, output: Output) -> Result<CommandOutput>
     let (lock, name) = open(target.lock, &access).await?;
     let stored = answered(&name, lock.get()).await?;
     if stored.is_none()
-        && let LockName::Objects { namespace: Some(namespace), .. } = &name
+        && let Some(namespace) = &name.namespace
         && let Ok(cluster) = Cluster::open(&access, PATIENCE).await
         && cluster.lacks_namespace(namespace).await
     {

@@ -7,13 +7,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::suggest;
-use crate::lock::{LockName, SlotCount, check_label, check_name};
+use crate::lock::{KINDS, LockName, SlotCount, check_label, check_name};
 use crate::process::signals;
 use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
 use crate::telemetry::http::HttpAddress;
-
-/// What may come before the first colon of a lock.
-const LOCK_KINDS: [&str; 6] = ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease", "file"];
 
 /// Longer than any name of a pod with a UUID behind it.
 const LONGEST_IDENTITY: usize = 1024;
@@ -77,7 +74,7 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
         let namespace = namespace.map(|namespace| suggest::label(namespace).map(|label| format!("{label}/")));
         Some(format!("{}{}", namespace.unwrap_or(Some(String::new()))?, suggest::name(name)?))
     };
-    let with_kind = suggest::nearest(kind, LOCK_KINDS).filter(|_| !kind.is_empty());
+    let with_kind = suggest::nearest(kind, KINDS.iter().map(|kind| kind.word)).filter(|_| !kind.is_empty());
     let with_kind = with_kind.and_then(|kind| Some(format!("{kind}:{}", parts(rest)?)));
     let without_kind = if kind.is_empty() { parts(text) } else { None };
     match as_file {

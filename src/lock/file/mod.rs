@@ -2,6 +2,7 @@
 
 mod access;
 mod contents;
+mod examine;
 mod exclusive;
 mod file_id;
 mod folder_watch;
@@ -15,23 +16,71 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored, Version};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use self::access::Access;
 use self::contents::Contents;
 use self::folder_watch::{FolderEvent, FolderWatch};
 use self::record_file::RecordFile;
-use super::{Lock, LockError, LockErrorKind};
+use super::kind::LocalStore;
+use super::{Finding, Lock, LockError, LockErrorKind};
+use crate::telemetry::log::printable_cause;
+
+/// The timeout for opening a lock file, after which its file system is considered unavailable.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The flags with which files are opened in a folder that others may write to. A symbolic link is not followed, and
 /// opening a FIFO does not block.
 const SAFE_OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// The locks whose records are in files; the name of a lock is its path.
+pub struct FileStore;
+
+impl LocalStore for FileStore {
+    fn check_name(&self, path: &str) -> Result<(), String> {
+        match path {
+            "" => Err("the path is missing; for example file:/run/job.lease".into()),
+            _ if path.ends_with('/') => Err("the path is that of a folder; for example file:/run/job.lease".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn open<'a>(&'a self, path: &'a str, attempt: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {
+        async move { Ok(Box::new(open(path, attempt).await?) as _) }.boxed()
+    }
+
+    /// A candidate writes the record while it holds the lock of a second file, which a frozen one keeps.
+    fn blocks_while_frozen(&self) -> bool {
+        true
+    }
+
+    fn examine(&self, path: &str) -> Vec<Finding> {
+        examine::examine(Path::new(path))
+    }
+}
+
+/// Opens a lock file, unless its file system takes too long.
+async fn open(path: &str, attempt: Duration) -> anyhow::Result<FileLock> {
+    let opened = spawn_blocking({
+        let path = path.to_owned();
+        move || FileLock::new(Path::new(&path), attempt)
+    });
+    let opened = timeout(OPEN_TIMEOUT, opened)
+        .await
+        .map_err(|_| anyhow!("timed out opening {path}: its file system does not respond"))?;
+    opened?.map_err(|failure| {
+        // The errors of a file system contain a suggestion already.
+        let remedy = if failure.is::<LockError>() { "" } else { "; for example file:/run/job.lease" };
+        anyhow!("--lock file:{path}: {}{remedy}", printable_cause(&failure))
+    })
+}
 
 /// A lock whose record is in a file.
 pub struct FileLock {
@@ -56,7 +105,7 @@ impl FileLock {
     }
 
     /// Returns the path of the file that is locked while the record is written.
-    pub fn lock_file(&self) -> &Path {
+    fn lock_file(&self) -> &Path {
         self.record_file.companion()
     }
 

@@ -16,7 +16,7 @@ use super::traffic::{examine_pod, examine_service};
 use super::way::{examine_name, preparation, wall_clock};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ObjectName, Rule, Verb};
-use crate::lock::{self, Kind, LockName, SlotCount};
+use crate::lock::{self, LockName, SlotCount};
 use crate::process::clock;
 use crate::routing::{PodLabel, Routing, RoutingTarget};
 use crate::subcommands::PATIENCE;
@@ -37,9 +37,7 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 /// What is looked at.
 pub struct Examined<'a> {
-    pub kind: Kind,
-    pub namespace: Option<String>,
-    pub name: String,
+    pub lock: LockName,
     pub slots: Option<SlotCount>,
     pub options: ClusterOptions,
     pub timing: &'a Timing,
@@ -53,7 +51,7 @@ pub struct Examined<'a> {
 impl Examined<'_> {
     /// Looks at the way to the API server, what it allows, and how it treats these requests.
     pub async fn examine(self, table: &mut Table) {
-        let Self { kind, namespace, name, slots, options, timing, target, routing, uses_clock } = self;
+        let Self { lock, slots, options, timing, target, routing, uses_clock } = self;
         let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::open(&ClusterAccess::new(options), timing.attempt()).await {
@@ -65,17 +63,17 @@ impl Examined<'_> {
         };
         table.add(preparation(clock::now().since(began), timing));
         examine_name(table, &cluster, timing).await;
-        let namespace = namespace.unwrap_or_else(|| cluster.default_namespace().to_owned());
-        let lock_name = LockName::Objects { kind, namespace: Some(namespace.clone()), name };
-        let locks = lock_name.in_slots(slots);
-        let objects: Vec<ObjectName> = locks.iter().flat_map(|lock| lock.objects(&namespace)).collect();
+        let namespace = lock.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
+        let lock = LockName { namespace: Some(namespace.clone()), ..lock };
+        let slot_locks = lock.in_slots(slots);
+        let objects: Vec<ObjectName> = slot_locks.iter().flat_map(|lock| lock.objects(&namespace)).collect();
         let Some(path) = objects.iter().flat_map(lock::rules).find_map(|rule| rule.object_path()) else { return };
         let Some(headers) = reach(table, &cluster, &path, timing).await else { return };
         if uses_clock {
             table.add(wall_clock(&headers));
         }
         examine_namespace(table, &cluster, &namespace).await;
-        let manifest = manifest(&lock_name, slots, &namespace, target, &user);
+        let manifest = manifest(&lock, slots, &namespace, target, &user);
         for object in &objects {
             examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }

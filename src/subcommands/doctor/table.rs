@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::lock::Finding;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Row>);
@@ -37,6 +39,15 @@ impl Row {
     /// It will not work as it should.
     pub fn failed(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Failed, what, finding: finding.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+impl From<Finding> for Row {
+    fn from(Finding { subject, text, remedy }: Finding) -> Self {
+        match remedy {
+            None => Self::ok(subject, text),
+            Some(remedy) => Self::failed(subject, text, remedy),
+        }
     }
 }
 

@@ -157,7 +157,10 @@ fn a_service_account_can_be_chosen() {
 #[testkit::test]
 fn a_file_and_an_unknown_namespace_have_no_manifest() {
     for (lock, says) in [
-        ("file:/run/x", "--lock file:/run/x: a file needs no rights in a cluster; for example --lock default/my-job"),
+        (
+            "file:/run/x",
+            "--lock file:/run/x: it is not in a cluster, so it needs no permissions; for example --lock default/my-job",
+        ),
         ("x", "--lock x: its namespace is not known: "),
     ] {
         let manifest = Candidate::bare("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);

@@ -185,7 +185,10 @@ fn an_unusable_address_is_refused() {
             "--address fe80::1: other machines cannot reach this address",
         ),
         (vec!["--service", "web", "--pod-label", "a=b"], "cannot be used together with"),
-        (vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"], "a file is in no cluster to route traffic in"),
+        (
+            vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"],
+            "traffic is only routed to the leader of a lock in a cluster",
+        ),
         (vec!["--lock", &long, "--pod-label", "a=b"], "to route traffic its name may have 243 characters, not 244"),
     ] {
         let mut refused = Candidate::bare("refused").args(["--lock", &lock.name]).args(&arguments);

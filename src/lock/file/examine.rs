@@ -1,0 +1,61 @@
+//! What a lock file requires of the machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
+use super::FileLock;
+use crate::lock::Finding;
+use crate::telemetry::log::printable_cause;
+
+/// The timeout of a request, of which none is sent.
+const NO_ATTEMPT: Duration = Duration::ZERO;
+
+/// Examines whether a candidate can use the lock file at `path`.
+pub fn examine(path: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match FileLock::new(path, NO_ATTEMPT) {
+        Ok(lock) => {
+            findings.push(met("record", format!("{} can be read, or made", path.display())));
+            findings.extend(examine_companion(lock.lock_file()));
+        }
+        Err(reason) => findings.push(Finding {
+            subject: "record",
+            text: format!("{}: {}", path.display(), printable_cause(&reason)),
+            remedy: Some("choose a file in a folder that is there, on this machine: --lock file:/run/job.lease"),
+        }),
+    }
+    findings.push(examine_folder(path));
+    findings
+}
+
+fn examine_folder(path: &Path) -> Finding {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let can_write = access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
+    let (path, shown) = (path.display(), folder.display());
+    match access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => met("folder", format!("{shown} can be written to")),
+        Err(_) if can_write => met("folder", format!("{shown} cannot be written to, but its file {path} can")),
+        Err(errno) => Finding {
+            subject: "folder",
+            text: format!("{shown} cannot be written to: {}", errno.desc()),
+            remedy: Some("let this user write there, or choose another folder"),
+        },
+    }
+}
+
+/// Examines the file that is locked while the record is written. A missing one is created.
+fn examine_companion(path: &Path) -> Option<Finding> {
+    let errno = access(path, AccessFlags::R_OK).err().filter(|errno| *errno != Errno::ENOENT)?;
+    Some(Finding {
+        subject: "lock file",
+        text: format!("{} cannot be opened: {}", path.display(), errno.desc()),
+        remedy: Some("let this user read it, or choose another file"),
+    })
+}
+
+fn met(subject: &'static str, text: String) -> Finding {
+    Finding { subject, text, remedy: None }
+}
