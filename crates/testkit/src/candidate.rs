@@ -11,7 +11,7 @@ use crate::{Running, TestLock, Witnesses};
 
 /// Durations as short as a busy machine allows: the command gets the stop signal 4 s after the last renewal and is
 /// killed after 5 s; another candidate may take over after 6 s.
-const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
+pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// A leaderrun process that is configured but not started yet.
 pub struct Candidate {
@@ -27,22 +27,30 @@ impl Candidate {
 
     /// Creates a candidate with other durations: the three options and their values.
     pub fn with_timing(name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
-        let mut candidate = Self::bare(name);
-        candidate.command.args(["--lock", &lock.name, "--identity", name]).args(timing);
-        if let Some(kubeconfig) = &lock.kubeconfig {
-            candidate.command.arg("--kubeconfig").arg(kubeconfig);
-        }
-        candidate
+        Self::of_build(leaderrun(), name, lock, timing)
+    }
+
+    /// Creates a candidate like [`Candidate::with_timing`] that is another build of leaderrun.
+    pub fn of_build(program: &str, name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
+        Self::program(name, program).args(["--identity", name]).args(timing).for_lock(lock)
     }
 
     /// Creates the process of a subcommand that takes a lock.
     pub fn subcommand(name: &str, lock: &TestLock) -> Self {
-        let mut subcommand = Self::bare(name);
-        subcommand.command.args([name, "--lock", &lock.name]);
-        if let Some(kubeconfig) = &lock.kubeconfig {
-            subcommand.command.arg("--kubeconfig").arg(kubeconfig);
+        Self::subcommand_of_build(leaderrun(), name, lock)
+    }
+
+    /// Creates the process of a subcommand like [`Candidate::subcommand`], of another build of leaderrun.
+    pub fn subcommand_of_build(program: &str, name: &str, lock: &TestLock) -> Self {
+        Self::program(name, program).args([name]).for_lock(lock)
+    }
+
+    fn for_lock(self, lock: &TestLock) -> Self {
+        let candidate = self.args(["--lock", &lock.name]);
+        match &lock.kubeconfig {
+            Some(kubeconfig) => candidate.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]),
+            None => candidate,
         }
-        subcommand
     }
 
     /// Creates a leaderrun process without any options.

@@ -43,7 +43,7 @@ pub mod witness;
 pub use leaderrun_testkit_macros::test;
 
 pub use self::{
-    candidate::{Candidate, os_string},
+    candidate::{Candidate, TIMING, os_string},
     client::{Client, Watch},
     cluster::{Cluster, wait_until_allowed},
     fuzz::fuzz,

@@ -12,23 +12,26 @@ use testkit::{
     Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch,
 };
 
-const ROTATIONS: usize = 10;
+pub const ROTATIONS: usize = 10;
 
 /// A leader and a standby with the same credentials, each behind a proxy.
-struct Candidates {
+pub struct Candidates {
     folder: PathBuf,
-    cluster: Cluster,
+    pub cluster: Cluster,
     proxies: [Proxy; 2],
 }
 
 impl Candidates {
     fn new() -> Self {
-        let cluster = Cluster::start_in_process();
+        Self::of(Cluster::start_in_process())
+    }
+
+    pub fn of(cluster: Cluster) -> Self {
         let proxies = [(); 2].map(|()| Proxy::start(&cluster));
         Self { folder: scratch::folder("credentials"), cluster, proxies }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -37,14 +40,14 @@ impl Candidates {
     }
 
     /// Gives both candidates these credentials, as a kubeconfig has them.
-    fn write_kubeconfigs(&self, credentials: &Value) {
+    pub fn write_kubeconfigs(&self, credentials: &Value) {
         for (number, proxy) in self.proxies.iter().enumerate() {
             kubeconfig::write_with(&self.kubeconfig(number), proxy.address(), ADMIN.name, credentials);
         }
     }
 
     /// Has a leader and a standby live through the rotations. Each call of `rotate` ends the credentials from before.
-    fn live_through(&self, mut rotate: impl FnMut()) {
+    pub fn live_through(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let lock = |number| TestLock {
             name: format!("{}/job", self.cluster.new_namespace()),
@@ -82,7 +85,7 @@ impl Candidates {
 }
 
 /// Replaces a file as those do that rotate credentials: it is never half written.
-fn replace(path: &Path, contents: &str) {
+pub fn replace(path: &Path, contents: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, contents).expect("a file");
     fs::rename(draft, path).expect("a file at its place");

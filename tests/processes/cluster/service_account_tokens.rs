@@ -1,0 +1,122 @@
+//! Service-account tokens that a real API server issues for the shortest time, as the kubelet replaces them in a pod.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use testkit::{Client, Cluster, eventually};
+
+use super::credential_rotation::{Candidates, ROTATIONS, replace};
+
+/// The shortest time for which an API server issues a token.
+const EXPIRATION: Duration = Duration::from_secs(600);
+
+const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/candidate";
+
+/// The issuer of the tokens of one service account, which may do everything.
+struct Issuer {
+    admin: Client,
+    file: PathBuf,
+    issued: Cell<usize>,
+}
+
+impl Issuer {
+    fn new(cluster: &Cluster, file: PathBuf) -> Self {
+        let admin = cluster.admin();
+        let metadata = json!({ "name": "candidate", "namespace": "default" });
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
+        admin.create("/api/v1/namespaces/default/serviceaccounts", &account).expect("a ServiceAccount");
+        let binding = json!({
+            "metadata": { "name": "candidate" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "candidate", "namespace": "default" }],
+        });
+        let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        admin.create(bindings, &binding).expect("a ClusterRoleBinding");
+        Self { admin, file, issued: Cell::new(0) }
+    }
+
+    /// Puts a new token into the file. It is valid for ten minutes, and only while a Secret of its own exists.
+    fn issue(&self) {
+        self.issued.set(self.issued.get() + 1);
+        let secret = json!({ "metadata": { "name": self.secret() } });
+        let secret = self.admin.create("/api/v1/namespaces/default/secrets", &secret).expect("a Secret");
+        let bound = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "name": self.secret(),
+            "uid": secret["metadata"]["uid"],
+        });
+        let request = json!({ "spec": { "expirationSeconds": EXPIRATION.as_secs(), "boundObjectRef": bound } });
+        let reply = self.admin.create(&format!("{ACCOUNT}/token"), &request).expect("a token");
+        replace(&self.file, reply["status"]["token"].as_str().expect("a token"));
+    }
+
+    /// Replaces the token in the file, and revokes it.
+    fn replace_and_revoke(&self) {
+        let (revoked, secret) = (fs::read_to_string(&self.file).expect("a token"), self.secret());
+        self.issue();
+        self.admin.delete(&format!("/api/v1/namespaces/default/secrets/{secret}")).expect("the Secret");
+        // The API server accepts a token from its cache for some seconds.
+        eventually("the token is revoked", || !self.is_valid(&revoked));
+    }
+
+    fn is_valid(&self, token: &str) -> bool {
+        let review = json!({ "spec": { "token": token } });
+        let review = self.admin.create("/apis/authentication.k8s.io/v1/tokenreviews", &review).expect("a TokenReview");
+        review["status"]["authenticated"] == Value::Bool(true)
+    }
+
+    fn secret(&self) -> String {
+        format!("token-{}", self.issued.get())
+    }
+}
+
+/// Has a leader and a standby live through the rotations of their token file.
+fn live_through(rotate: impl Fn(&Issuer)) {
+    let candidates = Candidates::of(Cluster::start());
+    let file = candidates.file("token");
+    let issuer = Issuer::new(&candidates.cluster, file.clone());
+    issuer.issue();
+    eventually("the API server knows the account's rights", || {
+        let token = fs::read_to_string(&file).expect("a token");
+        let client =
+            Client::anonymous(candidates.cluster.address()).with_header("authorization", &format!("Bearer {token}"));
+        client.get("/api/v1/namespaces").is_ok()
+    });
+    candidates.write_kubeconfigs(&json!({ "tokenFile": file }));
+    candidates.live_through(|| rotate(&issuer));
+}
+
+fn real_api_server() -> Result<(), String> {
+    match std::env::var_os("KUBEBUILDER_ASSETS") {
+        Some(_) => Ok(()),
+        None => Err("KUBEBUILDER_ASSETS is not set".to_owned()),
+    }
+}
+
+#[testkit::test(requires = real_api_server())]
+fn service_account_tokens_are_replaced_and_revoked() {
+    live_through(Issuer::replace_and_revoke);
+}
+
+fn a_quarter_of_an_hour() -> Result<(), String> {
+    Err("takes a quarter of an hour, and KUBEBUILDER_ASSETS".to_owned())
+}
+
+/// The first token is long expired at the end.
+#[testkit::test(requires = a_quarter_of_an_hour())]
+fn service_account_tokens_are_replaced_and_expire() {
+    real_api_server().expect("a real API server");
+    let start = Instant::now();
+    live_through(|issuer| {
+        let lasts = EXPIRATION + Duration::from_secs(150);
+        thread::sleep(lasts / u32::try_from(ROTATIONS).expect("a few"));
+        issuer.issue();
+    });
+    assert!(start.elapsed() > EXPIRATION);
+}
