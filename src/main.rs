@@ -9,7 +9,12 @@
 //! without clock, socket or task; when the command must be stopped and killed by [`leaderrun_core::supervisor`],
 //! and when the supervisor must be by [`leaderrun_core::elector`], two others.
 //!
-//! What else it does with a lock is in [`subcommands`].
+//! `process/tree` sends signals to the command's group and kills all of its processes; `exit.rs` chooses the exit
+//! status. A new kind of lock goes into [`lock`]; log events are declared in the `log_events.rs` of the module that
+//! logs them, metrics in `telemetry/metrics.rs`. `cli/documents` keeps help, man page, completions and reference in
+//! step with the options.
+//!
+//! What else leaderrun does with a lock is in [`subcommands`].
 //!
 //! Traffic follows the leader by [`routing`]; [`events`] tells the cluster who leads.
 //!

@@ -411,8 +411,8 @@ impl ElectionLoop<'_> {
 
     /// The earliest time of a next run, by the records that were last seen.
     fn not_before(&self) -> Option<Timestamp> {
-        let due = (0..self.slots.len()).filter_map(|slot| self.record(slot)?.due());
-        due.filter(|due| *due > Timestamp::now()).min()
+        let not_before = (0..self.slots.len()).filter_map(|slot| self.record(slot)?.valid_not_before());
+        not_before.filter(|time| *time > Timestamp::now()).min()
     }
 
     /// Returns what an answer means for the election in a slot.
@@ -480,6 +480,8 @@ fn request_name(request: &Request) -> &'static str {
     }
 }
 
+/// Returns the time for a step of the election. Its `boot` is T0 of the requests that the step sends: see
+/// `begin_attempt` in `leaderrun_core::election`.
 fn now() -> Now {
     Now { boot: clock::now(), wall: Timestamp::now() }
 }

@@ -22,12 +22,11 @@ use super::{log_events, log_notices};
 use crate::channel::ElectorEnd;
 use crate::exit;
 use crate::process::clock::{self, Timer};
-use crate::process::kill::Kill;
 use crate::process::pidfd::PidFd;
 use crate::process::signals::{Inherited, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
-use crate::process::tree::{self, KillFailure, Tree};
+use crate::process::tree::{self, KillFailure, KillRounds, Tree};
 use crate::telemetry::observer::Observer;
 use crate::telemetry::systemd::Watchdog;
 
@@ -70,7 +69,7 @@ pub struct MainLoop {
     /// The standard streams are the command's alone once it runs.
     releases_streams: bool,
     tree: Tree,
-    kill: Option<Kill>,
+    kill: Option<KillRounds>,
     /// There may be more to reap than was reaped at once.
     is_partly_reaped: bool,
 }
@@ -247,7 +246,7 @@ impl MainLoop {
     fn kill_all(&mut self) -> Result<(), KillFailure> {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let now = clock::now();
-        self.kill.insert(Kill::begin(now)).run_round(&mut self.tree, now)
+        self.kill.insert(KillRounds::begin(now)).run_round(&mut self.tree, now)
     }
 
     /// Logs why something cannot be killed. As process 1 this process exits then: the kernel kills all others.
@@ -280,7 +279,7 @@ impl MainLoop {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let next_round = self.kill.as_ref().map(Kill::next_round);
+        let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let watchdog = self.watchdog.as_mut().map(|watchdog| {
             watchdog.handle_timeout(clock::now());
             watchdog.next_timeout()

@@ -7,7 +7,6 @@ pub mod event_fd;
 pub mod fork;
 pub mod helper;
 pub mod inherited_fd;
-pub mod kill;
 pub mod memory;
 pub mod open_files;
 pub mod pidfd;

@@ -59,7 +59,7 @@ impl LockStatus {
         let acquired = record.acquire_time.filter(|_| is_held);
         let expires = expires(record);
         let state = match expires {
-            _ if !is_held && record.due().is_some_and(|due| due > now) => State::NotDue,
+            _ if !is_held && record.valid_not_before().is_some_and(|not_before| not_before > now) => State::NotDue,
             _ if !is_held => State::Free,
             Some(expires) if expires <= now => State::Expired,
             _ => State::Held,
@@ -79,7 +79,7 @@ impl LockStatus {
             expires_in_seconds: expires.map(|expires| seconds(expires.duration_since(now))),
             claim_delay_seconds: Some(record.claim_delay().as_secs_f64()).filter(|delay| is_held && *delay > 0.0),
             transitions: record.lease_transitions,
-            not_before: record.due(),
+            not_before: record.valid_not_before(),
         }
     }
 

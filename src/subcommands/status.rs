@@ -126,7 +126,7 @@ impl Printer {
     fn next_change(&self, stored: Option<&Stored>) -> Duration {
         let now = Timestamp::now();
         let record = stored.map(|stored| &stored.record);
-        let next = record.and_then(expires).or(record.and_then(Record::due)).filter(|next| *next > now);
+        let next = record.and_then(expires).or(record.and_then(Record::valid_not_before)).filter(|next| *next > now);
         let left = next.map(|next| next.duration_since(now) + SignedDuration::from_millis(1));
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::MAX)
     }

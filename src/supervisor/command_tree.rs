@@ -7,8 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::process::clock;
-use crate::process::kill::Kill;
-use crate::process::tree::{self, KillFailure, Reaped, Tree};
+use crate::process::tree::{self, KillFailure, KillRounds, Reaped, Tree};
 
 /// The least time between two looks for processes in PID namespaces below ours.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const NESTED_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct CommandTree {
     tree: Tree,
-    kill: Option<Kill>,
+    kill: Option<KillRounds>,
     /// What the main process left running and has got SIGTERM, ascending; what is orphaned later gets it, too.
     terminated: Option<Vec<Pid>>,
     /// Only processes are left that are not our children.
@@ -69,7 +68,7 @@ impl CommandTree {
     /// Returns when [`run_round`](Self::run_round) and [`reap`](Self::reap) are to be called if nothing happens until
     /// then.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let next_round = self.kill.as_ref().map(Kill::next_round);
+        let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let nested = self.awaits_nested.then(|| clock::now() + NESTED_INTERVAL);
         next_round.into_iter().chain(nested).min()
     }
@@ -142,7 +141,7 @@ impl CommandTree {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }
         let now = clock::now();
-        self.kill.insert(Kill::begin(now)).run_round(&mut self.tree, now)
+        self.kill.insert(KillRounds::begin(now)).run_round(&mut self.tree, now)
     }
 
     /// Kills again if it is time to.

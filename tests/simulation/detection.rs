@@ -1,9 +1,10 @@
 //! Mutation tests: for each rule that the promise depends on, the simulation must find a violation without the rule,
 //! and none in the same schedule with it.
 
+use crate::faults::{Fault, OutsideEdit, ProcessFault};
 use crate::invariants::ViolationKind;
 use crate::mutation::Mutation;
-use crate::plan::{Constraints, Fault};
+use crate::plan::Constraints;
 use crate::runner::{find_violation, run_schedule};
 
 /// A mutation, the constraints under which it matters, and the violations that it may cause.
@@ -33,11 +34,13 @@ const PLAIN: Constraints = Constraints {
 };
 
 const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
-const FREEZES: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeElector, Fault::CutOff];
-const STOPS: &[Fault] = &[Fault::FreezeSupervisor, Fault::FreezeNetworkThread];
-const CRASHES: &[Fault] = &[Fault::CrashSupervisor];
-const SHORTENING: &[Fault] = &[Fault::Shorten, Fault::CutOff];
-const EMPTYING: &[Fault] = &[Fault::Empty, Fault::CutOff];
+const FREEZES: &[Fault] =
+    &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeElector), Fault::CutOff];
+const STOPS: &[Fault] =
+    &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeNetworkThread)];
+const CRASHES: &[Fault] = &[Fault::Process(ProcessFault::CrashSupervisor)];
+const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff];
+const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
 
 fn detects(rule: &MutationTest) {
     let MutationTest { mutation, constraints, violations } = rule;
@@ -96,7 +99,7 @@ mutation_tests! {
     candidates_wait_for_the_holder_of_an_emptied_record:
         IgnoreMarks, Constraints { faults: Some(EMPTYING), ..PLAIN }, Overlap;
     a_create_that_arrives_late_acquires_nothing:
-        LateCreateAcquires, Constraints { faults: Some(&[Fault::Delete]), hosts: Some(5), ..PLAIN }, Overlap;
+        LateCreateAcquires, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Delete)]), hosts: Some(5), ..PLAIN }, Overlap;
     the_grace_period_ends_before_the_lease:
         GraceBeyondLease, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
@@ -114,7 +117,7 @@ mutation_tests! {
         Constraints { faults: Some(&[]), reliable_network: true, migrating: true, second_unwritable: true, ..PLAIN },
         NoLeader;
     a_takeover_leaves_no_grace:
-        GraceAfterTakeover, Constraints { faults: Some(&[Fault::EditHolder]), ..PLAIN }, Outlived;
+        GraceAfterTakeover, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::EditHolder)]), ..PLAIN }, Outlived;
 }
 
 /// Other tests use clock rates up to the tolerated ratio; a ratio a third larger is too much.

@@ -1,4 +1,4 @@
-//! Injects faults.
+//! The faults of the simulation, and how each is injected.
 
 use jiff::SignedDuration;
 use leaderrun_core::election::WatchEvent;
@@ -6,9 +6,91 @@ use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::elector::RESTARTED_AFTER;
-use crate::plan::{Fault, host_name};
+use crate::plan::host_name;
 use crate::trace;
 use crate::world::{Event, RESUME_TIME, Thread, World};
+
+/// A fault that is injected once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    CutOff,
+    CutOffOutward,
+    CutOffInward,
+    ServerRestart,
+    WatchesCut,
+    WatchesDie,
+    HistoryCompacted,
+    Suspend,
+    WallClockJumps,
+    /// A fault of one run's processes.
+    Process(ProcessFault),
+    /// An edit of the lease by another client.
+    Edit(OutsideEdit),
+}
+
+/// A fault of one run's processes, or a signal to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessFault {
+    FreezeElector,
+    FreezeSupervisor,
+    FreezeNetworkThread,
+    CrashElector,
+    CrashSupervisor,
+    /// Both processes of a run are killed at the same instant.
+    CrashBoth,
+    TerminationSignal,
+}
+
+/// An edit of the lease by another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutsideEdit {
+    Touch,
+    Delete,
+    Recreate,
+    EditHolder,
+    Empty,
+    EmptyKeepingMark,
+    /// The record's duration is set to one second.
+    Shorten,
+    /// An earlier record is restored, including its mark.
+    RestoreOldRecord,
+    /// The record of another lock is copied over this one, including its mark.
+    CopyAnotherLock,
+    /// The run that holds the lock is requested to step down.
+    StepDown,
+}
+
+impl Fault {
+    /// All faults that the promise covers.
+    pub const COVERED: [Self; 26] = [
+        Self::CutOff,
+        Self::CutOffOutward,
+        Self::CutOffInward,
+        Self::ServerRestart,
+        Self::WatchesCut,
+        Self::WatchesDie,
+        Self::HistoryCompacted,
+        Self::Process(ProcessFault::FreezeElector),
+        Self::Process(ProcessFault::FreezeSupervisor),
+        Self::Process(ProcessFault::FreezeNetworkThread),
+        Self::Process(ProcessFault::CrashElector),
+        Self::Process(ProcessFault::CrashSupervisor),
+        Self::Process(ProcessFault::CrashBoth),
+        Self::Suspend,
+        Self::WallClockJumps,
+        Self::Process(ProcessFault::TerminationSignal),
+        Self::Edit(OutsideEdit::Touch),
+        Self::Edit(OutsideEdit::Delete),
+        Self::Edit(OutsideEdit::Recreate),
+        Self::Edit(OutsideEdit::EditHolder),
+        Self::Edit(OutsideEdit::Empty),
+        Self::Edit(OutsideEdit::EmptyKeepingMark),
+        Self::Edit(OutsideEdit::Shorten),
+        Self::Edit(OutsideEdit::RestoreOldRecord),
+        Self::Edit(OutsideEdit::CopyAnotherLock),
+        Self::Edit(OutsideEdit::StepDown),
+    ];
+}
 
 impl World {
     pub fn schedule_fault(&mut self) {
@@ -46,14 +128,8 @@ impl World {
                 self.hosts[host].plan.clock.wall = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
             }
             Fault::Suspend => self.suspend(until),
-            Fault::FreezeElector
-            | Fault::FreezeSupervisor
-            | Fault::FreezeNetworkThread
-            | Fault::CrashElector
-            | Fault::CrashSupervisor
-            | Fault::CrashBoth
-            | Fault::TerminationSignal => self.inject_process_fault(fault, until),
-            _ => self.inject_outside_edit(fault),
+            Fault::Process(fault) => self.inject_process_fault(fault, until),
+            Fault::Edit(edit) => self.inject_outside_edit(edit),
         }
         self.schedule_fault();
     }
@@ -83,43 +159,49 @@ impl World {
         host.suspended_until = host.suspended_until.max(until);
     }
 
-    fn inject_process_fault(&mut self, fault: Fault, until: Time) {
+    fn inject_process_fault(&mut self, fault: ProcessFault, until: Time) {
         let Some(run) = self.draw_run() else { return };
         let name = self.name(run);
         match fault {
-            Fault::FreezeElector if self.supervisor_is_healthy(run) => {
+            ProcessFault::FreezeElector if self.supervisor_is_healthy(run) => {
                 trace!(self, "{name}'s elector is stopped until {}", seconds(until));
                 let stopped = &mut self.runs[run].elector.frozen_until;
                 *stopped = until.max(*stopped);
             }
-            Fault::FreezeSupervisor if self.elector_is_healthy(run) => {
+            ProcessFault::FreezeSupervisor if self.elector_is_healthy(run) => {
                 trace!(self, "{name}'s supervisor is stopped until {}", seconds(until));
                 let stopped = &mut self.runs[run].supervisor.frozen_until;
                 *stopped = until.max(*stopped);
             }
-            Fault::FreezeNetworkThread => {
+            ProcessFault::FreezeNetworkThread => {
                 trace!(self, "{name}'s network thread hangs until {}", seconds(until));
                 let stopped = &mut self.runs[run].elector.network_frozen_until;
                 *stopped = until.max(*stopped);
             }
-            Fault::CrashElector if self.supervisor_is_healthy(run) && self.runs[run].elector.alive => {
+            ProcessFault::CrashElector if self.supervisor_is_healthy(run) && self.runs[run].elector.alive => {
                 trace!(self, "{name}'s elector is killed");
                 self.elector_gone(run, RESTARTED_AFTER);
             }
-            Fault::CrashSupervisor if self.elector_is_healthy(run) => {
+            ProcessFault::CrashSupervisor if self.elector_is_healthy(run) => {
                 trace!(self, "{name}'s supervisor is killed");
                 self.supervisor_dies(run);
             }
-            Fault::CrashBoth if self.runs[run].elector.alive && self.runs[run].supervisor.alive => {
+            ProcessFault::CrashBoth if self.runs[run].elector.alive && self.runs[run].supervisor.alive => {
                 trace!(self, "{name}'s processes are both killed");
                 self.both_die(run);
             }
-            Fault::TerminationSignal if self.runs[run].elector.alive => {
+            ProcessFault::TerminationSignal if self.runs[run].elector.alive => {
                 trace!(self, "{name} gets SIGTERM");
                 self.runs[run].elector.signals.push_back(15);
                 self.wake_soon(run, Thread::Main);
             }
-            _ => {}
+            // The other process is not healthy, or this one is gone.
+            ProcessFault::FreezeElector
+            | ProcessFault::FreezeSupervisor
+            | ProcessFault::CrashElector
+            | ProcessFault::CrashSupervisor
+            | ProcessFault::CrashBoth
+            | ProcessFault::TerminationSignal => {}
         }
     }
 
@@ -150,37 +232,37 @@ impl World {
         until == 0 || self.now > until + RESUME_TIME
     }
 
-    fn inject_outside_edit(&mut self, fault: Fault) {
-        match fault {
-            Fault::Touch => {
+    fn inject_outside_edit(&mut self, edit: OutsideEdit) {
+        match edit {
+            OutsideEdit::Touch => {
                 self.store.touch();
                 self.publish();
             }
             // This edit displaces no holder.
-            Fault::StepDown => {
+            OutsideEdit::StepDown => {
                 if let Some(mut record) = self.store.record().cloned() {
                     record.step_down = record.mark().map(|mark| mark.run.clone());
                     self.store.write(record);
                     self.publish();
                 }
             }
-            Fault::Delete => self.outside_edit("deletes the lease", |_| None),
-            Fault::Recreate => {
+            OutsideEdit::Delete => self.outside_edit("deletes the lease", |_| None),
+            OutsideEdit::Recreate => {
                 self.outside_edit("deletes the lease", |_| None);
                 let copy = self.archive.back().cloned().map(|(copy, _)| copy).filter(|_| self.rng.bool());
                 let record = Record { run: None, holder_identity: String::new(), ..copy.unwrap_or_default() };
                 self.schedule_within(SECOND, Event::Restore(Box::new(record)));
             }
-            Fault::EditHolder => {
+            OutsideEdit::EditHolder => {
                 self.edit("names another holder", |record| record.holder_identity = "other client".into())
             }
-            Fault::Empty => self.edit("empties the lease and its annotation", |record| {
+            OutsideEdit::Empty => self.edit("empties the lease and its annotation", |record| {
                 record.holder_identity.clear();
                 record.run = None;
             }),
-            Fault::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
-            Fault::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
-            Fault::RestoreOldRecord if !self.archive.is_empty() => {
+            OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
+            OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
+            OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
                 // A mark is only valid in the object that it was written to.
                 let is_bound = old.lease_transitions > 0;
@@ -190,7 +272,7 @@ impl World {
                 self.outside_edit("restores an old record", |_| Some(old));
             }
             // A mark is only valid for the lock that it was written for, so the copy has none.
-            Fault::CopyAnotherLock => {
+            OutsideEdit::CopyAnotherLock => {
                 let copy = Record {
                     holder_identity: "holder of another lock".into(),
                     lease_duration_seconds: Some(1),
@@ -200,7 +282,8 @@ impl World {
                 };
                 self.edit("copies another lock's record here", |record| *record = copy);
             }
-            _ => {}
+            // There is no earlier record yet.
+            OutsideEdit::RestoreOldRecord => {}
         }
     }
 

@@ -1,7 +1,8 @@
 //! A running system is migrated from one kind of lock to another: some candidates use a pair of objects.
 
+use crate::faults::Fault;
 use crate::outside_edits::expect_no_violation;
-use crate::plan::{Constraints, Fault};
+use crate::plan::Constraints;
 
 const MIGRATING: Constraints = Constraints {
     hosts: None,

@@ -1,7 +1,8 @@
 //! Edits of the lease by other clients.
 
+use crate::faults::{Fault, OutsideEdit, ProcessFault};
 use crate::mutation::Mutation;
-use crate::plan::{Constraints, Fault};
+use crate::plan::Constraints;
 use crate::runner::{find_violation, replay};
 
 pub fn expect_no_violation(constraints: &Constraints, seeds: u64) {
@@ -29,20 +30,32 @@ const OUTSIDE_EDITS: Constraints = Constraints {
 /// Candidates that have observed the record before wait for the longer duration. New ones cannot know it.
 #[test]
 fn a_shortened_record_does_not_shorten_the_tenure_of_its_holder() {
-    expect_no_violation(&Constraints { faults: Some(&[Fault::Shorten, Fault::CutOff]), ..OUTSIDE_EDITS }, 1_000);
+    expect_no_violation(
+        &Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff]), ..OUTSIDE_EDITS },
+        1_000,
+    );
 }
 
 /// The released record of an earlier run does not release the lock of the present one.
 #[test]
 fn a_restored_old_record_releases_nothing() {
-    expect_no_violation(&Constraints { faults: Some(&[Fault::RestoreOldRecord]), ..OUTSIDE_EDITS }, 300);
+    expect_no_violation(
+        &Constraints { faults: Some(&[Fault::Edit(OutsideEdit::RestoreOldRecord)]), ..OUTSIDE_EDITS },
+        300,
+    );
 }
 
 /// A request to step down does not affect who holds the lock.
 #[test]
 fn a_request_to_step_down_causes_no_overlap() {
-    let faults =
-        &[Fault::StepDown, Fault::StepDown, Fault::CutOff, Fault::Delete, Fault::Empty, Fault::FreezeSupervisor];
+    let faults = &[
+        Fault::Edit(OutsideEdit::StepDown),
+        Fault::Edit(OutsideEdit::StepDown),
+        Fault::CutOff,
+        Fault::Edit(OutsideEdit::Delete),
+        Fault::Edit(OutsideEdit::Empty),
+        Fault::Process(ProcessFault::FreezeSupervisor),
+    ];
     expect_no_violation(
         &Constraints { faults: Some(faults), ignore_sigterm: true, reliable_network: false, ..OUTSIDE_EDITS },
         1_000,
@@ -52,7 +65,7 @@ fn a_request_to_step_down_causes_no_overlap() {
 /// A candidate must remember a displaced holder while a second one is displaced and comes back.
 #[test]
 fn several_displaced_holders_are_remembered() {
-    let faults = &[Fault::Delete, Fault::Empty, Fault::CutOff];
+    let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
     expect_no_violation(
         &Constraints { faults: Some(faults), hosts: Some(5), long_commands: false, ..OUTSIDE_EDITS },
         1_000,
@@ -62,7 +75,7 @@ fn several_displaced_holders_are_remembered() {
 /// A create may be carried out late, after another candidate's lease was created and deleted.
 #[test]
 fn a_create_that_arrives_late_causes_no_overlap() {
-    let faults = &[Fault::Delete];
+    let faults = &[Fault::Edit(OutsideEdit::Delete)];
     expect_no_violation(
         &Constraints { faults: Some(faults), hosts: Some(5), reliable_network: false, ..OUTSIDE_EDITS },
         1_000,

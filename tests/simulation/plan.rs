@@ -9,6 +9,7 @@ use leaderrun_core::pair::Member;
 use leaderrun_core::timing::Timing;
 
 use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
+use crate::faults::Fault;
 
 /// The longest time from the kill instant to the death of the last process: the elector's last resort, and the kill of
 /// a tree generation by generation.
@@ -24,97 +25,6 @@ const TIMINGS: [(u64, u64, u64, Option<u64>); 7] = [
     (8_000, 7_000, 1_000, Some(0)),
     (3_000, 1_500, 300, Some(500)),
 ];
-
-/// A fault that is injected once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    CutOff,
-    CutOffOutward,
-    CutOffInward,
-    ServerRestart,
-    WatchesCut,
-    WatchesDie,
-    HistoryCompacted,
-    FreezeElector,
-    FreezeSupervisor,
-    FreezeNetworkThread,
-    CrashElector,
-    CrashSupervisor,
-    /// Both processes of a run are killed at the same instant.
-    CrashBoth,
-    Suspend,
-    WallClockJumps,
-    TerminationSignal,
-    Touch,
-    Delete,
-    Recreate,
-    EditHolder,
-    Empty,
-    EmptyKeepingMark,
-    /// The record's duration is set to one second.
-    Shorten,
-    /// An earlier record is restored, including its mark.
-    RestoreOldRecord,
-    /// The record of another lock is copied over this one, including its mark.
-    CopyAnotherLock,
-    /// The run that holds the lock is requested to step down.
-    StepDown,
-}
-
-impl Fault {
-    /// All faults that the promise covers.
-    pub const COVERED: [Self; 26] = [
-        Self::CutOff,
-        Self::CutOffOutward,
-        Self::CutOffInward,
-        Self::ServerRestart,
-        Self::WatchesCut,
-        Self::WatchesDie,
-        Self::HistoryCompacted,
-        Self::FreezeElector,
-        Self::FreezeSupervisor,
-        Self::FreezeNetworkThread,
-        Self::CrashElector,
-        Self::CrashSupervisor,
-        Self::CrashBoth,
-        Self::Suspend,
-        Self::WallClockJumps,
-        Self::TerminationSignal,
-        Self::Touch,
-        Self::Delete,
-        Self::Recreate,
-        Self::EditHolder,
-        Self::Empty,
-        Self::EmptyKeepingMark,
-        Self::Shorten,
-        Self::RestoreOldRecord,
-        Self::CopyAnotherLock,
-        Self::StepDown,
-    ];
-}
-
-impl Fault {
-    /// Returns whether the fault is an edit of the lease by another client.
-    pub fn is_outside_edit(self) -> bool {
-        use Fault::{
-            CopyAnotherLock, Delete, EditHolder, Empty, EmptyKeepingMark, Recreate, RestoreOldRecord, Shorten,
-            StepDown, Touch,
-        };
-        let outside_edits = [
-            CopyAnotherLock,
-            Delete,
-            EditHolder,
-            Empty,
-            EmptyKeepingMark,
-            RestoreOldRecord,
-            Recreate,
-            Shorten,
-            StepDown,
-            Touch,
-        ];
-        outside_edits.contains(&self)
-    }
-}
 
 /// The probabilities with which messages are disturbed.
 #[derive(Clone, Debug, Default)]
@@ -257,7 +167,7 @@ impl Plan {
             None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
         };
         faults.retain(|fault| *fault != Fault::WallClockJumps || !accurate_wall_clocks);
-        faults.retain(|fault| !migrating || !fault.is_outside_edit());
+        faults.retain(|fault| !migrating || !matches!(fault, Fault::Edit(_)));
         Self {
             network: draw_network(rng, constraints, longest_lease),
             faults,

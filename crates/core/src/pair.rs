@@ -5,10 +5,10 @@
 //! held:
 //!
 //! - Both objects contain the same write of one run, or a run is between its two writes: the result is that run's
-//!   record. It is held if either of them is, and the later of the two due times applies.
+//!   record. It is held if either of them is, and the later `not_before` applies.
 //! - One is held and the other is not: the result is the held one. A claim of this run that is in only one object is
 //!   ignored.
-//! - Neither is held: the result is the one with the later due time, or the one that states who released it.
+//! - Neither is held: the result is the one with the later `not_before`, or the one that states who released it.
 //! - Both are held, by different writes: the result is held by an unknown holder, for the longer of the two durations.
 //!
 //! [`PairRequests`] writes the two objects one after the other, and rolls back a claim that reached only one of them.
@@ -215,10 +215,10 @@ fn without_holder(record: Record) -> Record {
     if record.is_held() { Record { holder_identity: String::new(), run: None, ..record } } else { record }
 }
 
-/// Returns the key by which one of two free records is chosen: the later due time, then whether it states which run
+/// Returns the key by which one of two free records is chosen: the later `not_before`, then whether it states which run
 /// released it, then the later renewal.
 fn release_precedence(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
-    (free.due(), free.mark().is_some(), free.renew_time)
+    (free.valid_not_before(), free.mark().is_some(), free.renew_time)
 }
 
 #[cfg(test)]
@@ -302,7 +302,7 @@ mod tests {
         let mut released = stored("a", RunState::Released, 2);
         released.as_mut().unwrap().record.not_before = Some(not_before);
         let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&viewer(false)).unwrap().record;
-        assert_eq!((record.is_held(), record.due()), (true, Some(not_before)));
+        assert_eq!((record.is_held(), record.valid_not_before()), (true, Some(not_before)));
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
         succeeded.as_mut().unwrap().record.not_before = Some(not_before);
         for other in [None, stored("b", Released, 2), stored("us", Held, 2)] {
             for pair in [Pair::new(succeeded.clone(), other.clone()), Pair::new(other, succeeded.clone())] {
-                assert_eq!(pair.stored(&viewer(false)).unwrap().record.due(), Some(not_before));
+                assert_eq!(pair.stored(&viewer(false)).unwrap().record.valid_not_before(), Some(not_before));
             }
         }
     }

@@ -56,7 +56,8 @@ pub struct Record {
     pub lease_transitions: u32,
     /// The mark as stored, even if it does not count; see [`Record::mark`].
     pub run: Option<RunMark>,
-    /// When the command is due again, as stored, even if that does not count; see [`Record::due`].
+    /// The time before which the command must not run again, as stored, even if that does not count; see
+    /// [`Record::valid_not_before`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
     /// The last winner's estimate of how many candidates a release wakes. It only determines the delay of claims.
@@ -77,15 +78,15 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the time on the wall clock before which the released lock must not be acquired. No command is alive
-    /// meanwhile, so a wrong clock can shift the next run but cannot cause an overlap.
-    pub fn due(&self) -> Option<Timestamp> {
+    /// Returns the time on the wall clock before which the released lock must not be acquired, if the record's mark is
+    /// valid. No command is alive meanwhile, so a wrong clock can shift the next run but cannot cause an overlap.
+    pub fn valid_not_before(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }
 
-    /// Returns the time from the acquisition of the lock to when the command is due again.
+    /// Returns the time from the acquisition of the lock to [`Self::valid_not_before`].
     pub fn min_hold(&self) -> Option<Duration> {
-        Duration::try_from(self.due()?.duration_since(self.acquire_time?)).ok()
+        Duration::try_from(self.valid_not_before()?.duration_since(self.acquire_time?)).ok()
     }
 
     /// Returns the holder's claim delay; zero if the record states none. Candidates with a shorter delay are preferred.

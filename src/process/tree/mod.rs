@@ -12,6 +12,7 @@
 //! Children of *other threads* of the caller, such as credential plugins, are not part of the tree.
 
 mod escaped;
+mod kill_rounds;
 mod members;
 mod nested;
 mod proc;
@@ -29,6 +30,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 
+pub use self::kill_rounds::KillRounds;
 use self::members::Members;
 use self::nested::Nested;
 use self::proc::Proc;

@@ -156,7 +156,7 @@ impl Election {
         let base = self.observed_version().cloned();
         self.last_renew_time = record.renew_time;
         let Record { lease_transitions: transitions, renew_time, .. } = record;
-        self.begin_attempt(now, Some(Write { base: base.clone(), transitions, renew_time, sent: now.boot }));
+        self.begin_attempt(now, Some(Write { base: base.clone(), transitions, renew_time, sent_at: now.boot }));
         self.actions.push(ElectionAction::Send(match base {
             Some(version) => Request::Update(version, record),
             None => Request::Create(record),
@@ -166,7 +166,7 @@ impl Election {
     /// Begins an attempt, and records T0: the instant just before the request is sent.
     pub(super) fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
-        self.attempt = Some(Attempt { sent: now.boot, write });
+        self.attempt = Some(Attempt { sent_at: now.boot, write });
         self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
     }
 

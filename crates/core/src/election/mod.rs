@@ -34,6 +34,7 @@
 
 mod contention;
 mod decide;
+mod min_hold;
 mod observe;
 mod observed_record;
 mod preempt;
@@ -46,7 +47,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use self::contention::ClaimHistory;
 use self::observed_record::ObservedRecord;
@@ -93,7 +94,7 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A request that is under way.
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
-    sent: Instant,
+    sent_at: Instant,
     /// The claim, renewal or release; `None` for a read or a request to step down.
     write: Option<Write>,
 }
@@ -105,7 +106,7 @@ struct Write {
     /// The number of the acquisition that the write is for.
     transitions: u32,
     renew_time: Option<Timestamp>,
-    sent: Instant,
+    sent_at: Instant,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -330,9 +331,7 @@ impl Election {
         match &self.phase {
             ElectionPhase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
             ElectionPhase::Holding { record, .. } => {
-                let acquired = record.acquire_time.filter(|_| succeeded);
-                let hold = self.config.min_hold.and_then(|hold| SignedDuration::try_from(hold).ok());
-                let not_before = acquired.zip(hold).and_then(|(acquired, hold)| acquired.checked_add(hold).ok());
+                let not_before = min_hold::not_before(record, self.config.min_hold).filter(|_| succeeded);
                 let timeout = self.config.timing.renew_deadline() / 2;
                 self.release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
                 self.decide(now);

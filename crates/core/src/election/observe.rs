@@ -103,7 +103,7 @@ impl Election {
         }
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
-        let mine_since = written.map(|write| write.sent);
+        let mine_since = written.map(|write| write.sent_at);
         // A create may be carried out late, after others have created and renewed the record, unobserved by this run,
         // and another client has deleted it.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
@@ -213,8 +213,8 @@ impl Election {
                 }
                 ElectionNotice::Held { holder, since, lease_duration: takeable_at.since(now.boot) }
             }
-            Some(record) if record.due().is_some_and(|due| due > now.wall) => {
-                let not_before = record.due().unwrap_or_default();
+            Some(record) if record.valid_not_before().is_some_and(|not_before| not_before > now.wall) => {
+                let not_before = record.valid_not_before().unwrap_or_default();
                 self.actions.push(ElectionAction::Notify(ElectionNotice::NotDue { not_before }));
                 if does_not_wait {
                     self.stop_waiting(now, Outcome::NotAcquired);

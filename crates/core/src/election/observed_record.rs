@@ -1,8 +1,10 @@
-//! The record as a candidate has observed it, and when the lock may be acquired.
+//! The record as a candidate has observed it, and when the lock may be acquired: at once if the record is free, or when
+//! it has expired.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::min_hold;
 use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored};
@@ -23,8 +25,8 @@ pub(super) struct ObservedRecord {
     /// The lease duration of the record: the longest that its run has ever stated.
     holds_for: Duration,
     displaced: Vec<DisplacedHolder>,
-    /// When the command is due again, if the release states it.
-    due: Option<Instant>,
+    /// The instant before which the release does not allow an acquisition, if it states one.
+    not_before: Option<Instant>,
     /// The lease duration of a record that does not state one.
     fallback: Duration,
 }
@@ -54,7 +56,7 @@ impl ObservedRecord {
             confirmed: now.boot,
             holds_for: lease_duration(&stored, fallback),
             displaced: Vec::new(),
-            due: None,
+            not_before: None,
             stored: None,
             fallback,
         };
@@ -104,9 +106,7 @@ impl ObservedRecord {
     }
 
     fn set_stored(&mut self, now: Now, stored: Option<Stored>) {
-        // A wrong wall clock must not delay an acquisition by more than the hold itself.
-        let longest = record(&stored).and_then(Record::min_hold).map(|hold| self.changed + hold);
-        self.due = due(now, &stored).map(|due| longest.map_or(due, |longest| due.min(longest)));
+        self.not_before = record(&stored).and_then(|record| min_hold::wait_until(record, now, self.changed));
         self.stored = stored;
     }
 
@@ -130,7 +130,7 @@ impl ObservedRecord {
         let is_held = self.record().is_some_and(Record::is_held);
         let holds_until = if is_held { self.changed + self.holds_for } else { self.changed };
         let displaced_until = self.displaced.iter().map(|holder| holder.until);
-        displaced_until.chain(self.due).fold(holds_until, Instant::max)
+        displaced_until.chain(self.not_before).fold(holds_until, Instant::max)
     }
 
     /// Returns whether a displaced holder may still be alive.
@@ -152,13 +152,6 @@ fn record(stored: &Option<Stored>) -> Option<&Record> {
 /// Returns a record without its request to step down: a change of that is not a sign of life of the holder.
 fn renewed_part(record: Option<&Record>) -> Option<Record> {
     Some(Record { step_down: None, ..record?.clone() })
-}
-
-/// Returns when the command of a released record is due, converted from the wall clock to the boot clock.
-fn due(now: Now, stored: &Option<Stored>) -> Option<Instant> {
-    let due = record(stored)?.due()?;
-    let ahead = Duration::try_from(due.duration_since(now.wall)).ok()?;
-    Some(now.boot + ahead)
 }
 
 fn lease_duration(stored: &Option<Stored>, fallback: Duration) -> Duration {

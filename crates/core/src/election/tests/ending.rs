@@ -1,5 +1,7 @@
 //! Losses, releases, and the end of waiting.
 
+use jiff::SignedDuration;
+
 use super::*;
 
 #[test]
@@ -134,7 +136,7 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
         driver.advance(SECOND);
         driver.step(ElectionInputs::command_gone(succeeded));
         let released = driver.expect_write();
-        assert_eq!(released.due(), succeeded.then(|| acquired + 60 * SECOND));
+        assert_eq!(released.valid_not_before(), succeeded.then(|| acquired + 60 * SECOND));
         // The wall clocks of other candidates may be slow or fast. None waits longer than the hold itself.
         for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);

@@ -1,0 +1,28 @@
+//! The minimum hold: after the command has succeeded, nobody runs it again until so long after the acquisition.
+//!
+//! The release states that time on the wall clock. No command is alive before it, so a wrong clock can shift the next
+//! run but cannot cause an overlap.
+
+use core::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::protocol::Now;
+use crate::instant::Instant;
+use crate::record::Record;
+
+/// Returns what the release of this record states when its command has succeeded.
+pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
+    let min_hold = SignedDuration::try_from(min_hold?).ok()?;
+    held.acquire_time?.checked_add(min_hold).ok()
+}
+
+/// Returns the instant before which a candidate must not acquire the lock with this record, which has not changed since
+/// `changed`.
+pub(super) fn wait_until(record: &Record, now: Now, changed: Instant) -> Option<Instant> {
+    let not_before = record.valid_not_before()?;
+    let ahead = Duration::try_from(not_before.duration_since(now.wall)).ok()?;
+    // A wrong wall clock must not delay an acquisition by more than the hold itself.
+    let longest = record.min_hold().map(|hold| changed + hold);
+    Some((now.boot + ahead).min(longest.unwrap_or(now.boot + ahead)))
+}
