@@ -1,0 +1,144 @@
+//! The leader's label on a pod beside labels of other leaders, locks and programs.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
+
+use super::pod_label::{LABEL, Pods, candidate};
+
+/// The label that says which leadership has changed the other one.
+const MARK: &str = "job.leaderrun/token";
+
+fn mark(pod: &Value) -> Option<String> {
+    pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
+}
+
+/// The earlier leader was of another version, and comes to itself too late.
+#[testkit::test]
+fn a_label_of_another_value_is_removed() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.wait_for_log("leads here");
+    let mut b =
+        Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let late = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    eventually("b is labelled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
+    late.release();
+    a.wait();
+    b.stop();
+    for pod in ["a", "b"] {
+        assert_eq!(pods.get(pod)["metadata"]["labels"], json!({ "app": "worker" }));
+        assert_eq!(pods.get(pod)["metadata"]["annotations"]["job.leaderrun/label"], Value::Null);
+    }
+}
+
+#[testkit::test]
+fn a_label_that_the_pod_had_before_is_left_alone() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    pods.label("a", "leader");
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("the pod has role=leader from another program; try another key");
+    a.stop();
+    assert_eq!(pods.labelled(), ["a"]);
+}
+
+/// Two containers of one pod, of which the earlier one still takes its label off when the later one has put its on.
+#[testkit::test]
+fn a_late_withdrawal_leaves_the_later_leader_alone() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    a.wait_for_log("leads here");
+    let earlier = mark(&pods.get("a")).expect("a mark");
+    let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let late = proxy.hold_requests(Match::any().on("/pods"));
+    a.signal(Signal::SIGTERM);
+    eventually("b has marked the pod", || mark(&pods.get("a")).is_some_and(|mark| mark != earlier));
+    late.release();
+    a.wait();
+    assert_eq!(pods.labelled(), ["a"]);
+    b.stop();
+    pods.become_labelled(&[]);
+}
+
+#[testkit::test]
+fn two_locks_label_one_pod() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
+    let pods = Pods::new(&lock, &["a", "b"]);
+    let a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["a"]);
+    let mut beside =
+        Candidate::new("beside", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
+    beside.wait_for_log("leads here");
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    drop(a);
+    pods.become_labelled(&["b"]);
+    assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
+    b.stop();
+    beside.stop();
+    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }));
+}
+
+#[testkit::test]
+fn labels_of_earlier_leaders_are_removed() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "c"]);
+    let labels = json!({ "role": "leader", MARK: "7.1767323045000000000" });
+    let annotations = json!({ "job.leaderrun/label": "role=leader" });
+    let stale = json!({ "metadata": { "labels": labels, "annotations": annotations } });
+    for pod in ["a", "b"] {
+        pods.patch(pod, &stale);
+    }
+    let mut c = candidate("c", &lock).run_witness(&witnesses, &[]);
+    pods.become_labelled(&["c"]);
+    c.stop();
+    // Also on the own pod, by a leader whose command does not even start.
+    pods.patch("a", &stale);
+    let mut a = candidate("a", &lock).run(["/no/such/program"]);
+    a.wait_for_exit(127);
+    pods.become_labelled(&[]);
+}
+
+#[testkit::test]
+fn labels_of_others_are_left_alone() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a", "b", "redis"]);
+    pods.label("redis", "leader");
+    pods.label("b", "worker");
+    let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("the pod has role=worker from another program; try another key");
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("is held by b");
+    b.stop();
+    pods.become_labelled(&["a", "redis"]);
+    a.stop();
+    pods.become_labelled(&["redis"]);
+    assert_eq!(pods.get("b")["metadata"]["labels"]["role"], "worker");
+}
+
+/// In a pod of the same name.
+#[testkit::test]
+fn a_candidate_beside_the_leader_takes_nothing_from_it() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let pods = Pods::new(&lock, &["a"]);
+    let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
+    a.wait_for_log("leads here");
+    let mut beside = Candidate::new("beside", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
+    beside.wait_for_log("is held by a");
+    beside.signal(Signal::SIGTERM);
+    beside.wait_for_exit(143);
+    assert_eq!(pods.labelled(), ["a"]);
+    a.stop();
+}
