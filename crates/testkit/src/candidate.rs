@@ -61,10 +61,12 @@ impl Candidate {
     /// Creates the process of another program, which starts leaderrun.
     pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
-        // Tests that run under nohup or in the background of a script inherit ignored signals.
-        // SAFETY: signal(2) is async-signal-safe.
+        // Tests that run under nohup or in the background of a script inherit ignored signals, and those that run under
+        // make or in a pipeline inherit descriptors.
+        // SAFETY: signal(2) and close_range(2) are async-signal-safe.
         unsafe {
             command.pre_exec(|| {
+                libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32);
                 for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD] {
                     libc::signal(signal, libc::SIG_DFL);
                 }

@@ -1,7 +1,11 @@
 //! Both of leaderrun's processes are killed at the same instant: the kernel kills the command.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
@@ -32,9 +36,14 @@ fn command(running: &Running, processes: usize) -> Vec<Pid> {
 }
 
 #[track_caller]
-fn assert_killed_with_both(mut running: Running, processes: usize) {
+fn assert_killed_with_both(running: Running, processes: usize) {
     let command = command(&running, processes);
     kill_both(&running);
+    assert_dies(running, &command);
+}
+
+#[track_caller]
+fn assert_dies(mut running: Running, command: &[Pid]) {
     eventually("all processes of the command are dead", || command.iter().all(|process| !is_alive(process)));
     running.wait();
 }
@@ -46,15 +55,33 @@ fn a_command_with_children_dies_with_both_processes() {
     }
 }
 
+/// Starts a leader with this script as an ordinary user.
+fn of_ann(script: &str) -> Running {
+    let lock = format!("file:{}", open_folder("ordinary", 0o777).join("job").display());
+    Candidate::program("a", program())
+        .args(["--lock", &lock, "--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"])
+        .configure(|command| become_user(command, ANN))
+        .configure(lead_session)
+        .run_script(script)
+}
+
 #[testkit::test(requires = root())]
 fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
-        let lock = format!("file:{}", open_folder("ordinary", 0o777).join("job").display());
-        let running = Candidate::program("a", program())
-            .args(["--lock", &lock])
-            .configure(|command| become_user(command, ANN))
-            .run_script(script);
-        assert_killed_with_both(running, processes);
+        assert_killed_with_both(of_ann(script), processes);
+    }
+}
+
+#[testkit::test(requires = root().and_then(|()| has_pkill()))]
+fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
+    for name in OWN_NAMES {
+        let leaders = COMMANDS.map(|(script, processes)| {
+            let leader = of_ann(script);
+            let command = command(&leader, processes);
+            (leader, command)
+        });
+        leaders.iter().for_each(|(leader, _)| pkill(leader, name));
+        leaders.into_iter().for_each(|(leader, command)| assert_dies(leader, &command));
     }
 }
 
@@ -113,18 +140,116 @@ fn a_command_is_stopped_in_order_while_one_process_is_alive() {
     }
 }
 
+/// Patterns by which pkill finds one of leaderrun's processes, the other one, and both.
+const OWN_NAMES: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
+
+/// Scripts in which a witness runs in different ways, with the number of witnesses.
+const SHAPES: [(&str, usize); 4] =
+    [(r#"exec "$@""#, 1), (r#""$@"; true"#, 1), (r#""$@" | "$@""#, 2), (r#""$@" & wait"#, 1)];
+
+/// A leader whose command is alive, and its standby.
+struct LeaderWithStandby {
+    witnesses: Witnesses,
+    leader: Running,
+    standby: Running,
+}
+
+impl LeaderWithStandby {
+    /// Starts one pair for each shape of the command, all of which ignore SIGTERM. `lock` creates its lock.
+    fn for_each_shape(lock: fn() -> TestLock) -> Vec<Self> {
+        let start = |(script, processes): (&str, usize)| {
+            let (lock, witnesses) = (lock(), Witnesses::new());
+            let shell = ["sh", "-c", script, "sh"].map(OsString::from);
+            let command = shell.into_iter().chain(witnesses.command(&["ignore"]));
+            let leader = Candidate::new("a", &lock).configure(lead_session).run(command);
+            witnesses.wait_for("a", processes);
+            let standby = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+            standby.wait_for_log("is held by a");
+            Self { witnesses, leader, standby }
+        };
+        SHAPES.into_iter().map(start).collect()
+    }
+
+    fn command_is_dead(&self) -> bool {
+        self.witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid))
+    }
+}
+
+/// Makes a process the leader of a new session, by which pkill can tell its leaderrun from those of other tests.
+fn lead_session(command: &mut Command) {
+    // SAFETY: between fork and exec, only a system call.
+    unsafe { command.pre_exec(|| setsid().map(drop).map_err(Into::into)) };
+}
+
+/// Sends SIGKILL to the processes of the leader's session that have this name, as its user would.
+fn pkill(leader: &Running, name: &str) {
+    let session = leader.elector().to_string();
+    let killed = Command::new("pkill").args(["-KILL", "-s", &session, "-x", name]).status().expect("pkill");
+    assert!(killed.success(), "pkill found no {name}");
+}
+
+fn has_pkill() -> Result<(), String> {
+    Command::new("pkill").arg("--version").output().map(drop).map_err(|failure| format!("pkill: {failure}"))
+}
+
+#[track_caller]
+fn assert_one_command_at_a_time(lock: fn() -> TestLock, kill: impl Fn(&Running)) {
+    let pairs = LeaderWithStandby::for_each_shape(lock);
+    pairs.iter().for_each(|pair| kill(&pair.leader));
+    for mut pair in pairs {
+        pair.witnesses.wait_for("b", 1);
+        assert!(pair.command_is_dead());
+        pair.standby.stop();
+        pair.witnesses.assert_one_at_a_time(2);
+    }
+}
+
 #[testkit::test]
 fn the_next_command_starts_after_the_previous_one_is_dead() {
-    for lock in [TestLock::file(), TestLock::lease()] {
-        let witnesses = Witnesses::new();
-        let a = Candidate::new("a", &lock).run_witness(&witnesses, &["ignore"]);
-        witnesses.wait_for("a", 1);
-        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
-        kill_both(&a);
-        witnesses.wait_for("b", 1);
-        b.stop();
-        witnesses.assert_one_at_a_time(2);
+    for lock in [TestLock::file, TestLock::lease] {
+        assert_one_command_at_a_time(lock, kill_both);
+        assert_one_command_at_a_time(lock, |leader| {
+            let both = [leader.elector(), leader.supervisor()];
+            both.iter().for_each(|process| kill(*process, Signal::SIGKILL).expect("it is alive"));
+        });
+    }
+}
+
+#[testkit::test(requires = has_pkill())]
+fn the_next_command_starts_after_the_previous_one_is_dead_whatever_is_killed_by_name() {
+    for name in OWN_NAMES {
+        for lock in [TestLock::file, TestLock::lease] {
+            assert_one_command_at_a_time(lock, |leader| pkill(leader, name));
+        }
+    }
+}
+
+/// While both processes are frozen the command lives on beside the next leader's, as docs/safety.md says.
+#[testkit::test]
+fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both_are_killed() {
+    enum End {
+        ElectorContinues,
+        SupervisorContinues,
+        BothContinue,
+        BothDie,
+    }
+    let send = |signal, processes: &[Pid]| processes.iter().for_each(|it| kill(*it, signal).expect("it is alive"));
+    let pairs = LeaderWithStandby::for_each_shape(TestLock::file);
+    for pair in &pairs {
+        send(Signal::SIGSTOP, &[pair.leader.elector(), pair.leader.supervisor()]);
+    }
+    let ends = [End::ElectorContinues, End::SupervisorContinues, End::BothContinue, End::BothDie];
+    for (pair, end) in pairs.iter().zip(ends) {
+        pair.witnesses.wait_for("b", 1);
+        assert!(!pair.command_is_dead(), "nothing can stop it");
+        let (elector, supervisor) = (pair.leader.elector(), pair.leader.supervisor());
+        match end {
+            End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
+            End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
+            End::BothContinue => send(Signal::SIGCONT, &[elector, supervisor]),
+            End::BothDie => send(Signal::SIGKILL, &[elector, supervisor]),
+        }
+        eventually("the command is dead", || pair.command_is_dead());
     }
 }
 

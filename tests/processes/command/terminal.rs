@@ -87,10 +87,7 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
         leaderrun(),
         TestLock::file().name
     );
-    let mut shell = Candidate::program("shell", "bash")
-        .args(["-i", "-c", &script])
-        .configure(|command| screen.attach(command))
-        .start();
+    let mut shell = shell(&screen, &["-i", "-c", &script]);
     screen.types(b"again mine\n");
     screen.shows("<again mine>");
     shell.wait();
@@ -128,10 +125,7 @@ fn in_a_pipeline_the_foreground_group_is_not_changed() {
         leaderrun(),
         TestLock::file().name
     );
-    let mut shell = Candidate::program("shell", "bash")
-        .args(["-i", "-c", &script])
-        .configure(|command| screen.attach(command))
-        .start();
+    let mut shell = shell(&screen, &["-i", "-c", &script]);
     screen.types(b"typed\n");
     screen.shows("from the command");
     screen.shows("<typed>");
