@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::arguments::subcommand_names;
 use super::arguments::values::InvalidValue;
-use super::origin::{Origin, option_name, shell_word};
+use super::origin::{Origin, given_name, option_name, shell_word};
 use super::usage_error::UsageError;
 use super::{Line, Refusal, suggest};
 
@@ -130,11 +130,12 @@ impl Explanation<'_> {
         for argument in own {
             let text = argument.to_string_lossy();
             let is_option = text == name || text.starts_with(&format!("{name}="));
-            let is_short = option.get_short().is_some_and(|short| text == format!("-{short}"));
+            let short = option.get_short().map(|short| format!("-{short}"));
+            let is_short = short.as_ref().is_some_and(|short| text.starts_with(short) && !text.starts_with("--"));
             if !is_value && !is_option && !is_short {
                 arguments.push(argument.clone());
             }
-            is_value = text == name || is_short;
+            is_value = text == name || short.is_some_and(|short| text == short);
         }
         arguments.push(format!("{name}={value}").into());
         arguments.extend(command.iter().cloned());
@@ -171,8 +172,9 @@ impl Explanation<'_> {
             return error.remedy(format!("see {}", self.help()));
         }
         if let Some(option) = self.option_before_double_dash() {
-            let example = format!("{} {}", option_name(option), shell_word(&example_of(option)));
-            return UsageError::new(option_name(option), "the value is missing").for_example(example);
+            let origin = Origin::of_refused(option, &self.line.arguments, "");
+            return UsageError::new(origin.name(), "the value is missing")
+                .for_example(origin.with(&example_of(option)));
         }
         let subcommands = subcommand_names();
         let is_first = self.line.arguments.get(1).is_some_and(|first| *first == *name);
@@ -199,7 +201,10 @@ impl Explanation<'_> {
     fn option_before_double_dash(&self) -> Option<&clap::Arg> {
         let index = self.line.arguments.iter().position(|argument| argument == "--")?;
         let before = self.line.arguments.get(index.checked_sub(1)?)?.to_str()?;
-        self.option(before).filter(|option| option.get_action().takes_values())
+        let is_before = |option: &&clap::Arg| {
+            given_name(option, &self.line.arguments[index - 1..]).is_some_and(|name| name == before)
+        };
+        self.options.get_arguments().find(is_before).filter(|option| option.get_action().takes_values())
     }
 
     /// Whether the line can be carried out when `--` stands before that word.

@@ -104,12 +104,13 @@ impl Line {
             let matches = SubcommandLine::command().try_get_matches_from(&self.arguments)?;
             let arguments = SubcommandLine::from_arg_matches(&matches)?.subcommand;
             let (_, matches) = matches.subcommand().expect("a subcommand was parsed");
-            let origins = Origins { definition: &options, matches };
+            let origins = Origins { definition: &options, matches, arguments: &self.arguments };
             return Ok(plan::plan_subcommand(arguments, origins)?);
         }
         let matches = options.clone().try_get_matches_from(&self.arguments)?;
         let RunLine { run, command } = RunLine::from_arg_matches(&matches)?;
-        Ok(plan::plan_run(run, command, Origins { definition: &options, matches: &matches })?)
+        let origins = Origins { definition: &options, matches: &matches, arguments: &self.arguments };
+        Ok(plan::plan_run(run, command, origins)?)
     }
 }
 

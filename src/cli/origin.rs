@@ -10,6 +10,8 @@ use clap::parser::ValueSource;
 pub struct Origin<'a> {
     option: &'a clap::Arg,
     source: ValueSource,
+    /// The option's name as it was given, `-E` or `--conflict-exit-code`.
+    name: String,
     /// As given, several values with commas between them.
     value: String,
 }
@@ -17,11 +19,12 @@ pub struct Origin<'a> {
 impl<'a> Origin<'a> {
     /// The origin of a value that was refused, so that there are no matches for it.
     pub fn of_refused(option: &'a clap::Arg, arguments: &[OsString], value: &str) -> Self {
-        let source = match is_given(option, arguments) {
-            false if option.get_env().and_then(std::env::var_os).is_some() => ValueSource::EnvVariable,
+        let given = given_name(option, arguments);
+        let source = match given {
+            None if option.get_env().and_then(std::env::var_os).is_some() => ValueSource::EnvVariable,
             _ => ValueSource::CommandLine,
         };
-        Self { option, source, value: value.to_owned() }
+        Self { option, source, name: given.unwrap_or_else(|| option_name(option)), value: value.to_owned() }
     }
 
     /// Whether a person or a manifest chose the value.
@@ -47,7 +50,7 @@ impl<'a> Origin<'a> {
     pub fn name(&self) -> String {
         match (self.source, self.option.get_env()) {
             (ValueSource::EnvVariable, Some(variable)) => variable.to_string_lossy().into_owned(),
-            _ => option_name(self.option),
+            _ => self.name.clone(),
         }
     }
 
@@ -56,8 +59,8 @@ impl<'a> Origin<'a> {
         let takes_value = self.option.get_action().takes_values();
         match self.source {
             ValueSource::EnvVariable => format!("{}={}", self.name(), shell_word(value)),
-            _ if takes_value => format!("{} {}", option_name(self.option), shell_word(value)),
-            _ => option_name(self.option),
+            _ if takes_value => format!("{} {}", self.name, shell_word(value)),
+            _ => self.name.clone(),
         }
     }
 }
@@ -67,6 +70,8 @@ impl<'a> Origin<'a> {
 pub struct Origins<'a> {
     pub definition: &'a clap::Command,
     pub matches: &'a ArgMatches,
+    /// The command line.
+    pub arguments: &'a [OsString],
 }
 
 impl<'a> Origins<'a> {
@@ -78,19 +83,20 @@ impl<'a> Origins<'a> {
         let option = self.definition.get_arguments().find(|option| option.get_id() == id).expect("an id of an option");
         let values = self.matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy).collect::<Vec<_>>());
         let source = self.matches.value_source(id).unwrap_or(ValueSource::DefaultValue);
-        Origin { option, source, value: values.unwrap_or_default().join(",") }
+        let name = given_name(option, self.arguments).unwrap_or_else(|| option_name(option));
+        Origin { option, source, name, value: values.unwrap_or_default().join(",") }
     }
 }
 
-/// Whether an option is on the command line, before the command.
-fn is_given(option: &clap::Arg, arguments: &[OsString]) -> bool {
-    let long = option.get_long().map(|long| format!("--{long}"));
+/// The name by which an option is on the command line, before the command; none if it is not there.
+pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
+    let long = option_name(option);
     let short = option.get_short().map(|short| format!("-{short}"));
-    let mut own = arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--");
-    own.any(|argument| {
-        let is_long = long.as_ref().is_some_and(|long| argument.split('=').next() == Some(long));
-        let is_short = !argument.starts_with("--") && short.as_ref().is_some_and(|short| argument.starts_with(short));
-        is_long || is_short
+    let own = arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--");
+    own.into_iter().find_map(|argument| {
+        let is_long = argument.split('=').next() == Some(&long);
+        let short = short.clone().filter(|short| !argument.starts_with("--") && argument.starts_with(short));
+        is_long.then(|| long.clone()).or(short)
     })
 }
 

@@ -20,7 +20,7 @@ use super::slots::check_slots;
 use super::timing::timing;
 use super::usage_error::UsageError;
 use super::variables;
-use crate::elector::ElectorConfig;
+use crate::elector::{ElectorConfig, OptionNames};
 use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
@@ -69,6 +69,11 @@ pub fn plan_run(
         stop_signal: arguments.command.stop_signal,
         repeats: arguments.election.every.is_some(),
         conflict_status: arguments.election.conflict_exit_code,
+        options: OptionNames {
+            wait: origins.of("wait").given(),
+            kill_after: origins.of("kill_after").given(),
+            max_run: origins.of("max_run").given(),
+        },
         routing,
         http: arguments.monitoring.http,
         ready_when: arguments.monitoring.ready_when,
@@ -125,8 +130,8 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
         SubcommandArguments::List { namespace, all_namespaces, output, watch, cluster } => {
             let origin = origins.of("namespace");
             if all_namespaces && origin.is_on_command_line() {
-                let error = UsageError::new(origin.given(), "cannot be used together with --all-namespaces");
-                return Err(error.remedy("leave one of them out"));
+                let reason = format!("cannot be used together with {}", origins.of("all_namespaces").name());
+                return Err(UsageError::new(origin.given(), reason).remedy("leave one of them out"));
             }
             Subcommand::List(ListRequest { namespace, all_namespaces, cluster: cluster.into(), output, watch })
         }

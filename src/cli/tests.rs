@@ -80,10 +80,14 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
             run("--stop-signal KILL"),
             "--stop-signal KILL: it leaves the command no time to stop, and is sent after --lost-grace anyway; for example --stop-signal TERM",
         ),
+        (run("-E 300"), "-E 300: an exit status is a number from 0 to 255; for example -E 75"),
+        (run("-E300"), "-E 300: an exit status is a number from 0 to 255; for example -E 75"),
         (
-            run("-E 300"),
+            run("--conflict-exit-code=300"),
             "--conflict-exit-code 300: an exit status is a number from 0 to 255; for example --conflict-exit-code 75",
         ),
+        (run("-E"), "-E: the value is missing; for example -E 75"),
+        (run("-E 3 -E 4"), "-E: given more than once; give it once"),
         (run("--max-run 0s"), "--max-run 0s: the command could do nothing in no time; for example --max-run 2h"),
         (
             run("--ignore-min-hold --every 1m"),
@@ -92,10 +96,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         (format!("leaderrun release --lock {FILE}"), "--force is missing; for example --force"),
         ("leaderrun lst".to_owned(), "lst: leaderrun has no such subcommand; try leaderrun list"),
         ("leaderrun list --all".to_owned(), "--all: leaderrun list has no such option; try --all-namespaces"),
-        (
-            "leaderrun list -A -n x".to_owned(),
-            "--namespace x: cannot be used together with --all-namespaces; leave one of them out",
-        ),
+        ("leaderrun list -A -n x".to_owned(), "-n x: cannot be used together with -A; leave one of them out"),
         (
             format!("leaderrun step-down --lock {FILE} --wait soon"),
             "--wait soon: not a valid duration; for example --wait 30s",
@@ -115,19 +116,16 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         (run("--on-lost stop"), "--on-lost stop: the value must be exit or rejoin; for example --on-lost exit"),
         (run("--identity ''"), "--identity '': a holder needs a name; for example --identity worker-0"),
         (run("--quiet=yes"), "--quiet=yes: this option takes no value; try --quiet"),
-        (run("-q -v"), "--quiet: cannot be used together with --verbose; leave one of them out"),
+        (run("-q -v"), "-q: cannot be used together with -v; leave one of them out"),
         (run("--wait 1s --wait 2s"), "--wait: given more than once; give it once"),
         (
             run("--namespace x"),
             "--namespace x: --lock file:/tmp/never-made.lease is not in a cluster, so it has no namespace; leave --namespace out",
         ),
-        (
-            "leaderrun --lock a/b -n c -- true".to_owned(),
-            "--namespace c: --lock a/b is in another namespace; try --namespace a",
-        ),
+        ("leaderrun --lock a/b -n c -- true".to_owned(), "-n c: --lock a/b is in another namespace; try -n a"),
         (
             "leaderrun --lock b -n C -- true".to_owned(),
-            "--namespace C: it may have lower-case letters, digits and - only; try --namespace c",
+            "-n C: it may have lower-case letters, digits and - only; try -n c",
         ),
         (
             run("--port 80"),

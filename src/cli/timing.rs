@@ -215,7 +215,8 @@ mod tests {
         let definition = TimeArguments::augment_args(clap::Command::new("leaderrun").no_binary_name(true));
         let matches = definition.clone().try_get_matches_from(options.split(' ')).unwrap();
         let times = TimeArguments::from_arg_matches(&matches).unwrap();
-        timing(&times, Origins { definition: &definition, matches: &matches }).map_err(|error| error.to_string())
+        let origins = Origins { definition: &definition, matches: &matches, arguments: &[] };
+        timing(&times, origins).map_err(|error| error.to_string())
     }
 
     #[test]

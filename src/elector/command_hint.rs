@@ -6,12 +6,23 @@ use std::path::Path;
 /// Characters by which a shell does more than splitting words.
 const OF_A_SHELL: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
-/// Returns what to do about a command that could not be executed, where its first word could be: its words were
-/// probably quoted as one.
+/// Returns what to do about a command that could not be executed. Where its first word could be, its words were probably
+/// quoted as one.
 pub fn command_hint(command: &str) -> Option<String> {
     if command.starts_with('-') {
         return Some("options of leaderrun come before --".to_owned());
     }
+    quoting_hint(command).or_else(|| path_hint(command))
+}
+
+/// Returns where a program was looked for that is not there.
+fn path_hint(command: &str) -> Option<String> {
+    let path = env::var_os("PATH")?;
+    let is_missing = !command.contains(['/', ' ']) && !is_executable(command);
+    is_missing.then(|| format!("PATH is {}; try its full path", path.display()))
+}
+
+fn quoting_hint(command: &str) -> Option<String> {
     let program = command.split_whitespace().next().filter(|program| *program != command)?;
     let needs_shell = command.contains(|character| OF_A_SHELL.contains(character));
     if !needs_shell && !is_executable(program) {
@@ -39,13 +50,23 @@ mod tests {
 
     #[test]
     fn words_that_were_quoted_as_one_are_taken_apart() {
-        let hint = |command| command_hint(command);
+        let hint = |command| command_hint(command).filter(|hint| !hint.starts_with("PATH is "));
         assert_eq!(hint("sleep 1").as_deref(), Some("its words were quoted as one; try -- sleep 1"));
         assert_eq!(hint("/bin/sh -x").as_deref(), Some("its words were quoted as one; try -- /bin/sh -x"));
         assert_eq!(hint("date | cat").as_deref(), Some("it is for a shell; try -- sh -c 'date | cat'"));
         assert_eq!(hint("--wait 1s").as_deref(), Some("options of leaderrun come before --"));
-        for other in ["sleep", "no-such-program 1", "/no/such/program 1", ""] {
+        for other in ["sleep", "no-such-program 1", "/no/such/program 1"] {
             assert_eq!(hint(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_in_path_is_said_to_be_looked_for_there() {
+        let path = env::var("PATH").expect("a PATH");
+        let expected = format!("PATH is {path}; try its full path");
+        assert_eq!(command_hint("no-such-program"), Some(expected));
+        for other in ["sleep", "/no/such/program", "./program"] {
+            assert_eq!(command_hint(other), None, "{other}");
         }
     }
 }

@@ -92,7 +92,7 @@ log_events! {
     warn stopping(signal: &str) "leadership lost: sending {signal} to the command";
 
     /// Logged when the command gets the stop signal because it has run for `--max-run`.
-    warn timed_out(signal: &str) "the command has run for --max-run; sending {signal} to it";
+    warn timed_out(signal: &str; max_run: &str) "the command has run for {max_run}; sending {signal} to it";
 
     /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`), `timed_out` (by `--max-run`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";

@@ -12,7 +12,7 @@ use leaderrun_core::messages::{End, KillReason, SupervisorNotice};
 use leaderrun_core::updates::Loss;
 
 use super::command_hint::command_hint;
-use super::log_events;
+use super::{OptionNames, log_events};
 use crate::exit;
 use crate::process::memory::Locked;
 use crate::process::signals;
@@ -28,6 +28,18 @@ static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 struct Leadership {
     lock: String,
     fencing_token: String,
+}
+
+/// The options that lines name.
+static OPTIONS: OnceLock<OptionNames> = OnceLock::new();
+
+/// Notes how the user gave the options that lines name.
+pub fn note_options(options: OptionNames) {
+    let _ = OPTIONS.set(options);
+}
+
+fn options() -> &'static OptionNames {
+    OPTIONS.get().expect("the options are noted before anything happens")
 }
 
 /// Notes which lock is led from now on.
@@ -87,13 +99,14 @@ pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timesta
         (None, Some(not_before)) => format!("its command is not due before {not_before:.0}"),
         (None, None) => "the time of its last holder is not over".to_owned(),
     };
-    log_events::not_acquired(lock, holder.as_deref(), &format!("could not acquire {lock} within --wait: {why}"));
+    let wait = &options().wait;
+    log_events::not_acquired(lock, holder.as_deref(), &format!("could not acquire {lock} within {wait}: {why}"));
 }
 
 /// Logs that the lock could not be reached or used for as long as this candidate was to wait.
 pub fn unreachable(lock: &str, failure: Option<&str>) {
     let why = failure.unwrap_or("it could not be acquired in time");
-    log_events::unreachable(lock, &format!("could not use {lock} within --wait: {why}"));
+    log_events::unreachable(lock, &format!("could not use {lock} within {}: {why}", options().wait));
 }
 
 /// Logs a failed request, with the time that is left before the command is stopped for it.
@@ -128,15 +141,22 @@ pub fn started(pid: i32) {
 pub fn supervisor(notice: &SupervisorNotice) {
     match notice {
         SupervisorNotice::Stopping { signal } => log_events::stopping(&signals::name(*signal)),
-        SupervisorNotice::TimedOut { signal } => log_events::timed_out(&signals::name(*signal)),
+        SupervisorNotice::TimedOut { signal } => {
+            log_events::timed_out(&signals::name(*signal), &options().max_run);
+        }
         SupervisorNotice::Killing { reason, processes } => {
+            let OptionNames { kill_after, max_run, .. } = options();
             let (reason, sentence) = match reason {
-                KillReason::Lost => ("lost", "killing what is left of the command"),
-                KillReason::Terminated => ("terminated", "the command did not end within --kill-after; killing it"),
-                KillReason::TimedOut => ("timed_out", "the command did not end in time after --max-run; killing it"),
-                KillReason::LeftRunning => ("left_running", "killing what the command left running"),
+                KillReason::Lost => ("lost", "killing what is left of the command".to_owned()),
+                KillReason::Terminated => {
+                    ("terminated", format!("the command did not end within {kill_after}; killing it"))
+                }
+                KillReason::TimedOut => {
+                    ("timed_out", format!("the command did not end in time after {max_run}; killing it"))
+                }
+                KillReason::LeftRunning => ("left_running", "killing what the command left running".to_owned()),
             };
-            log_events::killing(reason, &printable(processes), sentence);
+            log_events::killing(reason, &printable(processes), &sentence);
         }
         SupervisorNotice::RunsLate { delay } => {
             if !delay.is_zero() && !WARNED_OF_DELAY.swap(true, Ordering::Relaxed) {
@@ -190,8 +210,8 @@ pub fn elector(notice: &ElectorNotice) {
             log_events::ended(None, Some(&signal), &sentence);
         }
         ElectorNotice::CommandEnded(End::TimedOut) => {
-            let sentence = "the command was stopped after --max-run, and no process of it is left";
-            log_events::ended(Some(exit::TIMED_OUT.into()), None, sentence);
+            let sentence = format!("the command was stopped after {}, and no process of it is left", options().max_run);
+            log_events::ended(Some(exit::TIMED_OUT.into()), None, &sentence);
         }
         ElectorNotice::CommandEnded(End::NotStarted) => log_events::ended(None, None, "the command was not started"),
         ElectorNotice::Released => log_events::release(lock()),

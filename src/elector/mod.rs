@@ -66,6 +66,7 @@ pub struct ElectorConfig {
     pub repeats: bool,
     /// The exit status when the lock was not acquired within `--wait`.
     pub conflict_status: u8,
+    pub options: OptionNames,
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
@@ -77,6 +78,14 @@ pub struct ElectorConfig {
     pub log_level: LevelFilter,
     /// A sentence for each variable that looks like one of leaderrun's and is none.
     pub unknown_variables: Vec<String>,
+}
+
+/// The options that log lines name, with their values, as the user gave them: `--wait 3s` or `LEADERRUN_WAIT=3s`.
+#[derive(Clone, Debug)]
+pub struct OptionNames {
+    pub wait: String,
+    pub kill_after: String,
+    pub max_run: String,
 }
 
 /// What to do when the leadership was lost and the command is gone.
@@ -103,6 +112,7 @@ pub fn run(
     log::abort_on_panic();
     log_notices::memory(locked_memory);
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
+    log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let since = clock::now();
     let (ended, saved_counters) =

@@ -59,7 +59,7 @@ impl Deadline {
         let clock_offset = clock::offset()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create("leaderrun-tenure", flags).map_err(SystemCallError::of("memfd_create"))?);
-        file.set_len(LENGTH.get() as u64)?;
+        file.set_len(LENGTH.get() as u64).map_err(SystemCallError::of("ftruncate"))?;
         file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
         let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;

@@ -49,6 +49,7 @@ impl fmt::Display for SystemCallError {
             Errno::EMFILE => "; raise the limit of open files, for example with ulimit -n 1024",
             Errno::ENFILE => "; raise fs.file-max, or close files elsewhere",
             Errno::EAGAIN => "; raise the limit of processes: ulimit -u, TasksMax of a unit, or pids.max of a cgroup",
+            Errno::EFBIG => "; raise the limit of file sizes: ulimit -f, or LimitFSIZE of a unit",
             Errno::ENOMEM => "; free memory, or raise the memory limit",
             _ => "",
         })

@@ -5,10 +5,13 @@
 
 use std::env;
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::{self, Metadata};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::execve;
 
 use super::file_format::FileFormat;
@@ -82,8 +85,15 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
 fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> ExecFailure {
     let Err(errno) = execve(file, arguments, environment);
     let path = Path::new(OsStr::from_bytes(file.to_bytes()));
-    if !matches!(errno, Errno::ENOENT | Errno::ENOEXEC) {
-        return errno.into();
+    match errno {
+        Errno::ENOENT | Errno::ENOEXEC => {}
+        Errno::EACCES => return ExecFailure { errno, reason: not_permitted(path) },
+        Errno::ETXTBSY => return ExecFailure { errno, reason: "a process has it open for writing".to_owned() },
+        Errno::E2BIG => {
+            let reason = "its arguments and environment are longer than the kernel allows; pass them in a file";
+            return ExecFailure { errno, reason: reason.to_owned() };
+        }
+        _ => return errno.into(),
     }
     match (errno, FileFormat::of(path)) {
         (Errno::ENOENT, Some(format)) => match format.interpreter() {
@@ -102,6 +112,25 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
         },
         (Errno::ENOEXEC, Some(_)) => ExecFailure::not_executable("it is neither a program nor a script"),
         _ => errno.into(),
+    }
+}
+
+/// Says why a file may not be executed.
+fn not_permitted(path: &Path) -> String {
+    let is_executable = |found: &Metadata| found.mode() & 0o111 != 0;
+    let interpreter = || FileFormat::of(path)?.interpreter().map(str::to_owned);
+    match (fs::metadata(path), interpreter()) {
+        (Ok(found), _) if found.is_dir() => "it is a folder".to_owned(),
+        (Ok(found), _) if found.is_file() && !is_executable(&found) => {
+            "it is not executable; chmod +x makes it so".to_owned()
+        }
+        _ if statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC)) => {
+            "its file system is mounted with noexec".to_owned()
+        }
+        (Ok(_), Some(interpreter)) if fs::metadata(&interpreter).is_ok_and(|found| !is_executable(&found)) => {
+            format!("its interpreter {interpreter} is not executable")
+        }
+        _ => Errno::EACCES.desc().to_owned(),
     }
 }
 

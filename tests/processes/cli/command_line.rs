@@ -62,7 +62,7 @@ fn bad_input_gets_one_sentence() {
         (&["--lock", f, "status"], "status: a subcommand must be the first argument; try leaderrun status --lock"),
         (&["status", "--lock", f, "--", "true"], "true: leaderrun status takes only options; see leaderrun status -"),
         (&["status"], "--lock is missing; for example --lock default/my-job"),
-        (&["status", "--lock", f, "-o", "xml"], "--output xml: "),
+        (&["status", "--lock", f, "-o", "xml"], "-o xml: "),
         (&["doctor", "--lock", f, "--renew-deadline", "15s"], "--renew-deadline 15s: it must be at least 1s shorter"),
         (&["check", "--min-remaining", "soon"], "--min-remaining soon: not a valid duration; for example --min-rem"),
         (&["check", "--lock", f], "--lock: leaderrun check has no such option; see leaderrun check --help"),

@@ -36,7 +36,7 @@ fn each_obstacle_has_its_sentence() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..lease.clone() };
     assert_eq!(
         said(candidate(&nowhere), 69),
-        "warning: could not use nowhere/job within --wait: there is no namespace \"nowhere\"; try kubectl create namespace \
+        "warning: could not use nowhere/job within --wait 0s: there is no namespace \"nowhere\"; try kubectl create namespace \
          nowhere, or choose another one for the lock"
     );
 
@@ -44,7 +44,7 @@ fn each_obstacle_has_its_sentence() {
     assert_eq!(
         said(candidate(&stranger), 69),
         format!(
-            "warning: could not use {name} within --wait: not allowed to get leases.coordination.k8s.io \"job\" in namespace \
+            "warning: could not use {name} within --wait 0s: not allowed to get leases.coordination.k8s.io \"job\" in namespace \
              {:?}",
             lease.namespace()
         )
@@ -52,7 +52,7 @@ fn each_obstacle_has_its_sentence() {
 
     let a = Candidate::new("a", &lease).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
-    assert_eq!(said(candidate(&lease), 75), format!("could not acquire {name} within --wait: it is held by a"));
+    assert_eq!(said(candidate(&lease), 75), format!("could not acquire {name} within --wait 0s: it is held by a"));
     drop(a);
 
     fs::write(path(&file), "some text").expect("a file");

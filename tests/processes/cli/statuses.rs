@@ -25,7 +25,7 @@ fn assert_unusable(lock: &TestLock, says: &str) {
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert_eq!(b.output(), "");
     let last = b.log().lines().last().unwrap_or_default().to_owned();
-    let expected = format!("could not use {} within --wait: ", lock.name);
+    let expected = format!("could not use {} within --wait 0s: ", lock.name);
     assert!(last.contains(&expected) && last.contains(says), "{says:?}: {}", b.log());
 }
 
@@ -54,8 +54,12 @@ fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
             b.wait_for_exit(status);
             assert_eq!((b.output(), b.log()), (String::new(), String::new()), "quiet, and no failure");
         }
-        let mut b = not_waiting(&lock).env("LEADERRUN_CONFLICT_EXIT_CODE", "4").run(["true"]);
+        let variables = Candidate::bare("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
+        let kubeconfig = lock.kubeconfig.iter().map(|path| format!("--kubeconfig={}", path.display()));
+        let mut b = variables.args(["--lock", &lock.name]).args(kubeconfig).run(["true"]);
         b.wait_for_exit(4);
+        let expected = format!("could not acquire {} within LEADERRUN_WAIT=0s: it is held by a", lock.name);
+        assert!(b.log().contains(&expected), "{}", b.log());
     }
 }
 
@@ -66,7 +70,7 @@ fn a_lock_that_is_not_due_is_a_conflict() {
     a.wait_for_exit(0);
     let mut b = Candidate::new("b", &lock).args(["--wait", "0s", "-E", "9"]).run(["true"]);
     b.wait_for_exit(9);
-    assert!(b.log().contains("within --wait: its command is not due before 20"), "{}", b.log());
+    assert!(b.log().contains("within --wait 0s: its command is not due before 20"), "{}", b.log());
 }
 
 #[testkit::test]

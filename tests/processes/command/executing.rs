@@ -3,8 +3,11 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::ptr;
 
-use testkit::{Candidate, TestLock, scratch};
+use nix::errno::Errno;
+
+use testkit::{Candidate, TestLock, eventually, scratch};
 
 fn executable(contents: &[u8]) -> PathBuf {
     let file = scratch::folder("program").join("program");
@@ -56,4 +59,51 @@ fn a_script_without_an_interpreter_is_for_the_shell() {
     let mut a = Candidate::new("a", &TestLock::file()).run([file.to_str().expect("UTF-8"), "argument"]);
     a.wait_for_exit(5);
     assert_eq!(a.output(), "got argument\n");
+}
+
+#[testkit::test]
+fn a_file_that_may_not_be_executed_is_said_to_be_so() {
+    let folder = scratch::folder("not-executable");
+    let (plain, script) = (folder.join("plain"), folder.join("script"));
+    fs::write(&plain, "#!/bin/sh\n").expect("a file");
+    fs::set_permissions(&plain, Permissions::from_mode(0o644)).expect("the file is ours");
+    fs::write(&script, format!("#!{}\n", plain.display())).expect("a file");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("the file is ours");
+    for (file, reason) in [
+        (&plain, "it is not executable; chmod +x makes it so"),
+        (&script, &format!("its interpreter {} is not executable", plain.display())),
+        (&folder, "it is a folder"),
+    ] {
+        let mut a = Candidate::new("a", &TestLock::file()).run([file]);
+        a.wait_for_exit(126);
+        let says = format!("cannot execute {}: {reason}\n", file.display());
+        assert!(a.log().contains(&says), "{}", a.log());
+    }
+}
+
+#[testkit::test]
+fn a_program_that_somebody_writes_to_is_not_executed() {
+    let file = executable(b"\x7fELF");
+    let _writing = fs::File::options().append(true).open(&file).expect("the file");
+    let mut a = Candidate::new("a", &TestLock::file()).run([&file]);
+    a.wait_for_exit(126);
+    assert!(a.log().contains("a process has it open for writing"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_command_line_that_is_too_long_is_said_to_be_so() {
+    let lock = TestLock::file();
+    let mut a = Candidate::new("a", &lock).run_script("echo ready; exec sleep 1000");
+    eventually("a leads", || a.output().contains("ready"));
+    let long = vec!["x".repeat(100_000); 10];
+    let mut b = Candidate::new("b", &lock).run([&["true".to_owned()], &long[..]].concat());
+    b.wait_for_log("is held by a");
+    // The kernel lets arguments have a quarter of the stack.
+    let small = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // SAFETY: the limit is read and nothing is written.
+    let set = unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small, ptr::null_mut()) };
+    Errno::result(set).expect("to lower the limit");
+    a.stop();
+    b.wait_for_exit(126);
+    assert!(b.log().contains("its arguments and environment are longer than the kernel allows"), "{}", b.log());
 }

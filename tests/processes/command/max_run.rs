@@ -9,8 +9,12 @@ fn a_command_that_runs_for_too_long_gets_the_stop_signal() {
     let mut a = Candidate::new("a", &lock).args(["--max-run", "500ms", "--stop-signal", "USR1"]).run_script(script);
     a.wait_for_exit(124);
     assert_eq!(a.output(), "runs\nstopped\n");
-    assert!(a.log().contains("the command has run for --max-run; sending SIGUSR1 to it"), "{}", a.log());
-    assert!(a.log().contains("the command was stopped after --max-run, and no process of it is left"), "{}", a.log());
+    assert!(a.log().contains("the command has run for --max-run 500ms; sending SIGUSR1 to it"), "{}", a.log());
+    assert!(
+        a.log().contains("the command was stopped after --max-run 500ms, and no process of it is left"),
+        "{}",
+        a.log()
+    );
     Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(0);
 }
 
@@ -23,7 +27,7 @@ fn one_that_does_not_end_is_killed_with_all_of_its_processes() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
         a.wait_for_exit(124);
-        assert!(a.log().contains("the command did not end in time after --max-run; killing it: "), "{}", a.log());
+        assert!(a.log().contains("the command did not end in time after --max-run 500ms; killing it: "), "{}", a.log());
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
     }
