@@ -1,4 +1,4 @@
-//! The command's processes, as the supervisor treats them: what it reaps, terminates and kills.
+//! The command's processes, which the supervisor reaps, terminates and kills.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use nix::unistd::Pid;
 use crate::process::clock;
 use crate::process::tree::{self, KillFailure, KillRounds, Reaped, Tree};
 
-/// The least time between two looks for processes in PID namespaces below ours.
+/// The shortest time between two looks for processes in PID namespaces below ours.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many times longer than a look the time to the next one is: looking takes at most a 2000th of one CPU.
+/// How many times longer than a look the pause after it is at least: looks take at most a 2000th of one CPU.
 const LOOK_SHARE: u32 = 2000;
 
-/// How often it is looked whether processes are dead that are not our children: no signal says so.
+/// How often processes that are not our children are checked: their death causes no signal to us.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Everything that the command has started.
@@ -23,11 +23,12 @@ const NESTED_INTERVAL: Duration = Duration::from_millis(20);
 pub struct CommandTree {
     tree: Tree,
     kill: Option<KillRounds>,
-    /// What the main process left running and has got SIGTERM, ascending; what is orphaned later gets it, too.
+    /// The pids of the processes that were left running and were sent SIGTERM, in ascending order. Processes that are
+    /// orphaned later are sent it, too.
     terminated: Option<Vec<Pid>>,
-    /// Only processes are left that are not our children.
+    /// All processes that are left are not our children.
     awaits_nested: bool,
-    /// There may be more to reap than was reaped at once.
+    /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
     next_look: Instant,
 }
@@ -60,7 +61,7 @@ impl CommandTree {
         reaped
     }
 
-    /// Returns whether there may be more to reap: no signal will say so.
+    /// Returns whether more dead children may be left to reap. No signal arrives for them.
     pub fn is_partly_reaped(&self) -> bool {
         self.is_partly_reaped
     }
@@ -73,8 +74,8 @@ impl CommandTree {
         next_round.into_iter().chain(nested).min()
     }
 
-    /// Looks for processes in PID namespaces below ours, which may fall to others when what is above them dies.
-    /// Something is due at `until`, and does not wait for the look to end.
+    /// Looks for processes in PID namespaces below ours, and remembers them: they may be reparented to other processes
+    /// when their parents die. The look ends at `until` at the latest.
     pub fn look(&mut self, until: Option<Instant>) {
         let began = clock::now();
         self.tree.remember_nested(until);
@@ -82,7 +83,7 @@ impl CommandTree {
         self.next_look = now + LOOK_INTERVAL.max(now.since(began) * LOOK_SHARE);
     }
 
-    /// Looks like [`look`](Self::look) if the last one is long enough ago.
+    /// Calls [`look`](Self::look) if the last look is long enough ago.
     pub fn look_if_due(&mut self, until: Option<Instant>) {
         if clock::now() >= self.next_look {
             self.look(until);
@@ -92,25 +93,25 @@ impl CommandTree {
     /// Sends a signal to the process group that the main process leads, which must not have been reaped.
     ///
     /// # Errors
-    /// When we may not.
+    /// Fails if the signal is not permitted.
     pub fn signal_group(&self, main: Pid, signal: i32) -> nix::Result<()> {
         self.tree.signal_group(main, signal)
     }
 
-    /// Returns the names of some of the children that live; none if there are none.
+    /// Returns the names of some living children; `None` if there are none.
     pub fn names_of_living_children(&self) -> Option<String> {
         self.tree.names_of_living_children()
     }
 
-    /// Sends a signal to everything that the main process left running.
+    /// Sends a signal to all processes that the main process left running.
     pub fn signal_children(&self, signal: i32) {
         for child in self.tree.children() {
-            // SAFETY: takes two integers. Not nix's, which knows no real-time signals.
+            // SAFETY: the call takes two integers. nix's `kill` has no real-time signals.
             unsafe { libc::kill(child.as_raw(), signal) };
         }
     }
 
-    /// Sends SIGTERM to everything that the main process left running, and from now on to what is orphaned.
+    /// Sends SIGTERM to all processes that the main process left running, and to those that are orphaned from now on.
     pub fn begin_terminating(&mut self) {
         self.terminated = Some(Vec::new());
         self.terminate_leftovers();
@@ -128,15 +129,14 @@ impl CommandTree {
         self.tree.terminate_nested();
     }
 
-    /// Sends SIGKILL to everything, and begins to do so again and again. `main` is the main process if it was not
-    /// reaped.
+    /// Sends SIGKILL to every process, and begins to repeat that. `main` is the main process unless it has been reaped.
     ///
     /// # Errors
-    /// Why something cannot be killed.
+    /// Returns why some process cannot be killed.
     pub fn begin_kill(&mut self, main: Option<Pid>) -> Result<(), KillFailure> {
         self.terminated = None;
-        // At one stroke, while the unreaped main process keeps its group's number from being used again. Not where
-        // processes below it would fall to others.
+        // One call kills the whole group. The unreaped main process keeps the group's number from being used again. With
+        // nested PID namespaces it must not die first: processes below it would be reparented to others.
         if let Some(main) = main.filter(|_| !self.tree.has_nested()) {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }
@@ -144,17 +144,17 @@ impl CommandTree {
         self.kill.insert(KillRounds::begin(now)).run_round(&mut self.tree, now)
     }
 
-    /// Kills again if it is time to.
+    /// Kills again if the next round is due.
     ///
     /// # Errors
-    /// Why something cannot be killed, unless that was returned before.
+    /// Returns why some process cannot be killed, unless that was returned before.
     pub fn run_round(&mut self) -> Result<(), KillFailure> {
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
         kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now))
     }
 
-    /// Returns a sentence about why something cannot be killed.
+    /// Returns a sentence about why some process cannot be killed.
     pub fn describe(&self, failure: KillFailure) -> String {
         self.tree.describe(failure)
     }
@@ -164,7 +164,7 @@ impl CommandTree {
         self.tree.names()
     }
 
-    /// Handles that nothing is left.
+    /// Prepares for the next command, when no process of this one is left.
     pub fn end(&mut self) {
         (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
         self.tree.begin_again();

@@ -1,7 +1,7 @@
-//! Executing a program as execvp(3) does, in a forked child, with a reason when that fails.
+//! Executes a program in a forked child, as execvp(3) does, and returns the reason if that fails.
 //!
-//! Not the C library's function: it gives a program for another machine to the shell, and does not say what is missing
-//! where the interpreter of a script is.
+//! The C library's function is not used: it passes a program for another machine to the shell, and does not say that
+//! the interpreter of a script is missing.
 
 use std::env;
 use std::ffi::{CStr, CString, OsStr};
@@ -16,13 +16,13 @@ use nix::unistd::execve;
 
 use super::file_format::FileFormat;
 
-/// The longest encoded failure: a pipe takes it in one piece.
+/// The longest encoded failure, which a pipe accepts in one piece.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// Where programs are looked for without a PATH, as execvp(3) does.
+/// The folders in which programs are searched without a PATH, as by execvp(3).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What executes a script that names no interpreter.
+/// The interpreter of a script that names none.
 const SHELL: &CStr = c"/bin/sh";
 
 /// Why a program could not be executed.
@@ -39,19 +39,19 @@ impl From<Errno> for ExecFailure {
 }
 
 impl ExecFailure {
-    /// Returns the failure of a file that is there and of no use.
+    /// Returns the failure of a file that exists and cannot be executed.
     fn not_executable(reason: impl Into<String>) -> Self {
         Self { errno: Errno::ENOEXEC, reason: reason.into() }
     }
 
-    /// Returns this failure for the exec pipe.
+    /// Encodes this failure for the exec pipe.
     pub fn encode(&self) -> Vec<u8> {
         let mut message = (self.errno as i32).to_ne_bytes().to_vec();
         message.extend(self.reason.bytes().take(MAX_MESSAGE - message.len()));
         message
     }
 
-    /// Returns the failure that was encoded like this.
+    /// Decodes a failure from the exec pipe.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (errno, reason) = message.split_first_chunk()?;
         let errno = Errno::from_raw(i32::from_ne_bytes(*errno));
@@ -65,7 +65,8 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     if name.to_bytes().contains(&b'/') {
         return execute_file(name, arguments, environment);
     }
-    // What is in a folder that may not be looked into is not found, as in a shell; what may not be executed is.
+    // As in a shell, a program in a folder without search permission is not found. One without execute permission is
+    // found, and its failure is returned if no other folder has the program.
     let mut found = None;
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     for folder in env::split_paths(&path) {
@@ -115,7 +116,7 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
     }
 }
 
-/// Says why a file may not be executed.
+/// Returns the reason why a file may not be executed.
 fn not_permitted(path: &Path) -> String {
     let is_executable = |found: &Metadata| found.mode() & 0o111 != 0;
     let interpreter = || FileFormat::of(path)?.interpreter().map(str::to_owned);
@@ -134,7 +135,7 @@ fn not_permitted(path: &Path) -> String {
     }
 }
 
-/// Says what is missing of an interpreter that a file names.
+/// Returns a sentence about the interpreter that a file names and that cannot be executed.
 fn missing(interpreter: &str) -> String {
     let path = Path::new(interpreter);
     if let Some(name) = interpreter.strip_suffix('\r') {

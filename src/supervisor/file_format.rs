@@ -1,11 +1,11 @@
-//! What kind of file it is that the kernel does not execute, as far as a message has to say it.
+//! The format of a file that the kernel does not execute, for the message about it.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// As much of a file as the kernel looks at.
+/// The length of the beginning of a file by which the kernel determines its format.
 const START: u64 = 256;
 
 /// The names of machines by their numbers in an ELF header.
@@ -26,7 +26,7 @@ const MACHINES: [(u16, &str); 11] = [
 /// The type of the segment that names a program's interpreter, the dynamic loader.
 const PT_INTERP: u64 = 3;
 
-/// A file, by its beginning.
+/// The format of a file, by its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// A script that names its interpreter.
@@ -35,12 +35,12 @@ pub enum FileFormat {
     },
     /// An ELF file.
     Program(ElfProgram),
-    /// What a shell may take for a script.
+    /// A text, which a shell executes as a script.
     Text,
     Data,
 }
 
-/// What an ELF file says about itself.
+/// The parts of an ELF header that decide whether the program can be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElfProgram {
     machine: u16,
@@ -84,7 +84,7 @@ impl ElfProgram {
         Some(Self { machine, is_64_bit: header.is_64_bit, interpreter: header.interpreter() })
     }
 
-    /// Returns which machine the program is for, if that is not the one of this program.
+    /// Returns the machine that the program is for, unless it is the machine of leaderrun itself.
     pub fn other_machine(&self) -> Option<String> {
         let own = Self::read(&File::open("/proc/self/exe").ok()?)?;
         if (self.machine, self.is_64_bit) == (own.machine, own.is_64_bit) {

@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
 
+use super::command_terminal::CommandTerminal;
 use super::command_tree::CommandTree;
 use super::relay::{Relay, RelayedSignal};
 use super::spawn::{self, Exec, Program, Spawned};
@@ -26,12 +27,9 @@ use crate::process::signals::{Inherited, SignalHandling, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
-use crate::process::terminal::{Terminal, TerminalPolicy};
+use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
-
-/// How often it is checked whether a command that waits for the terminal may have it.
-const TERMINAL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often it is measured how late this process runs.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -50,32 +48,28 @@ pub struct MainLoop<'a> {
     timer: Timer,
     main: Option<Pid>,
     exec: Option<Spawned>,
-    /// What became of the last start, for the next step.
+    /// The result of the last start, for the next step.
     start: Option<StartResult>,
-    /// How a command ended that could not be forked, for the next step.
+    /// The end of a command that could not be forked, for the next step.
     not_forked: Option<End>,
-    /// What became of an exec that did not take place.
+    /// The end of a command whose exec failed, until its process is reaped.
     not_executed: Option<End>,
-    terminal_policy: TerminalPolicy,
-    /// The terminal that the command has, or had.
-    terminal: Option<Terminal>,
-    /// The command is stopped because it wants the terminal; when to check again.
-    awaits_terminal: Option<Instant>,
+    terminal: CommandTerminal,
     elector_pid: Pid,
     tree: CommandTree,
-    /// When it is measured next how late this process runs.
+    /// The time of the next measurement of how late this process runs.
     next_probe: Instant,
-    /// For `leaderrun check`; none where the kernel gives none.
+    /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
-    /// None where the kernel gives none.
+    /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
     switch: Option<DeadMansSwitch>,
 }
 
 impl<'a> MainLoop<'a> {
-    /// Creates the loop of a supervisor that has nothing to do yet.
+    /// Creates the main loop of a supervisor that has no orders yet.
     ///
     /// # Errors
-    /// When the kernel refuses what everything depends on, or the elector is already dead.
+    /// Fails if the kernel refuses a descriptor, or the elector is already dead.
     pub fn new(
         config: SupervisorConfig,
         channel: &'a SupervisorEnd,
@@ -99,14 +93,15 @@ impl<'a> MainLoop<'a> {
             let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
+        // A command that ignores SIGTTIN is not stopped when it reads from a terminal that is not its own, so it cannot
+        // ask for it.
+        let only_when_asked = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
+        let terminal_policy = TerminalPolicy::new(config.foreground).only_when_asked(only_when_asked);
         Ok(Self {
             program: Program::new(&config.command).map_err(io::Error::other)?,
             supervisor: Supervisor::new(config.stop_options.clone())
                 .with_frozen_elector_timeout(config.frozen_elector_timeout)
                 .with_wait_for_all(config.wait_for == WaitFor::All),
-            // A command that ignores SIGTTIN cannot ask.
-            terminal_policy: TerminalPolicy::new(config.foreground)
-                .only_when_asked(config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN)),
             config,
             channel,
             elector: elector_fd,
@@ -120,8 +115,7 @@ impl<'a> MainLoop<'a> {
             start: None,
             not_forked: None,
             not_executed: None,
-            terminal: None,
-            awaits_terminal: None,
+            terminal: CommandTerminal::new(elector, terminal_policy),
             elector_pid: elector,
             tree,
             next_probe: clock::now(),
@@ -130,10 +124,10 @@ impl<'a> MainLoop<'a> {
         })
     }
 
-    /// Runs until the elector is dead and nothing of the command is left.
+    /// Runs until the elector is dead and no process of the command is left.
     ///
     /// # Errors
-    /// When the kernel refuses what everything depends on.
+    /// Fails if the kernel refuses to poll or to set the timer.
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             let inputs = self.inputs();
@@ -147,7 +141,7 @@ impl<'a> MainLoop<'a> {
             if self.elector_gone && self.main.is_none() && self.start.is_none() {
                 return Ok(());
             }
-            // What became of a start is handed in at once.
+            // The result of a start is handed in at once.
             if self.start.is_none() {
                 self.wait()?;
             }
@@ -205,7 +199,7 @@ impl<'a> MainLoop<'a> {
         let mut main_ended = None;
         for (pid, ended) in reaped.ended {
             if self.main == Some(pid) {
-                // Whatever it wrote into the exec pipe, it wrote before it died.
+                // A message in the exec pipe was written before the process died.
                 self.check_exec();
                 main_ended = Some(self.not_executed.take().unwrap_or(match ended {
                     Ended::Exited(status) => End::Exited(status),
@@ -219,32 +213,28 @@ impl<'a> MainLoop<'a> {
         (main_ended, reaped.none_left)
     }
 
-    /// Continues a command that Ctrl-Z stopped. A leader cannot be suspended, since its lock would expire; and with
-    /// the foreground group stopped the terminal would listen to nobody.
+    /// Continues a command that Ctrl-Z stopped. A leader cannot be suspended, since its lock would expire, and while
+    /// the foreground group is stopped no process reads from the terminal.
     fn handle_stopped(&mut self, pid: Pid, signal: i32) {
         if self.main == Some(pid) && matches!(signal, libc::SIGTTIN | libc::SIGTTOU) {
             return self.handle_awaited_terminal(pid);
         }
-        let in_foreground = self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(pid));
-        if self.main == Some(pid) && signal == libc::SIGTSTP && in_foreground {
+        if self.main == Some(pid) && signal == libc::SIGTSTP && self.terminal.belongs_to(pid) {
             self.notify(SupervisorNotice::SuspendRefused);
             let _ = self.tree.signal_group(pid, libc::SIGCONT);
         }
     }
 
-    /// Handles a command that was stopped because it wants a terminal that is not its own. A shell's `fg` of a job that
-    /// runs sends no SIGCONT: by now leaderrun may be the foreground job.
+    /// Handles a command that was stopped because it needs the terminal and does not have it. leaderrun may have become
+    /// the foreground job without a SIGCONT: a shell's `fg` sends none to a job that is running.
     fn handle_awaited_terminal(&mut self, main: Pid) {
         self.take_foreground(main, true);
-        if self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(main)) {
-            self.awaits_terminal = None;
+        if self.terminal.belongs_to(main) {
+            self.terminal.end_wait();
             let _ = self.tree.signal_group(main, libc::SIGCONT);
-            return;
-        }
-        if self.awaits_terminal.is_none() {
+        } else if self.terminal.await_check() {
             self.notify(SupervisorNotice::AwaitsTerminal);
         }
-        self.awaits_terminal = Some(clock::now() + TERMINAL_CHECK_INTERVAL);
     }
 
     fn act(&mut self, action: SupervisorAction) {
@@ -290,7 +280,7 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Sends a signal to the command, and returns whether that was allowed.
+    /// Sends a signal to the command, and returns whether that was permitted.
     fn signal(&mut self, signal: i32) -> bool {
         let Some(main) = self.main else { return true };
         if signal == libc::SIGCONT {
@@ -308,20 +298,18 @@ impl<'a> MainLoop<'a> {
         refused.is_none()
     }
 
-    /// Makes the command's group the foreground group, if leaderrun is the foreground job: `fg` and `bg` continue it,
-    /// and by now it may be.
+    /// Gives the command the terminal if leaderrun is the foreground job by now: it may have been continued by a shell's
+    /// `fg` or `bg`.
     fn take_foreground(&mut self, main: Pid, asks: bool) {
-        if let Some(terminal) = Terminal::for_command(self.elector_pid, self.terminal_policy, asks) {
-            terminal.give_to(main);
-            self.terminal = Some(terminal);
+        if self.terminal.give_to(main, asks) {
             self.notify(SupervisorNotice::HasTerminal);
         }
     }
 
-    /// Sends what is no longer held back for other copies of it.
+    /// Sends the signals that are no longer held back for other copies of them.
     fn relay_due(&mut self) {
         for relayed in self.relay.due(clock::now()) {
-            // The group of a main process that was reaped may be another's.
+            // Once the main process is reaped, the number of its group may be used again.
             if !self.supervisor.main_runs() {
                 continue;
             }
@@ -344,13 +332,12 @@ impl<'a> MainLoop<'a> {
             self.start = Some(StartResult::TooLate);
             return;
         }
-        self.terminal = Terminal::for_command(self.elector_pid, self.terminal_policy, false);
         self.start = Some(StartResult::Forked);
         let start = spawn::Start {
             program: &self.program,
             tenure,
             signals: &self.inherited,
-            terminal: self.terminal.as_ref(),
+            terminal: self.terminal.for_start(),
             deadline: self.deadline.as_ref().map(AsFd::as_fd),
             switch: self.switch.as_ref(),
         };
@@ -360,7 +347,7 @@ impl<'a> MainLoop<'a> {
                 self.next_probe = clock::now() + PROBE_INTERVAL;
                 self.exec = Some(spawned);
                 standard_streams::release(0..=2);
-                if self.terminal.is_some() {
+                if self.terminal.is_given() {
                     self.notify(SupervisorNotice::HasTerminal);
                 }
             }
@@ -385,14 +372,8 @@ impl<'a> MainLoop<'a> {
     }
 
     fn report_gone(&mut self, gone: Gone) {
-        if let Some(terminal) = self.terminal.take() {
-            terminal.take_back();
-            if let End::Signaled(_) = gone.end {
-                terminal.restore_modes();
-            }
-        }
+        self.terminal.take_back(&gone.end);
         self.main = None;
-        self.awaits_terminal = None;
         self.tree.end();
         self.report(&Report::Gone(gone));
     }
@@ -400,7 +381,7 @@ impl<'a> MainLoop<'a> {
     fn wait(&mut self) -> io::Result<()> {
         let next_timeout = self.supervisor.next_timeout();
         let probe = self.main.map(|_| self.next_probe);
-        let timeouts = [self.tree.next_timeout(), self.awaits_terminal, self.relay.next_timeout(), probe];
+        let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
         let mut descriptors = vec![
             PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
@@ -413,22 +394,22 @@ impl<'a> MainLoop<'a> {
         if let Some(exec) = &self.exec {
             descriptors.push(PollFd::new(exec.as_fd(), PollFlags::POLLIN));
         }
-        // What was left to reap will not be signalled again.
+        // No further SIGCHLD arrives for children that were left to reap.
         let timeout = if self.tree.is_partly_reaped() { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        // First: nothing may delay it.
+        // The kill comes first: nothing may delay it.
         let killed = self.tree.run_round();
         self.report_kill(killed);
         self.measure_delay();
-        // Every round looks at the children; what else comes may be a copy of what the elector is sent.
+        // Children are reaped in every round. A signal to this process may be a copy of one that the elector relays.
         for signal in self.signals.receive().sent {
             self.relay.handle_own(clock::now(), signal);
         }
         self.relay_due();
-        if let Some(main) = self.main.filter(|_| self.awaits_terminal.is_some_and(|at| clock::now() >= at)) {
+        if let Some(main) = self.main.filter(|_| self.terminal.next_check().is_some_and(|at| clock::now() >= at)) {
             self.handle_awaited_terminal(main);
         }
         Ok(())
@@ -454,8 +435,8 @@ impl<'a> MainLoop<'a> {
         self.report(&Report::Notice(notice));
     }
 
-    /// Sends a report. One that cannot be sent is lost: an elector that does not listen is dealt with by its pidfd, or
-    /// finds out from ours.
+    /// Sends a report. A report that cannot be sent is dropped: the pidfds of both processes tell when the other has
+    /// died, and deadlines take care of one that does not respond.
     fn report(&self, report: &Report) {
         let _ = self.channel.send(report);
     }

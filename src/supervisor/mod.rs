@@ -1,9 +1,10 @@
-//! The inner process: it owns the command and everything the command forks.
+//! The inner process, which owns the command and every process that the command forks.
 //!
-//! One thread, synchronous, without a network. It keeps the stop and kill instants by itself: an elector that hangs,
-//! dies or is stopped can only stop *extending* the time. When the command must end is decided by
-//! [`leaderrun_core::supervisor`].
+//! It has one thread, and it does not use the network. It enforces the stop and kill instants without the elector: an
+//! elector that hangs, dies or is stopped can only stop *extending* the time. [`leaderrun_core::supervisor`] decides
+//! when the command must end.
 
+mod command_terminal;
 mod command_tree;
 mod exec;
 mod file_format;
@@ -28,16 +29,16 @@ use crate::process::memory;
 use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
 
-/// Whose end is the end of the command.
+/// The processes whose end is the end of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WaitFor {
-    /// The process that leaderrun has started. What it leaves running is terminated.
+    /// The process that leaderrun has started. The processes that it leaves running are terminated.
     Main,
     /// All processes of the command, as with a daemon that goes into the background.
     All,
 }
 
-/// What the supervisor has to know from the command line.
+/// The configuration of the supervisor, from the command line.
 #[derive(Debug)]
 pub struct SupervisorConfig {
     pub command: Vec<OsString>,
@@ -48,7 +49,8 @@ pub struct SupervisorConfig {
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
-    /// How long after the last renewal an elector is killed that is silent though the command is gone; never if `None`.
+    /// How long after its last order an elector that sends no more orders is killed once the command is gone; never if
+    /// `None`.
     pub frozen_elector_timeout: Option<Duration>,
 }
 
@@ -60,15 +62,15 @@ pub fn run(
     inherited: Inherited,
     switch: io::Result<DeadMansSwitch>,
 ) -> ! {
-    // Without a message: stderr is the command's, and might block. The elector logs that this process is gone.
+    // A panic prints no message: stderr is the command's, and might block. The elector logs the end of this process.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    // What is refused here is refused to the elector as well, which logs it.
+    // The kernel refuses this to the elector as well, which logs it.
     let _ = memory::lock();
     let main_loop = MainLoop::new(config, &channel, elector, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());
     if let Err(failure) = &ended {
         let _ = channel.send(&Report::Notice(SupervisorNotice::Failed { reason: failure.to_string() }));
     }
-    // The elector sees this process end and logs it; with nothing below it there is nothing to lose.
+    // The elector logs the end of this process. No process of the command is left, so an early end does no harm.
     process::exit(if ended.is_ok() { exit::LOST } else { exit::UNAVAILABLE }.into())
 }

@@ -1,10 +1,10 @@
-//! A request to end reaches the command once.
+//! The relay of signals to the command, which sends each request to end only once.
 //!
 //! A program that ends a whole unit or a whole tree, as systemd does with `KillMode=control-group`, signals each
 //! process: the elector, the supervisor and the command. The command then has the signal before it is relayed.
-//! What the supervisor itself is sent tells that case from a signal for the elector alone. It is no proof, since
-//! somebody may look for leaderrun's processes only; so what does not seem to have reached the command is relayed after
-//! all, and so is a request that is repeated.
+//! A copy that is sent to the supervisor itself indicates that case. It does not prove it, because a user may signal
+//! leaderrun's two processes only. So a signal is relayed after all if the command seems to have missed it, and a
+//! repeated request is relayed as well.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ use leaderrun_core::signal::is_termination_signal;
 /// How long a request to end is held back for the supervisor's own copy of it. Copies are sent in one go.
 const OWN_COPY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long before a request the supervisor's own copy of it may have come: the elector defers requests.
+/// How long before a request the supervisor's own copy of it may have arrived: the elector defers requests.
 const OWN_COPY_AGE: Duration = WITHDRAWAL_TIMEOUT.saturating_add(Duration::from_millis(500));
 
-/// How long a command that was sent a signal may take to die by it.
+/// How long a command may take to die by a signal that it was sent.
 const DEATH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The requests to end that are under way.
 #[derive(Debug, Default)]
 pub struct Relay {
-    /// What the supervisor was sent itself, and when.
+    /// The signals that were sent to the supervisor itself, and when they arrived.
     own: Vec<(i32, Instant)>,
     pending: Vec<PendingSignal>,
 }
@@ -33,7 +33,7 @@ pub struct Relay {
 struct PendingSignal {
     signal: i32,
     due: Instant,
-    /// The command seems to have it already.
+    /// The command seems to have got this signal already.
     seems_delivered: bool,
 }
 
@@ -41,12 +41,12 @@ struct PendingSignal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayedSignal {
     Send(i32),
-    /// To be sent if the command would be dead if it had got it.
+    /// Send this signal only if the command has missed it: had the command got it, it would be dead.
     SendIfMissed(i32),
 }
 
 impl Relay {
-    /// Takes in a signal that is to be relayed. Returns it where it is not held back.
+    /// Records a signal that is to be relayed, and returns it unless it is held back.
     pub fn request(&mut self, now: Instant, signal: i32) -> Option<i32> {
         if !is_termination_signal(signal) {
             return Some(signal);
@@ -58,7 +58,7 @@ impl Relay {
         None
     }
 
-    /// Takes in a signal that the supervisor was sent itself.
+    /// Records a signal that was sent to the supervisor itself.
     pub fn handle_own(&mut self, now: Instant, signal: i32) {
         let is_waiting = |pending: &&mut PendingSignal| pending.signal == signal && !pending.seems_delivered;
         if let Some(pending) = self.pending.iter_mut().find(is_waiting) {
@@ -69,17 +69,16 @@ impl Relay {
         }
     }
 
-    /// Returns when [`due`](Self::due) has something to return.
+    /// Returns when the next signal is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.pending.iter().map(|pending| pending.due).min()
     }
 
-    /// Returns what is no longer held back.
+    /// Returns the signals that are no longer held back.
     pub fn due(&mut self, now: Instant) -> Vec<RelayedSignal> {
         let due = self.pending.extract_if(.., |pending| now >= pending.due);
-        let relayed = |pending: PendingSignal| match pending.seems_delivered {
-            true => RelayedSignal::SendIfMissed(pending.signal),
-            false => RelayedSignal::Send(pending.signal),
+        let relayed = |PendingSignal { signal, seems_delivered, .. }: PendingSignal| {
+            if seems_delivered { RelayedSignal::SendIfMissed(signal) } else { RelayedSignal::Send(signal) }
         };
         due.map(relayed).collect()
     }

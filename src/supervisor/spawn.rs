@@ -1,5 +1,5 @@
-//! Starting the command: fork and exec by hand, so that an exec that hangs or fails is an event of the
-//! supervisor's loop and never blocks it.
+//! The start of the command by fork and exec. The supervisor does both itself, so that an exec that hangs or fails is
+//! an event of its main loop and never blocks it.
 
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
@@ -21,30 +21,30 @@ use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::terminal::Terminal;
 
-/// What the child writes into the exec pipe when it found, at the last moment, that no time was left. No failure is as
-/// short.
+/// The message in the exec pipe of a child that found, at the last moment, that no time was left. An encoded failure is
+/// longer.
 const TOO_LATE: [u8; 1] = [0];
 
-/// The variables by which systemd says to which process it passes sockets, and which one it watches.
+/// The variables in which systemd names the process that it passes sockets to, and the one that it watches.
 const PROCESS_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
-/// Says in another way, which may be missing, to which process sockets are passed.
+/// The variable in which newer versions of systemd identify the process that they pass sockets to.
 const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
 
-/// Everything that an exec needs.
+/// The arguments and environment of the command.
 #[derive(Debug)]
 pub struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// The variables that have to name the command's process.
+    /// The variables that must name the command's process.
     names_process: Vec<&'static str>,
 }
 
 impl Program {
-    /// A command with its arguments, as given.
+    /// Creates the program from the command line, still without an environment.
     ///
     /// # Errors
-    /// When there is a NUL in it, which no command line can carry.
+    /// Fails if an argument contains a NUL.
     pub fn new(command: &[OsString]) -> Result<Self, NulError> {
         let arguments = command.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
         Ok(Self { arguments, environment: Vec::new(), names_process: Vec::new() })
@@ -71,26 +71,26 @@ impl Program {
     }
 }
 
-/// A child that has been forked; whether it could execute the command shows on the pipe.
+/// A child that has been forked, and the pipe that says whether it could execute the command.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
     exec: OwnedFd,
 }
 
-/// What became of an exec.
+/// The state of an exec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exec {
     Executed,
     Failed(ExecFailure),
     /// The child found that no time was left, and ended without executing anything.
     TooLate,
-    /// Still on its way.
+    /// The child has not executed the command yet.
     Pending,
 }
 
 impl Spawned {
-    /// What became of the exec; to be asked when the descriptor is readable.
+    /// Returns the state of the exec. It changes when the descriptor becomes readable.
     pub fn exec(&self) -> Exec {
         let mut message = [0; MAX_MESSAGE];
         match read(&self.exec, &mut message) {
@@ -107,12 +107,12 @@ impl AsFd for Spawned {
     }
 }
 
-/// What a command is started with.
+/// Everything that a command is started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'a> {
     pub program: &'a Program,
     pub tenure: Tenure,
-    /// The signal state that leaderrun was started with, and the command is.
+    /// The signal state that leaderrun was started with, which the command gets.
     pub signals: &'a Inherited,
     /// The terminal of which the command's process group becomes the foreground group.
     pub terminal: Option<&'a Terminal>,
@@ -122,12 +122,11 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Forks, and executes the program in a process group of its own, unless the tenure is over by then.
-    ///
-    /// The child dies with the supervisor.
+    /// Forks, and executes the program in a process group of its own, unless the tenure is over by then. The child is
+    /// killed when the supervisor dies.
     ///
     /// # Errors
-    /// When the kernel gives no pipe or no process.
+    /// Fails if the kernel refuses a pipe or a process.
     pub fn spawn(self) -> io::Result<Spawned> {
         let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let supervisor = getpid();
@@ -150,7 +149,8 @@ impl Start<'_> {
         }
     }
 
-    /// In the child. Returns only when it did not execute the program: with the reason, if it was not too late.
+    /// Executes the program in the child. Returns only if that failed, with the reason, or if it was too late, without
+    /// one.
     fn execute(self, supervisor: Pid) -> Option<ExecFailure> {
         if let Err(errno) = self.prepare() {
             return Some(errno.into());
@@ -163,7 +163,7 @@ impl Start<'_> {
         Some(exec::execute(&self.program.arguments, &environment))
     }
 
-    /// In the child: what the command inherits, and what kills it.
+    /// Prepares in the child what the command inherits and what kills it.
     fn prepare(&self) -> nix::Result<()> {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         if let Some(terminal) = self.terminal {

@@ -15,79 +15,18 @@
 //! - An elector that sends no orders after a loss is killed long after its lease, if a frozen one would block others.
 //! - After a termination signal, or when no time is left, no command is started.
 
+mod protocol;
+
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
+pub use self::protocol::{StartResult, StopOptions, SupervisorAction, SupervisorInputs};
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 use crate::messages::{End, Gone, KillReason, Order, Report};
 use crate::signal::is_termination_signal;
 use crate::tenure::Tenure;
-
-/// The options for how a command is stopped.
-#[derive(Clone, Debug, Hash)]
-pub struct StopOptions {
-    /// The signal to the command when the leadership is lost.
-    pub stop_signal: i32,
-    /// The time from the end of the main process to the kill of the processes that it left running.
-    pub lost_grace: Duration,
-    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means without a limit.
-    pub kill_after: Option<Duration>,
-    /// The time from the start of the command to the stop signal, however long the lock is held; without a limit if
-    /// `None`.
-    pub max_run: Option<Duration>,
-}
-
-/// Everything that has arrived since the last step.
-#[derive(Clone, Debug, Default, PartialEq, Hash)]
-pub struct SupervisorInputs {
-    /// The result of [`SupervisorAction::Start`].
-    pub start: Option<StartResult>,
-    /// The elector's orders, in order.
-    pub orders: Vec<Order>,
-    pub elector_died: bool,
-    /// The main process has ended.
-    pub main_ended: Option<End>,
-    /// This process has no children left, not even zombies.
-    pub tree_empty: bool,
-}
-
-/// The result of starting a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StartResult {
-    /// The command was forked.
-    Forked,
-    /// No time was left, so the command was not forked.
-    TooLate,
-}
-
-/// An action for the driver of the supervisor to carry out.
-#[derive(Clone, Debug, PartialEq, Hash)]
-pub enum SupervisorAction {
-    /// Publish until when the command may rely on the lock; `None` means that it may not.
-    SetHeldUntil(Option<Instant>),
-    /// Start the command, unless this tenure is over by the time of the fork.
-    Start(Tenure),
-    /// Relay this signal to the command's process group.
-    Signal(i32),
-    /// Send the stop signal to the command's process group: the leadership is lost.
-    Stop,
-    /// Report which processes the main process left running; `awaited` says whether the command goes on with them.
-    ReportLeftovers { awaited: bool },
-    /// Relay this signal to all processes that the main process left running.
-    SignalLeftovers(i32),
-    /// The command has run for `max_run`: send the stop signal to its process group.
-    TimeOut,
-    /// Send SIGTERM to all processes that the main process left running, and to those that are orphaned later.
-    TerminateLeftovers,
-    /// Send SIGKILL to every descendant, repeatedly until none is left.
-    Kill(KillReason),
-    /// Send this report to the elector.
-    Report(Report),
-    /// Kill the elector, which is frozen and blocks other candidates.
-    KillElector,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum MainProcess {
@@ -108,16 +47,16 @@ pub struct Supervisor {
     /// The main process ended before the leadership was lost, so its exit status counts.
     ended_as_leader: bool,
     terminated: bool,
-    /// When the command has run for as long as it may.
+    /// The end of `max_run`, if the command may not run for longer.
     runs_until: Option<Instant>,
-    /// It has, and was sent the stop signal for it.
+    /// The command was sent the stop signal at the end of `max_run`.
     timed_out: bool,
     kill: Option<(Instant, KillReason)>,
     killing: bool,
     leftovers_due: bool,
     /// The command is gone when its last process is, rather than its main process.
     waits_for_all: bool,
-    /// A request to end was relayed.
+    /// The command was sent a signal that requests its end.
     asked_to_end: bool,
     reported: Option<Gone>,
     /// How late this supervisor runs.
@@ -159,8 +98,8 @@ impl Supervisor {
         }
     }
 
-    /// Takes in that the supervisor ran so long after it was due. From the next renewal on, stop and kill are brought
-    /// forward accordingly. Returns by how much, where that has changed.
+    /// Records that the supervisor ran this long after it was due. From the next renewal on, stop and kill are brought
+    /// forward accordingly. Returns by how much, if that has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.lateness.allowance();
         self.lateness.add(now, delay);
@@ -366,7 +305,8 @@ impl Supervisor {
         }
     }
 
-    /// By a SIGHUP many commands only read their settings again, and by a SIGQUIT some show what they do.
+    /// Returns whether a signal requests the end of the command. SIGHUP and SIGQUIT do not: on SIGHUP many commands only
+    /// read their settings again, and on SIGQUIT some print what they are doing.
     fn asks_to_end(&self, signal: i32) -> bool {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }
@@ -379,7 +319,7 @@ impl Supervisor {
     }
 
     fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
-        // What dies together with the main process is no daemon.
+        // A process that dies together with the main process was not left running on purpose.
         let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.asked_to_end && !tree_empty;
         let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
         self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
@@ -397,7 +337,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether what the main process left running is the command now.
+    /// Returns whether the processes that the main process left running are the command now.
     fn awaits_leftovers(&self) -> bool {
         let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported.is_none();
         self.waits_for_all && has_leftovers && !self.killing

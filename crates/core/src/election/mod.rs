@@ -34,6 +34,7 @@
 
 mod contention;
 mod decide;
+mod ending;
 mod min_hold;
 mod observe;
 mod observed_record;
@@ -41,6 +42,7 @@ mod preempt;
 mod protocol;
 mod random;
 mod timers;
+mod watch;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -58,6 +60,8 @@ pub use self::protocol::{
 };
 use self::random::Random;
 use self::timers::{Timer, Timers};
+pub use self::watch::SILENT_WATCH_LIMIT;
+use self::watch::WatchState;
 use crate::instant::Instant;
 use crate::record::{Record, Version};
 use crate::tenure::Tenure;
@@ -65,18 +69,8 @@ use crate::tenure::Tenure;
 /// The jitter of the pauses between polls, as a fraction of the retry period: client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
-/// How long a candidate that is stopped tries to release a lock that its pending claim may have acquired.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// How long a candidate polls after a watch was forbidden, before it tries to watch again: a Role may be added later.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
-
-/// How long an open watch may be silent before the record is read. A watch whose connection is dead never ends by
-/// itself. Bookmarks are a minute apart, so a working watch causes no reads.
-pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
-
-/// How many watches in a row must break, soon after they were opened, before the candidate reports that it polls.
-const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
 /// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just
 /// starting may refuse one.
@@ -129,12 +123,6 @@ enum ElectionPhase {
         not_before: Option<Timestamp>,
     },
     Finished,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum WatchState {
-    Closed,
-    Open { since: Instant },
 }
 
 /// One candidate in the election for one lock; see the [module](self) for how to drive it.
@@ -283,136 +271,6 @@ impl Election {
         self.decide(now);
     }
 
-    fn handle_watch_event(&mut self, now: Now, event: WatchEvent) {
-        let WatchState::Open { since } = self.watch else { return };
-        if !self.is_waiting() {
-            return;
-        }
-        // Do not reopen at once: the server may end every watch as soon as it is opened.
-        let soon = now.boot.max(since + self.jittered_retry());
-        self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
-        match event {
-            WatchEvent::Bookmark => {}
-            WatchEvent::Opened => {
-                if self.is_polling {
-                    self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
-                }
-            }
-            WatchEvent::Changed(stored) => {
-                self.observe(now, Some(stored));
-            }
-            WatchEvent::Deleted => {
-                self.observe(now, None);
-            }
-            WatchEvent::Ended => self.close_watch(soon),
-            WatchEvent::Broken => {
-                let was_settled = now.boot >= since + self.config.timing.lease_duration();
-                self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
-                if self.broken_watches >= BROKEN_WATCHES_UNTIL_POLLING {
-                    self.notify_polling();
-                }
-                self.poll_until(soon, soon);
-            }
-            WatchEvent::Forbidden => {
-                self.notify_polling();
-                self.poll_until(now.boot + FORBIDDEN_WATCH_PAUSE, soon);
-            }
-        }
-        self.decide(now);
-    }
-
-    fn notify_polling(&mut self) {
-        if !mem::replace(&mut self.is_polling, true) {
-            self.actions.push(ElectionAction::Notify(ElectionNotice::Polling));
-        }
-    }
-
-    fn handle_command_gone(&mut self, now: Now, succeeded: bool) {
-        match &self.phase {
-            ElectionPhase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
-            ElectionPhase::Holding { record, .. } => {
-                let not_before = min_hold::not_before(record, self.config.min_hold).filter(|_| succeeded);
-                let timeout = self.config.timing.renew_deadline() / 2;
-                self.release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
-                self.decide(now);
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends the candidacy and releases a lock that may just have been acquired. A leader continues until its command is
-    /// gone.
-    fn handle_stop(&mut self, now: Now) {
-        match &self.phase {
-            ElectionPhase::Waiting => self.stop_waiting(now, Outcome::Stopped),
-            ElectionPhase::Releasing { .. } => {
-                let until = now.boot + RELEASE_TIMEOUT;
-                let until = self.timers.get(Timer::Release).map_or(until, |present| present.min(until));
-                self.timers.set(Timer::Release, until);
-            }
-            ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
-        }
-        self.decide(now);
-    }
-
-    fn stop_waiting(&mut self, now: Now, outcome: Outcome) {
-        let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
-        let mine = self.observed.as_ref().is_some_and(|observed| self.observed_is_mine(observed));
-        if !claimed && !mine && self.unconfirmed_writes.is_empty() {
-            return self.finish(outcome);
-        }
-        self.stop_watching();
-        self.must_read |= !self.unconfirmed_writes.is_empty();
-        self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
-        // The outcome of a pending claim must be known while there is time left to release the lock.
-        let half_time = now.boot + RELEASE_TIMEOUT / 2;
-        if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
-            self.timers.set(Timer::GiveUp, half_time);
-        }
-    }
-
-    fn release(
-        &mut self,
-        now: Now,
-        timeout: Duration,
-        on_success: Outcome,
-        on_timeout: Outcome,
-        not_before: Option<Timestamp>,
-    ) {
-        self.phase = ElectionPhase::Releasing { on_success, on_timeout, not_before };
-        self.timers.set(Timer::Release, now.boot + timeout);
-        self.timers.stop(Timer::Send);
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        self.phase = ElectionPhase::Finished;
-        self.attempt = None;
-        self.actions.push(ElectionAction::Finish(outcome));
-    }
-
-    fn stop_watching(&mut self) {
-        if matches!(self.watch, WatchState::Open { .. }) {
-            self.actions.push(ElectionAction::Unwatch);
-            self.watch_replaced = true;
-        }
-        self.watch = WatchState::Closed;
-        self.timers.stop(Timer::ReopenWatch);
-        self.timers.stop(Timer::WatchSettled);
-        self.timers.stop(Timer::SilentWatch);
-    }
-
-    fn close_watch(&mut self, reopen_at: Instant) {
-        self.watch = WatchState::Closed;
-        self.timers.set(Timer::ReopenWatch, reopen_at);
-        self.timers.stop(Timer::WatchSettled);
-        self.timers.stop(Timer::SilentWatch);
-    }
-
-    fn poll_until(&mut self, reopen_at: Instant, poll_at: Instant) {
-        self.close_watch(reopen_at);
-        self.timers.set(Timer::Poll, poll_at);
-    }
-
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
         let does_not_wait = self.does_not_wait();
         let timing = &self.config.timing;
@@ -454,14 +312,6 @@ impl Election {
 
     fn observed_is_mine(&self, observed: &ObservedRecord) -> bool {
         observed.record().is_some_and(|record| self.is_mine(record))
-    }
-
-    /// Returns the outcome for a candidate that gives up: the lock was held or not due, or it could not be used.
-    fn outcome_of_waiting(&self, now: Now) -> Outcome {
-        let Some(observed) = &self.observed else { return Outcome::Unreachable };
-        let is_held = observed.record().is_some_and(|record| record.is_held() && !self.is_mine(record));
-        let is_awaited = observed.takeable_at() > now.boot || observed.is_displaced();
-        if is_held || is_awaited { Outcome::NotAcquired } else { Outcome::Unreachable }
     }
 }
 

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::*;
+use crate::election::ending::RELEASE_TIMEOUT;
 
 #[test]
 fn a_record_that_names_another_holder_is_a_loss() {

@@ -1,0 +1,84 @@
+//! The end of a candidacy, and the release of the lock.
+
+use core::time::Duration;
+
+use jiff::Timestamp;
+
+use super::timers::Timer;
+use super::{Election, ElectionAction, ElectionPhase, Now, Outcome, min_hold};
+
+/// How long a candidate that is stopped tries to release a lock that its pending claim may have acquired.
+pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Election {
+    pub(super) fn handle_command_gone(&mut self, now: Now, succeeded: bool) {
+        match &self.phase {
+            ElectionPhase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
+            ElectionPhase::Holding { record, .. } => {
+                let not_before = min_hold::not_before(record, self.config.min_hold).filter(|_| succeeded);
+                let timeout = self.config.timing.renew_deadline() / 2;
+                self.release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
+                self.decide(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the candidacy and releases a lock that may just have been acquired. A leader continues until its command is
+    /// gone.
+    pub(super) fn handle_stop(&mut self, now: Now) {
+        match &self.phase {
+            ElectionPhase::Waiting => self.stop_waiting(now, Outcome::Stopped),
+            ElectionPhase::Releasing { .. } => {
+                let until = now.boot + RELEASE_TIMEOUT;
+                let until = self.timers.get(Timer::Release).map_or(until, |present| present.min(until));
+                self.timers.set(Timer::Release, until);
+            }
+            ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
+        }
+        self.decide(now);
+    }
+
+    pub(super) fn stop_waiting(&mut self, now: Now, outcome: Outcome) {
+        let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
+        let mine = self.observed.as_ref().is_some_and(|observed| self.observed_is_mine(observed));
+        if !claimed && !mine && self.unconfirmed_writes.is_empty() {
+            return self.finish(outcome);
+        }
+        self.stop_watching();
+        self.must_read |= !self.unconfirmed_writes.is_empty();
+        self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
+        // The outcome of a pending claim must be known while there is time left to release the lock.
+        let half_time = now.boot + RELEASE_TIMEOUT / 2;
+        if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
+            self.timers.set(Timer::GiveUp, half_time);
+        }
+    }
+
+    fn release(
+        &mut self,
+        now: Now,
+        timeout: Duration,
+        on_success: Outcome,
+        on_timeout: Outcome,
+        not_before: Option<Timestamp>,
+    ) {
+        self.phase = ElectionPhase::Releasing { on_success, on_timeout, not_before };
+        self.timers.set(Timer::Release, now.boot + timeout);
+        self.timers.stop(Timer::Send);
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome) {
+        self.phase = ElectionPhase::Finished;
+        self.attempt = None;
+        self.actions.push(ElectionAction::Finish(outcome));
+    }
+
+    /// Returns the outcome for a candidate that gives up: the lock was held or not due, or it could not be used.
+    pub(super) fn outcome_of_waiting(&self, now: Now) -> Outcome {
+        let Some(observed) = &self.observed else { return Outcome::Unreachable };
+        let is_held = observed.record().is_some_and(|record| record.is_held() && !self.is_mine(record));
+        let is_awaited = observed.takeable_at() > now.boot || observed.is_displaced();
+        if is_held || is_awaited { Outcome::NotAcquired } else { Outcome::Unreachable }
+    }
+}

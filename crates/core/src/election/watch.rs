@@ -1,0 +1,90 @@
+//! The watch of a standby: its events, and polling while it does not work.
+
+use core::mem;
+use core::time::Duration;
+
+use super::timers::Timer;
+use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, Now, WatchEvent};
+use crate::instant::Instant;
+
+/// How long an open watch may be silent before the record is read. A watch whose connection is dead never ends by
+/// itself. Bookmarks are a minute apart, so a working watch causes no reads.
+pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
+
+/// How many watches in a row must break, soon after they were opened, before the candidate reports that it polls.
+const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum WatchState {
+    Closed,
+    Open { since: Instant },
+}
+
+impl Election {
+    pub(super) fn handle_watch_event(&mut self, now: Now, event: WatchEvent) {
+        let WatchState::Open { since } = self.watch else { return };
+        if !self.is_waiting() {
+            return;
+        }
+        // Do not reopen at once: the server may end every watch as soon as it is opened.
+        let soon = now.boot.max(since + self.jittered_retry());
+        self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
+        match event {
+            WatchEvent::Bookmark => {}
+            WatchEvent::Opened => {
+                if self.is_polling {
+                    self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
+                }
+            }
+            WatchEvent::Changed(stored) => {
+                self.observe(now, Some(stored));
+            }
+            WatchEvent::Deleted => {
+                self.observe(now, None);
+            }
+            WatchEvent::Ended => self.close_watch(soon),
+            WatchEvent::Broken => {
+                let was_settled = now.boot >= since + self.config.timing.lease_duration();
+                self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
+                if self.broken_watches >= BROKEN_WATCHES_UNTIL_POLLING {
+                    self.notify_polling();
+                }
+                self.poll_until(soon, soon);
+            }
+            WatchEvent::Forbidden => {
+                self.notify_polling();
+                self.poll_until(now.boot + FORBIDDEN_WATCH_PAUSE, soon);
+            }
+        }
+        self.decide(now);
+    }
+
+    fn notify_polling(&mut self) {
+        if !mem::replace(&mut self.is_polling, true) {
+            self.actions.push(ElectionAction::Notify(ElectionNotice::Polling));
+        }
+    }
+
+    pub(super) fn stop_watching(&mut self) {
+        if matches!(self.watch, WatchState::Open { .. }) {
+            self.actions.push(ElectionAction::Unwatch);
+            self.watch_replaced = true;
+        }
+        self.watch = WatchState::Closed;
+        self.timers.stop(Timer::ReopenWatch);
+        self.timers.stop(Timer::WatchSettled);
+        self.timers.stop(Timer::SilentWatch);
+    }
+
+    fn close_watch(&mut self, reopen_at: Instant) {
+        self.watch = WatchState::Closed;
+        self.timers.set(Timer::ReopenWatch, reopen_at);
+        self.timers.stop(Timer::WatchSettled);
+        self.timers.stop(Timer::SilentWatch);
+    }
+
+    fn poll_until(&mut self, reopen_at: Instant, poll_at: Instant) {
+        self.close_watch(reopen_at);
+        self.timers.set(Timer::Poll, poll_at);
+    }
+}

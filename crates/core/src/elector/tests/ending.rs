@@ -1,0 +1,77 @@
+//! Tests of the release, the exit, and of candidates that may rejoin.
+
+use super::*;
+
+#[test]
+fn the_exit_waits_for_the_release_up_to_a_timeout() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(0), false));
+    assert_eq!(driver.actions(), [command_gone(true)]);
+    assert_eq!(driver.elector.next_timeout(), Some(now + Duration::from_millis(2500)));
+    assert_eq!(driver.ends(now), None);
+    // A signal shortens the wait.
+    driver.signal(now, libc::SIGTERM);
+    assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Command(End::Exited(0))));
+}
+
+#[test]
+fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
+    let now = start();
+    let mut driver = Driver::new(false);
+    driver.election(now, ElectionReport::Finished(Outcome::NotAcquired));
+    assert_eq!(driver.ends(now), Some(Ending::NotAcquired));
+}
+
+#[test]
+fn a_claim_sent_during_the_shutdown_is_released() {
+    let now = start();
+    let mut driver = Driver::new(false);
+    driver.signal(now, libc::SIGTERM);
+    assert_eq!(driver.elector.next_timeout(), Some(now + STOP_TIMEOUT));
+    driver.election(now, ElectionReport::Claiming);
+    assert_eq!(driver.elector.next_timeout(), Some(now + RELEASE_TIMEOUT));
+    driver.election(now, ElectionReport::Finished(Outcome::Stopped));
+    assert_eq!(driver.ends(now), Some(Ending::Signaled(libc::SIGTERM)));
+}
+
+#[test]
+fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
+    let now = start();
+    let exit_after = |action: &dyn Fn(&mut Driver), status: i32, lost: bool| {
+        let mut driver = leading(now);
+        driver.report(now, Report::Started { pid: 7 });
+        action(&mut driver);
+        driver.report(now, gone(End::Exited(status), lost));
+        driver.election(now, ElectionReport::Finished(Outcome::Lost));
+        driver.ends(now)
+    };
+    let for_good = Some(LOST_FOR_GOOD);
+    let sends = |signal| move |driver: &mut Driver| driver.signal(now, signal);
+    assert_eq!(exit_after(&|_| {}, 0, true), Some(LOST));
+    assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP only reloads the command");
+    assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), for_good);
+    let status_of_a_loss = 76;
+    assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(Ending::Command(End::Exited(status_of_a_loss))));
+
+    let mut driver = leading(now);
+    driver.supervisor_dies(now);
+    driver.signal(now, libc::SIGTERM);
+    driver.tree_empty(now);
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), for_good);
+
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(0), true));
+    driver.signal(now, libc::SIGTERM);
+    driver.election(now, ElectionReport::Finished(Outcome::Lost));
+    assert_eq!(driver.ends(now), for_good);
+
+    // A process that was frozen sees the loss and the signal when it is thawed.
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(0), true));
+    let later = now + Duration::from_secs(60);
+    driver.signal(later, libc::SIGTERM);
+    assert_eq!(driver.ends(later), for_good);
+}

@@ -1,0 +1,107 @@
+//! Tests of losses, and of supervisors and elections that fail.
+
+use super::*;
+
+#[test]
+fn a_supervisor_is_late_by_the_tenure_that_it_reported_as_enforced() {
+    let now = start();
+    let mut driver = leading(now);
+    let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
+    // An order that is not confirmed does not extend the tenure.
+    driver.election(now, ElectionReport::Extend(second));
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Extend(second))]);
+    assert_eq!(driver.elector.next_timeout(), Some(first.last_resort()));
+    driver.report(now, Report::Enforcing(second));
+    assert_eq!(driver.elector.next_timeout(), Some(second.last_resort()));
+    driver.time(first.last_resort());
+    assert_eq!(driver.actions(), []);
+    driver.time(second.last_resort());
+    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
+}
+
+#[test]
+fn a_lock_held_by_another_leaves_no_grace_whatever_the_supervisor_reports() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.election(now, ElectionReport::Lose);
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Lose)]);
+    driver.report(now, Report::Enforcing(tenure(now)));
+    assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).last_resort()));
+}
+
+#[test]
+fn a_loss_is_notified_once() {
+    let now = start();
+    for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
+        let mut driver = leading(now);
+        lose.into_iter().for_each(|event| driver.election(now, event));
+        driver.report(now, gone(End::Signaled(libc::SIGKILL), true));
+        let losses: Vec<ElectorNotice> =
+            driver.notices().into_iter().filter(|notice| matches!(notice, ElectorNotice::Lost(_))).collect();
+        assert_eq!(losses, [ElectorNotice::Lost(loss)]);
+    }
+}
+
+#[test]
+fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.supervisor_dies(now);
+    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
+    // A late report and a second notice of the death are ignored.
+    driver.report(now, gone(End::Exited(0), false));
+    driver.supervisor_dies(now);
+    driver.time(now + Duration::from_secs(3600));
+    assert_eq!(driver.actions(), []);
+    driver.tree_empty(now);
+    assert_eq!(driver.actions(), [command_gone(false)]);
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), Some(LOST));
+}
+
+#[test]
+fn a_report_sent_before_the_death_of_the_supervisor_counts() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.report(now, gone(End::Exited(7), false));
+    driver.supervisor_dies(now);
+    assert_eq!(driver.actions(), [command_gone(false)]);
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), Some(Ending::Command(End::Exited(7))));
+}
+
+#[test]
+fn an_empty_tree_is_ignored_while_the_supervisor_is_alive() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.tree_empty(now);
+    assert_eq!(driver.actions(), []);
+}
+
+#[test]
+fn a_candidate_without_a_supervisor_stops_waiting() {
+    let now = start();
+    let mut driver = Driver::new(false);
+    driver.supervisor_dies(now);
+    assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Failed { may_pass: true }));
+}
+
+#[test]
+fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
+    let now = start();
+    for may_pass in [true, false] {
+        let mut waiting = Driver::new(false);
+        waiting.election(now, ElectionReport::Failed { may_pass });
+        assert_eq!(waiting.ends(now), Some(Ending::Failed { may_pass }));
+    }
+
+    let mut driver = leading(now);
+    driver.election(now, ElectionReport::Failed { may_pass: true });
+    assert_eq!(driver.ends(now), None);
+    driver.time(tenure(now).last_resort());
+    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
+    driver.tree_empty(now);
+    driver.election(now, ElectionReport::Failed { may_pass: true });
+    assert_eq!(driver.ends(now), Some(LOST));
+}

@@ -1,0 +1,121 @@
+//! Tests of the single rules of the elector.
+
+mod ending;
+mod failures;
+mod signals;
+mod traffic;
+
+use super::*;
+
+/// An elector, and the actions that the test has not checked yet.
+struct Driver {
+    elector: Elector,
+    actions: Vec<ElectorAction>,
+}
+
+impl Driver {
+    fn new(routes: bool) -> Self {
+        let seconds = Duration::from_secs;
+        let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap();
+        Self { elector: Elector::new(&timing, routes), actions: Vec::new() }
+    }
+
+    fn step(&mut self, now: Instant, inputs: ElectorInputs) {
+        self.actions.extend(self.elector.step(now, inputs));
+    }
+
+    fn report(&mut self, now: Instant, report: Report) {
+        self.step(now, ElectorInputs { reports: vec![report], ..ElectorInputs::default() });
+    }
+
+    fn election(&mut self, now: Instant, report: ElectionReport) {
+        self.step(now, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
+    }
+
+    fn supervisor_dies(&mut self, now: Instant) {
+        self.step(now, ElectorInputs { supervisor_died: true, ..ElectorInputs::default() });
+    }
+
+    fn signal(&mut self, now: Instant, signal: i32) {
+        self.step(now, ElectorInputs { signals: vec![signal], ..ElectorInputs::default() });
+    }
+
+    fn withdrawn(&mut self, now: Instant) {
+        self.step(now, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
+    }
+
+    fn tree_empty(&mut self, now: Instant) {
+        self.step(now, ElectorInputs { tree_empty: true, ..ElectorInputs::default() });
+    }
+
+    fn time(&mut self, now: Instant) {
+        self.step(now, ElectorInputs::default());
+    }
+
+    /// Returns the unread actions, without notices.
+    fn actions(&mut self) -> Vec<ElectorAction> {
+        let actions = self.actions.drain(..);
+        actions.filter(|action| !matches!(action, ElectorAction::Notify(_))).collect()
+    }
+
+    fn notices(&mut self) -> Vec<ElectorNotice> {
+        let notice = |action| if let ElectorAction::Notify(notice) = action { Some(notice) } else { None };
+        self.actions.drain(..).filter_map(notice).collect()
+    }
+
+    /// Returns why leaderrun exits, if it does at this instant.
+    fn ends(&mut self, now: Instant) -> Option<Ending> {
+        self.time(now);
+        let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
+        self.actions().into_iter().find_map(ending)
+    }
+}
+
+fn start() -> Instant {
+    Instant::after_boot(Duration::from_secs(100))
+}
+
+fn tenure(renewal_sent_at: Instant) -> Tenure {
+    let stop = renewal_sent_at + Duration::from_secs(4);
+    Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
+}
+
+fn gone(end: End, lost: bool) -> Report {
+    Report::Gone(Gone { end, lost })
+}
+
+fn acquired(now: Instant) -> ElectionReport {
+    ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
+}
+
+/// Returns a candidate that acquired the lock at this instant.
+fn leading_with(routes: bool, now: Instant) -> Driver {
+    let mut driver = Driver::new(routes);
+    driver.election(now, ElectionReport::Claiming);
+    driver.election(now, acquired(now));
+    let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
+    assert_eq!(driver.actions(), [ElectorAction::Order(start)]);
+    driver
+}
+
+fn leading(now: Instant) -> Driver {
+    leading_with(false, now)
+}
+
+/// Returns a leader whose command has started and gets traffic.
+fn routed(now: Instant) -> Driver {
+    let mut driver = leading_with(true, now);
+    driver.report(now, Report::Started { pid: 7 });
+    driver
+}
+
+fn signal(signal: i32) -> ElectorAction {
+    ElectorAction::Order(Order::Signal(signal))
+}
+
+fn command_gone(succeeded: bool) -> ElectorAction {
+    ElectorAction::CommandGone { succeeded }
+}
+
+const LOST: Ending = Ending::Lost { may_rejoin: true };
+const LOST_FOR_GOOD: Ending = Ending::Lost { may_rejoin: false };

@@ -1,0 +1,93 @@
+//! Tests of signals and requests to end.
+
+use super::*;
+
+#[test]
+fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
+    let now = start();
+    let real_time = libc::SIGRTMIN() + 3;
+    for (events, timeout, ends) in [
+        (vec![], STOP_TIMEOUT, libc::SIGINT),
+        (vec![ElectionReport::Claiming], RELEASE_TIMEOUT, libc::SIGUSR1),
+        (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT, libc::SIGWINCH),
+        (vec![], STOP_TIMEOUT, real_time),
+    ] {
+        let mut driver = Driver::new(false);
+        events.into_iter().for_each(|event| driver.election(now, event));
+        for other in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
+            driver.signal(now, other);
+        }
+        driver.step(now, ElectorInputs { resized: true, ..ElectorInputs::default() });
+        assert_eq!(driver.actions(), []);
+        driver.signal(now, ends);
+        assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+        assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
+        // The lock is acquired after all, but no command is started.
+        driver.election(now, acquired(now));
+        assert_eq!(driver.actions(), [command_gone(false)]);
+        assert_eq!(driver.ends(now + timeout), Some(Ending::Signaled(ends)));
+    }
+}
+
+#[test]
+fn a_leader_relays_signals_and_exits_by_them_if_the_command_was_not_started() {
+    let now = start();
+    let mut driver = leading(now);
+    for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
+        driver.signal(now, signal);
+    }
+    let relayed = [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT];
+    assert_eq!(driver.actions(), relayed.map(|signal| ElectorAction::Order(Order::Signal(signal))));
+    driver.report(now, gone(End::NotStarted, false));
+    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.ends(now), Some(Ending::Signaled(15)));
+}
+
+#[test]
+fn copies_of_one_request_to_end_are_relayed_once() {
+    let now = start();
+    let mut driver = routed(now);
+    for _ in 0..3 {
+        driver.signal(now, libc::SIGTERM);
+        driver.signal(now, libc::SIGUSR1);
+    }
+    assert_eq!(driver.actions(), [libc::SIGUSR1; 3].map(signal), "the request is deferred, once");
+    driver.withdrawn(now);
+    driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)], "its sender repeats it");
+}
+
+#[test]
+fn the_stop_signal_is_a_request_to_end() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
+    driver.signal(now, libc::SIGUSR1);
+    assert_eq!(driver.actions(), [], "it is deferred");
+    driver.withdrawn(now);
+    assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
+    assert!(driver.elector.was_asked_to_end());
+}
+
+#[test]
+fn a_request_to_step_down_is_relayed_as_sigterm() {
+    let now = start();
+    let mut driver = leading(now);
+    driver.election(now, ElectionReport::StepDown);
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Signal(libc::SIGTERM))]);
+}
+
+#[test]
+fn sighup_and_sigquit_do_not_withdraw_traffic() {
+    let now = start();
+    let mut driver = routed(now);
+    for other in [libc::SIGHUP, libc::SIGQUIT] {
+        driver.signal(now, other);
+        assert!(!driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
+        assert_eq!(driver.actions(), [signal(other)]);
+    }
+    driver.signal(now, libc::SIGTERM);
+    assert_eq!(driver.notices(), [ElectorNotice::TerminationSignal(libc::SIGTERM), ElectorNotice::Terminating]);
+}

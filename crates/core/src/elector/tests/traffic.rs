@@ -1,0 +1,63 @@
+//! Tests of the deferral of termination signals while traffic is routed away.
+
+use super::*;
+
+#[test]
+fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.signal(now, libc::SIGTERM);
+    driver.signal(now, libc::SIGUSR1);
+    assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
+    assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
+    driver.withdrawn(now);
+    driver.withdrawn(now);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+}
+
+#[test]
+fn the_deferral_of_a_termination_signal_times_out() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.election(now, ElectionReport::StepDown);
+    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
+    driver.time(now + WITHDRAWAL_TIMEOUT);
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    assert_eq!(driver.elector.next_timeout(), Some(tenure(now).last_resort()));
+}
+
+#[test]
+fn a_second_termination_signal_ends_the_deferral() {
+    let now = start();
+    let mut driver = routed(now);
+    for termination in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
+        driver.signal(now, termination);
+    }
+    assert_eq!(driver.actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
+    driver.withdrawn(now);
+    assert_eq!(driver.actions(), []);
+}
+
+#[test]
+fn nothing_is_deferred_before_the_command_has_started() {
+    let now = start();
+    let mut driver = leading_with(true, now);
+    driver.signal(now, libc::SIGTERM);
+    assert!(
+        driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)),
+        "no traffic is routed to it later"
+    );
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+}
+
+#[test]
+fn a_command_that_is_gone_gets_no_termination_signal() {
+    let now = start();
+    let mut driver = routed(now);
+    driver.signal(now, libc::SIGTERM);
+    driver.report(now, gone(End::Exited(0), false));
+    driver.withdrawn(now);
+    driver.time(now + WITHDRAWAL_TIMEOUT);
+    assert_eq!(driver.actions(), [command_gone(true)]);
+}

@@ -1,0 +1,253 @@
+//! Tests of the requests to two objects.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::record::{RunMark, RunState};
+
+const ATTEMPT: Duration = Duration::from_secs(3);
+const REFUSED: Reply = Reply::Refused { retry_after: None };
+const UNKNOWN: Reply = Reply::Unknown { retry_after: None };
+
+/// The two objects, as an API server stores them.
+#[derive(Default)]
+struct Store {
+    objects: Pair,
+    writes: u32,
+}
+
+impl Store {
+    fn write(&mut self, member: Member, request: Request) -> Reply {
+        let present = self.objects.member(member).map(|stored| stored.version.clone());
+        let (replaced, record) = match request {
+            Request::Get => unreachable!("reads are handled by `run`"),
+            Request::Create(record) => (None, record),
+            Request::Update(version, record) => (Some(version), record),
+        };
+        if replaced != present {
+            return Reply::Conflict;
+        }
+        self.writes += 1;
+        let version = Version { uid: "u".into(), resource_version: alloc::format!("{}", self.writes) };
+        let stored = Stored { record, version };
+        self.objects.set(member, Some(stored.clone()));
+        Reply::Written(stored)
+    }
+
+    fn holder(&self, member: Member) -> &str {
+        self.objects.member(member).map_or("", |stored| &stored.record.holder_identity)
+    }
+}
+
+fn our_run() -> RunId {
+    RunId::new("us")
+}
+
+fn record_of(run: &str, state: RunState, second: i64) -> Record {
+    let renew_time = Timestamp::from_second(second).unwrap();
+    Record {
+        holder_identity: if state == RunState::Held { run.into() } else { "".into() },
+        renew_time: Some(renew_time),
+        run: Some(RunMark { run: RunId::new(run), state, renew_time }),
+        ..Record::default()
+    }
+}
+
+/// Carries out a request. `second` handles writes to the second object and returns their reply, or `None` to drop
+/// the request.
+fn run(
+    requests: &mut PairRequests,
+    store: &mut Store,
+    request: Request,
+    mut second: impl FnMut(&mut Store, Request) -> Option<Reply>,
+) -> Option<Reply> {
+    let mut step = requests.begin(request);
+    loop {
+        step = match step {
+            PairStep::Answer(reply) => return Some(reply),
+            PairStep::ReadBoth => requests.handle_read(Ok(store.objects.clone())),
+            PairStep::Write(Member::First, request) => requests.handle_reply(store.write(Member::First, request)),
+            PairStep::Write(Member::Second, request) => requests.handle_reply(second(store, request)?),
+        };
+    }
+}
+
+fn succeeds(store: &mut Store, request: Request) -> Option<Reply> {
+    Some(store.write(Member::Second, request))
+}
+
+fn claim(requests: &PairRequests, second: i64) -> Request {
+    write(requests.stored().map(|stored| stored.version), record_of("us", RunState::Held, second))
+}
+
+fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
+    run(requests, store, Request::Get, succeeds).unwrap()
+}
+
+fn fresh_requests() -> (PairRequests, Store) {
+    let (mut requests, mut store) = (PairRequests::new(our_run(), ATTEMPT), Store::default());
+    read(&mut requests, &mut store);
+    (requests, store)
+}
+
+#[test]
+fn a_claim_that_the_second_object_refuses_is_rolled_back_with_a_growing_pause() {
+    let (mut requests, mut store) = fresh_requests();
+    let mut pauses = Vec::new();
+    for second in 1..7 {
+        let claim = claim(&requests, second);
+        let reply = run(&mut requests, &mut store, claim, |_, _| Some(REFUSED)).unwrap();
+        let Reply::Refused { retry_after: Some(pause) } = reply else { panic!("{reply:?}") };
+        pauses.push(pause.as_secs());
+        assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", ""));
+        read(&mut requests, &mut store);
+    }
+    assert_eq!(pauses, vec![6, 12, 24, 48, 60, 60]);
+}
+
+#[test]
+fn an_unanswered_claim_that_did_not_arrive_is_rolled_back() {
+    let (mut requests, mut store) = fresh_requests();
+    let request = claim(&requests, 1);
+    let reply = run(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
+    assert_eq!(reply, Reply::Unknown { retry_after: Some(ATTEMPT * 2) });
+    assert_eq!(store.holder(Member::First), "");
+}
+
+#[test]
+fn an_unanswered_claim_that_arrived_is_kept() {
+    let (mut requests, mut store) = fresh_requests();
+    let request = claim(&requests, 1);
+    let arrives = |store: &mut Store, request| {
+        store.write(Member::Second, request);
+        Some(UNKNOWN)
+    };
+    let reply = run(&mut requests, &mut store, request, arrives).unwrap();
+    let Reply::Written(stored) = reply else { panic!("{reply:?}") };
+    assert!(stored.record.is_held_by_run(&our_run(), "us"));
+}
+
+#[test]
+fn a_claim_is_rolled_back_if_the_second_object_cannot_be_read() {
+    let (mut requests, mut store) = fresh_requests();
+    let first = requests.begin(claim(&requests, 1));
+    let PairStep::Write(Member::First, request) = first else { panic!("{first:?}") };
+    let PairStep::Write(Member::Second, _) = requests.handle_reply(store.write(Member::First, request)) else {
+        panic!("the second write is next")
+    };
+    assert_eq!(requests.handle_reply(UNKNOWN), PairStep::ReadBoth);
+    let PairStep::Write(Member::First, request) = requests.handle_read(Err(UNKNOWN)) else {
+        panic!("the claim is rolled back")
+    };
+    requests.handle_reply(store.write(Member::First, request));
+    assert_eq!(store.holder(Member::First), "");
+}
+
+/// A request is dropped when its candidate exits and when its attempt times out.
+#[test]
+fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read() {
+    let (mut requests, mut store) = fresh_requests();
+    let request = claim(&requests, 1);
+    assert_eq!(run(&mut requests, &mut store, request, |_, _| None), None);
+    assert_eq!(store.holder(Member::First), "us");
+    assert!(matches!(read(&mut requests, &mut store), Reply::Refused { retry_after: Some(_) }));
+    assert_eq!(store.holder(Member::First), "");
+    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+    assert!(!stored.record.is_held());
+}
+
+#[test]
+fn a_claim_whose_second_half_arrives_after_its_roll_back_is_not_held() {
+    let (mut requests, mut store) = fresh_requests();
+    let mut late = None;
+    let request = claim(&requests, 1);
+    let reply = run(&mut requests, &mut store, request, |_, request| {
+        late = Some(request);
+        Some(UNKNOWN)
+    });
+    assert!(matches!(reply, Some(Reply::Unknown { .. })));
+    store.write(Member::Second, late.unwrap());
+    assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", "us"));
+    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+    assert!(!stored.record.is_held(), "{stored:?}");
+    // To other candidates it is held: they cannot know that it was rolled back.
+    let other = Viewer::new(RunId::new("other"));
+    assert!(store.objects.stored(&other).unwrap().record.is_held());
+}
+
+#[test]
+fn a_failed_roll_back_is_repeated_by_the_next_read() {
+    let (mut requests, mut store) = fresh_requests();
+    let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
+    requests.handle_reply(store.write(Member::First, request));
+    assert!(matches!(requests.handle_reply(REFUSED), PairStep::Write(Member::First, _)));
+    assert_eq!(requests.handle_reply(REFUSED), PairStep::Answer(UNKNOWN));
+    read(&mut requests, &mut store);
+    assert_eq!(store.holder(Member::First), "");
+}
+
+/// The roll-back may still be carried out.
+#[test]
+fn a_claim_with_an_unanswered_roll_back_is_never_held() {
+    let (mut requests, mut store) = fresh_requests();
+    let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
+    let PairStep::Write(_, second) = requests.handle_reply(store.write(Member::First, request)) else {
+        panic!("the second write is next")
+    };
+    assert_eq!(requests.handle_reply(UNKNOWN), PairStep::ReadBoth);
+    let PairStep::Write(_, late) = requests.handle_read(Ok(store.objects.clone())) else {
+        panic!("the claim is rolled back")
+    };
+    assert_eq!(requests.handle_reply(UNKNOWN), PairStep::Answer(UNKNOWN));
+    store.write(Member::Second, second);
+    assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("us", "us"));
+    assert!(!requests.stored().unwrap().record.is_held());
+    assert!(matches!(read(&mut requests, &mut store), Reply::Refused { .. }), "the claim is rolled back again");
+    assert!(matches!(store.write(Member::First, late), Reply::Conflict));
+    // A new claim is not affected.
+    read(&mut requests, &mut store);
+    let request = claim(&requests, 2);
+    let reply = run(&mut requests, &mut store, request, succeeds);
+    assert!(matches!(reply, Some(Reply::Written(stored)) if stored.record.is_held()));
+}
+
+#[test]
+fn a_half_renewal_of_a_leader_is_never_rolled_back() {
+    let (mut requests, mut store) = fresh_requests();
+    let request = claim(&requests, 1);
+    run(&mut requests, &mut store, request, succeeds);
+    for is_deleted in [false, true] {
+        if is_deleted {
+            store.objects.set(Member::Second, None);
+            read(&mut requests, &mut store);
+        }
+        let renewal = claim(&requests, 2);
+        assert_eq!(run(&mut requests, &mut store, renewal, |_, _| Some(REFUSED)), Some(REFUSED));
+        assert_eq!(store.holder(Member::First), "us");
+        read(&mut requests, &mut store);
+        assert_eq!(store.holder(Member::First), "us");
+    }
+}
+
+#[test]
+fn a_half_release_of_a_leader_is_still_held() {
+    let (mut requests, mut store) = fresh_requests();
+    let request = claim(&requests, 1);
+    run(&mut requests, &mut store, request, succeeds);
+    let version = requests.stored().map(|stored| stored.version);
+    let release = write(version, record_of("us", RunState::Released, 2));
+    run(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
+    let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
+    assert!(stored.record.is_held_by_run(&our_run(), "us"));
+}
+
+#[test]
+fn a_write_that_replaces_an_old_version_is_a_conflict() {
+    let (mut requests, mut store) = fresh_requests();
+    let request = claim(&requests, 1);
+    run(&mut requests, &mut store, request.clone(), succeeds);
+    assert_eq!(run(&mut requests, &mut store, request, succeeds), Some(Reply::Conflict));
+}

@@ -1,0 +1,169 @@
+//! Tests of the routing decisions.
+
+use super::*;
+use crate::updates::Loss;
+
+const WITHDRAWAL_TIME: Duration = Duration::from_secs(2);
+
+fn at(seconds: u64) -> Instant {
+    Instant::after_boot(Duration::from_secs(seconds))
+}
+
+fn leading(stop: u64) -> Update {
+    Update::Leading { stop: at(stop), gone: at(stop + 3) }
+}
+
+fn route_here(until: u64) -> Option<RoutingStep> {
+    Some(RoutingStep::RouteHere { token: "7".into(), until: at(until), rewrite: false })
+}
+
+fn withdraw() -> Option<RoutingStep> {
+    Some(RoutingStep::Withdraw { token: "7".into() })
+}
+
+fn acquired() -> Update {
+    Update::Acquired { token: "7".into(), uids: Vec::new() }
+}
+
+/// Returns the routing step that is begun, if any.
+fn begun(actions: Vec<RouteAction>) -> Option<RoutingStep> {
+    actions.into_iter().find_map(|action| if let RouteAction::Begin(step) = action { Some(step) } else { None })
+}
+
+fn update(route: &mut Route, now: u64, update: Update) -> Option<RoutingStep> {
+    begun(route.step(at(now), RouteInputs { updates: vec![update], result: None }))
+}
+
+fn result(route: &mut Route, now: u64, result: StepResult) -> Vec<RouteAction> {
+    route.step(at(now), RouteInputs { updates: Vec::new(), result: Some(result) })
+}
+
+fn time(route: &mut Route, now: u64) -> Option<RoutingStep> {
+    begun(route.step(at(now), RouteInputs::default()))
+}
+
+fn acquired_lock() -> Route {
+    let mut route = Route::new(WITHDRAWAL_TIME);
+    for before in [acquired(), leading(10)] {
+        assert_eq!(update(&mut route, 1, before), None);
+    }
+    route
+}
+
+/// Returns a leader to which traffic is routed from second 1 on; its command is stopped at second 10.
+fn routed() -> Route {
+    let mut route = acquired_lock();
+    assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
+    assert_eq!(result(&mut route, 1, StepResult::Succeeded), []);
+    route
+}
+
+#[test]
+fn a_standby_changes_nothing() {
+    let mut route = Route::new(WITHDRAWAL_TIME);
+    assert_eq!((time(&mut route, 0), route.next_timeout(at(0))), (None, None));
+    for end in [Update::Lost(Loss::Taken), Update::Exiting] {
+        assert_eq!(update(&mut route, 1, end), None);
+    }
+}
+
+#[test]
+fn a_forbidden_step_is_retried_after_a_minute() {
+    let mut route = routed();
+    assert_eq!(update(&mut route, 2, Update::Terminating), withdraw());
+    assert_eq!(
+        result(&mut route, 2, StepResult::Forbidden),
+        [RouteAction::Withdrawn],
+        "a forbidden withdrawal does not delay the command"
+    );
+    assert_eq!((time(&mut route, 61), route.next_timeout(at(61))), (None, Some(at(62))));
+    assert_eq!(time(&mut route, 62), withdraw());
+}
+
+#[test]
+fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
+    let mut route = routed();
+    assert_eq!(update(&mut route, 2, Update::Terminating), withdraw());
+    let mut pauses = Vec::new();
+    for retry in 0..12 {
+        let now = 1000 * (retry + 1);
+        assert_eq!(begun(result(&mut route, now, StepResult::Failed)), None);
+        pauses.push(route.next_timeout(at(now)).expect("a retry is due").since(at(now)).as_millis());
+        assert_eq!(time(&mut route, now + 500), withdraw());
+    }
+    assert_eq!(pauses[..4], [100, 200, 400, 800]);
+    assert_eq!(pauses[11], 10_000);
+    result(&mut route, 13_000, StepResult::Failed);
+    assert_eq!(update(&mut route, 13_000, Update::Exiting), withdraw());
+}
+
+#[test]
+fn traffic_is_routed_to_a_command_that_has_started() {
+    let mut route = acquired_lock();
+    assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
+}
+
+#[test]
+fn traffic_is_routed_away_before_the_stop_unless_the_lock_is_renewed() {
+    let mut route = routed();
+    assert_eq!((time(&mut route, 4), route.next_timeout(at(6))), (None, Some(at(8))));
+    assert_eq!(update(&mut route, 6, leading(12)), route_here(10), "a check is due");
+    result(&mut route, 6, StepResult::Succeeded);
+    assert_eq!(time(&mut route, 9), None);
+    assert_eq!(time(&mut route, 10), withdraw());
+}
+
+#[test]
+fn traffic_is_routed_here_by_a_new_write_while_a_withdrawal_may_be_pending() {
+    let mut route = routed();
+    assert_eq!(time(&mut route, 8), withdraw());
+    assert!(matches!(update(&mut route, 8, leading(12)), Some(RoutingStep::RouteHere { rewrite: true, .. })));
+    result(&mut route, 8, StepResult::Succeeded);
+    update(&mut route, 9, leading(1000));
+    assert!(matches!(time(&mut route, 500), Some(RoutingStep::RouteHere { rewrite: false, .. })));
+}
+
+#[test]
+fn traffic_is_routed_away_whenever_the_command_ends() {
+    for end in [Update::Terminating, Update::Lost(Loss::Taken), Update::CommandGone] {
+        let mut route = routed();
+        assert_eq!(update(&mut route, 2, end), withdraw());
+        assert_eq!(update(&mut route, 2, leading(12)), None, "renewals keep the lock, not the command");
+        assert!(route.may_be_routed());
+        result(&mut route, 2, StepResult::Succeeded);
+        assert!(!route.may_be_routed());
+    }
+}
+
+#[test]
+fn the_end_of_the_withdrawal_is_reported() {
+    let mut route = routed();
+    let terminating = RouteInputs { updates: vec![Update::Terminating], result: None };
+    let withdrawal = RoutingStep::Withdraw { token: "7".into() };
+    assert_eq!(route.step(at(2), terminating), [RouteAction::Begin(withdrawal)]);
+    assert_eq!(result(&mut route, 2, StepResult::Succeeded), [RouteAction::Withdrawn]);
+    let exiting = RouteInputs { updates: vec![Update::Exiting], result: None };
+    assert_eq!(route.step(at(3), exiting), [RouteAction::Finish]);
+}
+
+#[test]
+fn a_leader_checks_at_growing_intervals() {
+    let mut route = routed();
+    update(&mut route, 1, leading(1000));
+    let mut checks = vec![1];
+    for _ in 0..6 {
+        let next = route.next_timeout(at(*checks.last().unwrap())).expect("a check is due");
+        let next = next.since(at(0)).as_secs();
+        assert!(time(&mut route, next).is_some());
+        result(&mut route, next, StepResult::Succeeded);
+        checks.push(next);
+    }
+    assert_eq!(checks, [1, 5, 13, 29, 61, 121, 181]);
+}
+
+#[test]
+fn a_withdrawal_follows_a_dropped_step() {
+    let mut route = acquired_lock();
+    assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
+    assert_eq!(update(&mut route, 1, Update::Terminating), withdraw());
+}

@@ -1,0 +1,72 @@
+//! The inputs and actions of the supervisor.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::instant::Instant;
+use crate::messages::{End, KillReason, Order, Report};
+use crate::tenure::Tenure;
+
+/// The options for how a command is stopped.
+#[derive(Clone, Debug, Hash)]
+pub struct StopOptions {
+    /// The signal to the command when the leadership is lost.
+    pub stop_signal: i32,
+    /// The time from the end of the main process to the kill of the processes that it left running.
+    pub lost_grace: Duration,
+    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means without a limit.
+    pub kill_after: Option<Duration>,
+    /// The time from the start of the command to the stop signal, however long the lock is held; without a limit if
+    /// `None`.
+    pub max_run: Option<Duration>,
+}
+
+/// Everything that has arrived since the last step.
+#[derive(Clone, Debug, Default, PartialEq, Hash)]
+pub struct SupervisorInputs {
+    /// The result of [`SupervisorAction::Start`].
+    pub start: Option<StartResult>,
+    /// The elector's orders, in order.
+    pub orders: Vec<Order>,
+    pub elector_died: bool,
+    /// The main process has ended.
+    pub main_ended: Option<End>,
+    /// This process has no children left, not even zombies.
+    pub tree_empty: bool,
+}
+
+/// The result of starting a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StartResult {
+    /// The command was forked.
+    Forked,
+    /// No time was left, so the command was not forked.
+    TooLate,
+}
+
+/// An action for the driver of the supervisor to carry out.
+#[derive(Clone, Debug, PartialEq, Hash)]
+pub enum SupervisorAction {
+    /// Publish until when the command may rely on the lock; `None` means that it may not.
+    SetHeldUntil(Option<Instant>),
+    /// Start the command, unless this tenure is over by the time of the fork.
+    Start(Tenure),
+    /// Relay this signal to the command's process group.
+    Signal(i32),
+    /// Send the stop signal to the command's process group: the leadership is lost.
+    Stop,
+    /// Report which processes the main process left running; `awaited` says whether the command goes on with them.
+    ReportLeftovers { awaited: bool },
+    /// Relay this signal to all processes that the main process left running.
+    SignalLeftovers(i32),
+    /// The command has run for `max_run`: send the stop signal to its process group.
+    TimeOut,
+    /// Send SIGTERM to all processes that the main process left running, and to those that are orphaned later.
+    TerminateLeftovers,
+    /// Send SIGKILL to every descendant, repeatedly until none is left.
+    Kill(KillReason),
+    /// Send this report to the elector.
+    Report(Report),
+    /// Kill the elector, which is frozen and blocks other candidates.
+    KillElector,
+}

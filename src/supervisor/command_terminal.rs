@@ -1,0 +1,82 @@
+//! The terminal of the command: when the command gets it, and when it is taken back.
+
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use leaderrun_core::messages::End;
+use nix::unistd::Pid;
+
+use crate::process::clock;
+use crate::process::terminal::{Terminal, TerminalPolicy};
+
+/// How often it is checked whether a command that waits for the terminal may have it.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The terminal that a command has, has had, or waits for.
+#[derive(Debug)]
+pub struct CommandTerminal {
+    elector: Pid,
+    policy: TerminalPolicy,
+    terminal: Option<Terminal>,
+    /// The time of the next check, while the command is stopped because it needs the terminal.
+    next_check: Option<Instant>,
+}
+
+impl CommandTerminal {
+    /// Creates the terminal of a command that has not been started. `elector` is in leaderrun's job.
+    pub fn new(elector: Pid, policy: TerminalPolicy) -> Self {
+        Self { elector, policy, terminal: None, next_check: None }
+    }
+
+    /// Returns the terminal for a command that is about to be started, if it may have it.
+    pub fn for_start(&mut self) -> Option<&Terminal> {
+        self.terminal = Terminal::for_command(self.elector, self.policy, false);
+        self.terminal.as_ref()
+    }
+
+    /// Returns whether the command has been given the terminal.
+    pub fn is_given(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Returns whether a process group has the terminal.
+    pub fn belongs_to(&self, group: Pid) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(group))
+    }
+
+    /// Gives the terminal to the command's process group if it may have it, and returns whether it may. `asks` says
+    /// that the command needs it now.
+    pub fn give_to(&mut self, main: Pid, asks: bool) -> bool {
+        let Some(terminal) = Terminal::for_command(self.elector, self.policy, asks) else { return false };
+        terminal.give_to(main);
+        self.terminal = Some(terminal);
+        true
+    }
+
+    /// Begins or continues to wait for the terminal. Returns whether the wait begins.
+    pub fn await_check(&mut self) -> bool {
+        self.next_check.replace(clock::now() + CHECK_INTERVAL).is_none()
+    }
+
+    /// Ends the wait for the terminal.
+    pub fn end_wait(&mut self) {
+        self.next_check = None;
+    }
+
+    /// Returns when to check whether a waiting command may have the terminal.
+    pub fn next_check(&self) -> Option<Instant> {
+        self.next_check
+    }
+
+    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was killed has left the
+    /// modes of the terminal as it had set them, so they are restored.
+    pub fn take_back(&mut self, end: &End) {
+        self.next_check = None;
+        if let Some(terminal) = self.terminal.take() {
+            terminal.take_back();
+            if let End::Signaled(_) = end {
+                terminal.restore_modes();
+            }
+        }
+    }
+}
