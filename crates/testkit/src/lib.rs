@@ -44,6 +44,7 @@ pub use leaderrun_testkit_macros::test;
 
 pub use self::{
     candidate::{Candidate, TIMING, os_string},
+    child_process::ChildProcess,
     client::{Client, Watch},
     cluster::{Cluster, wait_until_allowed},
     fuzz::fuzz,

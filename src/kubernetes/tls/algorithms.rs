@@ -1,4 +1,4 @@
-//! The signatures that servers and their authorities may make: ring's, and those of P-521 keys.
+//! The signatures that servers and their authorities may make: ring's, and those of [`ecdsa`](super::ecdsa).
 
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -9,15 +9,17 @@ use webpki::ring::{
     RSA_PSS_2048_8192_SHA384_LEGACY_KEY, RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
 };
 
-use super::p521::{ECDSA_P521_SHA256, ECDSA_P521_SHA384, ECDSA_P521_SHA512};
+use super::ecdsa::{ECDSA_P256_SHA512, ECDSA_P384_SHA512, ECDSA_P521_SHA256, ECDSA_P521_SHA384, ECDSA_P521_SHA512};
 
 /// The signatures that are understood. In TLS 1.2 a scheme does not fix the curve; in 1.3 the first entry counts.
 pub static SUPPORTED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         ECDSA_P256_SHA256,
         ECDSA_P256_SHA384,
+        ECDSA_P256_SHA512,
         ECDSA_P384_SHA256,
         ECDSA_P384_SHA384,
+        ECDSA_P384_SHA512,
         ECDSA_P521_SHA256,
         ECDSA_P521_SHA384,
         ECDSA_P521_SHA512,
@@ -35,7 +37,7 @@ pub static SUPPORTED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     mapping: &[
         (SignatureScheme::ECDSA_NISTP384_SHA384, &[ECDSA_P384_SHA384, ECDSA_P256_SHA384, ECDSA_P521_SHA384]),
         (SignatureScheme::ECDSA_NISTP256_SHA256, &[ECDSA_P256_SHA256, ECDSA_P384_SHA256, ECDSA_P521_SHA256]),
-        (SignatureScheme::ECDSA_NISTP521_SHA512, &[ECDSA_P521_SHA512]),
+        (SignatureScheme::ECDSA_NISTP521_SHA512, &[ECDSA_P521_SHA512, ECDSA_P384_SHA512, ECDSA_P256_SHA512]),
         (SignatureScheme::ED25519, &[ED25519]),
         (SignatureScheme::RSA_PSS_SHA512, &[RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
         (SignatureScheme::RSA_PSS_SHA384, &[RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),

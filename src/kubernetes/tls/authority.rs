@@ -1,9 +1,10 @@
 //! The certificates that a server is trusted by.
 
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::anchor_from_trusted_cert;
+use webpki::{EndEntityCert, anchor_from_trusted_cert};
 
 use super::super::connection::ConfigError;
+use super::algorithms::SUPPORTED;
 use super::certificate::Certificate;
 use super::pem;
 
@@ -62,6 +63,28 @@ impl Authorities {
         };
         let certificates = self.certificates.iter().filter(may_issue);
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
+    }
+
+    /// Returns whether there may be so many authorities between this one and a server. webpki does not look at that.
+    pub fn allow_between(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
+        let is_this_one = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
+        let mut certificates = self.certificates.iter().filter(is_this_one);
+        certificates.any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_between(count)))
+    }
+
+    /// Returns whether one of them has issued a certificate itself, and may issue it for any name.
+    pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
+        let Some((message, algorithm, signature)) = certificate.signed() else { return false };
+        let has_signed = |der: &CertificateDer<'_>| {
+            let Ok(issuer) = EndEntityCert::try_from(der) else { return false };
+            let mut algorithms = SUPPORTED.all.iter().filter(|known| *known.signature_alg_id() == algorithm[..]);
+            algorithms.any(|known| issuer.verify_signature(*known, &message, signature).is_ok())
+        };
+        self.certificates.iter().any(|der| {
+            let issuer = Certificate::parse(der).filter(|issuer| certificate.names_issuer(issuer));
+            let issuer = issuer.filter(|issuer| issuer.may_issue() && issuer.invalidity(now).is_none());
+            issuer.is_some_and(|issuer| !issuer.constrains_names()) && has_signed(der)
+        })
     }
 
     /// Returns why one that has issued a certificate does not count at that time, if that is so.

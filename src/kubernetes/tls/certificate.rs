@@ -4,14 +4,32 @@ use std::fmt;
 
 use rustls::pki_types::UnixTime;
 use x509_cert::certificate::{CertificateInner, Raw, Version};
-use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage};
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName};
 
 use crate::telemetry::log::printable;
 
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+
+/// The critical extensions that an authority's certificate may have: those of which Go looks after the content.
+const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
+    ObjectIdentifier::new_unwrap("2.5.29.14"),
+    ObjectIdentifier::new_unwrap("2.5.29.15"),
+    ObjectIdentifier::new_unwrap("2.5.29.17"),
+    ObjectIdentifier::new_unwrap("2.5.29.19"),
+    ObjectIdentifier::new_unwrap("2.5.29.30"),
+    ObjectIdentifier::new_unwrap("2.5.29.31"),
+    ObjectIdentifier::new_unwrap("2.5.29.32"),
+    ObjectIdentifier::new_unwrap("2.5.29.35"),
+    ObjectIdentifier::new_unwrap("2.5.29.37"),
+];
+
+/// The shortest encoding of an RSA key of 2048 bits, which is some bytes longer than its modulus.
+const MIN_RSA_LENGTH: usize = 2048 / 8;
 
 /// A certificate of any version.
 pub struct Certificate(CertificateInner<Raw>);
@@ -27,24 +45,104 @@ impl Certificate {
         self.0.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
     }
 
-    /// Returns whether it may issue others: as in Go, only version 3 says anything about that.
+    /// Returns whether it is about an RSA key that is short enough to be broken.
+    pub fn has_short_rsa_key(&self) -> bool {
+        let algorithm = &self.0.tbs_certificate().subject_public_key_info().algorithm;
+        algorithm.oid == RSA && self.public_key().len() < MIN_RSA_LENGTH
+    }
+
+    /// Returns whether it may issue certificates of servers.
     pub fn may_issue(&self) -> bool {
-        let certificate = self.0.tbs_certificate();
-        match certificate.get_extension::<BasicConstraints>() {
-            Ok(Some((_, constraints))) => constraints.ca,
-            Ok(None) => certificate.version() != Version::V3,
+        self.is_authority() && self.may_sign_certificates() && self.is_for_servers() && self.is_understood()
+    }
+
+    /// Returns whether it is an authority's. As in Go, only version 3 says anything about that.
+    fn is_authority(&self) -> bool {
+        match self.constraints() {
+            Ok(Some(constraints)) => constraints.ca,
+            Ok(None) => self.0.tbs_certificate().version() != Version::V3,
             Err(_) => false,
         }
     }
 
+    /// Returns whether its key may sign certificates.
+    pub fn may_sign_certificates(&self) -> bool {
+        match self.0.tbs_certificate().get_extension::<KeyUsage>() {
+            Ok(Some((_, usage))) => usage.key_cert_sign(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Returns whether it has no critical extension that nobody here knows.
+    fn is_understood(&self) -> bool {
+        let mut extensions = self.0.tbs_certificate().extensions().into_iter().flatten();
+        extensions.all(|extension| !extension.critical || KNOWN_EXTENSIONS.contains(&extension.extn_id))
+    }
+
+    /// Returns whether there may be so many authorities between this one and a server.
+    pub fn allows_between(&self, count: usize) -> bool {
+        let limit = self.constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
+        limit.is_none_or(|limit| count <= limit.into())
+    }
+
+    fn constraints(&self) -> x509_cert::der::Result<Option<BasicConstraints>> {
+        Ok(self.0.tbs_certificate().get_extension()?.map(|(_, constraints)| constraints))
+    }
+
+    /// Returns whether it restricts the names that it may issue certificates for.
+    pub fn constrains_names(&self) -> bool {
+        !matches!(self.0.tbs_certificate().get_extension::<NameConstraints>(), Ok(None))
+    }
+
+    /// Returns whether this certificate names that one as its issuer.
+    pub fn names_issuer(&self, issuer: &Self) -> bool {
+        self.0.tbs_certificate().issuer() == issuer.0.tbs_certificate().subject()
+    }
+
+    /// Returns what was signed, the algorithm as it stands in a signature, and the signature.
+    pub fn signed(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
+        let message = self.0.tbs_certificate().to_der().ok()?;
+        // Without the tag and the length, which are one byte each.
+        let algorithm = self.0.signature_algorithm().to_der().ok()?.split_off(2);
+        Some((message, algorithm, self.0.signature().raw_bytes()))
+    }
+
+    /// Returns whether a wildcard of it that is followed by one label only stands for a host: `*.lan` for `api.lan`.
+    pub fn has_short_wildcard_for(&self, host: &str) -> bool {
+        let Ok(Some((_, SubjectAltName(names)))) = self.0.tbs_certificate().get_extension() else { return false };
+        let Some((_, domain)) = host.trim_end_matches('.').split_once('.').filter(|(label, _)| !label.is_empty())
+        else {
+            return false;
+        };
+        names.iter().any(|name| match name {
+            GeneralName::DnsName(name) => name.as_str().strip_prefix("*.").is_some_and(|suffix| {
+                !suffix.is_empty() && !suffix.contains('.') && suffix.eq_ignore_ascii_case(domain)
+            }),
+            _ => false,
+        })
+    }
+
     /// Returns whether it may be a server's.
-    pub fn is_for_servers(&self) -> bool {
+    fn is_for_servers(&self) -> bool {
         match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
             Ok(Some((_, ExtendedKeyUsage(purposes)))) => {
                 purposes.iter().any(|purpose| [SERVER_AUTH, ANY_PURPOSE].contains(purpose))
             }
             Ok(None) => true,
             Err(_) => false,
+        }
+    }
+
+    /// Checks whether it can be a server's at that time.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check_server(&self, now: UnixTime) -> Result<(), String> {
+        match self.invalidity(now) {
+            Some(invalidity) => Err(invalidity),
+            None if self.is_for_servers() => Ok(()),
+            None => Err("it is not for servers".to_owned()),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use p256::pkcs8::EncodePrivateKey;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use x509_cert::der::Decode;
 use x509_cert::spki::SubjectPublicKeyInfoRef;
@@ -62,8 +63,18 @@ fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
         |der| PrivateKeyDer::Sec1(der.into()),
     ];
     let known = forms.iter().find_map(|form| any_supported_type(&form(block.der.clone())).ok());
+    let known = known.or_else(|| any_supported_type(&with_public_key(&block.der)?.into()).ok());
     let known = known.or_else(|| ClientKey::parse(&block.der).map(|key| Arc::new(key) as _));
     known.ok_or_else(|| {
-        "the key cannot be used; RSA of 2048 bits and more, P-256, P-384, P-521 and Ed25519 are possible".to_owned()
+        "the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of 2048, 3072 or 4096 bits"
+            .to_owned()
     })
+}
+
+/// Returns a P-256 or P-384 key with its public key, which may be left out, and which ring wants.
+fn with_public_key(der: &[u8]) -> Option<PrivatePkcs8KeyDer<'static>> {
+    let p256 = || p256::SecretKey::from_der(der).ok()?.to_pkcs8_der().ok();
+    let p384 = || p384::SecretKey::from_der(der).ok()?.to_pkcs8_der().ok();
+    let complete = p256().or_else(p384)?;
+    Some(PrivatePkcs8KeyDer::from(complete.as_bytes().to_vec()))
 }

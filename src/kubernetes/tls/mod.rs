@@ -1,15 +1,23 @@
 //! TLS to the API server: what Go accepts is accepted, and what Go refuses is refused.
 //!
-//! rustls is stricter than Go in some points that clusters depend on: it takes no X.509 v1 client certificate and no
-//! P-521 key, and no server certificate that is itself the configured authority. What is relaxed here is that.
+//! rustls is stricter than Go in some points that clusters depend on: it takes no X.509 v1 client certificate, no P-521
+//! key, no P-256 signature with SHA-512, no server certificate that is itself an authority's, and no wildcard of one
+//! label. These are relaxed here. It is laxer in what an authority may do, which is checked here, too.
+//!
+//! What Go takes and is still refused: RSA keys of less than 2048 bits, which can be broken; client keys that are RSA of
+//! more than 4096 bits, of a length that is no multiple of 512, or with a public exponent below 65537, which ring
+//! cannot use; critical certificate policies; more than six certificates between the server's and the authority's; an
+//! authority's certificate as the server's that an authority between has issued; CBC cipher suites in TLS 1.2.
 
 mod algorithms;
 mod authority;
 mod certificate;
+mod ecdsa;
 mod identity;
 mod p521;
 mod pem;
 mod reason;
+mod refusal;
 mod verifier;
 
 use std::sync::Arc;
@@ -34,8 +42,9 @@ pub fn client_config(
     authority: Option<&[u8]>,
     certificate: Option<(&[u8], &[u8])>,
 ) -> Result<ClientConfig, ConfigError> {
-    let provider =
+    let mut provider =
         CryptoProvider { signature_verification_algorithms: algorithms::SUPPORTED, ..ring::default_provider() };
+    provider.kx_groups.push(&p521::KeyExchange);
     let verifier: Arc<dyn ServerCertVerifier> = match authority {
         _ if options.insecure => Arc::new(InsecureVerifier),
         Some(pem) => Arc::new(ServerVerifier::new(Authorities::configured(pem)?)),

@@ -1,61 +1,22 @@
-//! ECDSA with P-521 keys, which ring does not have.
+//! P-521, which ring does not have: keys of client certificates, and the key exchange. In TLS 1.2 a server may only have
+//! or be shown a P-521 key where the client exchanges keys on that curve, too.
 
 use std::fmt;
 use std::sync::Arc;
 
+use p521::PublicKey;
 use p521::SecretKey;
+use p521::ecdh::EphemeralSecret;
 use p521::ecdsa::signature::Signer as _;
-use p521::ecdsa::signature::hazmat::PrehashVerifier;
-use p521::ecdsa::{DerSignature, SigningKey as EcdsaKey, VerifyingKey};
+use p521::ecdsa::{DerSignature, SigningKey as EcdsaKey};
+use p521::elliptic_curve::Generate;
+use p521::elliptic_curve::sec1::ToSec1Point;
 use p521::pkcs8::EncodePublicKey;
-use rustls::pki_types::alg_id::{ECDSA_P521, ECDSA_SHA256, ECDSA_SHA384, ECDSA_SHA512};
-use rustls::pki_types::{
-    AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer,
-};
+use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
+use rustls::ffdhe_groups::FfdheGroup;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
-use rustls::{SignatureAlgorithm, SignatureScheme};
-use sha2::{Digest, Sha256, Sha384, Sha512};
-
-/// The bytes of a number of this curve.
-const FIELD_SIZE: usize = 66;
-
-pub static ECDSA_P521_SHA256: &dyn SignatureVerificationAlgorithm =
-    &Verification { digest: |message| Sha256::digest(message).to_vec(), signature: ECDSA_SHA256 };
-pub static ECDSA_P521_SHA384: &dyn SignatureVerificationAlgorithm =
-    &Verification { digest: |message| Sha384::digest(message).to_vec(), signature: ECDSA_SHA384 };
-pub static ECDSA_P521_SHA512: &dyn SignatureVerificationAlgorithm =
-    &Verification { digest: |message| Sha512::digest(message).to_vec(), signature: ECDSA_SHA512 };
-
-struct Verification {
-    digest: fn(&[u8]) -> Vec<u8>,
-    signature: AlgorithmIdentifier,
-}
-
-impl SignatureVerificationAlgorithm for Verification {
-    fn verify_signature(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        let key = VerifyingKey::from_sec1_bytes(public_key).map_err(|_| InvalidSignature)?;
-        let signature = DerSignature::from_bytes(signature).map_err(|_| InvalidSignature)?;
-        let digest = (self.digest)(message);
-        // The number is the same with zeros in front, and a short one is refused.
-        let mut padded = vec![0; FIELD_SIZE - digest.len()];
-        padded.extend(digest);
-        key.verify_prehash(&padded, &signature).map_err(|_| InvalidSignature)
-    }
-
-    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        ECDSA_P521
-    }
-
-    fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        self.signature
-    }
-}
-
-impl fmt::Debug for Verification {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verification").field("signature", &self.signature).finish_non_exhaustive()
-    }
-}
+use rustls::{Error, NamedGroup, PeerMisbehaved, SignatureAlgorithm, SignatureScheme};
 
 /// The key of a client certificate.
 pub struct ClientKey {
@@ -96,9 +57,9 @@ impl fmt::Debug for ClientKey {
 struct ClientSigner(Arc<EcdsaKey>);
 
 impl Signer for ClientSigner {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let signature: DerSignature =
-            self.0.try_sign(message).map_err(|failure| rustls::Error::General(failure.to_string()))?;
+            self.0.try_sign(message).map_err(|failure| Error::General(failure.to_string()))?;
         Ok(signature.as_bytes().to_vec())
     }
 
@@ -110,5 +71,49 @@ impl Signer for ClientSigner {
 impl fmt::Debug for ClientSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientSigner").finish_non_exhaustive()
+    }
+}
+
+/// The key exchange on this curve.
+#[derive(Debug)]
+pub struct KeyExchange;
+
+impl SupportedKxGroup for KeyExchange {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
+        let secret = EphemeralSecret::try_generate().map_err(|_| Error::FailedToGetRandomBytes)?;
+        let public_key = secret.public_key().to_sec1_point(false).as_bytes().to_vec();
+        Ok(Box::new(StartedKeyExchange { secret, public_key }))
+    }
+
+    fn ffdhe_group(&self) -> Option<FfdheGroup<'static>> {
+        None
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::secp521r1
+    }
+}
+
+struct StartedKeyExchange {
+    secret: EphemeralSecret,
+    public_key: Vec<u8>,
+}
+
+impl ActiveKeyExchange for StartedKeyExchange {
+    fn complete(self: Box<Self>, peer: &[u8]) -> Result<SharedSecret, Error> {
+        let peer = PublicKey::from_sec1_bytes(peer).map_err(|_| PeerMisbehaved::InvalidKeyShare)?;
+        Ok(SharedSecret::from(self.secret.diffie_hellman(&peer).raw_secret_bytes().as_slice()))
+    }
+
+    fn ffdhe_group(&self) -> Option<FfdheGroup<'static>> {
+        None
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn group(&self) -> NamedGroup {
+        NamedGroup::secp521r1
     }
 }

@@ -8,15 +8,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
 
 use super::algorithms::SUPPORTED;
 use super::authority::Authorities;
 use super::certificate::Certificate;
-use crate::telemetry::log::printable;
-
-/// How many names of a certificate a message has.
-const MAX_NAMES: usize = 10;
+use super::refusal;
 
 /// Verifies servers by certificates that are trusted.
 #[derive(Debug)]
@@ -48,66 +45,49 @@ impl ServerVerifier {
         server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), String> {
-        let reason = |error| self.reason(error, der, server_name, now);
+        let Self { authorities } = self;
+        let reason = |error| refusal::reason(error, authorities, der, server_name, now);
         let certificate = EndEntityCert::try_from(der).map_err(reason)?;
-        if self.authorities.contain(der) {
-            // webpki only knows authorities that issue certificates of servers, and this one is a server's itself.
-            let said = Certificate::parse(der).ok_or("it cannot be read")?;
-            if let Some(invalidity) = said.invalidity(now) {
-                return Err(invalidity);
-            }
-            if !said.is_for_servers() {
-                return Err("it is not for servers".to_owned());
-            }
-        } else {
-            let anchors = self.authorities.anchors(now);
-            certificate
-                .verify_for_usage(SUPPORTED.all, &anchors, intermediates, now, ServerPurpose, None, None)
-                .map_err(reason)?;
+        let said = Certificate::parse(der).ok_or("it cannot be read")?;
+        if said.has_short_rsa_key() {
+            return Err("its RSA key has less than 2048 bits".to_owned());
         }
-        certificate.verify_is_valid_for_subject_name(server_name).map_err(reason)
+        match self.verify_issuer(&certificate, intermediates, now) {
+            // webpki takes no authority's certificate for a server's, and Go does.
+            _ if authorities.contain(der) => said.check_server(now)?,
+            Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&said, now) => said.check_server(now)?,
+            issued => issued.map_err(reason)?,
+        }
+        match server_name {
+            ServerName::DnsName(name) if said.has_short_wildcard_for(name.as_ref()) => Ok(()),
+            _ => certificate.verify_is_valid_for_subject_name(server_name).map_err(reason),
+        }
     }
 
-    fn reason(
+    fn verify_issuer(
         &self,
-        error: webpki::Error,
-        der: &CertificateDer<'_>,
-        server_name: &ServerName<'_>,
+        certificate: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> String {
-        match error {
-            webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
-                let of_this_one = Certificate::parse(der).and_then(|certificate| certificate.invalidity(now));
-                of_this_one.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
-            }
-            webpki::Error::CertNotValidForName(names) => {
-                let name = server_name.to_str();
-                let presented = names.presented.iter().take(MAX_NAMES);
-                let presented: Vec<String> = presented.map(|name| printable(unqualified(name))).collect();
-                if presented.is_empty() {
-                    return format!("it names no host in subjectAltName, so it is not for {name}");
-                }
-                format!("it is for {}, not for {name}; perhaps set tls-server-name", presented.join(", "))
-            }
-            webpki::Error::UnknownIssuer => match self.authorities.invalidity(now) {
-                Some(invalidity) => invalidity,
-                None if self.authorities.are_of_system => {
-                    "its issuer is not one that this system trusts; set certificate-authority in the kubeconfig".into()
-                }
-                None => "its issuer is not the configured authority (certificate-authority)".into(),
-            },
-            webpki::Error::UnsupportedCertVersion => "it is of an old version of X.509, which names no host".into(),
-            webpki::Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
-            webpki::Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
-            other => other.to_string(),
-        }
+    ) -> Result<(), webpki::Error> {
+        let anchors = self.authorities.anchors(now);
+        let check_path = |path: &VerifiedPath<'_>| self.check_path(path);
+        let (usage, check_path) = (ServerPurpose, Some(&check_path as _));
+        certificate.verify_for_usage(SUPPORTED.all, &anchors, intermediates, now, usage, None, check_path).map(drop)
     }
-}
 
-/// Returns a name of a certificate without its type: `DnsName("a")` is `a`.
-fn unqualified(name: &str) -> &str {
-    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
-    inner.trim_matches('"')
+    /// Checks what webpki leaves out: whether the authorities may sign certificates, and how many there may be.
+    fn check_path(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+        let may_sign =
+            |der: &CertificateDer<'_>| Certificate::parse(der).is_some_and(|said| said.may_sign_certificates());
+        if !path.intermediate_certificates().all(|between| may_sign(&between.der())) {
+            return Err(webpki::Error::EndEntityUsedAsCa);
+        }
+        if !self.authorities.allow_between(path.anchor(), path.intermediate_certificates().count()) {
+            return Err(webpki::Error::PathLenConstraintViolated);
+        }
+        Ok(())
+    }
 }
 
 /// A certificate is a server's that does not say otherwise.

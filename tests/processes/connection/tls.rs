@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, CustomExtension, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -47,6 +47,8 @@ struct Site {
     chain: Vec<CertificateDer<'static>>,
     key: String,
     trusted: String,
+    /// By which name the server is called, where that is not its address.
+    server_name: &'static str,
 }
 
 impl Site {
@@ -54,14 +56,24 @@ impl Site {
     fn issued(params: CertificateParams, issuer: &Issuer) -> Self {
         let key = new_key();
         let certificate = params.signed_by(&key, issuer).expect("a certificate");
-        Self { chain: vec![certificate.der().clone()], key: key.serialize_pem(), trusted: issuer.pem() }
+        Self {
+            chain: vec![certificate.der().clone()],
+            key: key.serialize_pem(),
+            trusted: issuer.pem(),
+            server_name: "",
+        }
     }
 
     /// Returns a server whose certificate is trusted itself.
     fn own(params: CertificateParams) -> Self {
         let key = new_key();
         let certificate = params.self_signed(&key).expect("a certificate");
-        Self { chain: vec![certificate.der().clone()], key: key.serialize_pem(), trusted: certificate.pem() }
+        Self {
+            chain: vec![certificate.der().clone()],
+            key: key.serialize_pem(),
+            trusted: certificate.pem(),
+            server_name: "",
+        }
     }
 
     fn start(&self) -> RecordingServer {
@@ -77,10 +89,11 @@ impl Site {
         let folder = scratch::folder("tls");
         fs::write(folder.join("ca.crt"), &self.trusted).expect("a certificate");
         let text = format!(
-            "{{clusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: ca.crt}}}}], \
-             users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+            "{{clusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: ca.crt, \
+             tls-server-name: '{}'}}}}], users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
              current-context: x}}",
-            server.address()
+            server.address(),
+            self.server_name
         );
         fs::write(folder.join("config"), text).expect("a kubeconfig");
         folder.join("config")
@@ -158,6 +171,77 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
     let mut for_clients = server();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     is_refused("a client's", &Site::own(for_clients), "it is not for servers");
+}
+
+#[testkit::test]
+fn an_authority_that_another_one_has_issued_is_accepted_as_the_server() {
+    let issuer = self_signed(authority("one"));
+    let mut both = authority("both");
+    both.subject_alt_names = server().subject_alt_names;
+    is_accepted("an authority of the configured one", &Site::issued(both.clone(), &issuer));
+    let mut forged = Site::issued(both.clone(), &self_signed(authority("one")));
+    forged.trusted = issuer.pem();
+    is_refused("one of another authority of the same name", &forged, "it is an authority's own certificate");
+    let mut expired = both.clone();
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    is_refused("an expired one", &Site::issued(expired, &issuer), "it expired at 2020-01-01");
+    let mut elsewhere = both.clone();
+    elsewhere.subject_alt_names =
+        CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
+    is_refused("another host's", &Site::issued(elsewhere, &issuer), "it is for other.example, not for 127.0.0.1");
+    let mut constrained = authority("constrained");
+    let other_network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
+    constrained.name_constraints =
+        Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
+    let constrained = Site::issued(both, &self_signed(constrained));
+    is_refused("one of an authority for other networks", &constrained, "is refused");
+}
+
+#[testkit::test]
+fn a_wildcard_stands_for_one_label() {
+    let issuer = self_signed(authority("one"));
+    let called = |server_name, name: &str| {
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        Site { server_name, ..Site::issued(params, &issuer) }
+    };
+    for (server_name, name) in [("api.example.com", "*.example.com"), ("api.lan", "*.lan"), ("API.lan", "*.LAN")] {
+        is_accepted(&format!("{name} for {server_name}"), &called(server_name, name));
+    }
+    for (server_name, name) in [("a.b.lan", "*.lan"), ("lan", "*.lan"), ("api.other", "*.lan"), ("a.b", "*")] {
+        is_refused(&format!("{name} for {server_name}"), &called(server_name, name), "perhaps set tls-server-name");
+    }
+}
+
+#[testkit::test]
+fn an_authority_may_do_what_its_certificate_says() {
+    let issuer = self_signed(authority("one"));
+    let mut signs_nothing = authority("signs nothing");
+    signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let mut for_clients = authority("for clients");
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    for (params, reason) in [(&signs_nothing, "may not issue certificates"), (&for_clients, "it is not for servers")] {
+        let what = format!("{:?}", params.distinguished_name);
+        is_refused(&what, &Site::issued(server(), &self_signed(params.clone())), "its issuer is not the configured");
+        let between = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
+        let mut below = Site::issued(server(), &between);
+        below.chain.push(between.der().clone());
+        below.trusted = issuer.pem();
+        is_refused(&format!("{what} between"), &below, reason);
+    }
+    let mut direct = authority("direct");
+    direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let direct = self_signed(direct);
+    is_accepted("an authority with none below", &Site::issued(server(), &direct));
+    let between = CertifiedIssuer::signed_by(authority("between"), new_key(), &direct).expect("an authority");
+    let mut below = Site::issued(server(), &between);
+    below.chain.push(between.der().clone());
+    below.trusted = direct.pem();
+    is_refused("one below it", &below, "may not have so many authorities below it");
+    let mut unknown = authority("unknown");
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    extension.set_criticality(true);
+    unknown.custom_extensions.push(extension);
+    is_refused("one with an unknown critical extension", &Site::issued(server(), &self_signed(unknown)), "is refused");
 }
 
 #[testkit::test]

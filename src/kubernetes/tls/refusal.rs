@@ -1,0 +1,68 @@
+//! Why a server's certificate is refused, in words.
+
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::Error;
+
+use super::authority::Authorities;
+use super::certificate::Certificate;
+use crate::telemetry::log::printable;
+
+/// How many names of a certificate a message has.
+const MAX_NAMES: usize = 10;
+
+/// Returns why the certificate is refused.
+pub fn reason(
+    error: Error,
+    authorities: &Authorities,
+    der: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> String {
+    match error {
+        Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
+            let of_this_one = Certificate::parse(der).and_then(|certificate| certificate.invalidity(now));
+            of_this_one.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
+        }
+        Error::CertNotValidForName(names) => {
+            let name = server_name.to_str();
+            let presented = names.presented.iter().take(MAX_NAMES);
+            let presented: Vec<String> = presented.map(|name| printable(unqualified(name))).collect();
+            if presented.is_empty() {
+                return format!("it names no host in subjectAltName, so it is not for {name}");
+            }
+            format!("it is for {}, not for {name}; perhaps set tls-server-name", presented.join(", "))
+        }
+        Error::UnknownIssuer => match authorities.invalidity(now) {
+            Some(invalidity) => invalidity,
+            None if authorities.are_of_system => {
+                "its issuer is not one that this system trusts; set certificate-authority in the kubeconfig".into()
+            }
+            None => "its issuer is not the configured authority (certificate-authority)".into(),
+        },
+        Error::UnsupportedCertVersion => "it is of an old version of X.509, which names no host".into(),
+        Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
+        Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
+        Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
+        Error::NameConstraintViolation => "an authority of it may not issue certificates for its names".into(),
+        Error::PathLenConstraintViolated => "an authority of it may not have so many authorities below it".into(),
+        Error::MaximumPathDepthExceeded => "there are more than six certificates between it and the authority".into(),
+        Error::UnsupportedCriticalExtension => {
+            "it, or its issuer, has a critical extension that is not supported".into()
+        }
+        Error::InvalidSignatureForPublicKey => {
+            "it is not signed with its issuer's key, or that is an RSA key of less than 2048 bits".into()
+        }
+        Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            "it, or its issuer, is signed in a way that is not supported; RSA and ECDSA with SHA-256 or more, and \
+             Ed25519 are"
+                .into()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Returns a name of a certificate without its type: `DnsName("a")` is `a`.
+fn unqualified(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}

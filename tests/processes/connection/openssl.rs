@@ -1,0 +1,188 @@
+//! Keys, certificates and curves that the servers of the other tests cannot have: openssl makes them, and is the server.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use testkit::{Candidate, ChildProcess, eventually, scratch};
+
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
+
+fn openssl() -> Result<(), String> {
+    let run = Command::new("openssl").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    run.map(drop).map_err(|_| "openssl is not installed".to_owned())
+}
+
+/// A folder with an authority, and what it has issued.
+struct Site {
+    folder: PathBuf,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = scratch::folder("openssl");
+        fs::write(folder.join("config"), "[req]\ndistinguished_name = name\n[name]\n").expect("a configuration");
+        fs::write(folder.join("names"), "subjectAltName = IP:127.0.0.1\n").expect("the names of the server");
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": "probe", "namespace": "default", "uid": "1", "resourceVersion": "1" },
+            "spec": { "holderIdentity": "the holder" },
+        });
+        let path = folder.join(&LEASE[1..]);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let head = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        fs::write(path, format!("{head}{lease}")).expect("a Lease");
+        Self { folder }
+    }
+
+    /// Runs openssl with these arguments, which have no white space in them.
+    #[track_caller]
+    fn openssl(&self, arguments: &str) -> String {
+        let mut openssl = Command::new("openssl");
+        openssl.args(arguments.split_whitespace()).current_dir(&self.folder).stdin(Stdio::null());
+        let output = openssl.output().expect("openssl");
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn make_key(&self, name: &str, curve: &str) {
+        self.openssl(&format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:{curve} -out {name}.key"));
+    }
+
+    fn make_authority(&self, curve: &str) {
+        self.make_key("ca", curve);
+        let constraints = "-addext basicConstraints=critical,CA:TRUE";
+        self.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
+    }
+
+    /// Issues a certificate for the key of that name.
+    fn issue(&self, name: &str, options: &str) {
+        self.openssl(&format!("req -new -key {name}.key -out {name}.csr -subj /CN={name} -config config"));
+        let authority = "-CA ca.crt -CAkey ca.key -CAcreateserial";
+        self.openssl(&format!("x509 -req -in {name}.csr {authority} -days 2 -out {name}.crt {options}"));
+    }
+
+    /// Makes an authority and a server of the usual kind.
+    fn with_server() -> Self {
+        let site = Self::new();
+        site.make_authority("P-256");
+        site.make_key("server", "P-256");
+        site.issue("server", "-extfile names");
+        site
+    }
+
+    /// Starts the server with more options.
+    fn start(&self, options: &str) -> Server {
+        let log = self.folder.join("log");
+        let mut server = Command::new("openssl");
+        server.args("s_server -HTTP -accept 127.0.0.1:0 -cert server.crt -key server.key -CAfile ca.crt".split(' '));
+        server.args(options.split_whitespace()).current_dir(&self.folder).stdin(Stdio::null()).stderr(Stdio::null());
+        server.stdout(File::create(&log).expect("a file"));
+        let process = ChildProcess::spawn(server).expect("openssl");
+        let port = || {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let (_, rest) = said.split_once("ACCEPT 127.0.0.1:")?;
+            rest.split_once('\n').map(|(port, _)| port.to_owned())
+        };
+        eventually("the server listens", || port().is_some());
+        Server { port: port().expect("a port"), _process: process }
+    }
+
+    /// Asks a server by leaderrun, and by kubectl where it is installed, with what the kubeconfig says of the user.
+    #[track_caller]
+    fn is_accepted(&self, what: &str, options: &str, user: &str) {
+        let server = self.start(options);
+        let kubeconfig = self.folder.join("kubeconfig");
+        let text = format!(
+            "{{clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: ca.crt}}}}], \
+             users: [{{name: u, user: {user}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+             current-context: x}}",
+            server.port
+        );
+        fs::write(&kubeconfig, text).expect("a kubeconfig");
+        if let Some(said) = ask_by_kubectl(&kubeconfig) {
+            assert!(said.contains("the holder"), "kubectl refuses {what}: {said}");
+        }
+        let mut status = Candidate::bare("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
+        status = status.args([&kubeconfig]);
+        let mut status = status.start();
+        status.wait();
+        assert!(status.output().contains("the holder"), "{what} is refused: {}", status.log());
+    }
+}
+
+struct Server {
+    port: String,
+    _process: ChildProcess,
+}
+
+fn ask_by_kubectl(kubeconfig: &Path) -> Option<String> {
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args(["get", "--raw", LEASE]).env("KUBECONFIG", kubeconfig);
+    let output = kubectl.stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+const TOKEN: &str = "{token: secret}";
+const CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
+const ASKS_FOR_A_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
+
+#[testkit::test(requires = openssl())]
+fn a_client_certificate_of_version_1_is_shown() {
+    let site = Site::with_server();
+    site.make_key("me", "P-256");
+    // Later versions of openssl have to be asked for it.
+    let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl");
+    let has_option = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-x509v1");
+    site.issue("me", if has_option { "-x509v1" } else { "" });
+    let text = site.openssl("x509 -in me.crt -noout -text");
+    assert!(text.contains("Version: 1 "), "{text}");
+    for version in ["-tls1_2", "-tls1_3"] {
+        site.is_accepted("version 1", &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
+    }
+}
+
+#[testkit::test(requires = openssl())]
+fn a_client_key_of_each_curve_signs() {
+    let site = Site::with_server();
+    for curve in ["P-256", "P-384", "P-521"] {
+        site.make_key("me", curve);
+        site.issue("me", "");
+        for version in ["-tls1_2", "-tls1_3"] {
+            site.is_accepted(curve, &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
+        }
+        site.openssl("ec -in me.key -no_public -out me.key");
+        site.is_accepted(&format!("{curve} without its public key"), ASKS_FOR_A_CERTIFICATE, CERTIFICATE);
+    }
+}
+
+#[testkit::test(requires = openssl())]
+fn a_server_key_of_each_curve_is_accepted() {
+    let site = Site::new();
+    site.make_authority("P-521");
+    for curve in ["P-384", "P-521"] {
+        site.make_key("server", curve);
+        site.issue("server", "-extfile names");
+        for version in ["-tls1_2", "-tls1_3"] {
+            site.is_accepted(curve, version, TOKEN);
+        }
+    }
+    for version in ["-tls1_2", "-tls1_3"] {
+        site.is_accepted("keys exchanged on P-521", &format!("-groups P-521 {version}"), TOKEN);
+    }
+}
+
+#[testkit::test(requires = openssl())]
+fn an_authority_may_use_any_digest_with_any_curve() {
+    for curve in ["P-256", "P-384", "P-521"] {
+        let site = Site::new();
+        site.make_authority(curve);
+        site.make_key("server", "P-256");
+        for digest in ["sha256", "sha384", "sha512"] {
+            site.issue("server", &format!("-extfile names -{digest}"));
+            site.is_accepted(&format!("{curve} with {digest}"), "", TOKEN);
+        }
+    }
+}
