@@ -32,7 +32,7 @@ impl Candidate {
 
     /// Creates a candidate like [`Candidate::with_timing`] that is another build of leaderrun.
     pub fn of_build(program: &str, name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
-        Self::program(name, program).args(["--identity", name]).args(timing).for_lock(lock)
+        Self::program(name, program).for_lock(lock).args(["--identity", name]).args(timing)
     }
 
     /// Creates the process of a subcommand that takes a lock.
