@@ -99,6 +99,7 @@ pub fn plan_run(
         own_variables: variables::not_inherited(),
         run,
         frozen_elector_timeout,
+        max_advance: timing.max_advance(),
     };
     Ok(Invocation::Run(Box::new(elector), supervisor))
 }

@@ -85,7 +85,7 @@ log_events! {
     /// Logged when requests for the lock succeed again.
     info recovered(lock: &str) "requests for {lock} succeed again";
 
-    /// Logged when leadership is lost. `reason` is `taken` or `not_renewed`; `lock` and `holder` are there where it was taken.
+    /// Logged when leadership is lost. `reason` is `taken`, `not_renewed` or `too_slow`; `lock` and `holder` are there where it was taken.
     warn lost(reason: &str, lock: Option<&str>, holder: Option<&str>; sentence: &str) "leadership lost: {sentence}";
 
     /// Logged when the command gets the stop signal because leadership is lost.
@@ -100,6 +100,14 @@ log_events! {
     /// Logged when leaderrun itself runs late again and again, as under a CPU limit; only once.
     warn runs_late(delay_seconds: f64)
         "leaderrun runs up to {delay_seconds:.1} s late and stops the command so much earlier; give it more CPU";
+
+    /// Logged when killing the command would take long, because of the number of its processes and threads, mostly under a CPU limit; only once. `kill_seconds` is the estimate; it is left out where the limit is too small for any.
+    warn slow_kill(kill_seconds: Option<f64>, processes: u32, threads: u32; estimate: &str)
+        "killing the {threads} threads of the command would take {estimate}, and it is stopped so much earlier if renewals fail; raise the CPU limit, or limit the number of threads";
+
+    /// Logged when no command is run because leaderrun runs so late, or a kill takes so long (together `advance_seconds`), that the command might not be gone before another candidate takes over.
+    warn too_slow(advance_seconds: Option<f64>, max_advance_seconds: f64; estimate: &str)
+        "the command could not be killed in time if renewals failed: waking up late and killing it take {estimate} together, and at most {max_advance_seconds:.1} s are possible; raise the CPU limit, limit the number of threads, or choose a longer --renew-deadline and --lease-duration";
 
     /// Logged when leaderrun has no right to send the command a signal.
     error signal_refused(signal: &str; reason: &str)

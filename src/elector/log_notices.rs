@@ -24,6 +24,12 @@ static LEADERSHIP: OnceLock<Leadership> = OnceLock::new();
 /// It was logged that the supervisor runs late. The metric says how it goes on.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
+/// It was logged that a kill takes long.
+static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
+
+/// A kill that takes this long is worth a warning.
+const LONG_KILL: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 struct Leadership {
     lock: String,
@@ -163,6 +169,14 @@ pub fn supervisor(notice: &SupervisorNotice) {
                 log_events::runs_late(delay.as_secs_f64());
             }
         }
+        SupervisorNotice::KillTime { kill_time, processes, threads, .. } => {
+            if *kill_time >= LONG_KILL && !WARNED_OF_KILL_TIME.swap(true, Ordering::Relaxed) {
+                log_events::slow_kill(seconds(*kill_time), *processes, *threads, &estimate(*kill_time));
+            }
+        }
+        SupervisorNotice::TooSlow { advance, max_advance } => {
+            log_events::too_slow(seconds(*advance), max_advance.as_secs_f64(), &estimate(*advance));
+        }
         SupervisorNotice::SignalRefused { signal, reason } => {
             log_events::signal_refused(&signals::name(*signal), reason);
         }
@@ -197,6 +211,9 @@ pub fn last_resort(failure: SupervisorFailure, processes: &str) {
 pub fn elector(notice: &ElectorNotice) {
     let lock = || LEADERSHIP.get().map_or("the lock", |leadership| leadership.lock.as_str());
     match notice {
+        ElectorNotice::Lost(Loss::TooSlow) => {
+            log_events::lost("too_slow", None, None, "the command could not be ended in time if renewals failed");
+        }
         ElectorNotice::Lost(Loss::NotRenewed) => {
             log_events::lost("not_renewed", None, None, "it could not be renewed in time");
         }
@@ -233,6 +250,16 @@ pub fn elector(notice: &ElectorNotice) {
 /// Logs that leaderrun itself fails.
 pub fn failed(failure: &anyhow::Error) {
     log_events::failed(&printable_cause(failure));
+}
+
+/// Returns an estimated time for the field of an event; none if it has no end.
+fn seconds(time: Duration) -> Option<f64> {
+    (time < Duration::MAX).then_some(time.as_secs_f64())
+}
+
+/// Returns an estimated time for people.
+fn estimate(time: Duration) -> String {
+    seconds(time).map_or_else(|| "longer than can be estimated".to_owned(), |seconds| format!("about {seconds:.1} s"))
 }
 
 /// Returns a holder's identity, which comes from outside, for a log line.

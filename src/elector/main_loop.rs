@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
+use leaderrun_core::kill_time::KillPace;
 use leaderrun_core::messages::{End, Order, Report, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::updates::{MeasuredThread, Update};
@@ -70,6 +71,8 @@ pub struct MainLoop {
     releases_streams: bool,
     tree: Tree,
     kill: Option<KillRounds>,
+    /// The pace of a kill, as the supervisor has reported it.
+    kill_pace: Option<KillPace>,
     /// There may be more to reap than was reaped at once.
     is_partly_reaped: bool,
 }
@@ -105,6 +108,7 @@ impl MainLoop {
             releases_streams: false,
             tree,
             kill: None,
+            kill_pace: None,
             is_partly_reaped: false,
         })
     }
@@ -191,9 +195,16 @@ impl MainLoop {
                 Report::Notice(notice) => {
                     self.command_had_terminal |= *notice == SupervisorNotice::HasTerminal;
                     log_notices::supervisor(notice);
-                    if let SupervisorNotice::RunsLate { delay } = notice {
-                        let thread = MeasuredThread::Supervisor;
-                        self.observer.notify(Update::SchedulingDelay { thread, delay: *delay });
+                    match notice {
+                        SupervisorNotice::RunsLate { delay } => {
+                            let thread = MeasuredThread::Supervisor;
+                            self.observer.notify(Update::SchedulingDelay { thread, delay: *delay });
+                        }
+                        SupervisorNotice::KillTime { kill_time, pace, .. } => {
+                            self.kill_pace = *pace;
+                            self.observer.notify(Update::KillTime(*kill_time));
+                        }
+                        _ => {}
                     }
                 }
                 Report::Enforcing(_) | Report::Gone(_) => {}
@@ -246,7 +257,7 @@ impl MainLoop {
     fn kill_all(&mut self) -> Result<(), KillFailure> {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let now = clock::now();
-        self.kill.insert(KillRounds::begin(now)).run_round(&mut self.tree, now)
+        self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }
 
     /// Logs why something cannot be killed. As process 1 this process exits then: the kernel kills all others.

@@ -20,6 +20,13 @@ pub fn now() -> Instant {
     Instant::after_boot(Duration::from(time))
 }
 
+/// Returns the CPU time that this thread has used.
+pub fn cpu_time() -> Duration {
+    let time =
+        clock_gettime(Clock::CLOCK_THREAD_CPUTIME_ID).expect("CLOCK_THREAD_CPUTIME_ID exists since Linux 2.6.12");
+    Duration::from(time)
+}
+
 /// Returns how many nanoseconds the boot clock of this process is ahead of that of the machine: not zero in a time
 /// namespace.
 ///

@@ -1,6 +1,7 @@
 //! What both processes need of Unix.
 
 pub mod clock;
+pub mod cpu_limit;
 pub mod deadline;
 pub mod environment;
 pub mod event_fd;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use leaderrun_core::kill_time::{KillPace, TaskCount, kill_time};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::process::clock;
+use crate::process::cpu_limit::CpuCgroups;
 use crate::process::tree::{self, KillFailure, KillRounds, Reaped, Tree};
 
 /// The shortest time between two looks for processes in PID namespaces below ours.
@@ -31,6 +33,9 @@ pub struct CommandTree {
     /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
     next_look: Instant,
+    cpu: CpuCgroups,
+    kill_time: Duration,
+    kill_pace: Option<KillPace>,
 }
 
 impl CommandTree {
@@ -43,6 +48,9 @@ impl CommandTree {
             awaits_nested: false,
             is_partly_reaped: false,
             next_look: clock::now(),
+            cpu: CpuCgroups::find(),
+            kill_time: Duration::ZERO,
+            kill_pace: None,
         }
     }
 
@@ -75,19 +83,46 @@ impl CommandTree {
     }
 
     /// Looks for processes in PID namespaces below ours, and remembers them: they may be reparented to other processes
-    /// when their parents die. The look ends at `until` at the latest.
+    /// when their parents die. Also estimates how long a kill takes. The look ends at `until` at the latest.
     pub fn look(&mut self, until: Option<Instant>) {
-        let began = clock::now();
-        self.tree.remember_nested(until);
-        let now = clock::now();
-        self.next_look = now + LOOK_INTERVAL.max(now.since(began) * LOOK_SHARE);
+        let (began, before) = (clock::cpu_time(), self.tree.count());
+        self.tree.look(until);
+        let took = clock::cpu_time().saturating_sub(began);
+        // What grows goes on growing.
+        let is_growing = self.tree.count().processes > before.processes;
+        let pause = if is_growing { LOOK_INTERVAL } else { LOOK_INTERVAL.max(took * LOOK_SHARE) };
+        self.next_look = clock::now() + pause;
+        self.estimate_kill_time();
     }
 
-    /// Calls [`look`](Self::look) if the last look is long enough ago.
+    /// Calls [`look`](Self::look) if the last look is long enough ago, and counts threads otherwise.
     pub fn look_if_due(&mut self, until: Option<Instant>) {
         if clock::now() >= self.next_look {
             self.look(until);
+        } else {
+            self.tree.count_threads();
+            self.estimate_kill_time();
         }
+    }
+
+    fn estimate_kill_time(&mut self) {
+        let (count, limit) = (self.tree.count(), self.cpu.limit());
+        (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
+    }
+
+    /// Returns how long the processes take to end that the last look has found, once they are killed.
+    pub fn kill_time(&self) -> Duration {
+        self.kill_time
+    }
+
+    /// Returns the pace at which the processes would be killed.
+    pub fn kill_pace(&self) -> Option<KillPace> {
+        self.kill_pace
+    }
+
+    /// Returns how many processes and threads the last look has found.
+    pub fn count(&self) -> TaskCount {
+        self.tree.count()
     }
 
     /// Sends a signal to the process group that the main process leads, which must not have been reaped.
@@ -135,13 +170,14 @@ impl CommandTree {
     /// Returns why some process cannot be killed.
     pub fn begin_kill(&mut self, main: Option<Pid>) -> Result<(), KillFailure> {
         self.terminated = None;
+        let pace = self.kill_pace;
         // One call kills the whole group. The unreaped main process keeps the group's number from being used again. With
         // nested PID namespaces it must not die first: processes below it would be reparented to others.
-        if let Some(main) = main.filter(|_| !self.tree.has_nested()) {
+        if let Some(main) = main.filter(|_| !self.tree.has_nested() && pace.is_none()) {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }
         let now = clock::now();
-        self.kill.insert(KillRounds::begin(now)).run_round(&mut self.tree, now)
+        self.kill.insert(KillRounds::begin(now, pace)).run_round(&mut self.tree, now)
     }
 
     /// Kills again if the next round is due.
@@ -167,6 +203,7 @@ impl CommandTree {
     /// Prepares for the next command, when no process of this one is left.
     pub fn end(&mut self) {
         (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
+        (self.kill_time, self.kill_pace) = (Duration::ZERO, None);
         self.tree.begin_again();
     }
 }

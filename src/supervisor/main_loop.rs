@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use leaderrun_core::kill_time::TaskCount;
 use leaderrun_core::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::supervisor::{StartResult, Supervisor, SupervisorAction, SupervisorInputs};
@@ -31,7 +32,7 @@ use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
 
-/// How often it is measured how late this process runs.
+/// How often it is measured by what a kill would be delayed.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only thread of the supervisor.
@@ -57,7 +58,7 @@ pub struct MainLoop<'a> {
     terminal: CommandTerminal,
     elector_pid: Pid,
     tree: CommandTree,
-    /// The time of the next measurement of how late this process runs.
+    /// The time of the next measurement of what a kill would be delayed by.
     next_probe: Instant,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
@@ -101,7 +102,8 @@ impl<'a> MainLoop<'a> {
             program: Program::new(&config.command).map_err(io::Error::other)?,
             supervisor: Supervisor::new(config.stop_options.clone())
                 .with_frozen_elector_timeout(config.frozen_elector_timeout)
-                .with_wait_for_all(config.wait_for == WaitFor::All),
+                .with_wait_for_all(config.wait_for == WaitFor::All)
+                .with_max_advance(config.max_advance),
             config,
             channel,
             elector: elector_fd,
@@ -131,12 +133,8 @@ impl<'a> MainLoop<'a> {
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             let inputs = self.inputs();
-            let is_renewed = inputs.orders.iter().any(|order| matches!(order, Order::Extend(_)));
             for action in self.supervisor.step(clock::now(), inputs) {
                 self.act(action);
-            }
-            if is_renewed && self.main.is_some() {
-                self.tree.look_if_due(self.supervisor.next_timeout());
             }
             if self.elector_gone && self.main.is_none() && self.start.is_none() {
                 return Ok(());
@@ -403,7 +401,7 @@ impl<'a> MainLoop<'a> {
         // The kill comes first: nothing may delay it.
         let killed = self.tree.run_round();
         self.report_kill(killed);
-        self.measure_delay();
+        self.probe();
         // Children are reaped in every round. A signal to this process may be a copy of one that the elector relays.
         for signal in self.signals.receive().sent {
             self.relay.handle_own(clock::now(), signal);
@@ -415,15 +413,24 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Measures how late this process runs while the command does.
-    fn measure_delay(&mut self) {
+    /// Measures what a kill would be delayed by, while the command runs: how late this process runs, and how long the
+    /// command's processes take to end.
+    fn probe(&mut self) {
         let now = clock::now();
-        if self.main.is_some() && now >= self.next_probe {
-            if let Some(delay) = self.supervisor.measure_delay(now, now.since(self.next_probe)) {
-                self.notify(SupervisorNotice::RunsLate { delay });
-            }
-            self.next_probe = now + PROBE_INTERVAL;
+        if self.main.is_none() || now < self.next_probe {
+            return;
         }
+        if let Some(delay) = self.supervisor.measure_delay(now, now.since(self.next_probe)) {
+            self.notify(SupervisorNotice::RunsLate { delay });
+        }
+        self.tree.look_if_due(self.supervisor.next_timeout());
+        let kill_time = self.tree.kill_time();
+        if self.supervisor.expect_kill_time(kill_time) {
+            let TaskCount { processes, threads, .. } = self.tree.count();
+            let pace = self.tree.kill_pace();
+            self.notify(SupervisorNotice::KillTime { kill_time, processes, threads, pace });
+        }
+        self.next_probe = clock::now() + PROBE_INTERVAL;
     }
 
     fn not_executed(&self, reason: impl Into<String>) -> SupervisorNotice {

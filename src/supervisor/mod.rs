@@ -52,6 +52,8 @@ pub struct SupervisorConfig {
     /// How long after its last order an elector that sends no more orders is killed once the command is gone; never if
     /// `None`.
     pub frozen_elector_timeout: Option<Duration>,
+    /// By how much stop and kill can be brought forward at most.
+    pub max_advance: Duration,
 }
 
 /// Runs the supervisor until the elector is dead or kills it. Never returns.

@@ -18,7 +18,7 @@ const MARGIN_BUCKETS: u32 = 10;
 pub const RENEWAL_RESULTS: &[&str] = &["conflict", "error", "refused", "success", "timeout"];
 
 /// The values of the label `reason`.
-pub const LOSS_REASONS: &[&str] = &["not_renewed", "supervisor_died", "supervisor_late", "taken"];
+pub const LOSS_REASONS: &[&str] = &["not_renewed", "supervisor_died", "supervisor_late", "taken", "too_slow"];
 
 /// All counters and histograms.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,6 +83,7 @@ fn loss_reason(loss: Loss) -> &'static str {
     match loss {
         Loss::NotRenewed => "not_renewed",
         Loss::Taken => "taken",
+        Loss::TooSlow => "too_slow",
         Loss::SupervisorDied => "supervisor_died",
         Loss::SupervisorLate => "supervisor_late",
     }
@@ -121,7 +122,8 @@ mod tests {
         for result in [Success, Conflict, Refused, Error, Timeout] {
             counters.count_renewal(result, Duration::ZERO);
         }
-        for loss in [Loss::NotRenewed, Loss::Taken, Loss::SupervisorDied, Loss::SupervisorLate] {
+        use Loss::{NotRenewed, SupervisorDied, SupervisorLate, Taken, TooSlow};
+        for loss in [NotRenewed, SupervisorDied, SupervisorLate, Taken, TooSlow] {
             counters.count_loss(loss);
         }
         let once = |values: &'static [&str]| values.iter().map(|value| (*value, 1)).collect::<Vec<_>>();

@@ -189,6 +189,12 @@ pub const METRICS: &[MetricDescription] = &[
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()
         }),
     },
+    MetricDescription {
+        name: "leaderrun_kill_seconds",
+        help: "How long killing the command is estimated to take, from its number of threads and the CPU limit; absent while that is less than 50 ms.",
+        label: None,
+        reading: Reading::Gauge(|state, _| state.kill_time().map(|time| time.as_secs_f64())),
+    },
 ];
 
 impl MetricDescription {

@@ -38,3 +38,22 @@ fn a_command_that_takes_all_processes_is_ended_all_the_same() {
     b.wait_for_log("a released");
     witnesses.assert_one_at_a_time(2);
 }
+
+/// As many threads as never end under a tenth of a CPU, if all of them are killed at once.
+const MANY_THREADS: &str = "$WITNESS & $WITNESS & $WITNESS & $WITNESS & wait";
+
+#[testkit::test(requires = is_possible())]
+fn a_command_with_too_many_threads_for_its_cpu_limit_is_ended_while_the_lock_is_held() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock).docker(&["--pids-limit=15000"]);
+    let a = a.run_script(&witnesses, &["ignore", "threads=3000"], MANY_THREADS);
+    witnesses.wait_for("a", 4);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.docker(&["update", "--cpus=0.1"]);
+    assert_eq!(a.wait(), 76);
+    let log = a.log();
+    assert!(log.contains("the command could not be killed in time if renewals failed"), "{log}");
+    witnesses.wait_for("b", 1);
+    witnesses.assert_one_at_a_time(2);
+}

@@ -36,6 +36,7 @@ extern crate alloc;
 pub mod election;
 pub mod elector;
 pub mod instant;
+pub mod kill_time;
 pub mod lateness;
 pub mod messages;
 pub mod pair;

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kill_time::KillPace;
 use crate::tenure::Tenure;
 
 /// A message from the elector to the supervisor.
@@ -47,6 +48,10 @@ pub enum SupervisorNotice {
     Killing { reason: KillReason, processes: String },
     /// The supervisor runs so late after it should have been woken, and stops and kills the command so much earlier.
     RunsLate { delay: Duration },
+    /// Killing the command's processes and threads takes this long, and it is stopped and killed so much earlier.
+    KillTime { kill_time: Duration, processes: u32, threads: u32, pace: Option<KillPace> },
+    /// Stop and kill would have to be brought forward by more than is possible, so no command is run.
+    TooSlow { advance: Duration, max_advance: Duration },
     /// The command could not be sent this signal.
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed.

@@ -9,6 +9,9 @@
 //! - The stop signal is sent when the tenure ends, and SIGKILL to the whole tree `lost_grace` later.
 //! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
 //! - A kill instant can only become earlier.
+//! - Stop and kill are brought forward by how late the supervisor runs, and by how long killed processes take to end.
+//!   Where a renewal could no longer come before the stop, no command is started, and one that runs is stopped while the
+//!   lock is still held.
 //! - A command that has run for `max_run` gets the stop signal, too, and SIGKILL `kill_after` or `lost_grace` later.
 //! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
 //!   With [`Supervisor::with_wait_for_all`] they are the command from then on, until the last one has ended.
@@ -24,7 +27,7 @@ use core::time::Duration;
 pub use self::protocol::{StartResult, StopOptions, SupervisorAction, SupervisorInputs};
 use crate::instant::Instant;
 use crate::lateness::Lateness;
-use crate::messages::{End, Gone, KillReason, Order, Report};
+use crate::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
 use crate::signal::is_termination_signal;
 use crate::tenure::Tenure;
 
@@ -39,7 +42,10 @@ enum MainProcess {
 #[derive(Clone, Debug, Hash)]
 pub struct Supervisor {
     stop_options: StopOptions,
-    tenure: Option<Tenure>,
+    /// The tenure that the elector granted last.
+    granted: Option<Tenure>,
+    /// The tenure that was last reported as enforced.
+    reported_tenure: Option<Tenure>,
     main: MainProcess,
     start_due: bool,
     /// A stop for loss has begun.
@@ -61,6 +67,10 @@ pub struct Supervisor {
     reported: Option<Gone>,
     /// How late this supervisor runs.
     lateness: Lateness,
+    /// How long the command's processes take to end once they were killed.
+    kill_time: Duration,
+    /// By how much stop and kill can be brought forward at most.
+    max_advance: Duration,
     /// How long after its last order an elector is killed, after a loss.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
@@ -76,7 +86,8 @@ impl Supervisor {
     pub fn new(stop_options: StopOptions) -> Self {
         Self {
             stop_options,
-            tenure: None,
+            granted: None,
+            reported_tenure: None,
             main: MainProcess::NotStarted,
             start_due: false,
             lost: false,
@@ -91,6 +102,8 @@ impl Supervisor {
             asked_to_end: false,
             reported: None,
             lateness: Lateness::default(),
+            kill_time: Duration::ZERO,
+            max_advance: Duration::MAX,
             frozen_elector_timeout: None,
             elector_heard_at: None,
             published_held_until: None,
@@ -98,12 +111,25 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor ran this long after it was due. From the next renewal on, stop and kill are brought
-    /// forward accordingly. Returns by how much, if that has changed.
+    /// Records that the supervisor ran this long after it was due: stop and kill are brought forward accordingly. Returns
+    /// by how much, if that has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.lateness.allowance();
         self.lateness.add(now, delay);
         Some(self.lateness.allowance()).filter(|allowance| *allowance != before)
+    }
+
+    /// Takes in how long the command's processes take to end once they were killed: stop and kill are brought forward by
+    /// it. Returns whether that has changed.
+    pub fn expect_kill_time(&mut self, kill_time: Duration) -> bool {
+        mem::replace(&mut self.kill_time, kill_time) != kill_time
+    }
+
+    /// Makes the supervisor start no command, and stop one that runs, where stop and kill would have to be brought
+    /// forward by more than this.
+    #[must_use]
+    pub fn with_max_advance(self, max_advance: Duration) -> Self {
+        Self { max_advance, ..self }
     }
 
     /// Makes the supervisor kill an elector that sends no order for this long, after a loss and when the command is
@@ -150,7 +176,7 @@ impl Supervisor {
         if elector_died {
             self.frozen_elector_timeout = None;
             // There are no more renewals, so stop at once. The kill instant is that of the last tenure.
-            self.begin_stop_for_loss(self.tenure.map_or(now, |tenure| tenure.kill));
+            self.begin_stop_for_loss(self.tenure().map_or(now, |tenure| tenure.kill));
             self.handle_timeout(now);
         }
         if let Some(end) = main_ended {
@@ -165,7 +191,7 @@ impl Supervisor {
             self.actions.push(SupervisorAction::TerminateLeftovers);
         }
         if mem::take(&mut self.start_due) {
-            match self.tenure.filter(|tenure| self.may_start(now, tenure)) {
+            match self.tenure().filter(|tenure| self.may_start(now, tenure)) {
                 Some(tenure) => self.actions.push(SupervisorAction::Start(tenure)),
                 None => self.report_not_started(),
             }
@@ -192,9 +218,19 @@ impl Supervisor {
         Some(self.elector_heard_at? + timeout)
     }
 
-    /// Returns the tenure that is enforced: the last one that was accepted.
+    /// Returns the tenure that is enforced: the last one that was granted, brought forward.
     pub fn tenure(&self) -> Option<Tenure> {
-        self.tenure
+        self.granted.map(|granted| granted.earlier_by(self.advance()))
+    }
+
+    /// Returns by how much stop and kill are brought forward.
+    fn advance(&self) -> Duration {
+        self.lateness.allowance().saturating_add(self.kill_time)
+    }
+
+    /// Returns whether the command can be gone in time, however soon renewals fail.
+    fn can_keep_time(&self) -> bool {
+        self.advance() <= self.max_advance
     }
 
     /// Returns whether the main process was started and is not known to have ended.
@@ -204,7 +240,7 @@ impl Supervisor {
 
     /// Returns until when the command may rely on the lock, by the present tenure; `None` once the lock is lost.
     fn held_until(&self) -> Option<Instant> {
-        self.tenure.filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
+        self.tenure().filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
     }
 
     fn may_time_out(&self) -> bool {
@@ -213,21 +249,22 @@ impl Supervisor {
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
-        now < tenure.stop && self.main == MainProcess::NotStarted && !self.lost && !self.terminated
+        let is_in_time = now < tenure.stop && self.can_keep_time();
+        is_in_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated
     }
 
     fn handle_orders(&mut self, now: Instant, orders: &[Order]) {
         let reported = self.reported.clone();
         for order in orders {
             match order {
-                Order::Start { tenure, .. } if self.tenure.is_none() => {
-                    self.tenure = Some(tenure.earlier_by(self.lateness.allowance()));
+                Order::Start { tenure, .. } if self.granted.is_none() => {
+                    self.granted = Some(*tenure);
                     self.start_due = true;
                 }
                 Order::Extend(tenure) if !self.lost => {
                     let is_later = |present: Tenure| present.renewal_sent_at < tenure.renewal_sent_at;
-                    if self.tenure.is_some_and(is_later) {
-                        self.tenure = Some(tenure.earlier_by(self.lateness.allowance()));
+                    if self.granted.is_some_and(is_later) {
+                        self.granted = Some(*tenure);
                     }
                 }
                 _ => {}
@@ -244,18 +281,27 @@ impl Supervisor {
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
-        let answer = match (reported, self.tenure) {
+        let is_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
+        let answer = match (reported, self.tenure()) {
             // An elector that still renews has not received the report.
-            (Some(gone), _) => Some(Report::Gone(gone)),
-            (None, Some(tenure)) => Some(Report::Enforcing(tenure)),
+            (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
+            (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || is_moved),
             (None, None) => None,
         };
-        self.actions.extend(answer.filter(|_| renewed).map(SupervisorAction::Report));
+        self.reported_tenure = self.tenure();
+        self.actions.extend(answer.map(SupervisorAction::Report));
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Some(tenure) = self.tenure.filter(|tenure| now >= tenure.stop) {
-            self.begin_stop_for_loss(tenure.kill);
+        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.can_keep_time()) {
+            let is_too_slow = now < tenure.stop;
+            if is_too_slow && !self.lost {
+                let (advance, max_advance) = (self.advance(), self.max_advance);
+                self.notify(SupervisorNotice::TooSlow { advance, max_advance });
+            }
+            // What grows too large to be killed goes on growing, so it gets no more than the usual grace.
+            let grace_end = now + self.stop_options.lost_grace;
+            self.begin_stop_for_loss(if is_too_slow { tenure.kill.min(grace_end) } else { tenure.kill });
         }
         if self.may_time_out() && self.runs_until.is_some_and(|at| now >= at) {
             self.timed_out = true;
@@ -344,7 +390,9 @@ impl Supervisor {
     }
 
     fn begin_stop_for_loss(&mut self, kill: Instant) {
-        if !self.lost {
+        if self.lost {
+            self.bring_kill_forward(kill);
+        } else {
             self.lose(kill);
             if self.main == MainProcess::Running {
                 self.actions.push(SupervisorAction::Stop);
@@ -353,11 +401,21 @@ impl Supervisor {
         }
     }
 
+    fn notify(&mut self, notice: SupervisorNotice) {
+        self.actions.push(SupervisorAction::Report(Report::Notice(notice)));
+    }
+
     fn lose(&mut self, kill: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {
             self.report_not_started();
-        } else if self.reported.is_none() {
+        } else {
+            self.bring_kill_forward(kill);
+        }
+    }
+
+    fn bring_kill_forward(&mut self, kill: Instant) {
+        if self.main != MainProcess::NotStarted && self.reported.is_none() {
             self.kill_by(kill, KillReason::Lost);
         }
     }
@@ -369,7 +427,7 @@ impl Supervisor {
     }
 
     fn report_not_started(&mut self) {
-        if self.tenure.is_some() && self.main == MainProcess::NotStarted {
+        if self.granted.is_some() && self.main == MainProcess::NotStarted {
             self.report_gone(Gone { end: End::NotStarted, lost: self.lost });
         }
     }

@@ -34,10 +34,10 @@ impl Tenure {
         Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
-    /// Returns this tenure with its deadlines so much earlier, for a thread that runs so late.
+    /// Returns this tenure with its deadlines so much earlier.
     #[must_use]
-    pub fn earlier_by(self, lateness: Duration) -> Self {
-        Self { stop: self.stop - lateness, kill: self.kill - lateness, ..self }
+    pub fn earlier_by(self, advance: Duration) -> Self {
+        Self { stop: self.stop - advance, kill: self.kill - advance, ..self }
     }
 
     /// Returns when the elector stops waiting for the supervisor and kills the command itself.

@@ -106,6 +106,12 @@ impl Timing {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
+    /// Returns by how much stop and kill can be brought forward at most: a renewal that is sent in time and takes as long
+    /// as it may still comes before the stop.
+    pub fn max_advance(&self) -> Duration {
+        self.renew_deadline - self.retry_period - self.attempt()
+    }
+
     /// Returns the tolerated ratio of two candidates' clock rates, up to which no two commands are alive at once.
     pub fn tolerated_clock_rate(&self) -> f64 {
         self.lease_duration.as_secs_f64() / (self.renew_deadline + self.lost_grace).as_secs_f64()
@@ -206,6 +212,7 @@ mod tests {
         assert_eq!(defaults.lost_grace(), Duration::from_millis(2500));
         assert!(defaults.attempt() * ATTEMPTS + defaults.retry_period() <= defaults.renew_deadline());
         assert_eq!(defaults.tolerated_clock_rate(), 1.2);
+        assert_eq!(defaults.max_advance().as_millis(), 5333);
     }
 
     #[test]

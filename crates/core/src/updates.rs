@@ -57,6 +57,8 @@ pub enum Update {
         thread: MeasuredThread,
         delay: Duration,
     },
+    /// How long the command's processes would take to end if they were killed now.
+    KillTime(Duration),
     /// No process of the command is left.
     CommandGone,
     /// leaderrun is about to exit or to rejoin.
@@ -104,6 +106,8 @@ pub enum RenewalResult {
 pub enum Loss {
     /// The lock could not be renewed in time.
     NotRenewed,
+    /// The command could not have been killed in time if renewals had failed.
+    TooSlow,
     /// Another candidate holds the lock.
     Taken,
     SupervisorDied,

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitCode};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -27,6 +28,9 @@ pub const FLAG: &str = "--witness";
 /// The beginning of the failure message for two commands that were alive at once.
 pub const OVERLAP: &str = "two commands at once";
 
+/// The stack of a thread that does nothing.
+const SMALL_STACK: usize = 16 * 1024;
+
 /// How long a lingering witness takes to end after its first signal.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -37,6 +41,7 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `hidden`: it has a grandchild in its own session, with an empty environment, that ignores SIGTERM.
 /// - `ends`: it ends at once and leaves its descendants running.
 /// - `life=MILLISECONDS`: it ends after that time.
+/// - `threads=NUMBER`: it has this many more threads, which do nothing.
 /// - `run=TOKEN.HOLDER`: it is part of this run; without this word the environment states the run.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
@@ -52,6 +57,9 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     SigSet::from(Signal::SIGUSR1).thread_block().expect("to block a signal");
     stop_signals.thread_block().expect("to block signals");
+    for _ in 0..value("threads=").map_or(0, |number| number.parse().expect("a number")) {
+        thread::Builder::new().stack_size(SMALL_STACK).spawn(thread::park).expect("a thread");
+    }
     let file = lifetime.create_file(&folder).expect("a file to write to");
     lifetime.write(&file);
     if has("ends") {

@@ -4,6 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use leaderrun_core::kill_time::KillPace;
 
 use super::{KillFailure, Tree};
 
@@ -13,15 +14,18 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
+    /// How many threads are killed at once, and until when that is limited.
+    pace: Option<(KillPace, Instant)>,
     next_round: Instant,
     pause: Duration,
     refused: bool,
 }
 
 impl KillRounds {
-    /// Creates a kill whose first round is due.
-    pub fn begin(now: Instant) -> Self {
-        Self { next_round: now, pause: PAUSES.0, refused: false }
+    /// Creates a kill at this pace, whose first round is due.
+    pub fn begin(now: Instant, pace: Option<KillPace>) -> Self {
+        let pace = pace.map(|pace| (pace, now + pace.lasts));
+        Self { pace, next_round: now, pause: PAUSES.0, refused: false }
     }
 
     /// Returns when to call [`run_round`](Self::run_round) again.
@@ -34,14 +38,15 @@ impl KillRounds {
         (self.next_round, self.pause) = (now, PAUSES.0);
     }
 
-    /// Kills every descendant that one look finds.
+    /// Kills every descendant that one look finds, as far as the pace allows.
     ///
     /// # Errors
     /// Returns why something could not be killed, but only the first time.
     pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSES.1);
-        let killed = tree.kill();
+        let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
+        let killed = tree.kill(pace.map(|pace| pace.max_killed));
         if killed.is_err() && mem::replace(&mut self.refused, true) {
             return Ok(());
         }

@@ -74,15 +74,17 @@ impl Members {
     /// again: the process that now had it would be younger than the look, and its children younger still.
     ///
     /// The look ends at `until` in any case, and after [`LONGEST_LOOK`]: where processes are forked faster than they are
-    /// looked at, it would not end.
-    pub fn look(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) {
+    /// looked at, it would not end. Returns whether it came to the last process.
+    pub fn look(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
         let began = clock::now();
         let longest = began + LONGEST_LOOK;
         let until = until.map_or(longest, |until| until.min(longest));
         let look_began = proc.ticks(began);
+        let mut is_complete = true;
         proc.for_each_process(|number| {
             let is_added = self.0.binary_search(&number).is_ok();
-            let Ok(stat) = proc.stat(number) else { return clock::now() < until };
+            is_complete = clock::now() < until;
+            let Ok(stat) = proc.stat(number) else { return is_complete };
             let is_child = stat.started < look_began && self.0.binary_search(&stat.parent).is_ok();
             if (is_added || is_child)
                 && let Some(numbers) = proc.numbers(number)
@@ -90,7 +92,8 @@ impl Members {
                 self.add(number);
                 visit(Member { identity: Identity { number, started: stat.started }, stat, numbers, is_added });
             }
-            clock::now() < until
+            is_complete
         });
+        is_complete
     }
 }

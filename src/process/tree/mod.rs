@@ -25,6 +25,7 @@ use std::mem;
 use std::path::Path;
 
 use leaderrun_core::instant::Instant;
+use leaderrun_core::kill_time::TaskCount;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -41,6 +42,9 @@ use crate::process::title;
 
 /// How many processes are named to people.
 const MAX_NAMES: usize = 8;
+
+/// How many processes a count of threads may take: as long as a look at the machine's processes takes anyway.
+const MAX_RECOUNTED: usize = 64;
 
 /// Makes the orphans below this process its children, rather than those of PID 1.
 ///
@@ -73,6 +77,8 @@ pub struct Tree {
     proc: Proc,
     members: Members,
     nested: Nested,
+    /// How many processes and threads there are.
+    count: TaskCount,
     /// Every child is looked at whether it is in a deeper namespace before it is killed.
     is_careful: bool,
     /// When a kill looks at all processes again. Looks take at most half of the time.
@@ -98,6 +104,7 @@ impl Tree {
             proc,
             members: Members::new(),
             nested: Nested::new(),
+            count: TaskCount::default(),
             is_careful: false,
             next_look: clock::now(),
             mark: escaped::mark(run),
@@ -128,14 +135,31 @@ impl Tree {
     }
 
     /// Makes a kill look at every child before it is killed: for a process that has not
-    /// [remembered](Self::remember_nested) what may fall to others.
+    /// [remembered](Self::look) what may fall to others.
     pub fn with_care(self) -> Self {
         Self { is_careful: true, ..self }
     }
 
-    /// Remembers every descendant in a PID namespace below ours that is found until then.
-    pub fn remember_nested(&mut self, until: Option<Instant>) {
-        self.nested.remember(&self.proc, &mut self.members, until);
+    /// Remembers every descendant in a PID namespace below ours that is found until then, and counts all descendants.
+    pub fn look(&mut self, until: Option<Instant>) {
+        self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
+    }
+
+    /// Counts the threads of the processes that the last [`look`](Self::look) has found, where these are few.
+    pub fn count_threads(&mut self) {
+        let known = self.members.numbers();
+        if known.len() <= MAX_RECOUNTED {
+            self.count = TaskCount::default();
+            known
+                .iter()
+                .filter_map(|number| self.proc.stat(*number).ok())
+                .for_each(|stat| self.count.add(stat.threads));
+        }
+    }
+
+    /// Returns how many processes and threads were counted last.
+    pub fn count(&self) -> TaskCount {
+        self.count
     }
 
     /// Returns whether processes are remembered that may not become our children when what is above them dies.
@@ -148,21 +172,22 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one look finds.
+    /// Sends SIGKILL to every descendant that one look finds; where `max_killed` is given only until so many threads have
+    /// got it and have not ended.
     ///
     /// Allocates nothing, and needs no descriptor to kill the direct children.
     ///
     /// # Errors
     /// The first reason why something was not killed.
-    pub fn kill(&mut self) -> Result<(), KillFailure> {
-        let killed = self.kill_as_this_user();
+    pub fn kill(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
+        let killed = self.kill_as_this_user(max_killed);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = killed else { return killed };
         let refused = |errno| KillFailure::Refused { number, errno };
         let owner = self.proc.owner(number).map_err(refused)?;
-        user::as_user(owner, || self.kill_as_this_user().map_err(KillFailure::errno)).map_err(refused)
+        user::as_user(owner, || self.kill_as_this_user(max_killed).map_err(KillFailure::errno)).map_err(refused)
     }
 
-    fn kill_as_this_user(&mut self) -> Result<(), KillFailure> {
+    fn kill_as_this_user(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
         let Self { proc, members, nested, is_careful, next_look, .. } = self;
         nested.forget_dead(proc);
         let is_careful = *is_careful || !nested.is_empty();
@@ -174,12 +199,19 @@ impl Tree {
             nested.kill(proc, members, &mut note);
         }
         let mut found_nested = false;
+        let mut allowed = max_killed;
+        // Those that have got it come first in the list of children, as long as they are there.
+        let mut is_allowed = |threads: &dyn Fn() -> u32| {
+            let may_be_killed = allowed != Some(0);
+            allowed = allowed.map(|left| left.saturating_sub(threads()));
+            may_be_killed
+        };
         members.clear();
         let listed = proc.for_each_child(|number| {
             members.add(number);
             if is_careful && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
-            } else {
+            } else if is_allowed(&|| proc.stat(number).map_or(1, |stat| stat.threads)) {
                 note(number, proc.signal_child(number, Signal::SIGKILL));
             }
         });
@@ -188,7 +220,7 @@ impl Tree {
             members.look(proc, None, |member| {
                 if member.numbers.is_nested {
                     found_nested = true;
-                } else if !member.is_added {
+                } else if !member.is_added && is_allowed(&|| member.stat.threads) {
                     note(member.identity.number, proc.signal(member.identity, member.pid(), Signal::SIGKILL));
                 }
             });
@@ -227,7 +259,7 @@ impl Tree {
 
     /// Prepares for another command.
     pub fn begin_again(&mut self) {
-        self.was_searched = false;
+        (self.was_searched, self.count) = (false, TaskCount::default());
     }
 
     /// Returns the names of some of the processes of the last [`kill`](Self::kill), for people: by names of their own

@@ -1,9 +1,10 @@
 //! Descendants in a PID namespace below ours, whose orphans do not become our children.
 
 use leaderrun_core::instant::Instant;
+use leaderrun_core::kill_time::TaskCount;
 use nix::sys::signal::Signal;
 
-use super::members::Members;
+use super::members::{Member, Members};
 use super::proc::{Identity, Proc};
 
 /// How many of them are remembered.
@@ -47,9 +48,20 @@ impl Nested {
         self.0.retain(|remembered| proc.is_alive(remembered.identity));
     }
 
-    /// Remembers every descendant in a namespace below ours, and what descends from those remembered before.
-    pub fn remember(&mut self, proc: &Proc, members: &mut Members, until: Option<Instant>) {
-        self.look(proc, members, until, |_, _| {});
+    /// Remembers every descendant in a namespace below ours, and what descends from those remembered before. Returns how
+    /// many descendants there are; of a look that had to end at least as many as in the `last` one.
+    pub fn remember(
+        &mut self,
+        proc: &Proc,
+        members: &mut Members,
+        until: Option<Instant>,
+        last: TaskCount,
+    ) -> TaskCount {
+        let mut count = TaskCount::default();
+        let is_complete = self.look(proc, members, until, |member| {
+            count.add(member.stat.threads);
+        });
+        if is_complete || count.threads > last.threads { count } else { last }
     }
 
     /// Sends SIGTERM to those that have not got it.
@@ -68,10 +80,10 @@ impl Nested {
         for _ in 0..MAX_LOOKS {
             let mut all_still = true;
             let count = self.0.len();
-            self.look(proc, members, None, |identity, is_still| {
-                if !is_still {
+            self.look(proc, members, None, |member| {
+                if is_nested(member) && !member.stat.is_still() {
                     all_still = false;
-                    let _ = send(proc, identity, Signal::SIGSTOP);
+                    let _ = send(proc, member.identity, Signal::SIGSTOP);
                 }
             });
             if all_still && self.0.len() == count {
@@ -83,32 +95,34 @@ impl Nested {
         }
     }
 
-    /// Remembers what one look finds, and calls `visit` with each of them and whether it cannot fork.
+    /// Remembers what one look finds, and calls `visit` with each descendant. Returns whether all of them were found.
     fn look(
         &mut self,
         proc: &Proc,
         members: &mut Members,
         until: Option<Instant>,
-        mut visit: impl FnMut(Identity, bool),
-    ) {
+        mut visit: impl FnMut(&Member),
+    ) -> bool {
         self.forget_dead(proc);
         members.clear();
         let _ = proc.for_each_child(|number| members.add(number));
         self.0.iter().for_each(|remembered| members.add(remembered.identity.number));
         if members.is_empty() {
-            return;
+            return true;
         }
         members.look(proc, until, |member| {
-            if !member.numbers.is_nested || member.stat.is_dead() {
-                return;
-            }
-            let is_known = self.0.iter().any(|remembered| remembered.identity == member.identity);
-            if !is_known && self.0.len() < CAPACITY {
+            let is_known = || self.0.iter().any(|remembered| remembered.identity == member.identity);
+            if is_nested(&member) && self.0.len() < CAPACITY && !is_known() {
                 self.0.push(Remembered { identity: member.identity, terminated: false });
             }
-            visit(member.identity, member.stat.is_still());
-        });
+            visit(&member);
+        })
     }
+}
+
+/// Returns whether this process has to be remembered.
+fn is_nested(member: &Member) -> bool {
+    member.numbers.is_nested && !member.stat.is_dead()
 }
 
 fn send(proc: &Proc, process: Identity, signal: Signal) -> nix::Result<()> {

@@ -52,6 +52,7 @@ pub struct Identity {
 pub struct Stat {
     pub state: u8,
     pub parent: i32,
+    pub threads: u32,
     pub started: u64,
 }
 
@@ -293,9 +294,11 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let mut fields = stat[name_end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = *fields.next()?.first()?;
     let parent = parse_number(fields.next()?)?;
-    // The fields from the process group to the interval timer.
-    let started = std::str::from_utf8(fields.nth(17)?).ok()?.parse().ok()?;
-    Some(Stat { state, parent, started })
+    let parse = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
+    // The fields from the process group to the nice value come first, and that of the interval timer between the two.
+    let threads = u32::try_from(parse(fields.nth(15)?)?).ok()?;
+    let started = parse(fields.nth(1)?)?;
+    Some(Stat { state, parent, threads, started })
 }
 
 /// Returns the numbers of a process in each PID namespace, from that of /proc inwards.
@@ -310,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_name_can_contain_anything() {
-        let stat = b"42 (a) S 1 (b\n) R 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
-        assert_eq!(parse_stat(stat), Some(Stat { state: b'R', parent: 7, started: 12345 }));
+        let stat = b"42 (a) S 1 (b\n) R 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 14 0 12345 0 0";
+        assert_eq!(parse_stat(stat), Some(Stat { state: b'R', parent: 7, threads: 14, started: 12345 }));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What this machine, or this container, lets leaderrun do in time.
 
 use std::fs;
-use std::path::PathBuf;
+
+use leaderrun_core::timing::MIN_KILL_MARGIN;
 
 use super::table::{Row, Table};
+use crate::process::cpu_limit::{CpuCgroups, Throttling};
 use crate::process::memory::{self, Locked};
 
 /// Below this many CPUs a few busy threads of the command are enough to keep leaderrun waiting.
@@ -15,68 +17,30 @@ const CAP_SETUID: u64 = 1 << 7;
 
 /// Looks at the CPU limit, the memory that may be locked, and the right to send signals.
 pub fn examine(table: &mut Table) {
-    table.add(cpu(cpu_limit()));
+    table.add(cpu(&CpuCgroups::find()));
     table.add(locked_memory());
     table.add(signals());
 }
 
-/// The CPU limit of a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct CpuLimit {
-    cpus: f64,
-    /// How many periods there were, and in how many of them processes had to wait.
-    periods: Option<(u64, u64)>,
-}
-
-fn cpu(limit: Option<CpuLimit>) -> Row {
-    let Some(CpuLimit { cpus, periods }) = limit else { return Row::ok("CPU", "no limit by a cgroup") };
-    let throttled = match periods {
-        Some((periods, throttled)) => format!("; processes had to wait in {throttled} of {periods} periods"),
+fn cpu(cgroups: &CpuCgroups) -> Row {
+    let Some(limit) = cgroups.limit() else { return Row::ok("CPU", "no limit by a cgroup") };
+    let throttled = match cgroups.throttling() {
+        Some(Throttling { periods, throttled }) => {
+            format!("; processes had to wait in {throttled} of {periods} periods")
+        }
         None => String::new(),
     };
+    let (cpus, threads) = (limit.cpus(), limit.max_threads(MIN_KILL_MARGIN));
     let finding = format!("limited to {cpus:.2} CPUs{throttled}");
     if cpus < ENOUGH_CPUS {
+        let finding =
+            format!("{finding}; about {threads} threads of a command can be killed within {MIN_KILL_MARGIN:?}");
         let remedy = "a higher CPU limit or none, or a longer --lease-duration: where many threads of the command are \
                       busy, leaderrun runs late and stops the command so much earlier";
         Row::note("CPU", finding, remedy)
     } else {
         Row::ok("CPU", finding)
     }
-}
-
-/// Returns the limit of this process's cgroup, if it has one: of cgroup v2 or of v1.
-fn cpu_limit() -> Option<CpuLimit> {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    for line in own.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-        let read = |root: &str, file: &str| fs::read_to_string(PathBuf::from(root).join(path).join(file)).ok();
-        let limit = if controllers.is_empty() {
-            let root = "/sys/fs/cgroup";
-            read(root, "cpu.max").and_then(|max| parse_limit(&max, &read(root, "cpu.stat").unwrap_or_default()))
-        } else if controllers.split(',').any(|controller| controller == "cpu") {
-            let root = "/sys/fs/cgroup/cpu";
-            let (quota, period) = (read(root, "cpu.cfs_quota_us"), read(root, "cpu.cfs_period_us"));
-            let max = format!("{} {}", quota.unwrap_or_default().trim(), period.unwrap_or_default().trim());
-            parse_limit(&max, &read(root, "cpu.stat").unwrap_or_default())
-        } else {
-            None
-        };
-        if limit.is_some() {
-            return limit;
-        }
-    }
-    None
-}
-
-/// Parses `cpu.max`, a quota and a period in microseconds, and `cpu.stat`.
-fn parse_limit(max: &str, stat: &str) -> Option<CpuLimit> {
-    let (quota, period) = max.trim().split_once(' ')?;
-    // Without a limit the quota is `max`, or -1 in cgroup v1.
-    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
-    let count = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    let periods = count("nr_periods ").zip(count("nr_throttled "));
-    Some(CpuLimit { cpus: quota as f64 / period.max(1) as f64, periods })
 }
 
 fn locked_memory() -> Row {
@@ -107,21 +71,5 @@ fn signals() -> Row {
         Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")
     } else {
         Row::ok("signals", "can be sent to a command that does not change its user")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_of_both_versions_are_parsed() {
-        let stat = "nr_periods 100\nnr_throttled 12\nthrottled_time 5\n";
-        let limit = CpuLimit { cpus: 0.1, periods: Some((100, 12)) };
-        assert_eq!(parse_limit("10000 100000\n", stat), Some(limit));
-        assert_eq!(parse_limit("10000 100000", ""), Some(CpuLimit { periods: None, ..limit }));
-        assert_eq!(parse_limit("max 100000\n", stat), None);
-        assert_eq!(parse_limit("-1 100000", stat), None);
-        assert_eq!(parse_limit(" ", ""), None);
     }
 }

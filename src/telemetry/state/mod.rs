@@ -73,6 +73,8 @@ pub struct CandidateState {
     /// No process of the command is left, and leaderrun is about to exit or to execute itself again.
     is_over: bool,
     scheduling_delays: SchedulingDelays,
+    /// How long a kill of the command takes.
+    kill_time: Option<Duration>,
 }
 
 /// The scheduling delay of each thread; `None` before it was measured.
@@ -121,6 +123,7 @@ impl CandidateState {
             leading: None,
             is_over: false,
             scheduling_delays: SchedulingDelays::default(),
+            kill_time: None,
         }
     }
 
@@ -171,12 +174,13 @@ impl CandidateState {
                 };
                 *measured = Some(delay);
             }
+            Update::KillTime(kill_time) => self.kill_time = Some(kill_time).filter(|time| !time.is_zero()),
             Update::TerminationRequested => {
                 if let Some(leading) = &mut self.leading {
                     leading.is_ending = true;
                 }
             }
-            Update::CommandGone => (self.leading, self.is_over) = (None, true),
+            Update::CommandGone => (self.leading, self.is_over, self.kill_time) = (None, true, None),
             Update::Acquired { .. } | Update::Terminating | Update::Exiting => {}
         }
     }
@@ -238,6 +242,11 @@ impl CandidateState {
         let SchedulingDelays { elector, election, supervisor } = self.scheduling_delays;
         let delays = [("elector", elector), ("election", election), ("supervisor", supervisor)];
         delays.into_iter().filter_map(|(thread, delay)| Some((thread, delay?)))
+    }
+
+    /// Returns how long killing the command takes, where that is worth mentioning.
+    pub fn kill_time(&self) -> Option<Duration> {
+        self.kill_time
     }
 
     /// Returns an error if this process is unhealthy, so that a restart may help.

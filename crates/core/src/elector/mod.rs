@@ -26,7 +26,7 @@ use core::time::Duration;
 pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
 use crate::election::Outcome;
 use crate::instant::Instant;
-use crate::messages::{End, Gone, Order, Report};
+use crate::messages::{End, Gone, Order, Report, SupervisorNotice};
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 use crate::tenure::Tenure;
 use crate::timing::Timing;
@@ -65,6 +65,8 @@ enum ElectorPhase {
         /// The tenure that the supervisor last reported as enforced.
         enforced: Tenure,
         lost: bool,
+        /// Why the supervisor ends the command, if it does.
+        supervisor_loss: Loss,
     },
     /// The supervisor failed; the elector kills the command itself.
     Killing,
@@ -164,7 +166,7 @@ impl Elector {
     }
 
     fn handle_report(&mut self, now: Instant, report: Report) {
-        let ElectorPhase::Leading { enforced, lost } = &mut self.phase else { return };
+        let ElectorPhase::Leading { enforced, lost, supervisor_loss } = &mut self.phase else { return };
         match report {
             Report::Enforcing(tenure) if !*lost => {
                 *enforced = tenure;
@@ -172,7 +174,8 @@ impl Elector {
             }
             Report::Gone(Gone { end, lost: was_lost }) => {
                 if was_lost && !*lost {
-                    self.notify(ElectorNotice::Lost(Loss::NotRenewed));
+                    let loss = *supervisor_loss;
+                    self.notify(ElectorNotice::Lost(loss));
                 }
                 let succeeded = end == End::Exited(0) && !was_lost;
                 let ending = match end {
@@ -186,6 +189,7 @@ impl Elector {
                 self.end(now, ending, succeeded);
             }
             Report::Started { .. } => self.started = true,
+            Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
             Report::Enforcing(_) | Report::Notice(_) => {}
         }
     }
@@ -308,7 +312,7 @@ impl Elector {
     }
 
     fn lead(&mut self, enforced: Tenure, lost: bool) {
-        self.phase = ElectorPhase::Leading { enforced, lost };
+        self.phase = ElectorPhase::Leading { enforced, lost, supervisor_loss: Loss::NotRenewed };
         self.notify(ElectorNotice::Leading(enforced));
     }
 

@@ -53,6 +53,59 @@ fn a_supervisor_that_runs_late_stops_and_kills_so_much_earlier() {
     assert_eq!(supervisor.next_timeout(), Some(enforced.kill));
 }
 
+const KILL_TIME: Duration = Duration::from_millis(1500);
+
+#[test]
+fn deadlines_move_as_soon_as_a_kill_takes_longer() {
+    let mut supervisor = running(start());
+    assert!(supervisor.expect_kill_time(KILL_TIME) && !supervisor.expect_kill_time(KILL_TIME));
+    let enforced = tenure(start()).earlier_by(KILL_TIME);
+    let moved = step(&mut supervisor, start(), SupervisorInputs::default());
+    assert_eq!(moved, [SupervisorAction::Report(Report::Enforcing(enforced))], "the elector knows at once");
+    assert_eq!(step(&mut supervisor, start(), SupervisorInputs::default()), [], "and once");
+    assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
+    assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
+    let sooner = Duration::from_millis(200);
+    supervisor.expect_kill_time(KILL_TIME + sooner);
+    assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), []);
+    supervisor.expect_kill_time(Duration::ZERO);
+    let kill = step(&mut supervisor, enforced.kill - sooner, SupervisorInputs::default());
+    assert_eq!(kill, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
+}
+
+fn too_slow(advance: Duration) -> SupervisorAction {
+    SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: KILL_TIME }))
+}
+
+#[test]
+fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held() {
+    let mut supervisor = running(start()).with_max_advance(KILL_TIME);
+    supervisor.expect_kill_time(KILL_TIME);
+    step(&mut supervisor, start(), SupervisorInputs::default());
+    let longer = KILL_TIME + Duration::from_millis(1);
+    supervisor.expect_kill_time(longer);
+    let renewed = start() + Duration::from_secs(1);
+    let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
+    let enforced = tenure(renewed).earlier_by(longer);
+    let expected = [SupervisorAction::Report(Report::Enforcing(enforced)), too_slow(longer), SupervisorAction::Stop];
+    assert_eq!(actions, expected);
+    assert_eq!(supervisor.next_timeout(), Some(renewed + Duration::from_secs(1)), "the usual grace");
+}
+
+#[test]
+fn a_supervisor_that_runs_too_late_starts_nothing() {
+    let mut supervisor = new().with_max_advance(KILL_TIME);
+    let late = KILL_TIME * 2;
+    supervisor.measure_delay(start(), late);
+    supervisor.measure_delay(start(), late);
+    let order = Order::Start { tenure: tenure(start()), environment: Vec::new() };
+    let actions = step(&mut supervisor, start(), orders(&[order]));
+    let gone = Report::Gone(Gone { end: End::NotStarted, lost: true });
+    let enforced = Report::Enforcing(tenure(start()).earlier_by(late));
+    let expected = [SupervisorAction::Report(enforced), too_slow(late), SupervisorAction::Report(gone)];
+    assert_eq!(actions, expected);
+}
+
 #[test]
 fn an_elector_without_orders_is_killed_once_after_a_loss() {
     let timeout = Duration::from_secs(12);

@@ -1,0 +1,173 @@
+//! How long killed processes take to end.
+//!
+//! A killed thread ends itself, which takes CPU time. Under a limit of CPU time the kernel also has to set aside, in each
+//! period, every killed thread that is still there, and that takes time out of the same limit: a few thousand threads end
+//! in linear time, and beyond some number they hardly end at all. So not more processes are killed at once than
+//! [`CpuLimit::max_killed`] allows.
+//!
+//! The constants are measurements on Linux 6.18, rounded up; `docs/safety.md` has the table.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The CPU time that the end of a process takes, its first thread included.
+const PROCESS_END: Duration = Duration::from_micros(100);
+
+/// The CPU time that the end of each further thread takes.
+const THREAD_END: Duration = Duration::from_micros(20);
+
+/// The CPU time that each killed thread takes in each period of a limit, until it has ended.
+const THREAD_IN_PERIOD: Duration = Duration::from_nanos(900);
+
+/// The share of a limit that killed threads may take without ending.
+const WASTED_SHARE: f64 = 1.0 / 4.0;
+
+/// Shorter times are part of what [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) is for.
+const NEGLIGIBLE: Duration = Duration::from_millis(50);
+
+/// The processes of a command, and all of their threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCount {
+    pub processes: u32,
+    /// Including the first thread of each process.
+    pub threads: u32,
+    /// The threads of the process that has most.
+    pub largest: u32,
+}
+
+impl TaskCount {
+    /// Counts a process with this number of threads.
+    pub fn add(&mut self, threads: u32) {
+        self.processes = self.processes.saturating_add(1);
+        self.threads = self.threads.saturating_add(threads);
+        self.largest = self.largest.max(threads);
+    }
+}
+
+/// A limit of CPU time: so much of it in each period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuLimit {
+    pub quota: Duration,
+    pub period: Duration,
+}
+
+impl CpuLimit {
+    /// Returns the limit as a number of CPUs.
+    pub fn cpus(&self) -> f64 {
+        self.quota.as_secs_f64() / self.period.as_secs_f64()
+    }
+
+    /// Returns how many killed threads at once end fast. More of them in one process cannot be helped.
+    pub fn max_killed(&self) -> u32 {
+        let [quota, _] = self.in_seconds();
+        (quota * WASTED_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
+    }
+
+    /// Returns how many threads of small processes end within this time after the kill has begun.
+    pub fn max_threads(&self, time: Duration) -> u32 {
+        let [quota, period] = self.in_seconds();
+        let usable_share = (1.0 - WASTED_SHARE) * quota / period;
+        (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
+    }
+
+    /// The threads of a process mostly end one after the other, so more than one CPU is of no use.
+    fn in_seconds(&self) -> [f64; 2] {
+        [self.quota.min(self.period).as_secs_f64(), self.period.as_secs_f64()]
+    }
+}
+
+/// Returns how long it takes until all of these are killed and gone; zero if that is negligible, and [`Duration::MAX`] if
+/// the limit is too small for them ever to end.
+pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
+    let further_threads = tasks.threads.saturating_sub(tasks.processes);
+    let work = PROCESS_END * tasks.processes + THREAD_END * further_threads;
+    let time = match limit {
+        None => work,
+        Some(limit) => {
+            let [quota, period] = limit.in_seconds();
+            let killed_at_once = tasks.threads.min(tasks.largest.max(limit.max_killed()));
+            let usable = quota - THREAD_IN_PERIOD.as_secs_f64() * f64::from(killed_at_once);
+            if usable <= 0.0 {
+                return Duration::MAX;
+            }
+            Duration::try_from_secs_f64(work.as_secs_f64() * period / usable).unwrap_or(Duration::MAX)
+        }
+    };
+    if time < NEGLIGIBLE { Duration::ZERO } else { time }
+}
+
+/// How many threads are killed at once, where killing all of them at once would take longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KillPace {
+    /// No further process is killed while this many killed threads have not ended.
+    pub max_killed: u32,
+    /// For how long: a process that does not end must not save the others.
+    pub lasts: Duration,
+}
+
+impl KillPace {
+    /// Returns the pace at which to kill these; `None` if all of them are to be killed at once.
+    pub fn of(tasks: TaskCount, limit: Option<CpuLimit>) -> Option<Self> {
+        let (max_killed, lasts) = (limit?.max_killed(), kill_time(tasks, limit));
+        (tasks.threads > max_killed && lasts < Duration::MAX).then_some(Self { max_killed, lasts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(quota: u64) -> CpuLimit {
+        CpuLimit { quota: Duration::from_millis(quota), period: Duration::from_millis(100) }
+    }
+
+    /// Returns the time for so many processes with as many threads each.
+    fn time(processes: u32, threads: u32, quota: Option<u64>) -> f64 {
+        let mut tasks = TaskCount::default();
+        (0..processes).for_each(|_| tasks.add(threads / processes));
+        kill_time(tasks, quota.map(limit)).as_secs_f64()
+    }
+
+    #[test]
+    fn ordinary_commands_take_no_time_worth_mentioning() {
+        for quota in [None, Some(10)] {
+            assert_eq!(time(1, 1, quota), 0.0);
+            assert_eq!(time(10, 200, quota), 0.0);
+        }
+    }
+
+    /// What was measured on Linux 6.18, seconds.
+    #[test]
+    fn no_estimate_is_shorter_than_what_was_measured() {
+        for (processes, threads, quota, measured) in [
+            (7, 14_000, None, 0.2),
+            (2000, 2000, None, 0.17),
+            (7, 14_000, Some(50), 0.26),
+            (2000, 2000, Some(10), 2.2),
+            (1, 4000, Some(10), 0.9),
+            (1, 8000, Some(10), 2.8),
+        ] {
+            let estimate = time(processes, threads, quota);
+            assert!(estimate >= measured, "{processes} {threads} {quota:?}: {estimate} s");
+        }
+    }
+
+    #[test]
+    fn as_many_threads_as_are_said_to_end_in_time_do() {
+        for quota in [5, 10, 50, 400] {
+            let threads = limit(quota).max_threads(Duration::from_secs(1));
+            let estimate = time(threads / 500, threads, Some(quota));
+            assert!((0.9..1.2).contains(&estimate), "{quota}: {threads} threads in {estimate} s");
+        }
+    }
+
+    #[test]
+    fn processes_end_one_after_the_other_where_too_many_threads_would_never_end() {
+        assert!((2.0..4.0).contains(&time(7, 14_000, Some(10))));
+        let mut one = TaskCount::default();
+        one.add(14_000);
+        assert_eq!(kill_time(one, Some(limit(10))), Duration::MAX);
+        assert_eq!(KillPace::of(one, Some(limit(10))), None, "waiting helps nothing");
+    }
+}

@@ -1,0 +1,147 @@
+//! The limits of CPU time that the cgroups of this process set.
+//!
+//! Each cgroup from that of this process up to the outermost visible one may have a limit, and all of them apply. The
+//! limits of a running container can be changed, so they are read again and again.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use leaderrun_core::kill_time::CpuLimit;
+
+/// Where cgroup v2 is mounted, and the CPU controller of v1.
+const ROOTS: [(Version, &str); 2] = [(Version::V2, "/sys/fs/cgroup"), (Version::V1, "/sys/fs/cgroup/cpu")];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// The cgroups whose limits apply to this process.
+#[derive(Debug)]
+pub struct CpuCgroups(Vec<CpuCgroup>);
+
+#[derive(Debug)]
+struct CpuCgroup {
+    version: Version,
+    folder: PathBuf,
+}
+
+/// In how many periods processes had to wait for CPU time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttling {
+    pub periods: u64,
+    pub throttled: u64,
+}
+
+impl CpuCgroups {
+    /// Finds the cgroups of this process; none where no cgroup file system is mounted.
+    pub fn find() -> Self {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
+            let folders = path_in(&own, version).map_or_else(Vec::new, |path| folders(Path::new(root), path));
+            folders.into_iter().map(move |folder| CpuCgroup { version, folder })
+        });
+        Self(cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect())
+    }
+
+    /// Returns the tightest limit.
+    pub fn limit(&self) -> Option<CpuLimit> {
+        self.tightest().map(|(limit, _)| limit)
+    }
+
+    /// Returns how often the tightest limit kept processes waiting.
+    pub fn throttling(&self) -> Option<Throttling> {
+        let (_, cgroup) = self.tightest()?;
+        parse_throttling(&cgroup.read("cpu.stat")?)
+    }
+
+    fn tightest(&self) -> Option<(CpuLimit, &CpuCgroup)> {
+        let limited = self.0.iter().filter_map(|cgroup| Some((parse_max(&cgroup.read_max()?)?, cgroup)));
+        limited.min_by(|(one, _), (other, _)| one.cpus().total_cmp(&other.cpus()))
+    }
+}
+
+impl CpuCgroup {
+    fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.folder.join(file)).ok()
+    }
+
+    /// Returns a quota and a period, as `cpu.max` has them.
+    fn read_max(&self) -> Option<String> {
+        match self.version {
+            Version::V2 => self.read("cpu.max"),
+            Version::V1 => {
+                Some(format!("{} {}", self.read("cpu.cfs_quota_us")?.trim(), self.read("cpu.cfs_period_us")?))
+            }
+        }
+    }
+}
+
+/// Returns the path of this process's cgroup below the root, from `/proc/self/cgroup`.
+fn path_in(own: &str, version: Version) -> Option<&str> {
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let is_meant = match version {
+            Version::V1 => controllers.split(',').any(|controller| controller == "cpu"),
+            Version::V2 => controllers.is_empty(),
+        };
+        is_meant.then_some(path)
+    })
+}
+
+/// Returns the folder of a cgroup and of each one above it. Where the file system shows only a part of the hierarchy, as
+/// in a container, its root may stand for a path that is not there.
+fn folders(root: &Path, path: &str) -> Vec<PathBuf> {
+    let names = Path::new(path).components().filter(|component| matches!(component, Component::Normal(_)));
+    let own = names.fold(root.to_owned(), |folder, name| folder.join(name));
+    own.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_owned).collect()
+}
+
+/// Parses `cpu.max`, a quota and a period in microseconds. Without a limit the quota is `max`, or -1 in cgroup v1.
+fn parse_max(max: &str) -> Option<CpuLimit> {
+    let (quota, period) = max.trim().split_once(' ')?;
+    let microseconds = |number: &str| number.parse().ok().filter(|number| *number > 0).map(Duration::from_micros);
+    Some(CpuLimit { quota: microseconds(quota)?, period: microseconds(period)? })
+}
+
+/// Parses `cpu.stat`.
+fn parse_throttling(stat: &str) -> Option<Throttling> {
+    let count = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some(Throttling { periods: count("nr_periods ")?, throttled: count("nr_throttled ")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_both_versions_are_parsed() {
+        let limit = CpuLimit { quota: Duration::from_millis(10), period: Duration::from_millis(100) };
+        assert_eq!(parse_max("10000 100000\n"), Some(limit));
+        for unlimited in ["max 100000\n", "-1 100000\n", "0 0", " ", ""] {
+            assert_eq!(parse_max(unlimited), None, "{unlimited}");
+        }
+        let stat = "nr_periods 100\nnr_throttled 12\nthrottled_time 5\n";
+        assert_eq!(parse_throttling(stat), Some(Throttling { periods: 100, throttled: 12 }));
+        assert_eq!(parse_throttling(""), None);
+    }
+
+    #[test]
+    fn the_cgroup_is_found_in_both_versions() {
+        let own = "3:cpuset:/\n1:cpu,cpuacct:/docker/1\n0::/system.slice/job.service\n";
+        assert_eq!(path_in(own, Version::V1), Some("/docker/1"));
+        assert_eq!(path_in(own, Version::V2), Some("/system.slice/job.service"));
+        assert_eq!(path_in("3:cpuset:/\n", Version::V1), None);
+    }
+
+    #[test]
+    fn limits_of_all_cgroups_above_apply() {
+        let root = Path::new("/cgroup");
+        assert_eq!(folders(root, "/a/b"), ["/cgroup/a/b", "/cgroup/a", "/cgroup"].map(PathBuf::from));
+        assert_eq!(folders(root, "/"), [root]);
+        assert_eq!(folders(root, "/../../elsewhere"), ["/cgroup/elsewhere", "/cgroup"].map(PathBuf::from));
+    }
+}
