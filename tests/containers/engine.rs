@@ -66,18 +66,26 @@ pub struct Candidate {
     identity: String,
     network: String,
     docker: Vec<String>,
-    leaderrun: Vec<String>,
+    program: Vec<String>,
+    options: Vec<String>,
 }
 
 impl Candidate {
     /// Makes a candidate for a lock, with `identity` as its name, on this machine's network.
     pub fn new(identity: &str, lock: &TestLock) -> Self {
-        let mut leaderrun = vec!["--lock".to_owned(), lock.name.clone(), "--identity".to_owned(), identity.to_owned()];
-        leaderrun.extend(TIMING.map(str::to_owned));
+        let mut options = vec!["--lock".to_owned(), lock.name.clone(), "--identity".to_owned(), identity.to_owned()];
+        options.extend(TIMING.map(str::to_owned));
         if let Some(kubeconfig) = &lock.kubeconfig {
-            leaderrun.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
+            options.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
         }
-        Self { identity: identity.to_owned(), network: "host".to_owned(), docker: mounts(), leaderrun }
+        let program = vec![leaderrun().to_owned()];
+        Self { identity: identity.to_owned(), network: "host".to_owned(), docker: mounts(), program, options }
+    }
+
+    /// Has a shell script start leaderrun, whose arguments are `"$@"`.
+    pub fn started_by(self, script: &str) -> Self {
+        let program = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        Self { program, ..self }
     }
 
     /// Puts it on another network than this machine's.
@@ -93,7 +101,7 @@ impl Candidate {
 
     /// Adds options of leaderrun.
     pub fn args(mut self, options: &[&str]) -> Self {
-        self.leaderrun.extend(options.iter().map(|option| (*option).to_owned()));
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 
@@ -110,7 +118,7 @@ impl Candidate {
     }
 
     fn run(self, command: &[OsString], witnesses: &Witnesses) -> Container {
-        let Self { identity, network, docker, leaderrun: options } = self;
+        let Self { identity, network, docker, program, options } = self;
         let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
         // Locks, kubeconfigs and what witnesses write is all in there, for any user.
         let folder = witnesses.folder().parent().expect("the folder of this test process");
@@ -119,7 +127,7 @@ impl Candidate {
         let mut run = Command::new("docker");
         run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker);
         run.arg(format!("--volume={0}:{0}", folder.display()));
-        run.arg(EMPTY_IMAGE).arg(leaderrun()).args(options).arg("--").args(command);
+        run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
         // One that cannot be started is there, too, and removed.
         let container = Container { name };
         let output = run.output().expect("docker");

@@ -1,11 +1,16 @@
 //! Limits of a container.
 
-use testkit::{TestLock, Witnesses};
+use testkit::{Cluster, Proxy, TestLock, Witnesses, leaderrun};
 
 use crate::engine::{Candidate, is_possible};
 
 /// Takes more memory than there is.
 const GLUTTON: &str = "$WITNESS & exec perl -e 'my @all; push @all, \"x\" x 1_000_000 while 1'";
+
+/// Takes all memory all the time. The kernel kills nothing but the program that does so, if it is there.
+const SQUEEZE: &str = "$WITNESS & while :; do
+    sh -c 'echo 1000 >/proc/self/oom_score_adj; exec perl -e \"push @all, chr(120) x 1_000_000 while 1\"'
+done";
 
 #[testkit::test(requires = is_possible())]
 fn a_command_that_takes_all_memory_is_ended_and_the_lock_released() {
@@ -18,6 +23,53 @@ fn a_command_that_takes_all_memory_is_ended_and_the_lock_released() {
     // Which process the kernel ends is its own choice.
     let status = a.wait();
     assert!([76, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
+    witnesses.assert_one_at_a_time(2);
+    drop(b);
+}
+
+/// Has the kernel end leaderrun for lack of memory, before anything of the command.
+fn leaderrun_is_ended(options: &[&str]) {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock)
+        .docker(&["--memory=96m", "--memory-swap=96m"])
+        .docker(options)
+        .started_by(&format!("echo 1000 >/proc/self/oom_score_adj && exec {} \"$@\"", leaderrun()))
+        .run_script(&witnesses, &["ignore"], &format!("echo 0 >/proc/self/oom_score_adj; {GLUTTON}"));
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    assert_eq!(a.wait(), 128 + libc::SIGKILL, "{}", a.log());
+    witnesses.wait_for("b", 1);
+    witnesses.assert_one_at_a_time(2);
+    drop(b);
+}
+
+#[testkit::test(requires = is_possible())]
+fn the_command_ends_with_a_leaderrun_that_is_ended_for_lack_of_memory() {
+    leaderrun_is_ended(&[]);
+}
+
+#[testkit::test(requires = is_possible())]
+fn the_command_ends_with_a_leaderrun_below_an_init_that_is_ended_for_lack_of_memory() {
+    leaderrun_is_ended(&["--init"]);
+}
+
+#[testkit::test(requires = is_possible())]
+fn a_leaderrun_without_memory_ends_its_command_in_time() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    // Only the pages of a file that this container has read first count for it, and can be taken from it.
+    let copy = witnesses.folder().join("leaderrun");
+    let a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
+        .docker(&["--memory=64m", "--memory-swap=64m"])
+        .started_by(&format!("cp {} {copy} && exec {copy} \"$@\"", leaderrun(), copy = copy.display()))
+        .run_script(&witnesses, &["ignore", "hidden"], SQUEEZE);
+    witnesses.wait_for("a", 2);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    proxy.partition();
+    let status = a.wait();
+    assert!([76, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
+    witnesses.wait_for("b", 1);
     witnesses.assert_one_at_a_time(2);
     drop(b);
 }
