@@ -9,17 +9,28 @@ use testkit::{Candidate, Running, TestLock, Witnesses};
 
 use crate::plan::OwnProcess;
 use crate::processes;
+use crate::rules;
 
 /// Short durations, with more than a second between kill and takeover, because the machine is busy.
 const TIMING: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];
 const LOST_GRACE: &str = "500ms";
 pub const LEASE_DURATION: Duration = Duration::from_secs(4);
 
+/// Which of its two processes a candidate's faults were for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faulty {
+    One(OwnProcess),
+    /// Both are about to be killed.
+    Both,
+}
+
 /// A candidate with a unique identity.
 pub struct TorturedCandidate {
     pub identity: String,
-    /// The process into which faults have been injected, if any.
-    pub faulty: Option<OwnProcess>,
+    /// The processes into which faults have been injected, if any.
+    pub faulty: Option<Faulty>,
+    /// Whether both processes may be killed at once.
+    pub may_lose_both: bool,
     /// The words of its command and its options, for the trace.
     pub description: String,
     pub running: Running,
@@ -30,6 +41,7 @@ pub struct TorturedCandidate {
 impl TorturedCandidate {
     pub fn start(identity: String, lock: &TestLock, witnesses: &Witnesses, words: &[String], options: &[&str]) -> Self {
         let description = [words.join(" "), options.join(" ")].join(" ");
+        let may_lose_both = rules::may_lose_both(words);
         let known_as = format!("as={identity}");
         let words: Vec<&str> = words.iter().map(String::as_str).chain([known_as.as_str()]).collect();
         let mut candidate = Candidate::with_timing(&identity, lock, TIMING).args(options);
@@ -44,7 +56,7 @@ impl TorturedCandidate {
         let running = candidate.run_witness(witnesses, &words);
         // The supervisor is the elector's only child at this time.
         let supervisor = running.supervisor();
-        Self { identity, faulty: None, description, running, supervisor, ended_at: None }
+        Self { identity, faulty: None, may_lose_both, description, running, supervisor, ended_at: None }
     }
 
     /// Sends a signal to one of its two processes. Returns false if that process is dead.
@@ -54,6 +66,12 @@ impl TorturedCandidate {
             OwnProcess::Supervisor => self.living_supervisor(),
         };
         process.is_some_and(|process| kill(process, signal).is_ok())
+    }
+
+    /// Sends a signal to both of its processes. Returns false if one of them is dead.
+    pub fn send_to_both(&mut self, signal: Signal) -> bool {
+        let (elector, supervisor) = (self.running.elector(), self.living_supervisor());
+        supervisor.is_some_and(|supervisor| kill(elector, signal).and(kill(supervisor, signal)).is_ok())
     }
 
     /// Sends any signal to the elector. Returns false if it is dead.

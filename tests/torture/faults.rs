@@ -9,7 +9,7 @@ use testkit::proxy::Hold;
 use testkit::{Match, Proxy, boot_time};
 
 use crate::arena::{Arena, Slot};
-use crate::candidate::LEASE_DURATION;
+use crate::candidate::{Faulty, LEASE_DURATION};
 use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
 use crate::record::{self, LockKind, Observation, RecordStore};
 use crate::{processes, rules};
@@ -18,6 +18,7 @@ use crate::{processes, rules};
 pub enum Undo {
     Heal { slot: usize },
     Continue { identity: String, process: OwnProcess },
+    KillBoth { identity: String },
     ResumeReading { identity: String },
     Release(Hold),
     UnlockFile(File),
@@ -72,6 +73,11 @@ impl Arena {
                 let identity = self.slots[slot].candidate.as_ref()?.identity.clone();
                 self.undo.push((now + duration, Undo::Continue { identity, process }));
             }
+            Fault::KillBoth => drop(self.send_to_both(slot, Signal::SIGKILL)?),
+            Fault::FreezeAndKillBoth(duration) => {
+                let identity = self.send_to_both(slot, Signal::SIGSTOP)?;
+                self.undo.push((now + duration, Undo::KillBoth { identity }));
+            }
             Fault::Signal(signal) => {
                 let sent = self.slots[slot].candidate.as_mut()?.send_to_elector(signal);
                 return sent.then_some(());
@@ -95,8 +101,15 @@ impl Arena {
     fn send_to_own(&mut self, slot: usize, process: OwnProcess, signal: Signal) -> Option<()> {
         let candidate = self.slots[slot].candidate.as_mut();
         let candidate = candidate.filter(|candidate| rules::may_fail(candidate, process))?;
-        candidate.faulty = Some(process);
+        candidate.faulty = Some(Faulty::One(process));
         candidate.send(process, signal).then_some(())
+    }
+
+    /// Returns the identity of the candidate whose processes got the signal.
+    fn send_to_both(&mut self, slot: usize, signal: Signal) -> Option<String> {
+        let candidate = self.slots[slot].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
+        candidate.faulty = Some(Faulty::Both);
+        candidate.send_to_both(signal).then(|| candidate.identity.clone())
     }
 
     fn disturb(&mut self, slot: usize, fault: NetworkFault, until: Instant) -> Option<()> {
@@ -154,6 +167,11 @@ impl Arena {
             Undo::Continue { identity, process } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.send(process, Signal::SIGCONT);
+                }
+            }
+            Undo::KillBoth { identity } => {
+                if let Some(candidate) = self.candidate(&identity) {
+                    candidate.send_to_both(Signal::SIGKILL);
                 }
             }
             Undo::ResumeReading { identity } => {

@@ -16,8 +16,8 @@ use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
 use testkit::{Lifetime, boot_time, witness};
 
-/// How long a chain of descendants continues, even without leaderrun.
-const CHAIN_DURATION: Duration = Duration::from_secs(60);
+/// How long descendants continue, even without leaderrun.
+const DESCENDANTS_END_AFTER: Duration = Duration::from_secs(60);
 
 /// The number of generations of a chain after the death of the main process, as fast as possible.
 const GENERATIONS_AFTER_DEATH: u32 = 300;
@@ -32,6 +32,7 @@ const FLOOD: usize = 256 * 1024;
 /// - `ignore-all`: it ignores every signal that can be ignored.
 /// - `reaper`: it is the subreaper of its descendants.
 /// - `regroup`: it moves to the process group of a child.
+/// - `child`: it has a child in its process group that ignores every signal that can be ignored.
 /// - `descendants`: it has a chain of descendants, each of which forks the next one and ends.
 /// - `flood`: it fills its pipes.
 /// - `closed`: it closes all its descriptors.
@@ -56,6 +57,10 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
     }
     if has("regroup") {
         leave_process_group();
+    }
+    if has("child") {
+        let folder = Path::new(&arguments[0]);
+        in_child(|| run_child(folder));
     }
     if has("descendants") {
         start_chain(Path::new(&arguments[0]));
@@ -100,12 +105,24 @@ fn leave_process_group() {
     let child = in_child(|| {
         ignore(libc::SIGTERM);
         loop {
-            sleep(CHAIN_DURATION);
+            sleep(DESCENDANTS_END_AFTER);
         }
     });
     if let Some(child) = child {
         let _ = setpgid(child, child);
         let _ = setpgid(Pid::from_raw(0), child);
+    }
+}
+
+fn run_child(folder: &Path) {
+    ignore_all();
+    let mut lifetime = Lifetime::begin(witness::run_from_environment());
+    let Ok(file) = lifetime.create_file(folder) else { return };
+    let end = lifetime.started_at + DESCENDANTS_END_AFTER.as_nanos() as u64;
+    while lifetime.last_seen_at < end {
+        lifetime.last_seen_at = boot_time();
+        lifetime.write(&file);
+        sleep(Duration::from_millis(5));
     }
 }
 
@@ -134,7 +151,7 @@ fn run_chain(folder: &Path, main: Pid) {
     let mut lifetime = Lifetime::begin(witness::run_from_environment());
     let Ok(file) = lifetime.create_file(folder) else { return };
     let mut random = fastrand::Rng::with_seed(lifetime.started_at);
-    let end = lifetime.started_at + CHAIN_DURATION.as_nanos() as u64;
+    let end = lifetime.started_at + DESCENDANTS_END_AFTER.as_nanos() as u64;
     let mut generations_left = GENERATIONS_AFTER_DEATH;
     loop {
         (lifetime.pid, lifetime.last_seen_at) = (id(), boot_time());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::record::LockKind;
+use crate::rules;
 
 /// The number of candidates at any time.
 pub const SLOTS: usize = 4;
@@ -70,6 +71,10 @@ pub enum NetworkFault {
 pub enum Fault {
     Kill(OwnProcess),
     Freeze(OwnProcess, Duration),
+    /// Both processes of the leader are killed.
+    KillBoth,
+    /// Both processes of the leader are frozen, and killed after this time.
+    FreezeAndKillBoth(Duration),
     Network(NetworkFault, Duration),
     RestartServer,
     /// Another program holds the lock on the lock file.
@@ -89,6 +94,8 @@ impl Fault {
         match self {
             Self::Kill(own) => format!("kill the {own:?}").to_lowercase(),
             Self::Freeze(own, _) => format!("freeze the {own:?}").to_lowercase(),
+            Self::KillBoth => "kill both processes".into(),
+            Self::FreezeAndKillBoth(_) => "freeze both processes, then kill them".into(),
             Self::Network(network, _) => {
                 let name = format!("{network:?}");
                 format!("network: {}", name.split('(').next().unwrap_or_default())
@@ -127,7 +134,7 @@ impl Plan {
     pub fn step(&mut self) -> Step {
         let random = &mut self.random;
         let pause = Duration::from_millis(random.u64(20..400));
-        let target = Target { leader: random.u8(..3) > 0, slot: random.usize(..SLOTS) };
+        let mut target = Target { leader: random.u8(..3) > 0, slot: random.usize(..SLOTS) };
         let own = if random.bool() { OwnProcess::Elector } else { OwnProcess::Supervisor };
         // Some faults end before the renew deadline, some after the lease has expired.
         let duration = Duration::from_millis(random.u64(100..6000));
@@ -138,13 +145,16 @@ impl Plan {
             (22..35, LockKind::File) => Fault::HoldLockFile(duration),
             (50..53, LockKind::Lease) => Fault::RestartServer,
             (35..53, LockKind::File) | (53..70, _) => Fault::Edit(edit(random, self.kind)),
-            (70..83, _) => Fault::Signal(signal(random)),
+            (70..77, _) => Fault::Signal(signal(random)),
+            (77..80, _) => Fault::KillBoth,
+            (80..83, _) => Fault::FreezeAndKillBoth(duration.min(rules::LONGEST_FREEZE_OF_BOTH)),
             (83..93, _) => {
                 let signals = [Signal::SIGKILL, Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGTERM, Signal::SIGCONT];
                 Fault::SignalCommand(signals[random.usize(..signals.len())])
             }
             _ => Fault::PauseReading(duration),
         };
+        target.leader |= matches!(fault, Fault::KillBoth | Fault::FreezeAndKillBoth(_));
         Step { pause, target, fault }
     }
 
@@ -152,6 +162,7 @@ impl Plan {
     /// long after the one before it starts.
     pub fn candidate(&self, slot: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (slot as u64 + 1) << 32 ^ u64::from(count));
+        let stays_in_reach = random.u8(..100) < 40;
         let mut words: Vec<String> = Vec::new();
         for (word, percent) in [
             ("ignore", 40),
@@ -163,10 +174,11 @@ impl Plan {
             ("reaper", 15),
             ("regroup", 15),
             ("descendants", 25),
+            ("child", 40),
             ("flood", 20),
             ("closed", 15),
         ] {
-            if random.u8(..100) < percent {
+            if random.u8(..100) < percent && !(stays_in_reach && rules::OUT_OF_REACH.contains(&word)) {
                 words.push(word.into());
             }
         }

@@ -3,10 +3,12 @@
 //! leaderrun's promise covers any *one* fault. The torture test combines faults under these rules, and for these
 //! reasons the promise still holds:
 //!
-//! - **One of leaderrun's two processes, never both.** While one leaderrun runs, either its elector or its supervisor
-//!   is killed or frozen, any number of times; the other one is left alone. Each kills the tree without the other. If
-//!   both are frozen, no process is left to do it: that is not covered. Other candidates are other machines, and their
-//!   processes may be killed or frozen at the same time.
+//! - **One of leaderrun's two processes.** While one leaderrun runs, either its elector or its supervisor is killed or
+//!   frozen, any number of times; the other one is left alone. Each kills the tree without the other. Other candidates
+//!   are other machines, and their processes may be killed or frozen at the same time.
+//! - **Both of them: only to be killed, at once or after a freeze that ends before the lease does, and only where the
+//!   command stays in its process group and keeps its descriptors.** The kernel then kills that group. While both are
+//!   frozen, no process is left to end the command: a longer freeze is not covered.
 //! - **Network, API server, unread pipes: at any time.** A request that is lost, late, refused or answered wrongly can
 //!   only keep a tenure from being *extended*, and the kill at its end needs no request. A write that arrives late is a
 //!   compare-and-swap.
@@ -24,12 +26,24 @@
 
 use std::time::{Duration, Instant};
 
-use crate::candidate::TorturedCandidate;
+use crate::candidate::{Faulty, TorturedCandidate};
 use crate::plan::{Edit, OwnProcess};
 
-/// Returns whether faults may be injected into this process: the other process of this run must have had none.
+/// Returns whether faults may be injected into this process: the other process of this run must have had none, nor both
+/// together.
 pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
-    candidate.faulty.is_none_or(|faulty| faulty == own)
+    candidate.faulty.is_none_or(|faulty| faulty == Faulty::One(own))
+}
+
+/// The longest time that both processes are frozen, shorter than the time between kill and takeover.
+pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(800);
+
+/// The behaviours by which a process is out of the kernel's reach when both processes of leaderrun are dead.
+pub const OUT_OF_REACH: [&str; 4] = ["hidden", "regroup", "descendants", "closed"];
+
+/// Returns whether both processes may be killed at once, by the words of the command.
+pub fn may_lose_both(words: &[String]) -> bool {
+    !words.iter().any(|word| OUT_OF_REACH.contains(&word.as_str()))
 }
 
 /// Returns whether the record after this edit hides how long the holder may be alive.
