@@ -14,7 +14,7 @@ use super::arguments::{
     ClusterArguments, ElectionArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments,
 };
 use super::documents;
-use super::origin::{Origin, Origins};
+use super::origin::{Origin, Origins, shell_word};
 use super::routing::routing;
 use super::slots::check_slots;
 use super::timing::timing;
@@ -73,6 +73,7 @@ pub fn plan_run(
             wait: origins.of("wait").given(),
             kill_after: origins.of("kill_after").given(),
             max_run: origins.of("max_run").given(),
+            doctor: doctor_line(origins.arguments),
         },
         routing,
         http: arguments.monitoring.http,
@@ -102,6 +103,13 @@ pub fn plan_run(
         max_advance: timing.max_advance(),
     };
     Ok(Invocation::Run(Box::new(elector), supervisor))
+}
+
+/// Returns the line by which `leaderrun doctor` examines what a run with these arguments needs.
+fn doctor_line(arguments: &[OsString]) -> String {
+    let own = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    let own = own.map(|argument| shell_word(&argument.to_string_lossy()));
+    ["leaderrun".to_owned(), "doctor".to_owned()].into_iter().chain(own).collect::<Vec<_>>().join(" ")
 }
 
 /// Checks that a candidate that waits is not gone before it may claim.

@@ -367,7 +367,7 @@ impl ElectionLoop<'_> {
             log_notices::request_failed(&self.slots[slot].name, &complaint, self.observations.time_until_stop());
             // Where there is advice already, more of it is none.
             if !complaint.contains("; try ") && !std::mem::replace(&mut self.is_doctor_hinted, true) {
-                log_events::doctor_hint(&self.name);
+                log_notices::doctor_hint(&self.name);
             }
         }
     }

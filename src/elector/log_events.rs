@@ -14,7 +14,7 @@ log_events! {
     info api_server(lock: &str, server: &str, origin: &str) "the API server of {lock} is {server}, by {origin}";
 
     /// Logged once, after the first request for the lock has failed.
-    info doctor_hint(lock: &str) "to find out what is wrong, try leaderrun doctor --lock {lock}";
+    info doctor_hint(lock: &str; command: &str) "to find out what is wrong, try {command}";
 
     /// Logged when this candidate starts to wait because it could not acquire the lock at once.
     info waiting(lock: &str, identity: &str; rate: f64)
@@ -143,8 +143,8 @@ log_events! {
     /// Logged when the lock could not be reached or used within `--wait`.
     warn unreachable(lock: &str; sentence: &str) "{sentence}";
 
-    /// Logged when the terminal suspended the command, which goes on.
-    warn not_suspended() "the command goes on: a leader cannot be suspended, because its lock would expire";
+    /// Logged when somebody pressed Ctrl-Z and the command, or the wait for the lock, goes on.
+    warn not_suspended(; sentence: &str) "{sentence}";
 
     /// Logged when the command gets the terminal of leaderrun's job.
     debug has_terminal() "the command has the terminal";

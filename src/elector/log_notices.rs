@@ -89,6 +89,11 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
     }
 }
 
+/// Logs how to find out why requests for the lock fail.
+pub fn doctor_hint(lock: &str) {
+    log_events::doctor_hint(lock, &options().doctor);
+}
+
 /// Logs that this candidate has waited for so long.
 pub fn still_waiting(lock: &str, holder: Option<&str>, waited: Duration) {
     let waited = format_duration(Duration::from_secs(waited.as_secs()));
@@ -129,9 +134,12 @@ pub fn request_failed(lock: &str, failure: &str, stop_in: Option<Duration>) {
 
 /// Logs that another candidate holds the lock that was led here.
 pub fn taken(lock: &str, identity: &str, holder: &str) {
-    let whom = if holder == identity { "another candidate of that name, " } else { "" };
-    let holder = shown(holder);
-    log_events::lost("taken", Some(lock), Some(&holder), &format!("{lock} is held by {whom}{holder}"));
+    let sentence = match holder {
+        "" => format!("the record of {lock} does not name this candidate any more"),
+        holder if holder == identity => format!("{lock} is held by another candidate of that name, {}", shown(holder)),
+        holder => format!("{lock} is held by {}", shown(holder)),
+    };
+    log_events::lost("taken", Some(lock), Some(&shown(holder)), &sentence);
 }
 
 /// Logs that the command runs.
@@ -189,13 +197,24 @@ pub fn supervisor(notice: &SupervisorNotice) {
             let hint = command_hint(command).map(|hint| format!("; {hint}")).unwrap_or_default();
             log_events::not_executed(command, &format!("{reason}{hint}"));
         }
-        SupervisorNotice::SuspendRefused => log_events::not_suspended(),
+        SupervisorNotice::SuspendRefused => not_suspended(),
         SupervisorNotice::HasTerminal => log_events::has_terminal(),
         SupervisorNotice::AwaitsTerminal => log_events::awaits_terminal(),
         SupervisorNotice::CheckUnavailable { reason } => log_events::check_unavailable(reason),
         SupervisorNotice::Failed { reason } => log_events::failed(reason),
         SupervisorNotice::SwitchUnavailable { reason } => log_events::switch_unavailable(reason),
     }
+}
+
+/// Logs that the terminal's key does not suspend this candidate.
+pub fn not_suspended() {
+    log_events::not_suspended(match LEADERSHIP.get() {
+        Some(_) => "the command goes on: a leader cannot be suspended, because its lock would expire",
+        None => {
+            "still waiting: a candidate cannot be suspended, because it may be acquiring the lock; end it with Ctrl-C, or \
+             start it in the background"
+        }
+    });
 }
 
 /// Logs that the elector kills the command in place of the supervisor.

@@ -168,7 +168,10 @@ impl MainLoop {
         // Looked at before the reports: a supervisor may have died with its last report unread.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
-        let ReceivedSignals { sent, resized } = self.signals.receive();
+        let ReceivedSignals { sent, resized, suspended } = self.signals.receive();
+        if suspended {
+            log_notices::not_suspended();
+        }
         let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);
         let signals = sent.into_iter().filter(|signal| !is_ignored(*signal)).collect();
         ElectorInputs {

@@ -80,12 +80,15 @@ pub struct ElectorConfig {
     pub unknown_variables: Vec<String>,
 }
 
-/// The options that log lines name, with their values, as the user gave them: `--wait 3s` or `LEADERRUN_WAIT=3s`.
+/// What log lines quote of the command line, as the user gave it: options with their values, `--wait 3s` or
+/// `LEADERRUN_WAIT=3s`.
 #[derive(Clone, Debug)]
 pub struct OptionNames {
     pub wait: String,
     pub kill_after: String,
     pub max_run: String,
+    /// The command line that examines what this one needs.
+    pub doctor: String,
 }
 
 /// What to do when the leadership was lost and the command is gone.

@@ -185,6 +185,8 @@ pub struct ReceivedSignals {
     pub sent: Vec<i32>,
     /// The size of the terminal has changed.
     pub resized: bool,
+    /// The terminal's key wants to suspend this process.
+    pub suspended: bool,
 }
 
 impl Signals {
@@ -203,7 +205,7 @@ impl Signals {
         let mut received = ReceivedSignals::default();
         for info in iter::from_fn(|| self.descriptor.read_signal().ok().flatten()) {
             match info.ssi_signo as i32 {
-                libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => {}
+                libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspended = true,
                 key if KEYS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
                 libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
                 signal => received.sent.push(signal),

@@ -1,5 +1,6 @@
 //! From the text of a value to the value, and why it is refused.
 
+use std::env;
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
@@ -69,6 +70,8 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let is_path = text.starts_with(['/', '.']) && kind.is_empty();
     let as_file = is_path.then(|| format!("file:{text}"));
     let in_folder = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));
+    let in_home = rest.strip_prefix("~/").filter(|_| kind == "file");
+    let in_home = in_home.and_then(|rest| Some(format!("file:{}/{rest}", env::var("HOME").ok()?)));
     let parts = |text: &str| {
         let (namespace, name) = text.split_once('/').map_or((None, text), |(space, name)| (Some(space), name));
         let namespace = namespace.map(|namespace| suggest::label(namespace).map(|label| format!("{label}/")));
@@ -81,7 +84,7 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
         Some(file) if file.parse::<LockName>().is_ok() => {
             Err(InvalidValue { reason: "the path of a lock begins with file:".into(), suggestion: Some(file) })
         }
-        _ => parsed(text, [in_folder, with_kind, without_kind]),
+        _ => parsed(text, [in_folder, in_home, with_kind, without_kind]),
     }
 }
 
@@ -234,6 +237,12 @@ mod tests {
         ] {
             assert_eq!(suggestion(lock(text)).as_deref(), meant, "{text}");
         }
+    }
+
+    #[test]
+    fn a_lock_in_the_home_folder_is_named_by_its_full_path() {
+        let home = env::var("HOME").expect("a home folder");
+        assert_eq!(suggestion(lock("file:~/job")), Some(format!("file:{home}/job")));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl MergedKubeconfig {
 
     fn no_such_context(&self) -> String {
         match self.context_names().next() {
-            Some(known) => format!("the kubeconfig has no such context; try {known:?}"),
+            Some(known) => format!("the kubeconfig has no such context; try --context {known:?}"),
             None => "the kubeconfig has no contexts; name another kubeconfig".to_owned(),
         }
     }

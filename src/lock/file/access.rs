@@ -55,7 +55,9 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
     let reason = match errno {
         Errno::EACCES | Errno::EPERM => not_permitted(access, path, folder),
         Errno::ELOOP => "it is a symbolic link; try the path that it leads to".to_owned(),
-        Errno::ENOENT if fs::metadata(folder).is_err() => format!("its folder {} does not exist", folder.display()),
+        Errno::ENOENT if fs::metadata(folder).is_err() => {
+            format!("its folder {} does not exist; try mkdir -p {}", folder.display(), quoted(folder))
+        }
         Errno::ENOSPC => "no space is left on its file system".to_owned(),
         Errno::EFBIG => "the limit of file sizes forbids it; raise it, for example with ulimit -f unlimited".to_owned(),
         Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),

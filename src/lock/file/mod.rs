@@ -11,7 +11,8 @@ mod fuzz_tests;
 mod new_file;
 mod record_file;
 
-use std::fs;
+use std::fs::{self, FileType};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored, Version};
+use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -48,6 +50,7 @@ impl LocalStore for FileStore {
         match path {
             "" => Err("the path is missing; for example file:/run/job.lease".into()),
             _ if path.ends_with('/') => Err("the path is that of a folder; for example file:/run/job.lease".into()),
+            _ if path.starts_with("~/") => Err("a shell replaces ~ only at the beginning of a word".into()),
             _ => Ok(()),
         }
     }
@@ -82,6 +85,16 @@ async fn open(path: &str, attempt: Duration) -> anyhow::Result<FileLock> {
     })
 }
 
+/// Returns what something is that is neither a regular file nor a link.
+fn kind_of(found: FileType) -> &'static str {
+    match found {
+        _ if found.is_dir() => "a folder",
+        _ if found.is_fifo() => "a FIFO",
+        _ if found.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
 /// A lock whose record is in a file.
 pub struct FileLock {
     record_file: Arc<RecordFile>,
@@ -93,11 +106,16 @@ impl FileLock {
     /// # Errors
     /// Fails if the folder does not exist, or the file is not a record.
     pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = parent.canonicalize().context("its folder cannot be used")?;
+        let path = std::path::absolute(path).context("the current folder cannot be used")?;
+        let parent = path.parent().context("it names no file")?;
+        let folder = parent.canonicalize().map_err(|failure| access::failed(Access::Read, &path, &failure))?;
         let path = folder.join(path.file_name().context("it names no file")?);
-        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-            anyhow::bail!("it is a link, a folder or a device, not a regular file");
+        match fs::symlink_metadata(&path).map(|found| found.file_type()) {
+            Ok(found) if found.is_symlink() => {
+                return Err(access::failed(Access::Read, &path, &Errno::ELOOP.into()).into());
+            }
+            Ok(found) if !found.is_file() => anyhow::bail!("it is {}, not a regular file", kind_of(found)),
+            _ => {}
         }
         let record_file = RecordFile::new(path, attempt);
         record_file.read()?;

@@ -97,7 +97,8 @@ impl Tree {
     pub fn open(run: &str) -> io::Result<Self> {
         let proc = Proc::open().map_err(|error| {
             io::Error::other(format!(
-                "cannot list child processes in /proc: {error}; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN"
+                "cannot list child processes in /proc: {}; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN",
+                Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)).desc()
             ))
         })?;
         Ok(Self {

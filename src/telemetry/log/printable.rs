@@ -28,10 +28,16 @@ fn escaped(text: &str) -> String {
 /// mostly repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
-    escaped(&match inner.lines().next() {
+    let all = match inner.lines().next() {
         Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
         _ => outer,
-    })
+    };
+    escaped(without_number(&all))
+}
+
+/// Returns an error of the operating system without its number, which says less than its words.
+fn without_number(text: &str) -> &str {
+    text.rsplit_once(" (os error ").filter(|(_, number)| number.ends_with(')')).map_or(text, |(words, _)| words)
 }
 
 /// Returns the innermost cause of an error in one line. The outer errors of the HTTP stack contain no information.
@@ -40,7 +46,7 @@ pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    printable(&cause.to_string())
+    printable(without_number(&cause.to_string()))
 }
 
 #[cfg(test)]
@@ -55,6 +61,16 @@ mod tests {
         assert_eq!(printable("pod-0_\x1b[2J\n"), "pod-0_\\u{1b}[2J\\n");
         assert_eq!(printable(&"x".repeat(500)).chars().count(), 201);
         assert_eq!(printable_cause(&anyhow::anyhow!("in\x1b[2J").context("out\x07")), "out\\u{7}: in\\u{1b}[2J");
+    }
+
+    #[test]
+    fn an_error_of_the_operating_system_is_shown_in_words() {
+        let missing = || std::io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(printable_root_cause(&missing()), "No such file or directory");
+        assert_eq!(
+            printable_cause(&anyhow::Error::from(missing()).context("no file")),
+            "no file: No such file or directory"
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn what_is_not_there_yet_is_no_wrong_usage() {
     for (arguments, says) in [
         (
             &["--lock", "file:/no/such/folder/x", "--", "true"][..],
-            "--lock file:/no/such/folder/x: its folder cannot be used",
+            "--lock file:/no/such/folder/x: cannot read /no/such/folder/x: its folder /no/such/folder does not exist; try mkdir -p",
         ),
         (&["--lock", "a/b", "--kubeconfig", &unreadable, "--", "true"], &format!("--kubeconfig {unreadable}: ")),
         (

@@ -61,7 +61,7 @@ fn each_obstacle_has_its_sentence() {
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
     let says = said(candidate(&link), 69);
-    assert!(says.contains("it is a link, a folder or a device"), "{says}");
+    assert!(says.contains("it is a symbolic link; try the path that it leads to"), "{says}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
     quoted.wait_for_exit(127);

@@ -118,6 +118,22 @@ fn ctrl_z_does_not_suspend_a_leader() {
 }
 
 #[testkit::test]
+fn ctrl_z_does_not_suspend_a_standby() {
+    let lock = TestLock::file();
+    let a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
+    eventually("a leads", || a.output().contains("leads"));
+    let mut screen = Screen::new();
+    let line = format!("{} --lock {} -- echo acquired", leaderrun(), lock.name);
+    let mut shell = shell(&screen, &["--norc", "-i", "-c", &line]);
+    screen.shows("is held by a");
+    screen.types(b"\x1a");
+    screen.shows("still waiting: a candidate cannot be suspended");
+    drop(a);
+    screen.shows("acquired");
+    shell.wait();
+}
+
+#[testkit::test]
 fn in_a_pipeline_the_foreground_group_is_not_changed() {
     let mut screen = Screen::new();
     let script = format!(

@@ -151,6 +151,21 @@ fn with_every_a_failure_or_a_request_ends_it() {
     waiting.wait_for_exit(143);
 }
 
+/// Its status says whether the work was done, also where it ends because somebody asked for it.
+#[testkit::test]
+fn a_command_that_ends_with_status_0_on_request_has_succeeded() {
+    for option in ["--min-hold", "--every"] {
+        for (ends, of_the_next) in [("exit 0", 75), ("exit 3", 0), ("trap - TERM; kill -TERM $$", 0)] {
+            let lock = TestLock::file();
+            let script = format!("trap '{ends}' TERM; echo runs; while :; do sleep 0.01; done");
+            let mut a = Candidate::new("a", &lock).args([option, "1h"]).run_script(&script);
+            eventually("it runs", || a.output().contains("runs"));
+            a.stop();
+            Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(of_the_next);
+        }
+    }
+}
+
 #[testkit::test]
 fn the_clock_of_the_log_goes_on() {
     let mut a = Candidate::new("a", &TestLock::file()).args(["--every", "1h"]).run_script("sleep 0.3");

@@ -86,14 +86,18 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
 #[testkit::test]
 fn an_unusable_file_is_refused_with_a_remedy() {
     let folder = scratch::folder("unusable");
-    let (record, link, broken) = (folder.join("record"), folder.join("link"), folder.join("broken"));
+    let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| folder.join(name));
     std::os::unix::fs::symlink(&record, &link).expect("a link");
     fs::write(&broken, "{\"uid").expect("a file");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let none = folder.join("none");
+    let missing = format!("its folder {none} does not exist; try mkdir -p {none}", none = none.display());
     for (path, says) in [
-        (&link, "it is a link, a folder or a device"),
+        (&link, "it is a symbolic link; try the path that it leads to"),
         (&broken, "it is no record of leaderrun"),
-        (&folder, "it is a link, a folder or a device"),
-        (&folder.join("none").join("record"), "its folder cannot be used"),
+        (&folder, "it is a folder, not a regular file"),
+        (&fifo, "it is a FIFO, not a regular file"),
+        (&none.join("record"), &missing),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
         candidate.wait_for_exit(69);
