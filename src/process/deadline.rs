@@ -62,7 +62,7 @@ impl Deadline {
         file.set_len(LENGTH.get() as u64).map_err(SystemCallError::of("ftruncate"))?;
         file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
         let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).map_err(SystemCallError::of("fcntl"))?;
         Ok(Self { memory: inherited_fd::move_up(file.into())?, mapping, clock_offset })
     }
 

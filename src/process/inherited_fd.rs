@@ -6,6 +6,8 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
+use super::system_call::SystemCallError;
+
 /// Shells use the descriptors below for themselves.
 const LOWEST: RawFd = 10;
 
@@ -18,7 +20,7 @@ pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
         // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
         Ok(number) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
         Err(Errno::EINVAL | Errno::EMFILE) => Ok(fd),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(SystemCallError::of("fcntl")(errno).into()),
     }
 }
 

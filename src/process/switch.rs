@@ -43,8 +43,10 @@ impl DeadMansSwitch {
         shutdown(held.as_raw_fd(), Shutdown::Write)?;
         let inherited = inherited_fd::move_up(inherited)?;
         // SAFETY: takes three integers.
-        Errno::result(unsafe { libc::fcntl(inherited.as_raw_fd(), F_SETSIG, libc::SIGKILL) })?;
-        fcntl(&inherited, FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK))?;
+        let signal = Errno::result(unsafe { libc::fcntl(inherited.as_raw_fd(), F_SETSIG, libc::SIGKILL) });
+        signal.map_err(SystemCallError::of("fcntl"))?;
+        let flags = FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK);
+        fcntl(&inherited, flags).map_err(SystemCallError::of("fcntl"))?;
         Ok(Self { held, inherited })
     }
 

@@ -95,7 +95,7 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
             sticky
         } else {
             "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
-             SELinux or AppArmor"
+             SELinux, AppArmor or a seccomp profile"
                 .to_owned()
         };
     }

@@ -55,7 +55,8 @@ impl Exclusive {
     }
 
     fn acquire_for(path: &Path, companion: &Path, attempt: Duration, limit: Duration) -> Result<Self, LockError> {
-        let give_up_at = clock::now() + attempt;
+        // Before the request as a whole times out, which says less about the reason.
+        let give_up_at = clock::now() + attempt * 3 / 4;
         let time_limit = TimeLimit::start(limit);
         let companion = lock_as_named(companion, give_up_at, open_companion)?;
         let record_file = lock_as_named(path, give_up_at, record_file::open)?;

@@ -55,10 +55,10 @@ where
         write!(writer, "{} {word}", painted(DIM, self.prefix()))?;
         let mut fields = Fields { message: String::new(), others: String::new() };
         event.record(&mut fields);
-        if !target.starts_with("leaderrun") {
-            write!(writer, "{target}: ")?;
-        } else if level <= Level::INFO {
+        if target.starts_with("leaderrun") {
             fields.others.clear();
+        } else {
+            write!(writer, "{target}: ")?;
         }
         writeln!(writer, "{}{}", fields.message, fields.others)
     }

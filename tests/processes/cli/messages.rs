@@ -111,7 +111,7 @@ fn verbose_logs_are_sentences() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).args(["-v"]).run_script("exit 0");
     a.wait_for_exit(0);
-    for fragment in ["Some(", "None", "Ok(", "Err(", "{ ", "::"] {
+    for fragment in ["Some(", "None", "Ok(", "Err(", "{ ", "::", "=\""] {
         assert!(!a.log().contains(fragment), "{fragment:?}: {}", a.log());
     }
 }

@@ -105,6 +105,18 @@ fn an_unusable_file_is_refused_with_a_remedy() {
     }
 }
 
+#[testkit::test]
+fn a_process_that_keeps_the_file_locked_is_looked_for() {
+    let lock = TestLock::file();
+    let path = lock.name.strip_prefix("file:").expect("a file");
+    let companion = fs::File::create(format!("{path}.lock")).expect("a file");
+    companion.lock().expect("nobody else locks it");
+    let mut a = Candidate::new("a", &lock).run(["true"]);
+    a.wait_for_log(&format!("another process keeps it locked; try fuser -v {path}.lock"));
+    drop(companion);
+    a.wait_for_exit(0);
+}
+
 /// The job was once run manually as root.
 #[testkit::test(requires = root())]
 fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
