@@ -34,9 +34,9 @@ _leaderrun() {
             case $previous in
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
                 -o|--output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as) return ;;
+                --lock|-n|--namespace|--context|--as|--slots) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as -o --output -w --watch -h --help'
+            words='--lock -n --namespace --kubeconfig --context --as --slots -o --output -w --watch -h --help'
             ;;
         list)
             case $previous in
@@ -49,9 +49,9 @@ _leaderrun() {
         manifest)
             case $previous in
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as|--slots|--service-account|--pod-label|--service) return ;;
+                --lock|-n|--namespace|--context|--as|--slots|--owner|--service-account|--pod-label|--service) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as --slots --service-account --pod-label --service --priority -h --help'
+            words='--lock -n --namespace --kubeconfig --context --as --slots --owner --service-account --pod-label --service --priority -h --help'
             ;;
         step-down)
             case $previous in
@@ -77,9 +77,9 @@ _leaderrun() {
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --log-time) mapfile -t COMPREPLY < <(compgen -W 'elapsed wall none' -- "$current"); return ;;
-                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--max-run|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --lock|-n|--namespace|--slots|--owner|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--max-run|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --ignore-min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --max-run --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format --log-time -v --verbose -q --quiet -h --help'
+            words='--lock -n --namespace --slots --owner --identity --wait -E --conflict-exit-code --min-hold --ignore-min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --max-run --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format --log-time -v --verbose -q --quiet -h --help'
             words+=' --'
             ;;
         check)
@@ -104,9 +104,9 @@ _leaderrun() {
                 --notify) mapfile -t COMPREPLY < <(compgen -W 'leaderrun command' -- "$current"); return ;;
                 --log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
                 --log-time) mapfile -t COMPREPLY < <(compgen -W 'elapsed wall none' -- "$current"); return ;;
-                --lock|-n|--namespace|--slots|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--max-run|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
+                --lock|-n|--namespace|--slots|--owner|--identity|--wait|-E|--conflict-exit-code|--min-hold|--claim-delay|--preempt|--every|--lease-duration|--renew-deadline|--retry-period|--lost-grace|--kill-after|--max-run|--context|--as|--pod-label|--service|--pod|--port|--address|--http|--unhealthy-after) return ;;
             esac
-            words='--lock -n --namespace --slots --identity --wait -E --conflict-exit-code --min-hold --ignore-min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --max-run --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format --log-time -v --verbose -q --quiet -h --help -V --version'
+            words='--lock -n --namespace --slots --owner --identity --wait -E --conflict-exit-code --min-hold --ignore-min-hold --claim-delay --preempt --every --on-lost --lease-duration --renew-deadline --retry-period --lost-grace --stop-signal --kill-after --wait-for --foreground --max-run --kubeconfig --context --as --pod-label --service --pod --port --address --http --ready-when --unhealthy-after --notify --log-format --log-time -v --verbose -q --quiet -h --help -V --version'
             if ((COMP_CWORD == 1)); then words+=' status list manifest step-down release doctor check completion man'; else words+=' --'; fi
             ;;
     esac

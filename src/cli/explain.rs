@@ -21,6 +21,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
         "namespace" => "default",
         "wait" => "30s",
         "slots" => "3",
+        "owner" => "deployment/my-job",
         "preempt" => "1m",
         "min_hold" | "every" => "10m",
         "lost_grace" => "2s",

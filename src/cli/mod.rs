@@ -7,6 +7,7 @@ mod arguments;
 mod documents;
 mod explain;
 mod origin;
+mod owner;
 mod plan;
 mod routing;
 mod slots;

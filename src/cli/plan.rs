@@ -15,6 +15,7 @@ use super::arguments::{
 };
 use super::documents;
 use super::origin::{Origin, Origins, shell_word};
+use super::owner::owner;
 use super::routing::routing;
 use super::slots::check_slots;
 use super::timing::timing;
@@ -22,7 +23,7 @@ use super::usage_error::UsageError;
 use super::variables;
 use crate::elector::{ElectorConfig, OptionNames};
 use crate::lock::LockName;
-use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, Subcommand, Wait};
+use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
 /// Plans a run.
@@ -46,6 +47,7 @@ pub fn plan_run(
     check_claim_delay(&arguments.election, origins)?;
     // On its node's network a pod has the host name of the node.
     let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
+    let owner = owner(arguments.owner, &lock, arguments.routing.pod.as_ref(), &host, origins)?;
     let routing = routing(arguments.routing, &lock, slots, &host, origins)?;
     let run = RunId::new(Uuid::new_v4().to_string());
     let election = ElectionConfig {
@@ -63,6 +65,7 @@ pub fn plan_run(
     let elector = ElectorConfig {
         lock,
         slots,
+        owner,
         cluster: arguments.cluster.into(),
         election,
         on_lost: arguments.election.on_lost,
@@ -132,9 +135,10 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
 /// What does not fit, why, and what to do.
 pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
     Ok(Invocation::Subcommand(match arguments {
-        SubcommandArguments::Status { target, output, watch } => {
+        SubcommandArguments::Status { target, slots, output, watch } => {
             let target = lock_target(target.lock, target.cluster, origins)?;
-            if watch { Subcommand::WatchStatus(target, output) } else { Subcommand::Status(target, output) }
+            check_slots(&target.lock, slots, None, origins)?;
+            Subcommand::Status(StatusRequest { target, slots, output, watch })
         }
         SubcommandArguments::List { namespace, all_namespaces, output, watch, cluster } => {
             let origin = origins.of("namespace");
@@ -144,11 +148,12 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
             }
             Subcommand::List(ListRequest { namespace, all_namespaces, cluster: cluster.into(), output, watch })
         }
-        SubcommandArguments::Manifest { target, slots, service_account, routing, priority } => {
+        SubcommandArguments::Manifest { target, slots, owner, service_account, routing, priority } => {
             let target = lock_target(target.lock, target.cluster, origins)?;
             let (slots, routing) = (slots.slots, routing.target());
             check_slots(&target.lock, slots, routing.as_ref(), origins)?;
-            Subcommand::Manifest(ManifestRequest { target, slots, service_account, routing, priority })
+            let owner = owner.owner;
+            Subcommand::Manifest(ManifestRequest { target, slots, owner, service_account, routing, priority })
         }
         SubcommandArguments::StepDown { target, wait } => {
             let wait = match wait {
@@ -180,11 +185,13 @@ fn doctor_request(
     let target = lock_target(run.lock, run.cluster, origins)?;
     let slots = run.slots.slots;
     check_slots(&target.lock, slots, traffic.as_ref(), origins)?;
-    let routing = routing(run.routing, &target.lock, slots, &host_name()?, origins)?;
+    let host = host_name()?;
+    let owner = owner(run.owner, &target.lock, run.routing.pod.as_ref(), &host, origins)?;
+    let routing = routing(run.routing, &target.lock, slots, &host, origins)?;
     log_level(&run.log, origins)?;
     let uses_clock = run.election.min_hold.is_some() || run.election.every.is_some();
     let http = run.monitoring.http;
-    Ok(DoctorRequest { target, slots, timing, traffic, routing, uses_clock, http, command })
+    Ok(DoctorRequest { target, slots, owner, timing, traffic, routing, uses_clock, http, command })
 }
 
 fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {

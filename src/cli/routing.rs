@@ -1,7 +1,7 @@
 //! How traffic is led to a command that runs under a lock, on this host.
 
 use super::arguments::RoutingArguments;
-use super::origin::Origins;
+use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, check_name};
 use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service};
@@ -30,17 +30,27 @@ pub fn routing(
     let routing = match target {
         None => return Ok(None),
         Some(RoutingTarget::PodLabel(label)) => {
-            if let (None, Err(reason)) = (&pod, check_name(host)) {
-                let reason = format!("no pod has the host name {host:?}: it {reason}");
-                let given = origins.of("pod_label").given();
-                return Err(UsageError::new(&given, reason).for_example(format!("{given} --pod worker-0")));
-            }
-            Routing::PodLabel(PodLabel { label, pod: pod.unwrap_or_else(|| host.to_owned()) })
+            let pod = pod_name(pod, host, &origins.of("pod_label"))?;
+            Routing::PodLabel(PodLabel { label, pod })
         }
         Some(RoutingTarget::Service(name)) => Routing::Service(Service { name, ports, address }),
     };
     check_lock(lock, slots, origins)?;
     Ok(Some(routing))
+}
+
+/// Returns the name of this pod, which an option needs: that of `--pod`, or the host name.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<String, UsageError> {
+    if let Some(pod) = pod {
+        return Ok(pod);
+    }
+    check_name(host).map(|()| host.to_owned()).map_err(|reason| {
+        let (given, reason) = (option.given(), format!("no pod has the host name {host:?}: it {reason}"));
+        UsageError::new(&given, reason).for_example(format!("{given} --pod worker-0"))
+    })
 }
 
 /// Checks that the lock is in a cluster to route traffic in, and that its name can be part of a mark.

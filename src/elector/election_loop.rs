@@ -30,7 +30,7 @@ use super::role_advice::{Right, RoleAdvice};
 use super::{SLOT_VARIABLE, log_events, log_notices};
 use crate::exit::PermanentFailure;
 use crate::kubernetes::ClusterAccess;
-use crate::lock::{self, Lock, LockError, LockErrorKind, LockName, SlotCount};
+use crate::lock::{self, Lock, LockConfig, LockError, LockErrorKind, LockName, SlotCount};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;
@@ -54,8 +54,7 @@ const MAX_WATCH_EVENTS: usize = 16;
 /// # Errors
 /// When the lock cannot be opened, or the kernel refuses what everything depends on.
 pub async fn run(
-    name: LockName,
-    slots: Option<SlotCount>,
+    lock: LockConfig,
     access: ClusterAccess,
     mut config: ElectionConfig,
     main_thread: &MainThread,
@@ -64,8 +63,8 @@ pub async fn run(
 ) -> anyhow::Result<Outcome> {
     observer.notify(Update::ActsBy(Some(clock::now() + lock::OPEN_TIMEOUT)));
     let began = clock::now();
-    let lock_name = shown(&name, slots);
-    let Some((locks, name)) = open(name, slots, &access, &config).await? else {
+    let (lock_name, slots) = (shown(&lock.name, lock.slots), lock.slots);
+    let Some((locks, name)) = open(lock, &access, &config).await? else {
         log_notices::unreachable(&lock_name, Some(&still_opening(&access)));
         return Ok(Outcome::Unreachable);
     };
@@ -111,13 +110,12 @@ pub async fn run(
 
 /// Opens the lock, however long it takes, unless the wait for the lock is limited; that it takes long is logged.
 async fn open(
-    name: LockName,
-    slots: Option<SlotCount>,
+    lock: LockConfig,
     access: &ClusterAccess,
     config: &ElectionConfig,
 ) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
-    let lock_name = shown(&name, slots);
-    let mut opening = pin!(lock::open_slots(name, slots, access, config.timing.attempt(), &config.run));
+    let lock_name = shown(&lock.name, lock.slots);
+    let mut opening = pin!(lock::open_slots(lock, access, config.timing.attempt(), &config.run));
     // Zero means not to queue, and the opening is no queue.
     let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
     let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));

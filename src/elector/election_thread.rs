@@ -16,7 +16,7 @@ use super::election_loop;
 use super::log_notices;
 use crate::exit;
 use crate::kubernetes::ClusterAccess;
-use crate::lock::{LockName, SlotCount};
+use crate::lock::LockConfig;
 use crate::process::system_call::SystemCallError;
 use crate::process::{event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
@@ -44,8 +44,7 @@ impl ElectionThread {
     /// # Errors
     /// When the kernel gives no descriptor or no thread.
     pub fn start(
-        lock: LockName,
-        slots: Option<SlotCount>,
+        lock: LockConfig,
         access: ClusterAccess,
         config: ElectionConfig,
         observer: Observer,
@@ -58,7 +57,7 @@ impl ElectionThread {
         let spawned = thread.spawn(move || {
             let ended = match runtime_thread::runtime() {
                 Ok(runtime) => {
-                    let election = election_loop::run(lock, slots, access, config, &main_thread, inbox, &observer);
+                    let election = election_loop::run(lock, access, config, &main_thread, inbox, &observer);
                     let ended = runtime.block_on(election);
                     // Dropping it would wait for a file or a name look-up that may never come back.
                     runtime.shutdown_background();
@@ -142,7 +141,8 @@ mod tests {
             preference: Preference::default(),
         };
         let access = ClusterAccess::new(ClusterOptions::default());
-        ElectionThread::start(lock.parse().unwrap(), None, access, config, Observer::default()).unwrap()
+        let lock = LockConfig { name: lock.parse().unwrap(), slots: None, owner: None };
+        ElectionThread::start(lock, access, config, Observer::default()).unwrap()
     }
 
     /// Returns the fencing token of the acquisition, if the candidate has reported one.

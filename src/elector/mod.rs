@@ -35,7 +35,7 @@ use crate::channel::ElectorEnd;
 use crate::events::{Events, EventsConfig};
 use crate::exit::{self, Exit, PermanentFailure};
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
-use crate::lock::{LockName, SlotCount};
+use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree::{self, Tree};
@@ -57,6 +57,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ElectorConfig {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
+    /// The owner of the lock's objects.
+    pub owner: Option<OwnerConfig>,
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
@@ -167,7 +169,8 @@ fn observed_main_loop(
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();
     let observer = observer.and(events.as_ref().map(Events::observer).unwrap_or_default()).and(monitoring.observer());
     let elector = Elector::new(&config.election.timing, withdrawn.is_some()).with_stop_signal(config.stop_signal);
-    let election = ElectionThread::start(config.lock, config.slots, access, config.election, observer.clone())?;
+    let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
+    let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.without_streams() } else { main_loop };

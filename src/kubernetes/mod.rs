@@ -24,5 +24,6 @@ pub use self::collection::{Collection, ObjectEvent};
 pub use self::error::{Error, ErrorKind};
 pub use self::rbac::{Rule, Verb, role, yaml};
 pub use self::resource::{
-    CONFIG_MAPS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, LEASES, ObjectName, PODS, Resource, SERVICES,
+    CONFIG_MAPS, CRON_JOBS, DAEMON_SETS, DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, EVENTS, JOBS, LEASES, ObjectName,
+    PODS, REPLICA_SETS, Resource, SERVICES, STATEFUL_SETS,
 };

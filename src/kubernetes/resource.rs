@@ -25,6 +25,17 @@ pub static PODS: Resource = Resource { group: "", kind: "Pod", plural: "pods", c
 pub static ENDPOINT_SLICES: Resource =
     Resource { group: "discovery.k8s.io", kind: "EndpointSlice", plural: "endpointslices", created_by_put: false };
 pub static SERVICES: Resource = Resource { group: "", kind: "Service", plural: "services", created_by_put: true };
+pub static DEPLOYMENTS: Resource =
+    Resource { group: "apps", kind: "Deployment", plural: "deployments", created_by_put: false };
+pub static STATEFUL_SETS: Resource =
+    Resource { group: "apps", kind: "StatefulSet", plural: "statefulsets", created_by_put: false };
+pub static DAEMON_SETS: Resource =
+    Resource { group: "apps", kind: "DaemonSet", plural: "daemonsets", created_by_put: false };
+pub static REPLICA_SETS: Resource =
+    Resource { group: "apps", kind: "ReplicaSet", plural: "replicasets", created_by_put: false };
+pub static JOBS: Resource = Resource { group: "batch", kind: "Job", plural: "jobs", created_by_put: false };
+pub static CRON_JOBS: Resource =
+    Resource { group: "batch", kind: "CronJob", plural: "cronjobs", created_by_put: false };
 pub static EVENTS: Resource = Resource { group: "", kind: "Event", plural: "events", created_by_put: false };
 
 impl Resource {

@@ -5,11 +5,13 @@ mod file;
 mod kind;
 mod kinds;
 mod lease;
+pub mod log_events;
 #[cfg(test)]
 mod memory;
 mod name;
 mod object;
 mod open;
+mod owner;
 mod two_objects;
 
 use std::fmt;
@@ -25,7 +27,8 @@ pub use self::kind::{Finding, LockKind, Store};
 pub use self::kinds::{KINDS, default_kind};
 pub use self::name::{LockName, SlotCount, check_label, check_name};
 pub use self::object::{ObjectLock, RecordFormat, rules};
-pub use self::open::{open, open_slots};
+pub use self::open::{LockConfig, open, open_slots};
+pub use self::owner::{OwnerConfig, OwnerName};
 pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.

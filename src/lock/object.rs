@@ -8,10 +8,12 @@ use futures_util::{FutureExt, TryStreamExt};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{
     CLAIM_DELAY_ANNOTATION, CONTENDERS_ANNOTATION, FORCED_ANNOTATION, LOCK_ANNOTATION, NOT_BEFORE_ANNOTATION,
-    RETRY_PERIOD_ANNOTATION, RUN_ANNOTATION, Record, RunId, STEP_DOWN_ANNOTATION, Stored, Version,
+    RETRY_PERIOD_ANNOTATION, RUN_ANNOTATION, Record, RecordSlot, RunId, SLOT_ANNOTATION, STEP_DOWN_ANNOTATION, Stored,
+    Version,
 };
 use serde_json::{Value, json};
 
+use super::owner::Owner;
 use super::{Lock, LockError, LockErrorKind};
 use crate::kubernetes::{self, Cluster, Collection, ErrorKind, ObjectEvent, ObjectName, Resource, Rule, Verb, role};
 use crate::telemetry::log::printable;
@@ -50,6 +52,7 @@ impl RecordFormat {
         record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
         record.claim_delay_millis = annotation(CLAIM_DELAY_ANNOTATION).and_then(|text| text.parse().ok());
         record.retry_period_millis = annotation(RETRY_PERIOD_ANNOTATION).and_then(|text| text.parse().ok());
+        record.slot = annotation(SLOT_ANNOTATION).and_then(RecordSlot::parse);
         record.forced = annotation(FORCED_ANNOTATION).and_then(|text| text.parse().ok());
         Ok(record)
     }
@@ -89,6 +92,8 @@ pub struct ObjectLock {
     objects: Collection,
     name: ObjectName,
     rights: Arc<RightsOfSlots>,
+    /// The owner that the object is to have, if any.
+    owner: Option<Arc<Owner>>,
     /// The object as last seen. Writes keep the parts of it that are not leaderrun's.
     seen: Mutex<Option<Value>>,
     /// Where the next watch starts. The version of an object that has not changed for minutes may have left the API
@@ -111,16 +116,32 @@ impl ObjectLock {
         namespace: &str,
         name: &str,
         rights: Arc<RightsOfSlots>,
+        owner: Option<Arc<Owner>>,
     ) -> Self {
         let objects = Collection::new(cluster, format.resource, namespace);
         let name = ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { format, objects, name, rights, seen: Mutex::new(None), resume: Mutex::new(None) }
+        Self { format, objects, name, rights, owner, seen: Mutex::new(None), resume: Mutex::new(None) }
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
+        self.look_up_owner().await;
         let found = self.objects.get(&self.name.name).await;
         let found = found.map_err(|error| self.error(error))?;
+        self.owner.iter().for_each(|owner| owner.handle_success());
+        if found.is_none() && self.seen.lock().expect("nothing panics while it is held").is_some() {
+            self.forget_owner();
+        }
         found.map(|object| self.note(object)).transpose()
+    }
+
+    async fn look_up_owner(&self) {
+        if let Some(owner) = &self.owner {
+            owner.look_up().await;
+        }
+    }
+
+    fn forget_owner(&self) {
+        self.owner.iter().for_each(|owner| owner.forget());
     }
 
     async fn create_object(&self, record: Record) -> Result<Stored, LockError> {
@@ -131,15 +152,16 @@ impl ObjectLock {
             "metadata": { "name": name, "namespace": namespace, "labels": { MANAGED_BY_LABEL: "leaderrun" } },
         });
         self.put_record(&mut object, &record);
-        let created = if resource.created_by_put {
+        if resource.created_by_put {
             // A PUT creates a missing object. An existing object never had this version, so it is not replaced. Without
             // a version a PUT would replace objects of some kinds unconditionally.
             object["metadata"]["resourceVersion"] = NO_OBJECTS_VERSION.into();
-            self.objects.create_by_put(name, &object).await
-        } else {
-            self.objects.create(name, &object).await
-        };
-        self.note(created.map_err(|error| self.error(error))?)
+        }
+        self.look_up_owner().await;
+        let created = self.write_with_owner(Verb::Create, object, &record).await;
+        let stored = self.note(created.map_err(|error| self.error(error))?)?;
+        self.owner.iter().for_each(|owner| owner.handle_success());
+        Ok(stored)
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
@@ -148,12 +170,35 @@ impl ObjectLock {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };
         self.put_record(&mut object, &record);
-        let written = self.objects.replace(&self.name.name, &object).await;
+        let written = self.write_with_owner(Verb::Update, object, &record).await;
         self.note(written.map_err(|error| match error.kind {
             // It was deleted since it was read.
             ErrorKind::NotFound => LockError::new(LockErrorKind::Conflict, error.message),
             _ => self.error(error),
         })?)
+    }
+
+    /// Writes the object with its owner, or without where this user must not set owners.
+    async fn write_with_owner(&self, verb: Verb, object: Value, record: &Record) -> Result<Value, kubernetes::Error> {
+        if let Some(owner) = &self.owner {
+            let mut owned = object.clone();
+            if owner.add_to(&mut owned, record.is_held()) {
+                match self.write(verb, &owned).await {
+                    Err(error) if owner.is_refused(&error) => {}
+                    answer => return answer,
+                }
+            }
+        }
+        self.write(verb, &object).await
+    }
+
+    async fn write(&self, verb: Verb, object: &Value) -> Result<Value, kubernetes::Error> {
+        let ObjectName { resource, name, .. } = &self.name;
+        match verb {
+            Verb::Create if resource.created_by_put => self.objects.create_by_put(name, object).await,
+            Verb::Create => self.objects.create(name, object).await,
+            _ => self.objects.replace(name, object).await,
+        }
     }
 
     /// Remembers the object, and returns its record.
@@ -190,6 +235,7 @@ impl ObjectLock {
             (CONTENDERS_ANNOTATION, record.contenders.map(|contenders| contenders.to_string())),
             (CLAIM_DELAY_ANNOTATION, record.claim_delay_millis.map(|millis| millis.to_string())),
             (RETRY_PERIOD_ANNOTATION, record.retry_period_millis.map(|millis| millis.to_string())),
+            (SLOT_ANNOTATION, record.slot.map(|slot| slot.to_string())),
             (FORCED_ANNOTATION, record.forced.map(|time| format!("{time:.6}"))),
             (STEP_DOWN_ANNOTATION, record.step_down.as_ref().map(ToString::to_string)),
         ];
@@ -211,7 +257,10 @@ impl ObjectLock {
     fn watched(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
         match event {
             Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.note(object)?)),
-            Ok(ObjectEvent::Deleted) => Ok(WatchEvent::Deleted),
+            Ok(ObjectEvent::Deleted) => {
+                self.forget_owner();
+                Ok(WatchEvent::Deleted)
+            }
             Ok(ObjectEvent::Bookmark { resource_version }) => {
                 self.resume_from(resource_version);
                 Ok(WatchEvent::Bookmark)

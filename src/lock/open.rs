@@ -8,8 +8,18 @@ use leaderrun_core::record::RunId;
 
 use super::kind::Store;
 use super::object::RightsOfSlots;
+use super::owner::{Owner, OwnerConfig};
 use super::{Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterAccess};
+
+/// What the command line says about a lock.
+#[derive(Debug)]
+pub struct LockConfig {
+    pub name: LockName,
+    pub slots: Option<SlotCount>,
+    /// The owner of the lock's objects.
+    pub owner: Option<OwnerConfig>,
+}
 
 /// Opens the lock with this name. Returns it with its full name, which includes the namespace. `attempt` is the timeout
 /// of one request, and `run` identifies our own writes.
@@ -22,7 +32,8 @@ pub async fn open(
     attempt: Duration,
     run: &RunId,
 ) -> Result<(Box<dyn Lock>, LockName)> {
-    let (locks, name) = open_slots(name, None, access, attempt, run).await?;
+    let config = LockConfig { name, slots: None, owner: None };
+    let (locks, name) = open_slots(config, access, attempt, run).await?;
     let lock = locks.into_iter().next().context("a lock without slots is one lock")?;
     Ok((lock, name))
 }
@@ -30,28 +41,33 @@ pub async fn open(
 /// Opens the locks of all slots, or the lock itself if it has none; see [`open`]. They share one client, so that only
 /// one request at a time may be sent to all of them.
 pub async fn open_slots(
-    name: LockName,
-    slots: Option<SlotCount>,
+    config: LockConfig,
     access: &ClusterAccess,
     attempt: Duration,
     run: &RunId,
 ) -> Result<(Vec<Box<dyn Lock>>, LockName)> {
+    let LockConfig { name, slots, owner } = config;
     match name.kind.store {
         Store::Objects(first, second) => {
             let cluster = Cluster::open(access, attempt).await?;
             let namespace = name.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
             let objects: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let rights = Arc::new(RightsOfSlots { lock: name.name.clone(), objects: objects.clone() });
+            let full_name = LockName { namespace: Some(namespace.clone()), ..name };
+            // A look-up that gets no answer leaves time for the request that it is part of.
+            let new_owner = |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), attempt / 2);
+            let owner = owner.map(new_owner).map(Arc::new);
             let open = |object: &String| -> Box<dyn Lock> {
-                let lock =
-                    |format| Box::new(ObjectLock::new(&cluster, format, &namespace, object, Arc::clone(&rights)));
+                let lock = |format| {
+                    let rights = Arc::clone(&rights);
+                    Box::new(ObjectLock::new(&cluster, format, &namespace, object, rights, owner.clone()))
+                };
                 match second {
                     None => lock(first),
                     Some(second) => Box::new(TwoObjectLock::new(lock(first), lock(second), run.clone(), attempt)),
                 }
             };
-            let locks = objects.iter().map(open).collect();
-            Ok((locks, LockName { namespace: Some(namespace), ..name }))
+            Ok((objects.iter().map(open).collect(), full_name))
         }
         Store::Local(store) => {
             let mut locks = Vec::new();

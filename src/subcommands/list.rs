@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::lock_status::{LockStatus, escaped_json, length};
+use super::lock_status::{LockStatus, State, escaped_json, length};
 use super::output::{print, warn};
 use super::{CommandOutput, Output, PATIENCE, opened};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
@@ -41,8 +41,9 @@ struct Row {
     status: LockStatus,
 }
 
-/// The order of the rows, and what tells them apart.
-type Key = (String, String, &'static str);
+/// The order of the rows, and what tells them apart: namespace, name up to the number at its end, that number, name
+/// and kind.
+type Key = (String, String, Option<u64>, String, &'static str);
 
 /// Lists the locks, once or again and again.
 pub async fn list(request: ListRequest) -> Result<CommandOutput> {
@@ -62,7 +63,8 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     }
     let shows_namespace = request.all_namespaces;
     let text = match request.output {
-        Output::Text => table(&rows, shows_namespace),
+        Output::Text if request.watch => table(&rows, shows_namespace),
+        Output::Text => table(&rows, shows_namespace) + &summary(&rows),
         Output::Json if request.watch => rows.values().map(json).collect::<Result<_>>()?,
         Output::Json => escaped_json(&serde_json::to_string(&rows.values().collect::<Vec<_>>())?) + "\n",
     };
@@ -154,7 +156,14 @@ fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option
         }
     };
     let status = LockStatus::new(lock, Some(&record), Timestamp::now());
-    Some(((namespace.clone(), name.clone(), kind.word), Row { namespace, name, kind: kind.word, status }))
+    Some((key(&namespace, &name, kind), Row { namespace, name, kind: kind.word, status }))
+}
+
+/// Returns a key by which `job-10` comes after `job-9`.
+fn key(namespace: &str, name: &str, kind: &LockKind) -> Key {
+    let numbered = name.rsplit_once('-').and_then(|(stem, number)| Some((stem, number.parse().ok()?)));
+    let (stem, number) = numbered.map_or((name, None), |(stem, number)| (stem, Some(number)));
+    (namespace.to_owned(), stem.to_owned(), number, name.to_owned(), kind.word)
 }
 
 /// Returns what is new, changed or gone. What is gone is free.
@@ -173,10 +182,24 @@ fn changes(before: &BTreeMap<Key, Row>, after: &BTreeMap<Key, Row>) -> Vec<Row> 
     changed.chain(gone).collect()
 }
 
-const HEADINGS: [&str; 9] =
-    ["NAMESPACE", "NAME", "KIND", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "TRANSITIONS"];
+/// The number of columns.
+const COLUMNS: usize = 11;
 
-fn cells(row: &Row) -> [String; 9] {
+const HEADINGS: [&str; COLUMNS] = [
+    "NAMESPACE",
+    "NAME",
+    "KIND",
+    "SLOT",
+    "STATE",
+    "HOLDER",
+    "HELD FOR",
+    "RENEWED",
+    "EXPIRES IN",
+    "CLAIM DELAY",
+    "TRANSITIONS",
+];
+
+fn cells(row: &Row) -> [String; COLUMNS] {
     let Row { namespace, name, kind, status } = row;
     let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     let ago = |seconds: f64| format!("{} ago", length(seconds));
@@ -188,25 +211,47 @@ fn cells(row: &Row) -> [String; 9] {
         namespace.clone(),
         name.clone(),
         (*kind).to_owned(),
+        or_none(status.record_slot().map(|slot| slot.to_string())),
         state,
         or_none(status.holder.as_deref().map(printable)),
         or_none(status.held_for_seconds.map(length)),
         or_none(status.renewed_seconds_ago.map(ago)),
         or_none(status.expires_in_seconds.filter(|left| *left > 0.0).map(length)),
+        or_none(status.claim_delay_seconds.map(length)),
         status.transitions.to_string(),
     ]
 }
 
 fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
     let skipped = usize::from(!shows_namespace);
-    let lines: Vec<[String; 9]> = [HEADINGS.map(str::to_owned)].into_iter().chain(rows.values().map(cells)).collect();
+    let lines: Vec<[String; COLUMNS]> =
+        [HEADINGS.map(str::to_owned)].into_iter().chain(rows.values().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
-    let padded = |cells: &[String; 9]| {
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let padded = |cells: &[String; COLUMNS]| {
         let cells = cells.iter().zip(&widths).skip(skipped).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
     };
     lines.iter().map(padded).collect()
+}
+
+/// Returns a line for each lock with slots, about all of them.
+fn summary(rows: &BTreeMap<Key, Row>) -> String {
+    // A slot that was never held has no row.
+    let mut locks: BTreeMap<(&str, &str, &str), (u32, u32)> = BTreeMap::new();
+    for Row { namespace, name, kind, status } in rows.values() {
+        let Some(slot) = status.record_slot() else { continue };
+        let Some(lock) = name.strip_suffix(&format!("-{}", slot.number)) else { continue };
+        let (held, count) = locks.entry((namespace, lock, kind)).or_default();
+        *held += u32::from(status.state == State::Held);
+        *count = slot.count.max(*count);
+    }
+    let line = |((namespace, lock, kind), (held, count)): ((&str, &str, &str), (u32, u32))| {
+        let kind = if kind == default_kind().word { String::new() } else { format!("{kind}:") };
+        format!("{kind}{namespace}/{lock}: {held} of {count} slots are held\n")
+    };
+    let lines: String = locks.into_iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// Returns a line about a change.

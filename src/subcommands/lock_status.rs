@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use humantime::format_duration;
 use jiff::{SignedDuration, Timestamp};
-use leaderrun_core::record::{Record, RunId};
+use leaderrun_core::record::{Record, RecordSlot, RunId};
 use serde::Serialize;
 
 use crate::telemetry::log::printable;
@@ -19,6 +19,9 @@ const BRIEF: Duration = Duration::from_secs(10);
 #[serde(rename_all = "camelCase")]
 pub struct LockStatus {
     pub lock: String,
+    /// The slot's number and how many there are; none where the lock has no slots.
+    slot: Option<u32>,
+    slots: Option<u32>,
     pub state: State,
     /// Whether there is a record; a lock without one was never held, or its record was deleted.
     has_record: bool,
@@ -32,7 +35,7 @@ pub struct LockStatus {
     lease_duration_seconds: Option<u32>,
     pub expires_in_seconds: Option<f64>,
     /// How long the holder leaves a free lock to others; none where it does not.
-    claim_delay_seconds: Option<f64>,
+    pub claim_delay_seconds: Option<f64>,
     pub transitions: u32,
     pub not_before: Option<Timestamp>,
 }
@@ -67,6 +70,8 @@ impl LockStatus {
         let since = |time: Timestamp| seconds(now.duration_since(time));
         Self {
             lock,
+            slot: record.slot.map(|slot| slot.number),
+            slots: record.slot.map(|slot| slot.count),
             state,
             has_record,
             holder: is_held.then(|| record.holder_identity.clone()),
@@ -90,6 +95,11 @@ impl LockStatus {
             (*state, *has_record, holder.clone(), run.clone(), *acquired, *transitions, *not_before)
         };
         lasting(self) != lasting(other)
+    }
+
+    /// Returns which slot of how many it is, if the lock has slots.
+    pub fn record_slot(&self) -> Option<RecordSlot> {
+        Some(RecordSlot { number: self.slot?, count: self.slots? })
     }
 
     /// Returns by whom the lock is held.
@@ -153,6 +163,9 @@ impl fmt::Display for LockStatus {
         let mut line = |name: &str, value: String| writeln!(f, "{name:<13} {value}");
         let unknown = "unknown: the record does not say".to_owned();
         line("lock", self.lock.clone())?;
+        if let Some(slot) = self.record_slot() {
+            line("slot", slot.to_string())?;
+        }
         let state = match self.state {
             State::Held => "held",
             State::Free if self.has_record => "free",

@@ -11,7 +11,8 @@ use crate::telemetry::log::printable_cause;
 /// Returns a service account and what it may do as YAML; with `priority`, also that the API server hears it when it is
 /// busy.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
-    let ManifestRequest { target: LockTarget { lock, cluster }, slots, service_account, routing, priority } = request;
+    let ManifestRequest { target, slots, owner, service_account, routing, priority } = request;
+    let LockTarget { lock, cluster } = target;
     if !lock.kind.is_in_cluster() {
         bail!("--lock {lock}: it is not in a cluster, so it needs no permissions; for example --lock default/my-job");
     }
@@ -35,6 +36,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
         rules.extend(target.rules(&namespace));
         rules.extend(target.checking_rules(&namespace));
     }
+    rules.extend(owner.iter().flat_map(|owner| owner.rules(&namespace)));
     // Last: the lock can do without.
     rules.push(events::rule(&namespace));
     let (own, others): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 pub use self::list::ListRequest;
 pub use self::step_down::Wait;
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
-use crate::lock::{self, Lock, LockError, LockName, SlotCount};
+use crate::lock::{self, Lock, LockConfig, LockError, LockName, OwnerConfig, OwnerName, SlotCount};
 use crate::process::tree;
 use crate::routing::{Routing, RoutingTarget};
 use crate::telemetry::http::HttpAddress;
@@ -40,10 +40,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// What to do.
 #[derive(Debug)]
 pub enum Subcommand {
-    /// Show who holds the lock.
-    Status(LockTarget, Output),
-    /// Show who holds the lock, and each change of that.
-    WatchStatus(LockTarget, Output),
+    /// Show who holds the lock, or each of its slots.
+    Status(StatusRequest),
     /// Show the locks of a namespace.
     List(ListRequest),
     /// Print what a cluster has to know before a candidate may run in it.
@@ -65,11 +63,22 @@ pub struct LockTarget {
     pub cluster: ClusterOptions,
 }
 
+/// Whose status to show, and how.
+#[derive(Debug)]
+pub struct StatusRequest {
+    pub target: LockTarget,
+    pub slots: Option<SlotCount>,
+    pub output: Output,
+    /// Also show each change.
+    pub watch: bool,
+}
+
 /// What the manifest is for.
 #[derive(Debug)]
 pub struct ManifestRequest {
     pub target: LockTarget,
     pub slots: Option<SlotCount>,
+    pub owner: Option<OwnerName>,
     pub service_account: Option<String>,
     pub routing: Option<RoutingTarget>,
     /// Also print what gives the requests for the lock priority.
@@ -81,6 +90,7 @@ pub struct ManifestRequest {
 pub struct DoctorRequest {
     pub target: LockTarget,
     pub slots: Option<SlotCount>,
+    pub owner: Option<OwnerConfig>,
     pub timing: Timing,
     pub traffic: Option<RoutingTarget>,
     pub routing: Option<Routing>,
@@ -102,6 +112,27 @@ impl LockTarget {
 /// Opens a lock for questions, by a way to the cluster that is used for others as well.
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
     opened(access, lock::open(lock, access, PATIENCE, &RunId::new(""))).await
+}
+
+/// Opens the locks of all slots, or the lock itself if it has none, each with its name.
+async fn open_slots(
+    name: LockName,
+    slots: Option<SlotCount>,
+    access: &ClusterAccess,
+) -> Result<Vec<(Box<dyn Lock>, LockName)>> {
+    let config = LockConfig { name, slots, owner: None };
+    let (locks, name) = opened(access, lock::open_slots(config, access, PATIENCE, &RunId::new(""))).await?;
+    Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
+}
+
+/// Warns that a lock without a record has slots, as far as the record of the first one says so: they are locks of
+/// their own.
+async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) {
+    let Ok((first, _)) = open(lock.in_slot(0), access).await else { return };
+    let Ok(Ok(Some(stored))) = timeout(PATIENCE, first.get()).await else { return };
+    let Some(slot) = stored.record.slot else { return };
+    let count = slot.count;
+    output::warn(&format!("{lock} has {count} slots; try leaderrun status --lock {lock} --slots {count}"));
 }
 
 /// Waits until something is open, but not for ever.
@@ -157,8 +188,8 @@ impl CommandOutput {
 /// When it cannot be done.
 pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     match subcommand {
-        Subcommand::Status(target, output) => wait_for(Box::pin(status::status(target, output))),
-        Subcommand::WatchStatus(target, output) => wait_for(Box::pin(status::watch(target, output))),
+        Subcommand::Status(request) if request.watch => wait_for(Box::pin(status::watch(request))),
+        Subcommand::Status(request) => wait_for(Box::pin(status::status(request))),
         Subcommand::List(request) => wait_for(Box::pin(list::list(request))),
         Subcommand::Manifest(request) => wait_for(Box::pin(manifest::manifest(request))),
         Subcommand::StepDown(target, wait) => wait_for(Box::pin(step_down::step_down(target, wait))),

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored};
 use tokio::time::timeout;
 
-use super::lock_status::{LockStatus, expires};
+use super::lock_status::{LockStatus, State, escaped_json, expires};
 use super::output::{print, warn};
-use super::{CommandOutput, LockTarget, Output, PATIENCE, answered, open};
+use super::{CommandOutput, Output, PATIENCE, StatusRequest, answered, hint_at_slots, open, open_slots};
 use crate::kubernetes::{Cluster, ClusterAccess};
-use crate::lock::{Lock, LockError, LockErrorKind};
+use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
 
 /// How often a lock is read that cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -21,11 +22,18 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest wait for a change before the record is read again: a watch on a dead path never ends.
 const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// Reads the record and says what it means.
-pub async fn status(target: LockTarget, output: Output) -> Result<CommandOutput> {
+/// Reads the record, or those of all slots, and says what they mean.
+pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
+    let StatusRequest { target, slots, output, watch: _ } = request;
     let access = ClusterAccess::new(target.cluster);
+    if let Some(slots) = slots {
+        return status_of_slots(target.lock, slots, &access, output).await;
+    }
     let (lock, name) = open(target.lock, &access).await?;
     let stored = answered(&name, lock.get()).await?;
+    if stored.is_none() {
+        hint_at_slots(&name, &access).await;
+    }
     if stored.is_none()
         && let Some(namespace) = &name.namespace
         && let Ok(cluster) = Cluster::open(&access, PATIENCE).await
@@ -42,19 +50,54 @@ pub async fn status(target: LockTarget, output: Output) -> Result<CommandOutput>
     Ok(CommandOutput { text, status: status.state.exit_status() })
 }
 
-/// Prints a line for what the record says, and another one for each change, until nobody reads them.
-pub async fn watch(target: LockTarget, output: Output) -> Result<CommandOutput> {
-    let (lock, name) = target.open().await?;
+async fn status_of_slots(
+    lock: LockName,
+    slots: SlotCount,
+    access: &ClusterAccess,
+    output: Output,
+) -> Result<CommandOutput> {
+    let mut statuses = Vec::new();
+    for (lock, name) in open_slots(lock, Some(slots), access).await? {
+        let record = answered(&name, lock.get()).await?.map(|stored| stored.record);
+        statuses.push(LockStatus::new(name.to_string(), record.as_ref(), Timestamp::now()));
+    }
+    let is = |state: State| statuses.iter().filter(|status| status.state == state).count();
+    let (held, expired) = (is(State::Held), is(State::Expired));
+    let text = match output {
+        Output::Text => {
+            let lines: String = statuses.iter().map(|status| status.sentence() + "\n").collect();
+            format!("{lines}{held} of {slots} slots are held\n")
+        }
+        Output::Json => escaped_json(&serde_json::to_string(&statuses)?) + "\n",
+    };
+    let status = match held {
+        held if held == statuses.len() => State::Held,
+        held if held + expired == statuses.len() => State::Expired,
+        _ => State::Free,
+    };
+    Ok(CommandOutput { text, status: status.exit_status() })
+}
+
+/// Prints a line for what the record says, or those of all slots, and another one for each change, until nobody reads
+/// them.
+pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
+    let StatusRequest { target, slots, output, watch: _ } = request;
+    let locks = open_slots(target.lock, slots, &ClusterAccess::new(target.cluster)).await?;
+    try_join_all(locks.iter().map(|(lock, name)| watch_one(&**lock, name, output))).await?;
+    Ok(CommandOutput::nothing())
+}
+
+async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<()> {
     let mut printer = Printer { name: name.to_string(), output, last: None };
-    let mut stored = answered(&name, lock.get()).await?;
+    let mut stored = answered(name, lock.get()).await?;
     let mut complaint = None;
     while printer.print(stored.as_ref())? {
-        match changed(&*lock, stored.as_ref(), &mut printer).await {
+        match changed(lock, stored.as_ref(), &mut printer).await {
             Ok(Some(after)) => {
                 stored = after;
                 complaint = None;
             }
-            Ok(None) => return Ok(CommandOutput::nothing()),
+            Ok(None) => return Ok(()),
             Err(error) => {
                 if complaint.as_ref() != Some(&error.message) {
                     warn(&format!("{error}; reading {name} every {}s instead", POLL_INTERVAL.as_secs()));
@@ -67,7 +110,7 @@ pub async fn watch(target: LockTarget, output: Output) -> Result<CommandOutput> 
             }
         }
     }
-    Ok(CommandOutput::nothing())
+    Ok(())
 }
 
 /// Waits for a change of the record, and prints meanwhile that it expires. Returns the record then; nothing when

@@ -10,7 +10,8 @@ use leaderrun_core::record::{Record, RunMark, Stored};
 use tokio::time::sleep;
 
 use super::lock_status::expires;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, answered};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, answered, hint_at_slots, open};
+use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
 use crate::telemetry::log::printable;
@@ -34,8 +35,10 @@ pub enum Wait {
 
 /// Puts the request into the record, which otherwise stays as it is. The holder finds it when it renews.
 pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
-    let (lock, name) = target.open().await?;
+    let access = ClusterAccess::new(target.cluster);
+    let (lock, name) = open(target.lock, &access).await?;
     let Some(asked) = answered(&name, ask(&*lock)).await? else {
+        hint_at_slots(&name, &access).await;
         return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
     };
     let end = match wait {

@@ -37,6 +37,9 @@ pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 /// The annotation that states the holder's claim delay in milliseconds, if it has one: see [`Record::claim_delay`].
 pub const CLAIM_DELAY_ANNOTATION: &str = "leaderrun/claim-delay-ms";
 
+/// The annotation that states which slot the record is for, if the lock has slots: see [`RecordSlot`].
+pub const SLOT_ANNOTATION: &str = "leaderrun/slot";
+
 /// The smallest difference between two renewals: a record's times have a resolution of microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
@@ -69,6 +72,9 @@ pub struct Record {
     /// The holder's claim delay in milliseconds; see [`Record::claim_delay`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim_delay_millis: Option<u64>,
+    /// The slot of this record, if its lock has slots. It is informative.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<RecordSlot>,
     /// The time of a release by force, as stored, even if it does not count; see [`Record::is_released_by_force`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<Timestamp>,
@@ -274,6 +280,28 @@ impl<'de> Deserialize<'de> for RunMark {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The slot that a record is for. Its text form is `NUMBER of COUNT`; numbers begin at 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RecordSlot {
+    pub number: u32,
+    /// How many slots the lock has.
+    pub count: u32,
+}
+
+impl RecordSlot {
+    /// Parses the text form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (number, count) = text.split_once(" of ")?;
+        Some(Self { number: number.parse().ok()?, count: count.parse().ok()? })
+    }
+}
+
+impl fmt::Display for RecordSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.number, self.count)
     }
 }
 

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 
 use crate::election::{CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Outcome};
 use crate::instant::Instant;
+use crate::record::RecordSlot;
 
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,15 +62,18 @@ struct Slot {
 }
 
 impl SlotElection {
-    /// Creates a candidate for this many slots, at least one. `seed` determines the slot it tries first, its jitter and
+    /// Creates a candidate for this many slots; one is a lock without slots. `seed` determines the slot it tries first, its jitter and
     /// its claim delays.
     pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
-        let slots: Vec<Slot> = (0..slots.max(1))
-            .map(|number| {
-                let seed = seed.wrapping_add(number as u64);
-                Slot { election: Election::new(config.clone(), now, seed), outcome: None }
-            })
-            .collect();
+        let count = slots.max(1);
+        let election = |number: usize| {
+            let election = Election::new(config.clone(), now, seed.wrapping_add(number as u64));
+            if count == 1 {
+                return election;
+            }
+            election.in_slot(RecordSlot { number: number as u32, count: count as u32 })
+        };
+        let slots: Vec<Slot> = (0..count).map(|number| Slot { election: election(number), outcome: None }).collect();
         let first = (seed % slots.len() as u64) as usize;
         Self { slots, first, claimed: None, leads: false, finished: false }
     }
@@ -265,6 +269,7 @@ mod tests {
         let writes = writes(&actions);
         assert_eq!(writes.len(), 1, "{writes:?}");
         assert_eq!(writes[0].0, 1, "the slot that the seed determines");
+        assert_eq!(writes[0].1.slot, Some(RecordSlot { number: 1, count: 3 }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use leaderrun_core::record::{Record, RunId, RunMark, RunState};
+use leaderrun_core::record::{Record, RecordSlot, RunId, RunMark, RunState};
 use serde_json::{Value, json};
 
 /// Returns text that may contain terminal escape sequences or forged log lines, or be very long.
@@ -77,6 +77,7 @@ pub fn record(random: &mut Rng) -> Record {
         step_down: (random.u8(..6) == 0).then(|| RunId::new(["run-a", "my-run", ""][random.usize(..3)])),
         retry_period_millis: [None, Some(0), Some(u64::MAX)][random.usize(..3)],
         claim_delay_millis: [None, Some(0), Some(u64::MAX)][random.usize(..3)],
+        slot: [None, Some(RecordSlot { number: u32::MAX, count: 0 })][random.usize(..2)],
         forced: None,
         contenders: [None, None, Some(0), Some(1000), Some(u32::MAX)][random.usize(..5)],
     }

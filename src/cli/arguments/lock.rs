@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 use super::{LOCK, values};
 use crate::elector::OnLost;
 use crate::exit::NOT_ACQUIRED;
-use crate::lock::{LockName, SlotCount};
+use crate::lock::{LockName, OwnerName, SlotCount};
 
 /// Which lock.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +30,15 @@ pub struct SlotArguments {
     /// Let this many candidates lead at once, 2 to 64, each in a slot of its own: slot K, from 0, is the lock NAME-K, and the command sees K as LEADERRUN_SLOT [default: one leader, and no slots]
     #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
     pub slots: Option<SlotCount>,
+}
+
+/// What the lock's objects belong to.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = LOCK)]
+pub struct OwnerArguments {
+    /// Have Kubernetes delete the lock's objects together with their owner: KIND/NAME, for example deployment/my-job, or auto for the controller of this pod, such as its Deployment [default: the objects stay]
+    #[arg(long, env = "LEADERRUN_OWNER", value_name = "OWNER", value_parser = values::owner)]
+    pub owner: Option<OwnerName>,
 }
 
 /// How to take part in the election.

@@ -19,7 +19,7 @@ use clap::{Args, Parser, ValueHint};
 
 pub use self::cluster::ClusterArguments;
 pub use self::command::CommandArguments;
-pub use self::lock::{ElectionArguments, LockArguments, SlotArguments};
+pub use self::lock::{ElectionArguments, LockArguments, OwnerArguments, SlotArguments};
 pub use self::log::LogArguments;
 pub use self::monitoring::MonitoringArguments;
 pub use self::routing::{RoutingArguments, RoutingTargetArguments};
@@ -88,6 +88,9 @@ pub struct RunArguments {
 
     #[command(flatten)]
     pub slots: SlotArguments,
+
+    #[command(flatten)]
+    pub owner: OwnerArguments,
 
     #[command(flatten)]
     pub election: ElectionArguments,

@@ -35,7 +35,7 @@ pub struct RoutingArguments {
     #[command(flatten)]
     pub target: RoutingTargetArguments,
 
-    /// The pod that gets the label [default: the host name]
+    /// The name of this pod, which gets the label, and whose controller --owner auto looks up [default: the host name]
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = values::object_name)]
     pub pod: Option<String>,
 

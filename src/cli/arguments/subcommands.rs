@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
-use super::{ClusterArguments, LockArguments, RoutingTargetArguments, RunArguments, SlotArguments, values};
+use super::{
+    ClusterArguments, LockArguments, OwnerArguments, RoutingTargetArguments, RunArguments, SlotArguments, values,
+};
 use crate::cli::documents::Shell;
+use crate::lock::SlotCount;
 use crate::subcommands::Output;
 
 /// A command line that begins with a subcommand.
@@ -29,14 +32,18 @@ The times in a record come from the holder's clock and are compared with this ma
 two clocks differ. Candidates use none of them; they go by how long they themselves saw no change.
 
 Exit status:
-  0    held
-  1    free: released, not due, or never held
+  0    held; with --slots, every slot is
+  1    free: released, not due, or never held; with --slots, a slot is
   2    expired by this machine's clock: the holder did not renew it in time
   125  not found out"
     )]
     Status {
         #[command(flatten)]
         target: TargetArguments,
+
+        /// Show all slots of a lock that has this many [default: the lock has no slots]
+        #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
+        slots: Option<SlotCount>,
 
         /// The format of the answer: text or json
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
@@ -94,6 +101,9 @@ Exit status:
 
         #[command(flatten)]
         slots: SlotArguments,
+
+        #[command(flatten)]
+        owner: OwnerArguments,
 
         /// The service account that the pods have [default: the name of the lock]
         #[arg(long, value_name = "NAME", value_parser = values::object_name)]

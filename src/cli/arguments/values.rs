@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::suggest;
-use crate::lock::{KINDS, LockName, SlotCount, check_label, check_name};
+use crate::lock::{KINDS, LockName, OwnerName, SlotCount, check_label, check_name};
 use crate::process::signals;
 use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
 use crate::telemetry::http::HttpAddress;
@@ -191,6 +191,13 @@ pub fn http_address(text: &str) -> Result<HttpAddress, InvalidValue> {
 pub fn pod_label(text: &str) -> Result<Label, InvalidValue> {
     let (key, value) = text.split_once(['=', ':']).unwrap_or((text, "true"));
     parsed(text, [Some(format!("{key}={value}"))])
+}
+
+/// The owner of a lock's objects.
+pub fn owner(text: &str) -> Result<OwnerName, InvalidValue> {
+    let deployment = suggest::name(text).filter(|_| !text.contains('/')).map(|name| format!("deployment/{name}"));
+    let with_name = text.split_once('/').and_then(|(kind, name)| Some(format!("{kind}/{}", suggest::name(name)?)));
+    parsed(text, [Some(text.to_lowercase()), with_name, deployment])
 }
 
 /// The name of a Service.

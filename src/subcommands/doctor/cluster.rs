@@ -15,8 +15,8 @@ use super::table::{Row, Table};
 use super::traffic::{examine_pod, examine_service};
 use super::way::{examine_name, preparation, wall_clock};
 use crate::events;
-use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ObjectName, Rule, Verb};
-use crate::lock::{self, LockName, SlotCount};
+use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ErrorKind, ObjectName, Rule, Verb};
+use crate::lock::{self, LockName, OwnerConfig, SlotCount};
 use crate::process::clock;
 use crate::routing::{PodLabel, Routing, RoutingTarget};
 use crate::subcommands::PATIENCE;
@@ -39,6 +39,7 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 pub struct Examined<'a> {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
+    pub owner: Option<&'a OwnerConfig>,
     pub options: ClusterOptions,
     pub timing: &'a Timing,
     /// By what traffic finds the leader.
@@ -51,7 +52,7 @@ pub struct Examined<'a> {
 impl Examined<'_> {
     /// Looks at the way to the API server, what it allows, and how it treats these requests.
     pub async fn examine(self, table: &mut Table) {
-        let Self { lock, slots, options, timing, target, routing, uses_clock } = self;
+        let Self { lock, slots, owner, options, timing, target, routing, uses_clock } = self;
         let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::open(&ClusterAccess::new(options), timing.attempt()).await {
@@ -73,7 +74,7 @@ impl Examined<'_> {
             table.add(wall_clock(&headers));
         }
         examine_namespace(table, &cluster, &namespace).await;
-        let manifest = manifest(&lock, slots, &namespace, target, &user);
+        let manifest = manifest(&lock, slots, owner, &namespace, target, &user);
         for object in &objects {
             examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }
@@ -94,6 +95,11 @@ impl Examined<'_> {
             }
             None => {}
         }
+        if let Some(owner) = owner {
+            let if_denied = |_| IfDenied::Fails("; the lock's objects get no owner");
+            examine_rules(table, &cluster, &owner.name.rules(&namespace), if_denied, &manifest).await;
+            examine_owner(table, &cluster, &namespace, owner).await;
+        }
         let if_denied = |_| IfDenied::Degraded("; no Events are written");
         examine_rules(table, &cluster, &[events::rule(&namespace)], if_denied, &manifest).await;
         table.add(priority(&cluster, &headers, &manifest).await);
@@ -104,15 +110,17 @@ impl Examined<'_> {
 fn manifest(
     lock: &LockName,
     slots: Option<SlotCount>,
+    owner: Option<&OwnerConfig>,
     namespace: &str,
     target: Option<&RoutingTarget>,
     user: &str,
 ) -> String {
     let slots = slots.map(|slots| format!(" --slots {slots}")).unwrap_or_default();
+    let owner = owner.map(|owner| format!(" --owner {}", owner.name)).unwrap_or_default();
     let target = target.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
     let account = account.filter(|(its, _)| *its == namespace).map(|(_, name)| format!(" --service-account {name}"));
-    format!("leaderrun manifest --lock {lock}{slots}{target}{}", account.unwrap_or_default())
+    format!("leaderrun manifest --lock {lock}{slots}{owner}{target}{}", account.unwrap_or_default())
 }
 
 /// Whether the API server answers, and in time. The headers of an answer if it does.
@@ -180,6 +188,19 @@ async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
             format!("kubectl create namespace {name}, or another one in --lock"),
         ));
     }
+}
+
+/// Whether the owner of the lock's objects is there, if this user may know that.
+async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, owner: &OwnerConfig) {
+    table.add(match owner.find(cluster, namespace, PATIENCE).await {
+        Ok(found) => Row::ok("owner", format!("{found} becomes the owner of the lock's objects")),
+        Err(error) if error.kind == ErrorKind::Forbidden => return,
+        Err(error) => {
+            let sentence = error.to_string();
+            let (finding, remedy) = sentence.split_once("; ").unwrap_or((&sentence, "see leaderrun --help"));
+            Row::failed("owner", finding, remedy)
+        }
+    });
 }
 
 /// What becomes of a candidate that may not do something.

@@ -22,6 +22,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
     let DoctorRequest {
         target: LockTarget { lock, cluster },
         slots,
+        owner,
         timing,
         traffic,
         routing,
@@ -41,6 +42,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
             let cluster = cluster::Examined {
                 lock,
                 slots,
+                owner: owner.as_ref(),
                 options: cluster,
                 timing: &timing,
                 target: traffic.as_ref(),

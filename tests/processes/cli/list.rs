@@ -26,7 +26,8 @@ fn it_shows_every_lock_with_its_state() {
     Candidate::new("past", &other_name(&lock, "", "free")).run(["true"]).wait_for_exit(0);
     let not_due = Candidate::new("past", &other_name(&lock, "", "tick")).args(["--min-hold", "1h"]);
     not_due.run(["true"]).wait_for_exit(0);
-    let a = Candidate::new("a", &other_name(&lock, "configmap:", "held")).run_script("echo held; exec sleep 1000");
+    let a = Candidate::new("a", &other_name(&lock, "configmap:", "held")).args(["--claim-delay", "2s"]);
+    let a = a.run_script("echo held; exec sleep 1000");
     let spec = json!({
         "holderIdentity": "gone\u{1b}[2J", "leaseDurationSeconds": 15, "leaseTransitions": 3,
         "acquireTime": "2020-01-02T03:04:05.000000Z", "renewTime": "2020-01-02T03:04:05.000000Z",
@@ -42,23 +43,62 @@ fn it_shows_every_lock_with_its_state() {
     let table = shown.output();
     let lines: Vec<Vec<&str>> =
         table.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
-    assert_eq!(lines[0], ["NAME", "KIND", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "TRANSITIONS"]);
-    let names: Vec<[&str; 4]> =
-        lines[1..].iter().map(|cells| [cells[0], cells[1], cells[2].get(..7).unwrap_or(cells[2]), cells[3]]).collect();
+    let headings =
+        ["NAME", "KIND", "SLOT", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "CLAIM DELAY", "TRANSITIONS"];
+    assert_eq!(lines[0], headings);
+    let shown = |cells: &Vec<&str>| {
+        let state = cells[3].get(..7).unwrap_or(cells[3]);
+        [cells[0], cells[1], cells[2], state, cells[4], cells[8]].map(str::to_owned)
+    };
+    let names: Vec<[String; 6]> = lines[1..].iter().map(shown).collect();
     let expected = [
-        ["free", "lease", "free", "-"],
-        ["held", "configmap", "held", "a"],
-        ["job", "lease", "expired", "gone\\u{1b}[2J"],
-        ["tick", "lease", "not due", "-"],
+        ["free", "lease", "-", "free", "-", "-"],
+        ["held", "configmap", "-", "held", "a", "2s"],
+        ["job", "lease", "-", "expired", "gone\\u{1b}[2J", "-"],
+        ["tick", "lease", "-", "not due", "-", "-"],
     ];
     assert_eq!(names, expected, "{table}");
-    assert!(lines[3].last() == Some(&"3") && lines[3][5].ends_with(" ago"), "{table}");
+    assert!(lines[3].last() == Some(&"3") && lines[3][6].ends_with(" ago"), "{table}");
 
     let objects = listed(&lock);
     let of = |field: &str| objects.iter().map(|object| object[field].clone()).collect::<Vec<_>>();
     assert_eq!(of("state"), ["free", "held", "expired", "not-due"]);
     assert_eq!(objects[1]["lock"], format!("configmap:{}/held", lock.namespace()), "as --lock takes it");
     assert_eq!((&objects[1]["namespace"], &objects[1]["holder"]), (&lock.namespace().into(), &"a".into()));
+    assert_eq!((&objects[1]["claimDelaySeconds"], &objects[1]["slot"]), (&json!(2.0), &Value::Null));
+}
+
+#[testkit::test]
+fn slots_are_shown_and_summed_up() {
+    let lock = TestLock::of_kind("configmap");
+    let run = |name| {
+        let candidate = Candidate::new(name, &lock).args(["--slots", "11"]);
+        candidate.run_script("echo $LEADERRUN_SLOT; exec sleep 1000")
+    };
+    let (mut a, b) = (run("a"), run("b"));
+    testkit::eventually("both lead", || [&a, &b].iter().all(|leader| leader.output().ends_with('\n')));
+    let slot = |leader: &testkit::Running| leader.output().trim().parse::<u32>().expect("a slot");
+    let mut slots = [(slot(&a), "a"), (slot(&b), "b")];
+    slots.sort_unstable();
+    let objects = listed(&lock);
+    let shown: Vec<_> = objects.iter().map(|lock| [&lock["slot"], &lock["slots"], &lock["holder"]]).collect();
+    let expected = slots.map(|(slot, holder)| [json!(slot), json!(11), json!(holder)]);
+    assert_eq!(shown, expected.each_ref().map(|[slot, slots, holder]| [slot, slots, holder]), "in the order of slots");
+    let summary = |held: u32| format!("\n\nconfigmap:{}/job: {held} of 11 slots are held\n", lock.namespace());
+    let table = || {
+        let mut list = list(&lock).start();
+        list.wait_for_exit(0);
+        list.output()
+    };
+    for (slot, holder) in slots {
+        let row = format!("job-{slot}");
+        let (text, cell) = (table(), format!("configmap   {slot} of 11 "));
+        let line = text.lines().find(|line| line.starts_with(&format!("{row} "))).expect("a row");
+        assert!(line.contains(&cell) && line.contains(&format!(" held    {holder} ")), "{text}");
+    }
+    assert!(table().ends_with(&summary(2)), "{}", table());
+    a.stop();
+    assert!(table().ends_with(&summary(1)), "{}", table());
 }
 
 #[testkit::test]
@@ -90,9 +130,9 @@ fn a_change_is_a_line() {
     let watching = list(&lock).args(["--watch"]).start();
     testkit::eventually("the table is there", || watching.output().contains("TRANSITIONS"));
     let mut a = Candidate::new("a", &lock).run_script("exec sleep 1000");
-    testkit::eventually("a is seen", || watching.output().contains("job   lease   held   a   "));
+    testkit::eventually("a is seen", || watching.output().contains("job   lease   -   held   a   "));
     a.stop();
-    testkit::eventually("its release is seen", || watching.output().contains("job   lease   free   -   "));
+    testkit::eventually("its release is seen", || watching.output().contains("job   lease   -   free   -   "));
     let lines = watching.output().lines().count();
     assert_eq!(lines, 3, "renewals are no changes: {}", watching.output());
 }

@@ -138,3 +138,47 @@ fn a_watch_that_is_not_allowed_reads_again_and_again() {
     let _a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_script("exec sleep 1000");
     eventually("a is seen", || watching.output().contains("is held by a"));
 }
+
+#[testkit::test]
+fn all_slots_are_shown_together() {
+    for lock in [TestLock::file(), TestLock::lease()] {
+        let shown = |options: &[&str]| {
+            let mut shown = Candidate::subcommand("status", &lock).args(options).start();
+            let code = shown.wait().code().expect("a status");
+            (code, shown.output(), shown.log())
+        };
+        let slots = ["--slots", "2"];
+        let (code, never, _) = shown(&slots);
+        assert!(code == 1 && never.ends_with("0 of 2 slots are held\n"), "{never}");
+        let mut watching = Candidate::subcommand("status", &lock).args(["--watch", "--slots", "2"]).start();
+        eventually("it begins", || lines(&watching).len() == 2);
+        let mut leaders = ["a", "b"].map(|name| {
+            let leader = Candidate::new(name, &lock).args(slots).run_script("echo $LEADERRUN_SLOT; exec sleep 1000");
+            eventually("it leads", || leader.output().ends_with('\n'));
+            leader
+        });
+        let slot = leaders[0].output().trim().to_owned();
+        let (code, all, _) = shown(&slots);
+        let held = format!("{}-{slot} is held by a, transitions 0\n", lock.name);
+        assert!(code == 0 && all.contains(&held) && all.ends_with("2 of 2 slots are held\n"), "{all}");
+        let (_, json, _) = shown(&[&slots[..], &["-o", "json"]].concat());
+        let json: Value = serde_json::from_str(&json).expect("an array");
+        assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
+        // The lock itself has no record.
+        let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
+        for subcommand in ["status", "step-down"] {
+            let mut free = Candidate::subcommand(subcommand, &lock).start();
+            free.wait_for_exit(1);
+            assert!(free.log().ends_with(&hint), "{}", free.log());
+        }
+        leaders[0].stop();
+        let (code, one, _) = shown(&slots);
+        assert!(code == 1 && one.ends_with("1 of 2 slots are held\n"), "{one}");
+        let seen = |sentence: String| lines(&watching).iter().any(|line| line.starts_with(&sentence));
+        eventually("the hand-over is seen", || {
+            seen(held.trim().to_owned()) && seen(format!("{}-{slot} is free, ", lock.name))
+        });
+        watching.signal(Signal::SIGINT);
+        watching.wait_for_end_by(Signal::SIGINT);
+    }
+}

@@ -100,6 +100,27 @@ fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
 }
 
 #[testkit::test]
+fn a_rolling_restart_fills_every_slot_again() {
+    for lock in [TestLock::lease(), TestLock::file()] {
+        let slots = Slots::new(lock, 3);
+        let mut candidates: Vec<Running> = (0..5).map(|number| slots.run(&number.to_string())).collect();
+        let mut holders = slots.wait_until_filled(|_| true);
+        for (number, candidate) in candidates.iter_mut().enumerate() {
+            let old = number.to_string();
+            candidate.stop();
+            *candidate = slots.run(&format!("new-{number}"));
+            holders = slots.wait_until_filled(|holders| !holders.contains(&old));
+        }
+        assert!(holders.iter().all(|holder| holder.starts_with("new-")), "{holders:?}");
+        let runs_in = |witnesses: &Witnesses| {
+            witnesses.lifetimes().into_iter().map(|lifetime| lifetime.run).collect::<BTreeSet<_>>().len()
+        };
+        let in_each: Vec<usize> = slots.witnesses.iter().map(runs_in).collect();
+        slots.assert_one_at_a_time(&in_each);
+    }
+}
+
+#[testkit::test]
 fn a_leader_that_is_cut_off_is_followed_in_its_slot() {
     let proxy = Proxy::start(Cluster::shared());
     let slots = Slots::new(TestLock::lease(), 2);

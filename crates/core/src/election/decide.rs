@@ -139,6 +139,7 @@ impl Election {
             lease_duration_seconds,
             retry_period_millis,
             claim_delay_millis: u64::try_from(claim_delay.as_millis()).ok().filter(|millis| *millis > 0),
+            slot: self.slot,
             renew_time: Some(renew_time),
             run,
             forced: None,

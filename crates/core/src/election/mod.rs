@@ -63,7 +63,7 @@ use self::timers::{Timer, Timers};
 pub use self::watch::SILENT_WATCH_LIMIT;
 use self::watch::WatchState;
 use crate::instant::Instant;
-use crate::record::{Record, Version};
+use crate::record::{Record, RecordSlot, Version};
 use crate::tenure::Tenure;
 
 /// The jitter of the pauses between polls, as a fraction of the retry period: client-go's `JitterFactor`.
@@ -129,6 +129,7 @@ enum ElectionPhase {
 #[derive(Clone, Debug, Hash)]
 pub struct Election {
     config: ElectionConfig,
+    slot: Option<RecordSlot>,
     phase: ElectionPhase,
     started: Instant,
     observed: Option<ObservedRecord>,
@@ -170,6 +171,7 @@ impl Election {
     pub fn new(config: ElectionConfig, now: Now, seed: u64) -> Self {
         Self {
             config,
+            slot: None,
             phase: ElectionPhase::Waiting,
             started: now.boot,
             observed: None,
@@ -194,6 +196,11 @@ impl Election {
             random: Random::with_seed(seed),
             actions: Vec::new(),
         }
+    }
+
+    /// Has the records of this candidate state which slot they are for.
+    pub fn in_slot(self, slot: RecordSlot) -> Self {
+        Self { slot: Some(slot), ..self }
     }
 
     /// Processes everything that has arrived, then expired timers, and returns the actions to carry out, in order.

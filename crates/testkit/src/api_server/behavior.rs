@@ -1,4 +1,5 @@
-//! Switches that make the API server behave like a real one that is starting, or send bookmarks more often.
+//! Switches that make the API server behave like a real one that is starting, send bookmarks more often, or protect
+//! owners.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub struct Behavior {
 struct State {
     bookmark_period: Duration,
     roles: Roles,
+    protects_owners: bool,
 }
 
 /// Whether the server has read the Roles and bindings that are stored.
@@ -28,7 +30,9 @@ pub enum Roles {
 
 impl Behavior {
     pub fn new() -> Behavior {
-        Behavior { state: Mutex::new(State { bookmark_period: BOOKMARK_PERIOD, roles: Roles::Known }) }
+        Behavior {
+            state: Mutex::new(State { bookmark_period: BOOKMARK_PERIOD, roles: Roles::Known, protects_owners: false }),
+        }
     }
 
     pub fn bookmark_period(&self) -> Duration {
@@ -41,6 +45,14 @@ impl Behavior {
 
     pub fn set_roles(&self, roles: Roles) {
         self.state().roles = roles;
+    }
+
+    pub fn protects_owners(&self) -> bool {
+        self.state().protects_owners
+    }
+
+    pub fn protect_owners(&self) {
+        self.state().protects_owners = true;
     }
 
     /// Counts a request that depends on Roles. Returns whether the server has read them.

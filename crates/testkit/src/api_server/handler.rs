@@ -129,7 +129,9 @@ impl Call {
                 // Before the store is locked: RBAC reads the store too.
                 let creation = self.target.with_verb(|_| "create".to_owned());
                 let may_create = rbac::authorize(&self.store, who, &creation);
-                let (object, created) = objects.update(name, self.json()?, may_create)?;
+                let object = self.json()?;
+                self.check_owners(&objects, who, name, &object)?;
+                let (object, created) = objects.update(name, object, may_create)?;
                 Ok(json_reply(if created { 201 } else { 200 }, &object))
             }
             "patch" if !everywhere && !name.is_empty() => Ok(json_reply(200, &objects.patch(name, &self.patch()?)?)),
@@ -137,6 +139,21 @@ impl Call {
             "deletecollection" if !everywhere => self.delete_all(&objects),
             _ => Err(status::method_not_allowed()),
         }
+    }
+
+    /// Refuses to change owners without the right to delete the object, as the admission plugin
+    /// OwnerReferencesPermissionEnforcement does.
+    fn check_owners(&self, objects: &Objects, who: &Identity, name: &str, update: &Value) -> Result<()> {
+        let owners = |object: &Value| object["metadata"]["ownerReferences"].clone();
+        let Ok(before) = objects.get(name) else { return Ok(()) };
+        if !self.behavior.protects_owners() || owners(&before) == owners(update) {
+            return Ok(());
+        }
+        let deletion = self.target.with_verb(|_| "delete".to_owned());
+        rbac::authorize(&self.store, who, &deletion).map_err(|_| {
+            let Resource { group, name: plural, .. } = objects.resource;
+            status::forbidden(group, plural, name, "cannot set an ownerRef on a resource you can't delete: , <nil>")
+        })
     }
 
     fn list(&self, objects: &Objects) -> Result<Reply> {

@@ -130,6 +130,11 @@ impl ApiServer {
         self.behavior.set_roles(Roles::Known);
     }
 
+    /// Has the admission plugin OwnerReferencesPermissionEnforcement check writes, as on OpenShift.
+    pub fn protect_owners(&self) {
+        self.behavior.protect_owners();
+    }
+
     fn listen(&self) {
         let listener = runtime::enter(|| self.port.listen()).expect("the API server's own port");
         let (stop, stopped) = oneshot::channel();

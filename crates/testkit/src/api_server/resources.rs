@@ -1,7 +1,8 @@
 //! The table of this server's resources.
 
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -59,7 +60,7 @@ pub fn has_group(group: &str, version: &str) -> bool {
 
 pub const EVENTS_GROUP: &str = "events.k8s.io";
 
-pub static RESOURCES: [Resource; 17] = [
+pub static RESOURCES: [Resource; 21] = [
     Resource {
         short_names: &["ns"],
         namespaced: false,
@@ -104,6 +105,14 @@ pub static RESOURCES: [Resource; 17] = [
         short_names: &["sts"],
         ..core_v1::<StatefulSet>("statefulsets", "statefulset", "StatefulSet")
     },
+    Resource { group: "apps", short_names: &["ds"], ..core_v1::<DaemonSet>("daemonsets", "daemonset", "DaemonSet") },
+    Resource {
+        group: "apps",
+        short_names: &["rs"],
+        ..core_v1::<ReplicaSet>("replicasets", "replicaset", "ReplicaSet")
+    },
+    Resource { group: "batch", ..core_v1::<Job>("jobs", "job", "Job") },
+    Resource { group: "batch", short_names: &["cj"], ..core_v1::<CronJob>("cronjobs", "cronjob", "CronJob") },
     Resource {
         group: "policy",
         short_names: &["pdb"],

@@ -1,0 +1,31 @@
+//! What the objects of a lock belong to, on this host.
+
+use super::arguments::OwnerArguments;
+use super::origin::Origins;
+use super::routing::pod_name;
+use super::usage_error::UsageError;
+use crate::lock::{LockName, OwnerConfig, OwnerName};
+
+/// Plans the owner of the lock's objects, if they are to have one. `pod` is the name that `--pod` gives.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+pub fn owner(
+    arguments: OwnerArguments,
+    lock: &LockName,
+    pod: Option<&String>,
+    host: &str,
+    origins: Origins<'_>,
+) -> Result<Option<OwnerConfig>, UsageError> {
+    let Some(name) = arguments.owner else { return Ok(None) };
+    let origin = origins.of("owner");
+    if !lock.kind.is_in_cluster() {
+        let reason = format!("{} is not in a cluster, so no object owns it", origins.of("lock").given());
+        return Err(UsageError::new(origin.given(), reason).remedy(format!("leave {} out", origin.name())));
+    }
+    let pod = match name {
+        OwnerName::Auto => pod_name(pod.cloned(), host, &origin)?,
+        OwnerName::Object { .. } => String::new(),
+    };
+    Ok(Some(OwnerConfig { name, pod }))
+}

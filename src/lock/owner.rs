@@ -1,0 +1,370 @@
+//! The owner of a lock's objects, `--owner`: Kubernetes deletes them when their owner is deleted.
+//!
+//! The lock never depends on its owner: it works without one if the owner is not there or must not be read.
+//!
+//! # Rules
+//!
+//! - Kubernetes deletes an object whose owners do not exist. So a held record only names an owner that was found since
+//!   the object was last seen deleted. If the owner is deleted while the lock is held, Kubernetes deletes the object, the
+//!   holder creates it again without an owner, and its release names the deleted owner, so that nothing is left behind.
+//! - Other owners of the object are kept, except the same one before it was deleted and created again.
+//! - The reference never blocks the deletion of the owner.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{check_name, log_events};
+use crate::kubernetes::{
+    CRON_JOBS, Cluster, Collection, DAEMON_SETS, DEPLOYMENTS, Error, ErrorKind, JOBS, PODS, REPLICA_SETS, Resource,
+    Rule, STATEFUL_SETS, Verb,
+};
+use crate::telemetry::log::printable;
+
+/// The kinds that can be named, with kubectl's short names.
+static KINDS: [(&Resource, &str); 6] = [
+    (&DEPLOYMENTS, "deploy"),
+    (&STATEFUL_SETS, "sts"),
+    (&DAEMON_SETS, "ds"),
+    (&REPLICA_SETS, "rs"),
+    (&JOBS, "job"),
+    (&CRON_JOBS, "cj"),
+];
+
+/// The kinds of controllers that are usually controlled themselves: by a Deployment, and by a CronJob.
+static CONTROLLED_KINDS: [&Resource; 2] = [&REPLICA_SETS, &JOBS];
+
+/// The value of `--owner` for the controller of the pod.
+const AUTO: &str = "auto";
+
+/// How many controllers may stand above each other, from the pod on.
+const MAX_CONTROLLERS: usize = 4;
+
+/// An owner, as `--owner` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnerName {
+    /// What controls the candidate's pod, for example its Deployment.
+    Auto,
+    Object {
+        resource: &'static Resource,
+        name: String,
+    },
+}
+
+impl OwnerName {
+    /// Returns the rights that it takes to find the owner.
+    pub fn rules(&self, namespace: &str) -> Vec<Rule> {
+        let get = |resource: &'static Resource, name| resource.rule(namespace, name, &[Verb::Get]);
+        match self {
+            // The names of pods and of what controls them are not known beforehand.
+            Self::Auto => [&PODS].into_iter().chain(CONTROLLED_KINDS).map(|resource| get(resource, None)).collect(),
+            Self::Object { resource, name } => vec![get(resource, Some(name.clone()))],
+        }
+    }
+}
+
+impl FromStr for OwnerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == AUTO {
+            return Ok(Self::Auto);
+        }
+        let example = "for example deployment/my-job";
+        let Some((kind, name)) = text.split_once('/') else {
+            return Err(format!("an owner is {AUTO} or KIND/NAME; {example}"));
+        };
+        let is_named = |(resource, short): &&(&Resource, &str)| {
+            let kind = kind.strip_suffix(&format!(".{}", resource.group)).unwrap_or(kind).to_lowercase();
+            kind == resource.kind.to_lowercase() || kind == resource.plural || kind == *short
+        };
+        let Some((resource, _)) = KINDS.iter().find(is_named) else {
+            let kinds = KINDS.map(|(resource, _)| resource.kind.to_lowercase()).join(", ");
+            return Err(format!("the kind of an owner is one of {kinds}; {example}"));
+        };
+        check_name(name).map_err(|reason| format!("its name {reason}; {example}"))?;
+        Ok(Self::Object { resource, name: name.to_owned() })
+    }
+}
+
+/// The value of `--owner`.
+impl fmt::Display for OwnerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str(AUTO),
+            Self::Object { resource, name } => write!(f, "{}/{name}", resource.kind.to_lowercase()),
+        }
+    }
+}
+
+/// The owner that a lock's objects are to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerConfig {
+    pub name: OwnerName,
+    /// The pod of this candidate, whose controller is looked up for [`OwnerName::Auto`].
+    pub pod: String,
+}
+
+impl OwnerConfig {
+    /// Finds the owner, and returns the reference to it.
+    ///
+    /// # Errors
+    /// Fails if there is no such owner, or it cannot be read. The message says what to do.
+    pub async fn find(&self, cluster: &Cluster, namespace: &str, timeout: Duration) -> Result<OwnerReference, Error> {
+        let finder = Finder { cluster, namespace, timeout };
+        match &self.name {
+            OwnerName::Object { resource, name } => {
+                let object = finder.get(resource, name).await?;
+                OwnerReference::to(resource, &object).ok_or_else(|| Error::unknown("it came without a uid"))
+            }
+            OwnerName::Auto => finder.controller_of_pod(&self.pod).await,
+        }
+    }
+}
+
+/// Reads the objects of a namespace that may be owners.
+struct Finder<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+    timeout: Duration,
+}
+
+impl Finder<'_> {
+    async fn get(&self, resource: &'static Resource, name: &str) -> Result<Value, Error> {
+        let objects = Collection::new(self.cluster, resource, self.namespace).with_timeout(self.timeout);
+        objects.get(name).await?.ok_or_else(|| {
+            let remedy =
+                if *resource == PODS { "give this pod's name in --pod" } else { "name another one in --owner" };
+            let kind = resource.kind;
+            not_found(format!("there is no {kind} {name:?} in namespace {:?}; {remedy}", self.namespace))
+        })
+    }
+
+    /// Returns the uppermost controller of a pod, as far as its kind is known.
+    async fn controller_of_pod(&self, pod: &str) -> Result<OwnerReference, Error> {
+        let mut object = self.get(&PODS, pod).await?;
+        let without = || not_found(format!("no controller created the pod {pod:?}; try --owner deployment/my-job"));
+        let mut owner = OwnerReference::controller_of(&object).ok_or_else(without)?;
+        for _ in 1..MAX_CONTROLLERS {
+            let Some(resource) = CONTROLLED_KINDS.into_iter().find(|resource| owner.is_of_kind(resource)) else {
+                break;
+            };
+            object = self.get(resource, &owner.name).await?;
+            if object["metadata"]["uid"] != owner.uid {
+                return Err(not_found(format!("{owner} was deleted; it is looked for again at the next start")));
+            }
+            let Some(controller) = OwnerReference::controller_of(&object) else { break };
+            owner = controller;
+        }
+        Ok(owner)
+    }
+}
+
+fn not_found(message: String) -> Error {
+    Error { kind: ErrorKind::NotFound, ..Error::unknown(message) }
+}
+
+/// One of an object's `ownerReferences`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerReference {
+    api_version: String,
+    kind: String,
+    name: String,
+    uid: String,
+}
+
+impl OwnerReference {
+    fn to(resource: &Resource, object: &Value) -> Option<Self> {
+        let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+        let (name, uid) = (metadata("name")?, metadata("uid")?);
+        Some(Self { api_version: resource.api_version(), kind: resource.kind.to_owned(), name, uid })
+    }
+
+    /// Returns the reference to the controller of an object, if it has one.
+    fn controller_of(object: &Value) -> Option<Self> {
+        let references = object["metadata"]["ownerReferences"].as_array()?;
+        Self::parse(references.iter().find(|reference| reference["controller"] == true)?)
+    }
+
+    fn parse(reference: &Value) -> Option<Self> {
+        let field = |name: &str| reference[name].as_str().map(str::to_owned);
+        Some(Self { api_version: field("apiVersion")?, kind: field("kind")?, name: field("name")?, uid: field("uid")? })
+    }
+
+    fn is_of_kind(&self, resource: &Resource) -> bool {
+        self.kind == resource.kind && self.api_version == resource.api_version()
+    }
+
+    /// Adds the reference to an object, and keeps its other owners. Returns whether anything has changed.
+    fn add_to(&self, object: &mut Value) -> bool {
+        let metadata = &mut object["metadata"];
+        let mut references = metadata["ownerReferences"].as_array().cloned().unwrap_or_default();
+        let parsed = |reference: &Value| Self::parse(reference);
+        if references.iter().filter_map(parsed).any(|reference| reference.uid == self.uid) {
+            return false;
+        }
+        let is_other =
+            |reference: &Value| parsed(reference).is_none_or(|other| Self { uid: self.uid.clone(), ..other } != *self);
+        references.retain(is_other);
+        let Self { api_version, kind, name, uid } = self;
+        references.push(json!({ "apiVersion": api_version, "kind": kind, "name": name, "uid": uid }));
+        metadata["ownerReferences"] = references.into();
+        true
+    }
+}
+
+impl fmt::Display for OwnerReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} {}", printable(&self.kind), printable(&self.name))
+    }
+}
+
+/// The owner of the objects of a lock, or of all its slots.
+pub struct Owner {
+    config: OwnerConfig,
+    cluster: Cluster,
+    namespace: String,
+    /// The lock, for messages.
+    lock: String,
+    /// How long it may take to look the owner up, as part of a request for the lock.
+    timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    is_looked_up: bool,
+    /// The owner that was found last.
+    found: Option<OwnerReference>,
+    /// Whether it was found by the last look-up.
+    exists: bool,
+    /// Why the last look-up failed, until it is known whether the lock can be reached.
+    failure: Option<Error>,
+    /// The API server does not let this user set owners.
+    is_refused: bool,
+    /// The last reason that was logged.
+    complaint: Option<String>,
+}
+
+impl Owner {
+    /// Creates the owner of a lock in this namespace. Nothing is looked up yet.
+    pub fn new(config: OwnerConfig, cluster: &Cluster, namespace: &str, lock: &str, timeout: Duration) -> Self {
+        let (cluster, namespace, lock) = (cluster.clone(), namespace.to_owned(), lock.to_owned());
+        Self { config, cluster, namespace, lock, timeout, state: Mutex::default() }
+    }
+
+    /// Looks the owner up, unless that was done.
+    pub async fn look_up(&self) {
+        if self.state().is_looked_up {
+            return;
+        }
+        let found = self.config.find(&self.cluster, &self.namespace, self.timeout).await;
+        let mut state = self.state();
+        (state.exists, state.is_looked_up) = (found.is_ok(), found.is_ok());
+        match found {
+            Ok(owner) => {
+                log_events::owner(&self.lock, &owner.to_string());
+                state.found = Some(owner);
+            }
+            Err(error) => state.failure = Some(error),
+        }
+    }
+
+    /// Takes in that the lock could be reached: if the look-up has failed nevertheless, that is due to the owner. It is
+    /// looked up again at the next read, unless it does not exist or must not be read.
+    pub fn handle_success(&self) {
+        let mut state = self.state();
+        let Some(error) = state.failure.take() else { return };
+        state.is_looked_up = matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden);
+        let (lock, name) = (&self.lock, &self.config.name);
+        let reason = if error.lacks_role {
+            format!("{error}; leaderrun manifest --lock {lock} --owner {name} prints a Role that allows it")
+        } else if state.is_looked_up {
+            error.to_string()
+        } else {
+            format!("{error}; trying again")
+        };
+        state.complain(lock, reason);
+    }
+
+    /// Has the owner looked up again: its own deletion may be why the object was deleted.
+    pub fn forget(&self) {
+        self.state().is_looked_up = false;
+    }
+
+    /// Adds the owner to an object. Returns whether it was added.
+    pub fn add_to(&self, object: &mut Value, is_held: bool) -> bool {
+        let state = self.state();
+        let may_add = !state.is_refused && (state.exists || !is_held);
+        state.found.as_ref().filter(|_| may_add).is_some_and(|owner| owner.add_to(object))
+    }
+
+    /// Returns whether a write failed because this user must not set owners. Then no owner is added any more.
+    pub fn is_refused(&self, error: &Error) -> bool {
+        // The admission plugin OwnerReferencesPermissionEnforcement has no other sign.
+        let is_refused = error.kind == ErrorKind::Forbidden && error.message.contains("ownerRef");
+        if is_refused {
+            let mut state = self.state();
+            state.is_refused = true;
+            state.complain(
+                &self.lock,
+                format!("{error}; allow this user to delete the lock's objects, or leave --owner out"),
+            );
+        }
+        is_refused
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it is held")
+    }
+}
+
+impl State {
+    /// Logs the reason, unless it was the last one.
+    fn complain(&mut self, lock: &str, reason: String) {
+        if self.complaint.as_ref() != Some(&reason) {
+            log_events::owner_not_set(lock, &reason);
+            self.complaint = Some(reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(name: &str, uid: &str) -> Value {
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid })
+    }
+
+    fn owner(uid: &str) -> OwnerReference {
+        OwnerReference::parse(&reference("web", uid)).expect("a reference")
+    }
+
+    #[test]
+    fn owners_are_named_as_for_kubectl() {
+        let deployment = OwnerName::Object { resource: &DEPLOYMENTS, name: "web".into() };
+        for text in ["deployment/web", "deployments/web", "deploy/web", "deployment.apps/web", "Deployment/web"] {
+            assert_eq!(text.parse(), Ok(deployment.clone()), "{text}");
+        }
+        assert_eq!("cronjobs.batch/x".parse(), Ok(OwnerName::Object { resource: &CRON_JOBS, name: "x".into() }));
+        assert_eq!("auto".parse(), Ok(OwnerName::Auto));
+        for text in ["", "web", "/web", "service/web", "deployment.batch/web", "deployment/", "deployment/a b"] {
+            assert!(text.parse::<OwnerName>().unwrap_err().ends_with("; for example deployment/my-job"), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_owners_are_kept() {
+        let other = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "web", "uid": "0", "controller": true });
+        let mut object = json!({ "metadata": { "ownerReferences": [other] } });
+        assert!(owner("1").add_to(&mut object));
+        assert_eq!(object["metadata"]["ownerReferences"], json!([other, reference("web", "1")]));
+        assert!(!owner("1").add_to(&mut object), "it is there already");
+        assert!(owner("2").add_to(&mut object), "it was created again");
+        assert_eq!(object["metadata"]["ownerReferences"], json!([other, reference("web", "2")]));
+    }
+}

@@ -1,0 +1,287 @@
+//! The owner of a lock's objects: `--owner`.
+
+use serde_json::{Value, json};
+
+use testkit::{CANDIDATE_VERBS, Candidate, Client, Cluster, TestLock, eventually, rbac_rule};
+
+const DEPLOYMENT: [&str; 2] = ["--owner", "deployment/web"];
+
+/// Long enough that a busy machine answers each request in time.
+const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "1s"];
+
+fn candidate(lock: &TestLock) -> Candidate {
+    Candidate::with_timing("a", lock, TIMING)
+}
+
+/// The objects of a namespace that may be owners.
+struct Owners {
+    client: Client,
+    namespace: String,
+}
+
+impl Owners {
+    fn new(lock: &TestLock) -> Self {
+        Self { client: Cluster::shared().admin(), namespace: lock.namespace().to_owned() }
+    }
+
+    fn path(&self, kind: &str) -> String {
+        let group = match kind {
+            "Pod" => "/api/v1",
+            "Job" | "CronJob" => "/apis/batch/v1",
+            _ => "/apis/apps/v1",
+        };
+        format!("{group}/namespaces/{}/{}s", self.namespace, kind.to_lowercase())
+    }
+
+    /// Creates an object that is controlled by another one, and returns the reference to it.
+    fn create(&self, kind: &str, name: &str, controller: Option<&Value>) -> Value {
+        let labels = json!({ "app": "web" });
+        let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+        let template = json!({ "metadata": { "labels": labels }, "spec": pod });
+        let mut once = template.clone();
+        once["spec"]["restartPolicy"] = "Never".into();
+        let spec = match kind {
+            "Pod" => pod,
+            "Job" => json!({ "template": once }),
+            "CronJob" => json!({ "schedule": "0 3 * * *", "jobTemplate": { "spec": { "template": once } } }),
+            _ => json!({ "selector": { "matchLabels": labels }, "serviceName": "web", "template": template }),
+        };
+        let references: Vec<Value> = controller.into_iter().map(controlling).collect();
+        let object = json!({ "metadata": { "name": name, "ownerReferences": references }, "spec": spec });
+        let path = self.path(kind);
+        let object = self.client.create(&path, &object).unwrap_or_else(|refusal| panic!("{kind}: {refusal:?}"));
+        let version = if kind == "Pod" { "v1" } else { path.split("/namespaces/").next().expect("a group") };
+        let version = version.trim_start_matches("/apis/");
+        json!({ "apiVersion": version, "kind": kind, "name": name, "uid": object["metadata"]["uid"] })
+    }
+}
+
+/// The reference to an object as its controller.
+fn controlling(reference: &Value) -> Value {
+    let mut reference = reference.clone();
+    reference["controller"] = true.into();
+    reference
+}
+
+/// The owners of the object at this path.
+fn owners_at(path: &str) -> Value {
+    Cluster::shared().admin().get(path).expect("an object")["metadata"]["ownerReferences"].clone()
+}
+
+fn lease_of(lock: &TestLock, name: &str) -> String {
+    format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{name}", lock.namespace())
+}
+
+#[testkit::test]
+fn every_object_of_a_lock_gets_the_owner() {
+    for (kind, slots) in [("lease", None), ("configmap", None), ("endpoints+lease", None), ("lease", Some("2"))] {
+        let lock = TestLock::of_kind(kind);
+        let deployment = Owners::new(&lock).create("Deployment", "web", None);
+        let slots: Vec<&str> = slots.into_iter().flat_map(|slots| ["--slots", slots]).collect();
+        let mut run = candidate(&lock).args(DEPLOYMENT).args(&slots).run_script("echo $LEADERRUN_SLOT");
+        run.wait_for_exit(0);
+        let lease = if slots.is_empty() { "job".to_owned() } else { format!("job-{}", run.output().trim()) };
+        let paths = match kind {
+            "lease" => vec![lease_of(&lock, &lease)],
+            "configmap" => vec![lock.object_path("configmaps")],
+            _ => vec![lock.object_path("endpoints"), lease_of(&lock, "job")],
+        };
+        for path in paths {
+            // Nothing but this: it neither controls the lock nor waits for its deletion.
+            assert_eq!(owners_at(&path), json!([deployment]), "{path}");
+        }
+        assert!(!run.log().contains("has no owner"), "{}", run.log());
+    }
+}
+
+#[testkit::test]
+fn a_lock_that_exists_gets_the_owner_at_its_acquisition() {
+    let lock = TestLock::lease();
+    candidate(&lock).run(["true"]).wait_for_exit(0);
+    assert_eq!(owners_at(&lock.lease_path()), json!(null), "it is off by default");
+    let owners = Owners::new(&lock);
+    let other = owners.create("StatefulSet", "other", None);
+    let first = owners.create("Deployment", "web", None);
+    let others = json!({ "metadata": { "ownerReferences": [other] } });
+    owners.client.merge_patch(&lock.lease_path(), &others).expect("another owner");
+    let run = || candidate(&lock).args(DEPLOYMENT).run_script("exec sleep 1000");
+    let mut a = run();
+    eventually("the owner is added", || owners_at(&lock.lease_path()) == json!([other, first]));
+    a.stop();
+    // A Deployment that is created again has another uid.
+    owners.client.delete(&format!("{}/web", owners.path("Deployment"))).expect("it is deleted");
+    let second = owners.create("Deployment", "web", None);
+    let mut a = run();
+    eventually("the owner is replaced", || owners_at(&lock.lease_path()) == json!([other, second]));
+    a.stop();
+}
+
+#[testkit::test]
+fn the_controller_of_the_pod_is_found() {
+    // From the owner down to what controls the pod.
+    let chains: [&[(&str, &str)]; 5] = [
+        &[("Deployment", "web"), ("ReplicaSet", "web-1")],
+        &[("CronJob", "web"), ("Job", "web-1")],
+        &[("StatefulSet", "web")],
+        &[("DaemonSet", "web")],
+        &[("Job", "web-1")],
+    ];
+    for chain in chains {
+        let lock = TestLock::lease();
+        let owners = Owners::new(&lock);
+        let mut references: Vec<Value> = Vec::new();
+        for (kind, name) in chain {
+            references.push(owners.create(kind, name, references.last()));
+        }
+        owners.create("Pod", "web-1-x", references.last());
+        let auto = ["--owner", "auto", "--pod", "web-1-x"];
+        let mut run = candidate(&lock).args(auto).run(["true"]);
+        run.wait_for_exit(0);
+        assert_eq!(owners_at(&lock.lease_path()), json!([references[0]]), "{chain:?}");
+    }
+}
+
+#[testkit::test]
+fn without_an_owner_the_lock_works() {
+    let cluster = Cluster::shared();
+    let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
+    let rights = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]);
+    cluster.grant(lock.namespace(), "candidate", rights);
+    let namespace = lock.namespace();
+    let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+    let pod = json!({ "metadata": { "name": "alone" }, "spec": pod });
+    cluster.admin().create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).expect("a pod");
+    let admin = TestLock { name: format!("{namespace}/other"), ..lock.through(cluster.kubeconfig()) };
+    for (lock, options, says) in [
+        (
+            &lock,
+            &DEPLOYMENT[..],
+            format!(
+                "{namespace}/job has no owner: not allowed to get deployments.apps \"web\" in namespace \"{namespace}\"; \
+                 leaderrun manifest --lock {namespace}/job --owner deployment/web prints a Role that allows it"
+            ),
+        ),
+        (
+            &admin,
+            &DEPLOYMENT,
+            format!("there is no Deployment \"web\" in namespace \"{namespace}\"; name another one in --owner"),
+        ),
+        (&admin, &["--owner", "auto", "--pod", "none"], "there is no Pod \"none\"".to_owned()),
+        (&admin, &["--owner", "auto", "--pod", "alone"], "no controller created the pod \"alone\"".to_owned()),
+    ] {
+        let mut run = candidate(lock).args(options).run(["true"]);
+        run.wait_for_exit(0);
+        assert!(run.log().contains(&says), "{says}: {}", run.log());
+        assert_eq!(run.log().matches("has no owner").count(), 1, "said once: {}", run.log());
+    }
+}
+
+#[testkit::test]
+fn the_printed_rights_are_enough_and_the_doctor_agrees() {
+    let cluster = Cluster::shared();
+    for options in [&DEPLOYMENT[..], &["--owner", "auto"]] {
+        let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
+        let owners = Owners::new(&lock);
+        let pod: &[&str] = if options.contains(&"auto") { &["--pod", "web-1-x"] } else { &[] };
+        let doctor = || Candidate::subcommand("doctor", &lock).args(options).args(pod).start();
+        cluster.grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+        let mut sick = doctor();
+        sick.wait_for_exit(1);
+        assert!(sick.output().contains("not allowed; the lock's objects get no owner"), "{}", sick.output());
+        let remedy = format!("leaderrun manifest --lock {} {} prints a Role", lock.name, options.join(" "));
+        assert!(sick.output().contains(&remedy), "{}", sick.output());
+
+        let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", &lock.name]).args(options).start();
+        printed.wait_for_exit(0);
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
+        let role = documents.iter().find(|document| document["kind"] == "Role").expect("a Role");
+        cluster.grant(lock.namespace(), "candidate", role["rules"].clone());
+        let mut nobody = doctor();
+        nobody.wait_for_exit(1);
+        assert!(nobody.output().contains("FAILED  owner       there is no "), "{}", nobody.output());
+
+        let deployment = owners.create("Deployment", "web", None);
+        let replicas = owners.create("ReplicaSet", "web-1", Some(&deployment));
+        owners.create("Pod", "web-1-x", Some(&replicas));
+        let mut healthy = doctor();
+        healthy.wait_for_exit(0);
+        let says = "ok      owner       the Deployment web becomes the owner of the lock's objects";
+        assert!(healthy.output().contains(says), "{}", healthy.output());
+        let mut run = candidate(&lock).args(options).args(pod).run(["true"]);
+        run.wait_for_exit(0);
+        assert_eq!(owners_at(&lock.lease_path()), json!([deployment]));
+        assert!(!run.log().contains("has no owner"), "{}", run.log());
+    }
+}
+
+/// What Kubernetes does when the Deployment is deleted while the lock is held.
+#[testkit::test]
+fn a_held_lock_outlives_its_owner_and_a_released_one_does_not() {
+    let lock = TestLock::lease();
+    let owners = Owners::new(&lock);
+    let deployment = owners.create("Deployment", "web", None);
+    let mut a = candidate(&lock).args(DEPLOYMENT).run_script("echo $LEADERRUN_RUN_ID; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]));
+    let admin = &owners.client;
+    admin.delete(&format!("{}/web", owners.path("Deployment"))).expect("the Deployment is deleted");
+    admin.delete(&lock.lease_path()).expect("so is what it owned");
+    let lease = || admin.get(&lock.lease_path()).unwrap_or_default();
+    eventually("the holder writes it again", || lease()["spec"]["holderIdentity"] == "a");
+    assert_eq!(owners_at(&lock.lease_path()), json!(null), "an owner that is gone would have it deleted again");
+    a.wait_for_log("has no owner: there is no Deployment");
+    a.stop();
+    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]), "now it may be deleted");
+}
+
+#[testkit::test]
+fn an_owner_that_must_not_be_set_is_left_out() {
+    let cluster = Cluster::start_in_process();
+    let namespace = cluster.new_namespace();
+    let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };
+    let owner = json!({ "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"] });
+    let rights = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS), owner]);
+    cluster.grant(&namespace, "candidate", rights);
+    let owners = Owners { client: cluster.admin(), namespace };
+    let deployment = owners.create("Deployment", "web", None);
+    candidate(&lock).run(["true"]).wait_for_exit(0);
+    cluster.api_server().protect_owners();
+    let run = || candidate(&lock).args(DEPLOYMENT).run(["true"]);
+    let mut refused = run();
+    refused.wait_for_exit(0);
+    let says =
+        "cannot set an ownerRef on a resource you can't delete: , <nil>; allow this user to delete the lock's objects";
+    assert!(refused.log().contains(says), "{}", refused.log());
+    assert_eq!(refused.log().matches("has no owner").count(), 1, "{}", refused.log());
+    let owners = || cluster.admin().get(&lock.lease_path()).expect("the Lease")["metadata"]["ownerReferences"].clone();
+    assert_eq!(owners(), json!(null));
+    // Creating an object with an owner is allowed.
+    cluster.admin().delete(&lock.lease_path()).expect("it is deleted");
+    let mut created = run();
+    created.wait_for_exit(0);
+    assert!(!created.log().contains("has no owner"), "{}", created.log());
+    assert_eq!(owners(), json!([deployment]));
+}
+
+#[testkit::test]
+fn what_is_no_owner_is_refused() {
+    for (lock, owner, says) in [
+        ("a/b", "web", "--owner web: an owner is auto or KIND/NAME; try --owner deployment/web"),
+        (
+            "a/b",
+            "service/web",
+            "--owner service/web: the kind of an owner is one of deployment, statefulset, daemonset, replicaset, job, cronjob; \
+             for example --owner deployment/my-job",
+        ),
+        ("a/b", "deploy/Web", "try --owner deploy/web"),
+        (
+            "file:/tmp/x",
+            "auto",
+            "--owner auto: --lock file:/tmp/x is not in a cluster, so no object owns it; leave --owner out",
+        ),
+    ] {
+        let mut refused = Candidate::bare("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
+        refused.wait_for_exit(125);
+        assert!(refused.log().contains(says), "{owner}: {}", refused.log());
+    }
+}
