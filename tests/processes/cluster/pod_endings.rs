@@ -1,0 +1,86 @@
+//! What becomes of the leadership when a pod ends, as far as it shows without a kubelet: the signals that it sends to the
+//! processes of a container, in its order.
+
+use nix::sys::signal::{Signal, kill};
+
+use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, descendants};
+
+/// A leader with a witness, and a standby.
+fn pair(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
+    let lock = TestLock::lease();
+    // Longer than any grace period.
+    let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
+    let a = candidate("a").run_witness(witnesses, words);
+    witnesses.wait_for("a", 1);
+    let b = candidate("b").run_witness(witnesses, &[]);
+    b.wait_for_log("is held by a");
+    [a, b]
+}
+
+/// Kills every process of a container at once, as the kubelet does at the end of the grace period.
+fn kill_container(leaderrun: &Running) {
+    let mut processes = descendants(leaderrun.elector());
+    processes.push(leaderrun.elector());
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        processes.iter().for_each(|process| kill(*process, signal).expect("it is alive"));
+    }
+}
+
+/// A rolling update, a drained node, `kubectl delete pod`.
+#[testkit::test]
+fn a_command_that_ends_within_the_grace_period_hands_over() {
+    let witnesses = Witnesses::new();
+    let [mut a, mut b] = pair(&witnesses, &["linger"]);
+    a.signal(Signal::SIGTERM);
+    witnesses.wait_for("b", 1);
+    a.wait();
+    assert!(b.log().contains("a released ") && !b.log().contains("expired"), "{}", b.log());
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+/// A grace period shorter than `--kill-after`, and a command that ignores SIGTERM.
+#[testkit::test]
+fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_expire() {
+    let witnesses = Witnesses::new();
+    let [mut a, mut b] = pair(&witnesses, &["ignore"]);
+    a.signal(Signal::SIGTERM);
+    a.wait_for_log("got SIGTERM");
+    kill_container(&a);
+    a.wait();
+    witnesses.wait_for("b", 1);
+    b.wait_for_log("expired");
+    assert!(!b.log().contains("a released "), "{}", b.log());
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+/// Out of memory, or the node is gone.
+#[testkit::test]
+fn a_container_that_is_killed_without_notice_leaves_the_lock_to_expire() {
+    let witnesses = Witnesses::new();
+    let [mut a, mut b] = pair(&witnesses, &[]);
+    kill_container(&a);
+    a.wait();
+    witnesses.wait_for("b", 1);
+    b.wait_for_log("expired");
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
+/// A node that is cut off: nobody there is told anything.
+#[testkit::test]
+fn a_pod_on_a_node_that_is_cut_off_stops_before_the_next_one_starts() {
+    let (proxy, lock, witnesses) = (Proxy::start(Cluster::shared()), TestLock::lease(), Witnesses::new());
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    let cut_off = proxy.hold_requests(Match::any());
+    witnesses.wait_for("b", 1);
+    a.wait();
+    b.wait_for_log("expired");
+    drop(cut_off);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}

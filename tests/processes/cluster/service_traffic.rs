@@ -1,0 +1,183 @@
+//! What is said of each kind of Service, and that a connection arrives where traffic is said to be led.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use serde_json::{Value, json};
+
+use testkit::{Candidate, Cluster, TIMEOUT, TestLock, eventually};
+
+/// Returns the address at which other machines would reach this one. This sends nothing.
+fn own_address() -> Result<IpAddr, String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|failure| failure.to_string())?;
+    let route = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    route.map(|address| address.ip()).map_err(|_| "this machine has no address besides its own".to_owned())
+}
+
+/// Where the command listens. The ports stay open for all of the Services.
+struct Listeners {
+    address: IpAddr,
+    tcp: TcpListener,
+    udp: UdpSocket,
+}
+
+impl Listeners {
+    fn open() -> Self {
+        let address = own_address().expect("an address");
+        let udp = UdpSocket::bind((address, 0)).expect("a UDP port");
+        udp.set_read_timeout(Some(TIMEOUT)).expect("a time limit");
+        Self { address, tcp: TcpListener::bind((address, 0)).expect("a TCP port"), udp }
+    }
+
+    fn ports(&self) -> (u16, u16) {
+        let (tcp, udp) = (self.tcp.local_addr(), self.udp.local_addr());
+        (tcp.expect("its address").port(), udp.expect("its address").port())
+    }
+
+    /// Connects to an address by a protocol, and checks that it is one of these.
+    fn assert_reached(&self, to: SocketAddr, protocol: &str) {
+        if protocol == "UDP" {
+            let from = UdpSocket::bind((self.address, 0)).expect("a socket");
+            from.send_to(b"hello", to).expect("to send");
+            let (length, sender) = self.udp.recv_from(&mut [0; 16]).expect("a packet");
+            assert_eq!((length, Ok(sender)), (5, from.local_addr().map_err(|_| ())));
+        } else {
+            let from = TcpStream::connect(to).expect("a connection");
+            let (mut arrived, sender) = self.tcp.accept().expect("a connection");
+            assert_eq!(Ok(sender), from.local_addr().map_err(|_| ()));
+            drop(from);
+            assert_eq!(arrived.read(&mut [0]).expect("its end"), 0);
+        }
+    }
+
+    /// Connects to everything that a slice says, and returns the names of its ports.
+    fn follow(&self, slice: &Value) -> Vec<String> {
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
+        let addresses: Vec<IpAddr> =
+            addresses.map(|address| address.as_str().expect("text").parse().expect("an address")).collect();
+        let mut names = Vec::new();
+        for port in slice["ports"].as_array().into_iter().flatten() {
+            let number = port["port"].as_u64().and_then(|number| u16::try_from(number).ok()).expect("a port");
+            for address in &addresses {
+                self.assert_reached(SocketAddr::new(*address, number), port["protocol"].as_str().expect("a protocol"));
+            }
+            names.push(port["name"].as_str().unwrap_or_default().to_owned());
+        }
+        names
+    }
+}
+
+/// A Service, the options, and what comes of it.
+struct Case {
+    what: &'static str,
+    /// None where there is no Service.
+    spec: Option<Value>,
+    options: Vec<String>,
+    /// The names of the ports at which connections arrive, and what the log says; or what it says is in the way.
+    outcome: Result<(&'static [&'static str], &'static str), &'static str>,
+    /// What `doctor` says of the Service, where that is not the same.
+    doctor: &'static str,
+}
+
+fn cases(tcp: u16, udp: u16) -> Vec<Case> {
+    let http = json!({ "name": "http", "port": 80, "targetPort": tcp });
+    let dns = json!({ "name": "dns", "port": 53, "protocol": "UDP", "targetPort": udp });
+    let unnamed = json!({ "port": 80, "targetPort": tcp });
+    let by_name = json!({ "name": "http", "port": 80, "targetPort": "web" });
+    let ports = |ports: &[&Value]| Some(json!({ "ports": ports }));
+    let case = |what, spec, option: String, outcome, doctor| {
+        let options = if option.is_empty() { vec![] } else { vec!["--port".to_owned(), option] };
+        Case { what, spec, options, outcome, doctor }
+    };
+    let (led, follows) = ("the Service web leads here", "web follows the leader");
+    let headless = Some(json!({ "clusterIP": "None", "ports": [http] }));
+    let selecting = Some(json!({ "selector": { "app": "web" }, "ports": [http] }));
+    let external = Some(json!({ "type": "ExternalName", "externalName": "example.com" }));
+    vec![
+        case("no Service", None, String::new(), Err("there is no Service"), "create it without a selector"),
+        case("a selector", selecting, String::new(), Err("has a selector"), "kubectl patch service web"),
+        case("an ExternalName", external, String::new(), Err("is an ExternalName"), "use a ClusterIP"),
+        case("one port", ports(&[&http]), String::new(), Ok((&["http"], led)), follows),
+        case("one port by its name", ports(&[&http]), format!("http:{tcp}"), Ok((&["http"], led)), follows),
+        case("one named port by number only", ports(&[&http]), tcp.to_string(), Ok((&["http"], led)), follows),
+        case(
+            "one port by another name",
+            ports(&[&http]),
+            format!("web:{tcp}"),
+            Err("has no port named \"web\""),
+            "try --port http:",
+        ),
+        case("a port without a name", ports(&[&unnamed]), String::new(), Ok((&[""], led)), follows),
+        case("a port without a name by number", ports(&[&unnamed]), tcp.to_string(), Ok((&[""], led)), follows),
+        case(
+            "a target by name",
+            ports(&[&by_name]),
+            String::new(),
+            Err("has the targetPort \"web\""),
+            "--port http:8080",
+        ),
+        case("a target by name and number", ports(&[&by_name]), format!("web:{tcp}"), Ok((&["http"], led)), follows),
+        case("headless", headless, String::new(), Ok((&["http"], led)), follows),
+        case("two ports", ports(&[&http, &dns]), String::new(), Ok((&["http", "dns"], led)), follows),
+        case(
+            "one of two ports",
+            ports(&[&http, &dns]),
+            tcp.to_string(),
+            Ok((&["http"], "the Service web leads here, but for its ports dns")),
+            follows,
+        ),
+        case(
+            "a port that neither has",
+            ports(&[&http, &dns]),
+            "1".to_owned(),
+            Err("has the targetPort 1"),
+            "try --port",
+        ),
+        case("UDP", ports(&[&dns]), String::new(), Ok((&["dns"], led)), follows),
+        case("UDP by number", ports(&[&dns]), format!("{udp}/udp"), Ok((&["dns"], led)), follows),
+        case("UDP by number as TCP", ports(&[&dns]), format!("{udp}/tcp"), Err("is for UDP"), "try --port dns:"),
+    ]
+}
+
+#[testkit::test(requires = own_address().map(drop))]
+fn each_service_is_led_here_or_the_reason_is_said() {
+    let (lock, listeners, admin) = (TestLock::lease(), Listeners::open(), Cluster::shared().admin());
+    let (services, address) =
+        (format!("/api/v1/namespaces/{}/services", lock.namespace()), listeners.address.to_string());
+    let slice = || {
+        let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
+        let slice = admin.get(&format!("{slices}/web-leader")).unwrap_or_default();
+        slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()).then_some(slice)
+    };
+    let (tcp, udp) = listeners.ports();
+    for Case { what, spec, options, outcome, doctor } in cases(tcp, udp) {
+        if let Some(spec) = &spec {
+            admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+        }
+        let routing = ["--service", "web", "--address", &address];
+        let mut examined = Candidate::subcommand("doctor", &lock).args(routing).args(&options).start();
+        examined.wait();
+        let row = examined.output();
+        let grade = if outcome.is_ok() { "ok " } else { "FAILED " };
+        let found = row.lines().any(|line| line.starts_with(grade) && line.contains(" Service "));
+        assert!(found && row.contains(doctor), "{what}: {row}");
+        let mut a = Candidate::new("a", &lock).args(routing).args(&options).run_script("sleep inf");
+        match outcome {
+            Ok((names, says)) => {
+                a.wait_for_log(says);
+                assert_eq!(listeners.follow(&slice().expect("a slice")), names, "{what}");
+            }
+            Err(reason) => {
+                a.wait_for_log(reason);
+                assert_eq!(slice(), None, "{what}");
+                assert!(!a.log().contains("leads here"), "{what}: {}", a.log());
+            }
+        }
+        a.stop();
+        eventually("traffic is led away", || slice().is_none());
+        if spec.is_some() {
+            admin.delete(&format!("{services}/web")).expect("the Service");
+        }
+    }
+}
