@@ -36,6 +36,7 @@ pub mod runtime;
 pub mod scratch;
 mod stopped_thread;
 pub mod tls;
+pub mod tunnel;
 pub mod users;
 mod wait;
 pub mod witness;
@@ -52,7 +53,7 @@ pub use self::{
     lock::{CANDIDATE_VERBS, TestLock, rbac_rule},
     processes::{children, descendants, is_alive},
     proxy::{Match, Proxy, ReceivedRequest},
-    pty::Pty,
+    pty::{Pty, Screen},
     running::Running,
     stopped_thread::StoppedThread,
     wait::{TIMEOUT, eventually},

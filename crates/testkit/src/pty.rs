@@ -1,10 +1,19 @@
 //! Terminals for tests.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use nix::fcntl::{OFlag, open};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::stat::Mode;
+use nix::unistd::setsid;
+
+use crate::eventually;
 
 /// A pseudo-terminal.
 pub struct Pty {
@@ -25,5 +34,62 @@ impl Pty {
         let name = ptsname_r(&master).expect("the terminal's name");
         let slave = open(name.as_str(), flags, Mode::empty()).expect("the terminal");
         Self { master: master.into(), slave }
+    }
+}
+
+/// A terminal whose session leader is leaderrun or a program that starts it.
+pub struct Screen {
+    pub keyboard: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+    pub terminal: OwnedFd,
+}
+
+impl Screen {
+    /// Opens a new terminal.
+    #[expect(clippy::new_without_default, reason = "opening a terminal is no default")]
+    pub fn new() -> Self {
+        let pty = Pty::open();
+        let keyboard = File::from(pty.master);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));
+        thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut some) {
+                to.lock().expect("the screen").extend(&some[..length]);
+            }
+        });
+        Self { keyboard, shown, terminal: pty.slave }
+    }
+
+    /// Makes it the controlling terminal and the standard streams of a command.
+    pub fn attach(&self, command: &mut Command) {
+        let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        // SAFETY: between fork and exec, only system calls.
+        unsafe {
+            command.pre_exec(|| {
+                setsid()?;
+                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            });
+        }
+    }
+
+    /// Types these keys.
+    pub fn types(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("a keyboard");
+    }
+
+    #[track_caller]
+    /// Waits until the screen shows a text.
+    pub fn shows(&self, text: &str) {
+        eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
+    }
+
+    /// Returns all that the screen has shown.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().expect("the screen")).into_owned()
     }
 }

@@ -9,7 +9,7 @@ use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 
 use testkit::users::ADMIN;
-use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, is_alive, kubeconfig, scratch};
+use testkit::{Candidate, Cluster, Screen, TestLock, Witnesses, eventually, is_alive, kubeconfig, scratch};
 
 /// A kubeconfig whose plugin is a shell script, in a folder of its own.
 struct Plugin {
@@ -145,6 +145,23 @@ fn a_plugin_that_fails_is_named_with_its_reason_and_a_remedy() {
     let for_people = Plugin::new("", None);
     for_people.configure(&json!({ "command": for_people.file("plugin"), "interactiveMode": "Always" }));
     assert!(status(&for_people).contains("it needs a terminal (interactiveMode Always)"), "{}", status(&for_people));
+}
+
+#[testkit::test]
+fn a_plugin_may_ask_the_person_at_the_terminal() {
+    let script = "[ -t 0 ] || exit 1; printf 'code? ' >&2; read code; [ \"$code\" = 42 ] || exit 2";
+    let (plugin, mut screen) = (Plugin::new(script, None), Screen::new());
+    plugin.configure(&json!({ "command": plugin.file("plugin"), "interactiveMode": "Always" }));
+    let mut a = Candidate::new("a", &plugin.lock());
+    a = a.configure(|command| screen.attach(command));
+    let mut a = a.run_script("read line; echo \"the command read <$line>\"");
+    screen.shows("code? ");
+    screen.types(b"42\n");
+    screen.shows("started the command");
+    screen.types(b"for the command\n");
+    screen.shows("the command read <for the command>");
+    a.wait_for_exit(0);
+    assert_eq!(plugin.runs(), 1);
 }
 
 #[testkit::test]

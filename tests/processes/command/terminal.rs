@@ -1,69 +1,9 @@
 //! leaderrun on a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is restored.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-
 use nix::sys::termios::tcgetattr;
 use nix::unistd::tcgetpgrp;
 
-use testkit::{Candidate, Pty, Running, TestLock, eventually, leaderrun};
-
-/// A terminal whose session leader is leaderrun or a program that starts it.
-struct Screen {
-    keyboard: File,
-    shown: Arc<Mutex<Vec<u8>>>,
-    terminal: OwnedFd,
-}
-
-impl Screen {
-    fn new() -> Self {
-        let pty = Pty::open();
-        let keyboard = File::from(pty.master);
-        let shown = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));
-        thread::spawn(move || {
-            let mut some = [0; 4096];
-            while let Ok(length @ 1..) = from.read(&mut some) {
-                to.lock().expect("the screen").extend(&some[..length]);
-            }
-        });
-        Self { keyboard, shown, terminal: pty.slave }
-    }
-
-    /// Makes it the controlling terminal and the standard streams of a command.
-    fn attach(&self, command: &mut Command) {
-        let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
-        command.stdin(stream()).stdout(stream()).stderr(stream());
-        // SAFETY: between fork and exec, only system calls.
-        unsafe {
-            command.pre_exec(|| {
-                nix::unistd::setsid()?;
-                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            });
-        }
-    }
-
-    fn types(&mut self, keys: &[u8]) {
-        self.keyboard.write_all(keys).expect("a keyboard");
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.shown.lock().expect("the screen")).into_owned()
-    }
-}
+use testkit::{Candidate, Running, Screen, TestLock, eventually, leaderrun};
 
 fn on(screen: &Screen, script: &str) -> Running {
     Candidate::new("a", &TestLock::file()).configure(|command| screen.attach(command)).run_script(script)

@@ -1,0 +1,153 @@
+//! A proxy that leads every connection to one address, whatever it is asked for, and records what that is.
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{runtime, tls};
+
+/// What is spoken with the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelProtocol {
+    Http,
+    /// HTTP over TLS, with the certificate of all servers of this process.
+    Https,
+    Socks5,
+}
+
+/// A running proxy.
+pub struct TunnelProxy {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl TunnelProxy {
+    /// Starts a proxy that leads to `target`.
+    pub fn start(protocol: TunnelProtocol, target: SocketAddr) -> Self {
+        let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let record = Arc::clone(&asked);
+        let task = runtime::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                runtime::spawn(serve(stream, protocol, target, Arc::clone(&record)));
+            }
+        });
+        Self { address, asked, task }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns what was asked for since this was last called: the host, the port, and the credentials if there were any.
+    pub fn take_asked(&self) -> Vec<String> {
+        mem::take(&mut *self.asked.lock().expect("what was asked for"))
+    }
+}
+
+impl Drop for TunnelProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    protocol: TunnelProtocol,
+    target: SocketAddr,
+    record: Arc<Mutex<Vec<String>>>,
+) -> io::Result<()> {
+    match protocol {
+        TunnelProtocol::Https => {
+            let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
+            lead(BufReader::new(stream), protocol, target, record).await
+        }
+        TunnelProtocol::Http | TunnelProtocol::Socks5 => lead(BufReader::new(stream), protocol, target, record).await,
+    }
+}
+
+async fn lead<S>(
+    mut stream: BufReader<S>,
+    protocol: TunnelProtocol,
+    target: SocketAddr,
+    record: Arc<Mutex<Vec<String>>>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let asked = match protocol {
+        TunnelProtocol::Socks5 => greet_by_socks(&mut stream).await?,
+        TunnelProtocol::Http | TunnelProtocol::Https => greet_by_http(&mut stream).await?,
+    };
+    record.lock().expect("what was asked for").push(asked);
+    let mut onward = TcpStream::connect(target).await?;
+    copy_bidirectional(&mut stream, &mut onward).await.map(drop)
+}
+
+async fn greet_by_http<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
+    let mut asked = String::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let line = line.trim_end();
+        if let Some(target) = line.strip_prefix("CONNECT ") {
+            asked.push_str(target.split(' ').next().unwrap_or_default());
+        }
+        match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("proxy-authorization") => {
+                asked.push(' ');
+                asked.push_str(value);
+            }
+            _ => {}
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    stream.flush().await?;
+    Ok(asked)
+}
+
+async fn greet_by_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
+    const PASSWORD: u8 = 2;
+    let _version = stream.read_u8().await?;
+    let methods = read_text(stream).await?;
+    let mut credentials = String::new();
+    if methods.as_bytes().contains(&PASSWORD) {
+        stream.write_all(&[5, PASSWORD]).await?;
+        stream.flush().await?;
+        let _version = stream.read_u8().await?;
+        credentials = format!(" {}:{}", read_text(stream).await?, read_text(stream).await?);
+        stream.write_all(&[1, 0]).await?;
+    } else {
+        stream.write_all(&[5, 0]).await?;
+    }
+    stream.flush().await?;
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await?;
+    let host = match head[3] {
+        1 => Ipv4Addr::from(stream.read_u32().await?).to_string(),
+        3 => read_text(stream).await?,
+        other => return Err(io::Error::other(format!("an address of type {other}"))),
+    };
+    let port = stream.read_u16().await?;
+    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    stream.flush().await?;
+    Ok(format!("{host}:{port}{credentials}"))
+}
+
+/// Reads bytes behind their number.
+async fn read_text<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
+    let mut text = vec![0; stream.read_u8().await?.into()];
+    stream.read_exact(&mut text).await?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
