@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use hyper::Response;
-use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use kube::core::Status;
 use serde_json::Value;
 
 use super::error::{Error, ErrorKind};
+use crate::telemetry::log::printable;
 
 /// Returns what an API server has answered.
 ///
@@ -34,6 +35,14 @@ pub fn object(answer: &Response<impl AsRef<[u8]>>) -> Result<Value, Error> {
 fn foreign(answer: &Response<impl AsRef<[u8]>>) -> Error {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if let Some(location) = answer.headers().get(LOCATION).filter(|_| code.is_redirection()) {
+        let location = printable(&String::from_utf8_lossy(location.as_bytes()));
+        let reason = "leaderrun follows no redirects, because a lock is where it was said to be";
+        return Error::unknown(format!(
+            "what answered redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to \
+             the address of the API server itself"
+        ));
+    }
     let what = if body.is_empty() {
         "an empty answer"
     } else if content_type.contains("html") || body.trim_ascii_start().starts_with(b"<") {
@@ -81,6 +90,15 @@ mod tests {
             let error = object(&answer(code, headers, body)).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown, "{body}");
             assert!(error.message.contains(says), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_named_and_not_followed() {
+        for (code, location) in [(301, "https://other.example/"), (307, "/login?x")] {
+            let error = object(&answer(code, &[("location", location)], "<html>")).expect_err("an error");
+            assert_eq!(error.kind, ErrorKind::Unknown);
+            assert!(error.message.contains(&format!("redirects to {location} with HTTP status {code}")), "{error}");
         }
     }
 

@@ -58,12 +58,12 @@ pub struct UserOptions {
 impl fmt::Display for UserOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificate, token, basic, exec, .. } = self;
-        match (token, basic, exec, certificate) {
+        match (token, basic, certificate, exec) {
             (Some(TokenSource { file: Some(file), .. }), ..) => write!(f, "the token in {}", file.display()),
             (Some(_), ..) => f.write_str("the token in the kubeconfig"),
             (None, Some(basic), ..) => write!(f, "the user name {:?} with its password", basic.username),
-            (None, None, Some(exec), _) => write!(f, "the credentials of the plugin {}", exec.command.display()),
-            (None, None, None, Some(files)) => write!(f, "the client certificate in {}", files.certificate),
+            (None, None, Some(files), _) => write!(f, "the client certificate in {}", files.certificate),
+            (None, None, None, Some(exec)) => write!(f, "the credentials of the plugin {}", exec.command.display()),
             (None, None, None, None) => f.write_str("a request without credentials"),
         }
     }

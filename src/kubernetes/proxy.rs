@@ -4,9 +4,12 @@ mod exceptions;
 
 use std::{env, fmt};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hyper::Uri;
+use hyper::header::{HeaderValue, InvalidHeaderValue};
 use hyper::http::uri::Scheme;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use self::exceptions::Exceptions;
 
@@ -91,6 +94,31 @@ impl Proxy {
         format!("{scheme}://{host}:{port}")
     }
 
+    /// Returns whether this proxy gets requests to a server to pass them on: as in Go, those that have no TLS.
+    pub fn passes_on(&self, server: &Uri) -> bool {
+        self.protocol != ProxyProtocol::Socks5 && server.scheme() == Some(&Scheme::HTTP)
+    }
+
+    /// Returns the header by which an HTTP proxy knows who asks, if that is to be told.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn authorization(&self) -> Result<Option<HeaderValue>, InvalidHeaderValue> {
+        let Some((user, password)) = &self.credentials else { return Ok(None) };
+        let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        let mut header = HeaderValue::try_from(format!("Basic {encoded}"))?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+
+    /// Returns the address with the user name and the password, for those who have to use it.
+    pub fn url(&self) -> String {
+        let address = self.address();
+        let Some((user, password)) = &self.credentials else { return address };
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        address.replacen("://", &format!("://{}:{}@", encoded(user), encoded(password)), 1)
+    }
+
     /// Returns the proxy that the environment names for a server.
     ///
     /// # Errors
@@ -154,6 +182,9 @@ mod tests {
         ] {
             assert_eq!(parsed(url), Ok(expected), "{url}");
         }
+        let with_password = Proxy::parse("http://me:p%40%3Ass@proxy", ProxyOrigin::Kubeconfig).expect("a proxy");
+        assert_eq!(with_password.url(), "http://me:p%40%3Ass@proxy:80");
+        assert_eq!(with_password.address(), "http://proxy:80");
         for url in ["", "http://", "ftp://proxy", "http://proxy:port", "http://:8080"] {
             assert!(parsed(url).is_err(), "{url}");
         }

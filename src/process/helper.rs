@@ -21,6 +21,9 @@ use super::pidfd::PidFd;
 /// More than any helper has to say.
 const MAX_OUTPUT: usize = 1024 * 1024;
 
+/// The same for its messages, of which there are many where it traces what it does.
+const MAX_MESSAGES: usize = 16 * 1024 * 1024;
+
 /// After this time a helper's messages are passed on while it runs: they may say what it waits for.
 const PASS_ON_AFTER: Duration = Duration::from_secs(2);
 
@@ -99,14 +102,16 @@ impl Helper {
     fn wait(&mut self, limit: Duration, pass_on: &dyn Fn(&str)) -> Result<HelperOutput, HelperError> {
         let began = Instant::now();
         let ended = PidFd::open(self.pid()).map_err(HelperError::Failed)?;
-        let mut stdout = Captured::new(self.child.stdout.take().map(OwnedFd::from)).map_err(HelperError::Failed)?;
-        let mut stderr = Captured::new(self.child.stderr.take().map(OwnedFd::from)).map_err(HelperError::Failed)?;
+        let (stdout, stderr) =
+            (self.child.stdout.take().map(OwnedFd::from), self.child.stderr.take().map(OwnedFd::from));
+        let mut stdout = Captured::new(stdout, MAX_OUTPUT).map_err(HelperError::Failed)?;
+        let mut stderr = Captured::new(stderr, MAX_MESSAGES).map_err(HelperError::Failed)?;
         let mut passed_on = 0;
         loop {
             let has_ended = ended.is_dead();
             stdout.read();
             stderr.read();
-            if stdout.bytes.len() > MAX_OUTPUT || stderr.bytes.len() > MAX_OUTPUT {
+            if stdout.is_too_much() || stderr.is_too_much() {
                 return Err(HelperError::TooMuchOutput);
             }
             // What it left running may hold its pipes open, and is not waited for.
@@ -156,14 +161,19 @@ impl Drop for Helper {
 struct Captured {
     pipe: Option<OwnedFd>,
     bytes: Vec<u8>,
+    limit: usize,
 }
 
 impl Captured {
-    fn new(pipe: Option<OwnedFd>) -> io::Result<Self> {
+    fn new(pipe: Option<OwnedFd>, limit: usize) -> io::Result<Self> {
         if let Some(pipe) = &pipe {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
-        Ok(Self { pipe, bytes: Vec::new() })
+        Ok(Self { pipe, bytes: Vec::new(), limit })
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.bytes.len() > self.limit
     }
 
     /// Reads what has arrived.
@@ -171,7 +181,7 @@ impl Captured {
         let Some(pipe) = self.pipe.take() else { return };
         let mut pipe = std::fs::File::from(pipe);
         let mut some = [0; 4096];
-        while self.bytes.len() <= MAX_OUTPUT {
+        while !self.is_too_much() {
             match pipe.read(&mut some) {
                 Ok(0) => return,
                 Ok(length) => self.bytes.extend_from_slice(&some[..length]),
@@ -267,5 +277,7 @@ mod tests {
     #[test]
     fn a_flood_is_cut_off() {
         assert!(matches!(run_shell("yes", LONG), Err(HelperError::TooMuchOutput)));
+        let traced = run_shell("head -c 3000000 /dev/zero >&2; echo >&2; echo last >&2; echo out", LONG).unwrap();
+        assert_eq!((traced.stdout.as_slice(), traced.last_message.as_str()), (b"out\n".as_slice(), "last"));
     }
 }

@@ -20,6 +20,8 @@ pub struct Access {
     pub config: Arc<ConnectionConfig>,
     /// None where the server is asked without TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// None where the proxy is asked without TLS, or there is none.
+    pub proxy_tls: Option<Arc<ClientConfig>>,
     /// The value of the header that says who asks, if a header says so.
     pub authorization: Option<HeaderValue>,
     /// The lifetime of what a plugin has issued, if that is limited.

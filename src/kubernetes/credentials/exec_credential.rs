@@ -72,7 +72,7 @@ pub fn exec_info(
         set("certificate-authority-data", authority.map(|pem| BASE64_STANDARD.encode(pem).into()));
         // As in client-go, a proxy of the environment is not: the plugin finds it there itself.
         let proxy = config.proxy.as_ref().filter(|proxy| proxy.origin == ProxyOrigin::Kubeconfig);
-        set("proxy-url", proxy.map(|proxy| proxy.address().into()));
+        set("proxy-url", proxy.map(|proxy| proxy.url().into()));
         set("config", plugin.cluster_config.clone());
         spec["cluster"] = cluster;
     }
@@ -94,7 +94,7 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
     };
     let ExecCredential { api_version, kind, status } =
         printed.map_err(|reason| format!("printed something else than an {KIND}: {reason}"))?;
-    if kind != KIND {
+    if !["", KIND].contains(&kind.as_str()) {
         return Err(format!("printed something else than an {KIND}: it is of kind {kind:?}"));
     }
     if api_version != plugin.api_version {
@@ -114,8 +114,10 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
         return Err(format!("printed an {KIND} with neither a token nor a client certificate"));
     }
     let expires = said(status.expiration_timestamp);
-    let expires = expires.map(|time| {
-        time.trim().parse().map_err(|_| format!("printed an expirationTimestamp that is not a time: {time:?}"))
+    let expires = expires.map(|time| match time.trim() {
+        // "Never", of which jiff knows only the first hours.
+        time if time.starts_with("9999-12-3") => Ok(Timestamp::MAX),
+        time => time.parse().map_err(|_| format!("printed an expirationTimestamp that is not a time: {time:?}")),
     });
     Ok(IssuedCredentials { token, certificate, expires: expires.transpose()? })
 }
@@ -171,6 +173,12 @@ mod tests {
         assert_eq!((certificate.token, certificate.expires), (None, None));
         let issued = certificate.certificate.unwrap();
         assert_eq!((issued.certificate.as_str(), issued.key.as_str()), ("c", "k"));
+    }
+
+    #[test]
+    fn an_end_that_never_comes_is_a_time() {
+        let forever = parsed(r#"{"token":"abc","expirationTimestamp":"9999-12-31T23:59:59Z"}"#).unwrap();
+        assert_eq!(forever.expires, Some(Timestamp::MAX));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Runs a credential plugin.
 
+use std::env;
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use humantime::format_duration;
+use nix::unistd::{AccessFlags, access};
 
 use super::super::connection::{ConnectionConfig, ExecPlugin, InteractiveMode};
 use super::super::log_events;
@@ -43,7 +46,7 @@ pub fn run(
         InteractiveMode::Never | InteractiveMode::IfAvailable => Terminal::Detached,
     };
     let is_interactive = terminal == Terminal::Shared;
-    let mut command = Command::new(&plugin.command);
+    let mut command = Command::new(program(&plugin.command));
     command
         .args(&plugin.args)
         .envs(plugin.env.iter().map(|(name, value)| (name, value)))
@@ -68,6 +71,15 @@ pub fn run(
     }
     exec_credential::parse(plugin, &output.stdout)
         .map_err(|reason| failed(&format!("it {}{}", printable(&reason), quoted(&output.last_message))))
+}
+
+/// Returns the program that a name stands for in leaderrun's own `PATH`, whatever the plugin's will be.
+fn program(command: &Path) -> PathBuf {
+    let paths = env::var_os("PATH").filter(|_| command.components().count() == 1);
+    let mut programs = paths.iter().flat_map(env::split_paths).map(|folder| folder.join(command));
+    programs
+        .find(|program| program.is_file() && access(program, AccessFlags::X_OK).is_ok())
+        .unwrap_or_else(|| command.to_owned())
 }
 
 fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rustls::ClientConfig;
 
 use super::super::connection::{ConfigError, ConnectionConfig, ExecPlugin};
+use super::super::proxy::ProxyProtocol;
 use super::super::{kubeconfig, log_events, tls};
 use super::access::{Access, Lifetime};
 use super::exec_credential::{self, IssuedCredentials};
@@ -140,6 +141,7 @@ impl Worker {
             .as_ref()
             .is_some_and(|loaded| Arc::ptr_eq(&loaded.config, &config) && loaded.material == material);
         let authorization = material.authorization.clone();
+        let proxy_tls = self.proxy_tls(&config, &material)?;
         self.loaded = Some(Loaded { config: Arc::clone(&config), material, files, stamps, read_at: Instant::now() });
         if self.plugin().is_some() && self.issued.is_none() {
             // Not before there is something to ask with.
@@ -154,7 +156,7 @@ impl Worker {
         if present.is_some() && !is_unchanged {
             log_events::credentials_renewed(&config.origin.to_string());
         }
-        self.access = Some(Arc::new(Access { generation, config, tls, authorization, lifetime }));
+        self.access = Some(Arc::new(Access { generation, config, tls, proxy_tls, authorization, lifetime }));
         Ok(())
     }
 
@@ -173,10 +175,29 @@ impl Worker {
         tls::client_config(&config.tls, material.tls.authority.as_deref(), certificate).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the plugin that credentials come from, unless the configuration has a token or a password.
+    /// Returns what connections to the proxy are made with, like [`tls`](Self::tls).
+    fn proxy_tls(
+        &self,
+        config: &ConnectionConfig,
+        material: &Material,
+    ) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
+        if config.proxy.as_ref().is_none_or(|proxy| proxy.protocol != ProxyProtocol::Https) {
+            return Ok(None);
+        }
+        let is_same = |loaded: &&Loaded| {
+            loaded.config.tls == config.tls && loaded.material.tls.authority == material.tls.authority
+        };
+        let present = self.loaded.as_ref().filter(is_same).and(self.access.as_ref());
+        if let Some(present) = present.and_then(|access| access.proxy_tls.clone()) {
+            return Ok(Some(present));
+        }
+        tls::proxy_config(&config.tls, material.tls.authority.as_deref()).map(|tls| Some(Arc::new(tls)))
+    }
+
+    /// Returns the plugin that credentials come from, unless the configuration has others.
     fn plugin(&self) -> Option<ExecPlugin> {
         let user = &self.loaded.as_ref()?.config.user;
-        user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none())
+        user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
     fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {

@@ -1,5 +1,6 @@
 //! One kubeconfig, as it is written.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf, absolute};
@@ -147,14 +148,14 @@ impl KubeconfigFile {
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
-        let text = str::from_utf8(text).map_err(|failure| failure.to_string())?;
+        let text = decoded(text)?;
         let options = serde_saphyr::options! {
             // As client-go does.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
             // A snippet has secrets in it.
             with_snippet: false,
         };
-        let file: Option<Self> = serde_saphyr::from_str_with_options(first_document(text), options)
+        let file: Option<Self> = serde_saphyr::from_str_with_options(first_document(&text), options)
             .map_err(|failure| failure.to_string())?;
         let file = file.unwrap_or_default();
         file.check()?;
@@ -194,6 +195,19 @@ fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) 
     Ok(())
 }
 
+/// Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
+fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    let utf16 = |unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes.as_chunks().0.iter().copied().map(unit).collect();
+        String::from_utf16(&units).map(Cow::from).map_err(|failure| failure.to_string())
+    };
+    match bytes {
+        [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
+        _ => str::from_utf8(bytes).map(Cow::from).map_err(|failure| failure.to_string()),
+    }
+}
+
 /// Returns the first of several YAML documents, which is all that client-go reads.
 fn first_document(text: &str) -> &str {
     let (mut end, mut has_begun) = (0, false);
@@ -208,4 +222,19 @@ fn first_document(text: &str) -> &str {
         end += line.len();
     }
     &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn utf_16_is_read_with_a_byte_order_mark() {
+        let text = "\u{feff}current-context: \u{1f600}\r\n";
+        let bytes = |of: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(of).collect::<Vec<u8>>();
+        for bytes in [text.as_bytes().to_vec(), bytes(u16::to_le_bytes), bytes(u16::to_be_bytes)] {
+            let file = KubeconfigFile::parse(&bytes).expect("a kubeconfig");
+            assert_eq!(file.current_context.as_deref(), Some("\u{1f600}"));
+        }
+    }
 }

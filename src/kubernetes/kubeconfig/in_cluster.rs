@@ -38,7 +38,7 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
         Ok(IpAddr::V6(address)) => format!("https://[{address}]:{port}"),
         _ => format!("https://{host}:{port}"),
     };
-    let server = server::parse(&address).map_err(|reason| ConfigError::new("KUBERNETES_SERVICE_HOST", reason))?;
+    let server = server::parse(&address).map_err(|reason| ConfigError::new("KUBERNETES_SERVICE_HOST", reason))?.server;
     let origin = ConfigOrigin::ServiceAccount;
     let proxy = Proxy::from_environment(&server).map_err(|reason| ConfigError::new(&origin, reason))?;
     let authority = folder.join("ca.crt");

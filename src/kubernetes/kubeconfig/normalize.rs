@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde_json::Value;
+
 use super::super::connection::{
     BasicCredentials, ClientCertificate, ConfigError, ConfigOrigin, ConnectionConfig, ExecPlugin, Impersonation,
     InteractiveMode, Source, TlsOptions, TokenSource, UserOptions,
@@ -9,7 +14,7 @@ use super::super::connection::{
 use super::super::proxy::{Proxy, ProxyOrigin};
 use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
-use super::server;
+use super::server::{self, ServerAddress};
 
 /// The versions of plugins.
 const V1: &str = "client.authentication.k8s.io/v1";
@@ -47,6 +52,7 @@ impl MergedKubeconfig {
         let server = server.ok_or_else(|| refused(format!("cluster {cluster_name:?} has no server")))?;
         let has_scheme = server.contains("://");
         let server = server::parse(&server).map_err(|reason| refused(format!("cluster {cluster_name:?}: {reason}")))?;
+        let ServerAddress { server, credentials } = server;
         let proxy = match said(&cluster.value.proxy_url) {
             Some(url) => {
                 let proxy = Proxy::parse(&url, ProxyOrigin::Kubeconfig);
@@ -55,7 +61,7 @@ impl MergedKubeconfig {
             None => Proxy::from_environment(&server).map_err(refused)?,
         };
 
-        let user = match said(&chosen.user) {
+        let mut user = match said(&chosen.user) {
             // Perhaps TLS was meant: as by kubectl, nothing secret is sent without.
             _ if !has_scheme => UserOptions::default(),
             None => UserOptions::default(),
@@ -65,6 +71,9 @@ impl MergedKubeconfig {
                 user_options(&user, cluster.value).map_err(|reason| refused(format!("user {user_name:?}: {reason}")))?
             }
         };
+        if let Some(basic) = credentials.filter(|_| has_scheme) {
+            (user.token, user.basic) = (None, Some(basic));
+        }
         let tls = tls_options(&cluster);
         if tls.insecure && tls.authority.is_some() {
             let both = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
@@ -127,6 +136,9 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
     }
     let token =
         token.map_or_else(|| user.auth_provider.as_ref().map(provided_token).transpose(), |token| Ok(Some(token)))?;
+    if user.exec.is_some() && user.auth_provider.is_some() {
+        return Err("it has both an exec plugin and an auth-provider; remove one of them".to_owned());
+    }
     let exec = user.exec.as_ref().map(|exec| exec_plugin(exec, folder, cluster)).transpose()?;
     Ok(UserOptions { certificate, token, basic, exec, impersonation: impersonation(user)? })
 }
@@ -135,11 +147,28 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
 fn provided_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
     let id_token = config.as_ref().and_then(|config| said(&config.get("id-token").cloned()));
     match (said(name).as_deref(), id_token) {
-        (Some("oidc"), Some(token)) => Ok(TokenSource { file: None, fixed: Some(token) }),
+        (Some("oidc"), Some(token)) => {
+            check_id_token(&token).map_err(|reason| format!("the id-token of its auth-provider \"oidc\" {reason}"))?;
+            Ok(TokenSource { file: None, fixed: Some(token) })
+        }
         (name, _) => {
             let name = name.unwrap_or_default();
             Err(format!("leaderrun cannot use its auth-provider {name:?}; use an exec plugin instead"))
         }
+    }
+}
+
+/// Checks that a token of OpenID Connect has not expired.
+fn check_id_token(token: &str) -> Result<(), String> {
+    let claims = token.split('.').nth(1).and_then(|claims| BASE64_URL_SAFE_NO_PAD.decode(claims).ok());
+    let claims = claims.and_then(|claims| serde_json::from_slice::<Value>(&claims).ok());
+    let expires = claims.and_then(|claims| Timestamp::from_second(claims["exp"].as_i64()?).ok());
+    match expires {
+        None => Err("is not a JSON Web Token with a time of expiry".to_owned()),
+        Some(expires) if expires <= Timestamp::now() => {
+            Err(format!("expired at {expires}, and leaderrun does not refresh it; use an exec plugin instead"))
+        }
+        Some(_) => Ok(()),
     }
 }
 

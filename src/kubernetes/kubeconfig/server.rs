@@ -1,12 +1,22 @@
 //! The address of the API server, as people write it.
 
 use hyper::Uri;
+use percent_encoding::percent_decode_str;
 
-/// Returns the address of an API server. Without a scheme it is one without TLS, as for kubectl.
+use super::super::connection::BasicCredentials;
+
+/// Where an API server is, and what its address says of the user.
+pub struct ServerAddress {
+    pub server: Uri,
+    /// The user name and password in front of the host, which win over a token, as for kubectl.
+    pub credentials: Option<BasicCredentials>,
+}
+
+/// Parses the address of an API server. Without a scheme it is one without TLS, as for kubectl.
 ///
 /// # Errors
 /// The reason why it is none.
-pub fn parse(text: &str) -> Result<Uri, String> {
+pub fn parse(text: &str) -> Result<ServerAddress, String> {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let scheme = scheme.to_ascii_lowercase();
@@ -15,18 +25,30 @@ pub fn parse(text: &str) -> Result<Uri, String> {
     }
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     let rest = rest[..end].trim_end_matches('/');
-    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (credentials, authority) = match authority.rsplit_once('@') {
+        Some((credentials, authority)) => (Some(basic_credentials(credentials)), authority),
+        None => (None, authority),
+    };
+    // Without what may be a password.
+    let shown = format!("{scheme}://{authority}{path}");
     if let Some((_, port)) = authority.rsplit_once(':')
         && !port.contains(']')
         && port.parse::<u16>().is_err()
     {
-        return Err(format!("server {text:?}: {port:?} is not a port"));
+        return Err(format!("server {shown:?}: {port:?} is not a port"));
     }
-    let uri = format!("{scheme}://{rest}").parse::<Uri>().map_err(|invalid| format!("server {text:?}: {invalid}"))?;
-    match uri.host() {
-        None | Some("") => Err(format!("server {text:?} names no host")),
-        Some(_) => Ok(uri),
+    let server = shown.parse::<Uri>().map_err(|invalid| format!("server {shown:?}: {invalid}"))?;
+    match server.host() {
+        None | Some("") => Err(format!("server {shown:?} names no host")),
+        Some(_) => Ok(ServerAddress { server, credentials }),
     }
+}
+
+fn basic_credentials(text: &str) -> BasicCredentials {
+    let (username, password) = text.split_once(':').unwrap_or((text, ""));
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    BasicCredentials { username: decoded(username), password: decoded(password) }
 }
 
 #[cfg(test)]
@@ -45,8 +67,19 @@ mod tests {
             ("host:8080", "http://host:8080/"),
             ("127.0.0.1", "http://127.0.0.1/"),
         ] {
-            assert_eq!(parse(text).map(|uri| uri.to_string()), Ok(address.to_owned()), "{text}");
+            assert_eq!(parse(text).map(|parsed| parsed.server.to_string()), Ok(address.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_user_name_and_a_password_are_no_part_of_the_address() {
+        let parsed = parse("https://me:p%40ss@host:6443/path");
+        let ServerAddress { server, credentials } = parsed.unwrap_or_else(|refusal| panic!("{refusal}"));
+        assert_eq!(server, "https://host:6443/path");
+        let credentials = credentials.map(|basic| (basic.username, basic.password));
+        assert_eq!(credentials, Some(("me".to_owned(), "p@ss".to_owned())));
+        let refusal = parse("https://me:secret@host:port").map(drop).expect_err("no port");
+        assert!(!refusal.contains("secret"), "{refusal}");
     }
 
     #[test]
@@ -58,7 +91,7 @@ mod tests {
             ("https://a b", "invalid uri character"),
             ("https://host:port", "\"port\" is not a port"),
         ] {
-            let refusal = parse(text).expect_err(text);
+            let refusal = parse(text).map(drop).expect_err(text);
             assert!(refusal.contains(reason), "{text}: {refusal}");
         }
     }

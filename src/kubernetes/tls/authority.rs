@@ -33,6 +33,17 @@ impl Authorities {
         Ok(Self { certificates, are_of_system: false })
     }
 
+    /// Returns the certificates of the system, as far as there are any, and those of a PEM file.
+    ///
+    /// # Errors
+    /// When there are none at all.
+    pub fn of_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
+        let Some(text) = text else { return Self::of_system() };
+        let mut authorities = Self::configured(text)?;
+        authorities.certificates.extend(rustls_native_certs::load_native_certs().certs);
+        Ok(authorities)
+    }
+
     /// Returns the certificates of the system.
     ///
     /// # Errors

@@ -22,15 +22,19 @@ mod verifier;
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
+use rustls::client::WantsClientCert;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::{ClientConfig, ConfigBuilder};
 
 use self::authority::Authorities;
 use self::verifier::{InsecureVerifier, ServerVerifier};
 use super::connection::{ConfigError, TlsOptions};
 
 pub use self::reason::failure_reason;
+
+/// The only protocol that is spoken with servers and proxies.
+const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Returns what connections are encrypted with. `authority` has the certificates that are trusted, or the system's are
 /// without it; `certificate` has the client's own and its key, all as PEM.
@@ -42,23 +46,43 @@ pub fn client_config(
     authority: Option<&[u8]>,
     certificate: Option<(&[u8], &[u8])>,
 ) -> Result<ClientConfig, ConfigError> {
-    let mut provider =
-        CryptoProvider { signature_verification_algorithms: algorithms::SUPPORTED, ..ring::default_provider() };
-    provider.kx_groups.push(&p521::KeyExchange);
     let verifier: Arc<dyn ServerCertVerifier> = match authority {
         _ if options.insecure => Arc::new(InsecureVerifier),
         Some(pem) => Arc::new(ServerVerifier::new(Authorities::configured(pem)?)),
         None => Arc::new(ServerVerifier::new(Authorities::of_system()?)),
     };
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the default TLS versions")
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
+    let builder = verifying_with(verifier);
     let mut config = match certificate {
         Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(identity::resolver(certificate, key)?)),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     Ok(config)
+}
+
+/// Returns what a connection to a proxy is encrypted with. kubectl trusts a proxy as it trusts the API server; those
+/// that the system trusts are trusted here, too. A proxy is shown no client certificate.
+///
+/// # Errors
+/// When there is nothing to trust.
+pub fn proxy_config(options: &TlsOptions, authority: Option<&[u8]>) -> Result<ClientConfig, ConfigError> {
+    let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
+        Arc::new(InsecureVerifier)
+    } else {
+        Arc::new(ServerVerifier::new(Authorities::of_system_and(authority)?))
+    };
+    let mut config = verifying_with(verifier).with_no_client_auth();
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    Ok(config)
+}
+
+fn verifying_with(verifier: Arc<dyn ServerCertVerifier>) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut provider =
+        CryptoProvider { signature_verification_algorithms: algorithms::SUPPORTED, ..ring::default_provider() };
+    provider.kx_groups.push(&p521::KeyExchange);
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default TLS versions")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
 }

@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use humantime::format_duration;
 use hyper::Uri;
-use hyper::header::HeaderValue;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::rt::TokioIo;
@@ -24,10 +21,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt};
 
-use super::super::connection::TlsOptions;
 use super::super::credentials::Access;
 use super::super::proxy::{Proxy, ProxyProtocol};
-use super::super::tls::{self, failure_reason};
+use super::super::tls::failure_reason;
 use super::connection::Connection;
 use super::resolver::Resolver;
 
@@ -72,19 +68,17 @@ async fn try_connect(access: Arc<Access>, resolver: Resolver) -> Result<Connecti
         let stream = tcp.oneshot(server).await?;
         return speak_over(stream.into_inner(), access).await;
     };
-    match proxy.protocol {
-        ProxyProtocol::Http => {
-            let stream = tunnel(tcp, proxy)?.oneshot(server).await?;
+    match (proxy.protocol, &access.proxy_tls) {
+        (ProxyProtocol::Http, _) | (ProxyProtocol::Https, None) => {
+            let stream = through(tcp, proxy, server).await?;
             speak_over(stream.into_inner(), access).await
         }
-        ProxyProtocol::Https => {
-            let name = ServerName::try_from(proxy.host.clone())?;
-            let encrypt = TlsConnector::from(Arc::new(tls::client_config(&TlsOptions::default(), None, None)?));
-            let encrypted = Encrypted { tcp, encrypt, name };
-            let stream = tunnel(encrypted, proxy)?.oneshot(server).await?;
+        (ProxyProtocol::Https, Some(tls)) => {
+            let (name, encrypt) = (ServerName::try_from(proxy.host.clone())?, TlsConnector::from(Arc::clone(tls)));
+            let stream = through(Encrypted { tcp, encrypt, name }, proxy, server).await?;
             speak_over(stream.into_inner(), access).await
         }
-        ProxyProtocol::Socks5 => {
+        (ProxyProtocol::Socks5, _) => {
             let mut socks = SocksV5::new(proxy.address().parse()?, tcp);
             if let Some((user, password)) = &proxy.credentials {
                 socks = socks.with_auth(user.clone(), password.clone());
@@ -121,16 +115,22 @@ impl Service<Uri> for Encrypted {
     }
 }
 
-/// Returns what reaches servers through an HTTP proxy, which is itself reached by `connector`.
-fn tunnel<C>(connector: C, proxy: &Proxy) -> Result<Tunnel<C>, Failure> {
-    let tunnel = Tunnel::new(proxy.address().parse()?, connector);
-    Ok(match &proxy.credentials {
-        None => tunnel,
-        Some((user, password)) => {
-            let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
-            tunnel.with_auth(HeaderValue::try_from(format!("Basic {encoded}"))?)
-        }
-    })
+/// Reaches a server through an HTTP proxy, which is itself reached by `connector`: by a tunnel, or, without TLS, by the
+/// proxy's passing the requests on.
+async fn through<C>(connector: C, proxy: &Proxy, server: Uri) -> Result<C::Response, Failure>
+where
+    C: Service<Uri, Error: Into<Failure>>,
+    Tunnel<C>: Service<Uri, Response = C::Response, Error: Into<Failure>>,
+{
+    let address = proxy.address().parse()?;
+    if proxy.passes_on(&server) {
+        return connector.oneshot(address).await.map_err(Into::into);
+    }
+    let mut tunnel = Tunnel::new(address, connector);
+    if let Some(credentials) = proxy.authorization()? {
+        tunnel = tunnel.with_auth(credentials);
+    }
+    tunnel.oneshot(server).await.map_err(Into::into)
 }
 
 /// Encrypts the stream where the server is asked with TLS, and begins to speak HTTP on it.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri};
@@ -108,6 +108,12 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     head.uri = format!("{}{path}", server.path().trim_end_matches('/')).parse::<Uri>()?;
     let host = server.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    if let Some(proxy) = access.config.proxy.as_ref().filter(|proxy| proxy.passes_on(server)) {
+        head.uri = format!("http://{host}{}", head.uri).parse::<Uri>()?;
+        if let Some(credentials) = proxy.authorization()? {
+            head.headers.insert(PROXY_AUTHORIZATION, credentials);
+        }
+    }
     head.headers.insert(HOST, HeaderValue::from_str(host)?);
     head.headers.insert(USER_AGENT, HeaderValue::from_str(&user_agent())?);
     if let Some(authorization) = &access.authorization {

@@ -1,10 +1,14 @@
 //! Proxies: which is asked, with what, and which servers are reached without.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use testkit::recording_server::RecordingServer;
-use testkit::{Candidate, scratch};
+use testkit::tunnel::{TunnelProtocol, TunnelProxy};
+use testkit::{Candidate, scratch, tls};
 
 /// An address that no proxy can reach, and that is not this machine's.
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
@@ -91,6 +95,85 @@ fn this_machine_is_never_reached_through_a_proxy() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("https://127.0.0.1:1", "");
     assert!(asked(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
+}
+
+/// Writes a kubeconfig that trusts the authority of the tests' servers. Returns its path.
+fn trusting_kubeconfig(proxy_url: &str) -> PathBuf {
+    let authority = BASE64_STANDARD.encode(tls::authority());
+    let file = scratch::folder("proxies").join("config");
+    let text = format!(
+        "{{clusters: [{{name: c, cluster: {{server: '{SERVER}', certificate-authority-data: {authority}, \
+         tls-server-name: localhost, proxy-url: '{proxy_url}'}}}}], users: [{{name: u, user: {{token: secret}}}}], \
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
+    );
+    fs::write(&file, text).expect("a kubeconfig");
+    file
+}
+
+fn arrives_by_leaderrun(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
+    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    status = status.env("NO_PROXY", "*");
+    let mut status = status.start();
+    status.wait();
+    (!server.take_requests().is_empty(), status.log())
+}
+
+fn arrives_by_kubectl(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args(["version", "--request-timeout", "20s"]).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
+    kubectl.stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+    Some(!server.take_requests().is_empty())
+}
+
+#[testkit::test]
+fn requests_arrive_through_proxies_of_each_kind() {
+    let server = RecordingServer::start(Some(tls::server_config()));
+    for (protocol, scheme) in
+        [(TunnelProtocol::Http, "http"), (TunnelProtocol::Https, "https"), (TunnelProtocol::Socks5, "socks5")]
+    {
+        let proxy = TunnelProxy::start(protocol, server.address());
+        for (credentials, as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
+            let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()));
+            if let Some(arrived) = arrives_by_kubectl(&server, &kubeconfig) {
+                assert!(arrived, "kubectl through {scheme}");
+            }
+            proxy.take_asked();
+            let (arrived, log) = arrives_by_leaderrun(&server, &kubeconfig);
+            assert!(arrived, "{scheme}: {log}");
+            let as_sent = if as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
+                as_sent.to_owned()
+            } else {
+                format!(" Basic {}", BASE64_STANDARD.encode(as_sent.trim()))
+            };
+            let mut asked = proxy.take_asked();
+            asked.dedup();
+            assert_eq!(asked, [format!("api.leaderrun.invalid:6443{as_sent}")], "{scheme}");
+        }
+    }
+}
+
+#[testkit::test]
+fn a_proxy_is_trusted_as_the_api_server_is() {
+    let server = RecordingServer::start(Some(tls::server_config()));
+    let proxy = TunnelProxy::start(TunnelProtocol::Https, server.address());
+    let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
+    // Nothing is verified.
+    assert!(arrives_by_leaderrun(&server, &kubeconfig(SERVER, &proxy_url)).0);
+    let unknown = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
+    let file = scratch::folder("proxies").join("config");
+    fs::write(&file, unknown.replace("verify: true", "verify: false")).expect("a kubeconfig");
+    let (arrived, log) = arrives_by_leaderrun(&server, &file);
+    assert!(!arrived, "a proxy of an unknown authority is trusted");
+    assert!(log.contains("its issuer is not one that this system trusts"), "{log}");
+}
+
+#[testkit::test]
+fn a_proxy_passes_on_requests_that_have_no_tls() {
+    let proxy = RecordingServer::start(None);
+    let kubeconfig = kubeconfig("http://api.leaderrun.invalid/prefix", "");
+    let asked = asked(&proxy, &kubeconfig, &[("http_proxy", format!("http://me:p%40ss@{}", proxy.address()))]);
+    let target = "http://api.leaderrun.invalid/prefix/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
+    assert_eq!(asked[0], format!("GET {target} Basic bWU6cEBzcw=="));
 }
 
 #[testkit::test]

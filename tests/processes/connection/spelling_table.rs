@@ -189,6 +189,11 @@ fn clusters() -> Vec<Spelling> {
         cluster("server with a query", &server("'$HTTPS/k8s?a=b#c'"), "https/k8s as secret in default"),
         cluster("server with spaces around", &server("' $HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster(
+            "server with a user name and a password",
+            &server("'https://me:p%40ss@$TLS_ADDRESS'"),
+            "https as basic me:p@ss in default",
+        ),
         cluster("server in capitals", &server("'HTTPS://$TLS_ADDRESS'"), PLAIN),
         cluster("server without a scheme", "{server: '$ADDRESS'}", plain_http),
         cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), plain_http),
@@ -263,9 +268,21 @@ fn users() -> Vec<Spelling> {
         user("null", "null", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
         user("unknown field of a user", "{token: secret, color: red}", PLAIN),
         user("a user's extensions", "{token: secret, extensions: []}", PLAIN),
+        user(
+            "token of OpenID Connect",
+            &oidc("eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln"),
+            "https as eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln in default",
+        ),
+        user("expired token of OpenID Connect", &oidc("eyJhbGciOiJub25lIn0.eyJleHAiOjF9.c2ln"), REFUSED),
+        user("no token of OpenID Connect", &oidc("secret"), REFUSED),
         user("removed provider", "{auth-provider: {name: gcp}}", REFUSED),
         user("unknown provider", "{auth-provider: {name: none}}", REFUSED),
     ]
+}
+
+fn oidc(id_token: &str) -> String {
+    let config = format!("{{id-token: {id_token}, idp-issuer-url: 'https://127.0.0.1:1', client-id: c}}");
+    format!("{{auth-provider: {{name: oidc, config: {config}}}}}")
 }
 
 fn certificates() -> Vec<Spelling> {
@@ -311,6 +328,12 @@ fn plugins() -> Vec<Spelling> {
         user("plugin v1 without a mode", &plugin("apiVersion: client.authentication.k8s.io/v1"), REFUSED),
         user("plugin without a command", &format!("{{exec: {{{V1BETA1}}}}}"), REFUSED),
         user("plugin that is missing", &beta("").replace("./plugin", "none-such"), REFUSED),
+        user("plugin and a provider", &beta("").replace("{exec", "{auth-provider: {name: oidc}, exec"), REFUSED),
+        user(
+            "plugin and a certificate",
+            &beta("").replace("{exec", "{client-certificate: me.crt, client-key: me.key, exec"),
+            CERTIFIED,
+        ),
         user("plugin and a token", &beta("").replace("{exec", "{token: secret, exec"), PLAIN),
     ]
 }
