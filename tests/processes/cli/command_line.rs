@@ -249,7 +249,7 @@ fn the_environment_sets_options_and_the_command_line_wins() {
 /// Compares with the same command run directly, in the same odd state.
 #[testkit::test]
 fn signal_state_and_descriptors_are_as_without_leaderrun() {
-    let script = "grep ^Sig /proc/$$/status | grep -v SigQ; ls /proc/$$/fd | grep -c '^.$'; ps -o sid= -p $$ >/dev/null; echo end";
+    let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";
     let odd_state = |command: &mut Command| {
         // SAFETY: between fork and exec, only system calls.
         unsafe {

