@@ -4,6 +4,7 @@
 //! What the main thread does is decided by [`leaderrun_core::elector`].
 
 pub mod command_hint;
+mod election_log;
 mod election_loop;
 mod election_thread;
 mod error_throttle;
@@ -12,6 +13,7 @@ mod log_notices;
 mod main_loop;
 mod monitoring;
 mod observations;
+mod open_lock;
 pub mod outer_runs;
 pub mod rejoin;
 mod reminder;

@@ -19,9 +19,11 @@
 mod clock;
 mod detection;
 mod disturbance;
+mod elector;
 mod run;
 mod search;
 mod setting;
+mod steps;
 mod store;
 mod supervisor;
 

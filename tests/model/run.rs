@@ -1,4 +1,4 @@
-//! One run of leaderrun: its election and its elector, driven as in the production loops.
+//! One run of leaderrun, and its election, driven as in the production loop.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,21 +6,19 @@ use std::time::Duration;
 use leaderrun_core::election::{
     Election, ElectionAction, ElectionConfig, ElectionInputs, Leadership, Now, Preference, Reply, Request, WatchEvent,
 };
-use leaderrun_core::elector::{
-    ElectionReport, Elector, ElectorAction, ElectorInputs, ElectorNotice, SupervisorFailure,
-};
+use leaderrun_core::elector::{ElectionReport, Elector};
 use leaderrun_core::instant::Instant;
-use leaderrun_core::messages::{End, Gone, Order, Report};
+use leaderrun_core::messages::{Order, Report};
 use leaderrun_core::record::{RunId, RunState, Stored};
 use leaderrun_core::supervisor::{StopOptions, Supervisor};
 use leaderrun_core::tenure::Tenure;
 
 use crate::clock::Time;
 use crate::disturbance::{Cut, Role};
-use crate::setting::{DEATH_TIME, Rule};
-use crate::world::{ViolationKind, World};
+use crate::setting::Rule;
+use crate::world::World;
 
-const TERM: i32 = 15;
+pub const TERM: i32 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessState {
@@ -229,7 +227,7 @@ impl World<'_> {
         self.run_election(run);
     }
 
-    fn run_election(&mut self, run: usize) {
+    pub fn run_election(&mut self, run: usize) {
         let now = self.now(run);
         while self.state.runs[run].elector_process == ProcessState::Running
             && self.state.runs[run].election.next_timeout().is_some_and(|at| now.boot >= at)
@@ -297,7 +295,7 @@ impl World<'_> {
     }
 
     /// Steps the election, and carries out its actions. `by_write` states that the inputs are the reply to a write.
-    fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
+    pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
             match action {
@@ -386,116 +384,6 @@ impl World<'_> {
         self.state.runs[run].lost_at = Some(self.boot(run));
         if !self.is_disabled(Rule::NoGraceAfterTakeover) {
             self.report_to_elector(run, ElectionReport::Lose);
-        }
-    }
-
-    /// Delivers a report of the election to the elector.
-    fn report_to_elector(&mut self, run: usize, report: ElectionReport) {
-        self.step_elector(run, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
-    }
-
-    /// Runs one iteration of the elector's main loop.
-    pub fn run_elector(&mut self, run: usize) {
-        if self.state.runs[run].elector_process != ProcessState::Running {
-            return;
-        }
-        let releases_early = self.is_disabled(Rule::ReleaseAfterKill);
-        let Run { reports, supervisor_process, supervisor_seen_dead, tree, .. } = &mut self.state.runs[run];
-        let supervisor_died = *supervisor_process == ProcessState::Dead && !*supervisor_seen_dead;
-        *supervisor_seen_dead |= supervisor_died;
-        let mut reports: Vec<Report> = reports.drain(..).collect();
-        if supervisor_died && releases_early {
-            reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
-        }
-        let tree_empty = *supervisor_process == ProcessState::Dead && !tree.is_left();
-        self.step_elector(run, ElectorInputs { reports, supervisor_died, tree_empty, ..ElectorInputs::default() });
-    }
-
-    fn step_elector(&mut self, run: usize, inputs: ElectorInputs) {
-        let now = self.boot(run);
-        for action in self.state.runs[run].elector.step(now, inputs) {
-            match action {
-                ElectorAction::Order(order) => self.order(run, order),
-                ElectorAction::CommandGone { succeeded } => {
-                    self.step_election(run, ElectionInputs::command_gone(succeeded), false);
-                }
-                ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), false),
-                ElectorAction::KillAll(SupervisorFailure::Late) if self.is_disabled(Rule::LastResort) => {}
-                ElectorAction::KillAll(_) => self.kill_all(run),
-                ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdrawal_pending = true,
-                ElectorAction::Notify(_) => {}
-                ElectorAction::Exit(_) => return self.exit(run),
-            }
-        }
-    }
-
-    /// Ends the withdrawal of traffic.
-    pub fn withdrawn(&mut self, run: usize) {
-        self.state.runs[run].withdrawal_pending = false;
-        self.step_elector(run, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
-    }
-
-    fn order(&mut self, run: usize, order: Order) {
-        if self.state.runs[run].supervisor_process != ProcessState::Dead {
-            self.state.runs[run].orders.push_back(order);
-            self.run_supervisor(run);
-        }
-    }
-
-    fn kill_all(&mut self, run: usize) {
-        self.trace(|world| format!("{}'s elector kills the supervisor and the command", world.state.runs[run].name()));
-        self.state.runs[run].supervisor_process = ProcessState::Dead;
-        self.kill(run);
-        self.run_elector(run);
-    }
-
-    /// Sends SIGKILL to the whole tree.
-    pub fn kill(&mut self, run: usize) {
-        let at = self.true_time_after(run, DEATH_TIME);
-        let tree = &mut self.state.runs[run].tree;
-        if tree.is_left() {
-            tree.dies_at = Some(tree.dies_at.map_or(at, |present| present.min(at)));
-        }
-    }
-
-    pub fn send_sigterm(&mut self, run: usize) {
-        self.step_elector(run, ElectorInputs { signals: vec![TERM], ..ElectorInputs::default() });
-    }
-
-    /// Ends leaderrun, together with its supervisor.
-    fn exit(&mut self, run: usize) {
-        if self.state.runs[run].tree.is_left() {
-            self.violate(ViolationKind::ReleasedAlive);
-        }
-        self.state.runs[run].supervisor_process = ProcessState::Dead;
-        self.crash(run, Role::Elector);
-    }
-
-    pub fn thaw(&mut self, run: usize, role: Role) {
-        *self.state.runs[run].process_mut(role) = ProcessState::Running;
-        match role {
-            Role::Supervisor => self.run_supervisor(run),
-            Role::Elector => {
-                self.run_elector(run);
-                if !self.state.runs[run].reply_is_late {
-                    self.deliver_reply(run);
-                }
-                self.run_election(run);
-            }
-        }
-    }
-
-    pub fn crash(&mut self, run: usize, role: Role) {
-        *self.state.runs[run].process_mut(role) = ProcessState::Dead;
-        match role {
-            Role::Supervisor => self.run_elector(run),
-            Role::Elector => {
-                let state = &mut self.state.runs[run];
-                state.over = true;
-                (state.reply, state.watch) = (None, None);
-                state.dropped_requests.extend(state.request.take().filter(|request| *request != Request::Get));
-                self.run_supervisor(run);
-            }
         }
     }
 }

@@ -6,7 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
 use crate::setting::Setting;
-use crate::world::{Step, ViolationKind, World};
+use crate::steps::Step;
+use crate::world::{ViolationKind, World};
 
 /// The order in which states are explored: depth first needs less memory, breadth first finds the shortest trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time, wall};
+use crate::events::Event;
 use crate::invariants::is_displaced;
 use crate::trace;
-use crate::world::{Event, World};
+use crate::world::World;
 
 const NAME: &str = "client_go";
 /// How many earlier records are kept.

@@ -15,12 +15,13 @@ use leaderrun_core::tenure::Tenure;
 use leaderrun_core::updates::Update;
 
 use crate::clock::{MILLISECOND, Time};
+use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
 use crate::pair_client::{Next, PairClient};
 use crate::plan::{HostPlan, LockKind};
 use crate::routing::RoutingThread;
 use crate::trace;
-use crate::world::{Event, Thread, World};
+use crate::world::World;
 
 /// The elector process.
 #[derive(Debug)]

@@ -11,10 +11,11 @@ use leaderrun_core::tenure::Tenure;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
+use crate::events::{self, Thread};
 use crate::mutation::Mutation;
 use crate::routing::{update_of_notice, update_of_report};
 use crate::trace;
-use crate::world::{self, Run, Thread, World};
+use crate::world::{Run, World};
 
 /// How long after its end leaderrun is started again.
 pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;
@@ -113,7 +114,7 @@ impl World {
     fn kill_all(&mut self, run: usize, failure: SupervisorFailure, now: Instant) {
         trace!(self, "{}'s elector kills everything: the supervisor failed, {failure:?}", self.name(run));
         if self.runs[run].supervisor.alive {
-            self.schedule_within(2 * MILLISECOND, world::Event::SupervisorDies { run });
+            self.schedule_within(2 * MILLISECOND, events::Event::SupervisorDies { run });
         }
         self.kill(run, now);
     }
@@ -142,7 +143,7 @@ impl World {
         self.wake_soon(run, Thread::Supervisor);
         let host = self.runs[run].host;
         let pause = self.rng.u64(restart_after);
-        self.schedule(self.now + pause, world::Event::Start { host });
+        self.schedule(self.now + pause, events::Event::Start { host });
         self.remove_if_dead(run);
     }
 
@@ -151,7 +152,7 @@ impl World {
         let children: Vec<usize> = self.runs[run].tree.living_children(killer).collect();
         for process in children {
             if process == 0 || self.mutation != Mutation::KillMainOnly {
-                self.schedule_within(2 * MILLISECOND, world::Event::Die { run, process });
+                self.schedule_within(2 * MILLISECOND, events::Event::Die { run, process });
             }
         }
     }

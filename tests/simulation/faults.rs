@@ -6,9 +6,10 @@ use leaderrun_core::record::Record;
 
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::elector::RESTARTED_AFTER;
+use crate::events::{Event, Thread};
 use crate::plan::host_name;
 use crate::trace;
-use crate::world::{Event, RESUME_TIME, Thread, World};
+use crate::world::{RESUME_TIME, World};
 
 /// A fault that is injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use leaderrun_core::pair::Member;
 use leaderrun_core::record::Record;
 
 use crate::clock::{SECOND, Time, wall};
+use crate::events::Event;
 use crate::trace;
-use crate::world::{Event, RESUME_TIME, Run, SeenMark, World};
+use crate::world::{RESUME_TIME, Run, SeenMark, World};
 
 /// The kind of a violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

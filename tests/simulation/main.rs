@@ -12,6 +12,7 @@ mod command;
 mod detection;
 mod election;
 mod elector;
+mod events;
 mod faults;
 mod invariants;
 mod migration;

@@ -7,9 +7,10 @@ use leaderrun_core::pair::Member;
 use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::clock::{MILLISECOND, SECOND, Time};
+use crate::events::{Event, Thread};
 use crate::plan::LockKind;
 use crate::trace;
-use crate::world::{Event, Thread, World};
+use crate::world::World;
 
 /// The server's side of a watch.
 #[derive(Debug)]

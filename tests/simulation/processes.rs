@@ -5,8 +5,9 @@ use leaderrun_core::messages::Report;
 use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::elector::RESTARTED_AFTER;
+use crate::events::{Event, Thread};
 use crate::trace;
-use crate::world::{Event, Run, Thread, World};
+use crate::world::{Run, World};
 
 impl World {
     /// Lets the forked child execute the command, which is alive from here on.

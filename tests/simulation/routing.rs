@@ -6,8 +6,9 @@ use leaderrun_core::routing::{Route, RouteAction, RouteInputs, RoutingStep, Step
 use leaderrun_core::updates::Update;
 
 use crate::clock::{MILLISECOND, SECOND};
+use crate::events::{Event, Thread};
 use crate::plan::HostPlan;
-use crate::world::{Event, Thread, World};
+use crate::world::World;
 
 #[derive(Debug)]
 pub struct RoutingThread {

@@ -10,10 +10,11 @@ use leaderrun_core::tenure::Tenure;
 
 use crate::clock::{MILLISECOND, Time};
 use crate::command::Parent;
+use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
 use crate::plan::{HostPlan, KILL_TIME};
 use crate::trace;
-use crate::world::{Event, Run, Thread, World};
+use crate::world::{Run, World};
 
 const TERM: i32 = 15;
 /// The shortest and the longest pause between two kills of the remaining children, as in production.

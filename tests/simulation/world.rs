@@ -4,15 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use fastrand::Rng;
-use leaderrun_core::election::{Reply, Request, WatchEvent};
-use leaderrun_core::pair::Member;
-use leaderrun_core::record::{Record, RunId, Version};
-use leaderrun_core::routing::StepResult;
+use leaderrun_core::record::{Record, RunId};
 
 use crate::client_go::ClientGo;
 use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;
 use crate::election::ElectorProcess;
+use crate::events::{Due, Event, Thread};
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::network::ServerWatch;
@@ -22,67 +20,6 @@ use crate::supervisor::SupervisorProcess;
 
 /// How long the processes of a suspended machine take to handle everything that is due after it has resumed.
 pub const RESUME_TIME: Time = 100 * MILLISECOND;
-
-/// A thread of leaderrun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thread {
-    Election,
-    Main,
-    Supervisor,
-    Routing,
-}
-
-#[derive(Debug)]
-pub enum Event {
-    Wake(usize, Thread),
-    Transmit { run: usize, number: u32, member: Member, request: Box<Request> },
-    Arrive { run: usize, number: u32, member: Member, request: Box<Request> },
-    Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
-    OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
-    Watched { run: usize, number: u32, event: Box<WatchEvent> },
-    Fork { run: usize },
-    CheckInChild { run: usize },
-    Exec { run: usize },
-    ForkMore { run: usize, process: usize },
-    Die { run: usize, process: usize },
-    SupervisorDies { run: usize },
-    Routed { run: usize, number: u32, result: StepResult },
-    DeadBy { run: usize },
-    Recheck { run: usize, other: usize },
-    Start { host: usize },
-    Fault,
-    Restore(Box<Record>),
-    ClientGo,
-    Healthy,
-    LeaderDue,
-}
-
-#[derive(Debug)]
-struct Due {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 #[derive(Debug)]
 pub struct Host {

@@ -1,0 +1,208 @@
+//! The log of an election: its wait, its failed requests and the notices of the state machine.
+
+use std::mem;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use leaderrun_core::election::{ElectionNotice, Outcome, Reply};
+use leaderrun_core::instant::Instant;
+
+use super::error_throttle::{Access, ErrorThrottle};
+use super::reminder::Reminder;
+use super::role_advice::{Right, RoleAdvice};
+use super::{log_events, log_notices};
+use crate::lock::{LockError, LockErrorKind};
+use crate::process::clock;
+
+/// Decides what is logged of an election, and how often.
+pub struct ElectionLog {
+    /// The name of the whole lock.
+    name: String,
+    identity: String,
+    tolerated_clock_rate: f64,
+    slots: Vec<SlotLog>,
+    /// The error of the last request, unless a later one succeeded.
+    last_failure: Option<String>,
+    error_throttle: ErrorThrottle,
+    role_advice: RoleAdvice,
+    /// The wait was logged. It is logged with the first thing that keeps the candidate from leading at once.
+    is_wait_logged: bool,
+    /// `leaderrun doctor` was suggested.
+    is_doctor_suggested: bool,
+    /// When the wait is logged again, until the candidate leads.
+    reminder: Option<Reminder>,
+}
+
+/// What was logged of the election in one slot.
+struct SlotLog {
+    name: String,
+    watch_complaint: Option<String>,
+    /// The error of a broken watch, which has not been logged.
+    watch_failure: Option<String>,
+    last_notice: Option<ElectionNotice>,
+}
+
+impl ElectionLog {
+    /// Creates the log of an election that begins now. `name` names the whole lock, and `slots` its slots.
+    pub fn new(name: String, slots: Vec<String>, identity: String, tolerated_clock_rate: f64) -> Self {
+        let slot = |name| SlotLog { name, watch_complaint: None, watch_failure: None, last_notice: None };
+        Self {
+            name,
+            identity,
+            tolerated_clock_rate,
+            slots: slots.into_iter().map(slot).collect(),
+            last_failure: None,
+            error_throttle: ErrorThrottle::default(),
+            role_advice: RoleAdvice::default(),
+            is_wait_logged: false,
+            is_doctor_suggested: false,
+            reminder: Some(Reminder::new(clock::now())),
+        }
+    }
+
+    /// Returns the name of the whole lock.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the name of the lock of a slot.
+    pub fn slot_name(&self, slot: usize) -> &str {
+        &self.slots[slot].name
+    }
+
+    /// Logs the result of a request. `stop_in` is the time until the command is stopped, if one is running.
+    pub fn answered(
+        &mut self,
+        slot: usize,
+        access: Access,
+        answer: &Result<Reply, LockError>,
+        stop_in: Option<Duration>,
+    ) {
+        match answer {
+            Ok(_) => {
+                self.role_advice.handle_success(right(access));
+                self.last_failure = None;
+                if self.error_throttle.handle_success(access) {
+                    log_events::recovered(&self.slots[slot].name);
+                }
+            }
+            Err(error) if error.kind == LockErrorKind::Conflict => {}
+            Err(error) => {
+                let complaint = self.role_advice.explain(&self.slots[slot].name, right(access), error);
+                self.last_failure = Some(error.message.clone());
+                self.complain(slot, access, &complaint, stop_in);
+            }
+        }
+    }
+
+    /// Logs that a request was not answered in time. `pending` is what its sending waits for, if it was not sent.
+    pub fn unanswered(&mut self, slot: usize, access: Access, pending: Option<String>, stop_in: Option<Duration>) {
+        self.last_failure = Some("it does not answer".to_owned());
+        let name = &self.slots[slot].name;
+        let complaint = match pending {
+            Some(pending) => format!("{name} cannot be asked: still waiting for {pending}"),
+            None => format!("{name} does not answer; trying again"),
+        };
+        self.complain(slot, access, &complaint, stop_in);
+    }
+
+    fn complain(&mut self, slot: usize, access: Access, complaint: &str, stop_in: Option<Duration>) {
+        if self.error_throttle.handle_failure(clock::now(), access, complaint) {
+            self.log_wait();
+            log_notices::request_failed(&self.slots[slot].name, complaint, stop_in);
+            // A complaint with a suggestion needs no second one.
+            if !complaint.contains("; try ") && !mem::replace(&mut self.is_doctor_suggested, true) {
+                log_notices::doctor_hint(&self.name);
+            }
+        }
+    }
+
+    /// Records that the watch works.
+    pub fn watch_succeeded(&mut self) {
+        self.role_advice.handle_success(Right::Watch);
+    }
+
+    /// Logs the error of a watch.
+    pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
+        log_events::watch_failed(&self.slots[slot].name, &error.message);
+        if error.kind != LockErrorKind::Forbidden {
+            self.slots[slot].watch_failure = Some(error.message.clone());
+            return;
+        }
+        let complaint = self.role_advice.explain(&self.slots[slot].name, Right::Watch, error);
+        if self.slots[slot].watch_complaint.as_ref() != Some(&complaint) {
+            self.log_wait();
+            log_notices::request_failed(&self.slots[slot].name, &complaint, None);
+            self.slots[slot].watch_complaint = Some(complaint);
+        }
+    }
+
+    /// Logs a notice of the state machine, unless it repeats the last one.
+    pub fn notify(&mut self, slot: usize, notice: ElectionNotice) {
+        if self.slots[slot].last_notice.as_ref() == Some(&notice) {
+            return;
+        }
+        self.log_wait();
+        let SlotLog { name, watch_failure, last_notice, .. } = &mut self.slots[slot];
+        match notice {
+            ElectionNotice::Polling => {
+                // A watch without a failure is forbidden, which is logged.
+                let reason = watch_failure.take().map(|reason| format!(": {reason}")).unwrap_or_default();
+                log_events::polling(name, &reason);
+            }
+            _ => log_notices::election(name, &notice),
+        }
+        *last_notice = Some(notice);
+    }
+
+    /// Records that a renewal succeeded. Outside edits after it are logged again.
+    pub fn renewed(&mut self, slot: usize) {
+        self.slots[slot].last_notice = None;
+    }
+
+    /// Logs that the lock of a slot was acquired.
+    pub fn leading(&mut self, slot: usize, fencing_token: &str) {
+        self.reminder = None;
+        let name = &self.slots[slot].name;
+        log_notices::note_leadership(name, fencing_token);
+        log_events::leading(name, fencing_token, self.tolerated_clock_rate);
+    }
+
+    /// Logs that another candidate holds the lock of a slot that this candidate led.
+    pub fn taken(&self, slot: usize, holder: &str) {
+        log_notices::taken(&self.slots[slot].name, &self.identity, holder);
+    }
+
+    /// Logs the wait, unless it was logged before.
+    fn log_wait(&mut self) {
+        if !mem::replace(&mut self.is_wait_logged, true) {
+            log_events::waiting(&self.name, &self.identity, self.tolerated_clock_rate);
+        }
+    }
+
+    /// Returns how long the wait has lasted, if that is to be logged now.
+    pub fn due_reminder(&mut self) -> Option<Duration> {
+        self.reminder.as_mut()?.is_due(clock::now())
+    }
+
+    /// Returns when [`due_reminder`](Self::due_reminder) is to be called next.
+    pub fn next_reminder(&self) -> Option<Instant> {
+        self.reminder.as_ref().map(Reminder::next)
+    }
+
+    /// Logs why the candidacy has ended without a leadership. `not_before` is the earliest time of a next run.
+    pub fn finished(&self, outcome: Outcome, holders: Option<&str>, not_before: Option<Timestamp>) {
+        match outcome {
+            Outcome::NotAcquired => log_notices::not_acquired(&self.name, holders, not_before),
+            Outcome::Unreachable => log_notices::unreachable(&self.name, self.last_failure.as_deref()),
+            Outcome::Released | Outcome::NotReleased | Outcome::Lost | Outcome::Stopped => {}
+        }
+    }
+}
+
+fn right(access: Access) -> Right {
+    match access {
+        Access::Read => Right::Read,
+        Access::Write => Right::Write,
+    }
+}

@@ -1,0 +1,57 @@
+//! The opening of the lock, which takes as long as credentials and file systems do.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use leaderrun_core::election::ElectionConfig;
+use tokio::time::timeout;
+
+use super::log_notices;
+use crate::kubernetes::ClusterAccess;
+use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
+
+/// How much longer than its own timeouts the opening of a lock may take: inner timeouts fire first.
+const OPEN_SLACK: Duration = Duration::from_secs(1);
+
+/// The time after which it is logged what the opening of the lock waits for.
+const SLOW_OPENING: Duration = Duration::from_secs(5);
+
+/// Opens the lock, or the locks of all its slots. It takes as long as necessary, unless the wait for the lock is
+/// limited: then nothing is returned at the end of that time. Logs what an opening that takes long waits for.
+///
+/// # Errors
+/// Fails if the lock cannot be used.
+pub async fn open_lock(
+    lock: LockConfig,
+    access: &ClusterAccess,
+    config: &ElectionConfig,
+) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
+    let lock_name = name_with_slots(&lock.name, lock.slots);
+    let mut opening = pin!(lock::open_slots(lock, access, config.timing.attempt(), &config.run));
+    // A wait of zero means that the candidate does not queue behind a holder. The opening is no such queue.
+    let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
+    let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
+    if let Ok(opened) = timeout(quiet, &mut opening).await {
+        return opened.map(Some);
+    }
+    match limit.map(|limit| limit - quiet) {
+        Some(Duration::ZERO) => Ok(None),
+        left => {
+            log_notices::request_failed(&lock_name, &still_opening(access), None);
+            match left {
+                None => opening.await.map(Some),
+                Some(left) => timeout(left, opening).await.ok().transpose(),
+            }
+        }
+    }
+}
+
+/// Returns what the opening of a lock waits for.
+pub fn still_opening(access: &ClusterAccess) -> String {
+    format!("still waiting for {}", access.pending().unwrap_or_else(|| "an answer of the file system".to_owned()))
+}
+
+/// Returns the name of a lock for log lines about all its slots.
+pub fn name_with_slots(name: &LockName, slots: Option<SlotCount>) -> String {
+    slots.map_or_else(|| name.to_string(), |slots| format!("{name} ({slots} slots)"))
+}

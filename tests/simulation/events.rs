@@ -1,0 +1,72 @@
+//! The events of the simulation, in the order of their times.
+
+use std::cmp::Ordering;
+
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+use leaderrun_core::pair::Member;
+use leaderrun_core::record::{Record, Version};
+use leaderrun_core::routing::StepResult;
+
+use crate::clock::Time;
+
+/// A thread of leaderrun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    Election,
+    Main,
+    Supervisor,
+    Routing,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Wake(usize, Thread),
+    Transmit { run: usize, number: u32, member: Member, request: Box<Request> },
+    Arrive { run: usize, number: u32, member: Member, request: Box<Request> },
+    Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
+    OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
+    Watched { run: usize, number: u32, event: Box<WatchEvent> },
+    Fork { run: usize },
+    CheckInChild { run: usize },
+    Exec { run: usize },
+    ForkMore { run: usize, process: usize },
+    Die { run: usize, process: usize },
+    SupervisorDies { run: usize },
+    Routed { run: usize, number: u32, result: StepResult },
+    DeadBy { run: usize },
+    Recheck { run: usize, other: usize },
+    Start { host: usize },
+    Fault,
+    Restore(Box<Record>),
+    ClientGo,
+    Healthy,
+    LeaderDue,
+}
+
+/// An event with its time. Simultaneous events are handled in the order in which they were scheduled.
+#[derive(Debug)]
+pub struct Due {
+    pub at: Time,
+    pub order: u64,
+    pub event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
