@@ -1,7 +1,7 @@
 //! Events on the lock's objects, as client-go writes them, for `kubectl describe`.
 //!
-//! An Event is a courtesy: one that cannot be written is left out. Events have a thread and a connection of their own,
-//! so whatever hangs here delays no renewal.
+//! An Event that cannot be written is left out. Events have a thread and a connection of their own, so a slow API
+//! server or file system never delays a renewal.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,13 +38,13 @@ pub fn rule(namespace: &str) -> Rule {
     EVENTS.rule(namespace, None, &[Verb::Create])
 }
 
-/// About which lock Events are written, and in whose name.
+/// The lock that Events are about, and how they are written.
 #[derive(Clone)]
 pub struct EventsConfig {
     pub lock: LockName,
     pub access: ClusterAccess,
     pub identity: String,
-    /// How long one request may take.
+    /// The timeout of one request.
     pub timeout: Duration,
 }
 
@@ -56,15 +56,15 @@ pub struct Events {
 }
 
 impl Events {
-    /// Starts the thread. It acts on the updates that [`observer`](Self::observer) is given.
+    /// Starts the thread. It acts on the updates that the [`observer`](Self::observer) passes to it.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// Fails if the kernel refuses a thread.
     pub fn start(config: EventsConfig) -> io::Result<Self> {
         let (sender, updates) = unbounded_channel();
         let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
         let observer = Observer::new(move |update| {
-            // The thread is not woken for anything else.
+            // The thread is not woken for other updates.
             if matches!(
                 update,
                 Update::Slot(_) | Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting
@@ -80,20 +80,20 @@ impl Events {
         self.observer.clone()
     }
 
-    /// Waits until then for the last Event to be written, after [`Update::Exiting`].
+    /// Waits for the last Event to be written after [`Update::Exiting`], until this instant at the latest.
     pub fn finish(self, until: Instant) {
         let _ = self.ended.recv_timeout(until.since(clock::now()));
     }
 }
 
-/// What has been written, and what is still to be.
+/// The Events that have been written, and those that are to be written.
 struct Writer {
     sink: Arc<Sink>,
     /// The uids of the lock's objects, in the present leadership.
     uids: Vec<String>,
-    /// When the Event that the leadership began is due.
+    /// When the Event about the beginning of the leadership is due.
     first_due: Option<tokio::time::Instant>,
-    /// An Event has said that a leadership began, and none that it is over.
+    /// The Event about the beginning of the leadership was written, and the one about its end was not.
     is_leading: bool,
     queue: VecDeque<BoxFuture<'static, ()>>,
     is_over: bool,
@@ -111,7 +111,7 @@ impl Writer {
         }
     }
 
-    /// Writes one Event after the other until everything is over and the last one is written.
+    /// Writes Events, one after the other, until the candidate exits and the last one is written.
     async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let mut writing = None;
         loop {
@@ -131,7 +131,7 @@ impl Writer {
 
     fn handle(&mut self, update: &Update) {
         match update {
-            // Nothing was written before.
+            // No Event was written before this update.
             Update::Slot(slot) => {
                 let mut config = self.sink.config.clone();
                 config.lock = config.lock.in_slot(*slot);
@@ -169,10 +169,11 @@ impl Writer {
     }
 }
 
-/// Where Events are written to.
+/// The API server that Events are written to.
 struct Sink {
     config: EventsConfig,
-    /// Made when first needed. A failure is one like any other, and it is tried again.
+    /// The connection, which is opened for the first Event. A failure to open it is handled like a failed request: the
+    /// next Event tries again.
     cluster: OnceCell<Cluster>,
 }
 

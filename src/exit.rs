@@ -11,16 +11,16 @@ use crate::process::open_files::TooFewOpenFiles;
 use crate::process::system_call::SystemCallError;
 use crate::telemetry::http::ListenError;
 
-/// The lock could not be reached or used within `--wait`, or something else that leaderrun needs was not there:
+/// The lock could not be reached or used within `--wait`, or another thing that leaderrun needs was missing:
 /// `EX_UNAVAILABLE` of sysexits.h.
 pub const UNAVAILABLE: u8 = 69;
 /// The lock was not acquired within `--wait`: `EX_TEMPFAIL` of sysexits.h, try again later.
 pub const NOT_ACQUIRED: u8 = 75;
-/// The leadership was lost and the command stopped for it.
+/// The leadership was lost, so the command was stopped.
 pub const LOST: u8 = 76;
 /// The command was stopped after `--max-run`, as by timeout(1).
 pub const TIMED_OUT: u8 = 124;
-/// leaderrun was used wrongly, or cannot work on this system: it fails again however often it is started.
+/// leaderrun was used wrongly or cannot work on this system, so that another start would fail as well.
 pub const FAILED: u8 = 125;
 /// The command was found and cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
@@ -29,16 +29,17 @@ pub const NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the command or leaderrun.
 pub const SIGNALED: u8 = 128;
 
-/// How leaderrun's own process ends.
+/// The way in which leaderrun's own process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Status(u8),
-    /// By this signal, as the command did, or as a command that had not been started would have: so a shell stops its
-    /// loop at Ctrl-C, and systemd knows a unit that was stopped from one that failed.
+    /// It ends by this signal, as the command did, or as a command that had not been started would have. So a shell
+    /// stops its loop at Ctrl-C, and systemd can tell a unit that was stopped from one that failed.
     Signal {
         signal: i32,
-        /// Send it to leaderrun's whole process group, as the terminal would have done: its keys had reached only the
-        /// command, and a shell ends its script by Ctrl-C only if it was sent it as well.
+        /// The signal is sent to leaderrun's whole process group, as the terminal would have done. While the command
+        /// had the terminal, the keys reached only the command, and a shell ends its script at Ctrl-C only if it gets
+        /// the signal itself.
         to_group: bool,
     },
 }
@@ -55,7 +56,7 @@ impl Exit {
             Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
             Ending::Command(End::TimedOut) => Self::Status(TIMED_OUT),
             Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
-            // For want of processes or memory, which says nothing about the command.
+            // Processes or memory are short, which says nothing about the command.
             Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => Self::Status(UNAVAILABLE),
             Ending::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
             Ending::Command(End::NotStarted) | Ending::Lost { .. } => Self::Status(LOST),
@@ -70,7 +71,7 @@ impl Exit {
         Self::Status(if may_pass(failure) { UNAVAILABLE } else { FAILED })
     }
 
-    /// Returns the exit status, for a process that cannot end by a signal as well.
+    /// Returns the exit status. It also represents a signal, for a process that cannot end by one.
     pub fn status(self) -> u8 {
         match self {
             Self::Status(status) => status,
@@ -79,7 +80,7 @@ impl Exit {
     }
 }
 
-/// A failure that repeats itself however often leaderrun is started.
+/// A failure that another start of leaderrun would repeat.
 #[derive(Debug)]
 pub struct PermanentFailure(pub String);
 
@@ -91,8 +92,8 @@ impl fmt::Display for PermanentFailure {
 
 impl Error for PermanentFailure {}
 
-/// Returns whether leaderrun may succeed when it is started again after this failure of its own. What is not known to
-/// be permanent may pass: a file, a server or memory that was missing.
+/// Returns whether another start of leaderrun may succeed after this failure of its own. Failures that are not known to
+/// be permanent may pass: a file, a server or memory was missing.
 pub fn may_pass(failure: &anyhow::Error) -> bool {
     let is_permanent = |cause: &(dyn Error + 'static)| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -105,23 +106,23 @@ pub fn may_pass(failure: &anyhow::Error) -> bool {
     !failure.chain().any(is_permanent)
 }
 
-/// Returns the exit status of a process that this signal ended, as a shell shows it.
+/// Returns the exit status that a shell shows for a process that was ended by this signal.
 pub fn of_signal(signal: i32) -> u8 {
     SIGNALED.saturating_add(u8::try_from(signal).unwrap_or_default())
 }
 
-/// A status of leaderrun, for its documents.
+/// The description of an exit status for the documents.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusDescription {
-    /// The number, or the numbers.
+    /// The number, or a range of numbers.
     pub status: &'static str,
     pub meaning: &'static str,
-    /// What a script should do.
+    /// The advice for scripts that see this status.
     #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
     pub advice: &'static str,
 }
 
-/// The statuses with which a run ends that are not the command's own.
+/// The exit statuses of a run, apart from the command's own.
 pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "69",

@@ -3,20 +3,20 @@
 //! > Among leaderrun candidates, at no instant are two commands of one lock alive, as long as clocks
 //! > *run* within the tolerated rate of each other; clocks may *read* anything.
 //!
-//! Two nested processes keep that promise. The [`elector`] campaigns for the lease, the
-//! [`supervisor`] owns the command; whichever of them dies or freezes, the other one still ends the
-//! command in time. Who may run and until when is decided by [`leaderrun_core::election`], a state machine
-//! without clock, socket or task; when the command must be stopped and killed by [`leaderrun_core::supervisor`],
-//! and when the supervisor must be by [`leaderrun_core::elector`], two others.
+//! Two nested processes keep that promise. The [`elector`] takes part in the election, and the [`supervisor`] owns the
+//! command. If either of them dies or freezes, the other one ends the command in time. Three state machines without
+//! clock, socket or task decide: [`leaderrun_core::election`] who may run and until when,
+//! [`leaderrun_core::supervisor`] when the command must be stopped and killed, and [`leaderrun_core::elector`] when the
+//! supervisor must be killed.
 //!
 //! `process/tree` sends signals to the command's group and kills all of its processes; `exit.rs` chooses the exit
 //! status. A new kind of lock goes into [`lock`]; log events are declared in the `log_events.rs` of the module that
 //! logs them, metrics in `telemetry/metrics.rs`. `cli/documents` keeps help, man page, completions and reference in
 //! step with the options.
 //!
-//! What else leaderrun does with a lock is in [`subcommands`].
+//! The other commands about a lock are in [`subcommands`].
 //!
-//! Traffic follows the leader by [`routing`]; [`events`] tells the cluster who leads.
+//! [`routing`] routes traffic to the leader, and [`events`] writes Kubernetes Events about it.
 //!
 //! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `routing` and `events`, then `lock`,
 //! then `kubernetes` and `channel`, then `process` and `telemetry`, and all of them import `leaderrun_core`.
@@ -95,7 +95,8 @@ fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig) -> Re
     match fork_supervisor()? {
         Role::Elector { supervisor } => {
             drop(to_elector);
-            // To the end of this process: closed any earlier, it would kill a command that outlives the supervisor.
+            // The switch is held until this process ends. Closed earlier, it would kill a command that outlives the
+            // supervisor.
             let _held = switch.map(DeadMansSwitch::into_held);
             elector::run(elector_config, to_supervisor, supervisor, inherited)
         }

@@ -1,4 +1,4 @@
-//! What the parser did not understand, in one sentence.
+//! Explains errors of the parser, each in one sentence.
 
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +14,7 @@ use super::{Line, Refusal, suggest};
 /// A run that works on every machine.
 const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
 
-/// The value that an example gives to an option without a default.
+/// Returns the value in an example for an option without a default.
 fn example_value(option: &clap::Arg) -> &'static str {
     match option.get_id().as_str() {
         "lock" => "default/my-job",
@@ -42,7 +42,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
     }
 }
 
-/// Explains what the parser found wrong with a line.
+/// Explains an error of the parser for this line.
 pub fn explain(error: &clap::Error, line: &Line) -> UsageError {
     Explanation { error, line, options: line.options() }.explain()
 }
@@ -100,7 +100,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// A word that is not one of those that may be there.
+    /// Explains a word that is not valid in its place.
     fn invalid_word(&self, name: &str) -> UsageError {
         let possible = match self.error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(possible)) => possible.join(", "),
@@ -112,7 +112,7 @@ impl Explanation<'_> {
             .for_example(format!("{} {example}", self.program()))
     }
 
-    /// Where a value is expected and `--` or nothing follows.
+    /// Returns whether the value of this option is missing: `--` or nothing follows the option.
     fn value_is_missing(&self, value: &str, origin: &Origin<'_>) -> bool {
         value == "--" || (value.is_empty() && origin.is_on_command_line() && !self.has_empty_argument())
     }
@@ -121,7 +121,7 @@ impl Explanation<'_> {
         self.line.arguments.iter().any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
     }
 
-    /// Whether the line is no longer refused for this option when it has that value.
+    /// Returns whether the line would not be refused for this option if it had that value.
     fn is_accepted(&self, option: &clap::Arg, value: &str) -> bool {
         let name = option_name(option);
         let own = self.line.arguments.iter().take_while(|argument| *argument != "--").count();
@@ -153,7 +153,7 @@ impl Explanation<'_> {
         let built_in: &[&str] = if self.line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
         let known: Vec<String> = known.chain(built_in.iter().map(|option| (*option).to_owned())).collect();
         if name.starts_with('-') {
-            // `-lock` begins with the short option -l, for a parser.
+            // The parser reads `-lock` as the short option -l with a value.
             let with_one_dash = self.line.arguments.iter().filter_map(|argument| argument.to_str());
             let mut with_one_dash =
                 with_one_dash.filter(|argument| !name.starts_with("--") && argument.starts_with(&name));
@@ -198,7 +198,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// The option that expects a value right before `--`, if there is one.
+    /// Returns the option that expects a value right before `--`, if there is one.
     fn option_before_double_dash(&self) -> Option<&clap::Arg> {
         let index = self.line.arguments.iter().position(|argument| argument == "--")?;
         let before = self.line.arguments.get(index.checked_sub(1)?)?.to_str()?;
@@ -208,7 +208,7 @@ impl Explanation<'_> {
         self.options.get_arguments().find(is_before).filter(|option| option.get_action().takes_values())
     }
 
-    /// Whether the line can be carried out when `--` stands before that word.
+    /// Returns whether the line would be valid with `--` before that word.
     fn runs_with_double_dash(&self, word: &str) -> bool {
         let Some(index) = self.line.arguments.iter().position(|argument| argument == word) else { return false };
         let mut arguments = self.line.arguments.clone();
@@ -216,7 +216,7 @@ impl Explanation<'_> {
         Line::new(arguments).plan().is_ok()
     }
 
-    /// The line with a subcommand in its place instead of a word.
+    /// Returns the line with a subcommand instead of this word, in the place for subcommands.
     fn as_subcommand(&self, subcommand: &str, word: &str) -> String {
         let others = self.line.arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
         let others = others.filter(|argument| argument != word).map(|argument| shell_word(&argument));
@@ -264,7 +264,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// The argument or the variable that is not UTF-8.
+    /// Returns the argument or the variable that is not UTF-8.
     fn not_unicode(&self) -> String {
         let pairs = self.line.arguments.windows(2);
         let argument = pairs.filter(|pair| pair[1].to_str().is_none()).map(|pair| pair.join(OsStr::new(" "))).next();
@@ -299,7 +299,7 @@ impl Explanation<'_> {
     }
 }
 
-/// A value that can be used for an option: its default, one of those that are possible, or an example.
+/// Returns a valid value for an option: its default, one of its possible values, or an example.
 fn example_of(option: &clap::Arg) -> String {
     let default = option.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
     let possible = || option.get_possible_values().first().map(|value| value.get_name().to_owned());
@@ -314,7 +314,7 @@ fn context(error: &clap::Error, kind: ContextKind) -> &str {
     }
 }
 
-/// An option without what follows it in the parser's words.
+/// Returns an option without the value that follows it in the parser's message.
 fn first_word(option: &str) -> &str {
     option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.')
 }

@@ -1,7 +1,8 @@
 //! The command line.
 //!
-//! [`arguments`] holds the options as they were given, one struct a topic; `plan` decides what they mean on this
-//! machine. What does not fit is explained in one sentence, with a suggestion that works when it is pasted.
+//! [`arguments`] holds the options as they were given, in one struct for each topic, and `plan` decides what they mean
+//! on this machine. A command line that is not valid is explained in one sentence, with a suggestion that works when it
+//! is pasted.
 
 mod arguments;
 mod documents;
@@ -27,21 +28,21 @@ use crate::elector::ElectorConfig;
 use crate::subcommands::Subcommand;
 use crate::supervisor::SupervisorConfig;
 
-/// What the command line asks for.
+/// What the command line requests.
 #[derive(Debug)]
 pub enum Invocation {
-    /// Run a command: what each of the two processes has to know.
+    /// Run a command, with the configurations of the two processes.
     Run(Box<ElectorConfig>, SupervisorConfig),
-    /// Do something else about a lock.
+    /// Carry out a subcommand.
     Subcommand(Subcommand),
-    /// Print this: the help, the version, or another document.
+    /// Print this text: the help, the version, or another document.
     Print(String),
 }
 
-/// Reads a command line and the environment.
+/// Parses a command line and the environment.
 ///
 /// # Errors
-/// One sentence that names the option or variable as it was given, the reason, and what to do.
+/// Returns one sentence that names the option or variable as it was given, the reason, and what to do.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
     let line = Line::new(arguments.into_iter().collect());
     match line.plan() {
@@ -52,7 +53,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     }
 }
 
-/// The definition of the command line, from which help and documents are made.
+/// Returns the definition of the command line, from which help and documents are generated.
 pub fn definition() -> clap::Command {
     add_subcommands(RunLine::command())
 }
@@ -63,11 +64,11 @@ struct Line {
     subcommand: Option<String>,
 }
 
-/// Why a command line cannot be carried out.
+/// The reason why a command line is refused.
 enum Refusal {
-    /// The parser does not understand it.
+    /// The parser refuses it.
     Clap(clap::Error),
-    /// It does not fit together, or this machine.
+    /// Its parts contradict each other or do not fit this machine.
     Usage(UsageError),
 }
 
@@ -85,13 +86,13 @@ impl From<clap::Error> for Refusal {
 
 impl Line {
     fn new(arguments: Vec<OsString>) -> Self {
-        // A subcommand is one as the first argument only: everywhere else the word may mean something else.
+        // Only the first argument can be a subcommand. Elsewhere the word may mean something else.
         let first = arguments.get(1).and_then(|first| first.to_str());
         let subcommand = first.filter(|first| is_subcommand(first)).map(str::to_owned);
         Self { arguments, subcommand }
     }
 
-    /// The definition of the options that this line may have.
+    /// Returns the definition of the options that this line may have.
     fn options(&self) -> clap::Command {
         match &self.subcommand {
             None => definition(),

@@ -1,4 +1,4 @@
-//! Where the value of an option came from, and how a message names it.
+//! The sources of the values of options, and how messages name them.
 
 use std::ffi::{OsStr, OsString};
 
@@ -12,12 +12,12 @@ pub struct Origin<'a> {
     source: ValueSource,
     /// The option's name as it was given, `-E` or `--conflict-exit-code`.
     name: String,
-    /// As given, several values with commas between them.
+    /// The value as it was given. Several values have commas between them.
     value: String,
 }
 
 impl<'a> Origin<'a> {
-    /// The origin of a value that was refused, so that there are no matches for it.
+    /// Returns the origin of a value that was refused, for which there are no matches.
     pub fn of_refused(option: &'a clap::Arg, arguments: &[OsString], value: &str) -> Self {
         let given = given_name(option, arguments);
         let source = match given {
@@ -27,17 +27,17 @@ impl<'a> Origin<'a> {
         Self { option, source, name: given.unwrap_or_else(|| option_name(option)), value: value.to_owned() }
     }
 
-    /// Whether a person or a manifest chose the value.
+    /// Returns whether the value was given, rather than a default.
     pub fn is_chosen(&self) -> bool {
         self.source != ValueSource::DefaultValue
     }
 
-    /// Whether the value was given on the command line.
+    /// Returns whether the value was given on the command line.
     pub fn is_on_command_line(&self) -> bool {
         self.source == ValueSource::CommandLine
     }
 
-    /// The option or the variable with its value, as it was given: `--wait soon`, `LEADERRUN_WAIT=soon`, or
+    /// Returns the option or the variable with its value, as it was given: `--wait soon`, `LEADERRUN_WAIT=soon`, or
     /// `the default --renew-deadline 10s`.
     pub fn given(&self) -> String {
         match self.source {
@@ -46,7 +46,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// The option or the variable without its value.
+    /// Returns the option or the variable without its value.
     pub fn name(&self) -> String {
         match (self.source, self.option.get_env()) {
             (ValueSource::EnvVariable, Some(variable)) => variable.to_string_lossy().into_owned(),
@@ -54,7 +54,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// The same option or variable with another value, to be pasted.
+    /// Returns the same option or variable with another value, to be pasted.
     pub fn with(&self, value: &str) -> String {
         let takes_value = self.option.get_action().takes_values();
         match self.source {
@@ -75,10 +75,10 @@ pub struct Origins<'a> {
 }
 
 impl<'a> Origins<'a> {
-    /// The origin of an option's value. An option that is not there, or without a value, counts as a default.
+    /// Returns the origin of an option's value. An option that is missing, or has no value, counts as a default.
     ///
     /// # Panics
-    /// If there is no option of that id.
+    /// Panics if there is no option with this id.
     pub fn of(&self, id: &str) -> Origin<'a> {
         let option = self.definition.get_arguments().find(|option| option.get_id() == id).expect("an id of an option");
         let values = self.matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy).collect::<Vec<_>>());
@@ -88,7 +88,7 @@ impl<'a> Origins<'a> {
     }
 }
 
-/// The name by which an option is on the command line, before the command; none if it is not there.
+/// Returns the name by which an option is given on the command line, before the command; `None` if it is not given.
 pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
     let long = option_name(option);
     let short = option.get_short().map(|short| format!("-{short}"));
@@ -100,12 +100,12 @@ pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> 
     })
 }
 
-/// The long name of an option, with its dashes.
+/// Returns the long name of an option, with its dashes.
 pub fn option_name(option: &clap::Arg) -> String {
     option.get_long().map(|long| format!("--{long}")).unwrap_or_default()
 }
 
-/// A word as a shell reads it: quoted where that is needed.
+/// Returns a word as a shell reads it, quoted if necessary.
 pub fn shell_word(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "_./:=@%+,-".contains(character);
     match word {

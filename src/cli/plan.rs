@@ -1,4 +1,4 @@
-//! What the arguments mean on this machine, and whether they fit each other.
+//! Decides what the arguments mean on this machine, and whether they fit each other.
 
 use std::ffi::OsString;
 
@@ -29,7 +29,7 @@ use crate::supervisor::SupervisorConfig;
 /// Plans a run.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 pub fn plan_run(
     arguments: RunArguments,
     command: Vec<OsString>,
@@ -45,7 +45,7 @@ pub fn plan_run(
     let slots = arguments.slots.slots;
     check_slots(&lock, slots, arguments.routing.target.target().as_ref(), origins)?;
     check_claim_delay(&arguments.election, origins)?;
-    // On its node's network a pod has the host name of the node.
+    // A pod on its node's network has the host name of the node.
     let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
     let owner = owner(arguments.owner, &lock, arguments.routing.pod.as_ref(), &host, origins)?;
     let routing = routing(arguments.routing, &lock, slots, &host, origins)?;
@@ -115,7 +115,7 @@ fn doctor_line(arguments: &[OsString]) -> String {
     ["leaderrun".to_owned(), "doctor".to_owned()].into_iter().chain(own).collect::<Vec<_>>().join(" ")
 }
 
-/// Checks that a candidate that waits is not gone before it may claim.
+/// Checks that a candidate does not give up before its claim delay has passed.
 fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Result<(), UsageError> {
     let ElectionArguments { wait, claim_delay, .. } = arguments;
     match wait {
@@ -132,7 +132,7 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
 /// Plans what a subcommand does.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
     Ok(Invocation::Subcommand(match arguments {
         SubcommandArguments::Status { target, slots, output, watch } => {
@@ -198,7 +198,7 @@ fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<
     Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster.into() })
 }
 
-/// The lock, with `--namespace` where it names none itself.
+/// Returns the lock, with `--namespace` if the lock names no namespace.
 fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName, UsageError> {
     let LockArguments { mut lock, namespace: chosen } = arguments;
     let Some(chosen) = chosen else { return Ok(lock) };
@@ -225,7 +225,7 @@ fn is_overruled(variable: &Origin<'_>, other: &Origin<'_>) -> bool {
     !variable.is_on_command_line() && other.is_on_command_line()
 }
 
-/// `-q` and `-v` contradict each other, but the command line wins over a variable.
+/// Returns the log level. `-q` and `-v` contradict each other, but the command line wins over a variable.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -1,4 +1,4 @@
-//! How traffic is led to a command that runs under a lock, on this host.
+//! Decides how traffic is routed to the command of a lock on this host.
 
 use super::arguments::RoutingArguments;
 use super::origin::{Origin, Origins};
@@ -6,10 +6,10 @@ use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, check_name};
 use crate::routing::{LONGEST_LOCK, PodLabel, Routing, RoutingTarget, Service};
 
-/// Plans the routing, if traffic is to be routed.
+/// Plans the routing, if it is configured.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 pub fn routing(
     arguments: RoutingArguments,
     lock: &LockName,
@@ -42,7 +42,7 @@ pub fn routing(
 /// Returns the name of this pod, which an option needs: that of `--pod`, or the host name.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<String, UsageError> {
     if let Some(pod) = pod {
         return Ok(pod);
@@ -53,10 +53,10 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
     })
 }
 
-/// Checks that the lock is in a cluster to route traffic in, and that its name can be part of a mark.
+/// Checks that the lock is in a cluster, and that its name is short enough for the marks of the routing.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
     let longest = LONGEST_LOCK - slots.map_or(0, |_| format!("-{}", SlotCount::HIGHEST).len());

@@ -1,14 +1,14 @@
-//! Whether the other options fit a lock with several slots.
+//! Checks whether the other options fit a lock with slots.
 
 use super::origin::Origins;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, default_kind};
 use crate::routing::RoutingTarget;
 
-/// Checks that each slot can be a lock of its own, and that traffic is led to each one by an object of its own.
+/// Checks that each slot can be a lock of its own, and that traffic is routed to each slot by an object of its own.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 pub fn check_slots(
     lock: &LockName,
     slots: Option<SlotCount>,

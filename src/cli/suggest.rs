@@ -1,7 +1,7 @@
-//! What somebody may have meant.
+//! Suggestions for mistyped words.
 
-/// Returns the known word that is nearest to a mistyped one, if one is near: a few letters are wrong, or it was only
-/// begun and nothing else begins like it.
+/// Returns the known word that is nearest to a mistyped one, if one is near: a few letters differ, or it is the only
+/// one that begins with the mistyped word.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
     let tolerated = (word.trim_start_matches('-').chars().count() / 3).max(1);
@@ -12,14 +12,14 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     near.or(only_begun).copied()
 }
 
-/// Returns the DNS-1123 label that comes nearest to a text: for namespaces and Services.
+/// Returns the DNS-1123 label that is nearest to a text, for namespaces and Services.
 pub fn label(text: &str) -> Option<String> {
     let label = text.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     let label = label.get(..63).unwrap_or(&label).trim_matches('-').to_owned();
     (!label.is_empty()).then_some(label)
 }
 
-/// Returns the DNS-1123 subdomain that comes nearest to a text: for the other objects.
+/// Returns the DNS-1123 subdomain that is nearest to a text, for other objects.
 pub fn name(text: &str) -> Option<String> {
     let labels: Vec<String> = text.split('.').filter_map(label).collect();
     (!labels.is_empty()).then(|| labels.join("."))

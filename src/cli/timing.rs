@@ -1,4 +1,4 @@
-//! Durations that do not fit each other, in the words of the command line.
+//! Checks the durations against each other, and explains those that do not fit with the names of their options.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use super::arguments::TimeArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 
-/// More changes than it takes until all four durations fit.
+/// An upper bound for the number of changes after which all four durations fit.
 const MAX_CHANGES: usize = 8;
 
-/// The least share of the renew deadline that is suggested for the retry period: that of the defaults.
+/// The renew deadline is at least this many times as long as a suggested retry period, as with the defaults.
 const RETRY_SHARE: u32 = 5;
 
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// The option or variable that does not fit, why, and values for all that have to change. Defaults are not blamed.
+/// Returns the option or variable that does not fit, why, and values for all options that must change. It does not name
+/// a default as the cause.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {
         lease_duration: times.lease_duration,
@@ -54,7 +55,7 @@ impl Durations {
     }
 }
 
-/// The id of the option for a field.
+/// Returns the id of the option for a field.
 fn id(field: TimingField) -> &'static str {
     match field {
         TimingField::LeaseDuration => "lease_duration",
@@ -91,7 +92,7 @@ impl Explanation<'_> {
         self.origin(field).is_chosen()
     }
 
-    /// The other fields that the problem is about.
+    /// Returns the other fields that the problem is about.
     fn partners(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
         match (invalid.problem, invalid.field) {
             _ if invalid.value.is_zero() => &[],
@@ -139,8 +140,8 @@ impl Explanation<'_> {
         }
     }
 
-    /// The changes after which all durations fit. What was chosen, or follows from that, is changed again only where
-    /// nothing else helps.
+    /// Returns the changes after which all durations fit. A duration that was chosen, or that follows from one, is only
+    /// changed if nothing else helps.
     fn fitting(&self) -> Option<Vec<(TimingField, Duration)>> {
         let mut durations = self.durations;
         let mut changes: Vec<(TimingField, Duration)> = Vec::new();
@@ -184,7 +185,8 @@ impl Explanation<'_> {
         }
     }
 
-    /// What to put in place of the options that do not fit. The one that is blamed is there to be kept.
+    /// Returns the options to use instead of those that do not fit. The option that is named as the cause is kept, if
+    /// possible.
     fn assignments(&self, blamed: TimingField, changes: &[(TimingField, Duration)]) -> String {
         let kept = changes.iter().all(|(field, _)| *field != blamed).then(|| self.origin(blamed).given());
         let changed = changes.iter().map(|(field, value)| self.origin(*field).with(&compact(*value)));
@@ -196,7 +198,7 @@ fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
 
-/// A duration in one word, to be pasted.
+/// Returns a duration in one word, to be pasted.
 fn compact(duration: Duration) -> String {
     let only_milliseconds = duration.subsec_nanos() > 0 && duration.subsec_nanos().is_multiple_of(1_000_000);
     match only_milliseconds && duration < Duration::from_secs(60) {

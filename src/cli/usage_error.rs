@@ -1,35 +1,35 @@
-//! A command line that cannot be carried out.
+//! The error of a command line that is refused.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why a command line cannot be carried out, in one sentence: what failed, why, and what to do.
+/// The reason why a command line is refused, in one sentence: what failed, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
-    /// The option or the variable as it was given; empty where it is none.
+    /// The option or the variable as it was given; empty if the error is about neither.
     pub subject: String,
     pub reason: String,
     pub remedy: Option<String>,
 }
 
 impl UsageError {
-    /// An error without a remedy.
+    /// Creates an error without a remedy.
     pub fn new(subject: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { subject: subject.into(), reason: reason.into(), remedy: None }
     }
 
-    /// Says what to do about it.
+    /// Adds what to do about the error.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// Says what to use instead, which must work when it is pasted.
+    /// Adds what to use instead, which must work when it is pasted.
     pub fn try_instead(self, words: impl fmt::Display) -> Self {
         self.remedy(format!("try {words}"))
     }
 
-    /// Gives an example, which must work when it is pasted.
+    /// Adds an example, which must work when it is pasted.
     pub fn for_example(self, words: impl fmt::Display) -> Self {
         self.remedy(format!("for example {words}"))
     }

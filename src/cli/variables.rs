@@ -13,7 +13,7 @@ use super::suggest;
 
 const PREFIX: &str = "LEADERRUN_";
 
-/// What the command sees, with its meaning.
+/// The variables that the command sees, with their meanings.
 pub const OF_THE_COMMAND: [(&str, &str); 8] = [
     ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
     ("LEADERRUN_HOLDER", "the name by which it is held"),
@@ -29,10 +29,10 @@ pub const OF_THE_COMMAND: [(&str, &str); 8] = [
     (FD_VARIABLE, "the number of the descriptor that `leaderrun check` reads"),
 ];
 
-/// Those by which leaderrun tells something to itself. The command does not inherit them.
+/// The variables that leaderrun sets for its own re-execution. The command does not inherit them.
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
-/// Those that set options.
+/// Returns the variables that set options.
 fn of_options() -> Vec<String> {
     let definition = super::definition();
     let lines = std::iter::once(&definition).chain(definition.get_subcommands());
@@ -43,8 +43,8 @@ fn of_options() -> Vec<String> {
     variables
 }
 
-/// The variables that the command does not inherit: those that are for this leaderrun only, or that another one has set
-/// and this one may not.
+/// Returns the variables that the command does not inherit: those that set leaderrun's own options, and those that an
+/// outer leaderrun has set for its command.
 pub fn not_inherited() -> Vec<String> {
     of_options()
         .into_iter()
@@ -52,7 +52,7 @@ pub fn not_inherited() -> Vec<String> {
         .collect()
 }
 
-/// Returns a sentence for each variable that looks like one of leaderrun's and is none.
+/// Returns a sentence for each variable that looks like one of leaderrun's and sets no option.
 pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let known = of_options();
     let is_known = |name: &str| {
@@ -72,7 +72,8 @@ pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec
     unknown.map(|(name, _)| sentence(&name)).collect()
 }
 
-/// Whether Kubernetes sets the variable in every pod of a namespace with a Service `leaderrun` or `leaderrun-x`.
+/// Returns whether Kubernetes sets the variable in every pod of a namespace with a Service `leaderrun` or
+/// `leaderrun-x`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_port_of_service = name.contains("_SERVICE_PORT_");
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|protocol| value.starts_with(protocol));

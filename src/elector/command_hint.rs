@@ -1,13 +1,13 @@
-//! What may be wrong with a command that cannot be executed.
+//! Suggestions for a command that cannot be executed.
 
 use std::env;
 use std::path::Path;
 
-/// Characters by which a shell does more than splitting words.
+/// The characters that are special in a shell, beyond splitting words.
 const OF_A_SHELL: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
-/// Returns what to do about a command that could not be executed. Where its first word could be, its words were probably
-/// quoted as one.
+/// Returns what to do about a command that could not be executed. If its first word alone could be executed, its words
+/// were probably quoted as one.
 pub fn command_hint(command: &str) -> Option<String> {
     if command.starts_with('-') {
         return Some("options of leaderrun come before --".to_owned());
@@ -15,7 +15,7 @@ pub fn command_hint(command: &str) -> Option<String> {
     quoting_hint(command).or_else(|| path_hint(command))
 }
 
-/// Returns where a program was looked for that is not there.
+/// Returns the folders in which a missing program was searched.
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     let is_missing = !command.contains(['/', ' ']) && !is_executable(command);
@@ -35,7 +35,7 @@ fn quoting_hint(command: &str) -> Option<String> {
     })
 }
 
-/// Whether a program of that name could be found.
+/// Returns whether a program of this name can be found.
 fn is_executable(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     match program.contains('/') {

@@ -28,7 +28,7 @@ use super::request_queue::RequestQueue;
 use super::{SLOT_VARIABLE, log_events, log_notices};
 use crate::exit::PermanentFailure;
 use crate::kubernetes::ClusterAccess;
-use crate::lock::{self, Lock, LockConfig, LockError, LockErrorKind, LockName, SlotCount};
+use crate::lock::{self, Lock, LockConfig, LockError, LockErrorKind};
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::readable::Readable;

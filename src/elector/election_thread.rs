@@ -1,4 +1,4 @@
-//! The thread that takes part in the election, as the elector's main thread sees it.
+//! The thread that takes part in the election, and its communication with the elector's main thread.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,7 +24,7 @@ use crate::telemetry::observer::Observer;
 /// A message from the main thread to the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionOrder {
-    /// Nothing of the command is left.
+    /// No process of the command is left.
     CommandGone { succeeded: bool },
     /// The candidacy is to end.
     Stop,
@@ -42,7 +42,7 @@ impl ElectionThread {
     /// Starts the election on a thread of its own.
     ///
     /// # Errors
-    /// When the kernel gives no descriptor or no thread.
+    /// Fails if the kernel refuses a descriptor or a thread.
     pub fn start(
         lock: LockConfig,
         access: ClusterAccess,
@@ -59,7 +59,7 @@ impl ElectionThread {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, access, config, &main_thread, inbox, &observer);
                     let ended = runtime.block_on(election);
-                    // Dropping it would wait for a file or a name look-up that may never come back.
+                    // Dropping the runtime would wait for a file or a name look-up that may never return.
                     runtime.shutdown_background();
                     ended
                 }
@@ -96,7 +96,7 @@ impl AsFd for ElectionThread {
     }
 }
 
-/// The elector's main thread, as the election sees it.
+/// The elector's main thread, for reports from the election.
 pub struct MainThread {
     reports: mpsc::Sender<ElectionReport>,
     arrived: Arc<EventFd>,

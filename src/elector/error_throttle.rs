@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 
-/// How many different errors are logged without a pause between them. A message that varies all the time has to wait.
+/// How many different errors are logged without a pause between them. Further ones wait, so that a message that varies
+/// each time does not flood the log.
 const BURST: usize = 3;
 
-/// The pause before an error that came back is logged again; doubled each time, up to [`MAX_PAUSE`].
+/// The pause before a recurring error is logged again. It is doubled each time, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
-/// After this long without any failure, everything starts anew.
+/// The time without a failure after which errors and pauses are forgotten.
 const RESET_AFTER: Duration = Duration::from_secs(60);
 
-/// What a request does. Reads may succeed while writes fail.
+/// The kind of access of a request. Reads may succeed while writes fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
@@ -37,7 +38,7 @@ pub struct ErrorThrottle {
 }
 
 impl ErrorThrottle {
-    /// Takes in a failed request. Returns whether to log it.
+    /// Records a failed request, and returns whether to log it.
     pub fn handle_failure(&mut self, now: Instant, access: Access, error: &str) -> bool {
         *self.is_failing(access) = true;
         if self.reset_at.is_none_or(|at| now >= at) {
@@ -65,7 +66,7 @@ impl ErrorThrottle {
         is_logged
     }
 
-    /// Takes in a successful request. Returns whether to log that the failure is over.
+    /// Records a successful request, and returns whether to log that the failure is over.
     pub fn handle_success(&mut self, access: Access) -> bool {
         *self.is_failing(access) = false;
         let is_over = self.is_logged_as_failing && !self.is_read_failing && !self.is_write_failing;

@@ -10,7 +10,7 @@ log_events! {
     detail memory_not_locked(locked_kilobytes: usize, of_kilobytes: usize; reason: &str)
         "locked {locked_kilobytes} of {of_kilobytes} kB of leaderrun in memory: {reason}; raise the limit of locked memory (ulimit -l)";
 
-    /// Logged first of all where the lock is in a cluster: which API server is asked, and where its address comes from.
+    /// Logged first if the lock is in a cluster, with the API server and the source of its address.
     info api_server(lock: &str, server: &str, origin: &str) "the API server of {lock} is {server}, by {origin}";
 
     /// Logged once, after the first request for the lock has failed.
@@ -32,7 +32,7 @@ log_events! {
     /// Logged when `leaderrun release --force` has released the lock in place of its holder.
     warn released_by_force(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
 
-    /// Logged when the holder did not renew the lock for as long as its record holds.
+    /// Logged when the holder has not renewed the lock for the lease duration in its record.
     info expired(lock: &str, holder: &str) "{lock} expired: {holder} did not renew it in time";
 
     /// Logged when the lock is free but must not be acquired yet, because of `--min-hold`.
@@ -79,13 +79,14 @@ log_events! {
     /// Logged when a termination signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
-    /// Logged when requests for the lock fail. `stop_in_seconds` is there while this candidate leads.
+    /// Logged when requests for the lock fail. `stop_in_seconds` is present while this candidate leads.
     warn request_failed(lock: &str, stop_in_seconds: Option<f64>; sentence: &str) "{sentence}";
 
     /// Logged when requests for the lock succeed again.
     info recovered(lock: &str) "requests for {lock} succeed again";
 
-    /// Logged when leadership is lost. `reason` is `taken`, `not_renewed` or `too_slow`; `lock` and `holder` are there where it was taken.
+    /// Logged when leadership is lost. `reason` is `taken` or `not_renewed`; `lock` and `holder` are present if it is
+    /// `taken`.
     warn lost(reason: &str, lock: Option<&str>, holder: Option<&str>; sentence: &str) "leadership lost: {sentence}";
 
     /// Logged when the command gets the stop signal because leadership is lost.
@@ -94,10 +95,12 @@ log_events! {
     /// Logged when the command gets the stop signal because it has run for `--max-run`.
     warn timed_out(signal: &str; max_run: &str) "the command has run for {max_run}; sending {signal} to it";
 
-    /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`), `timed_out` (by `--max-run`) or `left_running` (by the command), or that the supervisor failed: `supervisor_died` or `supervisor_late`.
+    /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`),
+    /// `timed_out` (by `--max-run`), `left_running` (by the command), or, if the supervisor failed, `supervisor_died`
+    /// or `supervisor_late`.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
 
-    /// Logged when leaderrun itself runs late again and again, as under a CPU limit; only once.
+    /// Logged once, when leaderrun itself runs late repeatedly, as under a CPU limit.
     warn runs_late(delay_seconds: f64)
         "leaderrun runs up to {delay_seconds:.1} s late and stops the command so much earlier; give it more CPU";
 
@@ -109,7 +112,7 @@ log_events! {
     warn too_slow(advance_seconds: Option<f64>, max_advance_seconds: f64; estimate: &str)
         "the command could not be killed in time if renewals failed: waking up late and killing it take {estimate} together, and at most {max_advance_seconds:.1} s are possible; raise the CPU limit, limit the number of threads, or choose a longer --renew-deadline and --lease-duration";
 
-    /// Logged when leaderrun has no right to send the command a signal.
+    /// Logged when leaderrun is not permitted to send the command a signal.
     error signal_refused(signal: &str; reason: &str)
         "cannot send {signal} to the command: {reason}; run leaderrun as the command's user, or with CAP_KILL";
 
@@ -120,11 +123,13 @@ log_events! {
     error exiting_as_init(; processes: &str)
         "cannot kill {processes}; exiting as process 1, so that the kernel kills every process of this container";
 
-    /// Logged when the command's main process ended by itself and left others running, which are terminated.
+    /// Logged when the command's main process has ended by itself and left other processes running, which are
+    /// terminated.
     warn left_running(processes: &str)
         "the command has ended and what it left running is terminated: {processes}; try running it in the foreground, or --wait-for all";
 
-    /// Logged when the command's main process has ended and others are waited for, with `--wait-for all`.
+    /// Logged when the command's main process has ended and leaderrun waits for its other processes, with `--wait-for
+    /// all`.
     info awaits_left_running(processes: &str)
         "the command's main process has ended; waiting for the end of what it left running: {processes}";
 
@@ -156,7 +161,7 @@ log_events! {
     /// Logged when the command cannot use `leaderrun check`.
     warn check_unavailable(; reason: &str) "the command cannot use leaderrun check: {reason}";
 
-    /// Logged when nothing kills the command should both of leaderrun's processes be killed at once.
+    /// Logged when the kernel will not kill the command if both of leaderrun's processes are killed at once.
     warn switch_unavailable(; reason: &str)
         "the command outlives leaderrun if both of its processes are killed at once: {reason}";
 

@@ -1,4 +1,4 @@
-//! From the notices of the state machines to log events.
+//! Translates the notices of the state machines into log events.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +18,11 @@ use crate::process::memory::Locked;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
-/// What is led, for the main thread to log. A process leads at most once: after a loss it ends or executes itself.
+/// The leadership, for log lines of the main thread. A process leads at most once: after a loss it exits or executes
+/// itself.
 static LEADERSHIP: OnceLock<Leadership> = OnceLock::new();
 
-/// It was logged that the supervisor runs late. The metric says how it goes on.
+/// The warning that the supervisor runs late was logged. A metric shows how late it runs from then on.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
 /// It was logged that a kill takes long.
@@ -36,10 +37,10 @@ struct Leadership {
     fencing_token: String,
 }
 
-/// The options that lines name.
+/// The options that log lines name.
 static OPTIONS: OnceLock<OptionNames> = OnceLock::new();
 
-/// Notes how the user gave the options that lines name.
+/// Stores the options that log lines name, as the user gave them.
 pub fn note_options(options: OptionNames) {
     let _ = OPTIONS.set(options);
 }
@@ -48,19 +49,19 @@ fn options() -> &'static OptionNames {
     OPTIONS.get().expect("the options are noted before anything happens")
 }
 
-/// Notes which lock is led from now on.
+/// Stores which lock is led from now on.
 pub fn note_leadership(lock: &str, fencing_token: &str) {
     let _ = LEADERSHIP.set(Leadership { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
 }
 
-/// Logs how much of the program is locked in memory, where that is not all of it.
+/// Logs how much of the program is locked in memory, unless all of it is.
 pub fn memory(locked: Locked) {
     if let Locked::Partly { locked, of, errno } = locked {
         log_events::memory_not_locked(locked / 1024, of / 1024, errno.desc());
     }
 }
 
-/// Logs what the election notified.
+/// Logs a notice of the election.
 pub fn election(lock: &str, notice: &ElectionNotice) {
     match notice {
         ElectionNotice::Held { holder, since, lease_duration } => {
@@ -84,7 +85,7 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
         ElectionNotice::NotDue { not_before } => log_events::not_due(lock, &format!("{not_before:.0}")),
         ElectionNotice::Preempting { holder } => log_events::preempting(lock, &shown(holder)),
         ElectionNotice::Watching => log_events::watching(lock),
-        // Logged with the reason by the election loop.
+        // The log of the election logs this, with the reason.
         ElectionNotice::Polling => {}
     }
 }
@@ -94,7 +95,7 @@ pub fn doctor_hint(lock: &str) {
     log_events::doctor_hint(lock, &options().doctor);
 }
 
-/// Logs that this candidate has waited for so long.
+/// Logs how long this candidate has waited.
 pub fn still_waiting(lock: &str, holder: Option<&str>, waited: Duration) {
     let waited = format_duration(Duration::from_secs(waited.as_secs()));
     let holder = holder.map(shown);
@@ -102,7 +103,7 @@ pub fn still_waiting(lock: &str, holder: Option<&str>, waited: Duration) {
     log_events::still_waiting(lock, holder.as_deref(), &format!("still waiting for {lock} after {waited}{why}"));
 }
 
-/// Logs that this candidate has waited for as long as it was to.
+/// Logs that this candidate did not acquire the lock within `--wait`.
 pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timestamp>) {
     let holder = holder.map(shown);
     let why = match (&holder, not_before) {
@@ -114,13 +115,13 @@ pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timesta
     log_events::not_acquired(lock, holder.as_deref(), &format!("could not acquire {lock} within {wait}: {why}"));
 }
 
-/// Logs that the lock could not be reached or used for as long as this candidate was to wait.
+/// Logs that the lock could not be reached or used within `--wait`.
 pub fn unreachable(lock: &str, failure: Option<&str>) {
     let why = failure.unwrap_or("it could not be acquired in time");
     log_events::unreachable(lock, &format!("could not use {lock} within {}: {why}", options().wait));
 }
 
-/// Logs a failed request, with the time that is left before the command is stopped for it.
+/// Logs a failed request, with the time until the command is stopped unless a renewal succeeds.
 pub fn request_failed(lock: &str, failure: &str, stop_in: Option<Duration>) {
     let sentence = match stop_in {
         None => failure.to_owned(),
@@ -132,7 +133,7 @@ pub fn request_failed(lock: &str, failure: &str, stop_in: Option<Duration>) {
     log_events::request_failed(lock, stop_in.map(|left| left.as_secs_f64()), &sentence);
 }
 
-/// Logs that another candidate holds the lock that was led here.
+/// Logs that another candidate holds the lock that this candidate led.
 pub fn taken(lock: &str, identity: &str, holder: &str) {
     let sentence = match holder {
         "" => format!("the record of {lock} does not name this candidate any more"),
@@ -151,7 +152,7 @@ pub fn started(pid: i32) {
     log_events::started(pid, lock, fencing_token);
 }
 
-/// Logs what the supervisor notified.
+/// Logs a notice of the supervisor.
 pub fn supervisor(notice: &SupervisorNotice) {
     match notice {
         SupervisorNotice::Stopping { signal } => log_events::stopping(&signals::name(*signal)),
@@ -226,7 +227,7 @@ pub fn last_resort(failure: SupervisorFailure, processes: &str) {
     log_events::killing(reason, &printable(processes), sentence);
 }
 
-/// Logs what the elector notified.
+/// Logs a notice of the elector.
 pub fn elector(notice: &ElectorNotice) {
     let lock = || LEADERSHIP.get().map_or("the lock", |leadership| leadership.lock.as_str());
     match notice {
@@ -255,7 +256,7 @@ pub fn elector(notice: &ElectorNotice) {
         ElectorNotice::WaitInterrupted(signal) => log_events::interrupted(&signals::name(*signal)),
         ElectorNotice::TerminationSignal(signal) => log_events::terminating(&signals::name(*signal)),
         ElectorNotice::SupervisorDied => log_events::supervisor_died(),
-        // Logged by others at the same time.
+        // These are logged by other modules.
         ElectorNotice::Leading(_)
         | ElectorNotice::Lost(_)
         | ElectorNotice::NotAcquired

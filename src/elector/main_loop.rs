@@ -1,5 +1,5 @@
-//! The elector's main loop: relays signals, passes the tenure on, and kills as a last resort when the supervisor dies
-//! or freezes. It waits for nothing but its descriptors.
+//! The elector's main loop. It relays signals, passes tenures to the supervisor, and kills the command as a last resort
+//! when the supervisor dies or freezes. It waits for its descriptors only.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -31,22 +31,22 @@ use crate::process::tree::{self, KillFailure, KillRounds, Tree};
 use crate::telemetry::observer::Observer;
 use crate::telemetry::systemd::Watchdog;
 
-/// How long the end waits for the supervisor's death, milliseconds.
+/// How long the elector waits for the death of the supervisor before it exits, in milliseconds.
 const SUPERVISOR_EXIT_TIMEOUT: u16 = 1000;
 
-/// Process 1 of a container.
+/// The pid of a container's init process.
 const INIT: Pid = Pid::from_raw(1);
 
-/// How long process 1 waits for its last line to be written before it exits to end everything.
+/// How long a container's init process waits for its last log line to be written before its exit ends the container.
 const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// How the main loop came to its end.
+/// The end of the main loop.
 #[derive(Debug)]
 pub struct EndOfLoop {
     pub ending: Ending,
-    /// Somebody asked for it.
+    /// A signal has requested the end.
     pub was_asked_to_end: bool,
-    /// What the terminal's keys send went to the command alone.
+    /// The command had the terminal, so signals from its keys reached only the command.
     pub command_had_terminal: bool,
 }
 
@@ -61,27 +61,28 @@ pub struct MainLoop {
     inherited: Inherited,
     timer: Timer,
     observer: Observer,
-    /// Becomes readable when traffic was routed away from a command that is to end; none where none is routed.
+    /// A descriptor that becomes readable when traffic has been routed away from a command that is ending; `None` if no
+    /// traffic is routed.
     withdrawn: Option<Arc<EventFd>>,
     watchdog: Option<Watchdog>,
-    /// The terminal as it was when the command was started.
+    /// The terminal, with its modes before the start of the command.
     terminal: Option<Terminal>,
     command_had_terminal: bool,
-    /// The standard streams are the command's alone once it runs.
+    /// The standard streams are released once the command runs.
     releases_streams: bool,
     tree: Tree,
     kill: Option<KillRounds>,
     /// The pace of a kill, as the supervisor has reported it.
     kill_pace: Option<KillPace>,
-    /// There may be more to reap than was reaped at once.
+    /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
 }
 
 impl MainLoop {
-    /// Creates the loop of an elector whose supervisor has nothing to do yet.
+    /// Creates the main loop of an elector whose supervisor has no orders yet.
     ///
     /// # Errors
-    /// When the kernel gives no descriptor.
+    /// Fails if the kernel refuses a descriptor.
     pub fn new(
         channel: ElectorEnd,
         supervisor: PidFd,
@@ -113,26 +114,25 @@ impl MainLoop {
         })
     }
 
-    /// Makes the loop wait for traffic to be routed away from a command that is to end.
+    /// Makes the loop wait until traffic is routed away before it ends a command.
     pub fn with_withdrawal(self, withdrawn: Option<Arc<EventFd>>) -> Self {
         Self { withdrawn, ..self }
     }
 
-    /// Makes the loop leave the standard streams to the command once it runs.
+    /// Makes the loop release the standard streams once the command runs.
     pub fn without_streams(self) -> Self {
         Self { releases_streams: true, ..self }
     }
 
-    /// Makes the loop tell systemd's watchdog that it is alive.
+    /// Makes the loop notify systemd's watchdog that it is alive.
     pub fn with_watchdog(self, watchdog: Option<Watchdog>) -> Self {
         Self { watchdog, ..self }
     }
 
-    /// Runs until everything has come to an end.
+    /// Runs until leaderrun is to exit.
     ///
     /// # Errors
-    /// When the kernel refuses what everything depends on. The supervisor is left alone then, and holds the command to
-    /// the time that was bought.
+    /// Fails if the kernel refuses to poll or to set the timer. The supervisor then enforces the tenure that it has.
     pub fn run(mut self) -> io::Result<EndOfLoop> {
         let ending = loop {
             let inputs = self.inputs();
@@ -233,7 +233,7 @@ impl MainLoop {
         none_left
     }
 
-    /// Carries out an action, and returns how leaderrun ends when it was the last one.
+    /// Carries out an action, and returns how leaderrun ends if it was the last one.
     fn act(&mut self, action: ElectorAction) -> Option<Ending> {
         match action {
             ElectorAction::Order(order) => self.order(&order),
@@ -241,7 +241,7 @@ impl MainLoop {
                 self.election.order(ElectionOrder::CommandGone { succeeded });
             }
             ElectorAction::StopElection => self.election.order(ElectionOrder::Stop),
-            // Carried out before all others.
+            // This action was carried out before all others.
             ElectorAction::KillAll(_) => {}
             ElectorAction::Notify(notice) => self.notify(notice),
             ElectorAction::Exit(ending) => return Some(ending),
@@ -249,7 +249,7 @@ impl MainLoop {
         None
     }
 
-    /// Sends an order. One that the supervisor does not take is lost: its time then runs out.
+    /// Sends an order. An order that the supervisor does not receive is dropped: its tenure then expires.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
@@ -263,7 +263,8 @@ impl MainLoop {
         self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }
 
-    /// Logs why something cannot be killed. As process 1 this process exits then: the kernel kills all others.
+    /// Logs why a process cannot be killed. If this process is init, it exits then, and the kernel kills all other
+    /// processes.
     fn log_kill(&self, killed: Result<(), KillFailure>) {
         let Err(failure) = killed else { return };
         if getpid() == INIT {
@@ -309,7 +310,7 @@ impl MainLoop {
             descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
         }
         descriptors.extend(self.withdrawn.as_ref().map(|withdrawn| PollFd::new(withdrawn.as_fd(), PollFlags::POLLIN)));
-        // What was left to reap will not be signalled again.
+        // No further SIGCHLD arrives for children that were left to reap.
         let timeout = if self.is_partly_reaped { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}

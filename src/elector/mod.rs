@@ -1,7 +1,7 @@
-//! The outer process: it takes part in the election, relays signals, and is the last resort.
+//! The outer process, which takes part in the election, relays signals, and kills the command as a last resort.
 //!
-//! The main thread waits for nothing but its descriptors; the election runs on a thread of its own, with the network.
-//! What the main thread does is decided by [`leaderrun_core::elector`].
+//! The main thread waits for its descriptors only. The election runs on a thread of its own, with the network.
+//! [`leaderrun_core::elector`] decides what the main thread does.
 
 pub mod command_hint;
 mod election_log;
@@ -48,13 +48,13 @@ use crate::telemetry::log::{self, Format, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// Says to the command which slot it leads in, where the lock has several.
+/// The variable that contains the number of the slot, for the command of a lock with slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
-/// How long the end waits for traffic to be led away and for the last Event.
+/// How long leaderrun waits at its end for traffic to be routed away and for the last Event.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the elector has to know from the command line.
+/// The configuration of the elector, from the command line.
 #[derive(Debug)]
 pub struct ElectorConfig {
     pub lock: LockName,
@@ -64,9 +64,9 @@ pub struct ElectorConfig {
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
-    /// Asks the command to end, as SIGTERM does.
+    /// The signal that requests the end of the command.
     pub stop_signal: i32,
-    /// After a command that has succeeded, leaderrun waits for the next turn.
+    /// leaderrun waits for the lock again after a command that has succeeded.
     pub repeats: bool,
     /// The exit status when the lock was not acquired within `--wait`.
     pub conflict_status: u8,
@@ -74,13 +74,13 @@ pub struct ElectorConfig {
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
-    /// After how long a candidate that could not have led counts as unhealthy; never if `None`.
+    /// The time after which a candidate that could not have led is unhealthy; never if `None`.
     pub unhealthy_after: Option<Duration>,
     pub notify_by: NotifyBy,
     pub log_format: Format,
     pub log_time: LogTime,
     pub log_level: LevelFilter,
-    /// A sentence for each variable that looks like one of leaderrun's and is none.
+    /// A sentence for each variable that looks like one of leaderrun's and sets no option.
     pub unknown_variables: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ pub enum OnLost {
 /// Runs the elector to the end of the command, and returns how leaderrun ends.
 ///
 /// # Errors
-/// When the kernel refuses what everything depends on. The supervisor ends with this process.
+/// Fails if the kernel refuses a descriptor, a thread or a wait. The supervisor ends with this process.
 pub fn run(
     config: ElectorConfig,
     channel: ElectorEnd,
@@ -150,12 +150,12 @@ pub fn run(
         Some(Err(NotRejoined::Signaled(signal))) => Ok(Exit::Signal { signal, to_group: false }),
         Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
     };
-    // Last: a request that waits for a helper may start another one.
+    // This comes last: a request that waits for a helper may start another one.
     tree::kill_helpers();
     status
 }
 
-/// Runs the main loop and its observers. Also returns what was counted, if anything was.
+/// Runs the main loop and its observers. Also returns the counters, if there are any.
 fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,
@@ -184,7 +184,7 @@ fn observed_main_loop(
     Ok((ended?, monitoring.saved_counters()))
 }
 
-/// Starts what routes traffic to the leader, if that is asked for.
+/// Starts the routing of traffic to the leader, if it is configured.
 fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Router>> {
     let ElectorConfig { lock, election, routing, .. } = config;
     let Some(routing) = routing else { return Ok(None) };
@@ -197,7 +197,7 @@ fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Opti
     })?))
 }
 
-/// Starts what writes Events, if the lock is in a cluster.
+/// Starts the writer of Events, if the lock is in a cluster.
 fn events(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Option<Events>> {
     let ElectorConfig { lock, election, .. } = config;
     if !lock.kind.is_in_cluster() {

@@ -1,4 +1,4 @@
-//! Health, metrics and systemd's notifications of this candidate, as far as they are asked for.
+//! The health checks, metrics and systemd notifications of this candidate, as far as they are configured.
 
 use leaderrun_core::election::ElectionConfig;
 
@@ -11,17 +11,17 @@ use crate::telemetry::observer::Observer;
 use crate::telemetry::state::{CandidateConfig, CandidateState};
 use crate::telemetry::systemd::{NotifySocket, ServiceNotifier, Watchdog};
 
-/// What reports on a candidate while it runs.
+/// The monitoring of a candidate.
 pub struct Monitoring {
     monitor: Option<Monitor>,
     watchdog: Option<Watchdog>,
 }
 
 impl Monitoring {
-    /// Starts what is asked for by `--http` and by systemd.
+    /// Starts the HTTP server and the notifications to systemd, as far as they are configured.
     ///
     /// # Errors
-    /// When the address for HTTP cannot be listened on and never will be, or the kernel gives no thread.
+    /// Fails if the address for HTTP can never be listened on, or the kernel refuses a thread.
     pub fn start(config: &ElectorConfig) -> anyhow::Result<Self> {
         let socket = NotifySocket::from_environment().unwrap_or_else(|failure| {
             log_events::notify_failed(&failure.to_string());
@@ -36,13 +36,13 @@ impl Monitoring {
         Ok(Self { monitor, watchdog })
     }
 
-    /// Returns an observer that passes everything on to what was started.
+    /// Returns an observer that passes all updates on.
     pub fn observer(&self) -> Observer {
         let monitor = self.monitor.as_ref().map(Monitor::observer).unwrap_or_default();
         monitor.and(self.watchdog.as_ref().map(Watchdog::observer).unwrap_or_default())
     }
 
-    /// Returns the watchdog for the main loop to feed.
+    /// Returns the watchdog, which the main loop notifies.
     pub fn take_watchdog(&mut self) -> Option<Watchdog> {
         self.watchdog.take()
     }

@@ -14,27 +14,27 @@ use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
 use crate::telemetry::observer::Observer;
 
-/// Follows an election from outside.
+/// Translates what an election does into updates for its observers.
 #[derive(Debug)]
 pub struct Observations {
     observer: Observer,
-    /// How long after others this candidate may take over.
+    /// How long this candidate leaves a free lock to others.
     claim_delay: Duration,
     /// The stop instant of the tenure that is held.
     held_until: Option<Instant>,
-    /// When the renewal under way was sent.
+    /// When the pending renewal was sent.
     renewal: Option<Instant>,
-    /// The slots that were watched.
+    /// The slots that have been watched at least once.
     watched: BTreeSet<usize>,
-    /// The request under way is a claim.
+    /// The pending request is a claim.
     is_claim: bool,
-    /// When the election is to be woken.
+    /// The time for which the election's timer is set.
     timer_due: Option<Instant>,
     lateness: Lateness,
 }
 
 impl Observations {
-    /// Of an election that has not begun.
+    /// Creates the observations of an election that has not begun.
     pub fn new(observer: Observer, claim_delay: Duration) -> Self {
         Self {
             observer,
@@ -48,12 +48,12 @@ impl Observations {
         }
     }
 
-    /// The election is to be woken then.
+    /// Records the time for which the election's timer is set.
     pub fn timer_set(&mut self, due: Option<Instant>) {
         self.timer_due = due;
     }
 
-    /// The election was woken because it was time to.
+    /// Records that the election's timer has expired, and measures how late.
     pub fn timer_expired(&mut self) {
         let (now, before) = (clock::now(), self.lateness.allowance());
         let Some(due) = self.timer_due.take() else { return };
@@ -64,10 +64,10 @@ impl Observations {
         }
     }
 
-    /// The election has done what there was to do for now.
+    /// Reports the state of the election after a step.
     pub fn stepped(&self, election: &SlotElection) {
         self.observer.notify(Update::ActsBy(election.next_timeout()));
-        // While it leads in none, the slot counts that may be acquired first.
+        // A standby reports the slot that may be acquired first.
         let slots = match election.leading_slot() {
             Some(slot) => slot..slot + 1,
             None => 0..election.slot_count(),
@@ -83,7 +83,7 @@ impl Observations {
         }
     }
 
-    /// A request is sent; the one before it is given up if it is still under way.
+    /// Records that a request is sent. A pending one before it has timed out.
     pub fn sending(&mut self, request: &Request) {
         self.end_renewal(RenewalResult::Timeout);
         let is_write = *request != Request::Get;
@@ -92,7 +92,7 @@ impl Observations {
         self.renewal = is_renewal.then(clock::now);
     }
 
-    /// The request under way was answered.
+    /// Reports the answer to the pending request.
     pub fn answered(&mut self, answer: &Result<Reply, LockError>) {
         match answer.as_ref().map_err(|error| error.kind) {
             Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockAnswered),
@@ -117,41 +117,41 @@ impl Observations {
         }
     }
 
-    /// This slot is about to be reported as acquired.
+    /// Reports the slot that is acquired, before [`acquired`](Self::acquired).
     pub fn acquired_slot(&self, slot: usize) {
         self.observer.notify(Update::Slot(slot));
     }
 
-    /// The lock was won.
+    /// Reports that the lock was acquired.
     pub fn acquired(&self, token: String, uids: Vec<String>) {
         self.observer.notify(Update::Acquired { token, uids });
     }
 
-    /// A tenure is held from here on, the first one or a longer one.
+    /// Records the first tenure or a renewed one.
     pub fn held(&mut self, tenure: Tenure) {
         if let Some(before) = self.held_until.replace(tenure.stop) {
             self.observer.notify(Update::Renewed { margin: before.since(clock::now()) });
         }
     }
 
-    /// Returns how much time is left before the stop of the command; none while nothing is held.
+    /// Returns the time until the stop of the command; `None` while the lock is not held.
     pub fn time_until_stop(&self) -> Option<Duration> {
         self.held_until.map(|until| until.since(clock::now()))
     }
 
-    /// None is held any more; what is written now gives the lock back.
+    /// Records that the command is gone. Writes after that release the lock.
     pub fn stopped_leading(&mut self) {
         self.held_until = None;
     }
 
-    /// A watch is opened.
+    /// Records that a watch is opened.
     pub fn watching(&mut self, slot: usize) {
         if !self.watched.insert(slot) {
             self.observer.notify(Update::WatchRestarted);
         }
     }
 
-    /// The watch said something, or ended.
+    /// Reports an event or the end of a watch.
     pub fn watch_event(&self, event: &WatchEvent) {
         if !matches!(event, WatchEvent::Broken | WatchEvent::Forbidden) {
             self.observer.notify(Update::LockAnswered);

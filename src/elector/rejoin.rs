@@ -1,7 +1,6 @@
-//! Back to the start: after a loss with `--on-lost rejoin`, after success with `--every`.
+//! Waits for the lock again: after a loss with `--on-lost rejoin`, and after a success with `--every`.
 //!
-//! The program executes itself: the process stays (as PID 1 it must), and nothing of the ended leadership
-//! is left in it to be wrong about.
+//! The program executes itself. The process remains, as PID 1 must, and no state of the ended leadership is left in it.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -21,19 +20,20 @@ use crate::process::signals::{Inherited, Signals};
 use crate::process::tree;
 use crate::telemetry::log::LOG_START_VARIABLE;
 
-/// Counts the losses that followed each other quickly. Not for users; the command does not inherit it.
+/// The number of losses that followed each other quickly. This variable is not for users, and the command does not
+/// inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
-/// What was counted until the loss. Not for users, either.
+/// The counters before the loss. This variable is not for users, and the command does not inherit it.
 pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A leadership that lasted this long was no failure at once.
+/// The shortest leadership after which a loss is not a quick one.
 const MIN_HEALTHY_TENURE: Duration = Duration::from_secs(60);
 
-/// The pause after the first quick loss; doubled after each further one.
+/// The pause after the first quick loss, which is doubled after each further one, and the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// What the lock is waited for again after.
+/// The reason for waiting for the lock again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejoinAfter {
     Loss,
@@ -41,16 +41,16 @@ pub enum RejoinAfter {
     Success,
 }
 
-/// Why it did not come to rejoining.
+/// The reason why leaderrun does not wait for the lock again.
 #[derive(Debug)]
 pub enum NotRejoined {
-    /// This signal came in the pause.
+    /// This signal arrived during the pause.
     Signaled(i32),
     Failed(io::Error),
 }
 
-/// Executes this program again, after a pause that grows with the losses in a row. `since` is when this image of it
-/// began, `log_start` when the log did; `counted` is what goes on being counted.
+/// Executes this program again, after a pause that grows with the number of losses in a row. `since` is when this image
+/// of the program began and `log_start` when the log began; `counted` are the counters to continue.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &Inherited,
@@ -67,7 +67,8 @@ pub fn rejoin(
     execute_again(losses, counted, log_start, inherited).map_err(NotRejoined::Failed)
 }
 
-/// Not std's `exec`, which empties the signal mask: it has to come through to the command.
+/// Executes this program again. std's `exec` is not used, because it empties the signal mask, which must be preserved
+/// for the command.
 fn execute_again(
     losses: u32,
     counted: Option<String>,
@@ -84,8 +85,8 @@ fn execute_again(
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
 }
 
-/// Returns the arguments that go with /proc/self/exe. Where leaderrun was started through the dynamic loader, that is the
-/// loader's program, and they begin with what the loader was given, which std does not know.
+/// Returns the arguments for /proc/self/exe. If leaderrun was started through the dynamic loader, that file is the
+/// loader, and the arguments begin with the loader's own, which std does not return.
 fn own_command_line() -> io::Result<Vec<CString>> {
     let line = fs::read("/proc/self/cmdline")?;
     let arguments = line.split_inclusive(|byte| *byte == 0);
@@ -100,7 +101,7 @@ fn pause_after(losses: u32) -> Duration {
     }
 }
 
-/// Waits, but not when somebody wants an end: then returns the signal.
+/// Waits for this long. Returns a signal that requests the end of leaderrun at once.
 fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::all(inherited)?, Timer::new()?);
     let end = clock::now() + duration;

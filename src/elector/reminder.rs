@@ -1,4 +1,4 @@
-//! When a candidate that waits logs again that it does.
+//! Decides when a long wait is logged again.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use leaderrun_core::instant::Instant;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The first two times; afterwards it is each day.
+/// The first two times. After them, the wait is logged each day.
 const FIRST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
-/// Reminds of a wait after a minute, an hour, and each day.
+/// A reminder of a wait after a minute, an hour, and each day.
 #[derive(Debug)]
 pub struct Reminder {
     since: Instant,
@@ -17,18 +17,18 @@ pub struct Reminder {
 }
 
 impl Reminder {
-    /// Starts to count the time.
+    /// Creates the reminder of a wait that begins now.
     pub fn new(now: Instant) -> Self {
         Self { since: now, count: 0 }
     }
 
-    /// The next instant at which [`is_due`](Self::is_due) returns true.
+    /// Returns the next instant at which [`is_due`](Self::is_due) returns a duration.
     pub fn next(&self) -> Instant {
         let days = self.count.saturating_sub(FIRST.len() as u32 - 1);
         self.since + FIRST.get(self.count as usize).copied().unwrap_or(DAY.saturating_mul(days))
     }
 
-    /// Returns how long the wait has lasted, where that is to be logged now.
+    /// Returns how long the wait has lasted, if that is to be logged now.
     pub fn is_due(&mut self, now: Instant) -> Option<Duration> {
         let mut is_due = false;
         while now >= self.next() {

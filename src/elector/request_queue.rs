@@ -1,7 +1,7 @@
-//! The requests of all slots, of which one is under way at a time.
+//! The requests of all slots, of which one is sent at a time.
 //!
-//! They share the connection to the API server. If each had its own, a leader would find the others' connections in the
-//! pool when a renewal is not answered, and they would be as dead as the first.
+//! All slots share the connection to the API server. With a connection for each slot, a leader whose renewal is not
+//! answered would take another slot's connection from the pool, which is as dead as its own.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use leaderrun_core::election::{Reply, Request};
 use super::error_throttle::Access;
 use crate::lock::{Lock, LockError};
 
-/// The answer to a request: of which slot and kind it was, and what came.
+/// The answer to a request, with the slot and the kind of the request.
 pub type Answer = (usize, Access, Result<Reply, LockError>);
 
 /// Sends one request after the other.
@@ -36,11 +36,12 @@ impl<'a> RequestQueue<'a> {
         Self { locks, waiting: VecDeque::new(), under_way: None }
     }
 
-    /// Adds a request of a slot, in place of its one before. Returns what that one does if it was under way.
+    /// Adds a request of a slot, which replaces the slot's previous one. Returns the access of the previous one if it
+    /// was pending.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<Access> {
         let given_up = self.under_way.take_if(|under_way| under_way.slot == slot).map(|given_up| given_up.access);
         self.waiting.retain(|(other, _)| *other != slot);
-        // A claim is more urgent than to look at other slots.
+        // Claims are more urgent than reads of other slots.
         match access(&request) {
             Access::Write => self.waiting.push_front((slot, request)),
             Access::Read => self.waiting.push_back((slot, request)),
@@ -48,13 +49,13 @@ impl<'a> RequestQueue<'a> {
         given_up
     }
 
-    /// Drops the requests whose replies are awaited no more: the others would wait for them, maybe for ever.
+    /// Drops the requests whose replies are no longer awaited: other requests would wait for them, possibly forever.
     pub fn retain(&mut self, awaits_reply: impl Fn(usize) -> bool) {
         self.under_way.take_if(|under_way| !awaits_reply(under_way.slot));
         self.waiting.retain(|(slot, _)| awaits_reply(*slot));
     }
 
-    /// Sends the next request, unless one is under way. Returns its slot and the request.
+    /// Sends the next request, unless one is pending. Returns its slot and the request.
     pub fn send_next(&mut self) -> Option<(usize, Request)> {
         if self.under_way.is_some() {
             return None;
@@ -70,7 +71,7 @@ impl<'a> RequestQueue<'a> {
         Some((slot, request))
     }
 
-    /// Returns the answer to the request under way, once it has come.
+    /// Returns the answer to the pending request, once it has arrived.
     pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
         let Some(UnderWay { slot, access, answer }) = &mut self.under_way else { return Poll::Pending };
         let (slot, access) = (*slot, *access);

@@ -1,11 +1,11 @@
-//! What a refusal for want of rights is logged with: the Role that is missing, once.
+//! Adds the missing Role to the error of a request that lacks permission, once.
 
 use crate::lock::LockError;
 
-/// How many refusals are remembered with the advice that they were given.
+/// How many refusals are remembered with their advice.
 const MAX_GIVEN: usize = 8;
 
-/// What a request needs the right to.
+/// The permission that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
     Read,
@@ -13,29 +13,29 @@ pub enum Right {
     Watch,
 }
 
-/// Keeps track of which refusals were logged, and how.
+/// Keeps track of the refusals that were logged.
 #[derive(Debug, Default)]
 pub struct RoleAdvice {
     rights: [RightState; 3],
     is_role_logged: bool,
-    /// Messages with the text that they were logged as, so that one that is repeated reads the same.
+    /// Messages with the text that they were logged as, so that a repeated message is logged with the same text.
     given: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct RightState {
-    /// A request was allowed before: then one refusal may come from an API server that is just starting.
+    /// A request was permitted before. A single refusal after that may come from an API server that is just starting.
     was_allowed: bool,
     was_just_refused: bool,
 }
 
 impl RoleAdvice {
-    /// Takes in that a request was allowed.
+    /// Records that a request was permitted.
     pub fn handle_success(&mut self, right: Right) {
         self.rights[right as usize] = RightState { was_allowed: true, was_just_refused: false };
     }
 
-    /// Takes in a failed request. Returns its message, with advice where it helps.
+    /// Records a failed request. Returns its message, with advice if that helps.
     pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> String {
         let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone() };
         let state = &mut self.rights[right as usize];

@@ -1,4 +1,4 @@
-//! What an answer says: an object, an error of the API server, or that something else has answered.
+//! Interprets an answer: an object, an error of the API server, or the answer of another server.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::error::{Error, ErrorKind};
 use crate::telemetry::log::printable;
 
-/// Returns what an API server has answered.
+/// Returns the object in an answer of the API server.
 ///
 /// # Errors
-/// The error that the answer stands for, and where it is not from an API server.
+/// Returns the API server's error, or an error for an answer that is not from an API server.
 pub fn object(answer: &Response<impl AsRef<[u8]>>) -> Result<Value, Error> {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let value = serde_json::from_slice::<Value>(body);
@@ -31,7 +31,7 @@ pub fn object(answer: &Response<impl AsRef<[u8]>>) -> Result<Value, Error> {
     Err(Error { retry_after, ..error })
 }
 
-/// Returns the error for an answer that no API server gives, without what is in it: a page of HTML is no message.
+/// Returns the error for an answer that is not from an API server. Its contents, perhaps a page of HTML, are left out.
 fn foreign(answer: &Response<impl AsRef<[u8]>>) -> Error {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -52,7 +52,7 @@ fn foreign(answer: &Response<impl AsRef<[u8]>>) -> Error {
     } else {
         "text"
     };
-    // What is in front of the API server may be too busy, and has then passed nothing on.
+    // A proxy in front of the API server that is too busy has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
     Error::new(kind, format!("what answered is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
 }

@@ -1,4 +1,4 @@
-//! The clients: how the API server is reached.
+//! The clients by which the API server is reached.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::error::{Error, ErrorKind};
 use super::response_limit;
 use super::transport::{Resolver, Transport};
 
-/// What the command line says about the cluster.
+/// The options of the command line about the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct ClusterOptions {
     pub impersonate: Option<String>,
 }
 
-/// The way to a cluster, which all threads of a process share: its credentials and the addresses of its server.
+/// The access to a cluster, which all threads of a process share: its credentials and the addresses of its server.
 #[derive(Clone)]
 pub struct ClusterAccess {
     credentials: Credentials,
@@ -38,24 +38,24 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// Returns the way to the cluster of these options. Nothing is read before it is used.
+    /// Creates the access to the cluster of these options. No file is read before it is used.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
 
-    /// Returns how the API server is reached, if that is known yet.
+    /// Returns how the API server is reached, if the configuration has been read.
     pub fn configuration(&self) -> Option<Arc<ConnectionConfig>> {
         self.credentials.known_configuration()
     }
 
-    /// Returns what is being waited for, if credentials take long at present.
+    /// Returns what the credentials wait for, if they take long at present.
     pub fn pending(&self) -> Option<String> {
         self.credentials.pending()
     }
 }
 
-/// A cluster, with one client for the record's requests and another for the watch: a request that was
-/// given up closes its connection, and the next one must not find another that is as dead.
+/// A cluster, with one client for requests and another for watches. A request that timed out closes its connection, and
+/// the next one must not reuse the watch's, which is probably dead as well.
 #[derive(Clone)]
 pub struct Cluster {
     config: Arc<ConnectionConfig>,
@@ -66,11 +66,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Waits for what says how to reach the API server; connects when the first request is sent. `attempt` is how long
-    /// one request may take. The clients belong to the tokio runtime of the present thread.
+    /// Opens a cluster, for which it waits until the configuration is read. The first request connects. `attempt` is
+    /// the timeout of one request. The clients belong to the tokio runtime of the present thread.
     ///
     /// # Errors
-    /// When the kubeconfig cannot be used, or there is none and this is no pod either.
+    /// Fails if the kubeconfig cannot be used, or there is none and this is not a pod.
     pub async fn open(access: &ClusterAccess, attempt: Duration) -> Result<Self> {
         let config = access.credentials.configuration().await?;
         let new_transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), attempt);
@@ -84,24 +84,24 @@ impl Cluster {
         Ok(Self { config, transport, requests, watches, attempt })
     }
 
-    /// The namespace where a lock names none.
+    /// Returns the namespace of a lock that names none.
     pub fn default_namespace(&self) -> &str {
         &self.config.namespace
     }
 
-    /// Where the API server is.
+    /// Returns the address of the API server.
     pub fn address(&self) -> String {
         self.config.address()
     }
 
-    /// The API server's host and port.
+    /// Returns the API server's host and port.
     pub fn host_and_port(&self) -> (String, u16) {
         let server = &self.config.server;
         let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
         (host.to_owned(), server.port_u16().unwrap_or(443))
     }
 
-    /// The client for watches.
+    /// Returns the client for watches.
     pub fn watches(&self) -> Client {
         self.watches.clone()
     }
@@ -111,7 +111,7 @@ impl Cluster {
         self.transport.pending()
     }
 
-    /// Sends a request and returns the answer to it, whatever it says.
+    /// Sends a request and returns its answer, which may be an error of the API server.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, Error> {
         let failed = |failure: kube::Error| Error::of_client(&failure);
         let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
@@ -119,10 +119,10 @@ impl Cluster {
         Ok(Response::from_parts(head, body.to_bytes()))
     }
 
-    /// Returns what the API server has answered to a request.
+    /// Returns the object in the answer to a request.
     ///
     /// # Errors
-    /// When it has answered with an error, or something else has answered.
+    /// Fails if the answer is an error, or is not from an API server.
     pub fn read_answer(&self, answer: &Response<Bytes>) -> Result<Value, Error> {
         answer::object(answer).map_err(|error| {
             if answer.status() == StatusCode::UNAUTHORIZED {
@@ -134,7 +134,7 @@ impl Cluster {
         })
     }
 
-    /// Returns whether a namespace is known not to exist: without the right to read it, the answer is no.
+    /// Returns whether a namespace is known not to exist. Without the permission to read it, this returns false.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let answer = timeout(self.attempt * 2, self.send(request)).await;

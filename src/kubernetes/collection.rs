@@ -1,4 +1,4 @@
-//! The objects of one kind in one namespace, as JSON.
+//! Requests for the objects of one kind in one namespace, as JSON.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use super::error::{Error, ErrorKind};
 use super::rbac::Verb;
 use super::resource::Resource;
 
-/// How long the API server keeps a watch open: the longest that kube allows.
+/// How long the API server keeps a watch open, in seconds: the longest time that kube allows.
 const WATCH_SECONDS: u32 = 290;
 
-/// How many objects a list asks for at once.
+/// The number of objects in one page of a list.
 const PAGE_SIZE: u32 = 500;
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Who `managedFields` say has written.
+/// The query parameter that names leaderrun in the `managedFields` of an object.
 const FIELD_MANAGER: &str = "?fieldManager=leaderrun";
 
 /// Objects of one kind in one namespace.
@@ -39,17 +39,17 @@ pub struct Collection {
 /// A change of an object that is watched.
 #[derive(Clone, Debug)]
 pub enum ObjectEvent {
-    /// The object is now like this.
+    /// The object was created or changed, and this is its present state.
     Changed(Value),
     Deleted,
-    /// The watch is alive, nothing has changed, and it can be resumed from here.
+    /// The watch works, nothing has changed, and it can be resumed from this version.
     Bookmark {
         resource_version: String,
     },
 }
 
 impl Collection {
-    /// Returns the objects of a kind in a namespace. A request goes on until its future is dropped.
+    /// Creates the collection of a kind in a namespace. A request has no timeout, but ends when its future is dropped.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
     }
@@ -59,7 +59,7 @@ impl Collection {
         self.cluster.pending()
     }
 
-    /// Gives up every request after this time.
+    /// Sets the timeout of each request.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
@@ -94,27 +94,27 @@ impl Collection {
         Ok(items.into_iter().filter(is_object).collect())
     }
 
-    /// Creates the object of that name, and returns it as it is then.
+    /// Creates the object of that name, and returns it as it is stored.
     pub async fn create(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::POST, "", Some((JSON, object))).await
     }
 
-    /// Creates the object by a PUT to its name, for kinds that allow that, and returns it as it is then.
+    /// Creates the object by a PUT to its name, for kinds that allow that, and returns it as it is stored.
     pub async fn create_by_put(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
     }
 
-    /// Replaces the object if it has the resourceVersion which stands in this one, and returns it as it is then.
+    /// Replaces the object if it has the resourceVersion in `object`, and returns it as it is stored.
     pub async fn replace(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Update, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
     }
 
-    /// Merges a patch into the object, where `null` removes a field, and returns the object as it is then.
+    /// Merges a patch into the object, in which `null` removes a field, and returns the object as it is stored.
     pub async fn merge(&self, name: &str, patch: &Value) -> Result<Value, Error> {
         self.send(Verb::Patch, name, Method::PATCH, &format!("/{name}"), Some((MERGE_PATCH, patch))).await
     }
 
-    /// Watches the object of that name from a resourceVersion on, or from its present state on where that is empty.
+    /// Watches the object of that name from a resourceVersion on, or from its present state if that is empty.
     pub async fn watch(
         &self,
         name: &str,
@@ -142,7 +142,7 @@ impl Collection {
             Ok(WatchEvent::Bookmark(bookmark)) => {
                 Ok(ObjectEvent::Bookmark { resource_version: bookmark.metadata.resource_version })
             }
-            // Mostly that the version asked for is too old.
+            // Usually the requested version is too old.
             Ok(WatchEvent::Error(status)) => {
                 let error = Error::of_status(&status).context("the watch broke");
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
@@ -193,19 +193,20 @@ impl Collection {
     }
 }
 
-/// Returns whether this has the shape of an API object, so that metadata can be read and written without a check.
+/// Returns whether this has the structure of an API object, so that its metadata can be read and written without
+/// checks.
 fn is_object(value: &Value) -> bool {
     let metadata = &value["metadata"];
     let is_map = |field: &str| metadata[field].is_null() || metadata[field].is_object();
     metadata.is_object() && is_map("labels") && is_map("annotations")
 }
 
-/// What a request does with which object, for messages.
+/// The verb and the object of a request, for messages.
 struct Operation {
     verb: Verb,
     resource: &'static Resource,
     namespace: String,
-    /// The name is empty where the request is about all objects of the kind.
+    /// The name of the object; empty if the request is about all objects of the kind.
     name: String,
 }
 
@@ -225,7 +226,8 @@ impl Operation {
         if !error.lacks_role {
             return error.context(format_args!("cannot {self}"));
         }
-        // A PUT may lack `update`, or `create` where the object does not exist yet: the answer says which.
+        // A PUT may lack the permission to `update`, or to `create` if the object does not exist. The answer states
+        // which.
         let says = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
         let verb = [Verb::Create, Verb::Update].into_iter().find(says).unwrap_or(self.verb);
         let Self { resource, namespace, name, .. } = self;

@@ -1,4 +1,4 @@
-//! What a connection to the API server is made from: where it is, how it is trusted, and as whom it is asked.
+//! The configuration of a connection to the API server: its address, the trust in its certificate, and the user.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::credentials::files;
 use super::proxy::Proxy;
 
-/// How the API server is reached and as whom, from a kubeconfig or a pod's service account.
+/// The configuration of a connection, from a kubeconfig or a pod's service account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectionConfig {
-    /// The address of the API server: scheme, host, perhaps a port and a path that all requests begin with.
+    /// The address of the API server: a scheme, a host, and optionally a port and a path with which all requests begin.
     pub server: Uri,
     pub tls: TlsOptions,
     /// The proxy on the way to the server.
@@ -25,25 +25,25 @@ pub struct ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    /// Returns the address of the API server, as people write it.
+    /// Returns the address of the API server for messages.
     pub fn address(&self) -> String {
         let address = self.server.to_string();
         if self.server.path() == "/" { address.trim_end_matches('/').to_owned() } else { address }
     }
 }
 
-/// How the server's certificate is verified.
+/// The options for the verification of the server's certificate.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The certificates that are trusted, as PEM. Without them: those of the system.
+    /// The certificates that are trusted, as PEM. The default are those of the system.
     pub authority: Option<Source>,
-    /// The name that the server's certificate must be for, where that is not the host of the address.
+    /// The name in the server's certificate, if it differs from the host of the address.
     pub server_name: Option<String>,
     /// No certificate is verified.
     pub insecure: bool,
 }
 
-/// As whom the server is asked.
+/// The user that requests are sent as.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct UserOptions {
     /// The client certificate and its key, as PEM.
@@ -54,7 +54,7 @@ pub struct UserOptions {
     pub impersonation: Option<Impersonation>,
 }
 
-/// What the server goes by to know who asks, for messages; never a secret.
+/// Describes for messages how the server recognises the user, without secrets.
 impl fmt::Display for UserOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificate, token, basic, exec, .. } = self;
@@ -69,27 +69,27 @@ impl fmt::Display for UserOptions {
     }
 }
 
-/// Where a client certificate and its key are.
+/// The places of a client certificate and its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     pub certificate: Source,
     pub key: Source,
 }
 
-/// Where a piece of a configuration is.
+/// The place of one part of a configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
-    /// In a file, whose contents may change.
+    /// A file, whose contents may change.
     File(PathBuf),
-    /// In the kubeconfig itself.
+    /// The kubeconfig itself.
     Data(Vec<u8>),
 }
 
 impl Source {
-    /// Returns what is there now.
+    /// Returns the present contents.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Self::File(path) => files::read(path),
@@ -98,7 +98,7 @@ impl Source {
     }
 }
 
-/// The place, for messages; never what is there.
+/// Describes the place for messages, without the contents.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -108,7 +108,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Where a bearer token is. A file wins over a fixed token while it can be read and is not empty.
+/// The places of a bearer token. A file takes precedence over a fixed token while it can be read and is not empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSource {
     pub file: Option<PathBuf>,
@@ -125,16 +125,16 @@ pub struct BasicCredentials {
 /// A program that prints credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExecPlugin {
-    /// A path, or a name that is looked up in `PATH`.
+    /// The path of the program, or a name that is looked up in `PATH`.
     pub command: PathBuf,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
-    /// The version of `client.authentication.k8s.io` that it speaks, with the group.
+    /// The plugin's version of `client.authentication.k8s.io`, with the group.
     pub api_version: String,
     pub interactive_mode: InteractiveMode,
-    /// What to tell people where the program is missing.
+    /// The hint for users whose program is missing.
     pub install_hint: Option<String>,
-    /// The cluster is described to it in `KUBERNETES_EXEC_INFO`.
+    /// The plugin gets a description of the cluster in `KUBERNETES_EXEC_INFO`.
     pub provide_cluster_info: bool,
     /// The cluster's extension `client.authentication.k8s.io/exec`, a part of that description.
     pub cluster_config: Option<Value>,
@@ -157,11 +157,11 @@ pub struct Impersonation {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Where a configuration comes from.
+/// The origin of a configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ConfigOrigin {
     Kubeconfig {
-        /// The files that were read.
+        /// Kubeconfigs.
         files: Vec<PathBuf>,
         context: String,
     },
@@ -190,10 +190,10 @@ impl fmt::Display for ConfigOrigin {
     }
 }
 
-/// Why a configuration cannot be used.
+/// The reason why a configuration cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// What cannot be used: an option, a file, an entry of it.
+    /// The part that cannot be used: an option, a file, or an entry of a file.
     pub subject: String,
     pub reason: String,
 }

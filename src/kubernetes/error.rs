@@ -1,4 +1,4 @@
-//! Why a request to the API server failed, and what that means for the next one.
+//! The error of a request to the API server, and its meaning for the next request.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,42 +10,42 @@ use super::tls::failure_reason;
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
-/// Why a request failed.
+/// The error of a request.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: ErrorKind,
-    /// What failed and why, for people. Text from outside is made printable.
+    /// What failed and why, for users. Text from outside is made printable.
     pub message: String,
-    /// How long the API server wants to be left alone.
+    /// The pause before the next request that the API server demands.
     pub retry_after: Option<Duration>,
-    /// RBAC refused it: a Role that allows it would help.
+    /// RBAC refused the request, so a Role would permit it.
     pub lacks_role: bool,
 }
 
-/// What a failed request means for the next one.
+/// The meaning of a failed request for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The object is not what it was when it was read. Nothing was written: read it again.
+    /// The object has changed since it was read. Nothing was written; it must be read again.
     Conflict,
     /// There is no such object, or no such namespace. Nothing was written.
     NotFound,
-    /// This user may not do that. Nothing was written: try again after a while, rights may arrive later.
+    /// The user lacks permission. Nothing was written; a later attempt may succeed, because permissions can be granted.
     Forbidden,
-    /// The resourceVersion to watch from is too old: watch from the present state on.
+    /// The resourceVersion of a watch is too old; it must begin with the present state.
     Expired,
     /// The API server refused the request for another reason. Nothing was written.
     Refused,
-    /// It is not known whether something was written: read before anything is concluded from it.
+    /// It is not known whether the request was carried out; a read must follow.
     Unknown,
 }
 
 impl Error {
-    /// Returns an error of this kind with nothing else to say about it.
+    /// Creates an error with this message and no further details.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None, lacks_role: false }
     }
 
-    /// Returns the error for a request that got no answer, or none that says what became of it.
+    /// Creates the error for a request with an unknown result.
     pub fn unknown(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unknown, message)
     }
@@ -54,7 +54,7 @@ impl Error {
     pub fn of_client(failure: &kube::Error) -> Self {
         match failure {
             kube::Error::Api(status) => Self::of_status(status),
-            // Nothing was sent.
+            // The request was not sent.
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
                 Self::new(ErrorKind::Refused, failure.to_string())
             }
@@ -62,7 +62,7 @@ impl Error {
         }
     }
 
-    /// Returns the error that a `Status` of the API server stands for.
+    /// Returns the error for a `Status` of the API server.
     pub fn of_status(status: &Status) -> Self {
         let kind = match status.code {
             409 => ErrorKind::Conflict,
@@ -82,7 +82,7 @@ impl Error {
         Self { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())), lacks_role }
     }
 
-    /// Says in the message what failed, in front of why.
+    /// Puts what failed in front of the message.
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
     }

@@ -1,4 +1,4 @@
-//! The headers of a request that is sent as another user.
+//! The headers by which a request acts as another user.
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http;
@@ -6,10 +6,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use super::connection::Impersonation;
 
-/// Returns the headers that ask the API server to act as this user.
+/// Returns the headers by which a request acts as this user.
 ///
 /// # Errors
-/// When a name cannot be sent.
+/// Fails if a name cannot be a header.
 pub fn headers(Impersonation { user, uid, groups, extra }: &Impersonation) -> http::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert("impersonate-user", HeaderValue::from_str(user)?);

@@ -1,15 +1,15 @@
-//! The events that the way to the API server logs.
+//! The log events of the connection to the API server.
 
 use crate::telemetry::log_event::log_events;
 
 log_events! {
-    /// Logged when a credential plugin that takes long writes something to stderr: it may say what it waits for.
+    /// Logged when a credential plugin that takes long writes to stderr, which may be what it waits for.
     info plugin_message(plugin: &str; message: &str) "the credential plugin {plugin} says: {message}";
 
-    /// Logged when new credentials cannot be had while the present ones are still used.
+    /// Logged when new credentials cannot be obtained and the present ones are still used.
     warn credentials_not_renewed(; reason: &str) "still using the credentials from before: {reason}";
 
-    /// Logged when new credentials are used in place of those from before.
+    /// Logged when new credentials replace the previous ones.
     debug credentials_renewed(; origin: &str) "using new credentials: {origin}";
 
     /// Logged when the kubeconfig now names another server. A lock is held on one server for as long as leaderrun runs.

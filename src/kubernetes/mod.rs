@@ -1,7 +1,7 @@
-//! How the API server is reached and asked.
+//! Requests to the API server.
 //!
-//! A [`Cluster`] is the way there; a [`Collection`] has the objects of one kind in one namespace. The lock, routing,
-//! Events and `doctor` all use these, and know one [`Error`].
+//! A [`Cluster`] holds the connections, and a [`Collection`] sends requests for the objects of one kind in one
+//! namespace. The lock, routing, Events and `doctor` all use them, with one [`Error`].
 
 mod answer;
 mod cluster;

@@ -24,7 +24,7 @@ pub struct Proxy {
     pub origin: ProxyOrigin,
 }
 
-/// What is spoken with a proxy.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocol {
     Http,
@@ -32,12 +32,12 @@ pub enum ProxyProtocol {
     Socks5,
 }
 
-/// Where it stands that there is a proxy.
+/// The setting that names a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyOrigin {
-    /// In the kubeconfig, as `proxy-url`.
+    /// `proxy-url` in the kubeconfig.
     Kubeconfig,
-    /// In the environment variable of this name.
+    /// The environment variable with this name.
     Variable(&'static str),
 }
 
@@ -45,13 +45,13 @@ impl Proxy {
     /// Parses the address of a proxy. One without a scheme is an HTTP proxy.
     ///
     /// # Errors
-    /// The reason why it is none.
+    /// Returns the reason why the address is invalid.
     pub fn parse(url: &str, origin: ProxyOrigin) -> Result<Self, String> {
         let (scheme, rest) = url.trim().split_once("://").unwrap_or(("http", url.trim()));
         let (protocol, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (ProxyProtocol::Http, 80),
             "https" => (ProxyProtocol::Https, 443),
-            // Names are resolved by the proxy in both, as in Go.
+            // With both, the proxy resolves names, as in Go.
             "socks5" | "socks5h" => (ProxyProtocol::Socks5, 1080),
             other => return Err(format!("unknown proxy scheme {other:?}; use http, https or socks5")),
         };
@@ -66,7 +66,7 @@ impl Proxy {
             (decoded(user), decoded(password))
         });
         let (host, port) = match address.rsplit_once(':') {
-            // The colons of an IPv6 address without a port.
+            // These colons belong to an IPv6 address without a port.
             Some((_, port)) if port.contains(']') => (address, ""),
             Some((host, port)) => (host, port),
             None => (address, ""),
@@ -122,7 +122,7 @@ impl Proxy {
     /// Returns the proxy that the environment names for a server.
     ///
     /// # Errors
-    /// When it names one that cannot be used.
+    /// Fails if the environment names a proxy that cannot be used.
     pub fn from_environment(server: &Uri) -> Result<Option<Self>, String> {
         Self::from_variables(server, |name| env::var(name).ok())
     }
@@ -147,7 +147,7 @@ fn said(value: Option<String>) -> Option<String> {
     value.filter(|value| !value.is_empty())
 }
 
-/// The address, and where it stands; never a password.
+/// Describes the proxy and its setting, without a password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = match self.origin {

@@ -1,10 +1,10 @@
-//! What RBAC has to allow, and how a Role says it.
+//! The permissions that candidates need, and Roles that grant them.
 
 use std::fmt;
 
 use super::resource::Resource;
 
-/// What is done with objects, as RBAC calls it.
+/// A verb of RBAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Get,
@@ -16,7 +16,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The word that a Role has for it.
+    /// Returns the verb as it is written in a Role.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -40,20 +40,20 @@ impl fmt::Display for Verb {
 pub struct Rule {
     pub resource: &'static Resource,
     pub namespace: String,
-    /// Without a name the rule is about all objects of the kind.
+    /// The name of the object; `None` for all objects of the kind.
     pub name: Option<String>,
     pub verbs: &'static [Verb],
 }
 
 impl Rule {
-    /// The path of the object that the rule is about, if it is about a single one.
+    /// Returns the path of the object, if the rule is about a single one.
     pub fn object_path(&self) -> Option<String> {
         let Self { resource, namespace, name, .. } = self;
         Some(format!("{}/{}", resource.path(namespace), name.as_ref()?))
     }
 }
 
-/// Rules that differ only in the names of the objects that they are about.
+/// Rules that differ only in the names of their objects.
 struct MergedRule<'a> {
     first: &'a Rule,
     names: Vec<&'a str>,
@@ -64,7 +64,7 @@ impl<'a> MergedRule<'a> {
         Self { first, names: first.name.as_deref().into_iter().collect() }
     }
 
-    /// Takes in another rule, if it differs only in its name.
+    /// Adds another rule if it differs only in the name, and returns whether it does.
     fn merge(&mut self, other: &'a Rule) -> bool {
         let Rule { resource, namespace, name, verbs } = self.first;
         let is_alike = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
@@ -77,7 +77,7 @@ impl<'a> MergedRule<'a> {
     }
 }
 
-/// The rule as a Role has it, in YAML.
+/// Writes the rule as YAML for a Role.
 impl fmt::Display for MergedRule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rule { resource: Resource { group, plural, .. }, verbs, .. } = self.first;
@@ -114,7 +114,7 @@ rules:
     )
 }
 
-/// Returns a name as YAML has it: quoted where it would be read as a number or a truth value.
+/// Returns a name as YAML, quoted if it would be read as a number or a boolean.
 pub fn yaml(name: &str) -> String {
     let is_word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
     if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_word {

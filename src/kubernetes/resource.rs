@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::rbac::{Rule, Verb};
 
-/// A kind of API object, by the names that paths, Roles and objects have for it. Always at version `v1`.
+/// A kind of API object in version `v1`, with its names in paths, Roles and objects.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resource {
     /// The API group; empty for the core group.
@@ -39,12 +39,12 @@ pub static CRON_JOBS: Resource =
 pub static EVENTS: Resource = Resource { group: "", kind: "Event", plural: "events", created_by_put: false };
 
 impl Resource {
-    /// The group with its version, as objects have it in `apiVersion`.
+    /// Returns the group with its version, as in `apiVersion`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
     }
 
-    /// The path of the objects of this kind in a namespace, or in all of them where it is empty.
+    /// Returns the path of the objects of this kind in a namespace, or in all namespaces if it is empty.
     pub fn path(&self, namespace: &str) -> String {
         let root = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
         if namespace.is_empty() {
@@ -53,13 +53,13 @@ impl Resource {
         format!("{root}/namespaces/{namespace}/{}", self.plural)
     }
 
-    /// The right to use these verbs on one object of this kind, or on all of them in a namespace.
+    /// Returns the permission for these verbs on one object of this kind, or on all objects in a namespace.
     pub fn rule(&'static self, namespace: &str, name: Option<String>, verbs: &'static [Verb]) -> Rule {
         Rule { resource: self, namespace: namespace.to_owned(), name, verbs }
     }
 }
 
-/// The plural with the group behind it, as kubectl writes it: `leases.coordination.k8s.io`.
+/// Writes the plural and the group, like kubectl: `leases.coordination.k8s.io`.
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.plural)?;

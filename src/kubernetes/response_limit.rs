@@ -1,4 +1,4 @@
-//! An answer of the API server that has an end, whatever the server sends.
+//! Limits the sizes of answers of the API server.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,13 +8,13 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::{Body, Bytes, Frame};
 
-/// More than an object can have, and more than a line of a watch: etcd takes 1.5 MiB.
+/// The greatest size of an answer or of a line of a watch. Objects are smaller, because etcd accepts 1.5 MiB.
 const LARGEST: usize = 4 * 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type AnyBody = UnsyncBoxBody<Bytes, Failure>;
 
-/// Limits the whole of an answer.
+/// Limits the size of an answer.
 pub fn whole<B>(response: Response<B>) -> Response<AnyBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
@@ -22,7 +22,7 @@ where
     response.map(|body| Limited::new(body, LARGEST).boxed_unsync())
 }
 
-/// Limits each line of a watch, which goes on for ever; the whole of an answer that is none.
+/// Limits the size of each line of a watch, which has no end. The size of any other answer is limited as a whole.
 pub fn lines<B>(response: Response<B>) -> Response<AnyBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
@@ -36,7 +36,7 @@ where
 /// A body whose lines are limited.
 struct Lines<B> {
     body: B,
-    /// Of the line that has begun.
+    /// The length of the line so far.
     length: usize,
 }
 

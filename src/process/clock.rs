@@ -1,5 +1,4 @@
-//! Time on `CLOCK_BOOTTIME`, the one clock that deadlines are kept on: it also counts suspend, and
-//! nobody can set it.
+//! The clock of all deadlines, `CLOCK_BOOTTIME`. It also counts suspend, and it cannot be set.
 
 use std::fs;
 use std::io;
@@ -14,7 +13,7 @@ use nix::time::{ClockId as Clock, clock_gettime};
 
 use super::system_call::SystemCallError;
 
-/// The present instant. Only calls that cannot fail and that a forked child may make.
+/// Returns the present instant. It cannot fail, and a forked child may call it.
 pub fn now() -> Instant {
     let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
     Instant::after_boot(Duration::from(time))
@@ -27,15 +26,15 @@ pub fn cpu_time() -> Duration {
     Duration::from(time)
 }
 
-/// Returns how many nanoseconds the boot clock of this process is ahead of that of the machine: not zero in a time
+/// Returns how many nanoseconds the boot clock of this process is ahead of the machine's. It is only nonzero in a time
 /// namespace.
 ///
 /// # Errors
-/// When /proc does not tell.
+/// Fails if /proc does not state it.
 pub fn offset() -> io::Result<i64> {
     let own = match fs::read_link("/proc/self/ns/time") {
         Ok(own) => own,
-        // A kernel without time namespaces, unless there is no /proc at all.
+        // The kernel has no time namespaces, unless /proc is missing.
         Err(failure) if failure.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => return Ok(0),
         Err(failure) => return Err(failure),
     };
@@ -59,23 +58,23 @@ fn parse_offset(offsets: &str) -> Option<i64> {
 pub struct Timer(TimerFd);
 
 impl Timer {
-    /// A timer that is not set.
+    /// Creates a timer that is not set.
     ///
     /// # Errors
-    /// When the kernel gives no descriptor.
+    /// Fails if the kernel refuses a descriptor.
     pub fn new() -> io::Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
         Ok(Self(timer.map_err(SystemCallError::of("timerfd_create"))?))
     }
 
-    /// Sets the timer to `instant`, or stops it. An instant that has passed fires at once. Setting it
-    /// takes back an expiry nobody has looked at, so a set timer needs no reading.
+    /// Sets the timer to an instant, or stops it. It expires at once if the instant has passed. Setting it cancels an
+    /// earlier expiry, so a timer that is set again does not need to be read.
     ///
     /// # Errors
-    /// When the kernel refuses; it has no reason to.
+    /// Fails if the kernel refuses, which is not expected.
     pub fn set(&self, instant: Option<Instant>) -> nix::Result<()> {
         match instant {
-            // An all-zero time would stop the timer.
+            // A time of zero would stop the timer.
             Some(instant) => {
                 let at = instant.since_boot().clamp(Duration::from_nanos(1), FAR_AWAY);
                 self.0.set(Expiration::OneShot(TimeSpec::from(at)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
@@ -85,7 +84,7 @@ impl Timer {
     }
 }
 
-/// Beyond any uptime, within what the kernel takes.
+/// An instant beyond any uptime that the kernel accepts.
 const FAR_AWAY: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl AsFd for Timer {

@@ -1,7 +1,7 @@
-//! An instant that the command and whatever it starts can read, and only the supervisor can change.
+//! An instant that the command and its descendants can read, and only the supervisor can change.
 //!
-//! It is in a sealed memory file. Its descriptor is inherited, so there is no process to find and no pid
-//! that could have been used again; the run's id beside it tells it from that of another leaderrun.
+//! It is in a sealed memory file, whose descriptor is inherited. So it does not depend on a pid, which could be used
+//! again. The run ID beside it distinguishes it from that of another leaderrun.
 
 use std::env;
 use std::fs::File;
@@ -24,24 +24,24 @@ use nix::sys::stat::fstat;
 use super::system_call::SystemCallError;
 use super::{clock, inherited_fd};
 
-/// The number of the descriptor, for the command.
+/// The variable with the number of the descriptor.
 pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 
-/// Which run the command belongs to.
+/// The variable with the run ID.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
 
-/// More than a UUID has.
+/// The greatest length of a run ID, longer than a UUID.
 const LONGEST_RUN: usize = 56;
 
 const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<Contents>()).expect("it has a length");
 
-/// The existing mapping stays writable; a new one, or a write by any descriptor, is refused.
+/// The seals of the memory file. The existing mapping stays writable, but new writable mappings and writes are refused.
 const SEALS: SealFlag = SealFlag::F_SEAL_GROW
     .union(SealFlag::F_SEAL_SHRINK)
     .union(SealFlag::F_SEAL_FUTURE_WRITE)
     .union(SealFlag::F_SEAL_SEAL);
 
-/// The writing side.
+/// The supervisor's side of the deadline.
 #[derive(Debug)]
 pub struct Deadline {
     memory: OwnedFd,
@@ -51,10 +51,10 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// One that has passed. `run` is whose it is.
+    /// Creates a deadline that has passed, for the run with this ID.
     ///
     /// # Errors
-    /// When the kernel gives no memory file, or no way to protect it.
+    /// Fails if the kernel refuses a memory file or its seals.
     pub fn new(run: &str) -> io::Result<Self> {
         let clock_offset = clock::offset()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -66,7 +66,7 @@ impl Deadline {
         Ok(Self { memory: inherited_fd::move_up(file.into())?, mapping, clock_offset })
     }
 
-    /// Changes it; nothing means that it has passed.
+    /// Sets the deadline. `None` means that it has passed.
     pub fn set(&self, deadline: Option<Instant>) {
         let on_machine_clock = |deadline: Instant| deadline.as_nanos().saturating_add_signed(-self.clock_offset);
         self.mapping.contents().deadline.store(deadline.map_or(0, on_machine_clock), Ordering::SeqCst);
@@ -79,10 +79,10 @@ impl AsFd for Deadline {
     }
 }
 
-/// The deadline of the run that this process belongs to.
+/// Returns the deadline of the run that this process belongs to.
 ///
 /// # Errors
-/// When it belongs to none, or the descriptor was not inherited.
+/// Fails if it belongs to none, or the descriptor was not inherited.
 pub fn read() -> Result<Instant> {
     let variable = |name: &str| {
         env::var(name).ok().with_context(|| format!("{name} is not set: only what leaderrun runs can ask this"))
@@ -102,7 +102,7 @@ pub fn read() -> Result<Instant> {
         Err(_) => SealFlag::empty(),
         Ok(seals) => SealFlag::from_bits_truncate(seals),
     };
-    // Sealed, it cannot shrink below what is read here.
+    // A sealed file cannot become shorter.
     let fits = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
     let mapping = match seals.contains(SEALS) && fits() {
         true => Mapping::new(memory, ProtFlags::PROT_READ)?,
@@ -112,7 +112,7 @@ pub fn read() -> Result<Instant> {
     if contents.run != padded(&run) {
         bail!("descriptor {number} belongs to another run than {RUN_VARIABLE} says");
     }
-    // What reads it may be in another time namespace than what wrote it.
+    // This process may be in another time namespace than the supervisor.
     let clock_offset = clock::offset().context("cannot compare this process's clock with leaderrun's")?;
     Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst).saturating_add_signed(clock_offset)))
 }
@@ -123,20 +123,21 @@ fn padded(run: &str) -> [u8; LONGEST_RUN] {
     bytes
 }
 
-/// What the memory file contains.
+/// The contents of the memory file.
 #[repr(C)]
 struct Contents {
-    /// Nanoseconds on the machine's boot clock.
+    /// The deadline, in nanoseconds on the machine's boot clock.
     deadline: AtomicU64,
     run: [u8; LONGEST_RUN],
 }
 
-/// The memory file, mapped.
+/// A mapping of the memory file.
 #[derive(Debug)]
 struct Mapping(NonNull<Contents>);
 
 impl Mapping {
-    /// `memory` must be as long as the contents, and sealed against shrinking before others can have it.
+    /// Maps the memory file. It must be as long as the contents, and sealed against shrinking before other processes
+    /// get it.
     fn new(memory: BorrowedFd<'_>, protection: ProtFlags) -> nix::Result<Self> {
         // SAFETY: a new mapping, anywhere; nothing of this process is replaced.
         let address = unsafe { mmap(None, LENGTH, protection, MapFlags::MAP_SHARED, memory, 0) };

@@ -1,11 +1,11 @@
-//! The environment as execve(2) takes it.
+//! The environment in the form that execve(2) requires.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
-/// This process's variables but for those that `removes` chooses, and with `added` in place of those of
-/// the same name. What has a NUL in it is left out: no environment can carry it.
+/// Returns the variables of this process without those that `removes` selects, and with `added`, which replace
+/// variables of the same name. Variables that contain a NUL, which no environment can, are left out.
 pub fn with(removes: impl Fn(&OsStr) -> bool, added: &[(String, String)]) -> Vec<CString> {
     let kept = |name: &OsStr| !removes(name) && added.iter().all(|(other, _)| name != other.as_str());
     let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));

@@ -6,10 +6,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::system_call::SystemCallError;
 
-/// Creates one that is not readable yet, and that blocks nobody.
+/// Creates a non-blocking descriptor that is not readable yet.
 ///
 /// # Errors
-/// When the kernel gives no descriptor.
+/// Fails if the kernel refuses a descriptor.
 pub fn new() -> io::Result<EventFd> {
     let event_fd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
     Ok(event_fd.map_err(SystemCallError::of("eventfd2"))?)

@@ -1,4 +1,4 @@
-//! One process becomes two: the elector forks the supervisor.
+//! The fork of the supervisor by the elector.
 
 use std::io;
 
@@ -7,19 +7,19 @@ use nix::unistd::{ForkResult, Pid, fork, getpid};
 use super::pidfd::PidFd;
 use super::system_call::SystemCallError;
 
-/// Which of the two processes this is.
+/// The role of this process after the fork.
 #[derive(Debug)]
 pub enum Role {
-    /// The process that was there before.
+    /// The process that existed before.
     Elector { supervisor: PidFd },
-    /// Its child.
+    /// The child of the elector.
     Supervisor { elector: Pid },
 }
 
-/// Forks the supervisor. Must be called before there are threads: afterwards each process may do whatever it wants.
+/// Forks the supervisor. It must be called before threads exist, so that the child may make any call.
 ///
 /// # Errors
-/// When the kernel gives no process or no pidfd.
+/// Fails if the kernel refuses a process or a pidfd.
 pub fn fork_supervisor() -> io::Result<Role> {
     let elector = getpid();
     // SAFETY: this process has one thread, so the child may do whatever this one may.

@@ -18,52 +18,52 @@ use nix::unistd::{Pid, getpid, getppid, setsid};
 
 use super::pidfd::PidFd;
 
-/// More than any helper has to say.
+/// The greatest size of a helper's output, larger than any useful one.
 const MAX_OUTPUT: usize = 1024 * 1024;
 
 /// The same for its messages, of which there are many where it traces what it does.
 const MAX_MESSAGES: usize = 16 * 1024 * 1024;
 
-/// After this time a helper's messages are passed on while it runs: they may say what it waits for.
+/// The time after which a helper's messages are passed on while it runs, because they may say what it waits for.
 const PASS_ON_AFTER: Duration = Duration::from_secs(2);
 
-/// What a helper shares with the terminal.
+/// The access of a helper to the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terminal {
-    /// Nothing: a session of its own and an empty input. Its messages are captured.
+    /// The helper has no terminal: it has its own session and an empty input, and its messages are captured.
     Detached,
-    /// It may ask the person at the terminal, whose foreground job leaderrun is.
+    /// The helper may interact with the user at the terminal, where leaderrun is the foreground job.
     Shared,
 }
 
-/// What a helper has left behind.
+/// The output of a helper that has ended.
 #[derive(Debug)]
 pub struct HelperOutput {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
-    /// The last line that it wrote to stderr; empty where that is the terminal.
+    /// The last line that it wrote to stderr; empty if stderr is the terminal.
     pub last_message: String,
 }
 
-/// Why there is no output of a helper.
+/// The reason why a helper has no output.
 #[derive(Debug)]
 pub enum HelperError {
     NotStarted(io::Error),
-    /// It ran for longer than it may, and was killed.
+    /// It did not end in time, and was killed.
     TimedOut {
         last_message: String,
     },
-    /// It wrote more than anybody would, and was killed.
+    /// Its output was too long, so it was killed.
     TooMuchOutput,
     Failed(io::Error),
 }
 
-/// Runs a program to its end, for at most `limit`. `pass_on` gets the lines that a slow one writes to stderr.
+/// Runs a program to its end, for `limit` at most. `pass_on` gets the lines that a slow program writes to stderr.
 ///
 /// The calling thread must outlive the helper, which is its child.
 ///
 /// # Errors
-/// When it cannot be started, does not end in time, or floods its output.
+/// Fails if the program cannot be started, does not end in time, or writes too much.
 pub fn run(
     mut command: Command,
     terminal: Terminal,
@@ -114,7 +114,7 @@ impl Helper {
             if stdout.is_too_much() || stderr.is_too_much() {
                 return Err(HelperError::TooMuchOutput);
             }
-            // What it left running may hold its pipes open, and is not waited for.
+            // The pipes are not read to their ends, because processes that it left running may hold them open.
             if has_ended {
                 let status = self.child.wait().map_err(HelperError::Failed)?;
                 self.has_ended = true;
@@ -157,7 +157,7 @@ impl Drop for Helper {
     }
 }
 
-/// What has been read from a pipe, if there is one.
+/// The bytes that were read from a pipe, if there is one.
 struct Captured {
     pipe: Option<OwnedFd>,
     bytes: Vec<u8>,
@@ -176,7 +176,7 @@ impl Captured {
         self.bytes.len() > self.limit
     }
 
-    /// Reads what has arrived.
+    /// Reads all bytes that have arrived.
     fn read(&mut self) {
         let Some(pipe) = self.pipe.take() else { return };
         let mut pipe = std::fs::File::from(pipe);

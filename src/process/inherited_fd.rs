@@ -8,13 +8,13 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::system_call::SystemCallError;
 
-/// Shells use the descriptors below for themselves.
+/// The lowest number of an inherited descriptor. Shells use the lower ones.
 const LOWEST: RawFd = 10;
 
-/// Moves a descriptor out of the range that shells use, where the limit of open files allows it. It stays close-on-exec.
+/// Moves a descriptor out of the range that shells use, if the limit of open files permits. It remains close-on-exec.
 ///
 /// # Errors
-/// When the limit of open files is reached.
+/// Fails if the kernel refuses for another reason than the limit.
 pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST)) {
         // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
@@ -24,10 +24,10 @@ pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets a forked child pass a descriptor on to what it executes. Only a system call.
+/// Makes a descriptor inherited across an exec. It only makes a system call, so a forked child may call it.
 ///
 /// # Errors
-/// When the kernel refuses; it has no reason to.
+/// Fails if the kernel refuses, which is not expected.
 pub fn pass_on(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }

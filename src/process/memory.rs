@@ -1,7 +1,7 @@
-//! Keeping this program in memory.
+//! Locks this program in memory.
 //!
-//! A page of it that is not there has to be read from the disk that the program is on. When that disk is reached by the
-//! network, it vanishes together with the API server, and a process that waits for such a page kills nothing.
+//! A page of the program that is not in memory must be read from its disk. A network disk may vanish together with the
+//! API server, and a process that waits for such a page cannot kill the command.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
     Everything,
-    /// Not all of it, in bytes, for this reason.
+    /// Only a part, in bytes, for this reason.
     Partly {
         locked: usize,
         of: usize,
@@ -19,8 +19,8 @@ pub enum Locked {
     },
 }
 
-/// Locks what is mapped now, as far as that is allowed: all of the program's code, and the stack of this thread. To be
-/// called before other threads have stacks of their own, which would be made resident as a whole.
+/// Locks the present mappings, as far as that is permitted: all of the program's code, and the stack of this thread. It
+/// must be called before other threads exist, because their stacks would become resident as a whole.
 pub fn lock() -> Locked {
     // SAFETY: takes an integer, and changes nothing that can be seen but by its speed.
     if Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT) }).is_ok() {
@@ -47,7 +47,7 @@ struct Mapping {
     length: usize,
 }
 
-/// Returns what is mapped: this program first, then its libraries, then the rest.
+/// Returns the mappings: those of this program first, then those of its libraries, then the rest.
 fn mappings() -> Vec<Mapping> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What both processes need of Unix.
+//! What both processes need from Unix.
 
 pub mod clock;
 pub mod cpu_limit;

@@ -5,10 +5,10 @@ use std::fmt;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// As many as leaderrun may have open at once, with some to spare. Where there are fewer, libraries panic.
+/// The number of files that leaderrun may have open at once, with a reserve. With a lower limit, libraries panic.
 const MIN_OPEN_FILES: u64 = 40;
 
-/// The limit of open files is too low.
+/// The error of a limit of open files that is too low.
 #[derive(Debug)]
 pub struct TooFewOpenFiles {
     limit: u64,
@@ -17,7 +17,7 @@ pub struct TooFewOpenFiles {
 /// Checks that this process may open enough files.
 ///
 /// # Errors
-/// When it may not.
+/// Fails if it may not.
 pub fn check_limit() -> Result<(), TooFewOpenFiles> {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((limit, _)) if limit < MIN_OPEN_FILES => Err(TooFewOpenFiles { limit }),

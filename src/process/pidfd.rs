@@ -1,4 +1,4 @@
-//! Watching another process without the risk of its pid being used again.
+//! References to other processes that stay valid when their pids are used again.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -9,15 +9,15 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// A process, as a descriptor that becomes readable when it is dead.
+/// A descriptor of a process. It becomes readable when the process is dead.
 #[derive(Debug)]
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// The process that has this pid now. The caller must know that it cannot have been reaped.
+    /// Opens the process that has this pid now. The caller must know that it has not been reaped.
     ///
     /// # Errors
-    /// When there is no such process, or no pidfd on this kernel (before Linux 5.3).
+    /// Fails if there is no such process, or the kernel has no pidfds (before Linux 5.3).
     pub fn open(pid: Pid) -> io::Result<Self> {
         // SAFETY: takes two integers and returns a new descriptor, close-on-exec, or -1.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
@@ -28,10 +28,10 @@ impl PidFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// Sends a signal to that process and to no other.
+    /// Sends a signal to the process.
     ///
     /// # Errors
-    /// When it is dead and reaped, or may not be signalled.
+    /// Fails if the process has been reaped, or the signal is not permitted.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let nothing = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a null siginfo is allowed and makes this like kill(2).
@@ -41,7 +41,7 @@ impl PidFd {
         }
     }
 
-    /// Whether that process is dead; a zombie is.
+    /// Returns whether the process is dead. A zombie is dead.
     pub fn is_dead(&self) -> bool {
         matches!(poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1))
     }

@@ -1,4 +1,4 @@
-//! Awaiting that a descriptor becomes readable.
+//! Asynchronous waits for descriptors to become readable.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Something with a descriptor, registered with the tokio runtime of the present thread.
+/// A value with a descriptor that is registered with the tokio runtime of the present thread.
 #[derive(Debug)]
 pub struct Readable<T: AsFd>(AsyncFd<Owner<T>>);
 
@@ -24,14 +24,14 @@ impl<T: AsFd> Readable<T> {
     /// Registers `inner`.
     ///
     /// # Errors
-    /// When the descriptor cannot be polled.
+    /// Fails if the descriptor cannot be polled.
     pub fn new(inner: T) -> io::Result<Self> {
         // SAFETY: `inner` owns its descriptor, is never replaced, and closes it only when dropped.
         let registered = unsafe { AsyncFd::register_with_interest(Owner(inner), Interest::READABLE) };
         Ok(Self(registered?))
     }
 
-    /// What was registered.
+    /// Returns the registered value.
     pub fn get(&self) -> &T {
         &self.0.get_ref().0
     }
@@ -39,7 +39,7 @@ impl<T: AsFd> Readable<T> {
     /// Returns once the descriptor has become readable since the last call that returned.
     ///
     /// # Errors
-    /// When the runtime is shutting down.
+    /// Fails if the runtime is shutting down.
     pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(context).map_ok(|mut guard| guard.clear_ready())
     }
@@ -47,7 +47,7 @@ impl<T: AsFd> Readable<T> {
     /// Waits until the descriptor has become readable since the last call returned.
     ///
     /// # Errors
-    /// When the runtime is shutting down.
+    /// Fails if the runtime is shutting down.
     pub async fn ready(&self) -> io::Result<()> {
         self.0.readable().await?.clear_ready();
         Ok(())

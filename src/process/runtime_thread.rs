@@ -1,4 +1,4 @@
-//! A thread with an asynchronous runtime of its own.
+//! Threads with their own asynchronous runtimes.
 
 use std::future::Future;
 use std::io;
@@ -10,29 +10,30 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::system_call::SystemCallError;
 
-/// A thread for blocking calls stays once it is there: later there may be none to be had.
+/// How long an idle thread for blocking calls is kept. It is never released, because a new one may not be available
+/// later.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Builds a runtime for the present thread, with one more thread for blocking calls such as name look-ups.
 ///
-/// That thread is started at once: tokio panics when it cannot start the first one, as when the command has used up the
-/// process limit. With one there, further calls wait for it.
+/// That thread is started at once, because tokio panics if it cannot start the first one, for example when the command
+/// has used up the process limit. If one exists, further calls wait for it.
 ///
 /// # Errors
-/// When there is no thread or no descriptor to be had.
+/// Fails if the kernel refuses a thread or a descriptor.
 pub fn runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
     let runtime = runtime.map_err(SystemCallError::of("epoll_create1"))?;
-    // A thread that ends at once, to learn whether there is any.
+    // This thread ends at once. It shows whether a thread can be created.
     let _ = thread::Builder::new().spawn(|| {}).map_err(SystemCallError::of("clone3"))?.join();
     drop(runtime.spawn_blocking(|| {}));
     Ok(runtime)
 }
 
-/// Runs `work` to its end on a new thread of that name. Its result arrives by the receiver.
+/// Runs `work` to its end on a new thread with this name. The receiver gets its result.
 ///
 /// # Errors
-/// When there is no thread to be had.
+/// Fails if the kernel refuses a thread.
 pub fn spawn<T, W>(name: &str, work: impl FnOnce() -> W + Send + 'static) -> io::Result<Receiver<io::Result<T>>>
 where
     T: Send + 'static,
@@ -43,7 +44,7 @@ where
         let runtime = runtime();
         let result = runtime.and_then(|runtime| {
             let result = runtime.block_on(work());
-            // Dropping the runtime would wait for whatever still runs in it.
+            // Dropping the runtime would wait for its blocking calls.
             runtime.shutdown_background();
             result
         });

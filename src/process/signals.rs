@@ -1,4 +1,4 @@
-//! Signals: what leaderrun was started with, what it takes, and how people name them.
+//! Signals: the state that leaderrun was started with, the signals that it receives, and their names.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -12,32 +12,32 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// Hands the mask from one image of this process to the next one. Not for users.
+/// The variable that passes the signal mask to the next image of this process. It is not for users.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
-/// Signals that a process only ever raises against itself: blocking them would hide a crash.
+/// The signals that a process raises against itself. They are not blocked, because that would hide a crash.
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// Signals that the C library keeps for itself: it neither blocks them nor changes what they do for anybody. Sent by
-/// another process, they would end this one.
+/// The signals that the C library reserves: it refuses to block them and to change their dispositions. Sent by another
+/// process, they would end this one.
 const RESERVED: [i32; 2] = [32, 33];
 
-/// The signals that the keys of a terminal send.
+/// The signals that are sent by the keys of a terminal.
 const KEYS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
 
-/// What leaderrun was started with, for the command to start with.
+/// The signal state that leaderrun was started with, which the command gets.
 #[derive(Clone, Debug)]
 pub struct Inherited {
     mask: SigSet,
     ignored: SigSet,
-    /// What the reserved signals did.
+    /// The dispositions of the reserved signals.
     reserved: [KernelAction; RESERVED.len()],
     /// One of the standard streams is a terminal.
     on_terminal: bool,
 }
 
-/// What a signal does, as rt_sigaction(2) takes it, without the C library.
+/// The disposition of a signal in the format of rt_sigaction(2), without the C library.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct KernelAction {
@@ -50,7 +50,7 @@ struct KernelAction {
 impl KernelAction {
     const IGNORE: Self = Self { handler: libc::SIG_IGN, flags: 0, restorer: 0, mask: 0 };
 
-    /// Makes this what a signal does, and returns what it did before.
+    /// Sets the disposition of a signal, and returns the previous one.
     fn install(self, signal: i32) -> nix::Result<Self> {
         let mut before = Self::default();
         let (new, old) = (std::ptr::from_ref(&self), std::ptr::from_mut(&mut before));
@@ -61,11 +61,11 @@ impl KernelAction {
 }
 
 impl Inherited {
-    /// Notes the state, then blocks every signal that [`Signals`] can take. To be called before
-    /// anything changes signals and before there are threads.
+    /// Reads the state, and blocks every signal that [`Signals`] receives. It must be called before anything changes
+    /// the state and before threads exist.
     ///
     /// # Errors
-    /// When the kernel refuses; it has no reason to.
+    /// Fails if the kernel refuses, which is not expected.
     pub fn take() -> io::Result<Self> {
         let mut ignored = SigSet::empty();
         for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
@@ -73,7 +73,7 @@ impl Inherited {
                 ignored.add(signal);
             }
         }
-        // Rust's runtime ignores SIGPIPE before main; what it was before is not to be known.
+        // Rust's runtime ignores SIGPIPE before main, so its previous disposition is unknown.
         ignored.remove(Signal::SIGPIPE);
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&takeable()), Some(&mut mask))?;
@@ -88,20 +88,21 @@ impl Inherited {
         Ok(Self { mask, ignored, reserved, on_terminal })
     }
 
-    /// Gives a forked child the state back. Only calls that a forked child may make.
+    /// Restores the state in a forked child. It only makes calls that a forked child may make.
     ///
     /// # Errors
-    /// When the kernel refuses; it has no reason to.
+    /// Fails if the kernel refuses, which is not expected.
     pub fn restore(&self) -> nix::Result<()> {
         self.restore_dispositions()?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
     }
 
     /// Prepares for another image of this program, in which [`take`](Self::take) finds the same state. Signals stay
-    /// blocked until then: none is lost, and none ends this process. The variable that hands the mask down.
+    /// blocked until then, so that none is lost and none ends this process. Returns the variable that passes the mask
+    /// on.
     ///
     /// # Errors
-    /// When the kernel refuses; it has no reason to.
+    /// Fails if the kernel refuses, which is not expected.
     pub fn hand_down(&self) -> nix::Result<(String, String)> {
         self.restore_dispositions()?;
         Ok((MASK_VARIABLE.to_owned(), mask_as_text(&self.mask)))
@@ -117,14 +118,14 @@ impl Inherited {
 
     /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
     ///
-    /// SIGINT and SIGQUIT count as ignored only when a key sends them: a shell ignores them in its background jobs because
+    /// SIGINT and SIGQUIT are only ignored when a key sends them: a shell ignores them in its background jobs because
     /// of the keys. [`Signals::receive`] leaves those out.
     pub fn ignores(&self, signal: i32) -> bool {
         !KEYS.contains(&signal) && is_in(&self.ignored, signal)
     }
 }
 
-/// The numbers of its signals, the real-time ones among them.
+/// Returns the numbers of the signals in a mask, including real-time signals.
 fn mask_as_text(mask: &SigSet) -> String {
     // SAFETY: it only reads the set.
     let has = |signal: &i32| unsafe { libc::sigismember(mask.as_ref(), *signal) } == 1;
@@ -180,8 +181,8 @@ pub struct Signals {
 /// The signals that have arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
-    /// By number. Without Ctrl-Z: it is for leaderrun's process group, which a leader does not follow, and passed on it
-    /// would leave the command stopped while leaderrun goes on.
+    /// The numbers of the signals. SIGTSTP from Ctrl-Z is left out: it is for leaderrun's process group, which a leader
+    /// does not obey, and relaying it would stop the command while leaderrun continues.
     pub sent: Vec<i32>,
     /// The size of the terminal has changed.
     pub resized: bool,
@@ -190,10 +191,10 @@ pub struct ReceivedSignals {
 }
 
 impl Signals {
-    /// Every signal that [`Inherited::take`] has blocked.
+    /// Creates the descriptor for all signals that [`Inherited::take`] has blocked.
     ///
     /// # Errors
-    /// When the kernel gives no descriptor.
+    /// Fails if the kernel refuses a descriptor.
     pub fn all(inherited: &Inherited) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let descriptor = SignalFd::with_flags(&takeable(), flags).map_err(SystemCallError::of("signalfd4"))?;
@@ -214,8 +215,8 @@ impl Signals {
         received
     }
 
-    /// Whether a SIGWINCH says that the terminal's size has changed. What passes that on for a terminal, as sudo does,
-    /// sends it like any other signal; from outside of a container only a request to end comes.
+    /// Returns whether a SIGWINCH means that the terminal's size has changed. Programs that relay it for a terminal,
+    /// like sudo, send it as an ordinary signal. From outside of a container it is a request to end.
     fn is_resize(&self, info: &siginfo) -> bool {
         info.ssi_code == libc::SI_KERNEL || (self.on_terminal && info.ssi_pid != 0)
     }
@@ -227,8 +228,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Ends this process by a signal, or its whole process group, without a core file: if anything was wrong, it was not
-/// leaderrun. Returns where that is impossible, as for process 1 of a container.
+/// Ends this process, or its whole process group, by a signal. There is no core file, because leaderrun itself has not
+/// failed. It returns if the signal cannot end this process, as for process 1 of a container.
 pub fn end_by(signal: i32, to_group: bool) {
     let mut only = *SigSet::empty().as_ref();
     // SAFETY: the set is a valid one, a disposition is set without a handler, and a process may signal itself.
@@ -244,11 +245,11 @@ pub fn end_by(signal: i32, to_group: bool) {
     }
 }
 
-/// Returns a signal's number from its name, with or without `SIG` and in any case, or from its number. Real-time signals
-/// are also counted from their first or last one, as in `RTMIN+3`.
+/// Parses a signal: its name, with or without `SIG` and in any case, or its number. Real-time signals can also be
+/// counted from the first or the last one, as in `RTMIN+3`.
 ///
 /// # Errors
-/// A sentence when it is neither, or when it cannot end a command cleanly.
+/// Returns a sentence if the text is not a signal, or the signal cannot end a command cleanly.
 pub fn parse(text: &str) -> Result<i32, String> {
     let number = match text.parse() {
         Ok(number) if (1..=libc::SIGRTMAX()).contains(&number) => number,
@@ -284,7 +285,7 @@ fn real_time(name: &str) -> Option<i32> {
     (first..=last).contains(&number).then_some(number)
 }
 
-/// What a process does by itself about each signal, as the kernel sees it.
+/// The signals that a process has blocked, ignores or catches.
 #[derive(Clone, Copy, Debug)]
 pub struct SignalHandling {
     blocked: u64,
@@ -293,7 +294,7 @@ pub struct SignalHandling {
 }
 
 impl SignalHandling {
-    /// Returns that of another process; none where /proc does not say.
+    /// Returns the handling of another process; `None` if /proc does not state it.
     pub fn of(process: Pid) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let set = |name: &str| {
@@ -303,13 +304,13 @@ impl SignalHandling {
         Some(Self { blocked: set("SigBlk:")?, ignored: set("SigIgn:")?, caught: set("SigCgt:")? })
     }
 
-    /// Returns whether the process would be dead if it had been sent this signal, which ends a process by default.
+    /// Returns whether this signal, which ends a process by default, would have killed the process.
     pub fn would_be_dead(self, signal: i32) -> bool {
         (self.blocked | self.ignored | self.caught) & (1 << (signal - 1)) == 0
     }
 }
 
-/// A signal's usual name, or its number where it has none.
+/// Returns a signal's usual name, or its number if it has none.
 pub fn name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }

@@ -1,11 +1,10 @@
-//! The standard streams belong to the command.
+//! The release of the standard streams, which belong to the command.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Replaces standard streams of this process by /dev/null, so that whatever reads the command's output sees its end when
-/// the command closes it, and whatever writes to its input that nobody reads any more. Where there is no /dev/null,
-/// they stay open.
+/// Replaces standard streams of this process by /dev/null, so that readers of the command's output see its end when the
+/// command closes it, and writers to its input see that it is closed. Without /dev/null, the streams stay open.
 pub fn release(streams: impl IntoIterator<Item = RawFd>) {
     let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
     for stream in streams {

@@ -1,15 +1,15 @@
-//! The dead-man's switch: when both of leaderrun's processes are gone, the kernel kills the command's process group.
+//! The dead-man's switch: when both of leaderrun's processes are dead, the kernel kills the command's process group.
 //!
-//! It is a pair of connected sockets. Only the two processes hold one end of it, which is closed on exec. The command
-//! inherits the other one, which is set up so that the kernel sends SIGKILL to the command's process group when the
-//! first end is closed: when the last of the two has died, however that came about.
+//! It is a pair of connected sockets. Only the two processes hold one end, which is closed on exec. The command
+//! inherits the other end, which is set up so that the kernel sends SIGKILL to the command's process group when the
+//! first end is closed. That happens when the last of the two processes has died, for whatever reason.
 //!
-//! It reaches what is in the process group, as long as one process there has the descriptor open. What has left the
-//! group is not reached, nor what runs as another user whom the user of leaderrun may not signal.
+//! It reaches the processes in the group, as long as one of them has the descriptor open. It does not reach processes
+//! that have left the group, or that run as another user whom leaderrun's user may not signal.
 //!
-//! Sockets rather than a pipe, whose other end the command could open through /proc and write to, which would kill it.
-//! What the command reads has ended from the beginning: the kernel sends no signal while somebody waits for a socket's
-//! data. What it writes is never read.
+//! A pipe would not do: the command could open its other end through /proc and write to it, which would kill the
+//! command. The command's end of the sockets is at its end of file from the beginning, because the kernel sends no
+//! signal while a process waits for a socket's data. Data that the command writes are never read.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,10 +21,10 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 use super::inherited_fd;
 use super::system_call::SystemCallError;
 
-/// From <fcntl.h>; the libc crate does not have it.
+/// The constant from <fcntl.h>, which the libc crate does not define.
 const F_SETSIG: i32 = 10;
 
-/// Both ends, before the two processes part.
+/// Both ends of the switch, before the fork of the supervisor.
 #[derive(Debug)]
 pub struct DeadMansSwitch {
     held: OwnedFd,
@@ -32,10 +32,10 @@ pub struct DeadMansSwitch {
 }
 
 impl DeadMansSwitch {
-    /// Makes a switch that has no effect yet.
+    /// Creates a switch that has no effect yet.
     ///
     /// # Errors
-    /// When the kernel gives no sockets, or cannot send a signal of our choice.
+    /// Fails if the kernel refuses the sockets or the choice of the signal.
     pub fn new() -> io::Result<Self> {
         let (held, inherited) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
@@ -50,15 +50,15 @@ impl DeadMansSwitch {
         Ok(Self { held, inherited })
     }
 
-    /// Returns the end that has to stay open as long as this process lives, and closes the command's.
+    /// Returns the end that must stay open as long as this process lives, and closes the command's end.
     pub fn into_held(self) -> OwnedFd {
         self.held
     }
 
-    /// Makes the switch kill this process's group. Only system calls: it is for a forked child.
+    /// Makes the switch kill this process's group. It only makes system calls, so a forked child may call it.
     ///
     /// # Errors
-    /// When the kernel refuses; it has no reason to.
+    /// Fails if the kernel refuses, which is not expected.
     pub fn arm(&self) -> nix::Result<()> {
         // SAFETY: takes three integers.
         Errno::result(unsafe { libc::fcntl(self.inherited.as_raw_fd(), libc::F_SETOWN, -libc::getpgrp()) })?;

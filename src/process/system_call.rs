@@ -1,4 +1,4 @@
-//! System calls without which leaderrun cannot work, and what to do where they fail.
+//! Errors of the system calls that leaderrun cannot work without, with suggestions.
 
 use std::error::Error;
 use std::fmt;
@@ -6,21 +6,21 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// A system call that leaderrun needs has failed.
+/// The error of a system call that leaderrun needs.
 #[derive(Debug)]
 pub struct SystemCallError {
-    /// By its name in a seccomp profile.
+    /// The name of the call in a seccomp profile.
     call: &'static str,
     cause: io::Error,
 }
 
 impl SystemCallError {
-    /// Returns what makes an error of this system call's failures, for `map_err`.
+    /// Returns a function for `map_err` that turns a failure of this system call into an error.
     pub fn of<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
         move |cause| Self { call, cause: cause.into() }
     }
 
-    /// Returns whether the call will fail however often it is tried: the kernel does not have it, or a sandbox refuses it.
+    /// Returns whether the call will fail each time, because the kernel does not have it or a sandbox refuses it.
     pub fn is_permanent(&self) -> bool {
         matches!(self.errno(), Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL)
     }

@@ -1,4 +1,4 @@
-//! The terminal: the command's process group is its foreground group while the command runs.
+//! The terminal, whose foreground process group is the command's while it runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -8,31 +8,31 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 
-/// In which cases the command gets the terminal.
+/// The cases in which the command gets the terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct TerminalPolicy {
-    /// Wherever leaderrun's job has it: `--foreground`.
+    /// The command gets it whenever leaderrun's job has it: `--foreground`.
     always: bool,
-    /// Others in a pipeline may need it.
+    /// leaderrun is in a pipeline, in which other processes may need the terminal.
     in_pipeline: bool,
-    /// What its keys send has to reach leaderrun.
+    /// Signals from the terminal's keys must reach leaderrun, so the command gets the terminal only when it needs it.
     only_when_asked: bool,
 }
 
 impl TerminalPolicy {
-    /// Looks at the standard streams, which leaderrun does not keep.
+    /// Creates the policy from the standard streams, before leaderrun releases them.
     pub fn new(always: bool) -> Self {
         Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe(), only_when_asked: false }
     }
 
-    /// Makes a command get the terminal only when it asks for it, so that Ctrl-C is sent to leaderrun until then: it is
-    /// a request to end from which on `--kill-after` counts.
+    /// Makes a command get the terminal only when it needs it. Until then Ctrl-C is sent to leaderrun, as a request to
+    /// end from which `--kill-after` counts.
     pub fn only_when_asked(self, only_when_asked: bool) -> Self {
         Self { only_when_asked, ..self }
     }
 
-    /// Returns whether a command may have the terminal. In a script it gets it when it asks for it, by reading for
-    /// example: until then Ctrl-C is for the whole script.
+    /// Returns whether a command may have the terminal. In a script a command only gets it when it needs it, for
+    /// example to read from it: until then Ctrl-C is for the whole script.
     fn allows(self, is_own_job: bool, asks: bool) -> bool {
         self.always || (!self.in_pipeline && (asks || (is_own_job && !self.only_when_asked)))
     }
@@ -43,7 +43,7 @@ impl TerminalPolicy {
 pub struct Terminal {
     tty: File,
     job: Pid,
-    /// What the command found.
+    /// The modes of the terminal before the start of the command.
     modes: Option<Termios>,
 }
 
@@ -68,17 +68,17 @@ impl Terminal {
         let _ = tcsetpgrp(&self.tty, group);
     }
 
-    /// Whether a process group is the foreground group.
+    /// Returns whether a process group is the foreground group.
     pub fn belongs_to(&self, group: Pid) -> bool {
         tcgetpgrp(&self.tty) == Ok(group)
     }
 
-    /// Gives the terminal back to leaderrun's own process group.
+    /// Makes leaderrun's own process group the foreground group again.
     pub fn take_back(&self) {
         self.give_to(self.job);
     }
 
-    /// Gives the terminal the modes that the command found, for a command that died without doing so.
+    /// Restores the modes of the terminal, for a command that died without doing so.
     pub fn restore_modes(&self) {
         if let Some(modes) = &self.modes {
             let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, modes);

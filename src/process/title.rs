@@ -1,4 +1,4 @@
-//! What `ps`, `pkill` and `killall` call a process.
+//! The names of the processes for `ps`, `pkill` and `killall`.
 
 use std::fs;
 use std::io;
@@ -8,23 +8,23 @@ use nix::sys::prctl;
 
 use super::system_call::SystemCallError;
 
-/// The elector's name, after its program. Executed through /proc/self/exe, it would be called `exe`.
+/// The elector's name, that of the program. Executed through /proc/self/exe, it would be called `exe`.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
-/// The supervisor's name: another one, so that what kills leaderrun by its name leaves the supervisor to end the
-/// command.
+/// The supervisor's name. It differs from the elector's, so that a program that kills leaderrun by name leaves the
+/// supervisor to end the command.
 pub const SUPERVISOR: &std::ffi::CStr = c"lr-supervisor";
 
-/// Names this process. Its command line stays.
+/// Sets the name of this process. Its command line is not changed.
 ///
 /// # Errors
-/// When the kernel refuses; it has no reason to.
+/// Fails if the kernel refuses, which is not expected.
 pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
     prctl::set_name(name).map_err(SystemCallError::of("prctl"))
 }
 
-/// Replaces this process's command line by its name, for what looks for `leaderrun` there, as `pkill -f` does. From then
-/// on its arguments must not be read any more. Where /proc does not say where they are, they stay.
+/// Replaces this process's command line by its name, for programs that search for `leaderrun` there, like `pkill -f`.
+/// From then on its arguments must not be read. If /proc does not state where the command line is, it is not changed.
 pub fn replace_command_line(name: &std::ffi::CStr) {
     let Ok((start, length)) = command_line() else { return };
     let name = name.to_bytes();

@@ -18,16 +18,16 @@ use crate::lock::{SlotCount, check_label};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The label by which a Service finds its slices.
+/// The label that assigns a slice to a Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// A Service, and where the leader answers for it.
+/// A Service, and the leader's endpoints for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,
-    /// The ports that are served; all that the Service defines if there are none.
+    /// The ports that are served. If there are none, all ports of the Service are served.
     pub ports: Vec<ServicePort>,
-    /// This candidate's address. Without one it is the address from which it reaches the API server.
+    /// This candidate's address. The default is the address from which it reaches the API server.
     pub address: Option<IpAddr>,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for ServiceName {
 }
 
 impl ServiceName {
-    /// Returns whether it differs between slots.
+    /// Returns whether the name contains the placeholder for the number of the slot.
     pub fn has_slot(&self) -> bool {
         self.0.contains(SLOT_PLACEHOLDER)
     }
@@ -67,7 +67,7 @@ impl ServiceName {
         format!("{}-leader", self.0)
     }
 
-    /// Returns the rights that a candidate needs to route the Service to itself.
+    /// Returns the permissions that a candidate needs to route the Service to itself.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         vec![
             ENDPOINT_SLICES.rule(namespace, Some(self.slice()), &[Verb::Get, Verb::Update]),
@@ -75,7 +75,7 @@ impl ServiceName {
         ]
     }
 
-    /// Returns the rights by which a candidate checks that the Service leads to it, and nowhere else.
+    /// Returns the permissions by which a candidate checks that the Service leads to it, and nowhere else.
     pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
         vec![
             SERVICES.rule(namespace, Some(self.0.clone()), &[Verb::Get]),
@@ -84,7 +84,7 @@ impl ServiceName {
     }
 }
 
-/// The objects of a namespace that have to do with a Service.
+/// The objects of a namespace that a Service and its endpoints consist of.
 pub struct ServiceObjects {
     services: Collection,
     slices: Collection,
@@ -93,7 +93,7 @@ pub struct ServiceObjects {
 }
 
 impl ServiceObjects {
-    /// Returns the objects of a namespace. Every request is given up after this time.
+    /// Creates the collections of a namespace. `timeout` is that of each request.
     pub fn new(cluster: &Cluster, namespace: &str, timeout: Duration) -> Self {
         let collection = |resource| Collection::new(cluster, resource, namespace).with_timeout(timeout);
         Self {
@@ -105,19 +105,19 @@ impl ServiceObjects {
     }
 }
 
-/// What the slice has to say, and how much of that is known to lead traffic here.
+/// The contents of the slice, and what is known about the Service.
 struct Route {
     ports: Vec<SlicePort>,
-    /// Nothing where the Service could not be read, for this reason.
+    /// The definition of the Service, or the reason why it could not be read.
     definition: Result<ServiceDefinition, Error>,
 }
 
 impl Service {
-    /// Returns this candidate's address: the one that was given, or the one from which it reaches the API server at
-    /// that host and port.
+    /// Returns this candidate's address: the configured one, or the one from which it reaches the API server at this
+    /// host and port.
     ///
     /// # Errors
-    /// When there is no route to the API server, or it begins at an address that others cannot reach.
+    /// Fails if there is no route to the API server, or the address is one that others cannot reach.
     pub fn address(&self, (host, port): &(String, u16)) -> Result<IpAddr, Error> {
         if let Some(address) = self.address {
             return Ok(address);
@@ -126,7 +126,7 @@ impl Service {
             let server = (host.as_str(), *port).to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
             let any: IpAddr = if server.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
             let socket = UdpSocket::bind((any, 0))?;
-            // This sends nothing; the kernel only chooses the address from which it would.
+            // This sends nothing. The kernel only selects the local address.
             socket.connect(server)?;
             socket.local_addr()
         };
@@ -138,12 +138,12 @@ impl Service {
         Err(Error::unknown(format!("{found}; --address says where it answers")))
     }
 
-    /// Makes this candidate the only endpoint, and sends nothing more once the time is over. Nothing is written where
-    /// it is the only one already, unless `rewrite`.
+    /// Makes this candidate the only endpoint. Nothing is sent after `until`. Nothing is written if it is the only
+    /// endpoint already, unless `rewrite` is set.
     ///
     /// # Errors
-    /// When it cannot be written, or the Service would not lead here all the same.
-    pub async fn lead_here(
+    /// Fails if the slice cannot be written, or the Service would not lead here nevertheless.
+    pub async fn route_here(
         &self,
         objects: &ServiceObjects,
         address: IpAddr,
@@ -187,7 +187,7 @@ impl Service {
         Err(changed_all_the_time())
     }
 
-    /// Finds out what the slice has to say for the Service to lead to this address.
+    /// Determines the contents of the slice with which the Service leads to this address.
     async fn route(&self, objects: &ServiceObjects, address: IpAddr) -> Result<Route, Error> {
         let ServiceObjects { services, namespace, .. } = objects;
         let refused = |reason: String| Error::new(ErrorKind::Refused, reason);
@@ -208,7 +208,7 @@ impl Service {
         Ok(Route { ports, definition: Ok(definition) })
     }
 
-    /// Says what is known to lead here now.
+    /// Reports what is known to lead here now.
     fn report(&self, objects: &ServiceObjects, route: Route, address: IpAddr, written: bool) -> StepReport {
         let Route { ports, definition } = route;
         let definition = match definition {
@@ -231,8 +231,8 @@ impl Service {
         StepReport { written, sentence: Some(sentence), warnings }
     }
 
-    /// Returns a sentence where the Service leads elsewhere, too: what its controller made for a selector stays when
-    /// that is removed. Returns nothing without the right to look.
+    /// Returns a sentence if the Service also leads elsewhere: the endpoints that its controller created for a selector
+    /// remain when the selector is removed. Returns `None` without the permission to read them.
     async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
         let (service, ours) = (&self.name.0, self.name.slice());
@@ -259,20 +259,20 @@ impl Service {
         ))
     }
 
-    /// Takes out a predecessor, which is dead, where this candidate cannot be put in.
+    /// Removes the endpoint of a predecessor, which is dead, if this candidate cannot be an endpoint.
     pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &Mark) -> Result<(), Error> {
         match objects.slices.get(&self.name.slice()).await? {
             Some(slice) if slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
-                self.lead_away(objects, None, mark).await.map(drop)
+                self.withdraw(objects, None, mark).await.map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Takes this candidate out after the leadership of this mark, so that whatever that leadership has sent arrives
-    /// too late. Endpoints of a later leadership are left alone. Without an `address` the candidate was never put in.
-    /// Returns whether it was in.
-    pub async fn lead_away(
+    /// Removes this candidate's endpoint after the leadership of this mark, so that pending writes of that leadership
+    /// have no effect. Endpoints of a later leadership are kept. Without an `address` the candidate was never an
+    /// endpoint. Returns whether it was one.
+    pub async fn withdraw(
         &self,
         objects: &ServiceObjects,
         address: Option<IpAddr>,
@@ -304,8 +304,8 @@ impl Service {
         })
     }
 
-    /// Creates the slice, or replaces the one of the same version, and returns it as it is stored. Without `ports` it
-    /// keeps those that it has.
+    /// Creates the slice, or replaces it if it has the same version, and returns it as it is stored. Without `ports` it
+    /// keeps its ports.
     async fn write(
         &self,
         slices: &Collection,
@@ -335,8 +335,8 @@ fn slice_ports(ports: &[SlicePort]) -> Value {
     ports.iter().map(SlicePort::to_json).collect()
 }
 
-/// Returns whether the API server takes the address for an endpoint: whether others may reach a candidate there, as far
-/// as the address itself tells.
+/// Returns whether the API server accepts the address for an endpoint: whether others can reach it, as far as the
+/// address itself shows.
 pub fn is_reachable(address: &IpAddr) -> bool {
     let is_near = match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -345,7 +345,7 @@ pub fn is_reachable(address: &IpAddr) -> bool {
     !is_near && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }
 
-/// Returns whether the slice has changed, or is gone, since it was read.
+/// Returns whether the slice has changed or was deleted since it was read.
 fn is_outdated(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound)
 }
@@ -358,7 +358,7 @@ fn endpoint(address: IpAddr) -> Value {
     json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
 }
 
-/// Returns the mark that a slice has from the same lock.
+/// Returns the mark of the same lock on a slice.
 fn mark_of(slice: &Value, mark: &Mark) -> Option<Mark> {
     mark.of_same_lock(&slice["metadata"]["annotations"])
 }

@@ -1,18 +1,19 @@
-//! The mark on an object that leads traffic: for which lock, and in which leadership.
+//! The mark on an object that routes traffic, with its lock and the leadership.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The end of the prefix of a [`Mark`]'s key, behind the lock's name.
+/// The end of the prefix of a [`Mark`]'s key, after the lock's name.
 pub const SUFFIX: &str = ".leaderrun";
 
 /// The longest name of a lock that leaves room for the suffix: a prefix is a DNS-1123 subdomain.
 pub const LONGEST_LOCK: usize = 253 - SUFFIX.len();
 
-/// Names the leadership in which an object leads traffic, or last did.
+/// The leadership in which an object routes traffic, or did last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The lock's name, which stays when it moves from one kind to another. Its namespace is the object's.
+    /// The lock's name without its kind, so that it remains when the lock moves to another kind. Its namespace is the
+    /// object's.
     pub lock: String,
     /// The fencing token of the leadership.
     pub token: String,
@@ -24,18 +25,19 @@ impl Mark {
         self.key_of("token")
     }
 
-    /// Returns the key of something else that is noted beside the mark. Several locks can mark one object.
+    /// Returns the key of further information beside the mark. It names the lock, because several locks can mark one
+    /// object.
     pub fn key_of(&self, what: &str) -> String {
         format!("{}{SUFFIX}/{what}", self.lock)
     }
 
-    /// Returns the value of the label or annotation. No two are equal, so each one changes the object's version, and
-    /// what was sent before arrives too late from then on.
+    /// Returns a value for the label or annotation. No two values are equal, so each write changes the object's
+    /// version, and pending writes based on the earlier version fail.
     pub fn stamp(&self) -> String {
         format!("{}.{}", self.token, Timestamp::now().as_nanosecond())
     }
 
-    /// Returns the mark of the same lock that is among an object's labels or annotations.
+    /// Returns the mark of the same lock in an object's labels or annotations.
     pub fn of_same_lock(&self, present: &Value) -> Option<Self> {
         let (token, _) = present[self.key()].as_str()?.split_once('.')?;
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })

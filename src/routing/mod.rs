@@ -1,7 +1,7 @@
-//! Traffic follows the leader: a label on its pod, or the endpoints of a Service.
+//! Routes traffic to the leader, by a label on its pod or by the endpoints of a Service.
 //!
-//! Routing has a thread and a connection of its own; its failures never delay a renewal. Everything is written with the
-//! version that was read before, so that what arrives late changes nothing.
+//! Routing has a thread and a connection of its own, so its failures never delay a renewal. Each write is conditional
+//! on the version that was read before, so late writes have no effect.
 
 mod endpoint_slice;
 pub mod log_events;
@@ -34,10 +34,11 @@ use crate::lock::SlotCount;
 use crate::process::{clock, event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
-/// Tries against others that change the same object meanwhile: other candidates, or the kubelet of a pod.
+/// The number of attempts to change an object that others change at the same time: other candidates, or the kubelet of
+/// a pod.
 const MAX_TRIES: usize = 8;
 
-/// What stands for the number of the slot in `--pod-label` and `--service`.
+/// The placeholder for the number of the slot in `--pod-label` and `--service`.
 pub const SLOT_PLACEHOLDER: &str = "{slot}";
 
 /// Returns the text for the slot of that number.
@@ -45,17 +46,17 @@ fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
 }
 
-/// Checks whether a Service, as the API server has it, follows what a leader makes of it.
+/// Checks whether the Service in `object` can be routed to a leader with these ports.
 ///
 /// # Errors
-/// Why it does not, and what to do.
+/// Returns why it cannot, and what to do.
 pub fn check_service(namespace: &str, name: &str, object: &Value, ports: &[ServicePort]) -> Result<(), String> {
     let definition = ServiceDefinition::new(namespace, name, object);
     definition.check()?;
     definition.slice_ports(ports).map(drop)
 }
 
-/// By which object traffic finds the leader, as far as rights are concerned.
+/// The object that routes traffic to the leader, for the permissions that it requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
     /// A Service selects pods by this label, which only the leader's pod has.
@@ -65,7 +66,7 @@ pub enum RoutingTarget {
 }
 
 impl RoutingTarget {
-    /// Returns the rights that a candidate needs for it, besides those for the lock.
+    /// Returns the permissions that a candidate needs for the routing, in addition to those for the lock.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
             Self::PodLabel(_) => PodLabel::rules(namespace),
@@ -73,7 +74,7 @@ impl RoutingTarget {
         }
     }
 
-    /// Returns whether it differs between slots.
+    /// Returns whether the target contains the placeholder for the number of the slot.
     pub fn has_slot(&self) -> bool {
         match self {
             Self::PodLabel(label) => label.value.contains(SLOT_PLACEHOLDER),
@@ -81,7 +82,7 @@ impl RoutingTarget {
         }
     }
 
-    /// Returns those of all slots, or the only one where there are no slots.
+    /// Returns the targets of all slots, or the target itself if there are no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
         match slots {
             None => vec![self.clone()],
@@ -89,7 +90,7 @@ impl RoutingTarget {
         }
     }
 
-    /// Returns the one of the slot of that number.
+    /// Returns the target of the slot with this number.
     fn in_slot(&self, slot: usize) -> Self {
         match self {
             Self::PodLabel(label) => Self::PodLabel(label.in_slot(slot)),
@@ -97,7 +98,7 @@ impl RoutingTarget {
         }
     }
 
-    /// Returns the rights by which a candidate checks that traffic is really led to it.
+    /// Returns the permissions by which a candidate checks that traffic really reaches it.
     pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
             Self::PodLabel(_) => Vec::new(),
@@ -106,7 +107,7 @@ impl RoutingTarget {
     }
 }
 
-/// The option of leaderrun that asks for it.
+/// Writes the option of leaderrun for this target.
 impl fmt::Display for RoutingTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -116,7 +117,7 @@ impl fmt::Display for RoutingTarget {
     }
 }
 
-/// How traffic finds the leader.
+/// The method by which traffic is routed to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Routing {
     PodLabel(PodLabel),
@@ -132,21 +133,21 @@ impl fmt::Display for Routing {
     }
 }
 
-/// What to route, for which lock.
+/// The configuration of the router.
 #[derive(Clone)]
 pub struct RouterConfig {
     pub routing: Routing,
-    /// Without a namespace: the default one of the cluster's configuration.
+    /// The namespace of the lock. The default is that of the cluster's configuration.
     pub namespace: Option<String>,
     /// The name of the lock.
     pub lock: String,
     pub access: ClusterAccess,
-    /// How long one request may take.
+    /// The timeout of one request.
     pub timeout: Duration,
 }
 
 impl RouterConfig {
-    /// Returns what to route for the slot of that number, which is a lock of its own.
+    /// Returns the configuration for the slot with this number, which is a lock of its own.
     fn in_slot(&self, slot: usize) -> Self {
         let routing = match &self.routing {
             Routing::PodLabel(PodLabel { label, pod }) => {
@@ -170,10 +171,10 @@ pub struct Router {
 }
 
 impl Router {
-    /// Starts the thread. It acts on the updates that [`observer`](Self::observer) is given.
+    /// Starts the thread. It acts on the updates that the [`observer`](Self::observer) passes to it.
     ///
     /// # Errors
-    /// When the kernel gives no descriptor or no thread.
+    /// Fails if the kernel refuses a descriptor or a thread.
     pub fn start(config: RouterConfig) -> io::Result<Self> {
         let withdrawn = Arc::new(event_fd::new()?);
         let may_be_routed = Arc::<AtomicBool>::default();
@@ -187,7 +188,7 @@ impl Router {
             result
         })?;
         let observer = Observer::new(move |update| {
-            // The thread is not woken for anything else.
+            // The thread is not woken for other updates.
             if is_about_routing(update) {
                 let _ = sender.send(update.clone());
             }
@@ -200,16 +201,17 @@ impl Router {
         self.observer.clone()
     }
 
-    /// Returns what becomes readable when traffic was led away because the command is to end, or cannot be led away.
+    /// Returns the descriptor that becomes readable when traffic was routed away because the command is ending, or
+    /// cannot be routed away.
     pub fn withdrawn(&self) -> Arc<EventFd> {
         Arc::clone(&self.withdrawn)
     }
 
-    /// Waits until then for traffic to be led away, after [`Update::Exiting`].
+    /// Waits until traffic is routed away after [`Update::Exiting`], until this instant at the latest.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {
-            log_events::routing_failed("traffic may still be led here: it could not be led away in time");
+            log_events::routing_failed("traffic may still be routed here: it could not be routed away in time");
         }
     }
 }
@@ -228,13 +230,13 @@ fn is_about_routing(update: &Update) -> bool {
     )
 }
 
-/// What became of a step that succeeded.
+/// The report of a step that succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
     written: bool,
-    /// What is known to lead here, if that is less than what was asked for, or more precise.
+    /// What is known to lead here, if that is less than what was configured, or more precise.
     sentence: Option<String>,
-    /// What somebody should look after all the same.
+    /// Problems that remain although the step succeeded.
     warnings: Vec<String>,
 }
 
@@ -249,7 +251,7 @@ impl StepReport {
     }
 }
 
-/// Returns the error for an object that others changed at every try.
+/// Returns the error for an object that others have changed during every attempt.
 fn changed_all_the_time() -> Error {
     Error::new(ErrorKind::Conflict, "it is changed by others all the time")
 }

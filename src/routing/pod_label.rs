@@ -13,10 +13,10 @@ use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The name, below the lock's prefix, of the annotation that says which label the pod has or is about to have.
+/// The name, after the lock's prefix, of the annotation with the label that the pod has or is about to get.
 const LABEL: &str = "label";
 
-/// A label, as `--pod-label` takes it.
+/// The label in `--pod-label`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     pub key: String,
@@ -85,19 +85,19 @@ pub struct PodLabel {
 }
 
 impl PodLabel {
-    /// Returns the rights that a candidate needs to label its pod. Pods of a Deployment have no names that a Role
-    /// could be restricted to.
+    /// Returns the permissions that a candidate needs to label its pod. A Role cannot name the pods of a Deployment,
+    /// because their names are generated.
     pub fn rules(namespace: &str) -> Vec<Rule> {
         vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Takes the label off every other pod that this lock has put it on, then puts it on this one, and sends nothing
-    /// more once the time is over. Nothing is written where it is there already, unless `rewrite`. Returns whether
-    /// something was written.
+    /// Removes the label from every other pod that this lock has labelled, and then adds it to this one. Nothing is
+    /// sent after `until`. Nothing is written if the pod has the label already, unless `rewrite` is set. Returns
+    /// whether something was written.
     ///
-    /// The label is put on a pod only where the [`Mark`] was seen before. So a later leader finds every pod for which
-    /// an earlier leader's label may still be on its way, and taking the mark off makes that label arrive too late.
-    pub async fn lead_here(
+    /// A pod is only labelled after the [`Mark`] was seen on it. So a later leader finds every pod to which an earlier
+    /// leader's label may still be added, and by removing the mark it makes that pending write fail.
+    pub async fn route_here(
         &self,
         pods: &Collection,
         mark: &Mark,
@@ -145,15 +145,15 @@ impl PodLabel {
         Err(changed_all_the_time())
     }
 
-    /// Takes the label off this pod after the leadership of this mark, so that whatever that leadership has sent
-    /// arrives too late. The label of a later leadership is left alone. Returns whether the label was there.
-    pub async fn lead_away(&self, pods: &Collection, mark: &Mark) -> Result<bool, Error> {
+    /// Removes the label from this pod after the leadership of this mark, so that pending writes of that leadership
+    /// have no effect. The label of a later leadership is kept. Returns whether the pod had the label.
+    pub async fn withdraw(&self, pods: &Collection, mark: &Mark) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
-            // A pod that is gone has no label.
+            // A pod that was deleted has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
             let is_ours = match mark_of(&pod, mark) {
                 Some(present) => !present.is_later_than(mark),
-                // Somebody may have removed it, and left what is noted beside it.
+                // Another client may have removed the mark but not the annotation beside it.
                 None => label_on(&pod, mark).is_some(),
             };
             if !is_ours {
@@ -173,7 +173,7 @@ impl PodLabel {
         })
     }
 
-    /// Checks that the label does not take the place of one that is not from a leader of this lock.
+    /// Checks that the label does not replace one that is not from a leader of this lock.
     fn check_label(&self, pod: &Value, mark: &Mark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
@@ -184,8 +184,8 @@ impl PodLabel {
         }
     }
 
-    /// Returns the patch that puts the mark on this pod and says which label is to follow. Another label that an
-    /// earlier leader has put on it is taken off.
+    /// Returns the patch that adds the mark to this pod, and the annotation with the label that will follow. Another
+    /// label from an earlier leader is removed.
     fn marking(&self, pod: &Value, mark: &Mark) -> Value {
         let mut labels = json!({ mark.key(): mark.stamp() });
         if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {
@@ -199,18 +199,18 @@ fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// Returns the mark that a pod has from the same lock.
+/// Returns the mark of the same lock on a pod.
 fn mark_of(pod: &Value, mark: &Mark) -> Option<Mark> {
     mark.of_same_lock(&pod["metadata"]["labels"])
 }
 
-/// Returns the label that a leader of the same lock has put on a pod, which may be another one than today's.
+/// Returns the label that a leader of the same lock has added to a pod, which may differ from the configured one.
 fn label_on(pod: &Value, mark: &Mark) -> Option<Label> {
     let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL)].as_str()?.parse().ok()?;
     Some(label).filter(|label| label.is_on(pod))
 }
 
-/// Takes mark and label off a pod, see [`change`].
+/// Removes the mark and the label from a pod; see [`change`].
 async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Error> {
     let mut labels = json!({ mark.key(): null });
     if let Some(Label { key, .. }) = label_on(pod, mark) {
@@ -219,8 +219,8 @@ async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Val
     change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL): null } })).await
 }
 
-/// Changes a pod's metadata, where `null` removes a field. Returns the pod as it is then, or nothing if it was changed
-/// since it was read or is gone.
+/// Changes a pod's metadata, where `null` removes a field. Returns the pod as it is stored, or `None` if it was changed
+/// or deleted since it was read.
 async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<Option<Value>, Error> {
     for field in ["uid", "resourceVersion"] {
         metadata[field] = pod["metadata"][field].clone();
@@ -232,7 +232,7 @@ async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<O
     }
 }
 
-/// Checks that there is time left: what is sent later might arrive beside the next leader's writes.
+/// Checks that there is time left: a later write might arrive among the next leader's writes.
 fn check_time(until: Instant) -> Result<(), Error> {
     if clock::now() < until { Ok(()) } else { Err(Error::unknown("no time was left to label the pod")) }
 }

@@ -1,7 +1,7 @@
-//! What a Service says of itself, and what a leader can make of it.
+//! The definition of a Service, and the EndpointSlice that a leader writes for it.
 //!
-//! kube-proxy and the DNS server go by the EndpointSlices of a Service without a selector: a port of a slice serves the
-//! Service's port of the same name, and the slice's number is the container's.
+//! kube-proxy and the DNS server use the EndpointSlices of a Service without a selector. A port of a slice serves the
+//! Service's port of the same name, and its number is the container's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::lock::check_label;
 use crate::telemetry::log::printable;
 
-/// A port of a Service, as `--port` takes it.
+/// A port in `--port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// The name that the Service has for it, or for its target port.
+    /// The name of the port in the Service, or of its target port.
     name: Option<String>,
     /// The port at which the container listens.
     number: u16,
@@ -47,7 +47,7 @@ impl FromStr for ServicePort {
     }
 }
 
-/// The option as it was given.
+/// Writes the option as it was given.
 impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, number, protocol } = self;
@@ -66,17 +66,17 @@ pub struct SlicePort {
 }
 
 impl SlicePort {
-    /// Returns the port as a slice has it.
+    /// Returns the port as JSON for a slice.
     pub fn to_json(&self) -> Value {
         let Self { name, number, protocol } = self;
         json!({ "name": name, "port": number, "protocol": protocol })
     }
 }
 
-/// Returns the ports of a slice for a Service that could not be read, so that only `--port` says what they are.
+/// Returns the ports of a slice for a Service that could not be read, so that `--port` must define them.
 ///
 /// # Errors
-/// What has to be said about them, and by which option.
+/// Returns what `--port` must define.
 pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
     if wanted.is_empty() {
         return Err("--port has to say which ports it has; for example --port http:8080".into());
@@ -97,10 +97,10 @@ fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
     Ok(ports)
 }
 
-/// A Service as the API server has it.
+/// The parts of a Service that routing depends on.
 #[derive(Clone, Debug)]
 pub struct ServiceDefinition {
-    /// The namespace and the name.
+    /// The namespace and the name of the Service.
     full_name: String,
     name: String,
     namespace: String,
@@ -113,22 +113,22 @@ pub struct ServiceDefinition {
 /// A port that a Service defines.
 #[derive(Clone, Debug)]
 struct DefinedPort {
-    /// Empty where the Service has only one port and no name for it.
+    /// The name; empty if the Service has only one port, without a name.
     name: String,
     protocol: String,
     target: Target,
 }
 
-/// The port of the pods, as a Service says it.
+/// The target port in a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     Number(u16),
-    /// A name that a container has for its port.
+    /// The name of a container's port.
     Name(String),
 }
 
 impl ServiceDefinition {
-    /// Reads a Service. A field that is missing has the value that the API server would fill in.
+    /// Parses a Service. A missing field has the default of the API server.
     pub fn new(namespace: &str, name: &str, service: &Value) -> Self {
         let spec = &service["spec"];
         let families = spec["ipFamilies"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -143,10 +143,10 @@ impl ServiceDefinition {
         }
     }
 
-    /// Checks whether the Service follows EndpointSlices that are written by others than its controller.
+    /// Checks whether the Service uses EndpointSlices that are not written by its controller.
     ///
     /// # Errors
-    /// Why it does not, and what to do.
+    /// Returns why it does not, and what to do.
     pub fn check(&self) -> Result<(), String> {
         let Self { full_name, name, namespace, .. } = self;
         if self.is_external {
@@ -164,7 +164,7 @@ impl ServiceDefinition {
     /// Checks whether an address of this family serves the Service.
     ///
     /// # Errors
-    /// Which families the Service has, and what to do.
+    /// Returns which families the Service has, and what to do.
     pub fn check_family(&self, family: &str) -> Result<(), String> {
         if self.families.is_empty() || self.families.iter().any(|has| has == family) {
             return Ok(());
@@ -175,7 +175,7 @@ impl ServiceDefinition {
         ))
     }
 
-    /// Returns a sentence where the Service has a family which an address of this one does not serve.
+    /// Returns a sentence if the Service has another family, which this address does not serve.
     pub fn unserved_family(&self, family: &str) -> Option<String> {
         let other = self.families.iter().find(|has| *has != family)?;
         Some(format!(
@@ -184,13 +184,13 @@ impl ServiceDefinition {
         ))
     }
 
-    /// Returns the ports of the slice: those that `--port` asks for, or all.
+    /// Returns the ports of the slice: those in `--port`, or all.
     ///
     /// # Errors
-    /// What does not fit, and the option that does.
+    /// Returns what does not fit, and the option that does.
     pub fn slice_ports(&self, wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
         if self.ports.is_empty() && !wanted.is_empty() {
-            // A headless Service need not define any: nothing maps them.
+            // A headless Service does not need to define ports, because they are not mapped.
             return unchecked_ports(wanted);
         }
         if wanted.is_empty() {
@@ -291,7 +291,7 @@ impl DefinedPort {
         })
     }
 
-    /// The option that asks for this port at a number of the container.
+    /// Returns the option for this port with a container's number.
     fn option(&self, number: u16) -> String {
         let name = if self.name.is_empty() { String::new() } else { format!("{}:", self.name) };
         let protocol =
@@ -304,7 +304,7 @@ impl DefinedPort {
     }
 }
 
-/// Its name and its target.
+/// Writes the name and the target.
 impl fmt::Display for DefinedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if self.name.is_empty() { "one without a name" } else { &self.name };

@@ -1,4 +1,4 @@
-//! The routing thread's work: one step at a time, each begun and judged by [`leaderrun_core::routing`].
+//! The work of the routing thread: it carries out the steps of [`leaderrun_core::routing`], one at a time.
 
 use std::io;
 use std::mem;
@@ -25,23 +25,23 @@ use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
 
-/// How long a withdrawal, for which the command waits, may take before a second one is begun beside it. The connection
-/// of the first may be dead after a long idle time; the second one gets another.
+/// How long a withdrawal, which the command waits for, may take before a second one is started beside it. After a long
+/// idle time the connection of the first may be dead, and the second one gets another.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
 pub struct Worker {
     steps: Arc<Steps>,
     route: Route,
-    /// The step under way.
+    /// The pending step.
     step: Option<(RoutingStep, BoxFuture<'static, Result<StepReport, Error>>)>,
-    /// The log says that traffic is led here.
+    /// It was logged that traffic is routed here.
     is_logged_as_routed: bool,
     /// The last failure that was logged.
     logged_failure: Option<String>,
-    /// The warnings that hold and were logged.
+    /// The current warnings, which were logged.
     logged_warnings: Vec<String>,
     withdrawn: Arc<EventFd>,
-    /// What [`Route::may_be_routed`] returns, for another thread.
+    /// The result of [`Route::may_be_routed`], for another thread.
     may_be_routed: Arc<AtomicBool>,
     is_exiting: bool,
 }
@@ -61,7 +61,7 @@ impl Worker {
         }
     }
 
-    /// Works until everything is over and traffic is led away.
+    /// Runs until the candidate exits and traffic is routed away.
     pub async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         let mut inputs = RouteInputs::default();
@@ -85,7 +85,7 @@ impl Worker {
                     let update = update.unwrap_or(Update::Exiting);
                     self.is_exiting = matches!(update, Update::Exiting);
                     if let Update::Slot(slot) = update {
-                        // No step has begun: none does before the lock is acquired.
+                        // No step has begun, because none begins before the lock is acquired.
                         self.steps = Arc::new(Steps::new(self.steps.config.in_slot(slot)));
                     }
                     inputs.updates.push(update);
@@ -129,7 +129,7 @@ impl Worker {
                 if self.logged_failure.take().is_some() && leads_here {
                     log_events::routing_recovered(&routing.to_string());
                 }
-                // The answer that would have said that something changed may be lost.
+                // A lost answer may have hidden a change.
                 if written || self.is_logged_as_routed != leads_here {
                     if leads_here {
                         log_events::routed(&sentence.unwrap_or_else(|| format!("{routing} leads here")));
@@ -141,7 +141,7 @@ impl Worker {
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }
-                // What is only looked for when nothing was written still holds after a write.
+                // Warnings that are only determined when nothing was written still hold after a write.
                 if !written {
                     self.logged_warnings.clear();
                 }
@@ -158,7 +158,7 @@ impl Worker {
     }
 }
 
-/// Does the same a second time when the first takes long, and returns the result of whichever succeeds first.
+/// Starts the same operation a second time if the first one takes long, and returns the first result that is a success.
 async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Result<T, E> {
     let mut first = begin();
     match timeout(HEDGE_DELAY, &mut first).await {
@@ -167,10 +167,11 @@ async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Re
     }
 }
 
-/// What the steps need, which outlives each of them.
+/// The state that all steps share.
 struct Steps {
     config: RouterConfig,
-    /// Made when first needed. A failure is one like any other, and it is tried again.
+    /// The connection, which is opened for the first step. A failure to open it is handled like a failed step, which is
+    /// retried.
     cluster: OnceCell<Cluster>,
     address: OnceCell<IpAddr>,
 }
@@ -180,7 +181,7 @@ impl Steps {
         Self { config, cluster: OnceCell::new(), address: OnceCell::new() }
     }
 
-    /// Returns the way to the API server, and the namespace of the lock.
+    /// Returns the cluster and the namespace of the lock.
     async fn cluster(&self) -> Result<(&Cluster, String), Error> {
         let RouterConfig { access, timeout, namespace, .. } = &self.config;
         let made = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
@@ -197,7 +198,7 @@ impl Steps {
         self.address.get_or_try_init(find).await.copied()
     }
 
-    /// Takes a step.
+    /// Carries out a step.
     async fn take(&self, step: &RoutingStep) -> Result<StepReport, Error> {
         let (cluster, namespace) = self.cluster().await?;
         let RouterConfig { routing, lock, timeout, .. } = &self.config;
@@ -207,9 +208,9 @@ impl Steps {
                 let pods = Collection::new(cluster, &PODS, &namespace).with_timeout(*timeout);
                 let written = match step {
                     RoutingStep::RouteHere { token, until, rewrite } => {
-                        label.lead_here(&pods, &mark(token), *until, *rewrite).await
+                        label.route_here(&pods, &mark(token), *until, *rewrite).await
                     }
-                    RoutingStep::Withdraw { token } => label.lead_away(&pods, &mark(token)).await,
+                    RoutingStep::Withdraw { token } => label.withdraw(&pods, &mark(token)).await,
                 };
                 written.map(StepReport::new)
             }
@@ -218,11 +219,11 @@ impl Steps {
                 let address = self.address(service, cluster).await;
                 match step {
                     RoutingStep::RouteHere { token, until, rewrite } => match address {
-                        Ok(address) => service.lead_here(&objects, address, &mark(token), *until, *rewrite).await,
+                        Ok(address) => service.route_here(&objects, address, &mark(token), *until, *rewrite).await,
                         Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },
                     RoutingStep::Withdraw { token } => {
-                        service.lead_away(&objects, address.ok(), &mark(token)).await.map(StepReport::new)
+                        service.withdraw(&objects, address.ok(), &mark(token)).await.map(StepReport::new)
                     }
                 }
             }

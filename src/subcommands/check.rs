@@ -8,7 +8,7 @@ use super::CommandOutput;
 use crate::process::clock;
 use crate::process::deadline;
 
-/// Without any request: the supervisor keeps the instant in memory that it shares.
+/// Checks the instant in the memory that the supervisor shares. It sends no request.
 pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
     let holds = clock::now() + min_remaining < held_until;

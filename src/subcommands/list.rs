@@ -1,4 +1,4 @@
-//! `leaderrun list`: every lock in a namespace, or in all of them.
+//! `leaderrun list`: the locks in a namespace, or in all namespaces.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use tokio::time::sleep;
 
 use super::lock_status::{LockStatus, State, escaped_json, length};
 use super::output::{print, warn};
-use super::{CommandOutput, Output, PATIENCE, opened};
+use super::{ANSWER_TIMEOUT, CommandOutput, Output, opened};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
 use crate::lock::{KINDS, LockKind, LockName, RecordFormat, default_kind};
 use crate::telemetry::log::printable;
 
-/// How often the locks are read for `--watch`.
+/// The interval of reads for `--watch`.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Which locks to list, and how.
+/// The arguments of `leaderrun list`.
 #[derive(Debug)]
 pub struct ListRequest {
-    /// Without one, that of the kubeconfig's context or of the pod.
+    /// The namespace. The default is that of the kubeconfig's context or of the pod.
     pub namespace: Option<String>,
     pub all_namespaces: bool,
     pub cluster: ClusterOptions,
@@ -45,10 +45,10 @@ struct Row {
 /// and kind.
 type Key = (String, String, Option<u64>, String, &'static str);
 
-/// Lists the locks, once or again and again.
+/// Lists the locks, once or with all changes.
 pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     let access = ClusterAccess::new(request.cluster);
-    let cluster = opened(&access, Cluster::open(&access, PATIENCE)).await?;
+    let cluster = opened(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await?;
     let namespace = match (request.all_namespaces, request.namespace) {
         (true, _) => String::new(),
         (false, Some(namespace)) => namespace,
@@ -102,7 +102,7 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
 /// Reads the locks of the kinds that this user may list.
 struct Lister {
     cluster: Cluster,
-    /// Empty for all namespaces.
+    /// The namespace; empty for all.
     namespace: String,
     /// The kinds with the format of their objects.
     kinds: Vec<(&'static LockKind, &'static RecordFormat)>,
@@ -136,14 +136,14 @@ impl Lister {
     }
 
     async fn objects(&self, format: &RecordFormat) -> Result<Vec<Value>, Error> {
-        let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(PATIENCE);
+        let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(ANSWER_TIMEOUT);
         let mut objects = objects.list().await?;
         objects.retain(|object| (format.is_lock)(object));
         Ok(objects)
     }
 }
 
-/// Returns the lock in an object. One whose record cannot be read is left out with a warning.
+/// Returns the row of a lock. A lock whose record cannot be parsed is left out with a warning.
 fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option<(Key, Row)> {
     let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
     let (namespace, name) = (metadata("namespace")?, metadata("name")?);
@@ -166,7 +166,7 @@ fn key(namespace: &str, name: &str, kind: &LockKind) -> Key {
     (namespace.to_owned(), stem.to_owned(), number, name.to_owned(), kind.word)
 }
 
-/// Returns what is new, changed or gone. What is gone is free.
+/// Returns rows for locks that are new, changed or deleted. Deleted locks are shown as free.
 fn changes(before: &BTreeMap<Key, Row>, after: &BTreeMap<Key, Row>) -> Vec<Row> {
     let differs =
         |(key, row): &(&Key, &Row)| before.get(*key).is_none_or(|other| row.status.differs_from(&other.status));

@@ -1,4 +1,4 @@
-//! What a record says about its lock at some time, for people and for programs.
+//! The status of a lock, derived from its record at some time, for users and programs.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::telemetry::log::printable;
 /// Durations longer than this are shown in whole seconds.
 const BRIEF: Duration = Duration::from_secs(10);
 
-/// What the record says at some time of this machine's clock.
+/// The status of a lock at a time on this machine's clock.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LockStatus {
@@ -23,10 +23,10 @@ pub struct LockStatus {
     slot: Option<u32>,
     slots: Option<u32>,
     pub state: State,
-    /// Whether there is a record; a lock without one was never held, or its record was deleted.
+    /// There is a record. A lock without one was never held, or its record was deleted.
     has_record: bool,
     pub holder: Option<String>,
-    /// Which run of leaderrun wrote the record; none where another program did.
+    /// The run of leaderrun that wrote the record; `None` if another program did.
     run: Option<RunId>,
     acquired: Option<Timestamp>,
     pub held_for_seconds: Option<f64>,
@@ -34,26 +34,26 @@ pub struct LockStatus {
     pub renewed_seconds_ago: Option<f64>,
     lease_duration_seconds: Option<u32>,
     pub expires_in_seconds: Option<f64>,
-    /// How long the holder leaves a free lock to others; none where it does not.
+    /// How long the holder leaves a free lock to others, if it does.
     pub claim_delay_seconds: Option<f64>,
     pub transitions: u32,
     pub not_before: Option<Timestamp>,
 }
 
-/// Whether somebody holds a lock.
+/// The state of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     Held,
     Free,
-    /// Held, and not renewed in time by this machine's clock.
+    /// The lock is held, but was not renewed in time by this machine's clock.
     Expired,
-    /// Free, and not to be acquired yet because of `--min-hold`.
+    /// The lock is free, but must not be acquired yet because of `--min-hold`.
     NotDue,
 }
 
 impl LockStatus {
-    /// Returns what the record says at this time of this machine's clock.
+    /// Returns the status of a lock with this record at a time on this machine's clock.
     pub fn new(lock: String, record: Option<&Record>, now: Timestamp) -> Self {
         let has_record = record.is_some();
         let free = Record::default();
@@ -88,7 +88,7 @@ impl LockStatus {
         }
     }
 
-    /// Returns whether two of them differ in more than the time that has passed.
+    /// Returns whether two statuses differ in more than the passed time.
     pub fn differs_from(&self, other: &Self) -> bool {
         let lasting = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
@@ -102,12 +102,12 @@ impl LockStatus {
         Some(RecordSlot { number: self.slot?, count: self.slots? })
     }
 
-    /// Returns by whom the lock is held.
+    /// Returns who holds the lock.
     pub fn held_by(&self) -> String {
         format!("{} is held by {}", self.lock, self.holder.as_deref().map(shown).unwrap_or_default())
     }
 
-    /// Returns it as one sentence.
+    /// Returns the status as one sentence.
     pub fn sentence(&self) -> String {
         let Self { lock, state, holder, transitions, not_before, .. } = self;
         let holder = holder.as_deref().map(shown).unwrap_or_default();
@@ -123,14 +123,14 @@ impl LockStatus {
         }
     }
 
-    /// Returns it as one line of JSON that is safe on a terminal: whatever is not ASCII, and only text can be, is
-    /// escaped.
+    /// Returns the status as one line of JSON that is safe on a terminal: characters other than ASCII, which only occur
+    /// in strings, are escaped.
     pub fn json(&self) -> Result<String> {
         Ok(escaped_json(&serde_json::to_string(self)?) + "\n")
     }
 }
 
-/// Escapes whatever is not ASCII in a JSON text.
+/// Escapes all characters of a JSON text that are not ASCII.
 pub fn escaped_json(json: &str) -> String {
     let mut line = String::new();
     for character in json.chars() {
@@ -142,18 +142,18 @@ pub fn escaped_json(json: &str) -> String {
     line
 }
 
-/// Returns a holder's identity, which comes from outside.
+/// Returns a holder's identity, which comes from outside, in printable form.
 fn shown(holder: &str) -> String {
     if holder.is_empty() { "nobody by name".to_owned() } else { printable(holder) }
 }
 
-/// When a record that is held runs out, by the holder's clock.
+/// Returns when a held record expires, by the holder's clock.
 pub fn expires(record: &Record) -> Option<Timestamp> {
     let lasts = SignedDuration::from_secs(record.lease_duration_seconds?.into());
     record.renew_time.filter(|_| record.is_held())?.checked_add(lasts).ok()
 }
 
-/// With milliseconds.
+/// Returns a duration in seconds, with milliseconds.
 fn seconds(duration: SignedDuration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
@@ -211,7 +211,7 @@ impl State {
         }
     }
 
-    /// Returns the word for it.
+    /// Returns the word for the state.
     pub fn word(self) -> &'static str {
         match self {
             Self::Held => "held",

@@ -1,15 +1,15 @@
-//! `leaderrun manifest`: what a cluster has to know before a candidate may run in it.
+//! `leaderrun manifest`: the objects that permit a candidate to run in a cluster.
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{CommandOutput, LockTarget, ManifestRequest, PATIENCE, opened};
+use super::{ANSWER_TIMEOUT, CommandOutput, LockTarget, ManifestRequest, opened};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rule, role, yaml};
 use crate::lock::{self, check_name};
 use crate::telemetry::log::printable_cause;
 
-/// Returns a service account and what it may do as YAML; with `priority`, also that the API server hears it when it is
-/// busy.
+/// Returns a service account and its permissions as YAML; with `priority`, also a FlowSchema, by which a busy API
+/// server serves its requests first.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let ManifestRequest { target, slots, owner, service_account, routing, priority } = request;
     let LockTarget { lock, cluster } = target;
@@ -20,7 +20,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
         Some(namespace) => namespace.clone(),
         None => {
             let access = ClusterAccess::new(cluster);
-            let found = opened(&access, Cluster::open(&access, PATIENCE)).await;
+            let found = opened(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await;
             let found = found.map_err(|reason| {
                 let reason = printable_cause(&reason);
                 anyhow!("--lock {lock}: its namespace is not known: {reason}; try --namespace default")
@@ -37,7 +37,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
         rules.extend(target.checking_rules(&namespace));
     }
     rules.extend(owner.iter().flat_map(|owner| owner.rules(&namespace)));
-    // Last: the lock can do without.
+    // This rule is last, because the lock works without it.
     rules.push(events::rule(&namespace));
     let (own, others): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
     let service_account = yaml(service_account.as_ref().unwrap_or(name));
@@ -67,14 +67,14 @@ metadata:
     Ok(CommandOutput { text, status: 0 })
 }
 
-/// A service account, its name as YAML has it.
+/// A service account, with its name as YAML.
 struct Account<'a> {
     namespace: &'a str,
     name: &'a str,
 }
 
 impl Account<'_> {
-    /// Returns a Role of that name and its binding to this account.
+    /// Returns a Role of this name and its binding to this account.
     fn role_and_binding(&self, name: &str, rules: &[Rule]) -> String {
         let (role, namespace, account) = (role(self.namespace, name, rules), yaml(self.namespace), self.name);
         format!(
@@ -98,7 +98,7 @@ subjects:
     }
 }
 
-/// Returns what has the API server serve the account's requests for its lock before those of others.
+/// Returns the FlowSchema by which the API server serves the account's requests for its lock before those of others.
 fn flow_schema(account: &Account<'_>, name: &str, objects: &[ObjectName]) -> Result<String> {
     let (namespace, account) = (yaml(account.namespace), account.name);
     let flow_schema = format!("leaderrun.{}.{name}", namespace.trim_matches('"'));
@@ -134,7 +134,7 @@ spec:
     ))
 }
 
-/// Which requests the FlowSchema is for; it cannot tell objects of one kind apart.
+/// Returns the rule of the FlowSchema for the requests for an object. It applies to all objects of that kind.
 fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
     let group = if resource.group.is_empty() { "\"\"" } else { resource.group };
     format!(

@@ -1,4 +1,4 @@
-//! What leaderrun does with a lock besides running a command.
+//! The subcommands, which do other things with a lock than running a command.
 
 mod check;
 mod doctor;
@@ -28,23 +28,23 @@ use crate::process::tree;
 use crate::routing::{Routing, RoutingTarget};
 use crate::telemetry::http::HttpAddress;
 
-/// How long the API server, or a file, may take to answer a question.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of one request to the API server or a file.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a lock is read while something is waited for.
+/// The interval of reads while a subcommand waits for a change.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long it may take to open a lock: a credential plugin may wait for a person.
+/// The timeout for opening a lock. It is long because a credential plugin may wait for the user.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to do.
+/// A subcommand with its arguments.
 #[derive(Debug)]
 pub enum Subcommand {
     /// Show who holds the lock, or each of its slots.
     Status(StatusRequest),
     /// Show the locks of a namespace.
     List(ListRequest),
-    /// Print what a cluster has to know before a candidate may run in it.
+    /// Print the objects that permit a candidate to run in a cluster.
     Manifest(ManifestRequest),
     /// Ask the holder of the lock to release it.
     StepDown(LockTarget, Wait),
@@ -52,11 +52,11 @@ pub enum Subcommand {
     Release(LockTarget, Option<Duration>),
     /// Check what running a command under the lock will need.
     Doctor(Box<DoctorRequest>),
-    /// Say by the status whether the run that this process belongs to holds the lock for at least this long.
+    /// Report by the exit status whether the run that this process belongs to holds the lock for at least this long.
     Check(Duration),
 }
 
-/// A lock, and how to get there.
+/// A lock, and the access to its cluster.
 #[derive(Debug)]
 pub struct LockTarget {
     pub lock: LockName,
@@ -73,7 +73,7 @@ pub struct StatusRequest {
     pub watch: bool,
 }
 
-/// What the manifest is for.
+/// The arguments of `leaderrun manifest`.
 #[derive(Debug)]
 pub struct ManifestRequest {
     pub target: LockTarget,
@@ -81,11 +81,11 @@ pub struct ManifestRequest {
     pub owner: Option<OwnerName>,
     pub service_account: Option<String>,
     pub routing: Option<RoutingTarget>,
-    /// Also print what gives the requests for the lock priority.
+    /// Also print the FlowSchema that gives the requests for the lock priority.
     pub priority: bool,
 }
 
-/// What the doctor is to look at: a run.
+/// The run that `leaderrun doctor` examines.
 #[derive(Debug)]
 pub struct DoctorRequest {
     pub target: LockTarget,
@@ -94,24 +94,24 @@ pub struct DoctorRequest {
     pub timing: Timing,
     pub traffic: Option<RoutingTarget>,
     pub routing: Option<Routing>,
-    /// The run depends on what the wall clock reads, by `--min-hold` for example.
+    /// The run depends on the wall clock, for example by `--min-hold`.
     pub uses_clock: bool,
     pub http: Option<HttpAddress>,
-    /// Empty where none was given.
+    /// The command; empty if none was given.
     pub command: Vec<OsString>,
 }
 
 impl LockTarget {
-    /// Opens the lock for questions: it is not to be held by it. Also returns its name with what was left out filled in.
+    /// Opens the lock for reads and single writes, not for an election. Also returns its full name.
     async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
         let access = ClusterAccess::new(self.cluster);
         open(self.lock, &access).await
     }
 }
 
-/// Opens a lock for questions, by a way to the cluster that is used for others as well.
+/// Opens a lock like [`LockTarget::open`], with an access to the cluster that has other users.
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
-    opened(access, lock::open(lock, access, PATIENCE, &RunId::new(""))).await
+    opened(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
 }
 
 /// Opens the locks of all slots, or the lock itself if it has none, each with its name.
@@ -121,7 +121,7 @@ async fn open_slots(
     access: &ClusterAccess,
 ) -> Result<Vec<(Box<dyn Lock>, LockName)>> {
     let config = LockConfig { name, slots, owner: None };
-    let (locks, name) = opened(access, lock::open_slots(config, access, PATIENCE, &RunId::new(""))).await?;
+    let (locks, name) = opened(access, lock::open_slots(config, access, ANSWER_TIMEOUT, &RunId::new(""))).await?;
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
@@ -129,13 +129,13 @@ async fn open_slots(
 /// their own.
 async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) {
     let Ok((first, _)) = open(lock.in_slot(0), access).await else { return };
-    let Ok(Ok(Some(stored))) = timeout(PATIENCE, first.get()).await else { return };
+    let Ok(Ok(Some(stored))) = timeout(ANSWER_TIMEOUT, first.get()).await else { return };
     let Some(slot) = stored.record.slot else { return };
     let count = slot.count;
     output::warn(&format!("{lock} has {count} slots; try leaderrun status --lock {lock} --slots {count}"));
 }
 
-/// Waits until something is open, but not for ever.
+/// Waits until something is open, for [`OPEN_TIMEOUT`] at most.
 async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| {
         let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
@@ -144,13 +144,13 @@ async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<
     timeout(OPEN_TIMEOUT, opening).await.map_err(late)?
 }
 
-/// Waits for what is asked about this lock, but not for ever.
+/// Waits for the answer to a request for this lock, for [`ANSWER_TIMEOUT`] at most.
 async fn answered<T, E>(lock: &LockName, answer: impl Future<Output = Result<T, E>>) -> Result<T>
 where
     anyhow::Error: From<E>,
 {
-    let late = |_| anyhow!("{lock} does not answer within {}", format_duration(PATIENCE));
-    let failure = match timeout(PATIENCE, answer).await.map_err(late)? {
+    let late = |_| anyhow!("{lock} does not answer within {}", format_duration(ANSWER_TIMEOUT));
+    let failure = match timeout(ANSWER_TIMEOUT, answer).await.map_err(late)? {
         Ok(answer) => return Ok(answer),
         Err(failure) => anyhow::Error::from(failure),
     };
@@ -161,14 +161,14 @@ where
     })
 }
 
-/// The format of an answer.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     Text,
     Json,
 }
 
-/// What is said on stdout, and the exit status.
+/// The text for stdout, and the exit status.
 #[derive(Debug)]
 pub struct CommandOutput {
     pub text: String,
@@ -176,7 +176,7 @@ pub struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Returns the output of a subcommand that has said everything.
+    /// Returns the output of a subcommand that has printed everything.
     fn nothing() -> Self {
         Self { text: String::new(), status: 0 }
     }
@@ -185,7 +185,7 @@ impl CommandOutput {
 /// Runs a subcommand.
 ///
 /// # Errors
-/// When it cannot be done.
+/// Fails if the subcommand cannot be carried out.
 pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     match subcommand {
         Subcommand::Status(request) if request.watch => wait_for(Box::pin(status::watch(request))),
@@ -199,12 +199,12 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     }
 }
 
-/// One for all, so that the runtime is compiled once for them.
+/// Runs a subcommand's future. It takes a trait object, so that the runtime is compiled only once.
 fn wait_for(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot prepare for requests")?;
     let answer = runtime.block_on(answer);
-    // Dropping it would wait for a file or a name lookup that may never come back.
+    // Dropping the runtime would wait for a file or a name look-up that may never return.
     runtime.shutdown_background();
     tree::kill_helpers();
     answer

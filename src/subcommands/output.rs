@@ -1,13 +1,13 @@
-//! What subcommands print.
+//! The output of subcommands.
 
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
-/// Writes to stdout at once. False when nobody reads it any more, which is no failure.
+/// Writes to stdout at once. Returns false if no process reads it any more, which is not an error.
 ///
 /// # Errors
-/// When it cannot be written for another reason.
+/// Fails if it cannot be written for another reason.
 pub fn print(text: &str) -> Result<bool> {
     let mut stdout = io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

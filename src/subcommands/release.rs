@@ -14,22 +14,23 @@ use super::{CommandOutput, LockTarget, READ_INTERVAL, answered};
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
 
-/// Nobody holds it, and nobody waits for an earlier holder.
+/// The exit status if the lock is free and no candidate waits for an earlier holder.
 const FREE: u8 = 1;
 
-/// The holder renews it.
+/// The exit status if the holder renews the lock.
 const RENEWED: u8 = 2;
 
-/// How many of the holder's retry periods are waited for a renewal: one may be late.
+/// How many of the holder's retry periods to wait for a renewal: one may be late.
 const RETRY_PERIODS: u32 = 2;
 
-/// The least time that is waited for a renewal.
+/// The shortest wait for a renewal.
 const MIN_OBSERVATION: Duration = Duration::from_secs(2);
 
-/// How long is waited where no record states how long a lease lasts.
+/// The lease duration that is assumed if the record states none.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// The share of a lease that is waited for a renewal by a holder that does not state its retry period.
+/// The fraction of the lease duration to wait for a renewal by a holder that does not state its retry period: one part
+/// in this many.
 const LEASE_SHARE: u32 = 3;
 
 /// Releases the lock, unless its holder is seen to renew it within `observe`, or by default within
@@ -67,7 +68,7 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     }
 }
 
-/// Writes the record in place of what was seen. False if it is no longer that.
+/// Writes the record if the stored one is still the one that was seen, and returns whether it was.
 async fn write(lock: &dyn Lock, seen: Option<Stored>, record: Record) -> Result<bool> {
     let written = match seen {
         Some(Stored { version, .. }) => lock.update(version, record).await,
@@ -80,19 +81,19 @@ async fn write(lock: &dyn Lock, seen: Option<Stored>, record: Record) -> Result<
     }
 }
 
-/// The part of a record that a renewal changes: a request to step down is none.
+/// Returns the part of a record that a renewal changes. A request to step down does not count as a renewal.
 fn renewed_part(stored: Option<&Stored>) -> Option<(Record, &str)> {
     stored.map(|stored| (Record { step_down: None, ..stored.record.clone() }, stored.version.uid.as_str()))
 }
 
-/// How long to wait for a renewal.
+/// Returns how long to wait for a renewal.
 fn observation(record: Option<&Record>) -> Duration {
     let by_record = record.and_then(Record::retry_period).map(|period| period.saturating_mul(RETRY_PERIODS));
     let lease = record.map_or(USUAL_LEASE_DURATION, |record| record.lease_duration(USUAL_LEASE_DURATION));
     by_record.unwrap_or(lease / LEASE_SHARE).max(MIN_OBSERVATION)
 }
 
-/// What is overridden.
+/// Describes what the release overrides.
 fn describe(name: &LockName, record: Option<&Record>) -> String {
     let status = LockStatus::new(name.to_string(), record, Timestamp::now());
     match record.filter(|record| record.is_held()) {

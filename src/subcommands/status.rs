@@ -1,4 +1,4 @@
-//! `leaderrun status`: who holds a lock, as far as its record says.
+//! `leaderrun status`: who holds a lock, according to its record.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tokio::time::timeout;
 
 use super::lock_status::{LockStatus, State, escaped_json, expires};
 use super::output::{print, warn};
-use super::{CommandOutput, Output, PATIENCE, StatusRequest, answered, hint_at_slots, open, open_slots};
+use super::{ANSWER_TIMEOUT, CommandOutput, Output, StatusRequest, answered, hint_at_slots, open, open_slots};
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
 
-/// How often a lock is read that cannot be watched.
+/// The interval of reads of a lock that cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The longest wait for a change before the record is read again: a watch on a dead path never ends.
@@ -36,7 +36,7 @@ pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
     }
     if stored.is_none()
         && let Some(namespace) = &name.namespace
-        && let Ok(cluster) = Cluster::open(&access, PATIENCE).await
+        && let Ok(cluster) = Cluster::open(&access, ANSWER_TIMEOUT).await
         && cluster.lacks_namespace(namespace).await
     {
         warn(&format!("there is no namespace {namespace:?}; try kubectl create namespace {namespace}"));
@@ -104,7 +104,7 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<(
                     complaint = Some(error.message);
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
-                if let Ok(Ok(after)) = timeout(PATIENCE, lock.get()).await {
+                if let Ok(Ok(after)) = timeout(ANSWER_TIMEOUT, lock.get()).await {
                     stored = after;
                 }
             }
@@ -113,8 +113,8 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<(
     Ok(())
 }
 
-/// Waits for a change of the record, and prints meanwhile that it expires. Returns the record then; nothing when
-/// nobody reads what is printed.
+/// Waits for a change of the record, and prints if it expires before. Returns the changed record, or `None` when no
+/// process reads the output.
 async fn changed(
     lock: &dyn Lock,
     stored: Option<&Stored>,
@@ -150,7 +150,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints what the record says now, if that is something new. False when nobody reads it.
+    /// Prints the present status if it is new. Returns false if no process reads the output.
     fn print(&mut self, stored: Option<&Stored>) -> Result<bool> {
         let now = Timestamp::now();
         let status = LockStatus::new(self.name.clone(), stored.map(|stored| &stored.record), now);
@@ -165,7 +165,7 @@ impl Printer {
         print(&line)
     }
 
-    /// Returns how long the record says the same if nobody writes to it.
+    /// Returns the time until the status changes without a write.
     fn next_change(&self, stored: Option<&Stored>) -> Duration {
         let now = Timestamp::now();
         let record = stored.map(|stored| &stored.record);

@@ -16,13 +16,13 @@ use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// Nobody holds it, so nobody is asked.
+/// The exit status if the lock is free, so that there is no holder to ask.
 const FREE: u8 = 1;
 
-/// The holder still holds it when the time to wait is over.
+/// The exit status if the holder still holds the lock at the end of the wait.
 const STILL_HELD: u8 = 2;
 
-/// How long after a release it is waited for the next holder, to name it.
+/// How long to wait for the next holder after the release, to name it.
 const NEXT_HOLDER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long to wait for the holder to hand over.
@@ -33,7 +33,7 @@ pub enum Wait {
     Forever,
 }
 
-/// Puts the request into the record, which otherwise stays as it is. The holder finds it when it renews.
+/// Writes the request into the record and keeps everything else. The holder reads it when it renews.
 pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
@@ -57,7 +57,7 @@ fn has_expired(record: &Record) -> bool {
     expires(record).is_some_and(|at| at <= Timestamp::now())
 }
 
-/// The record of who was asked, if anybody holds the lock.
+/// Writes the request. Returns the record of the holder, if there is one.
 async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
     loop {
         let Some(Stored { record, version }) = lock.get().await? else { return Ok(None) };
@@ -72,7 +72,7 @@ async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
         }
         match lock.update(version, Record { step_down: Some(run), ..record.clone() }).await {
             Ok(_) => return Ok(Some(record)),
-            // It was renewed in between.
+            // The holder has renewed the lock since the read.
             Err(refusal) if refusal.kind == LockErrorKind::Conflict => {}
             Err(failure) => return Err(failure.into()),
         }

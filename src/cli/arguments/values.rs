@@ -1,4 +1,4 @@
-//! From the text of a value to the value, and why it is refused.
+//! Parses the values of options, and explains why a text is refused.
 
 use std::env;
 use std::error::Error;
@@ -13,14 +13,14 @@ use crate::process::signals;
 use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
 use crate::telemetry::http::HttpAddress;
 
-/// Longer than any name of a pod with a UUID behind it.
+/// The greatest length of an identity, longer than any pod's name with a UUID.
 const LONGEST_IDENTITY: usize = 1024;
 
-/// Why a value is refused.
+/// The reason why a value is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidValue {
     pub reason: String,
-    /// What was meant, as far as that can be guessed; a value that can be used.
+    /// A valid value that the user may have meant.
     pub suggestion: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl InvalidValue {
         Self { reason: reason.into(), suggestion: None }
     }
 
-    /// With the first of the values that `parse` takes.
+    /// Adds the first of the values that `parse` accepts as the suggestion.
     fn suggest<T, E>(
         mut self,
         parse: impl Fn(&str) -> Result<T, E>,
@@ -48,8 +48,7 @@ impl fmt::Display for InvalidValue {
 
 impl Error for InvalidValue {}
 
-/// Returns the value that the text stands for, or the reason why it stands for none and the first of the
-/// `suggestions` that can be used.
+/// Returns the parsed value, or the reason why the text is invalid with the first of the `suggestions` that is valid.
 fn parsed<T: FromStr<Err: fmt::Display>>(
     text: &str,
     suggestions: impl IntoIterator<Item = Option<String>>,
@@ -57,14 +56,14 @@ fn parsed<T: FromStr<Err: fmt::Display>>(
     text.parse().map_err(|error: T::Err| InvalidValue::new(reason(&error)).suggest(T::from_str, suggestions))
 }
 
-/// The reason without the suggestion that may follow it.
+/// Returns the reason without the suggestion that may follow it.
 fn reason(error: &impl fmt::Display) -> String {
     let mut text = error.to_string();
     text.truncate(text.find("; ").unwrap_or(text.len()));
     text
 }
 
-/// A lock. What is not one may be a path, or nearly a name.
+/// Parses a lock. A text that is not one may be a path or almost a name, for which a lock is suggested.
 pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let (kind, rest) = text.split_once(':').unwrap_or(("", text));
     let is_path = text.starts_with(['/', '.']) && kind.is_empty();
@@ -88,24 +87,24 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     }
 }
 
-/// How many leaders a lock has.
+/// Parses the number of slots of a lock.
 pub fn slots(text: &str) -> Result<SlotCount, InvalidValue> {
     parsed(text, [Some("3".to_owned())])
 }
 
-/// A namespace.
+/// Parses a namespace.
 pub fn namespace(text: &str) -> Result<String, InvalidValue> {
     let checked = |text: &str| check_label(text).map(|()| text.to_owned());
     checked(text).map_err(|reason| InvalidValue::new(format!("it {reason}")).suggest(checked, [suggest::label(text)]))
 }
 
-/// The name of an object.
+/// Parses the name of an object.
 pub fn object_name(text: &str) -> Result<String, InvalidValue> {
     let checked = |text: &str| check_name(text).map(|()| text.to_owned());
     checked(text).map_err(|reason| InvalidValue::new(format!("it {reason}")).suggest(checked, [suggest::name(text)]))
 }
 
-/// A duration.
+/// Parses a duration.
 pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
     let positive = text.trim().trim_start_matches('-').replace(' ', "");
     let spellings =
@@ -113,7 +112,7 @@ pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
     read_duration(text).map_err(|reason| InvalidValue::new(reason).suggest(read_duration, spellings))
 }
 
-/// A duration of at least a second.
+/// Parses a duration of at least a second.
 pub fn period(text: &str) -> Result<Duration, InvalidValue> {
     match duration(text) {
         Ok(period) if period < Duration::from_secs(1) => {
@@ -123,7 +122,7 @@ pub fn period(text: &str) -> Result<Duration, InvalidValue> {
     }
 }
 
-/// How long a command may run.
+/// Parses how long a command may run.
 pub fn max_run(text: &str) -> Result<Duration, InvalidValue> {
     match duration(text) {
         Ok(Duration::ZERO) => Err(InvalidValue::new("the command could do nothing in no time")),
@@ -135,7 +134,7 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
     let text = text.trim();
     let mut units = text.split(|character: char| !character.is_alphabetic());
     match humantime::parse_duration(text) {
-        // For humantime it is a month.
+        // humantime parses it as a month.
         _ if units.any(|unit| unit == "M") => Err("M could be minutes or months"),
         Ok(duration) => Ok(duration),
         Err(_) if text.starts_with('-') => Err("a duration cannot be negative"),
@@ -144,17 +143,17 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// How often an option is given.
+/// Parses how often an option is given.
 pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
 }
 
-/// An exit status.
+/// Parses an exit status.
 pub fn exit_status(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue::new("an exit status is a number from 0 to 255"))
 }
 
-/// The name by which a candidate holds the lock.
+/// Parses the identity of a candidate.
 pub fn identity(text: &str) -> Result<String, InvalidValue> {
     let harmless = text.chars().filter(|character| !character.is_control()).collect();
     check_identity(text).map_err(|reason| InvalidValue::new(reason).suggest(check_identity, [Some(harmless)]))?;
@@ -172,7 +171,7 @@ fn check_identity(text: &str) -> Result<(), String> {
     }
 }
 
-/// A signal that can end a command.
+/// Parses a signal that can end a command.
 pub fn signal(text: &str) -> Result<i32, InvalidValue> {
     let name = text.to_ascii_uppercase();
     let nearest = suggest::nearest(name.trim_start_matches("SIG"), ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"]);
@@ -180,14 +179,14 @@ pub fn signal(text: &str) -> Result<i32, InvalidValue> {
         .map_err(|error| InvalidValue::new(reason(&error)).suggest(signals::parse, [nearest.map(str::to_owned)]))
 }
 
-/// Where HTTP is answered.
+/// Parses the address of the HTTP server.
 pub fn http_address(text: &str) -> Result<HttpAddress, InvalidValue> {
     let port = text.rsplit(':').next().unwrap_or_default();
     let of_localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     parsed(text, [of_localhost, Some(format!(":{port}")), Some(format!("{text}:8080"))])
 }
 
-/// A label of a pod.
+/// Parses a label of a pod.
 pub fn pod_label(text: &str) -> Result<Label, InvalidValue> {
     let (key, value) = text.split_once(['=', ':']).unwrap_or((text, "true"));
     parsed(text, [Some(format!("{key}={value}"))])
@@ -200,18 +199,18 @@ pub fn owner(text: &str) -> Result<OwnerName, InvalidValue> {
     parsed(text, [Some(text.to_lowercase()), with_name, deployment])
 }
 
-/// The name of a Service.
+/// Parses the name of a Service.
 pub fn service(text: &str) -> Result<ServiceName, InvalidValue> {
     parsed(text, [suggest::label(text)])
 }
 
-/// A port of a Service.
+/// Parses a port of a Service.
 pub fn service_port(text: &str) -> Result<ServicePort, InvalidValue> {
     let swapped = text.split_once(':').map(|(number, name)| format!("{name}:{number}"));
     parsed(text, [swapped, Some(text.to_lowercase())])
 }
 
-/// The address at which others reach the leader.
+/// Parses the address at which others reach the leader.
 pub fn address(text: &str) -> Result<IpAddr, InvalidValue> {
     match text.parse::<IpAddr>() {
         Err(_) => Err(InvalidValue::new("not an IP address")),

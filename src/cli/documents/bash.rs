@@ -55,7 +55,7 @@ pub fn script(grammar: &Grammar) -> String {
     script + "    esac\n" + END
 }
 
-/// What follows an option, and the words that can be anywhere.
+/// Returns the completion of the values of options, and of the words that are valid anywhere.
 fn values_and_words(form: &Form, grammar: &Grammar) -> String {
     let mut cases = String::new();
     let mut others = Vec::new();

@@ -1,13 +1,13 @@
-//! The command line as a completion sees it: words, options and what their values are.
+//! The command line for completions: words, options and the kinds of their values.
 
 use clap::builder::ValueHint;
 
 use crate::cli::definition;
 
-/// Signals that a shell offers for an option that takes one.
+/// The signals that are offered for an option that takes one.
 const SIGNALS: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
 
-/// What can be completed.
+/// Everything that can be completed.
 pub struct Grammar {
     /// A run, which has no subcommand.
     pub run: Form,
@@ -35,14 +35,14 @@ pub struct CompletedOption {
     pub repeats: bool,
 }
 
-/// What the value of an option is.
+/// The kind of the value of an option.
 pub enum Value {
-    /// The option takes none.
+    /// The option has no value.
     None,
-    /// One of these words.
+    /// The value is one of these words.
     OneOf(Vec<String>),
     File,
-    /// Something that cannot be completed, with its name in the help.
+    /// The value cannot be completed. It has this name in the help.
     Other(String),
 }
 
@@ -58,7 +58,7 @@ impl Grammar {
         }
     }
 
-    /// All forms, the run last.
+    /// Returns all forms, the run last.
     pub fn forms(&self) -> impl Iterator<Item = &Form> {
         self.subcommands.iter().chain([&self.run])
     }
@@ -99,7 +99,7 @@ impl CompletedOption {
         })
     }
 
-    /// The names, with their dashes.
+    /// Returns the names, with their dashes.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.short.map(|short| format!("-{short}")).into_iter().chain([format!("--{}", self.long)])
     }
@@ -122,7 +122,7 @@ impl Value {
     }
 }
 
-/// The part of a help text that fits beside an option.
+/// Returns the part of a help text that fits beside an option.
 fn brief(help: &str) -> String {
     let ends = [" [", ": ", "; ", ", "].into_iter().filter_map(|end| help.find(end));
     help[..ends.min().unwrap_or(help.len())].to_owned()

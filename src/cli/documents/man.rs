@@ -12,7 +12,7 @@ const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impers
 
 /// Returns the page.
 pub fn page() -> String {
-    // One sentence about variables says what would otherwise be said of every option.
+    // The page describes the variables once, rather than with every option.
     let definition = definition().mut_args(|argument| argument.hide_env(true));
     let man = Man::new(definition).title("LEADERRUN").manual("User Commands");
     let mut page = Vec::new();
@@ -31,7 +31,7 @@ pub fn page() -> String {
     String::from_utf8_lossy(&page).into_owned()
 }
 
-/// Makes the groups of options parts of one section, rather than sections.
+/// Turns the sections of option groups into parts of one section.
 fn options_in_one_section(rendered: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(rendered);
     let lines = text.lines().map(|line| match line.strip_prefix(".SH ") {

@@ -1,4 +1,5 @@
-//! What is made from the definition of the command line: completions, the man page, and `docs/reference.md`.
+//! The documents that are generated from the definition of the command line: completions, the man page, and
+//! `docs/reference.md`.
 
 mod bash;
 mod fish;

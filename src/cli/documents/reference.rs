@@ -112,7 +112,7 @@ fn subcommands() -> String {
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
             0 => {}
-            // Its notes say that it takes all of them.
+            // Its notes state that it takes all of them.
             count if count == of_run.len() - 1 => {}
             _ => text += &format!("\nIt takes these options of a run: {}.\n", shared.join(", ")),
         }
@@ -133,7 +133,7 @@ fn subcommands() -> String {
     text
 }
 
-/// Makes a block of code of each group of lines that are indented.
+/// Turns each group of indented lines into a block of code.
 fn with_code_blocks(notes: &str) -> String {
     let mut text = String::new();
     for paragraph in notes.trim().split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
@@ -197,7 +197,7 @@ fn metrics() -> String {
     text
 }
 
-/// Puts the options of a sentence in backquotes.
+/// Puts the options in a sentence into backquotes.
 fn options_as_code(text: &str) -> String {
     let words = text.split(' ').map(|word| match word.trim_end_matches([',', ';']) {
         option if option.starts_with("--") => word.replacen(option, &format!("`{option}`"), 1),

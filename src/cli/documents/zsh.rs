@@ -72,7 +72,8 @@ fn specs(form: &Form) -> Vec<String> {
     form.options.iter().flat_map(option_specs).chain(words).collect()
 }
 
-/// A spec of `_arguments` for each name of an option, of which only one is offered unless it can be repeated.
+/// Returns a spec of `_arguments` for each name of an option. Only one of them is offered unless the option can be
+/// repeated.
 fn option_specs(option: &CompletedOption) -> Vec<String> {
     let names: Vec<String> = option.names().collect();
     let others = match (option.repeats, names.len()) {

@@ -1,4 +1,4 @@
-//! How the API server is asked at a time.
+//! The credentials of a moment, with everything that requests and connections need of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use rustls::ClientConfig;
 
 use super::super::connection::ConnectionConfig;
 
-/// The longest time by which a plugin is asked ahead of the end of what it has issued.
+/// How long before the expiry of its credentials a plugin is run again at most.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
-/// What requests and connections are made with. It never changes; there are newer ones.
+/// The credentials for requests and connections. An instance never changes, but is replaced by a newer one.
 #[derive(Clone)]
 pub struct Access {
-    /// Newer ones have a greater number.
+    /// The number of this instance. Newer ones have greater numbers.
     pub generation: u64,
     pub config: Arc<ConnectionConfig>,
-    /// None where the server is asked without TLS.
+    /// The configuration of TLS; `None` for a server without TLS.
     pub tls: Option<Arc<ClientConfig>>,
     /// None where the proxy is asked without TLS, or there is none.
     pub proxy_tls: Option<Arc<ClientConfig>>,
-    /// The value of the header that says who asks, if a header says so.
+    /// The value of the `Authorization` header, if there is one.
     pub authorization: Option<HeaderValue>,
-    /// The lifetime of what a plugin has issued, if that is limited.
+    /// The lifetime of credentials from a plugin, if it is limited.
     pub lifetime: Option<Lifetime>,
 }
 
@@ -34,12 +34,12 @@ impl Access {
         self.lifetime.is_some_and(|lifetime| lifetime.expires <= Timestamp::now())
     }
 
-    /// Returns whether it is time to ask for newer ones.
+    /// Returns whether newer credentials are to be obtained.
     pub fn is_renewal_due(&self) -> bool {
         self.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now())
     }
 
-    /// Returns whether connections of the other one can be used with this one.
+    /// Returns whether the connections of the other credentials can be used with these.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -49,24 +49,25 @@ impl Access {
     }
 }
 
-/// Leaves out the secrets.
+/// Formats the credentials without secrets.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
-/// How long credentials last.
+/// The lifetime of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     pub expires: Timestamp,
-    /// When newer ones are asked for: after two thirds of the time that is left, but at most a minute ahead of the end.
+    /// When newer credentials are requested: after two thirds of the remaining time, but at most a minute before the
+    /// expiry.
     pub renew_at: Timestamp,
 }
 
 impl Lifetime {
-    /// Returns the lifetime of what was issued now. None where it has expired already: the clocks differ, and only the
-    /// API server can tell when it ends.
+    /// Returns the lifetime of credentials that were issued now. Returns `None` if they seem to have expired already:
+    /// the clocks differ, and only the API server can tell when they expire.
     pub fn until(expires: Timestamp, now: Timestamp) -> Option<Self> {
         let left = expires.duration_since(now);
         let lead = (left / 3).min(MAX_LEAD);

@@ -1,4 +1,4 @@
-//! What leaderrun and a credential plugin say to each other: `ExecCredential` of `client.authentication.k8s.io`.
+//! The messages between leaderrun and a credential plugin: `ExecCredential` of `client.authentication.k8s.io`.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use super::super::proxy::ProxyOrigin;
 
 const KIND: &str = "ExecCredential";
 
-/// The versions that leaderrun speaks. Older ones were removed from Kubernetes with 1.24.
+/// The supported versions. Older ones were removed in Kubernetes 1.24.
 const VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 
-/// What a plugin has issued: a token, a client certificate, or both.
+/// The credentials from a plugin: a token, a client certificate, or both.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IssuedCredentials {
     pub token: Option<String>,
@@ -31,17 +31,17 @@ pub struct IssuedCertificate {
     pub key: String,
 }
 
-/// Leaves out the secrets.
+/// Formats the credentials without secrets.
 impl fmt::Debug for IssuedCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedCredentials").field("expires", &self.expires).finish_non_exhaustive()
     }
 }
 
-/// Checks that a plugin speaks a version that leaderrun speaks.
+/// Checks that a plugin's version is supported.
 ///
 /// # Errors
-/// A reason for people.
+/// Returns the reason in words.
 pub fn check_version(plugin: &ExecPlugin) -> Result<(), String> {
     let version = &plugin.api_version;
     if VERSIONS.contains(&version.as_str()) {
@@ -50,8 +50,8 @@ pub fn check_version(plugin: &ExecPlugin) -> Result<(), String> {
     Err(format!("its apiVersion {version:?} is not supported; try {}", VERSIONS[0]))
 }
 
-/// Returns what the plugin finds in the variable `KUBERNETES_EXEC_INFO`. `authority` is the certificate authority of the
-/// cluster, as PEM.
+/// Returns the value of the variable `KUBERNETES_EXEC_INFO` for the plugin. `authority` is the certificate authority of
+/// the cluster, as PEM.
 pub fn exec_info(
     plugin: &ExecPlugin,
     config: &ConnectionConfig,
@@ -70,7 +70,7 @@ pub fn exec_info(
         set("tls-server-name", config.tls.server_name.clone().map(Value::from));
         set("insecure-skip-tls-verify", config.tls.insecure.then_some(Value::Bool(true)));
         set("certificate-authority-data", authority.map(|pem| BASE64_STANDARD.encode(pem).into()));
-        // As in client-go, a proxy of the environment is not: the plugin finds it there itself.
+        // As in client-go, a proxy from the environment is left out, because the plugin has the same environment.
         let proxy = config.proxy.as_ref().filter(|proxy| proxy.origin == ProxyOrigin::Kubeconfig);
         set("proxy-url", proxy.map(|proxy| proxy.url().into()));
         set("config", plugin.cluster_config.clone());
@@ -79,15 +79,15 @@ pub fn exec_info(
     json!({ "kind": KIND, "apiVersion": plugin.api_version, "spec": spec }).to_string()
 }
 
-/// Reads what a plugin has printed.
+/// Parses the output of a plugin.
 ///
 /// # Errors
-/// A reason for people.
+/// Returns the reason in words.
 pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, String> {
     if output.trim_ascii().is_empty() {
         return Err("printed nothing".to_owned());
     }
-    // JSON is YAML, but its own parser says better what is wrong with it.
+    // JSON is YAML, but the parser for JSON has better error messages.
     let printed: Result<ExecCredential, String> = match output.trim_ascii_start().first() {
         Some(b'{') => serde_json::from_slice(output).map_err(|failure| failure.to_string()),
         _ => serde_saphyr::from_slice(output).map_err(|_| "it is not JSON".to_owned()),

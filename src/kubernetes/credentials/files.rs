@@ -1,4 +1,5 @@
-//! Files that say how the API server is reached. One on a dead file system may never be read to its end.
+//! Reads the files of the configuration, and tells which one is being read: a read from a dead file system may never
+//! end.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -9,15 +10,15 @@ use std::time::Instant;
 
 use super::Activity;
 
-/// More than any of these files has.
+/// The greatest size of a file, larger than any useful one.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
 
-/// Reads a file, and lets [`being_read`] tell meanwhile which one it is.
+/// Reads a file. Until it is read, [`being_read`] returns it.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Fails if the file cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let note = |reading| *BEING_READ.lock().expect("nothing panics while it is held") = reading;
     note(Some((path.to_owned(), Instant::now())));
@@ -38,11 +39,11 @@ pub(super) fn being_read() -> Option<Activity> {
     Some(Activity { description: format!("the contents of {}", path.display()), since })
 }
 
-/// What tells whether a file has changed; none where there is no such file.
+/// The attributes of a file that show whether it has changed; `None` for a missing file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp(Option<[i64; 6]>);
 
-/// Returns the stamps of these files as they are now.
+/// Returns the present stamps of these files.
 pub fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |file: Metadata| {
         [file.dev() as i64, file.ino() as i64, file.size() as i64, file.mtime(), file.ctime(), file.ctime_nsec()]

@@ -1,4 +1,4 @@
-//! What credentials are made of: the contents of files, and what a plugin has issued.
+//! The raw credentials: the contents of files, and the output of a plugin.
 
 use std::path::PathBuf;
 
@@ -10,14 +10,14 @@ use super::super::connection::{BasicCredentials, ConfigError, ConnectionConfig, 
 use super::exec_credential::IssuedCredentials;
 use super::files;
 
-/// Everything that was read; equal where nothing has changed.
+/// Everything that was read. Two instances are equal if nothing has changed.
 #[derive(PartialEq, Eq)]
 pub struct Material {
     pub tls: TlsMaterial,
     pub authorization: Option<HeaderValue>,
 }
 
-/// The part of it that connections are made with, as PEM.
+/// The part that connections need, as PEM.
 #[derive(PartialEq, Eq)]
 pub struct TlsMaterial {
     pub authority: Option<Vec<u8>>,
@@ -26,10 +26,10 @@ pub struct TlsMaterial {
 }
 
 impl Material {
-    /// Reads what the configuration names.
+    /// Reads the files that the configuration names.
     ///
     /// # Errors
-    /// When a file cannot be read, or has no credentials in it.
+    /// Fails if a file cannot be read or contains no credentials.
     pub fn read(config: &ConnectionConfig, issued: Option<&IssuedCredentials>) -> Result<Self, ConfigError> {
         let user = &config.user;
         let issued_certificate = issued.and_then(|issued| issued.certificate.clone());
@@ -89,7 +89,7 @@ fn basic_authorization(BasicCredentials { username, password }: &BasicCredential
     secret(&format!("Basic {encoded}")).ok_or_else(|| ConfigError::new("the user name", "cannot be sent"))
 }
 
-/// Returns the value of a header that is not to be logged.
+/// Returns the value of a header, marked as secret.
 fn secret(value: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(value).ok()?;
     header.set_sensitive(true);

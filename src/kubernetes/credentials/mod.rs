@@ -1,12 +1,12 @@
-//! The credentials of this process: one owner, whom all clients ask.
+//! The credentials of this process, which all clients share.
 //!
-//! A thread of its own reads the files and runs the plugin, so nothing that hangs there delays anybody who has
-//! credentials already, and at most one plugin runs at a time. What it has found is kept until it is replaced:
+//! A thread of its own reads the files and runs the plugin, so that a hanging file system or plugin does not delay
+//! clients that have credentials, and at most one plugin runs at a time. Credentials are kept until they are replaced:
 //!
-//! - While credentials are used, their files are looked at every few seconds, and read again when they have changed
-//!   and every minute.
-//! - What a plugin has issued is renewed ahead of its end, while it is still used.
-//! - When the API server answers 401, everything is read again, and the plugin is asked again if that has not helped.
+//! - While credentials are in use, their files are checked every few seconds. They are read again after a change, and
+//!   every minute.
+//! - Credentials from a plugin are renewed before they expire, while they are in use.
+//! - When the API server answers 401, everything is read again. If that does not help, the plugin is run again.
 
 mod access;
 mod exec_credential;
@@ -29,62 +29,62 @@ use self::worker::Worker;
 use super::cluster::ClusterOptions;
 use super::connection::ConnectionConfig;
 
-/// How often credentials that are in use are looked at.
+/// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often the thread is asked to renew what is about to expire.
+/// How often the thread is requested to renew credentials that are about to expire.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What takes less time is not worth a word.
+/// The time after which it is reported what the credentials wait for.
 pub const MIN_PENDING: Duration = Duration::from_secs(1);
 
-/// The owner of this process's credentials. Clones are the same owner.
+/// The credentials of this process. Clones share them.
 #[derive(Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
     orders: Arc<OnceLock<Sender<Order>>>,
 }
 
-/// What the thread and its clients share.
+/// The state that the thread and its clients share.
 struct Shared {
     options: ClusterOptions,
     state: watch::Sender<State>,
     /// The number of the last order.
     ordered: AtomicU64,
-    /// When credentials in use are looked at again.
+    /// The time of the next check of credentials that are in use.
     next_check: Mutex<Instant>,
     /// A request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
     activity: Mutex<Option<Activity>>,
 }
 
-/// What the thread has found.
+/// The results of the thread.
 #[derive(Clone, Default)]
 struct State {
-    /// How the API server is reached, also where there are no credentials yet.
+    /// The configuration of the connection, which may be known before the credentials.
     config: Option<Arc<ConnectionConfig>>,
     access: Option<Arc<Access>>,
-    /// Why there is nothing newer.
+    /// The reason why there are no newer credentials.
     failure: Option<CredentialsError>,
     /// The number of the last order that was carried out.
     handled: u64,
 }
 
-/// A request to look at everything again.
+/// An order to check everything again.
 struct Order {
     number: u64,
     /// The generation that the API server has rejected.
     rejected: Option<u64>,
 }
 
-/// What the thread does at present.
+/// The present activity of the thread.
 #[derive(Clone, Debug)]
 struct Activity {
     description: String,
     since: Instant,
 }
 
-/// Why there are no credentials.
+/// The reason why there are no credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialsError(String);
 
@@ -97,7 +97,7 @@ impl fmt::Display for CredentialsError {
 impl std::error::Error for CredentialsError {}
 
 impl Credentials {
-    /// Returns the owner of the credentials that these options lead to. Nothing is read before somebody asks.
+    /// Creates the credentials for these options. They are read when they are first requested.
     pub fn new(options: ClusterOptions) -> Self {
         let shared = Shared {
             options,
@@ -110,10 +110,10 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Returns how the API server is asked at present. Waits only while there is nothing that is still valid.
+    /// Returns the present credentials. It waits only while there are no valid ones.
     ///
     /// # Errors
-    /// When there are no credentials.
+    /// Fails if there are no credentials.
     pub async fn current(&self) -> Result<Arc<Access>, CredentialsError> {
         let access = self.shared.state.borrow().access.clone();
         let Some(access) = access.filter(|access| !access.has_expired()) else { return self.look(None).await };
@@ -123,11 +123,10 @@ impl Credentials {
         Ok(access)
     }
 
-    /// Returns how the API server is reached, as soon as that is known and there were credentials, or a reason why there
-    /// are none yet.
+    /// Returns the configuration of the connection, once it is known and the credentials were obtained or have failed.
     ///
     /// # Errors
-    /// When it cannot be known.
+    /// Fails if there is no usable configuration.
     pub async fn configuration(&self) -> Result<Arc<ConnectionConfig>, CredentialsError> {
         let failure = match self.current().await {
             Ok(access) => return Ok(Arc::clone(&access.config)),
@@ -141,27 +140,27 @@ impl Credentials {
         self.shared.state.borrow().config.clone()
     }
 
-    /// Returns newer credentials after the API server has rejected these, or the same where there are no newer ones.
+    /// Returns newer credentials after the API server has rejected these, or the same ones if there are no newer ones.
     ///
     /// # Errors
-    /// When newer ones should be there and cannot be had.
+    /// Fails if newer credentials should exist and cannot be obtained.
     pub async fn renewed(&self, rejected: &Access) -> Result<Arc<Access>, CredentialsError> {
         self.look(Some(rejected.generation)).await
     }
 
-    /// Takes in that the API server has accepted a request with the present credentials.
+    /// Records that the API server has accepted a request with the present credentials.
     pub fn accepted(&self) {
         self.shared.was_accepted.store(true, Ordering::Relaxed);
     }
 
-    /// Returns what credentials are waited for, if that takes time at present.
+    /// Returns what the credentials wait for, if they take long at present.
     pub fn pending(&self) -> Option<String> {
         let activity = self.shared.activity.lock().expect("nothing panics while it is held");
         let Activity { description, since } = activity.clone().or_else(files::being_read)?;
         (since.elapsed() >= MIN_PENDING).then_some(description)
     }
 
-    /// Has the thread look at everything again, and waits until it has.
+    /// Orders the thread to check everything again, and waits for the result.
     async fn look(&self, rejected: Option<u64>) -> Result<Arc<Access>, CredentialsError> {
         let number = self.order(rejected)?;
         let mut state = self.shared.state.subscribe();
@@ -187,7 +186,7 @@ impl Credentials {
         is_due
     }
 
-    /// Gives the thread an order, which it starts with. Returns the number of the order.
+    /// Sends an order to the thread, which is started if necessary. Returns the number of the order.
     fn order(&self, rejected: Option<u64>) -> Result<u64, CredentialsError> {
         let orders = match self.orders.get() {
             Some(orders) => orders,

@@ -19,16 +19,16 @@ use crate::process::signals;
 use crate::process::terminal::is_foreground_job;
 use crate::telemetry::log::printable;
 
-/// After this time a plugin counts as hung and is killed.
+/// The time after which a plugin is considered hung and is killed.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same for a plugin that may be talking to a person.
+/// The same time for a plugin that may interact with the user.
 const INTERACTIVE_TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs the plugin once and returns what it has issued. The calling thread must outlive it.
 ///
 /// # Errors
-/// A sentence for people: the plugin, the reason, and what to do.
+/// Returns a sentence with the plugin, the reason, and what to do.
 pub fn run(
     plugin: &ExecPlugin,
     config: &ConnectionConfig,

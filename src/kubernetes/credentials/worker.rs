@@ -18,10 +18,10 @@ use super::files::{self, Stamp};
 use super::material::{self, Material};
 use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 
-/// How often everything is read again that does not seem to have changed.
+/// How often files are read again that seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause after the first run of a plugin that has not helped; doubled after each further one.
+/// The pause after a plugin run that did not help. It is doubled after each further one.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -31,15 +31,15 @@ pub struct Worker {
     loaded: Option<Loaded>,
     issued: Option<Issued>,
     pause: Duration,
-    /// Before this instant the plugin is not run again.
+    /// The instant before which the plugin is not run again.
     plugin_may_run_at: Option<Instant>,
-    /// Why the plugin issued nothing when it was run last.
+    /// The reason why the last run of the plugin issued no credentials.
     plugin_failure: Option<String>,
     access: Option<Arc<Access>>,
     is_server_change_logged: bool,
 }
 
-/// What was read.
+/// The configuration and credentials that were read.
 struct Loaded {
     config: Arc<ConnectionConfig>,
     material: Material,
@@ -48,7 +48,7 @@ struct Loaded {
     read_at: Instant,
 }
 
-/// What a plugin has issued, and which one.
+/// The credentials from a plugin, with the plugin.
 struct Issued {
     plugin: ExecPlugin,
     credentials: IssuedCredentials,
@@ -69,7 +69,7 @@ impl Worker {
         }
     }
 
-    /// Carries out orders until there is nobody left who could give one.
+    /// Carries out orders until all clients are dropped.
     pub fn run(mut self, orders: &Receiver<Order>) {
         while let Ok(mut order) = orders.recv() {
             for later in orders.try_iter() {
@@ -80,7 +80,7 @@ impl Worker {
         }
     }
 
-    /// Looks at everything again.
+    /// Checks everything again.
     fn look(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
         let generation = self.access.as_ref().map(|access| access.generation);
         let is_rejected = generation.is_some() && rejected >= generation;
@@ -114,7 +114,7 @@ impl Worker {
         if let Some(loaded) = &self.loaded
             && loaded.config.server != config.server
         {
-            // The lock is held there. Going on elsewhere would be another lock.
+            // The lock is held on the previous server. On another server it would be another lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
                 log_events::server_changed(&loaded.config.server.to_string(), &config.server.to_string());
             }
@@ -126,7 +126,7 @@ impl Worker {
         self.load(config).map_err(unusable)
     }
 
-    /// Reads the files that a configuration names, and makes what is asked with from them and from what was issued.
+    /// Reads the files that a configuration names, and builds the credentials from them and from the plugin's.
     fn load(&mut self, config: ConnectionConfig) -> Result<(), ConfigError> {
         let files = material::files_of(&config);
         let stamps = files::stamps(&files);
@@ -144,7 +144,7 @@ impl Worker {
         let proxy_tls = self.proxy_tls(&config, &material)?;
         self.loaded = Some(Loaded { config: Arc::clone(&config), material, files, stamps, read_at: Instant::now() });
         if self.plugin().is_some() && self.issued.is_none() {
-            // Not before there is something to ask with.
+            // The configuration has no credentials yet.
             return Ok(());
         }
         let lifetime = self.issued.as_ref().and_then(|issued| issued.lifetime);
@@ -160,7 +160,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Returns what connections are made with: the same as before where nothing of it has changed.
+    /// Returns the TLS configuration, which is the previous one if nothing in it has changed.
     fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
         if config.server.scheme_str() != Some("https") {
             return Ok(None);

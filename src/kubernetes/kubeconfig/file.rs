@@ -1,4 +1,4 @@
-//! One kubeconfig, as it is written.
+//! The format of a kubeconfig file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -14,11 +14,11 @@ use serde_saphyr::DuplicateKeyPolicy;
 
 use super::super::credentials::files;
 
-/// What a kubeconfig says. As in client-go a field that is absent, null or empty says nothing.
+/// The contents of a kubeconfig. As in client-go, a field that is absent, null or empty is not set.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct KubeconfigFile {
-    /// Where it was read.
+    /// The path of the file.
     #[serde(skip)]
     pub path: PathBuf,
     #[serde(rename = "apiVersion")]
@@ -121,12 +121,12 @@ pub struct EnvironmentVariable {
     pub value: Option<String>,
 }
 
-/// Takes null for an empty entry.
+/// Deserializes null as an empty entry.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Base64, perhaps wrapped into lines.
+/// Bytes that are written as base64, possibly in several lines.
 #[derive(Clone)]
 pub struct Base64(pub Vec<u8>);
 
@@ -152,7 +152,7 @@ impl KubeconfigFile {
         let options = serde_saphyr::options! {
             // As client-go does.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
-            // A snippet has secrets in it.
+            // A snippet could contain secrets.
             with_snippet: false,
         };
         let file: Option<Self> = serde_saphyr::from_str_with_options(first_document(&text), options)
@@ -174,7 +174,7 @@ impl KubeconfigFile {
         check_names("user", users.iter().flatten().map(|entry| &entry.name))
     }
 
-    /// Returns whether it defines nothing.
+    /// Returns whether the file defines nothing.
     pub fn is_empty(&self) -> bool {
         let Self { current_context, contexts, clusters, users, .. } = self;
         let is_none = |length: Option<usize>| length.unwrap_or_default() == 0;
@@ -208,7 +208,7 @@ fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     }
 }
 
-/// Returns the first of several YAML documents, which is all that client-go reads.
+/// Returns the first of several YAML documents. client-go ignores the others, too.
 fn first_document(text: &str) -> &str {
     let (mut end, mut has_begun) = (0, false);
     for line in text.split_inclusive('\n') {

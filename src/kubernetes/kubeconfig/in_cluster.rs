@@ -1,4 +1,4 @@
-//! The way to the API server that every pod has.
+//! The configuration from a pod's service account.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,10 +12,10 @@ use super::server;
 
 const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Returns how this pod reaches its API server.
+/// Returns the configuration by which this pod reaches its API server.
 ///
 /// # Errors
-/// When this is no pod, or one without a service account's token.
+/// Fails if this is not a pod, or it has no service account token.
 pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else {

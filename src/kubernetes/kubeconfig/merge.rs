@@ -1,27 +1,28 @@
-//! Several kubeconfigs as one: for each name the first file that has it wins, and so does the first current context.
+//! Merges several kubeconfigs. For each name the first file that has it takes precedence, and so does the first current
+//! context.
 
 use std::path::{Path, PathBuf};
 
 use super::file::{Cluster, Context, KubeconfigFile, User};
 
-/// Kubeconfigs that are read as one.
+/// Merged kubeconfigs.
 pub struct MergedKubeconfig {
     files: Vec<KubeconfigFile>,
 }
 
-/// An entry with the folder that its relative paths begin at.
+/// An entry, with the folder for its relative paths.
 pub struct Entry<'a, T> {
     pub value: &'a T,
     pub folder: &'a Path,
 }
 
 impl MergedKubeconfig {
-    /// Merges files, of which earlier ones win.
+    /// Merges files, of which earlier ones take precedence.
     pub fn new(files: Vec<KubeconfigFile>) -> Self {
         Self { files }
     }
 
-    /// The files, in the order in which they win.
+    /// Returns the files, in the order of their precedence.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files.iter().map(|file| file.path.clone()).collect()
     }
@@ -51,7 +52,7 @@ impl MergedKubeconfig {
         })
     }
 
-    /// The names of all contexts.
+    /// Returns the names of all contexts.
     pub fn context_names(&self) -> impl Iterator<Item = &str> {
         self.files.iter().flat_map(|file| file.contexts.iter().flatten()).filter_map(|named| named.name.as_deref())
     }

@@ -1,6 +1,6 @@
-//! From kubeconfigs or a pod's service account to a [`ConnectionConfig`], by the rules of client-go.
+//! Loads a [`ConnectionConfig`] from kubeconfigs or a pod's service account, by the rules of client-go.
 //!
-//! A configuration that was named and cannot be used is an error: nothing falls back to another cluster.
+//! If a configuration that was named cannot be used, that is an error: there is no fallback to another cluster.
 
 mod file;
 mod in_cluster;
@@ -17,13 +17,13 @@ use self::merge::MergedKubeconfig;
 use super::cluster::ClusterOptions;
 use super::connection::{ConfigError, ConnectionConfig, Impersonation};
 
-/// Finds out how to reach the API server.
+/// Loads the configuration of the connection to the API server.
 ///
-/// Read are `--kubeconfig`, else the files in `KUBECONFIG`, else `~/.kube/config` where it exists, else the pod's
+/// Its source is `--kubeconfig`, else the files in `KUBECONFIG`, else `~/.kube/config` if it exists, else the pod's
 /// service account.
 ///
 /// # Errors
-/// When what was named cannot be used, or there is nothing to use.
+/// Fails if the named configuration cannot be used, or there is none.
 pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
     let context = options.context.as_deref().filter(|context| !context.is_empty());
     let mut config = match read(options)? {
@@ -44,7 +44,7 @@ fn without_kubeconfig(context: Option<&str>) -> Result<ConnectionConfig, ConfigE
     in_cluster::load()
 }
 
-/// Reads the kubeconfigs that are named, or the one of the user. Returns none where there is none.
+/// Reads the kubeconfigs that are named, or the user's own. Returns `None` if there are none.
 fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigError> {
     if let Some(path) = &options.kubeconfig {
         let subject = format!("--kubeconfig {}", path.display());
@@ -68,7 +68,7 @@ fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigErro
         None => {
             let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) else { return Ok(None) };
             let file = read_file(&PathBuf::from(home).join(".kube/config"))?;
-            // Some tools leave an empty one behind.
+            // Some tools leave an empty file behind.
             Ok(file.filter(|file| !file.is_empty()).map(|file| MergedKubeconfig::new(vec![file])))
         }
     }

@@ -1,4 +1,4 @@
-//! What the entries of a kubeconfig mean together.
+//! Resolves a context of a kubeconfig to a [`ConnectionConfig`].
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
 use super::server::{self, ServerAddress};
 
-/// The versions of plugins.
+/// The versions of the plugin protocol.
 const V1: &str = "client.authentication.k8s.io/v1";
 const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 
@@ -24,10 +24,10 @@ const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 impl MergedKubeconfig {
-    /// Returns what a context stands for: the one of that name, or the current one.
+    /// Returns the configuration of the context of that name, or of the current one.
     ///
     /// # Errors
-    /// When there is no such context, or something of it cannot be used.
+    /// Fails if there is no such context, or a part of it cannot be used.
     pub fn connection(&self, context: Option<&str>) -> Result<ConnectionConfig, ConfigError> {
         let files: Vec<String> = self.paths().iter().map(|path| path.display().to_string()).collect();
         let files = format!("kubeconfig {}", files.join(":"));
@@ -62,7 +62,7 @@ impl MergedKubeconfig {
         };
 
         let mut user = match said(&chosen.user) {
-            // Perhaps TLS was meant: as by kubectl, nothing secret is sent without.
+            // Without a scheme, TLS may have been intended. Like kubectl, leaderrun sends no secrets then.
             _ if !has_scheme => UserOptions::default(),
             None => UserOptions::default(),
             Some(user_name) => {
@@ -98,12 +98,12 @@ impl MergedKubeconfig {
     }
 }
 
-/// Returns what a field says, without white space around it.
+/// Returns the value of a field without surrounding white space, if it is set.
 fn said(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Returns where something is; data win over a file.
+/// Returns the source of a value. Data in the kubeconfig take precedence over a file.
 fn source(file: &Option<String>, data: &Option<Base64>, folder: &Path) -> Option<Source> {
     let data = data.as_ref().filter(|Base64(data)| !data.is_empty());
     let file = || said(file).map(|file| Source::File(folder.join(file)));

@@ -1,4 +1,4 @@
-//! The address of the API server, as people write it.
+//! Parses the address of the API server in a kubeconfig.
 
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
@@ -15,7 +15,7 @@ pub struct ServerAddress {
 /// Parses the address of an API server. Without a scheme it is one without TLS, as for kubectl.
 ///
 /// # Errors
-/// The reason why it is none.
+/// Returns the reason why the address is invalid.
 pub fn parse(text: &str) -> Result<ServerAddress, String> {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));

@@ -1,6 +1,7 @@
 //! The servers that are reached without a proxy: `NO_PROXY`, as Go's `httpproxy` reads it.
 //!
-//! The matchers of HTTP libraries in Rust follow curl, which knows no ports and treats a leading dot differently.
+//! The matchers of HTTP libraries in Rust follow curl, which does not support ports and treats a leading dot
+//! differently.
 
 use std::net::IpAddr;
 
@@ -16,23 +17,24 @@ enum Exception {
     Network(IpNet),
     Address(IpAddr, Option<u16>),
     Domain {
-        /// With a dot in front.
+        /// The domain, with a leading dot.
         suffix: String,
-        /// It is about the domain itself, too.
+        /// The exception includes the domain itself.
         itself: bool,
         port: Option<u16>,
     },
 }
 
 impl Exceptions {
-    /// Parses a list; an entry that means nothing is left out.
+    /// Parses a list. Invalid entries are left out.
     pub fn parse(list: &str) -> Self {
-        // Spaces are not a separator for Go; but a name cannot have one, so nothing else can be meant.
+        // Go does not split the list at spaces, but names cannot contain spaces, so they can only be separators.
         let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();
         Self { entries }
     }
 
-    /// Returns whether the server at this address is reached without a proxy. This machine always is.
+    /// Returns whether the server at this address is reached without a proxy. This machine is always reached without
+    /// one.
     pub fn contain(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();

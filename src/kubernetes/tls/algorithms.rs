@@ -1,4 +1,4 @@
-//! The signatures that servers and their authorities may make: ring's, and those of [`ecdsa`](super::ecdsa).
+//! The signature algorithms of servers and their authorities: ring's, and those of [`ecdsa`](super::ecdsa).
 
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -11,7 +11,7 @@ use webpki::ring::{
 
 use super::ecdsa::{ECDSA_P256_SHA512, ECDSA_P384_SHA512, ECDSA_P521_SHA256, ECDSA_P521_SHA384, ECDSA_P521_SHA512};
 
-/// The signatures that are understood. In TLS 1.2 a scheme does not fix the curve; in 1.3 the first entry counts.
+/// The supported algorithms. In TLS 1.2 a scheme does not determine the curve; in 1.3 the first entry counts.
 pub static SUPPORTED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         ECDSA_P256_SHA256,

@@ -1,4 +1,4 @@
-//! The certificates that a server is trusted by.
+//! The certificate authorities that are trusted.
 
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
@@ -8,19 +8,19 @@ use super::algorithms::SUPPORTED;
 use super::certificate::Certificate;
 use super::pem;
 
-/// The certificates that a server is trusted by.
+/// The certificate authorities that are trusted.
 #[derive(Debug)]
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
-    /// They are those of the system.
+    /// The certificates are those of the system.
     pub are_of_system: bool,
 }
 
 impl Authorities {
-    /// Returns the certificates of a PEM file, without those that cannot be read.
+    /// Reads the certificates of a PEM file, without those that cannot be parsed.
     ///
     /// # Errors
-    /// When there are none.
+    /// Fails if there are no certificates.
     pub fn configured(text: &[u8]) -> Result<Self, ConfigError> {
         let blocks = pem::blocks(text).into_iter();
         let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
@@ -44,10 +44,10 @@ impl Authorities {
         Ok(authorities)
     }
 
-    /// Returns the certificates of the system.
+    /// Reads the certificates of the system.
     ///
     /// # Errors
-    /// When there are none.
+    /// Fails if there are no certificates.
     pub fn of_system() -> Result<Self, ConfigError> {
         let loaded = rustls_native_certs::load_native_certs();
         if loaded.certs.is_empty() {
@@ -61,12 +61,12 @@ impl Authorities {
         Ok(Self { certificates: loaded.certs, are_of_system: true })
     }
 
-    /// Returns whether this very certificate is among them.
+    /// Returns whether this certificate is one of them.
     pub fn contain(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)
     }
 
-    /// Returns those that may issue others at that time. An expired one does not count, as in Go.
+    /// Returns the certificates that may issue others at that time. As in Go, expired ones may not.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
@@ -76,14 +76,14 @@ impl Authorities {
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
     }
 
-    /// Returns whether there may be so many authorities between this one and a server. webpki does not look at that.
+    /// Returns whether this authority allows so many others between itself and a server. webpki does not check that.
     pub fn allow_between(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_this_one = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_this_one);
         certificates.any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_between(count)))
     }
 
-    /// Returns whether one of them has issued a certificate itself, and may issue it for any name.
+    /// Returns whether one of them has issued the certificate directly, and may issue certificates for any name.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
         let Some((message, algorithm, signature)) = certificate.signed() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
@@ -98,7 +98,7 @@ impl Authorities {
         })
     }
 
-    /// Returns why one that has issued a certificate does not count at that time, if that is so.
+    /// Returns why the one that has issued a certificate is not valid at that time, if it is not.
     pub fn invalidity(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;

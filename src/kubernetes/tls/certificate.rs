@@ -1,4 +1,4 @@
-//! What a certificate says, for messages and for what webpki does not look at.
+//! The contents of a certificate, for messages and for checks that webpki does not make.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.
 const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The critical extensions that an authority's certificate may have: those of which Go looks after the content.
+/// The critical extensions that an authority's certificate may have: those that Go evaluates.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.14"),
     ObjectIdentifier::new_unwrap("2.5.29.15"),
@@ -35,28 +35,28 @@ const MIN_RSA_LENGTH: usize = 2048 / 8;
 pub struct Certificate(CertificateInner<Raw>);
 
 impl Certificate {
-    /// Parses a certificate, if it is one.
+    /// Parses a certificate; `None` if it is invalid.
     pub fn parse(der: &[u8]) -> Option<Self> {
         CertificateInner::from_der(der).ok().map(Self)
     }
 
-    /// Returns the key that the certificate is about.
+    /// Returns the public key in the certificate.
     pub fn public_key(&self) -> &[u8] {
         self.0.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
     }
 
-    /// Returns whether it is about an RSA key that is short enough to be broken.
+    /// Returns whether the key is an RSA key that is short enough to be broken.
     pub fn has_short_rsa_key(&self) -> bool {
         let algorithm = &self.0.tbs_certificate().subject_public_key_info().algorithm;
         algorithm.oid == RSA && self.public_key().len() < MIN_RSA_LENGTH
     }
 
-    /// Returns whether it may issue certificates of servers.
+    /// Returns whether it may issue certificates for servers.
     pub fn may_issue(&self) -> bool {
         self.is_authority() && self.may_sign_certificates() && self.is_for_servers() && self.is_understood()
     }
 
-    /// Returns whether it is an authority's. As in Go, only version 3 says anything about that.
+    /// Returns whether it belongs to an authority. As in Go, only certificates of version 3 state that.
     fn is_authority(&self) -> bool {
         match self.constraints() {
             Ok(Some(constraints)) => constraints.ca,
@@ -74,13 +74,13 @@ impl Certificate {
         }
     }
 
-    /// Returns whether it has no critical extension that nobody here knows.
+    /// Returns whether all its critical extensions are known.
     fn is_understood(&self) -> bool {
         let mut extensions = self.0.tbs_certificate().extensions().into_iter().flatten();
         extensions.all(|extension| !extension.critical || KNOWN_EXTENSIONS.contains(&extension.extn_id))
     }
 
-    /// Returns whether there may be so many authorities between this one and a server.
+    /// Returns whether so many authorities are allowed between this one and a server.
     pub fn allows_between(&self, count: usize) -> bool {
         let limit = self.constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
         limit.is_none_or(|limit| count <= limit.into())
@@ -100,15 +100,15 @@ impl Certificate {
         self.0.tbs_certificate().issuer() == issuer.0.tbs_certificate().subject()
     }
 
-    /// Returns what was signed, the algorithm as it stands in a signature, and the signature.
+    /// Returns the signed part, the algorithm as encoded in a signature, and the signature.
     pub fn signed(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
         let message = self.0.tbs_certificate().to_der().ok()?;
-        // Without the tag and the length, which are one byte each.
+        // The tag and the length, which are one byte each, are left out.
         let algorithm = self.0.signature_algorithm().to_der().ok()?.split_off(2);
         Some((message, algorithm, self.0.signature().raw_bytes()))
     }
 
-    /// Returns whether a wildcard of it that is followed by one label only stands for a host: `*.lan` for `api.lan`.
+    /// Returns whether it has a wildcard with only one label after it that matches the host: `*.lan` for `api.lan`.
     pub fn has_short_wildcard_for(&self, host: &str) -> bool {
         let Ok(Some((_, SubjectAltName(names)))) = self.0.tbs_certificate().get_extension() else { return false };
         let Some((_, domain)) = host.trim_end_matches('.').split_once('.').filter(|(label, _)| !label.is_empty())
@@ -123,7 +123,7 @@ impl Certificate {
         })
     }
 
-    /// Returns whether it may be a server's.
+    /// Returns whether it may be used by a server.
     fn is_for_servers(&self) -> bool {
         match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
             Ok(Some((_, ExtendedKeyUsage(purposes)))) => {
@@ -134,10 +134,10 @@ impl Certificate {
         }
     }
 
-    /// Checks whether it can be a server's at that time.
+    /// Checks whether it can be used by a server at that time.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// Returns the reason why it cannot.
     pub fn check_server(&self, now: UnixTime) -> Result<(), String> {
         match self.invalidity(now) {
             Some(invalidity) => Err(invalidity),
@@ -160,7 +160,7 @@ impl Certificate {
     }
 }
 
-/// Whose it is, and by whom it was issued.
+/// Writes the subject and the issuer.
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let certificate = self.0.tbs_certificate();

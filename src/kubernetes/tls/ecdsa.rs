@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 type Verify = fn(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), InvalidSignature>;
 
-/// Verifies a digest that is at least half as long as the numbers of the curve.
+/// Verifies a digest that is at least half as long as the scalars of the curve.
 macro_rules! verify {
     ($curve:ident) => {
         |public_key, digest, signature| {
@@ -25,7 +25,7 @@ const P384: Verify = verify!(p384);
 const P521: Verify = |public_key, digest, signature| {
     const SIZE: usize = 66;
     let verify: Verify = verify!(p521);
-    // The number is the same with zeros in front, and a short one is refused.
+    // Short digests are refused, and leading zeros do not change the number.
     let mut padded = vec![0; SIZE - digest.len()];
     padded.extend(digest);
     verify(public_key, &padded, signature)

@@ -1,4 +1,4 @@
-//! A client certificate and its key, in every form that Go takes.
+//! A client certificate and its key, in every format that Go accepts.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use super::certificate::Certificate;
 use super::p521::ClientKey;
 use super::pem;
 
-/// Offers the same certificate to every server that asks for one. rustls's own refuses certificates of version 1.
+/// Offers the same certificate to every server that requests one. The resolver of rustls refuses certificates of
+/// version 1.
 #[derive(Debug)]
 pub struct ClientIdentity(Arc<CertifiedKey>);
 
@@ -30,10 +31,10 @@ impl ResolvesClientCert for ClientIdentity {
     }
 }
 
-/// Returns what offers this certificate with its key, both as PEM.
+/// Creates the identity from a certificate and its key, both as PEM.
 ///
 /// # Errors
-/// When one of them cannot be used, or they do not belong together.
+/// Fails if one of them cannot be used, or they do not belong together.
 pub fn resolver(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigError> {
     let refused = |reason: String| ConfigError::new("client-certificate", reason);
     let blocks = pem::blocks(certificate).into_iter().filter(|block| block.label == "CERTIFICATE");
@@ -50,7 +51,7 @@ pub fn resolver(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, Config
     Ok(ClientIdentity(Arc::new(CertifiedKey::new(chain, key))))
 }
 
-/// Returns the first key of a PEM file. What it is called there does not matter, as in Go.
+/// Returns the first key of a PEM file. As in Go, the label of its block does not matter.
 fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     let mut blocks = pem::blocks(pem).into_iter();
     let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or("there is no private key in it")?;
@@ -71,7 +72,7 @@ fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     })
 }
 
-/// Returns a P-256 or P-384 key with its public key, which may be left out, and which ring wants.
+/// Returns a P-256 or P-384 key with its public key, which is optional in PKCS#8 but required by ring.
 fn with_public_key(der: &[u8]) -> Option<PrivatePkcs8KeyDer<'static>> {
     let p256 = || p256::SecretKey::from_der(der).ok()?.to_pkcs8_der().ok();
     let p384 = || p384::SecretKey::from_der(der).ok()?.to_pkcs8_der().ok();

@@ -36,11 +36,11 @@ pub use self::reason::failure_reason;
 /// The only protocol that is spoken with servers and proxies.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Returns what connections are encrypted with. `authority` has the certificates that are trusted, or the system's are
-/// without it; `certificate` has the client's own and its key, all as PEM.
+/// Returns the TLS configuration of connections. `authority` contains the trusted certificates, or the system's are
+/// trusted without it; `certificate` contains the client's certificate and its key. All are PEM.
 ///
 /// # Errors
-/// When one of them cannot be used.
+/// Fails if one of them cannot be used.
 pub fn client_config(
     options: &TlsOptions,
     authority: Option<&[u8]>,

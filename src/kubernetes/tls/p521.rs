@@ -1,5 +1,5 @@
-//! P-521, which ring does not have: keys of client certificates, and the key exchange. In TLS 1.2 a server may only have
-//! or be shown a P-521 key where the client exchanges keys on that curve, too.
+//! Keys of client certificates on the curve P-521, and the key exchange on it, which ring does not support. In TLS 1.2
+//! a server may only use, and be shown, a P-521 key if the client supports the key exchange on that curve.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// Parses a key as PKCS#8 or SEC 1, if it is one of this curve.
+    /// Parses a key of this curve as PKCS#8 or SEC 1.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let key = SecretKey::from_der(der).ok()?;
         let public_key = key.public_key().to_public_key_der().ok()?.into_vec();

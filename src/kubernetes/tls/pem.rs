@@ -1,13 +1,13 @@
-//! The blocks of a PEM file, as Go reads them: one that is broken does not spoil the others.
+//! Parses the blocks of a PEM file. As in Go, a broken block does not affect the others.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 /// A block of a PEM file.
 pub struct Block {
-    /// What stands between `-----BEGIN ` and `-----`.
+    /// The text between `-----BEGIN ` and `-----`.
     pub label: String,
-    /// It has headers, which only encrypted keys have.
+    /// The block has headers, as only encrypted keys do.
     pub has_headers: bool,
     pub der: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Why TLS failed, in words.
+//! Reasons for TLS failures, in words.
 
 use std::error::Error;
 use std::io;
@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
 use crate::telemetry::log::printable_root_cause;
 
-/// Returns why something failed on a connection: what TLS has against it, or else the innermost cause.
+/// Returns the reason for a failure of a connection: that of TLS, or else the innermost cause.
 pub fn failure_reason(failure: &(dyn Error + 'static)) -> String {
     let mut cause = Some(failure);
     while let Some(error) = cause {

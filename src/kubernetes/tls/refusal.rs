@@ -1,4 +1,4 @@
-//! Why a server's certificate is refused, in words.
+//! Reasons why a server's certificate is refused, in words.
 
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::Error;
@@ -7,7 +7,7 @@ use super::authority::Authorities;
 use super::certificate::Certificate;
 use crate::telemetry::log::printable;
 
-/// How many names of a certificate a message has.
+/// The largest number of a certificate's names in a message.
 const MAX_NAMES: usize = 10;
 
 /// Returns why the certificate is refused.

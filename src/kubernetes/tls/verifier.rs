@@ -1,4 +1,4 @@
-//! Verifies the server's certificate.
+//! The verification of the server's certificate.
 
 use std::error::Error;
 use std::fmt;
@@ -15,13 +15,13 @@ use super::authority::Authorities;
 use super::certificate::Certificate;
 use super::refusal;
 
-/// Verifies servers by certificates that are trusted.
+/// Verifies servers by trusted certificates.
 #[derive(Debug)]
 pub struct ServerVerifier {
     authorities: Authorities,
 }
 
-/// Why the server's certificate is refused, as a sentence.
+/// The reason why the server's certificate is refused, as a sentence.
 #[derive(Debug)]
 struct Refusal(String);
 
@@ -53,7 +53,7 @@ impl ServerVerifier {
             return Err("its RSA key has less than 2048 bits".to_owned());
         }
         match self.verify_issuer(&certificate, intermediates, now) {
-            // webpki takes no authority's certificate for a server's, and Go does.
+            // webpki does not accept an authority's certificate for a server, but Go does.
             _ if authorities.contain(der) => said.check_server(now)?,
             Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&said, now) => said.check_server(now)?,
             issued => issued.map_err(reason)?,
@@ -76,7 +76,7 @@ impl ServerVerifier {
         certificate.verify_for_usage(SUPPORTED.all, &anchors, intermediates, now, usage, None, check_path).map(drop)
     }
 
-    /// Checks what webpki leaves out: whether the authorities may sign certificates, and how many there may be.
+    /// Checks what webpki does not: whether the authorities may sign certificates, and how many there may be.
     fn check_path(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
         let may_sign =
             |der: &CertificateDer<'_>| Certificate::parse(der).is_some_and(|said| said.may_sign_certificates());
@@ -90,7 +90,7 @@ impl ServerVerifier {
     }
 }
 
-/// A certificate is a server's that does not say otherwise.
+/// The purpose of a server's certificate, which a certificate without a stated purpose also has.
 struct ServerPurpose;
 
 impl ExtendedKeyUsageValidator for ServerPurpose {
@@ -154,7 +154,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Takes every server for the right one: `insecure-skip-tls-verify`.
+/// Accepts every server, as `insecure-skip-tls-verify` requests.
 #[derive(Debug)]
 pub struct InsecureVerifier;
 

@@ -1,4 +1,4 @@
-//! Makes a connection to the API server.
+//! Opens connections to the API server.
 
 use std::error::Error;
 use std::fmt;
@@ -29,12 +29,12 @@ use super::resolver::Resolver;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Why there is no connection. Nothing was sent.
+/// The reason why there is no connection. No request was sent.
 #[derive(Clone, Debug)]
 pub struct ConnectError(String);
 
 impl ConnectError {
-    /// Returns the error for a connection that took so long to make.
+    /// Returns the error for a connection that was not open after this time.
     pub fn timed_out(access: &Access, after: Duration) -> Self {
         Self(format!("cannot connect to {}: there is no connection after {}", target(access), format_duration(after)))
     }
@@ -48,10 +48,10 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// Connects to the API server, through the proxy where there is one.
+/// Connects to the API server, through the proxy if there is one.
 ///
 /// # Errors
-/// When any step of it fails.
+/// Fails if any step fails.
 pub async fn connect(access: Arc<Access>, resolver: Resolver) -> Result<Connection, ConnectError> {
     let connected = try_connect(Arc::clone(&access), resolver).await;
     connected.map_err(|failure| {
@@ -89,7 +89,7 @@ async fn try_connect(access: Arc<Access>, resolver: Resolver) -> Result<Connecti
     }
 }
 
-/// Reaches an address by TCP and encrypts the stream.
+/// Connects to an address by TCP and encrypts the stream.
 struct Encrypted {
     tcp: HttpConnector<Resolver>,
     encrypt: TlsConnector,
@@ -133,7 +133,7 @@ where
     tunnel.oneshot(server).await.map_err(Into::into)
 }
 
-/// Encrypts the stream where the server is asked with TLS, and begins to speak HTTP on it.
+/// Encrypts the stream if the server uses TLS, and starts HTTP on it.
 async fn speak_over<S>(stream: S, access: Arc<Access>) -> Result<Connection, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -146,7 +146,7 @@ where
     Ok(Connection::handshake(TokioIo::new(stream), access).await?)
 }
 
-/// Returns what is connected to, with the proxy on the way there.
+/// Returns the address of the server, with the proxy if there is one.
 pub fn target(access: &Access) -> String {
     let server = access.config.server.to_string();
     let server = server.trim_end_matches('/');

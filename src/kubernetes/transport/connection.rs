@@ -15,19 +15,19 @@ use tokio::task::JoinHandle;
 use super::super::credentials::Access;
 use super::pool::Pool;
 
-/// A connection on which one request at a time is sent. It is closed when it is dropped.
+/// A connection for one request at a time. It is closed when it is dropped.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
-    /// What it was made with.
+    /// The credentials that the connection was opened with.
     access: Arc<Access>,
     driver: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Begins to speak HTTP on a stream.
+    /// Starts HTTP on a stream.
     ///
     /// # Errors
-    /// When the stream is closed.
+    /// Fails if the stream is closed.
     pub async fn handshake<S>(stream: S, access: Arc<Access>) -> hyper::Result<Self>
     where
         S: Read + Write + Send + Unpin + 'static,
@@ -37,15 +37,16 @@ impl Connection {
         Ok(Self { sender, access, driver })
     }
 
-    /// Returns whether it is open, as far as is known, and was made with what `access` makes connections with.
+    /// Returns whether it seems open, and can be used with these credentials.
     pub fn is_usable(&self, access: &Access) -> bool {
         !self.sender.is_closed() && self.access.shares_connections_with(access)
     }
 
-    /// Sends a request. The connection goes to the pool when the answer was read to its end, and is closed otherwise.
+    /// Sends a request. The connection returns to the pool once the answer was read to its end, and is closed
+    /// otherwise.
     ///
     /// # Errors
-    /// When there is no answer. The error has the request in it if that was not sent.
+    /// Fails if there is no answer. The error contains the request if that was not sent.
     pub async fn send(
         mut self,
         request: Request<RequestBody>,

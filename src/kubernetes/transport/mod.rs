@@ -1,7 +1,7 @@
-//! How requests get to the API server.
+//! The transport of requests to the API server.
 //!
-//! What a request needs (credentials, addresses, a connection) is prepared beside it and kept when the request is given
-//! up: however long that takes, it is done once.
+//! The preparation of a request (credentials, addresses, a connection) runs beside the request and is kept when the
+//! request is dropped: however long it takes, it is done once.
 
 mod connect;
 mod connection;
@@ -31,7 +31,7 @@ use super::impersonation;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Sends requests to the API server, on connections of its own.
+/// Sends requests to the API server, on its own connections.
 #[derive(Clone)]
 pub struct Transport {
     credentials: Credentials,
@@ -39,7 +39,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Returns a transport without any connection yet. `attempt` is how long one request waits for its answer.
+    /// Creates a transport without a connection. `attempt` is the timeout of one request.
     pub fn new(credentials: Credentials, resolver: Resolver, attempt: Duration) -> Self {
         Self { credentials, pool: Arc::new(Pool::new(resolver, attempt)) }
     }
@@ -50,7 +50,7 @@ impl Transport {
         self.credentials.pending().or_else(connection)
     }
 
-    /// Sends a request. One that the API server rejects with 401 is sent again if there are newer credentials.
+    /// Sends a request. If the API server rejects it with 401 and there are newer credentials, it is sent again.
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
@@ -79,7 +79,7 @@ impl Transport {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            // An idle connection may have been closed by the server meanwhile.
+            // The server may have closed an idle connection.
             match failure.take_message() {
                 Some(unsent) => request = unsent,
                 None => return Err(failure.into_error().into()),
@@ -102,7 +102,7 @@ impl Service<Request<Body>> for Transport {
     }
 }
 
-/// Returns the head of a request as this server gets it: below its path, with its name, and saying who asks.
+/// Returns the head of a request for this server, with the server's path and host, and the user's credentials.
 fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     let server = &access.config.server;
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -125,7 +125,8 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     Ok(head)
 }
 
-/// Returns how leaderrun is called in the API server's audit log: as Go programs are, with Go's names for the machine.
+/// Returns the name of leaderrun in the API server's audit log, in the format of Go programs and with Go's names for
+/// the machine.
 fn user_agent() -> String {
     let machine = match env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,8 +1,7 @@
-//! The connections of one client: one that is idle, and those that are being made.
+//! The connections of one client: one that is idle, and those that are being opened.
 //!
-//! A connection is made by a task of its own, which goes on when the request that wanted it is given up; the next
-//! request takes what has become of it. A request that is given up closes the connection that it was sent on, so the
-//! next one is sent on another.
+//! A connection is opened by a task of its own, which continues when its request is dropped, and the next request gets
+//! its result. A request that is dropped closes the connection that it was sent on, so the next one is sent on another.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,29 +17,30 @@ use super::connect::{self, ConnectError, connect};
 use super::connection::Connection;
 use super::resolver::Resolver;
 
-/// How many connections are made at a time.
+/// The largest number of connections that are being opened.
 const MAX_PENDING: usize = 2;
 
-/// How long the making of a connection may take.
+/// The timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The connections of one client.
 pub struct Pool {
     resolver: Resolver,
-    /// How long one request waits.
+    /// The timeout of one request.
     attempt: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// No more than one: when the network breaks, all of them are dead, and each costs an attempt.
+    /// The idle connection. There is only one, because after a failure of the network all are dead, and each would cost
+    /// an attempt.
     idle: Option<Connection>,
-    /// The oldest first.
+    /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
 }
 
-/// A connection that is being made.
+/// A connection that is being opened.
 struct PendingConnection {
     access: Arc<Access>,
     began: Instant,
@@ -49,21 +49,21 @@ struct PendingConnection {
 }
 
 impl Pool {
-    /// Returns an empty pool. `attempt` is how long one request waits.
+    /// Creates an empty pool. `attempt` is the timeout of one request.
     pub fn new(resolver: Resolver, attempt: Duration) -> Self {
         Self { resolver, attempt, state: Mutex::default() }
     }
 
-    /// Takes a connection on which a request can be sent.
+    /// Adds a connection on which a request can be sent.
     pub fn put(&self, connection: Connection) {
         let replaced = self.state().idle.replace(connection);
         drop(replaced);
     }
 
-    /// Returns a connection for a request: the idle one, or whichever is made first.
+    /// Returns a connection for a request: the idle one, or the first one that is opened.
     ///
     /// # Errors
-    /// When none can be made.
+    /// Fails if no connection can be opened.
     pub async fn connection(self: &Arc<Self>, access: &Arc<Access>) -> Result<Connection, ConnectError> {
         loop {
             let pending = {
@@ -77,29 +77,29 @@ impl Pool {
             let ended = pending
                 .into_iter()
                 .map(|mut ended| async move { ended.wait_for(Option::is_some).await.ok()?.clone() }.boxed());
-            // One that was made for this request may be taken by another one, or dropped for a newer one.
+            // A connection that was opened for this request may be used by another one, or be replaced by a newer one.
             if let (Some(Err(error)), ..) = select_all(ended).await {
                 return Err(error);
             }
         }
     }
 
-    /// Returns to what a connection is being made that takes longer than `limit` already.
+    /// Returns the address of a connection that has been opening for longer than `limit`.
     pub fn pending(&self, limit: Duration) -> Option<String> {
         let state = self.state();
         let is_slow = |pending: &&PendingConnection| !pending.task.is_finished() && pending.began.elapsed() >= limit;
         state.pending.iter().find(is_slow).map(|pending| connect::target(&pending.access))
     }
 
-    /// Begins to make a connection, unless one is being made that this request has not waited for in vain.
+    /// Begins to open a connection, unless another one began recently.
     fn begin(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
         state.pending.retain(|pending| pending.access.shares_connections_with(access) && !pending.task.is_finished());
-        // One that a request was given up for was begun an attempt ago.
+        // A connection that a request has waited for until its timeout began at least one attempt ago.
         let is_recent = |pending: &PendingConnection| pending.began.elapsed() < self.attempt * 9 / 10;
         if state.pending.last().is_some_and(is_recent) {
             return;
         }
-        // The oldest one may be slow rather than dead, and goes on.
+        // The oldest one continues, because it may be slow rather than dead.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
         let (pool, pending_access) = (Arc::clone(self), Arc::clone(access));

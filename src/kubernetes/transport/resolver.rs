@@ -1,7 +1,7 @@
-//! Name look-ups that go on when nobody waits for them any more.
+//! Name look-ups that continue when their requests are dropped.
 //!
-//! A look-up may take many seconds: each name server that does not answer costs five. It runs once, on a thread of its
-//! own, for all requests that need it meanwhile. A request for which earlier addresses are known does not wait for it.
+//! A look-up may take many seconds, because each name server that does not answer costs five. It runs once, on a thread
+//! of its own, for all requests that need it. A request does not wait for it if earlier addresses are known.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,18 +18,18 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::Service;
 
-/// How long a look-up is waited for where addresses are known from before.
+/// How long a request waits for a look-up if earlier addresses are known.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Addresses that are younger are not looked up again.
+/// The age up to which addresses are not looked up again.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
 type Lookup = Result<Vec<IpAddr>, String>;
 
-/// Looks up the addresses of names. Clones share what they know.
+/// Looks up the addresses of names. Clones share their addresses.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    /// Blocks until the name servers have answered.
+    /// The function that looks up a name. It blocks until the name servers have answered.
     look_up: fn(&str) -> io::Result<Vec<IpAddr>>,
     names: Arc<Mutex<HashMap<String, KnownName>>>,
 }
@@ -48,7 +48,7 @@ fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
 struct KnownName {
     addresses: Vec<IpAddr>,
     found_at: Option<Instant>,
-    /// The look-up under way.
+    /// The pending look-up.
     pending: Option<watch::Receiver<Option<Lookup>>>,
 }
 
@@ -56,7 +56,7 @@ impl Resolver {
     /// Returns the addresses of a name.
     ///
     /// # Errors
-    /// When none are known.
+    /// Fails if no addresses are known.
     pub async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = name.trim_matches(['[', ']']).parse() {
             return Ok(vec![address]);
@@ -123,7 +123,7 @@ impl Service<Name> for Resolver {
         let resolver = self.clone();
         Box::pin(async move {
             let addresses = resolver.addresses(name.as_str()).await?;
-            // The caller knows the port.
+            // The caller adds the port.
             let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
             Ok(addresses.into_iter())
         })

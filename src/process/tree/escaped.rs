@@ -1,8 +1,9 @@
-//! Processes of the command that left the tree before anybody saw them there.
+//! The search for processes of the command that left the tree before they were seen there.
 //!
-//! In a PID namespace that others have made (`nsenter`, `runc exec`), orphans fall to that namespace's init instead of
-//! to us. They are known by the run ID in their environment. To read it can take for ever, as long as the kernel waits
-//! for a page of that process, so a process of its own does it; as a child of ours it is part of the tree until it ends.
+//! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans are reparented to that
+//! namespace's init instead of to us. They are identified by the run ID in their environment. Reading it can block
+//! while the kernel waits for a page of that process, so a separate process reads it. As a child of ours it is part of
+//! the tree until it ends.
 
 use std::os::fd::AsFd;
 
@@ -15,19 +16,19 @@ use super::proc::{Identity, Proc};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::pidfd::PidFd;
 
-/// How long a killed process is waited for, milliseconds.
+/// How long to wait for the death of a killed process, in milliseconds.
 const DEATH_TIMEOUT: u16 = 1000;
 
-/// How often all processes are looked at; those killed may have forked meanwhile.
+/// How often all processes are read at most. Killed processes may have forked before.
 const MAX_LOOKS: usize = 100;
 
-/// The end of the run ID in an environment, as `NAME=VALUE` with a NUL before and behind.
+/// Returns the mark of a run: its variable in an environment, with a NUL before and after it.
 pub fn mark(run: &str) -> Vec<u8> {
     format!("\0{RUN_VARIABLE}={run}\0").into_bytes()
 }
 
-/// Forks a child that kills every process with this mark in a PID namespace below ours, and returns its pid; nothing
-/// where no process can be one. The tree below us must be empty.
+/// Forks a child that kills every process with this mark in a PID namespace below ours, and returns its pid. Returns
+/// `None` if no process can be one of them. The tree below us must be empty.
 pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
     let mut has_suspects = false;
     proc.for_each_process(|number| {
@@ -66,7 +67,7 @@ fn kill_marked(proc: &Proc, mark: &[u8]) {
     }
 }
 
-/// Returns a process that is younger than we are and in a PID namespace below ours.
+/// Returns a process if it is younger than this one and in a PID namespace below ours.
 fn suspect(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
     let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.began() && !stat.is_dead())?;
     let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested)?;
@@ -86,7 +87,7 @@ fn kill_if_marked(proc: &Proc, mark: &[u8], process: Identity, pid: Pid) -> bool
 fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
     let Ok(environment) = proc.open_of(number, "environ") else { return false };
     let mut buffer = [0; 16 * 1024];
-    // As if there were a variable before the first one.
+    // The first variable has no NUL before it, so the buffer begins with one.
     let mut kept = 1;
     loop {
         let length = match read(&environment, &mut buffer[kept..]) {
@@ -96,7 +97,7 @@ fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
         if buffer[..length].windows(mark.len()).any(|window| window == mark) {
             return true;
         }
-        // What is read next may complete it.
+        // The next part may complete a mark.
         kept = length.min(mark.len());
         buffer.copy_within(length - kept..length, 0);
     }

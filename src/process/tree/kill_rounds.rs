@@ -41,7 +41,7 @@ impl KillRounds {
     /// Kills every descendant that one look finds, as far as the pace allows.
     ///
     /// # Errors
-    /// Returns why something could not be killed, but only the first time.
+    /// Returns why a process could not be killed, but only the first time.
     pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSES.1);

@@ -1,4 +1,4 @@
-//! One look at /proc that finds every descendant, however deep.
+//! The search for all descendants, however deep, by one look at /proc.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// How many processes one look can find. The next look finds more: by then the first ones are dead, and what they left
-/// has become our own.
+/// The largest number of processes that one look can find. The next look finds more: by then the first ones are dead,
+/// and their children have become ours.
 const CAPACITY: usize = 8192;
 
-/// The longest time that one look takes.
+/// The longest duration of one look.
 const LONGEST_LOOK: Duration = Duration::from_millis(100);
 
-/// The numbers of the processes found, ascending.
+/// The numbers of the processes that were found, in ascending order.
 #[derive(Debug)]
 pub struct Members(Vec<i32>);
 
@@ -37,7 +37,7 @@ impl Member {
 }
 
 impl Members {
-    /// Allocates what all looks need.
+    /// Allocates the memory for all looks.
     pub fn new() -> Self {
         Self(Vec::with_capacity(CAPACITY))
     }
@@ -50,7 +50,7 @@ impl Members {
         self.0.is_empty()
     }
 
-    /// Adds a process whose descendants are looked for, if there is room.
+    /// Adds a process whose descendants are searched, if there is room.
     pub fn add(&mut self, number: i32) {
         if self.0.len() < CAPACITY
             && let Err(place) = self.0.binary_search(&number)
@@ -64,17 +64,16 @@ impl Members {
         &self.0
     }
 
-    /// Looks at every process once, in the order of their numbers, and calls `visit` with those that descend from what
-    /// was [added](Self::add), and with those themselves.
+    /// Reads every process once, in the order of their numbers, and calls `visit` with the processes that were
+    /// [added](Self::add) and with their descendants.
     ///
-    /// Nearly always a parent has a lower number than its child. A child of which that is not true is found by the next
-    /// look.
+    /// A parent almost always has a lower number than its child. A child with a lower number is found by the next look.
     ///
-    /// A process that began after the look did is left for the next one. So a number in the list cannot have been used
-    /// again: the process that now had it would be younger than the look, and its children younger still.
+    /// A process that started after the look began is left for the next one. So no number in the list can have been
+    /// used again: its new process would be younger than the look, and so would the children.
     ///
-    /// The look ends at `until` in any case, and after [`LONGEST_LOOK`]: where processes are forked faster than they are
-    /// looked at, it would not end. Returns whether it came to the last process.
+    /// The look ends at `until`, and after [`LONGEST_LOOK`]: it would not end if processes were forked faster than they
+    /// are read.
     pub fn look(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
         let began = clock::now();
         let longest = began + LONGEST_LOOK;

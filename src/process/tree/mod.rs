@@ -1,13 +1,13 @@
-//! The processes below this one, and how to have none of them left.
+//! The processes below this one, and the kill of all of them.
 //!
 //! The caller is a subreaper (or PID 1): when a process below it dies, that process's children become the caller's own.
 //! So killing the direct children, reaping them, and looking again ends the whole tree, whatever sessions and process
 //! groups it hides in; and every direct child that is signalled is an unreaped one, whose pid cannot have been used
 //! again. [`Members`] only makes that faster: it finds all descendants at one look.
 //!
-//! Processes in a PID namespace below ours are another matter: there, orphans fall to the init of their namespace, which
-//! may be no descendant of ours (`nsenter`, `runc exec`). So they are remembered once they were seen, stopped before
-//! anything above them is killed, and killed from the leaves up. The tree is not empty before they are dead.
+//! Processes in a PID namespace below ours are different: their orphans are reparented to the init of their namespace,
+//! which may not be a descendant of ours (`nsenter`, `runc exec`). So they are remembered once they were seen, stopped
+//! before any process above them is killed, and killed from the leaves up. The tree is not empty before they are dead.
 //!
 //! Children of *other threads* of the caller, such as credential plugins, are not part of the tree.
 
@@ -40,7 +40,7 @@ use crate::process::clock;
 use crate::process::system_call::SystemCallError;
 use crate::process::title;
 
-/// How many processes are named to people.
+/// The largest number of processes that a message names.
 const MAX_NAMES: usize = 8;
 
 /// How many processes a count of threads may take: as long as a look at the machine's processes takes anyway.
@@ -49,12 +49,12 @@ const MAX_RECOUNTED: usize = 64;
 /// Makes the orphans below this process its children, rather than those of PID 1.
 ///
 /// # Errors
-/// When the kernel refuses; it has no reason to.
+/// Fails if the kernel refuses, which is not expected.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true).map_err(SystemCallError::of("prctl"))?)
 }
 
-/// Why not everything could be killed.
+/// The reason why some process could not be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillFailure {
     /// The process of this number in /proc could not be signalled.
@@ -79,11 +79,11 @@ pub struct Tree {
     nested: Nested,
     /// How many processes and threads there are.
     count: TaskCount,
-    /// Every child is looked at whether it is in a deeper namespace before it is killed.
+    /// Before a child is killed, it is checked whether it is in a deeper namespace.
     is_careful: bool,
     /// When a kill looks at all processes again. Looks take at most half of the time.
     next_look: Instant,
-    /// What the processes of this run have in their environment.
+    /// The mark of this run in the environments of its processes.
     mark: Vec<u8>,
     /// Processes with the mark were searched for since the command was started.
     was_searched: bool,
@@ -93,7 +93,7 @@ impl Tree {
     /// Opens /proc, and allocates everything that a kill needs.
     ///
     /// # Errors
-    /// A sentence for people, when this process cannot see its children.
+    /// Returns a sentence if this process cannot list its children.
     pub fn open(run: &str) -> io::Result<Self> {
         let proc = Proc::open().map_err(|error| {
             io::Error::other(format!(
@@ -116,7 +116,7 @@ impl Tree {
     /// Sends a signal to the process group that a child of ours leads. The child must not have been reaped.
     ///
     /// # Errors
-    /// When we may not.
+    /// Fails if the signal is not permitted.
     pub fn signal_group(&self, leader: Pid, signal: i32) -> nix::Result<()> {
         // SAFETY: kill takes two integers. Not nix's, which knows no real-time signals.
         let send = || Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop);
@@ -126,7 +126,7 @@ impl Tree {
         }
     }
 
-    /// Returns the children of this thread, dead ones that nobody reaped included.
+    /// Returns the children of this thread, including dead ones that have not been reaped.
     pub fn children(&self) -> Vec<Pid> {
         let mut children = Vec::new();
         let _ = self.proc.for_each_child(|number| {
@@ -135,13 +135,14 @@ impl Tree {
         children
     }
 
-    /// Makes a kill look at every child before it is killed: for a process that has not
-    /// [remembered](Self::look) what may fall to others.
+    /// Makes a kill check every child before it is killed, for a process that has not
+    /// [remembered](Self::remember_nested) the processes that may be reparented to others.
     pub fn with_care(self) -> Self {
         Self { is_careful: true, ..self }
     }
 
-    /// Remembers every descendant in a PID namespace below ours that is found until then, and counts all descendants.
+    /// Remembers every descendant in a PID namespace below ours that is found until this instant, and counts all
+    /// descendants.
     pub fn look(&mut self, until: Option<Instant>) {
         self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
     }
@@ -163,12 +164,12 @@ impl Tree {
         self.count
     }
 
-    /// Returns whether processes are remembered that may not become our children when what is above them dies.
+    /// Returns whether processes are remembered that may not become our children when their parents die.
     pub fn has_nested(&self) -> bool {
         !self.nested.is_empty()
     }
 
-    /// Sends SIGTERM to what is remembered and has not got it.
+    /// Sends SIGTERM to remembered processes that have not got it.
     pub fn terminate_nested(&mut self) {
         self.nested.terminate(&self.proc);
     }
@@ -176,10 +177,10 @@ impl Tree {
     /// Sends SIGKILL to every descendant that one look finds; where `max_killed` is given only until so many threads have
     /// got it and have not ended.
     ///
-    /// Allocates nothing, and needs no descriptor to kill the direct children.
+    /// It allocates nothing, and needs no descriptor to kill the direct children.
     ///
     /// # Errors
-    /// The first reason why something was not killed.
+    /// Returns the first reason why a process was not killed.
     pub fn kill(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
         let killed = self.kill_as_this_user(max_killed);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = killed else { return killed };
@@ -234,7 +235,7 @@ impl Tree {
         listed.map_err(KillFailure::NotListed).and(killed)
     }
 
-    /// Returns a sentence about why something was not killed.
+    /// Returns a sentence about why a process was not killed.
     pub fn describe(&self, failure: KillFailure) -> String {
         match failure {
             KillFailure::Refused { number, errno: Errno::EPERM } => format!(
@@ -246,10 +247,10 @@ impl Tree {
         }
     }
 
-    /// Returns whether nothing of the tree is left, when this process has no child.
+    /// Returns whether no process of the tree is left. This process must have no children.
     ///
-    /// The first time that this seems so, processes that have escaped are looked for by a child, and until it has ended
-    /// the answer is no.
+    /// The first time that none seems to be left, a child searches for processes that have escaped. Until that child
+    /// has ended, the tree is not empty.
     pub fn is_empty(&mut self) -> bool {
         self.nested.forget_dead(&self.proc);
         if !self.nested.is_empty() {
@@ -263,15 +264,15 @@ impl Tree {
         (self.was_searched, self.count) = (false, TaskCount::default());
     }
 
-    /// Returns the names of some of the processes of the last [`kill`](Self::kill), for people: by names of their own
-    /// choice, and with the numbers that /proc has.
+    /// Returns the names of some processes of the last [`kill`](Self::kill) for messages: the names that they gave
+    /// themselves, with their numbers in /proc.
     pub fn names(&self) -> String {
         let others = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
         self.names_of(self.nested.numbers().chain(others))
     }
 
-    /// Returns the names of some of the children of this thread that live; none if there are none. Without children that
-    /// have the supervisor's name: they are forks of it that have executed nothing.
+    /// Returns the names of some living children of this thread; `None` if there are none. Children with the
+    /// supervisor's name are left out, because they are forks of it that have executed nothing.
     pub fn names_of_living_children(&self) -> Option<String> {
         let mut living = Vec::new();
         let _ = self.proc.for_each_child(|number| {
@@ -298,8 +299,8 @@ impl Tree {
     }
 }
 
-/// SIGKILL to the children of the other threads, such as a credential plugin that hangs, and to the process groups that
-/// they lead. For the end, when nobody waits for them any more.
+/// Sends SIGKILL to the children of other threads, such as a credential plugin that hangs, and to the process groups
+/// that they lead. It is for the end of leaderrun, when they are no longer needed.
 pub fn kill_helpers() {
     let this = fs::read_link("/proc/thread-self").unwrap_or_default();
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
@@ -307,7 +308,7 @@ pub fn kill_helpers() {
     for other in threads.filter(|thread| this.file_name() != Some(&thread.file_name())) {
         for child in children_in(&other.path().join("children")) {
             if let Some(pid) = proc.numbers(child).map(|numbers| numbers.pid) {
-                // One that shares the terminal is in leaderrun's own group.
+                // A helper that shares the terminal is in leaderrun's own group.
                 let leads_group = getpgid(Some(pid)) == Ok(pid);
                 let _ = if leads_group { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGKILL) };
             }

@@ -7,14 +7,14 @@ use nix::sys::signal::Signal;
 use super::members::{Member, Members};
 use super::proc::{Identity, Proc};
 
-/// How many of them are remembered.
+/// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// How often it is looked whether all of them have stopped, before they are killed in any case. A look takes some ten
+/// How often it is checked whether all of them have stopped, before they are killed in any case. A check takes some ten
 /// microseconds for each process of the machine.
 const MAX_LOOKS: usize = 20;
 
-/// The processes remembered, each behind the one that it descends from.
+/// The remembered processes, each after the one that it descends from.
 #[derive(Debug)]
 pub struct Nested(Vec<Remembered>);
 
@@ -25,7 +25,7 @@ struct Remembered {
 }
 
 impl Nested {
-    /// Allocates what is needed to remember.
+    /// Allocates the memory for the processes.
     pub fn new() -> Self {
         Self(Vec::with_capacity(CAPACITY))
     }
@@ -34,7 +34,7 @@ impl Nested {
         self.0.is_empty()
     }
 
-    /// Returns the numbers of the processes remembered.
+    /// Returns the numbers of the remembered processes.
     pub fn numbers(&self) -> impl Iterator<Item = i32> {
         self.0.iter().map(|remembered| remembered.identity.number)
     }
@@ -48,8 +48,7 @@ impl Nested {
         self.0.retain(|remembered| proc.is_alive(remembered.identity));
     }
 
-    /// Remembers every descendant in a namespace below ours, and what descends from those remembered before. Returns how
-    /// many descendants there are; of a look that had to end at least as many as in the `last` one.
+    /// Remembers every descendant in a namespace below ours, and the descendants of those that were remembered before.
     pub fn remember(
         &mut self,
         proc: &Proc,
@@ -64,7 +63,7 @@ impl Nested {
         if is_complete || count.threads > last.threads { count } else { last }
     }
 
-    /// Sends SIGTERM to those that have not got it.
+    /// Sends SIGTERM to those that have not got it yet.
     pub fn terminate(&mut self, proc: &Proc) {
         for remembered in self.0.iter_mut().filter(|remembered| !remembered.terminated) {
             remembered.terminated = true;
@@ -74,8 +73,8 @@ impl Nested {
         }
     }
 
-    /// Stops all of them, so that none can fork while it is looked for, and kills them, the leaves first: what is killed
-    /// before the process above it falls to nobody else. `note` is told what came of each kill.
+    /// Stops all of them, so that none can fork during the search, and kills them from the leaves up: a process that is
+    /// killed before its parent is not reparented. `note` gets the result of each kill.
     pub fn kill(&mut self, proc: &Proc, members: &mut Members, note: &mut impl FnMut(i32, nix::Result<()>)) {
         for _ in 0..MAX_LOOKS {
             let mut all_still = true;
@@ -95,7 +94,7 @@ impl Nested {
         }
     }
 
-    /// Remembers what one look finds, and calls `visit` with each descendant. Returns whether all of them were found.
+    /// Remembers the processes that one look finds, and calls `visit` with each of them and whether it cannot fork.
     fn look(
         &mut self,
         proc: &Proc,

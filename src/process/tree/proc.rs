@@ -1,4 +1,4 @@
-//! /proc, read without allocating: a kill must not wait for memory.
+//! Reads /proc without allocating, because a kill must not wait for memory.
 //!
 //! The list of children is read through a descriptor that stays open, so a kill goes on when the command has used up
 //! every descriptor of the machine.
@@ -19,16 +19,17 @@ use rustix::fs::{RawDir, SeekFrom, seek};
 
 use crate::process::pidfd::PidFd;
 
-/// Longer than the beginning of `stat` and of `status` that is needed of them, unless a user is in hundreds of groups.
+/// The length up to which `stat` and `status` are read. The required fields are before it, unless a user is in hundreds
+/// of groups.
 const READ_SIZE: usize = 4096;
 
-/// How much of the list of children is read: more than a hundred thousand.
+/// The length up to which the list of children is read: more than a hundred thousand children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 
 /// An open /proc.
 ///
-/// It may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), where every process has another
-/// number than in ours. A number in /proc is an `i32`, one in our namespace a [`Pid`].
+/// It may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), where processes have other numbers
+/// than in ours. A number in /proc is an `i32`, and a number in our namespace is a [`Pid`].
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
@@ -39,15 +40,15 @@ pub struct Proc {
     began: u64,
 }
 
-/// One process, told apart from a later one of the same number by its start.
+/// A process, identified by its number and its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub number: i32,
-    /// In clock ticks since boot.
+    /// The time of the start, in clock ticks since boot.
     pub started: u64,
 }
 
-/// What `stat` says about a process.
+/// The fields of `stat` about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub state: u8,
@@ -57,7 +58,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Returns whether the process is dead, and only to be reaped.
+    /// Returns whether the process is dead and only remains to be reaped.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -78,10 +79,10 @@ pub struct Numbers {
 }
 
 impl Proc {
-    /// Opens /proc for the present thread, whose children are meant by [`for_each_child`](Self::for_each_child).
+    /// Opens /proc for the present thread, whose children [`for_each_child`](Self::for_each_child) lists.
     ///
     /// # Errors
-    /// When /proc is not mounted, or the kernel does not list children.
+    /// Fails if /proc is not mounted, or the kernel does not list children.
     pub fn open() -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let root = open("/proc", flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -112,11 +113,11 @@ impl Proc {
             + u64::from(since_boot.subsec_millis()) * self.ticks_per_second / 1000
     }
 
-    /// Calls `visit` with the number of each child of the thread that opened this, dead ones included. Where children come
-    /// faster than they are visited, it ends all the same.
+    /// Calls `visit` with the number of each child of the thread that opened this, including dead ones. It ends even if
+    /// children are created faster than they are visited.
     ///
     /// # Errors
-    /// When /proc does not tell.
+    /// Fails if /proc cannot be read.
     pub fn for_each_child(&self, mut visit: impl FnMut(i32)) -> nix::Result<()> {
         let mut buffer = [0; READ_SIZE];
         let mut offset = 0;
@@ -159,16 +160,16 @@ impl Proc {
         }
     }
 
-    /// Returns what `stat` says about a process.
+    /// Reads `stat` of a process.
     ///
     /// # Errors
-    /// `ENOENT` or `ESRCH` when there is no such process.
+    /// Returns `ENOENT` or `ESRCH` if there is no such process.
     pub fn stat(&self, number: i32) -> nix::Result<Stat> {
         let mut buffer = [0; READ_SIZE];
         parse_stat(self.read_of(number, "stat", &mut buffer)?).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the numbers of a process in the PID namespaces, if /proc tells.
+    /// Returns the numbers of a process in the PID namespaces, if /proc states them.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_of(number, "status", &mut buffer).ok()?;
@@ -185,7 +186,7 @@ impl Proc {
     /// Returns the real user ID of a process.
     ///
     /// # Errors
-    /// When there is no such process, or /proc does not tell.
+    /// Fails if there is no such process, or /proc does not state it.
     pub fn owner(&self, number: i32) -> nix::Result<u32> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_of(number, "status", &mut buffer)?;
@@ -195,7 +196,7 @@ impl Proc {
         std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the number of a process in our own PID namespace, if /proc tells.
+    /// Returns the number of a process in our own PID namespace, if /proc states it.
     pub fn pid(&self, number: i32) -> Option<Pid> {
         if self.has_our_numbers() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
     }
@@ -208,7 +209,7 @@ impl Proc {
     /// Reads the beginning of one of the files about a process.
     ///
     /// # Errors
-    /// When there is no such process or no descriptor.
+    /// Fails if there is no such process or no descriptor.
     pub fn read_of<'a>(&self, number: i32, file: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
         self.read(path(&mut [0; PATH_SIZE], number, file), buffer)
     }
@@ -216,7 +217,7 @@ impl Proc {
     /// Opens one of the files about a process.
     ///
     /// # Errors
-    /// When there is no such process, no descriptor or no permission.
+    /// Fails if there is no such process, no descriptor or no permission.
     pub fn open_of(&self, number: i32, file: &str) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         openat(&self.root, path(&mut [0; PATH_SIZE], number, file), flags, Mode::empty())
@@ -228,7 +229,7 @@ impl Proc {
         Ok(&buffer[..length])
     }
 
-    /// Returns whether this process is alive. One about which /proc gives no answer counts as alive.
+    /// Returns whether this process is alive. If /proc gives no answer, it counts as alive.
     pub fn is_alive(&self, process: Identity) -> bool {
         match self.stat(process.number) {
             Ok(stat) => stat.started == process.started && !stat.is_dead(),
@@ -236,20 +237,20 @@ impl Proc {
         }
     }
 
-    /// Sends a signal to a child of ours, which nobody but us can reap.
+    /// Sends a signal to a child of ours, which only we can reap.
     ///
     /// # Errors
-    /// When we may not.
+    /// Fails if the signal is not permitted.
     pub fn signal_child(&self, number: i32, signal: Signal) -> nix::Result<()> {
         // A helper that kills for its parent is itself one of the children.
         let pid = self.pid(number).filter(|pid| *pid != getpid());
         ignore_dead(pid.map_or(Ok(()), |pid| kill(pid, signal)))
     }
 
-    /// Sends a signal to this process and to no other that has got its number.
+    /// Sends a signal to this process, and not to a later one with the same number.
     ///
     /// # Errors
-    /// When we may not, or there is no descriptor.
+    /// Fails if the signal is not permitted, or there is no descriptor.
     pub fn signal(&self, process: Identity, pid: Pid, signal: Signal) -> nix::Result<()> {
         if pid == getpid() {
             return Ok(());
@@ -259,7 +260,8 @@ impl Proc {
             Ok(fd) => fd,
             Err(failure) => return ignore_dead(Err(errno(failure))),
         };
-        // Read after the descriptor was opened: as long as that process is not reaped its number has no other owner.
+        // This is read after the descriptor was opened: as long as that process is not reaped, no other process has its
+        // number.
         if !self.is_alive(process) {
             return Ok(());
         }
@@ -278,7 +280,7 @@ const PATH_SIZE: usize = 32;
 
 fn path<'a>(buffer: &'a mut [u8; PATH_SIZE], number: i32, file: &str) -> &'a str {
     let mut rest = &mut buffer[..];
-    // The longest is /2147483647/environ.
+    // The longest path is /2147483647/environ.
     let _ = write!(rest, "{number}/{file}");
     let length = PATH_SIZE - rest.len();
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()

@@ -1,10 +1,10 @@
-//! Reaping dead children.
+//! Reaps dead children.
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// How many children are reaped at once. A command whose processes fork and end all the time must not keep the caller
-/// from its deadlines.
+/// The largest number of children that are reaped at once. A command whose processes fork and end all the time must not
+/// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
 /// How a child ended.
@@ -14,25 +14,26 @@ pub enum Ended {
     Signaled(i32),
 }
 
-/// What there was to reap, and whether anything is left.
+/// The children that were reaped, and whether any are left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reaped {
     pub ended: Vec<(Pid, Ended)>,
-    /// Children that were stopped, and by which signal.
+    /// Children that were stopped, with the signal.
     pub stopped: Vec<(Pid, i32)>,
     /// No child is left, dead or alive.
     pub none_left: bool,
-    /// There may be more to reap: no signal will say so.
+    /// More dead children may be left. No signal arrives for them.
     pub is_partial: bool,
 }
 
-/// Reaps dead children of this thread, a limited number of them.
+/// Reaps dead children of this thread, [`MAX_REAPED`] at most.
 pub fn reap() -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();
     for _ in 0..MAX_REAPED {
         let mut status = 0;
-        // Not nix's waitpid: it reaps a child that a real-time signal killed, and loses its status.
+        // nix's waitpid is not used, because it reaps a child that was killed by a real-time signal and loses its
+        // status.
         // SAFETY: the kernel writes one int to where it may.
         match unsafe { libc::waitpid(-1, &mut status, flags) } {
             0 => return reaped,

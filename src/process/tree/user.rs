@@ -1,17 +1,17 @@
 //! Signals to processes of another user.
 //!
-//! In a container whose root has no `CAP_KILL`, an entry point that changes to a user is out of our reach. With
-//! `CAP_SETUID`, which it needed itself, a child of ours can become that user and reach it.
+//! In a container whose root has no `CAP_KILL`, an entry point that changes to another user cannot be signalled. With
+//! `CAP_SETUID`, which the entry point needed itself, a child of ours can become that user and signal it.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Runs `action` in a child with this user ID, and returns what came of it.
+/// Runs `action` in a child with this user ID, and returns its result.
 ///
 /// # Errors
-/// Those of `action`; `EPERM` when there can be no such child.
+/// Returns the error of `action`, or `EPERM` if there can be no such child.
 pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
     // SAFETY: the child only makes system calls.
     match unsafe { fork() } {
@@ -28,7 +28,7 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
     }
 }
 
-/// Waits for a child that only makes system calls that do not wait.
+/// Waits for a child that only makes system calls that do not block.
 fn wait_for(child: Pid) -> nix::Result<()> {
     let mut status = 0;
     // SAFETY: the kernel writes one int to where it may.

@@ -1,4 +1,4 @@
-//! What only the API server can say.
+//! The rows about the API server and the permissions.
 
 use std::time::Duration;
 
@@ -19,38 +19,38 @@ use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ErrorKind
 use crate::lock::{self, LockName, OwnerConfig, SlotCount};
 use crate::process::clock;
 use crate::routing::{PodLabel, Routing, RoutingTarget};
-use crate::subcommands::PATIENCE;
+use crate::subcommands::ANSWER_TIMEOUT;
 use crate::telemetry::log::{printable, printable_cause};
 
-/// Requests whose slowest one counts; the first has to connect.
+/// The number of requests of which the slowest is reported. The first one connects.
 const SAMPLES: usize = 5;
 
-/// The priority level that exists for requests like these.
+/// The priority level for requests of leader elections.
 const PRIORITY_LEVEL: &str = "leader-election";
 
-/// The level of administrators, whose requests are served before all others.
+/// The priority level of administrators, whose requests are served before all others.
 const EXEMPT: &str = "exempt";
 
 const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// What is looked at.
+/// The lock in a cluster that is examined, and the options of the run.
 pub struct Examined<'a> {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
     pub owner: Option<&'a OwnerConfig>,
     pub options: ClusterOptions,
     pub timing: &'a Timing,
-    /// By what traffic finds the leader.
+    /// The target of the routing, if there is one.
     pub target: Option<&'a RoutingTarget>,
     pub routing: Option<&'a Routing>,
-    /// What this machine's clock reads matters.
+    /// The run depends on this machine's wall clock.
     pub uses_clock: bool,
 }
 
 impl Examined<'_> {
-    /// Looks at the way to the API server, what it allows, and how it treats these requests.
+    /// Examines the connection to the API server, the permissions, and the priority of requests.
     pub async fn examine(self, table: &mut Table) {
         let Self { lock, slots, owner, options, timing, target, routing, uses_clock } = self;
         let began = clock::now();
@@ -106,7 +106,8 @@ impl Examined<'_> {
     }
 }
 
-/// The command that prints a Role with all of it, for this `user` where that is a service account beside the lock.
+/// Returns the command that prints a Role with all permissions, for `user` if that is a service account in the lock's
+/// namespace.
 fn manifest(
     lock: &LockName,
     slots: Option<SlotCount>,
@@ -123,7 +124,7 @@ fn manifest(
     format!("leaderrun manifest --lock {lock}{slots}{owner}{target}{}", account.unwrap_or_default())
 }
 
-/// Whether the API server answers, and in time. The headers of an answer if it does.
+/// Adds rows about whether the API server answers, and fast enough. Returns the headers of an answer if it does.
 async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
     let address = cluster.address();
     let mut slowest = Duration::ZERO;
@@ -172,13 +173,13 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
     headers
 }
 
-/// Whether an answer is an API object, or a Status of an API server.
+/// Returns whether an answer is an API object or a Status of an API server.
 fn is_kubernetes(answer: &Response<Bytes>) -> bool {
     let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     body["apiVersion"].is_string() && body["kind"].is_string()
 }
 
-/// Whether the namespace is there, if this user may know that.
+/// Adds a row if the namespace is known not to exist.
 async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
     if ask(cluster, &format!("/api/v1/namespaces/{name}"), None).await.is_ok_and(|answer| answer.status() == 404) {
         let finding = format!("there is no namespace {name:?}");
@@ -192,7 +193,7 @@ async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
 
 /// Whether the owner of the lock's objects is there, if this user may know that.
 async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, owner: &OwnerConfig) {
-    table.add(match owner.find(cluster, namespace, PATIENCE).await {
+    table.add(match owner.find(cluster, namespace, ANSWER_TIMEOUT).await {
         Ok(found) => Row::ok("owner", format!("{found} becomes the owner of the lock's objects")),
         Err(error) if error.kind == ErrorKind::Forbidden => return,
         Err(error) => {
@@ -203,11 +204,11 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
     });
 }
 
-/// What becomes of a candidate that may not do something.
+/// The consequence of a missing permission.
 enum IfDenied {
-    /// It does not work as it should.
+    /// The candidate does not work as configured.
     Fails(&'static str),
-    /// It works without.
+    /// The candidate works without it.
     Degraded(&'static str),
 }
 
@@ -219,7 +220,8 @@ fn lock_if_denied(verb: Verb) -> IfDenied {
     })
 }
 
-/// Adds rows for the rights on one object, or on a kind of them. An object that is there need not be created.
+/// Adds rows for the permissions on one object, or on all objects of a kind. An object that exists does not need to be
+/// created.
 async fn examine_rules(
     table: &mut Table,
     cluster: &Cluster,
@@ -240,7 +242,7 @@ async fn examine_rules(
     }
 }
 
-/// Adds a row for each verb of a rule. `manifest` prints a Role that has the rule.
+/// Adds a row for each verb of a rule. `manifest` is the command that prints a Role with the rule.
 async fn permissions(
     table: &mut Table,
     cluster: &Cluster,
@@ -287,7 +289,7 @@ async fn permissions(
     }
 }
 
-/// How the API server orders these requests among others when it is busy.
+/// Returns a row about the priority of these requests on a busy API server.
 async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row {
     let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
     let Some(level) = said("x-kubernetes-pf-prioritylevel-uid") else {
@@ -315,7 +317,7 @@ async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row
     }
 }
 
-/// The name of the priority level with this uid, if this user may read it.
+/// Returns the name of the priority level with this uid, if this user may read it.
 async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
     let answer = ask(cluster, PRIORITY_LEVELS, None).await.ok()?;
     let levels = json_of(&answer).ok()?;
@@ -323,21 +325,21 @@ async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
     level["metadata"]["name"].as_str().map(printable)
 }
 
-/// Asks the API server, and returns whatever it answers.
+/// Sends a request to the API server and returns its answer, which may be an error.
 pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
         None => Request::get(path).body(Vec::new()),
         Some(body) => Request::post(path).header(CONTENT_TYPE, "application/json").body(body.to_string().into_bytes()),
     };
     let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
-    let late = |_| Error::unknown(format!("no answer within {}", format_duration(PATIENCE)));
-    timeout(PATIENCE, cluster.send(request)).await.map_err(late)?
+    let late = |_| Error::unknown(format!("no answer within {}", format_duration(ANSWER_TIMEOUT)));
+    timeout(ANSWER_TIMEOUT, cluster.send(request)).await.map_err(late)?
 }
 
 /// Returns the object in an answer.
 ///
 /// # Errors
-/// When the answer is a refusal.
+/// Fails if the answer is an error.
 pub fn json_of(answer: &Response<Bytes>) -> Result<Value, Error> {
     let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     if answer.status().is_success() {

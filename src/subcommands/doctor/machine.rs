@@ -1,4 +1,4 @@
-//! What this machine, or this container, lets leaderrun do in time.
+//! The rows about the limits of this machine or container.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use super::table::{Row, Table};
 use crate::process::cpu_limit::{CpuCgroups, Throttling};
 use crate::process::memory::{self, Locked};
 
-/// Below this many CPUs a few busy threads of the command are enough to keep leaderrun waiting.
+/// The number of CPUs below which a few busy threads of the command can delay leaderrun.
 const ENOUGH_CPUS: f64 = 1.0;
 
-/// From <linux/capability.h>.
+/// The bit of the capability, from <linux/capability.h>.
 const CAP_KILL: u64 = 1 << 5;
 const CAP_SETUID: u64 = 1 << 7;
 
-/// Looks at the CPU limit, the memory that may be locked, and the right to send signals.
+/// Examines the CPU limit, the memory that may be locked, and the permission to send signals.
 pub fn examine(table: &mut Table) {
     table.add(cpu(&CpuCgroups::find()));
     table.add(locked_memory());

@@ -1,4 +1,4 @@
-//! `leaderrun doctor`: will it run, and what is missing?
+//! `leaderrun doctor`: checks whether a run would work, and what is missing.
 
 mod cluster;
 mod machine;
@@ -17,7 +17,7 @@ use self::table::{Row, Table};
 use super::{CommandOutput, DoctorRequest, LockTarget};
 use crate::lock::Store;
 
-/// Looks at everything, and says what it found.
+/// Examines everything and reports the results.
 pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
     let DoctorRequest {
         target: LockTarget { lock, cluster },
@@ -58,7 +58,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
     Ok(CommandOutput { text: table.to_string(), status: u8::from(table.has_failed()) })
 }
 
-/// What the settings mean for clocks: nothing that could be measured here.
+/// Returns a row about the clock rates that the durations tolerate. The clocks themselves cannot be measured here.
 fn clocks(timing: &Timing) -> Row {
     let margin = timing.lease_duration() - timing.renew_deadline() - timing.lost_grace();
     let finding = format!(
@@ -69,7 +69,7 @@ fn clocks(timing: &Timing) -> Row {
     Row::ok("clocks", finding)
 }
 
-/// Rounded to what people want to know of a time that something took.
+/// Returns a duration rounded to milliseconds.
 fn rounded(duration: Duration) -> String {
     format_duration(Duration::from_millis(duration.as_millis().try_into().unwrap_or(u64::MAX))).to_string()
 }

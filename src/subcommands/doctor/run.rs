@@ -1,4 +1,4 @@
-//! What a run needs of this machine, besides its lock.
+//! The rows about what a run needs besides its lock.
 
 use std::env;
 use std::ffi::OsStr;

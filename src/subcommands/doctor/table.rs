@@ -1,14 +1,14 @@
-//! What was found, a line each, and below it what to do about it.
+//! The table of results: a line for each, and below it what to do about it.
 
 use std::fmt;
 
 use crate::lock::Finding;
 
-/// What was found.
+/// The results, in the order of their examination.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Row>);
 
-/// One thing that was looked at.
+/// One result.
 #[derive(Debug)]
 pub struct Row {
     grade: Grade,
@@ -20,23 +20,23 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grade {
     Ok,
-    /// It will run, and could be better.
+    /// The run works, but could be better.
     Note,
     Failed,
 }
 
 impl Row {
-    /// As it should be.
+    /// Creates a row for a requirement that is met.
     pub fn ok(what: &'static str, finding: impl Into<String>) -> Self {
         Self { grade: Grade::Ok, what, finding: finding.into(), remedy: None }
     }
 
-    /// It could be better.
+    /// Creates a row for something that could be better.
     pub fn note(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Note, what, finding: finding.into(), remedy: Some(remedy.into()) }
     }
 
-    /// It will not work as it should.
+    /// Creates a row for a requirement that is not met.
     pub fn failed(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { grade: Grade::Failed, what, finding: finding.into(), remedy: Some(remedy.into()) }
     }

@@ -1,11 +1,11 @@
-//! Whether traffic can follow the leader.
+//! The rows about the routing of traffic to the leader.
 
 use super::cluster::{ask, json_of};
 use super::table::{Row, Table};
 use crate::kubernetes::{Cluster, PODS, SERVICES};
 use crate::routing::{ServicePort, check_service};
 
-/// Whether the pod that is to be labelled is there.
+/// Adds a row about whether the pod to be labelled exists.
 pub async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod: &str) {
     let answer = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
     if answer.is_ok_and(|answer| answer.status() == 404) {
@@ -18,7 +18,7 @@ pub async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, 
     }
 }
 
-/// Whether the Service follows the leader with these ports, if this user may read it.
+/// Adds rows about whether the Service can be routed to the leader with these ports, if this user may read it.
 pub async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, name: &str, ports: &[ServicePort]) {
     let Ok(answer) = ask(cluster, &format!("{}/{name}", SERVICES.path(namespace)), None).await else { return };
     if answer.status() == 404 {

@@ -1,4 +1,4 @@
-//! The way to the API server, before a request is sent.
+//! The rows about the preparation of requests, before the API server is reached.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,12 +14,13 @@ use super::rounded;
 use super::table::{Row, Table};
 use crate::kubernetes::Cluster;
 use crate::process::clock;
-use crate::subcommands::PATIENCE;
+use crate::subcommands::ANSWER_TIMEOUT;
 
-/// How far two clocks may be apart before that is noted: a `Date` has whole seconds, and the answer was under way.
+/// The difference of two clocks up to which it is not reported: a `Date` header has whole seconds, and the answer takes
+/// time.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// How long it took until a request could be sent: a credential plugin may be slow.
+/// Returns a row about the time until a request could be sent: a credential plugin may be slow.
 pub fn preparation(took: Duration, timing: &Timing) -> Row {
     let limit = timing.attempt();
     let finding = format!("were ready after {}; a request may take {}", rounded(took), rounded(limit));
@@ -27,14 +28,14 @@ pub fn preparation(took: Duration, timing: &Timing) -> Row {
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
 }
 
-/// How long it takes to look up the API server's name.
+/// Adds a row about the time of a look-up of the API server's name.
 pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing) {
     let (host, port) = cluster.host_and_port();
     if host.parse::<IpAddr>().is_ok() {
         return;
     }
     let began = clock::now();
-    let found = timeout(PATIENCE, lookup_host((host.as_str(), port))).await;
+    let found = timeout(ANSWER_TIMEOUT, lookup_host((host.as_str(), port))).await;
     let took = rounded(clock::now().since(began));
     let remedy = "check the name servers in /etc/resolv.conf, or give the API server's IP address";
     let limit = timing.attempt();
@@ -51,7 +52,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
     });
 }
 
-/// How far this machine's clock is from the API server's.
+/// Returns a row about the difference between this machine's clock and the API server's.
 pub fn wall_clock(headers: &HeaderMap) -> Row {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let Some(date) = date.and_then(|date| rfc2822::parse(date).ok()) else {

@@ -272,7 +272,7 @@ fn hanging_events_are_not_blamed_on_the_label() {
     let _held = proxy.hold_requests(Match::any().on("/events"));
     a.stop();
     assert_eq!(pods.labelled(), [""; 0]);
-    assert!(!a.log().contains("traffic may still be led here"), "{}", a.log());
+    assert!(!a.log().contains("traffic may still be routed here"), "{}", a.log());
 }
 
 /// A request that takes long is not given up for another one that takes as long.
