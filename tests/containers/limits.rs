@@ -37,7 +37,9 @@ fn leaderrun_is_ended(options: &[&str]) {
         .run_script(&witnesses, &["ignore"], &format!("echo 0 >/proc/self/oom_score_adj; {GLUTTON}"));
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    assert_eq!(a.wait(), 128 + libc::SIGKILL, "{}", a.log());
+    // Which of leaderrun's processes the kernel ends first is its own choice.
+    let status = a.wait();
+    assert!([76, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.wait_for("b", 1);
     witnesses.assert_one_at_a_time(2);
     drop(b);

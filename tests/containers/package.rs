@@ -22,6 +22,25 @@ fn can_be_built() -> Result<(), String> {
     Ok(())
 }
 
+/// Types a line and Tab on a terminal, as zsh completes only there, and prints what became of the line.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'autoload -U compinit && compinit -D -u; print-line() { print -rn -- "$BUFFER" >/tmp/line }; zle -N print-line'
+zpty -w shell "bindkey '^T' print-line; bindkey '^I' complete-word"
+zpty -w -n shell $'leaderrun --lease-d\t\C-t'
+for i in {1..600}; do
+    while zpty -r -t shell text; do :; done
+    [[ -e /tmp/line ]] && break
+    sleep 0.05
+done
+cat /tmp/line
+"#;
+
+fn quoted(script: &str) -> String {
+    format!("'{}'", script.replace('\'', r"'\''"))
+}
+
 /// A Debian that is removed when this is dropped.
 struct Debian(String);
 
@@ -63,8 +82,9 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
     // Where man and the shells look.
-    let manual = debian.run("zcat --force /usr/share/man/man1/leaderrun.1*");
-    assert!(manual.contains(".TH LEADERRUN 1"), "{manual}");
+    let manual = debian.run("MANWIDTH=100 man --warnings leaderrun 2>&1");
+    assert!(manual.starts_with("LEADERRUN(1) ") && manual.contains("\n       --lease-duration "), "{manual}");
+    assert!(debian.run("whatis leaderrun").starts_with("leaderrun (1) "));
     let completed = debian.run(
         "source /usr/share/bash-completion/completions/leaderrun
          COMP_WORDS=(leaderrun --lease-d); COMP_CWORD=1; COMP_LINE='leaderrun --lease-d'; COMP_POINT=${#COMP_LINE}
@@ -72,9 +92,10 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
          echo \"${COMPREPLY[@]}\"",
     );
     assert_eq!(completed.trim(), "--lease-duration");
+    let completed = debian.run("HOME=/tmp fish -c 'complete -C \"leaderrun --lease-d\"'");
+    assert!(completed.starts_with("--lease-duration\t"), "{completed}");
+    assert_eq!(debian.run(&format!("HOME=/tmp zsh -c {}", quoted(ZSH))), "leaderrun --lease-duration=");
     for file in [
-        "/usr/share/zsh/vendor-completions/_leaderrun",
-        "/usr/share/fish/vendor_completions.d/leaderrun.fish",
         "/usr/share/doc/leaderrun/copyright",
         "/usr/share/doc/leaderrun/docs/safety.md",
         "/usr/share/doc/leaderrun/examples/failover.service",
