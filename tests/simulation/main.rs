@@ -53,4 +53,5 @@ fn a_million_seeds_violate_no_invariant() {
     let count = std::env::var("LEADERRUN_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     let from = std::env::var("LEADERRUN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     println!("{}", run_all(from..from + count).unwrap());
+    println!("{}", slots::run_all(from..from + count, Mutation::None).unwrap());
 }

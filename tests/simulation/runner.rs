@@ -75,19 +75,32 @@ pub fn find_violation(
     constraints: &Constraints,
     mutation: Mutation,
 ) -> (Option<(u64, Violation)>, Summary) {
+    let run = |seed, summary: &mut Summary| {
+        let (statistics, violation) = run_schedule(seed, constraints, mutation);
+        summary.add(&statistics);
+        violation
+    };
+    search(seeds, run, Summary::merge)
+}
+
+/// Runs the schedules of these seeds on all processors. Returns the first seed with a violation, and the merged numbers
+/// of all schedules that were run.
+pub fn search<V: Send, S: Default + Send>(
+    seeds: Range<u64>,
+    run: impl Fn(u64, &mut S) -> Option<V> + Sync,
+    merge: impl Fn(&mut S, &S),
+) -> (Option<(u64, V)>, S) {
     let (next, stop_at) = (AtomicU64::new(seeds.start), AtomicU64::new(seeds.end));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
-        let (mut first, mut summary) = (None::<(u64, Violation)>, Summary::default());
+        let (mut first, mut numbers) = (None::<(u64, V)>, S::default());
         loop {
             let batch = next.fetch_add(BATCH, Ordering::Relaxed);
             for seed in batch..batch + BATCH {
                 if seed >= stop_at.load(Ordering::Relaxed) {
-                    return (first, summary);
+                    return (first, numbers);
                 }
-                let (statistics, violation) = run_schedule(seed, constraints, mutation);
-                summary.add(&statistics);
-                if let Some(violation) = violation {
+                if let Some(violation) = run(seed, &mut numbers) {
                     stop_at.fetch_min(seed, Ordering::Relaxed);
                     first = Some((seed, violation));
                 }
@@ -96,10 +109,10 @@ pub fn find_violation(
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut all = (None::<(u64, Violation)>, Summary::default());
+        let mut all = (None::<(u64, V)>, S::default());
         for worker in workers {
-            let (first, summary) = worker.join().expect("no schedule panics");
-            all.1.merge(&summary);
+            let (first, numbers) = worker.join().expect("no schedule panics");
+            merge(&mut all.1, &numbers);
             if let Some(found) = first
                 && all.0.as_ref().is_none_or(|(seed, _)| found.0 < *seed)
             {

@@ -1,7 +1,7 @@
-//! The arena, in which candidates start and end under faults. At the end one candidate must lead, and after its end no
-//! process may be left.
+//! The arena, in which candidates start and end under faults. At the end one candidate must lead, or one in each slot,
+//! and after its end no process may be left.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,16 +13,17 @@ use testkit::{Cluster, Proxy, TestLock, Witnesses, boot_time, scratch};
 use crate::candidate::TorturedCandidate;
 use crate::checker::{CheckResult, Checker};
 use crate::faults::Undo;
-use crate::observer::Observer;
-use crate::plan::{Plan, SLOTS};
+use crate::observer::{Observer, Renewals};
+use crate::plan::Plan;
 use crate::processes;
-use crate::record::{LockKind, RecordStore};
+use crate::record::{LockKind, RecordStore, TorturedLock};
 use crate::statistics::Statistics;
 
 /// How often the arena replaces candidates and ends faults.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long after the end of all faults a candidate must lead: the longest lease duration, plus the longest back-off.
+/// How long after the end of all faults a candidate must have led in every slot: the longest lease duration, plus the
+/// longest back-off.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// How long after the end of leaderrun all its descendants must be dead.
@@ -38,8 +39,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of lines of the trace that are kept.
 const TRACE_LENGTH: usize = 120;
 
-/// A slot for a sequence of candidates.
-pub struct Slot {
+/// A place for a sequence of candidates.
+pub struct Place {
     pub proxy: Option<Proxy>,
     pub candidate: Option<TorturedCandidate>,
     starts: u32,
@@ -49,13 +50,14 @@ pub struct Slot {
 pub struct Arena {
     pub kind: LockKind,
     lock: TestLock,
-    pub store: RecordStore,
+    /// The record of the lock, or that of each slot.
+    pub stores: Vec<RecordStore>,
     pub cluster: Option<Cluster>,
-    pub slots: Vec<Slot>,
+    pub places: Vec<Place>,
     pub witnesses: Witnesses,
     plan: Plan,
     checker: Checker,
-    observer: Observer,
+    observers: Vec<Observer>,
     pub statistics: Statistics,
     /// The faults that end by themselves, and when.
     pub undo: Vec<(Instant, Undo)>,
@@ -68,35 +70,45 @@ pub struct Arena {
 }
 
 impl Arena {
-    pub fn open(kind: LockKind, seed: u64) -> Self {
-        println!("torture of {kind:?}: LEADERRUN_TORTURE_SEED={seed}");
-        let (cluster, lock, store) = match kind {
+    pub fn open(tortured: TorturedLock, seed: u64) -> Self {
+        println!("torture of {tortured:?}: LEADERRUN_TORTURE_SEED={seed}");
+        let TorturedLock { kind, slots } = tortured;
+        let (cluster, lock) = match kind {
             LockKind::Lease => {
                 let cluster = Cluster::start();
                 let name = format!("{}/job", cluster.new_namespace());
                 let lock = TestLock { name, kubeconfig: Some(cluster.kubeconfig()) };
-                let store = RecordStore::lease(cluster.admin(), lock.lease_path());
-                (Some(cluster), lock, store)
+                (Some(cluster), lock)
             }
             LockKind::File => {
-                let path: PathBuf = scratch::folder("torture").join("job.lease");
-                let lock = TestLock { name: format!("file:{}", path.display()), kubeconfig: None };
-                (None, lock, RecordStore::File(path))
+                let path = scratch::folder("torture").join("job.lease");
+                (None, TestLock { name: format!("file:{}", path.display()), kubeconfig: None })
             }
         };
+        let suffixes = match slots {
+            None => vec![String::new()],
+            Some(slots) => (0..slots).map(|slot| format!("-{slot}")).collect(),
+        };
+        let store = |suffix: &String| match (&cluster, lock.name.strip_prefix("file:")) {
+            (Some(cluster), _) => RecordStore::lease(cluster.admin(), lock.lease_path() + suffix),
+            (None, path) => RecordStore::File(PathBuf::from(path.unwrap_or_default().to_owned() + suffix)),
+        };
+        let stores: Vec<RecordStore> = suffixes.iter().map(store).collect();
         let witnesses = Witnesses::new();
         let now = Instant::now();
-        let slot = |_| Slot { proxy: cluster.as_ref().map(Proxy::start), candidate: None, starts: 0, start_at: now };
+        let place = |_| Place { proxy: cluster.as_ref().map(Proxy::start), candidate: None, starts: 0, start_at: now };
+        // Besides the leaders there are standbys.
+        let places = if slots.is_some() { stores.len() + 2 } else { 4 };
         Self {
             kind,
             lock,
-            slots: (0..SLOTS).map(slot).collect(),
-            checker: Checker::start(witnesses.folder().to_owned()),
-            observer: Observer::start(store.clone()),
-            store,
+            places: (0..places).map(place).collect(),
+            checker: Checker::start(witnesses.folder().to_owned(), slots.is_some()),
+            observers: stores.iter().cloned().map(Observer::start).collect(),
+            plan: Plan::new(kind, places, stores.len(), seed),
+            stores,
             cluster,
             witnesses,
-            plan: Plan::new(kind, seed),
             statistics: Statistics::default(),
             undo: Vec::new(),
             closed_until: now,
@@ -106,8 +118,12 @@ impl Arena {
         }
     }
 
-    /// Injects faults for this long. Then checks that a candidate leads, that another one takes over, and that no
-    /// process is left at the end.
+    fn has_slots(&self) -> bool {
+        self.stores.len() > 1
+    }
+
+    /// Injects faults for this long. Then checks that a candidate leads in every slot, that other ones take over, and that
+    /// no process is left at the end.
     pub fn torture(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
         while self.began_at.elapsed() < duration {
@@ -120,13 +136,15 @@ impl Arena {
             }
         }
         self.end_all_faults();
-        let first = self.wait_for_leader(None);
-        if let Some(leader) = self.candidate(&first) {
-            leader.send_to_elector(libc::SIGTERM);
+        let first = self.wait_for_leaders(&[]);
+        for leader in &first {
+            if let Some(leader) = self.candidate(leader) {
+                leader.send_to_elector(libc::SIGTERM);
+            }
         }
         // Like an impatient operator, the test does not wait for the command to end.
-        self.kill_all(|process| process.holder.as_ref() == Some(&first));
-        self.wait_for_leader(Some(&first));
+        self.kill_all(|process| process.holder.as_ref().is_some_and(|holder| first.contains(holder)));
+        self.wait_for_leaders(&first);
         self.end_all_candidates();
         let result = self.check();
         let least = (duration.as_secs_f64() / SLOWEST_HAND_OVER.as_secs_f64()) as usize;
@@ -139,8 +157,8 @@ impl Arena {
         let end = Instant::now() + duration;
         loop {
             self.end_due_faults();
-            for index in 0..SLOTS {
-                self.update_slot(index);
+            for index in 0..self.places.len() {
+                self.update_place(index);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -150,77 +168,84 @@ impl Arena {
         }
     }
 
-    fn update_slot(&mut self, index: usize) {
+    fn update_place(&mut self, index: usize) {
         let now = Instant::now();
-        let slot = &mut self.slots[index];
-        match &mut slot.candidate {
+        let place = &mut self.places[index];
+        match &mut place.candidate {
             Some(candidate) => {
                 let (ended, since) = candidate.has_ended();
                 let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
                 if ended {
-                    let (_, _, pause) = self.plan.candidate(index, slot.starts);
-                    (slot.candidate, slot.start_at) = (None, now + pause);
+                    let (_, _, pause) = self.plan.candidate(index, place.starts);
+                    (place.candidate, place.start_at) = (None, now + pause);
                     self.trace(description);
                 } else {
                     self.require(since < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
                 }
             }
-            None if now >= slot.start_at && now >= self.closed_until => self.start(index),
+            None if now >= place.start_at && now >= self.closed_until => self.start(index),
             None => {}
         }
     }
 
     fn start(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        slot.starts += 1;
-        let (words, options, _) = self.plan.candidate(index, slot.starts);
-        let identity = format!("{}-{}", ["a", "b", "c", "d"][index], slot.starts);
-        let lock = match &slot.proxy {
+        let place = &mut self.places[index];
+        place.starts += 1;
+        let (words, options, _) = self.plan.candidate(index, place.starts);
+        let identity = format!("{}-{}", ["a", "b", "c", "d", "e"][index], place.starts);
+        let lock = match &place.proxy {
             Some(proxy) => self.lock.through(proxy.kubeconfig()),
             None => self.lock.clone(),
         };
+        let slots = self.stores.len().to_string();
+        let slots: &[&str] = if self.has_slots() { &["--slots", &slots] } else { &[] };
+        let options = [slots, &options].concat();
         let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &words, &options);
         self.statistics.starts += 1;
         let description = format!("{} starts: {}", candidate.identity, candidate.description);
-        self.slots[index].candidate = Some(candidate);
+        self.places[index].candidate = Some(candidate);
         self.trace(description);
     }
 
     pub fn candidate(&mut self, identity: &str) -> Option<&mut TorturedCandidate> {
-        let mut candidates = self.slots.iter_mut().filter_map(|slot| slot.candidate.as_mut());
+        let mut candidates = self.places.iter_mut().filter_map(|place| place.candidate.as_mut());
         candidates.find(|candidate| candidate.identity == identity)
     }
 
-    /// Waits until the command of a candidate other than `except` is alive, and returns its holder.
-    fn wait_for_leader(&mut self, except: Option<&str>) -> String {
+    /// Waits until every slot has had a living command of a candidate that is not in `except`. Returns these candidates.
+    fn wait_for_leaders(&mut self, except: &[String]) -> Vec<String> {
         let start = Instant::now();
-        loop {
+        let mut leaders: BTreeMap<usize, String> = BTreeMap::new();
+        while leaders.len() < self.stores.len() {
             self.run_for(INTERVAL * 5);
-            let living = processes::in_folder(self.witnesses.folder());
-            let leader =
-                living.into_iter().filter_map(|process| process.holder).find(|holder| Some(&**holder) != except);
-            if let Some(leader) = leader {
-                return leader;
+            for process in processes::in_folder(self.witnesses.folder()) {
+                let slot = if self.has_slots() { process.slot } else { Some(0) };
+                if let Some((slot, holder)) = slot.zip(process.holder).filter(|(_, holder)| !except.contains(holder)) {
+                    leaders.insert(slot, holder);
+                }
             }
             self.require(
                 start.elapsed() < RECOVERY_TIMEOUT,
-                &format!("no candidate but {except:?} leads {RECOVERY_TIMEOUT:?} after the last fault"),
+                &format!(
+                    "{RECOVERY_TIMEOUT:?} after the last fault there are only the leaders {leaders:?}, but {except:?}"
+                ),
             );
         }
+        leaders.into_values().collect()
     }
 
     /// Ends all candidates, and checks that nothing is left of them.
     fn end_all_candidates(&mut self) {
         // No new candidate may start.
         self.closed_until = Instant::now() + Duration::from_secs(3600);
-        for slot in &mut self.slots {
-            if let Some(candidate) = &mut slot.candidate {
+        for place in &mut self.places {
+            if let Some(candidate) = &mut place.candidate {
                 candidate.send_to_elector(libc::SIGTERM);
             }
         }
         self.kill_all(|process| process.holder.is_some());
         let start = Instant::now();
-        while self.slots.iter().any(|slot| slot.candidate.is_some()) {
+        while self.places.iter().any(|place| place.candidate.is_some()) {
             self.require(start.elapsed() < CLEANUP_TIMEOUT, "leaderrun does not end");
             self.run_for(INTERVAL);
             self.kill_all(|process| process.holder.is_some());
@@ -236,7 +261,8 @@ impl Arena {
     }
 
     fn check(&mut self) -> CheckResult {
-        let result = self.checker.check(&self.witnesses, &self.observer.renewals(), &self.deletions);
+        let renewals: Vec<Renewals> = self.observers.iter().map(Observer::renewals).collect();
+        let result = self.checker.check(&self.witnesses, &renewals, &self.deletions);
         self.statistics.commands = result.commands;
         self.statistics.witnesses = result.witnesses;
         self.statistics.hand_overs = result.hand_overs;

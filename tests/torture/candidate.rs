@@ -97,6 +97,11 @@ impl TorturedCandidate {
         self.running.log().contains(&format!("is held by {holder},"))
     }
 
+    /// Returns whether its command was started, so that it does not claim another slot any more.
+    pub fn has_led(&self) -> bool {
+        self.running.log().contains(", as leader of ")
+    }
+
     /// Returns whether all of its processes are dead, and how long ago leaderrun itself ended.
     pub fn has_ended(&mut self) -> (bool, Duration) {
         if self.running.is_running() {

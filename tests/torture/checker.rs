@@ -20,8 +20,11 @@ const MAX_START_DELAY: u64 = 2_000_000_000;
 
 #[derive(Default)]
 struct Findings {
+    has_slots: bool,
     /// When any process of a command was last seen alive, by holder.
     last_seen: BTreeMap<String, u64>,
+    /// The slot of each holder.
+    slots: BTreeMap<String, usize>,
     overlaps: Vec<String>,
 }
 
@@ -50,13 +53,15 @@ pub struct CheckResult {
 struct Run {
     token: u64,
     holder: String,
+    slot: Option<usize>,
     started_at: u64,
     last_seen_at: u64,
 }
 
 impl Checker {
-    pub fn start(folder: PathBuf) -> Self {
-        let (findings, stopped) = (Arc::<Mutex<Findings>>::default(), Arc::<AtomicBool>::default());
+    pub fn start(folder: PathBuf, has_slots: bool) -> Self {
+        let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
+        let stopped = Arc::<AtomicBool>::default();
         let (all, stop) = (Arc::clone(&findings), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -68,17 +73,19 @@ impl Checker {
         Self { findings, stopped, thread: Some(thread) }
     }
 
-    /// Checks all results so far. `deletions` are the times at which the file was deleted, after which its fencing
-    /// token starts again.
-    pub fn check(&self, witnesses: &Witnesses, renewals: &Renewals, deletions: &[u64]) -> CheckResult {
+    /// Checks all results so far. `renewals` are those of each slot, and `deletions` are the times at which the file was
+    /// deleted, after which its fencing token starts again.
+    pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], deletions: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();
         let mut runs: BTreeMap<String, Run> = BTreeMap::new();
         for lifetime in &lifetimes {
             let (holder, token) = (lifetime.holder().to_owned(), lifetime.token());
+            let slot = lifetime.slot();
             let run = runs.entry(holder.clone()).or_insert(Run {
                 token,
                 holder,
+                slot,
                 started_at: lifetime.started_at,
                 last_seen_at: lifetime.last_seen_at,
             });
@@ -91,15 +98,20 @@ impl Checker {
             }
         }
         let mut runs: Vec<Run> = runs.into_values().collect();
-        runs.sort_by_key(|run| run.started_at);
+        runs.sort_by_key(|run| (run.slot, run.started_at));
         let mut result = CheckResult {
             overlaps: findings.overlaps.clone(),
             commands: runs.len(),
             witnesses: lifetimes.len(),
             ..CheckResult::default()
         };
+        let in_two_slots = lifetimes.iter().filter(|life| life.slot() != runs_slot(&runs, life.holder()));
+        result.overlaps.extend(in_two_slots.map(|life| format!("{} runs commands in two slots", life.holder())));
         for pair in runs.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
+            if before.slot != after.slot {
+                continue;
+            }
             result.hand_overs += usize::from(before.holder != after.holder);
             if before.last_seen_at >= after.started_at {
                 let time = Duration::from_nanos(before.last_seen_at - after.started_at);
@@ -115,29 +127,39 @@ impl Checker {
         let margins = runs.iter().filter_map(|run| Some((margin(run, renewals)?, run)));
         if let Some((worst, run)) = margins.min_by_key(|(margin, _)| *margin) {
             result.worst_margin = Some(worst);
-            result.worst_run = format!("{run:?}, renewed {:?}", renewals.get(&run.holder));
+            result.worst_run = format!("{run:?}, renewed {:?}", renewals_of(run, renewals));
         }
         result
     }
 }
 
+/// Returns the slot of a holder's run.
+fn runs_slot(runs: &[Run], holder: &str) -> Option<usize> {
+    runs.iter().find(|run| run.holder == holder).and_then(|run| run.slot)
+}
+
 impl Findings {
     fn add(&mut self, found: &[Process]) {
-        let mut by_holder: BTreeMap<&str, Vec<&Process>> = BTreeMap::new();
+        let mut by_slot: BTreeMap<Option<usize>, BTreeMap<&str, Vec<&Process>>> = BTreeMap::new();
         for process in found {
-            if let Some(holder) = &process.holder {
-                by_holder.entry(holder).or_default().push(process);
-                let last = self.last_seen.entry(holder.clone()).or_default();
-                *last = (*last).max(process.seen_at);
+            let Some(holder) = &process.holder else { continue };
+            let last = self.last_seen.entry(holder.clone()).or_default();
+            *last = (*last).max(process.seen_at);
+            if let Some(slot) = process.slot {
+                self.slots.entry(holder.clone()).or_insert(slot);
+            }
+            // The environment of a process that is about to execute another program cannot be read.
+            let slot = process.slot.or(self.slots.get(holder).copied());
+            if slot.is_some() == self.has_slots {
+                by_slot.entry(slot).or_default().entry(holder).or_default().push(process);
             }
         }
-        if by_holder.len() < 2 {
-            return;
-        }
-        // One command may have ended before the other started, so check that both are still alive.
-        by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
-        if by_holder.len() > 1 {
-            self.overlaps.push(format!("seen alive at once: {by_holder:?}"));
+        for by_holder in by_slot.values_mut().filter(|by_holder| by_holder.len() > 1) {
+            // One command may have ended before the other started, so check that both are still alive.
+            by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
+            if by_holder.len() > 1 {
+                self.overlaps.push(format!("seen alive at once: {by_holder:?}"));
+            }
         }
     }
 }
@@ -152,8 +174,13 @@ impl Drop for Checker {
 }
 
 /// Returns the time from when a run was last seen alive to the expiry of its lease, as last renewed before that.
-fn margin(run: &Run, renewals: &Renewals) -> Option<i64> {
-    let renewals = renewals.get(&run.holder)?;
+fn margin(run: &Run, renewals: &[Renewals]) -> Option<i64> {
+    let renewals = renewals_of(run, renewals)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;
     Some(*expires as i64 - run.last_seen_at as i64)
+}
+
+/// Returns the renewals of a run in its slot. It may have written a claim in another slot, too, whose reply was lost.
+fn renewals_of<'a>(run: &Run, renewals: &'a [Renewals]) -> Option<&'a Vec<(u64, u64)>> {
+    renewals[run.slot.unwrap_or_default()].get(&run.holder)
 }

@@ -8,34 +8,34 @@ use nix::unistd::Pid;
 use testkit::proxy::Hold;
 use testkit::{Match, Proxy, boot_time};
 
-use crate::arena::{Arena, Slot};
+use crate::arena::{Arena, Place};
 use crate::candidate::{Faulty, LEASE_DURATION};
 use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
-use crate::record::{self, LockKind, Observation, RecordStore};
+use crate::record::{LockKind, Observation, RecordStore, lock_lock_file};
 use crate::{processes, rules};
 
 /// How a fault ends.
 pub enum Undo {
-    Heal { slot: usize },
+    Heal { place: usize },
     Continue { identity: String, process: OwnProcess },
     KillBoth { identity: String },
     ResumeReading { identity: String },
     Release(Hold),
     UnlockFile(File),
-    RemoveGarbage,
+    RemoveGarbage { record: usize },
 }
 
 impl Arena {
     /// Injects a fault, if the rules allow it and it has a target.
     pub fn inject(&mut self, step: Step) {
-        let observed = self.store.read();
+        let observed = self.stores[step.record].read();
         let holder = observed.as_ref().map(|observed| observed.holder.clone()).unwrap_or_default();
-        let leads = |slot: &Slot| slot.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
-        let leader = self.slots.iter().position(leads).filter(|_| step.target.leader);
-        let slot = leader.unwrap_or(step.target.slot);
-        if self.apply(slot, step.fault, observed.as_ref()).is_some() {
+        let leads = |place: &Place| place.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
+        let leader = self.places.iter().position(leads).filter(|_| step.target.leader);
+        let place = leader.unwrap_or(step.target.place);
+        if self.apply(place, step.record, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());
-            let target = self.slots[slot].candidate.as_ref().map(|candidate| &candidate.identity);
+            let target = self.places[place].candidate.as_ref().map(|candidate| &candidate.identity);
             self.trace(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
         } else {
             self.statistics.skipped += 1;
@@ -54,42 +54,42 @@ impl Arena {
         for (_, undo) in std::mem::take(&mut self.undo) {
             self.undo(undo);
         }
-        self.slots.iter().filter_map(|slot| slot.proxy.as_ref()).for_each(Proxy::heal);
+        self.places.iter().filter_map(|place| place.proxy.as_ref()).for_each(Proxy::heal);
     }
 
-    fn apply(&mut self, slot: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
+    fn apply(&mut self, place: usize, record: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
         let now = Instant::now();
         match fault {
             Fault::RestartServer => self.cluster.as_ref()?.restart(),
-            Fault::Network(fault, duration) => self.disturb(slot, fault, now + duration)?,
+            Fault::Network(fault, duration) => self.disturb(place, fault, now + duration)?,
             Fault::HoldLockFile(duration) => {
-                let RecordStore::File(path) = &self.store else { return None };
-                self.undo.push((now + duration, Undo::UnlockFile(record::lock_lock_file(path)?)));
+                let RecordStore::File(path) = &self.stores[record] else { return None };
+                self.undo.push((now + duration, Undo::UnlockFile(lock_lock_file(path)?)));
             }
-            Fault::Edit(edit) => return self.edit(edit, observed?),
-            Fault::Kill(process) => self.send_to_own(slot, process, Signal::SIGKILL)?,
+            Fault::Edit(edit) => return self.edit(edit, record, observed?),
+            Fault::Kill(process) => self.send_to_own(place, process, Signal::SIGKILL)?,
             Fault::Freeze(process, duration) => {
-                self.send_to_own(slot, process, Signal::SIGSTOP)?;
-                let identity = self.slots[slot].candidate.as_ref()?.identity.clone();
+                self.send_to_own(place, process, Signal::SIGSTOP)?;
+                let identity = self.places[place].candidate.as_ref()?.identity.clone();
                 self.undo.push((now + duration, Undo::Continue { identity, process }));
             }
-            Fault::KillBoth => drop(self.send_to_both(slot, Signal::SIGKILL)?),
+            Fault::KillBoth => drop(self.send_to_both(place, Signal::SIGKILL)?),
             Fault::FreezeAndKillBoth(duration) => {
-                let identity = self.send_to_both(slot, Signal::SIGSTOP)?;
+                let identity = self.send_to_both(place, Signal::SIGSTOP)?;
                 self.undo.push((now + duration, Undo::KillBoth { identity }));
             }
             Fault::Signal(signal) => {
-                let sent = self.slots[slot].candidate.as_mut()?.send_to_elector(signal);
+                let sent = self.places[place].candidate.as_mut()?.send_to_elector(signal);
                 return sent.then_some(());
             }
             Fault::SignalCommand(signal) => {
-                let holder = &self.slots[slot].candidate.as_ref()?.identity;
+                let holder = &self.places[place].candidate.as_ref()?.identity;
                 let processes = processes::in_folder(self.witnesses.folder());
                 let target = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
                 kill(Pid::from_raw(target.pid), signal).ok()?;
             }
             Fault::PauseReading(duration) => {
-                let candidate = self.slots[slot].candidate.as_ref()?;
+                let candidate = self.places[place].candidate.as_ref()?;
                 candidate.running.pause_reading(true);
                 let identity = candidate.identity.clone();
                 self.undo.push((now + duration, Undo::ResumeReading { identity }));
@@ -98,22 +98,22 @@ impl Arena {
         Some(())
     }
 
-    fn send_to_own(&mut self, slot: usize, process: OwnProcess, signal: Signal) -> Option<()> {
-        let candidate = self.slots[slot].candidate.as_mut();
+    fn send_to_own(&mut self, place: usize, process: OwnProcess, signal: Signal) -> Option<()> {
+        let candidate = self.places[place].candidate.as_mut();
         let candidate = candidate.filter(|candidate| rules::may_fail(candidate, process))?;
         candidate.faulty = Some(Faulty::One(process));
         candidate.send(process, signal).then_some(())
     }
 
     /// Returns the identity of the candidate whose processes got the signal.
-    fn send_to_both(&mut self, slot: usize, signal: Signal) -> Option<String> {
-        let candidate = self.slots[slot].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
+    fn send_to_both(&mut self, place: usize, signal: Signal) -> Option<String> {
+        let candidate = self.places[place].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
         candidate.faulty = Some(Faulty::Both);
         candidate.send_to_both(signal).then(|| candidate.identity.clone())
     }
 
-    fn disturb(&mut self, slot: usize, fault: NetworkFault, until: Instant) -> Option<()> {
-        let proxy = self.slots[slot].proxy.as_ref()?;
+    fn disturb(&mut self, place: usize, fault: NetworkFault, until: Instant) -> Option<()> {
+        let proxy = self.places[place].proxy.as_ref()?;
         match fault {
             NetworkFault::Partition => proxy.partition(),
             NetworkFault::PartitionRequests => proxy.partition_requests(),
@@ -132,19 +132,19 @@ impl Arena {
                 self.undo.push((until, Undo::Release(proxy.hold_replies(Match::put().next(2)))));
             }
         }
-        self.undo.push((until, Undo::Heal { slot }));
+        self.undo.push((until, Undo::Heal { place }));
         Some(())
     }
 
-    fn edit(&mut self, edit: Edit, observed: &Observation) -> Option<()> {
+    fn edit(&mut self, edit: Edit, record: usize, observed: &Observation) -> Option<()> {
         let hides_holder = rules::hides_holder(edit);
-        let candidates = self.slots.iter_mut().filter_map(|slot| slot.candidate.as_mut());
+        let candidates = self.places.iter_mut().filter_map(|place| place.candidate.as_mut());
         if hides_holder && (observed.holder.is_empty() || !rules::all_know(candidates, &observed.holder)) {
             return None;
         }
-        let mut identities = self.slots.iter().filter_map(|slot| Some(&slot.candidate.as_ref()?.identity));
+        let mut identities = self.places.iter().filter_map(|place| Some(&place.candidate.as_ref()?.identity));
         let standby = identities.find(|identity| **identity != observed.holder)?;
-        if !self.store.edit(edit, observed, standby) {
+        if !self.stores[record].edit(edit, observed, standby) {
             return None;
         }
         let now = Instant::now();
@@ -156,14 +156,14 @@ impl Arena {
             self.deletions.push(boot_time());
         }
         if edit == Edit::Garbage {
-            self.undo.push((now + LEASE_DURATION / 2, Undo::RemoveGarbage));
+            self.undo.push((now + LEASE_DURATION / 2, Undo::RemoveGarbage { record }));
         }
         Some(())
     }
 
     fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::Heal { slot } => self.slots[slot].proxy.iter().for_each(Proxy::heal),
+            Undo::Heal { place } => self.places[place].proxy.iter().for_each(Proxy::heal),
             Undo::Continue { identity, process } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.send(process, Signal::SIGCONT);
@@ -181,8 +181,8 @@ impl Arena {
             }
             Undo::Release(hold) => hold.release(),
             Undo::UnlockFile(file) => drop(file),
-            Undo::RemoveGarbage => {
-                let RecordStore::File(path) = &self.store else { return };
+            Undo::RemoveGarbage { record } => {
+                let RecordStore::File(path) = &self.stores[record] else { return };
                 // For candidates that know a holder this is a deletion.
                 let _ = fs::remove_file(path);
                 self.closed_until = rules::closed_until(Instant::now(), LEASE_DURATION);

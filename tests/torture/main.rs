@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. Overlaps of two
-//! commands are detected from their own records and from lists of all processes ([`checker`]). Without the variables
+//! commands, of the lock or of one of its slots, are detected from their own records and from lists of all processes
+//! ([`checker`]). Without the variables
 //! the test takes a minute and prints its random seed.
 
 mod arena;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::arena::Arena;
-use crate::record::LockKind;
+use crate::record::{LockKind, TorturedLock};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(60);
 
@@ -34,20 +35,30 @@ fn main() -> ExitCode {
 
 #[testkit::test]
 fn commands_never_overlap_with_a_lease() {
-    torture(LockKind::Lease);
+    torture(LockKind::Lease, None);
 }
 
 #[testkit::test]
 fn commands_never_overlap_with_a_file() {
-    torture(LockKind::File);
+    torture(LockKind::File, None);
 }
 
-fn torture(kind: LockKind) {
+#[testkit::test]
+fn commands_never_overlap_in_a_slot_with_leases() {
+    torture(LockKind::Lease, Some(3));
+}
+
+#[testkit::test]
+fn commands_never_overlap_in_a_slot_with_files() {
+    torture(LockKind::File, Some(3));
+}
+
+fn torture(kind: LockKind, slots: Option<usize>) {
     let variable = |name| std::env::var(name).ok();
     let duration = variable("LEADERRUN_TORTURE").map_or(DEFAULT_DURATION, |duration| {
         humantime::parse_duration(&duration).expect("LEADERRUN_TORTURE: a duration, for example 1h")
     });
     let seed = variable("LEADERRUN_TORTURE_SEED")
         .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("LEADERRUN_TORTURE_SEED: a number"));
-    Arena::open(kind, seed).torture(duration);
+    Arena::open(TorturedLock { kind, slots }, seed).torture(duration);
 }

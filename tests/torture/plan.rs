@@ -7,9 +7,6 @@ use nix::sys::signal::Signal;
 use crate::record::LockKind;
 use crate::rules;
 
-/// The number of candidates at any time.
-pub const SLOTS: usize = 4;
-
 /// One of leaderrun's two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnProcess {
@@ -22,8 +19,8 @@ pub enum OwnProcess {
 pub struct Target {
     /// Whether the fault is for the leader, if there is one.
     pub leader: bool,
-    /// The slot of the candidate that is the target otherwise.
-    pub slot: usize,
+    /// The place of the candidate that is the target otherwise.
+    pub place: usize,
 }
 
 /// An edit of the record by another program.
@@ -114,6 +111,8 @@ impl Fault {
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub pause: Duration,
+    /// The number of the record that the fault is about: that of the slot.
+    pub record: usize,
     pub target: Target,
     pub fault: Fault,
 }
@@ -121,20 +120,25 @@ pub struct Step {
 /// The random generator of the plan.
 pub struct Plan {
     kind: LockKind,
+    /// How many candidates there are.
+    places: usize,
+    /// How many records the lock has: one for each slot.
+    records: usize,
     seed: u64,
     random: fastrand::Rng,
 }
 
 impl Plan {
-    pub fn new(kind: LockKind, seed: u64) -> Self {
-        Self { kind, seed, random: fastrand::Rng::with_seed(seed ^ kind as u64) }
+    pub fn new(kind: LockKind, places: usize, records: usize, seed: u64) -> Self {
+        Self { kind, places, records, seed, random: fastrand::Rng::with_seed(seed ^ kind as u64) }
     }
 
     /// Returns the next fault.
     pub fn step(&mut self) -> Step {
         let random = &mut self.random;
         let pause = Duration::from_millis(random.u64(20..400));
-        let mut target = Target { leader: random.u8(..3) > 0, slot: random.usize(..SLOTS) };
+        let mut target = Target { leader: random.u8(..3) > 0, place: random.usize(..self.places) };
+        let record = random.usize(..self.records);
         let own = if random.bool() { OwnProcess::Elector } else { OwnProcess::Supervisor };
         // Some faults end before the renew deadline, some after the lease has expired.
         let duration = Duration::from_millis(random.u64(100..6000));
@@ -155,13 +159,13 @@ impl Plan {
             _ => Fault::PauseReading(duration),
         };
         target.leader |= matches!(fault, Fault::KillBoth | Fault::FreezeAndKillBoth(_));
-        Step { pause, target, fault }
+        Step { pause, record, target, fault }
     }
 
-    /// Returns how the `count`th candidate of a slot behaves: words for its command, options for leaderrun, and how
+    /// Returns how the `count`th candidate of a place behaves: words for its command, options for leaderrun, and how
     /// long after the one before it starts.
-    pub fn candidate(&self, slot: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
-        let mut random = fastrand::Rng::with_seed(self.seed ^ (slot as u64 + 1) << 32 ^ u64::from(count));
+    pub fn candidate(&self, place: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
+        let mut random = fastrand::Rng::with_seed(self.seed ^ (place as u64 + 1) << 32 ^ u64::from(count));
         let stays_in_reach = random.u8(..100) < 40;
         let mut words: Vec<String> = Vec::new();
         for (word, percent) in [

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use testkit::boot_time;
+use testkit::{boot_time, witness};
 
 /// A process of an arena: a leaderrun, or part of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Process {
     pub started: u64,
     /// The holder whose command it is part of; `None` for a leaderrun.
     pub holder: Option<String>,
+    /// The slot that the command runs in, if it could be read.
+    pub slot: Option<usize>,
     /// A time at which it was alive.
     pub seen_at: u64,
 }
@@ -38,7 +40,8 @@ pub fn in_folder(folder: &Path) -> Vec<Process> {
             return None;
         }
         let is_witness = words.get(1) == Some(&&b"--witness"[..]);
-        let process = Process { pid, started, holder: is_witness.then(|| holder(&words)), seen_at };
+        let (holder, slot) = if is_witness { holder(pid, &words) } else { (None, None) };
+        let process = Process { pid, started, holder, slot, seen_at };
         process.is_alive().then_some(process)
     })
     .collect()
@@ -49,16 +52,19 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat(pid).map(|stat| stat.parent)
 }
 
-/// Returns the holder whose command a witness is part of, from its word `as=HOLDER` or `run=TOKEN.HOLDER`.
-fn holder(words: &[&[u8]]) -> String {
-    let text = words.iter().filter_map(|word| std::str::from_utf8(word).ok());
-    let holder = text
-        .filter_map(|word| {
-            let run = word.strip_prefix("run=").and_then(|run| run.split_once('.'));
-            word.strip_prefix("as=").or(run.map(|(_, holder)| holder))
-        })
-        .next();
-    holder.unwrap_or("?").to_owned()
+/// Returns the holder and the slot of the command that a witness is part of, from its word `run=TOKEN.HOLDER@SLOT`, or
+/// from its word `as=HOLDER` and its environment.
+fn holder(pid: i32, words: &[&[u8]]) -> (Option<String>, Option<usize>) {
+    let text = || words.iter().filter_map(|word| std::str::from_utf8(word).ok());
+    if let Some((_, run)) = text().find_map(|word| word.strip_prefix("run=")?.split_once('.')) {
+        let (holder, slot) = witness::holder_and_slot(run);
+        return (Some(holder.to_owned()), slot);
+    }
+    let holder = text().find_map(|word| word.strip_prefix("as=")).unwrap_or("?");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
+    let slot = variables.find_map(|variable| variable.strip_prefix("LEADERRUN_SLOT=")?.parse().ok());
+    (Some(holder.to_owned()), slot)
 }
 
 struct Stat {

@@ -25,7 +25,15 @@ pub enum LockKind {
     File,
 }
 
-/// The store of the record.
+/// A lock that is tested.
+#[derive(Clone, Copy, Debug)]
+pub struct TorturedLock {
+    pub kind: LockKind,
+    /// The number of its slots, if it has any.
+    pub slots: Option<usize>,
+}
+
+/// The store of one record.
 pub enum RecordStore {
     Lease { client: Client, session: Mutex<Option<Session>>, path: String },
     File(PathBuf),

@@ -56,10 +56,13 @@ pub fn hides_holder(edit: Edit) -> bool {
     }
 }
 
-/// Returns whether all candidates have observed that `holder` holds the lock.
+/// Returns whether all candidates have observed that `holder` holds the lock. One that leads in another slot is no
+/// candidate for this one.
 pub fn all_know<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
-    candidates
-        .all(|candidate| candidate.identity == holder || !candidate.has_elector() || candidate.has_observed(holder))
+    candidates.all(|candidate| {
+        let leads = candidate.identity == holder || candidate.has_led();
+        leads || !candidate.has_elector() || candidate.has_observed(holder)
+    })
 }
 
 /// Returns the instant before which no candidate may start after an edit that hides the holder.

@@ -42,7 +42,8 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `ends`: it ends at once and leaves its descendants running.
 /// - `life=MILLISECONDS`: it ends after that time.
 /// - `threads=NUMBER`: it has this many more threads, which do nothing.
-/// - `run=TOKEN.HOLDER`: it is part of this run; without this word the environment states the run.
+/// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: it is part of this run; without this word the environment states the
+///   run.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
     let words: Vec<String> = arguments.map(|word| word.into_string().expect("words")).collect();
@@ -81,10 +82,12 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns the name of the run that this process is part of: the fencing token and the holder from its environment.
+/// Returns the name of the run that this process is part of: the fencing token, the holder and the slot from its
+/// environment.
 pub fn run_from_environment() -> String {
     let variable = |name| env::var(name).expect("run by leaderrun");
-    format!("{}.{}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
+    let slot = env::var("LEADERRUN_SLOT").map(|slot| format!("@{slot}")).unwrap_or_default();
+    format!("{}.{}{slot}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
 }
 
 /// Starts a witness that cannot be found by its process group, session, parent or environment.
@@ -124,7 +127,7 @@ pub fn boot_time() -> u64 {
 /// The time in which one process was alive, as it recorded. Times are in nanoseconds since boot.
 #[derive(Clone, Debug)]
 pub struct Lifetime {
-    /// The run that the process was part of: the fencing token and the holder, separated by a dot.
+    /// The run that the process was part of: `TOKEN.HOLDER`, or `TOKEN.HOLDER@SLOT` if the lock has slots.
     pub run: String,
     pub pid: u32,
     pub started_at: u64,
@@ -167,8 +170,22 @@ impl Lifetime {
     }
 
     pub fn holder(&self) -> &str {
-        self.run.split_once('.').expect("a holder").1
+        self.holder_and_slot().0
     }
+
+    pub fn slot(&self) -> Option<usize> {
+        self.holder_and_slot().1
+    }
+
+    fn holder_and_slot(&self) -> (&str, Option<usize>) {
+        holder_and_slot(self.run.split_once('.').expect("a holder").1)
+    }
+}
+
+/// Splits `HOLDER@SLOT`, the end of a run's name.
+pub fn holder_and_slot(text: &str) -> (&str, Option<usize>) {
+    let with_slot = text.rsplit_once('@').and_then(|(holder, slot)| Some((holder, Some(slot.parse().ok()?))));
+    with_slot.unwrap_or((text, None))
 }
 
 /// The folder that the commands of one test write to.

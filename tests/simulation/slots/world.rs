@@ -1,11 +1,7 @@
-//! A simulation of candidates for several slots. It drives the production state machine [`SlotElection`] as the
-//! production loop does: a candidate has one request under way at a time, for any of its slots.
-//!
-//! The invariants: no slot ever has two commands, and no candidate leads in two slots. With enough candidates, every
-//! slot is filled within a bound after the faults have ended. The start of many candidates causes few refused writes.
+//! The world of candidates for several slots, and what happens in it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -21,11 +17,8 @@ use crate::clock::{Clock, MILLISECOND, SECOND, TRUE_RATE, Time};
 use crate::mutation::Mutation;
 use crate::store::Store;
 
-/// The time at which the faults of a schedule end.
-const FAULTY: Time = 120 * SECOND;
-
 #[derive(Debug)]
-enum Event {
+pub enum Event {
     Begin,
     Wake,
     Arrive {
@@ -68,40 +61,45 @@ struct Candidate {
     wakes_at: Option<Time>,
 }
 
-struct World {
+pub struct World {
     rng: Rng,
-    now: Time,
-    timing: Timing,
+    pub now: Time,
+    pub timing: Timing,
+    mutation: Mutation,
     stores: Vec<Store>,
     /// The candidate whose command is alive in each slot, with the number of its start.
-    alive: Vec<Option<(usize, u32)>>,
+    pub alive: Vec<Option<(usize, u32)>>,
+    /// The first invariant that was violated.
+    pub violation: Option<String>,
     candidates: Vec<Candidate>,
     starts: Vec<u32>,
     healthy_from: Time,
     /// The preference of each candidate; the others have the default.
     preferences: Vec<Preference>,
-    conflicts: u32,
-    commands: u32,
-    requests_to_step_down: u32,
+    pub conflicts: u32,
+    pub commands: u32,
+    pub requests_to_step_down: u32,
     /// The time and the number of each event.
     queue: BinaryHeap<Reverse<(Time, u64)>>,
-    events: std::collections::BTreeMap<u64, (usize, u32, Event)>,
+    events: BTreeMap<u64, (usize, u32, Event)>,
     order: u64,
 }
 
 impl World {
-    fn new(seed: u64, slots: usize, candidates: usize, healthy_from: Time) -> Self {
+    pub fn new(seed: u64, slots: usize, candidates: usize, healthy_from: Time) -> Self {
         Self::with_preferences(seed, slots, &vec![Preference::default(); candidates], healthy_from)
     }
 
     /// Creates a world with one candidate for each preference.
-    fn with_preferences(seed: u64, slots: usize, preferences: &[Preference], healthy_from: Time) -> Self {
+    pub fn with_preferences(seed: u64, slots: usize, preferences: &[Preference], healthy_from: Time) -> Self {
         let candidates = preferences.len();
         let mut rng = Rng::with_seed(seed);
         let timing = Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None)
             .expect("the default timing");
         let mut world = Self {
             now: 0,
+            mutation: Mutation::None,
+            violation: None,
             stores: (0..slots).map(|_| Store::new()).collect(),
             alive: vec![None; slots],
             candidates: Vec::new(),
@@ -112,7 +110,7 @@ impl World {
             requests_to_step_down: 0,
             preferences: preferences.to_vec(),
             queue: BinaryHeap::new(),
-            events: std::collections::BTreeMap::new(),
+            events: BTreeMap::new(),
             order: 0,
             timing,
             rng: Rng::with_seed(rng.u64(..)),
@@ -127,6 +125,11 @@ impl World {
             world.at(at, number, Event::Begin);
         }
         world
+    }
+
+    /// Disables a rule.
+    pub fn mutated(self, mutation: Mutation) -> Self {
+        Self { mutation, ..self }
     }
 
     fn candidate(&mut self, number: usize, clock: Clock) -> Candidate {
@@ -154,10 +157,15 @@ impl World {
         }
     }
 
-    fn at(&mut self, at: Time, candidate: usize, event: Event) {
+    pub fn at(&mut self, at: Time, candidate: usize, event: Event) {
         self.order += 1;
         self.events.insert(self.order, (candidate, self.starts[candidate], event));
         self.queue.push(Reverse((at, self.order)));
+    }
+
+    /// Returns whether every slot has a living command.
+    pub fn is_filled(&self) -> bool {
+        self.alive.iter().all(Option::is_some)
     }
 
     fn is_faulty(&mut self, share: f64) -> bool {
@@ -165,7 +173,7 @@ impl World {
     }
 
     /// Stops a candidate and its command, until it [comes back](Self::come_back).
-    fn stay_away(&mut self, candidate: usize) {
+    pub fn stay_away(&mut self, candidate: usize) {
         if let Some(slot) = self.candidates[candidate].leads
             && self.alive[slot] == Some((candidate, self.starts[candidate]))
         {
@@ -176,7 +184,7 @@ impl World {
         self.candidates[candidate] = self.candidate(candidate, clock);
     }
 
-    fn come_back(&mut self, candidate: usize) {
+    pub fn come_back(&mut self, candidate: usize) {
         self.stay_away(candidate);
         self.at(self.now + 1, candidate, Event::Begin);
     }
@@ -186,9 +194,9 @@ impl World {
         self.rng.u64(MILLISECOND / 2..most)
     }
 
-    fn run_until(&mut self, until: Time) {
+    pub fn run_until(&mut self, until: Time) {
         while let Some(Reverse((at, order))) = self.queue.pop() {
-            if at > until {
+            if at > until || self.violation.is_some() {
                 self.queue.push(Reverse((at, order)));
                 break;
             }
@@ -296,8 +304,13 @@ impl World {
             }
             ElectionAction::Unwatch => state.watches[slot] = None,
             ElectionAction::StartLeading(leadership) => {
-                assert_eq!(self.alive[slot], None, "two commands in slot {slot}");
-                assert_eq!(state.leads, None, "two slots with candidate {candidate}");
+                if let Some((other, _)) = self.alive[slot] {
+                    self.violation =
+                        Some(format!("the commands of {other} and {candidate} are both alive in slot {slot}"));
+                }
+                if let Some(other) = state.leads {
+                    self.violation = Some(format!("{candidate} leads in the slots {other} and {slot}"));
+                }
                 (state.leads, state.kill) = (Some(slot), leadership.tenure.kill);
                 let kill = state.clock.time_of(state.kill);
                 self.alive[slot] = Some((candidate, self.starts[candidate]));
@@ -345,7 +358,7 @@ impl World {
 
     fn arrive(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
         let before = self.stores[slot].revision();
-        let reply = self.stores[slot].answer(request, Mutation::None);
+        let reply = self.stores[slot].answer(request, self.mutation);
         self.conflicts += u32::from(reply == Reply::Conflict);
         if self.stores[slot].revision() != before {
             self.send_watch_events(slot);
@@ -394,102 +407,4 @@ impl World {
         self.candidates[candidate].wakes_at = Some(at);
         self.at(at, candidate, Event::Wake);
     }
-}
-
-/// The bound is two lease durations and five retry periods: a read that was lost may have to time out before the
-/// candidate observes the record of a dead holder, which then has to expire.
-#[test]
-fn every_slot_is_filled_by_one_candidate_within_a_bound() {
-    let mut commands = 0;
-    for seed in 0..200 {
-        let mut rng = Rng::with_seed(seed);
-        let slots = rng.usize(2..=6);
-        let candidates = slots + rng.usize(0..4);
-        let mut world = World::new(seed, slots, candidates, FAULTY);
-        let bound = 2 * world.timing.lease_duration() + 5 * world.timing.retry_period();
-        world.run_until(FAULTY + bound.as_nanos() as Time);
-        let filled = world.alive.iter().flatten().count();
-        assert_eq!(filled, slots, "seed {seed}: {candidates} candidates");
-        commands += world.commands;
-    }
-    assert!(commands > 3_000, "{commands} commands are too few to test hand-overs");
-}
-
-#[test]
-fn the_start_of_many_candidates_causes_few_refused_writes() {
-    for (slots, candidates, most) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
-        let (mut conflicts, seeds) = (0, 200 / candidates as u64);
-        for seed in 0..seeds {
-            let mut world = World::new(seed, slots, candidates, 0);
-            world.run_until(30 * SECOND);
-            assert_eq!(world.alive.iter().flatten().count(), slots, "seed {seed}");
-            conflicts += world.conflicts;
-        }
-        let each = f64::from(conflicts) / seeds as f64 / candidates as f64;
-        println!("{each:.2} refused writes for each of {candidates} candidates on {slots} slots");
-        assert!(each < most, "{each} refused writes for each of {candidates} candidates on {slots} slots");
-    }
-}
-
-/// Returns the preference of a candidate without a claim delay, and of two others with five seconds.
-fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
-    let preferred = Preference { claim_delay: Duration::ZERO, preempt_after };
-    let other = Preference { claim_delay: Duration::from_secs(5), preempt_after };
-    [preferred, other.clone(), other]
-}
-
-fn leader(world: &World) -> Option<usize> {
-    world.alive[0].map(|(candidate, _)| candidate)
-}
-
-#[test]
-fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
-    for seed in 0..100 {
-        let mut world = World::with_preferences(seed, 1, &preferences(None), 0);
-        world.stay_away(0);
-        world.run_until(30 * SECOND);
-        let first = leader(&world).expect("a leader");
-        world.come_back(0);
-        world.run_until(world.now + 30 * SECOND);
-        assert_eq!(leader(&world), Some(first), "a leader was requested to step down");
-        world.at(world.now, first, Event::End { slot: 0 });
-        world.run_until(world.now + SECOND);
-        assert_eq!(leader(&world), Some(0), "seed {seed}");
-        // Another candidate leads within its claim delay after the lease duration.
-        world.stay_away(0);
-        world.run_until(world.now + 22 * SECOND);
-        assert!(leader(&world).is_some_and(|leader| leader != 0), "seed {seed}");
-    }
-}
-
-#[test]
-fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
-    for seed in 0..20 {
-        let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
-        world.stay_away(0);
-        world.run_until(30 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
-        world.come_back(0);
-        world.run_until(world.now + 50 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "it preempted before it was ready for a minute");
-        world.run_until(world.now + 20 * SECOND);
-        assert_eq!(leader(&world), Some(0), "seed {seed}");
-        world.run_until(world.now + 3600 * SECOND);
-        assert_eq!((leader(&world), world.requests_to_step_down), (Some(0), 1), "seed {seed}");
-    }
-}
-
-/// Even if candidates crash and come back often, there is at most one request in ten seconds.
-#[test]
-fn flapping_candidates_send_at_most_one_request_in_the_configured_time() {
-    let preempt_after = Some(Duration::from_secs(10));
-    let preferences = [0, 1, 2, 3].map(|delay| Preference { claim_delay: Duration::from_secs(delay), preempt_after });
-    let mut most = 0;
-    for seed in 0..5 {
-        let mut world = World::with_preferences(seed, 1, &preferences, 3600 * SECOND);
-        world.run_until(3600 * SECOND);
-        assert!(world.requests_to_step_down <= 360, "seed {seed}: {}", world.requests_to_step_down);
-        most = most.max(world.requests_to_step_down);
-    }
-    assert!(most > 10, "{most} requests an hour are too few to test the limit");
 }
