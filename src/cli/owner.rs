@@ -1,4 +1,4 @@
-//! What the objects of a lock belong to, on this host.
+//! Decides on the owner of a lock's objects on this host.
 
 use super::arguments::OwnerArguments;
 use super::origin::Origins;
@@ -6,10 +6,10 @@ use super::routing::pod_name;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, OwnerConfig, OwnerName};
 
-/// Plans the owner of the lock's objects, if they are to have one. `pod` is the name that `--pod` gives.
+/// Plans the owner of the lock's objects, if one is configured. `pod` is the name in `--pod`.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 pub fn owner(
     arguments: OwnerArguments,
     lock: &LockName,

@@ -148,7 +148,7 @@ log_events! {
     /// Logged when the lock could not be reached or used within `--wait`.
     warn unreachable(lock: &str; sentence: &str) "{sentence}";
 
-    /// Logged when somebody pressed Ctrl-Z and the command, or the wait for the lock, goes on.
+    /// Logged when a user pressed Ctrl-Z and the command, or the wait for the lock, continues.
     warn not_suspended(; sentence: &str) "{sentence}";
 
     /// Logged when the command gets the terminal of leaderrun's job.

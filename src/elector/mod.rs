@@ -84,14 +84,14 @@ pub struct ElectorConfig {
     pub unknown_variables: Vec<String>,
 }
 
-/// What log lines quote of the command line, as the user gave it: options with their values, `--wait 3s` or
-/// `LEADERRUN_WAIT=3s`.
+/// The parts of the command line that log lines quote, as the user gave them: options with their values, `--wait 3s` or
+/// `LEADERRUN_WAIT=3s`, and the command line of `leaderrun doctor`.
 #[derive(Clone, Debug)]
 pub struct OptionNames {
     pub wait: String,
     pub kill_after: String,
     pub max_run: String,
-    /// The command line that examines what this one needs.
+    /// The `leaderrun doctor` command line for this run.
     pub doctor: String,
 }
 

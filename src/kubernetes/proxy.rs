@@ -94,15 +94,16 @@ impl Proxy {
         format!("{scheme}://{host}:{port}")
     }
 
-    /// Returns whether this proxy gets requests to a server to pass them on: as in Go, those that have no TLS.
+    /// Returns whether this proxy passes on the requests to a server, rather than a tunnel. As in Go, that applies to
+    /// servers without TLS.
     pub fn passes_on(&self, server: &Uri) -> bool {
         self.protocol != ProxyProtocol::Socks5 && server.scheme() == Some(&Scheme::HTTP)
     }
 
-    /// Returns the header by which an HTTP proxy knows who asks, if that is to be told.
+    /// Returns the header that authenticates the user to an HTTP proxy, if there are credentials.
     ///
     /// # Errors
-    /// When it cannot be sent.
+    /// Fails if the credentials cannot be a header.
     pub fn authorization(&self) -> Result<Option<HeaderValue>, InvalidHeaderValue> {
         let Some((user, password)) = &self.credentials else { return Ok(None) };
         let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
@@ -111,7 +112,7 @@ impl Proxy {
         Ok(Some(header))
     }
 
-    /// Returns the address with the user name and the password, for those who have to use it.
+    /// Returns the address with the user name and the password, for programs that use the proxy.
     pub fn url(&self) -> String {
         let address = self.address();
         let Some((user, password)) = &self.credentials else { return address };

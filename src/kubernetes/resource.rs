@@ -11,8 +11,8 @@ pub struct Resource {
     pub group: &'static str,
     pub kind: &'static str,
     pub plural: &'static str,
-    /// Whether a PUT to the name of an object that does not exist creates it. RBAC can then restrict the right to
-    /// create it to that one name.
+    /// A PUT to the name of an object that does not exist creates it. RBAC can then restrict the permission to create
+    /// it to that one name.
     pub created_by_put: bool,
 }
 

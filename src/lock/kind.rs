@@ -1,4 +1,4 @@
-//! What a kind of lock can do, and where it keeps its record.
+//! The kinds of lock: what each can do, and where it keeps its record.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,13 +43,13 @@ pub trait LocalStore: Sync {
     fn examine(&self, name: &str) -> Vec<Finding>;
 }
 
-/// What was found out about one requirement of a lock.
+/// The result of the examination of one requirement of a lock.
 #[derive(Debug)]
 pub struct Finding {
     /// The requirement, in one or two words.
     pub subject: &'static str,
     pub text: String,
-    /// What to do about a requirement that is not met.
+    /// What to do if the requirement is not met.
     pub remedy: Option<&'static str>,
 }
 

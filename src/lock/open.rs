@@ -12,7 +12,7 @@ use super::owner::{Owner, OwnerConfig};
 use super::{Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterAccess};
 
-/// What the command line says about a lock.
+/// A lock with its options from the command line.
 #[derive(Debug)]
 pub struct LockConfig {
     pub name: LockName,

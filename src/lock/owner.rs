@@ -40,13 +40,13 @@ static CONTROLLED_KINDS: [&Resource; 2] = [&REPLICA_SETS, &JOBS];
 /// The value of `--owner` for the controller of the pod.
 const AUTO: &str = "auto";
 
-/// How many controllers may stand above each other, from the pod on.
+/// The largest number of controllers in a chain that begins at the pod.
 const MAX_CONTROLLERS: usize = 4;
 
 /// An owner, as `--owner` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerName {
-    /// What controls the candidate's pod, for example its Deployment.
+    /// The controller of the candidate's pod, for example its Deployment.
     Auto,
     Object {
         resource: &'static Resource,
@@ -59,7 +59,7 @@ impl OwnerName {
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         let get = |resource: &'static Resource, name| resource.rule(namespace, name, &[Verb::Get]);
         match self {
-            // The names of pods and of what controls them are not known beforehand.
+            // The names of pods and of their controllers are not known beforehand.
             Self::Auto => [&PODS].into_iter().chain(CONTROLLED_KINDS).map(|resource| get(resource, None)).collect(),
             Self::Object { resource, name } => vec![get(resource, Some(name.clone()))],
         }
@@ -90,7 +90,7 @@ impl FromStr for OwnerName {
     }
 }
 
-/// The value of `--owner`.
+/// Writes the value of `--owner`.
 impl fmt::Display for OwnerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,7 +100,7 @@ impl fmt::Display for OwnerName {
     }
 }
 
-/// The owner that a lock's objects are to have.
+/// The owner for the objects of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnerConfig {
     pub name: OwnerName,
@@ -229,7 +229,7 @@ pub struct Owner {
     namespace: String,
     /// The lock, for messages.
     lock: String,
-    /// How long it may take to look the owner up, as part of a request for the lock.
+    /// The timeout of a look-up of the owner, which is part of a request for the lock.
     timeout: Duration,
     state: Mutex<State>,
 }
@@ -239,11 +239,11 @@ struct State {
     is_looked_up: bool,
     /// The owner that was found last.
     found: Option<OwnerReference>,
-    /// Whether it was found by the last look-up.
+    /// The last look-up found the owner.
     exists: bool,
-    /// Why the last look-up failed, until it is known whether the lock can be reached.
+    /// The error of the last look-up, until it is known whether the lock can be reached.
     failure: Option<Error>,
-    /// The API server does not let this user set owners.
+    /// The API server does not permit this user to set owners.
     is_refused: bool,
     /// The last reason that was logged.
     complaint: Option<String>,
@@ -273,7 +273,7 @@ impl Owner {
         }
     }
 
-    /// Takes in that the lock could be reached: if the look-up has failed nevertheless, that is due to the owner. It is
+    /// Records that the lock could be reached. If the look-up has failed nevertheless, the owner is the reason. It is
     /// looked up again at the next read, unless it does not exist or must not be read.
     pub fn handle_success(&self) {
         let mut state = self.state();
@@ -290,7 +290,7 @@ impl Owner {
         state.complain(lock, reason);
     }
 
-    /// Has the owner looked up again: its own deletion may be why the object was deleted.
+    /// Makes the next read look up the owner again: the object may have been deleted because its owner was.
     pub fn forget(&self) {
         self.state().is_looked_up = false;
     }
@@ -302,9 +302,9 @@ impl Owner {
         state.found.as_ref().filter(|_| may_add).is_some_and(|owner| owner.add_to(object))
     }
 
-    /// Returns whether a write failed because this user must not set owners. Then no owner is added any more.
+    /// Returns whether a write failed because this user must not set owners. From then on no owner is added.
     pub fn is_refused(&self, error: &Error) -> bool {
-        // The admission plugin OwnerReferencesPermissionEnforcement has no other sign.
+        // The admission plugin OwnerReferencesPermissionEnforcement can only be recognised by its message.
         let is_refused = error.kind == ErrorKind::Forbidden && error.message.contains("ownerRef");
         if is_refused {
             let mut state = self.state();

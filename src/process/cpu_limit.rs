@@ -1,7 +1,7 @@
 //! The limits of CPU time that the cgroups of this process set.
 //!
 //! Each cgroup from that of this process up to the outermost visible one may have a limit, and all of them apply. The
-//! limits of a running container can be changed, so they are read again and again.
+//! limits of a running container can be changed, so they are read repeatedly.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use leaderrun_core::kill_time::CpuLimit;
 
-/// Where cgroup v2 is mounted, and the CPU controller of v1.
+/// The mount points of cgroup v2, and of the CPU controller of v1.
 const ROOTS: [(Version, &str); 2] = [(Version::V2, "/sys/fs/cgroup"), (Version::V1, "/sys/fs/cgroup/cpu")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ struct CpuCgroup {
     folder: PathBuf,
 }
 
-/// In how many periods processes had to wait for CPU time.
+/// The number of periods in which processes had to wait for CPU time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttling {
     pub periods: u64,
@@ -36,7 +36,7 @@ pub struct Throttling {
 }
 
 impl CpuCgroups {
-    /// Finds the cgroups of this process; none where no cgroup file system is mounted.
+    /// Finds the cgroups of this process. There are none if no cgroup file system is mounted.
     pub fn find() -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
@@ -51,7 +51,7 @@ impl CpuCgroups {
         self.tightest().map(|(limit, _)| limit)
     }
 
-    /// Returns how often the tightest limit kept processes waiting.
+    /// Returns how often the tightest limit has throttled processes.
     pub fn throttling(&self) -> Option<Throttling> {
         let (_, cgroup) = self.tightest()?;
         parse_throttling(&cgroup.read("cpu.stat")?)
@@ -68,7 +68,7 @@ impl CpuCgroup {
         fs::read_to_string(self.folder.join(file)).ok()
     }
 
-    /// Returns a quota and a period, as `cpu.max` has them.
+    /// Returns a quota and a period in the format of `cpu.max`.
     fn read_max(&self) -> Option<String> {
         match self.version {
             Version::V2 => self.read("cpu.max"),
@@ -92,8 +92,8 @@ fn path_in(own: &str, version: Version) -> Option<&str> {
     })
 }
 
-/// Returns the folder of a cgroup and of each one above it. Where the file system shows only a part of the hierarchy, as
-/// in a container, its root may stand for a path that is not there.
+/// Returns the folder of a cgroup and of each one above it. If the file system shows only a part of the hierarchy, as
+/// in a container, its root may represent a path that does not exist.
 fn folders(root: &Path, path: &str) -> Vec<PathBuf> {
     let names = Path::new(path).components().filter(|component| matches!(component, Component::Normal(_)));
     let own = names.fold(root.to_owned(), |folder, name| folder.join(name));

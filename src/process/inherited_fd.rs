@@ -17,7 +17,7 @@ const LOWEST: RawFd = 10;
 /// Fails if the kernel refuses for another reason than the limit.
 pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST)) {
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
         Ok(number) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
         Err(Errno::EINVAL | Errno::EMFILE) => Ok(fd),
         Err(errno) => Err(SystemCallError::of("fcntl")(errno).into()),

@@ -24,7 +24,7 @@ impl PidFd {
         if fd < 0 {
             return Err(SystemCallError::of("pidfd_open")(io::Error::last_os_error()).into());
         }
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 

@@ -41,8 +41,8 @@ struct Row {
     status: LockStatus,
 }
 
-/// The order of the rows, and what tells them apart: namespace, name up to the number at its end, that number, name
-/// and kind.
+/// The key of a row, by which rows are identified and sorted: the namespace, the name up to the number at its end, that
+/// number, the name and the kind.
 type Key = (String, String, Option<u64>, String, &'static str);
 
 /// Lists the locks, once or with all changes.
@@ -159,7 +159,7 @@ fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option
     Some((key(&namespace, &name, kind), Row { namespace, name, kind: kind.word, status }))
 }
 
-/// Returns a key by which `job-10` comes after `job-9`.
+/// Returns a key that sorts `job-10` after `job-9`.
 fn key(namespace: &str, name: &str, kind: &LockKind) -> Key {
     let numbered = name.rsplit_once('-').and_then(|(stem, number)| Some((stem, number.parse().ok()?)));
     let (stem, number) = numbered.map_or((name, None), |(stem, number)| (stem, Some(number)));
@@ -235,7 +235,7 @@ fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
     lines.iter().map(padded).collect()
 }
 
-/// Returns a line for each lock with slots, about all of them.
+/// Returns a line for each lock with slots, about all its slots.
 fn summary(rows: &BTreeMap<Key, Row>) -> String {
     // A slot that was never held has no row.
     let mut locks: BTreeMap<(&str, &str, &str), (u32, u32)> = BTreeMap::new();

@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest wait for a change before the record is read again: a watch on a dead path never ends.
 const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// Reads the record, or those of all slots, and says what they mean.
+/// Reads the record, or those of all slots, and describes them.
 pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
     let StatusRequest { target, slots, output, watch: _ } = request;
     let access = ClusterAccess::new(target.cluster);
@@ -78,7 +78,7 @@ async fn status_of_slots(
     Ok(CommandOutput { text, status: status.exit_status() })
 }
 
-/// Prints a line for what the record says, or those of all slots, and another one for each change, until nobody reads
+/// Prints a line about the record, or about those of all slots, and another one for each change, until no process reads
 /// them.
 pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
     let StatusRequest { target, slots, output, watch: _ } = request;

@@ -88,7 +88,7 @@ impl CommandTree {
         let (began, before) = (clock::cpu_time(), self.tree.count());
         self.tree.look(until);
         let took = clock::cpu_time().saturating_sub(began);
-        // What grows goes on growing.
+        // A tree that grows is expected to grow further.
         let is_growing = self.tree.count().processes > before.processes;
         let pause = if is_growing { LOOK_INTERVAL } else { LOOK_INTERVAL.max(took * LOOK_SHARE) };
         self.next_look = clock::now() + pause;
@@ -110,7 +110,7 @@ impl CommandTree {
         (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
     }
 
-    /// Returns how long the processes take to end that the last look has found, once they are killed.
+    /// Returns how long the processes that the last look has found take to end once they are killed.
     pub fn kill_time(&self) -> Duration {
         self.kill_time
     }

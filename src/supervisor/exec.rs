@@ -25,7 +25,7 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// The interpreter of a script that names none.
 const SHELL: &CStr = c"/bin/sh";
 
-/// Why a program could not be executed.
+/// The reason why a program could not be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecFailure {
     pub errno: Errno,

@@ -32,7 +32,7 @@ use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
 
-/// How often it is measured by what a kill would be delayed.
+/// The interval of the measurements of how much a kill would be delayed.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only thread of the supervisor.

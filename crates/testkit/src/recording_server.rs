@@ -24,7 +24,7 @@ use crate::{runtime, tls};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedRequest {
     pub method: String,
-    /// What is asked for: a path, or a whole URL where the server is taken for a proxy.
+    /// The target of the request: a path, or a whole URL if the server is used as a proxy.
     pub target: String,
     /// By names in lower case.
     pub headers: BTreeMap<String, String>,
@@ -37,7 +37,7 @@ pub struct RecordedRequest {
 /// An answer: the status, headers and body.
 pub type Answer = (u16, Vec<(&'static str, String)>, String);
 
-/// A running server. It answers as it was told.
+/// A running server with configured answers.
 pub struct RecordingServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<RecordedRequest>>>,

@@ -113,7 +113,7 @@ impl Running {
         self.stdout.text()
     }
 
-    /// Returns whether nobody has stdout open any more.
+    /// Returns whether no process has stdout open any more.
     pub fn output_has_ended(&self) -> bool {
         self.stdout.reader.is_finished()
     }

@@ -20,7 +20,7 @@ pub struct Access {
     pub config: Arc<ConnectionConfig>,
     /// The configuration of TLS; `None` for a server without TLS.
     pub tls: Option<Arc<ClientConfig>>,
-    /// None where the proxy is asked without TLS, or there is none.
+    /// The configuration of TLS to the proxy; `None` without a proxy or for one without TLS.
     pub proxy_tls: Option<Arc<ClientConfig>>,
     /// The value of the `Authorization` header, if there is one.
     pub authorization: Option<HeaderValue>,

@@ -175,7 +175,7 @@ impl Worker {
         tls::client_config(&config.tls, material.tls.authority.as_deref(), certificate).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns what connections to the proxy are made with, like [`tls`](Self::tls).
+    /// Returns the TLS configuration of connections to the proxy, like [`tls`](Self::tls).
     fn proxy_tls(
         &self,
         config: &ConnectionConfig,
@@ -194,7 +194,7 @@ impl Worker {
         tls::proxy_config(&config.tls, material.tls.authority.as_deref()).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the plugin that credentials come from, unless the configuration has others.
+    /// Returns the plugin of the configuration, unless it has other credentials.
     fn plugin(&self) -> Option<ExecPlugin> {
         let user = &self.loaded.as_ref()?.config.user;
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())

@@ -5,14 +5,14 @@ use percent_encoding::percent_decode_str;
 
 use super::super::connection::BasicCredentials;
 
-/// Where an API server is, and what its address says of the user.
+/// The address of an API server, and the user in it.
 pub struct ServerAddress {
     pub server: Uri,
-    /// The user name and password in front of the host, which win over a token, as for kubectl.
+    /// The user name and password in front of the host. As for kubectl, they take precedence over a token.
     pub credentials: Option<BasicCredentials>,
 }
 
-/// Parses the address of an API server. Without a scheme it is one without TLS, as for kubectl.
+/// Parses the address of an API server. Without a scheme it is a server without TLS, as for kubectl.
 ///
 /// # Errors
 /// Returns the reason why the address is invalid.
@@ -30,7 +30,7 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
         Some((credentials, authority)) => (Some(basic_credentials(credentials)), authority),
         None => (None, authority),
     };
-    // Without what may be a password.
+    // The part that may be a password is left out.
     let shown = format!("{scheme}://{authority}{path}");
     if let Some((_, port)) = authority.rsplit_once(':')
         && !port.contains(']')

@@ -33,10 +33,10 @@ impl Authorities {
         Ok(Self { certificates, are_of_system: false })
     }
 
-    /// Returns the certificates of the system, as far as there are any, and those of a PEM file.
+    /// Reads the certificates of the system, if there are any, and those of a PEM file.
     ///
     /// # Errors
-    /// When there are none at all.
+    /// Fails if there are no certificates.
     pub fn of_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
         let Some(text) = text else { return Self::of_system() };
         let mut authorities = Self::configured(text)?;

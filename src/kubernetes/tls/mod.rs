@@ -1,13 +1,14 @@
 //! TLS to the API server: what Go accepts is accepted, and what Go refuses is refused.
 //!
-//! rustls is stricter than Go in some points that clusters depend on: it takes no X.509 v1 client certificate, no P-521
-//! key, no P-256 signature with SHA-512, no server certificate that is itself an authority's, and no wildcard of one
-//! label. These are relaxed here. It is laxer in what an authority may do, which is checked here, too.
+//! rustls is stricter than Go in some points that clusters depend on: it accepts no X.509 v1 client certificate, no
+//! P-521 key, no P-256 signature with SHA-512, no server certificate that is itself an authority's, and no wildcard of
+//! one label. These are accepted here. It is less strict in what an authority may do, which is checked here, too.
 //!
-//! What Go takes and is still refused: RSA keys of less than 2048 bits, which can be broken; client keys that are RSA of
-//! more than 4096 bits, of a length that is no multiple of 512, or with a public exponent below 65537, which ring
-//! cannot use; critical certificate policies; more than six certificates between the server's and the authority's; an
-//! authority's certificate as the server's that an authority between has issued; CBC cipher suites in TLS 1.2.
+//! These are accepted by Go and still refused: RSA keys of less than 2048 bits, which can be broken; client keys that
+//! are RSA of more than 4096 bits, of a length that is no multiple of 512, or with a public exponent below 65537, which
+//! ring cannot use; critical certificate policies; more than six certificates between the server's and the authority's;
+//! an authority's certificate as the server's that was issued by an intermediate authority; CBC cipher suites in TLS
+//! 1.2.
 
 mod algorithms;
 mod authority;
@@ -33,7 +34,7 @@ use super::connection::{ConfigError, TlsOptions};
 
 pub use self::reason::failure_reason;
 
-/// The only protocol that is spoken with servers and proxies.
+/// The only protocol to servers and proxies.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Returns the TLS configuration of connections. `authority` contains the trusted certificates, or the system's are
@@ -60,11 +61,11 @@ pub fn client_config(
     Ok(config)
 }
 
-/// Returns what a connection to a proxy is encrypted with. kubectl trusts a proxy as it trusts the API server; those
-/// that the system trusts are trusted here, too. A proxy is shown no client certificate.
+/// Returns the TLS configuration of a connection to a proxy. kubectl trusts a proxy like the API server; certificates
+/// that the system trusts are trusted here as well. A proxy gets no client certificate.
 ///
 /// # Errors
-/// When there is nothing to trust.
+/// Fails if there are no trusted certificates.
 pub fn proxy_config(options: &TlsOptions, authority: Option<&[u8]>) -> Result<ClientConfig, ConfigError> {
     let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(InsecureVerifier)

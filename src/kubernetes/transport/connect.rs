@@ -115,8 +115,8 @@ impl Service<Uri> for Encrypted {
     }
 }
 
-/// Reaches a server through an HTTP proxy, which is itself reached by `connector`: by a tunnel, or, without TLS, by the
-/// proxy's passing the requests on.
+/// Connects to a server through an HTTP proxy, which `connector` connects to: by a tunnel, or, without TLS, by requests
+/// that the proxy passes on.
 async fn through<C>(connector: C, proxy: &Proxy, server: Uri) -> Result<C::Response, Failure>
 where
     C: Service<Uri, Error: Into<Failure>>,

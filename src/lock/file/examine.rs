@@ -1,4 +1,4 @@
-//! What a lock file requires of the machine.
+//! Examines what a lock file requires of the machine.
 
 use std::path::Path;
 use std::time::Duration;

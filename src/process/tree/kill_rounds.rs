@@ -14,7 +14,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
-    /// How many threads are killed at once, and until when that is limited.
+    /// The number of threads that are killed at once, and until when it is limited.
     pace: Option<(KillPace, Instant)>,
     next_round: Instant,
     pause: Duration,

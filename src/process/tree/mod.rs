@@ -43,7 +43,8 @@ use crate::process::title;
 /// The largest number of processes that a message names.
 const MAX_NAMES: usize = 8;
 
-/// How many processes a count of threads may take: as long as a look at the machine's processes takes anyway.
+/// The largest number of processes whose threads are counted between looks. Counting them takes as long as a look at
+/// the machine's processes.
 const MAX_RECOUNTED: usize = 64;
 
 /// Makes the orphans below this process its children, rather than those of PID 1.
@@ -77,7 +78,7 @@ pub struct Tree {
     proc: Proc,
     members: Members,
     nested: Nested,
-    /// How many processes and threads there are.
+    /// The number of processes and threads.
     count: TaskCount,
     /// Before a child is killed, it is checked whether it is in a deeper namespace.
     is_careful: bool,

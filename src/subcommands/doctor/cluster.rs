@@ -191,7 +191,7 @@ async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
     }
 }
 
-/// Whether the owner of the lock's objects is there, if this user may know that.
+/// Adds a row about whether the owner of the lock's objects exists, if this user may read it.
 async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, owner: &OwnerConfig) {
     table.add(match owner.find(cluster, namespace, ANSWER_TIMEOUT).await {
         Ok(found) => Row::ok("owner", format!("{found} becomes the owner of the lock's objects")),

@@ -1,4 +1,5 @@
-//! The minimum hold: after the command has succeeded, nobody runs it again until so long after the acquisition.
+//! The minimum hold: after the command has succeeded, no candidate runs it again until this time after the acquisition
+//! has passed.
 //!
 //! The release states that time on the wall clock. No command is alive before it, so a wrong clock can shift the next
 //! run but cannot cause an overlap.

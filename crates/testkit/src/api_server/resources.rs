@@ -25,9 +25,9 @@ pub struct Resource {
     pub short_names: &'static [&'static str],
     pub kind: &'static str,
     pub namespaced: bool,
-    /// Whether a PUT to a name that does not exist creates the object.
+    /// A PUT to a name that does not exist creates the object.
     pub create_on_update: bool,
-    /// Whether a PUT without a resourceVersion replaces any version.
+    /// A PUT without a resourceVersion replaces any version.
     pub unconditional_update: bool,
     /// Reads the object as its type and writes it again, which drops unknown fields and fails on wrong types.
     pub decode: fn(Value) -> serde_json::Result<Value>,
