@@ -199,6 +199,7 @@ pub fn supervisor(notice: &SupervisorNotice) {
             log_events::not_executed(command, &format!("{reason}{hint}"));
         }
         SupervisorNotice::SuspendRefused => not_suspended(),
+        SupervisorNotice::CommandStopped { pid, signal } => log_events::command_stopped(*pid, &signals::name(*signal)),
         SupervisorNotice::HasTerminal => log_events::has_terminal(),
         SupervisorNotice::AwaitsTerminal => log_events::awaits_terminal(),
         SupervisorNotice::CheckUnavailable { reason } => log_events::check_unavailable(reason),

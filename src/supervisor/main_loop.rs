@@ -214,12 +214,14 @@ impl<'a> MainLoop<'a> {
     /// Continues a command that Ctrl-Z stopped. A leader cannot be suspended, since its lock would expire, and while
     /// the foreground group is stopped no process reads from the terminal.
     fn handle_stopped(&mut self, pid: Pid, signal: i32) {
-        if self.main == Some(pid) && matches!(signal, libc::SIGTTIN | libc::SIGTTOU) {
-            return self.handle_awaited_terminal(pid);
-        }
-        if self.main == Some(pid) && signal == libc::SIGTSTP && self.terminal.belongs_to(pid) {
-            self.notify(SupervisorNotice::SuspendRefused);
-            let _ = self.tree.signal_group(pid, libc::SIGCONT);
+        match signal {
+            _ if self.main != Some(pid) => {}
+            libc::SIGTTIN | libc::SIGTTOU => self.handle_awaited_terminal(pid),
+            libc::SIGTSTP if self.terminal.belongs_to(pid) => {
+                self.notify(SupervisorNotice::SuspendRefused);
+                let _ = self.tree.signal_group(pid, libc::SIGCONT);
+            }
+            _ => self.notify(SupervisorNotice::CommandStopped { pid: pid.as_raw(), signal }),
         }
     }
 

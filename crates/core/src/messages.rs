@@ -67,6 +67,8 @@ pub enum SupervisorNotice {
     HasTerminal,
     /// The command is stopped because it tried to use the terminal from the background.
     AwaitsTerminal,
+    /// Somebody has stopped the command's main process with this signal.
+    CommandStopped { pid: i32, signal: i32 },
     /// `leaderrun check` cannot be used.
     CheckUnavailable { reason: String },
     /// The supervisor ends because the kernel refuses what it needs.

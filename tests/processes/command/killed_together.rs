@@ -249,7 +249,9 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
         match end {
             End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
             End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
-            End::BothContinue => send(Signal::SIGCONT, &[elector, supervisor]),
+            // In this order both are there to be sent it: an elector that continues kills a supervisor that is late, and
+            // the kernel continues a supervisor whose elector dies.
+            End::BothContinue => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }
         eventually("the command is dead", || pair.command_is_dead());

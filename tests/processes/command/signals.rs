@@ -91,6 +91,22 @@ fn a_standby_ends_by_whatever_stops_its_container() {
 }
 
 #[testkit::test]
+fn a_command_that_somebody_stops_is_said_to_keep_the_lock() {
+    let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; while :; do sleep 0.02; done");
+    eventually("the command runs", || a.output().contains("ready"));
+    let command = descendants(a.supervisor())[0];
+    for (process, signal) in [(command, Signal::SIGSTOP), (a.elector(), Signal::SIGTSTP)] {
+        kill(process, signal).expect("it is alive");
+        a.wait_for_log(&format!(
+            "the command is stopped by {signal} and keeps the lock; kill -CONT {command} continues it"
+        ));
+        kill(command, Signal::SIGCONT).expect("it is alive");
+    }
+    a.signal(Signal::SIGTERM);
+    a.wait_for_end_by(Signal::SIGTERM);
+}
+
+#[testkit::test]
 fn the_stop_signal_begins_the_time_to_the_kill() {
     let script = "trap '' USR1; echo ready; while :; do sleep 0.02; done";
     let mut a = Candidate::new("a", &TestLock::file())
