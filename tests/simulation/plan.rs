@@ -55,9 +55,9 @@ pub struct HostPlan {
     pub max_run: Option<Duration>,
     pub min_hold: Option<Duration>,
     pub lock: LockKind,
-    /// Whether traffic is routed to the command.
+    /// Traffic is routed to the command.
     pub routes: bool,
-    /// Whether leaderrun rejoins after a loss (`--on-lost rejoin`).
+    /// leaderrun rejoins after a loss (`--on-lost rejoin`).
     pub rejoins: bool,
     pub may_watch: bool,
 }
@@ -105,10 +105,10 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Mean time between two faults.
     pub between_faults: Time,
-    /// Whether a client-go candidate takes part.
+    /// A client-go candidate takes part.
     pub client_go: bool,
     pub commands: Commands,
-    /// Whether some candidates use a pair of objects.
+    /// Some candidates use a pair of objects.
     pub migrating: bool,
     /// Writes to the second object are neither carried out nor answered.
     pub second_unwritable: bool,
@@ -210,7 +210,7 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
         .into_iter()
         .enumerate()
         .map(|(index, timing)| HostPlan {
-            // Without a draw of its own, so that older seeds play the same.
+            // This value is not drawn, so that older seeds give the same schedules.
             max_run: (index % 2 == 1).then(|| timing.lease_duration() * 2),
             clock: Clock {
                 // At most the true rate, so that `KILL_TIME` is not shorter on any clock.

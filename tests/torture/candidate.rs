@@ -29,7 +29,7 @@ pub struct TorturedCandidate {
     pub identity: String,
     /// The processes into which faults have been injected, if any.
     pub faulty: Option<Faulty>,
-    /// Whether both processes may be killed at once.
+    /// Both processes may be killed at once.
     pub may_lose_both: bool,
     /// The words of its command and its options, for the trace.
     pub description: String,

@@ -17,7 +17,7 @@ pub enum OwnProcess {
 /// The target of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Whether the fault is for the leader, if there is one.
+    /// The fault is for the leader, if there is one.
     pub leader: bool,
     /// The place of the candidate that is the target otherwise.
     pub place: usize,

@@ -118,7 +118,7 @@ fn check_of_a_nested_run_is_its_own() {
     assert_eq!(a.output(), "inner 0\nTERM\ninner 1\n76\ncheck 0\n", "{}", a.log());
 }
 
-/// Whether this user may make time namespaces here.
+/// Returns an error if this user cannot create time namespaces.
 fn time_namespaces() -> Result<(), String> {
     let tried = std::process::Command::new("unshare").args(["--time", "--boottime", "-1", "--fork", "true"]).output();
     match tried {

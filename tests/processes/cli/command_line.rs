@@ -1,4 +1,4 @@
-//! What is asked for, what the command sees, and how it all ends.
+//! Tests of the command line, the environment of the command, and the exit.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

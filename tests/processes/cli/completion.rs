@@ -61,7 +61,7 @@ zpty -d shell
 cat $offered
 "#;
 
-/// Whether a shell can be run.
+/// Returns an error if the shell cannot be run.
 fn has(shell: &str) -> Result<(), String> {
     match Command::new(shell).args(["-c", "exit 0"]).stdin(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),

@@ -1,5 +1,5 @@
-//! What is said when something does not work: how it is provoked, and the sentence. Refused command lines are in a table
-//! of their own, in `src/cli/tests.rs`.
+//! The messages about failures, each with the way in which it is provoked. Refused command lines are in a table of
+//! their own, in `src/cli/tests.rs`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ fn last(running: &Running) -> String {
     line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
 }
 
-/// What a candidate says last that gives up.
+/// Returns the last line of a candidate that gives up.
 fn said(candidate: Candidate, status: i32) -> String {
     let mut running = candidate.run(["true"]);
     running.wait_for_exit(status);

@@ -70,7 +70,7 @@ fn another_lock_inside_a_command_is_waited_for() {
     assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
 }
 
-/// What a command has left behind carries its variables on.
+/// A process that a command has left behind still has its variables.
 #[testkit::test]
 fn a_run_that_is_over_is_nothing_to_wait_for() {
     let lock = TestLock::file();

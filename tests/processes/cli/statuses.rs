@@ -1,4 +1,4 @@
-//! Exit statuses by which a script tells "somebody else has it" from "it does not work".
+//! The exit statuses by which a script distinguishes a lock that is held from a failure.
 
 use std::fs;
 use std::net::TcpListener;

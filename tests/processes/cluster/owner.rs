@@ -87,7 +87,7 @@ fn every_object_of_a_lock_gets_the_owner() {
             _ => vec![lock.object_path("endpoints"), lease_of(&lock, "job")],
         };
         for path in paths {
-            // Nothing but this: it neither controls the lock nor waits for its deletion.
+            // There are no further fields: the owner neither controls the lock nor waits for its deletion.
             assert_eq!(owners_at(&path), json!([deployment]), "{path}");
         }
         assert!(!run.log().contains("has no owner"), "{}", run.log());
@@ -214,7 +214,7 @@ fn the_printed_rights_are_enough_and_the_doctor_agrees() {
     }
 }
 
-/// What Kubernetes does when the Deployment is deleted while the lock is held.
+/// The test deletes the object as Kubernetes does when the Deployment is deleted while the lock is held.
 #[testkit::test]
 fn a_held_lock_outlives_its_owner_and_a_released_one_does_not() {
     let lock = TestLock::lease();

@@ -1,4 +1,4 @@
-//! What a candidate may and may not do, by RBAC.
+//! Tests of the permissions of a candidate.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What becomes of the leadership when a pod ends, as far as it shows without a kubelet: the signals that it sends to the
-//! processes of a container, in its order.
+//! The leadership when a pod ends, as far as it can be tested without a kubelet: the test sends the signals that the
+//! kubelet sends to the processes of a container, in its order.
 
 use nix::sys::signal::{Signal, kill};
 
@@ -68,7 +68,7 @@ fn a_container_that_is_killed_without_notice_leaves_the_lock_to_expire() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A node that is cut off: nobody there is told anything.
+/// The node is cut off, so its pod gets no signal.
 #[testkit::test]
 fn a_pod_on_a_node_that_is_cut_off_stops_before_the_next_one_starts() {
     let (proxy, lock, witnesses) = (Proxy::start(Cluster::shared()), TestLock::lease(), Witnesses::new());

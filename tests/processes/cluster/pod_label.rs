@@ -1,4 +1,4 @@
-//! Traffic is led to the leader by a label on its pod.
+//! Tests of traffic that is routed by a label on the leader's pod.
 
 use hyper::Method;
 use nix::sys::signal::Signal;
@@ -234,7 +234,7 @@ fn a_label_that_arrives_after_a_partition_is_refused() {
     let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let late = marked_only(&proxy, first);
-    // What a sends in place of it does not arrive either.
+    // The next request of a does not arrive either.
     proxy.answer(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");

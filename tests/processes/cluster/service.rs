@@ -1,4 +1,4 @@
-//! Traffic is led to the leader by the endpoints of a Service.
+//! Tests of traffic that is routed by the endpoints of a Service.
 
 use hyper::Method;
 use nix::sys::signal::Signal;
@@ -81,7 +81,7 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
     b.wait_for_log("is held by a");
     drop(a);
     leads_to(&lock, &["10.1.2.4"]);
-    // As when its container begins again.
+    // This is what happens when its container restarts.
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("is held by b");
     a.signal(Signal::SIGTERM);
@@ -202,7 +202,8 @@ fn an_unusable_address_is_refused() {
     }
 }
 
-/// What a Service defines, which options are given, and the ports that traffic is led to, or why it is not.
+/// Each case has the definition of a Service, the options, and the ports that traffic is routed to, or the reason why
+/// it is not.
 #[testkit::test]
 fn ports_are_those_that_the_service_defines() {
     let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });
@@ -277,7 +278,7 @@ fn without_the_right_to_read_the_service_less_is_claimed() {
     a.stop();
 }
 
-/// As they stay when the selector of a Service is removed.
+/// Such endpoints remain when the selector of a Service is removed.
 #[testkit::test]
 fn endpoints_beside_the_leaders_are_warned_of() {
     let lock = lock_with_service();

@@ -1,4 +1,5 @@
-//! What is said of each kind of Service, and that a connection arrives where traffic is said to be led.
+//! Tests of each kind of Service: the messages, and that a connection arrives where leaderrun reports that traffic is
+//! routed.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -71,12 +72,12 @@ impl Listeners {
 /// A Service, the options, and what comes of it.
 struct Case {
     what: &'static str,
-    /// None where there is no Service.
+    /// The Service, if there is one.
     spec: Option<Value>,
     options: Vec<String>,
     /// The names of the ports at which connections arrive, and what the log says; or what it says is in the way.
     outcome: Result<(&'static [&'static str], &'static str), &'static str>,
-    /// What `doctor` says of the Service, where that is not the same.
+    /// The message of `doctor` about the Service, if it differs.
     doctor: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What cannot be executed, and why.
+//! Tests of commands that cannot be executed, and of the reasons.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

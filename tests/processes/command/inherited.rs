@@ -1,4 +1,4 @@
-//! What the command inherits, and what leaderrun does not keep.
+//! Tests of what the command inherits, and what leaderrun releases.
 
 use std::io::Write;
 

@@ -1,4 +1,5 @@
-//! What the main process leaves running when it ends: terminated, or waited for as the command.
+//! Tests of the processes that the main process leaves running when it ends: they are terminated, or leaderrun waits
+//! for them.
 
 use nix::sys::signal::{Signal, kill};
 

@@ -1,4 +1,4 @@
-//! What a kernel, a sandbox or a limit refuses.
+//! Tests of refusals by the kernel, a sandbox or a limit.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -131,7 +131,7 @@ fn as_many_open_files_as_it_asks_for_are_enough() {
     }
 }
 
-/// As where the program's own loader is not the system's.
+/// Programs with a loader of their own are started like this.
 #[testkit::test(requires = has_loader())]
 fn started_through_the_dynamic_loader_it_rejoins() {
     let loader = loader().expect("a loader");

@@ -29,7 +29,7 @@ fn send(processes: &[Pid], signal: i32) {
     }
 }
 
-/// As systemd does with `KillMode=control-group`, in any order.
+/// systemd signals all processes with `KillMode=control-group`, in any order.
 #[testkit::test]
 fn a_command_that_is_sent_what_all_are_sent_gets_it_once() {
     for order in 0..4 {

@@ -157,7 +157,7 @@ fn in_a_script_a_command_can_ask() {
     }
 }
 
-/// As with the command alone: also when only the command had the terminal.
+/// The script ends as with the command alone, even if only the command had the terminal.
 #[testkit::test]
 fn ctrl_c_ends_a_script() {
     for shell in ["bash", "dash"] {

@@ -1,4 +1,4 @@
-//! What is said about the API server: which one is asked, by whom, and what is wrong with it.
+//! Tests of the messages about the API server: its address, the user, and its errors.
 
 use std::fs;
 use std::path::PathBuf;

@@ -157,7 +157,7 @@ fn a_proxy_is_trusted_as_the_api_server_is() {
     let server = RecordingServer::start(Some(tls::server_config()));
     let proxy = TunnelProxy::start(TunnelProtocol::Https, server.address());
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
-    // Nothing is verified.
+    // No certificate is verified.
     assert!(arrives_by_leaderrun(&server, &kubeconfig(SERVER, &proxy_url)).0);
     let unknown = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
     let file = scratch::folder("proxies").join("config");

@@ -2,7 +2,7 @@
 
 use super::spellings::Spelling;
 
-/// What most spellings come to.
+/// The outcome of most spellings.
 const PLAIN: &str = "https as secret in default";
 const CERTIFIED: &str = "https as certified in default";
 const BY_PLUGIN: &str = "https as from-plugin in default";

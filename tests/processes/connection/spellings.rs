@@ -30,9 +30,9 @@ pub struct Spelling {
     /// `MISSING` is not written.
     pub files: Vec<(&'static str, String)>,
     pub context: Option<&'static str>,
-    /// What kubectl does: `https/PREFIX as USER in NAMESPACE`, or `refused`.
+    /// The outcome of kubectl: `https/PREFIX as USER in NAMESPACE`, or `refused`.
     pub outcome: &'static str,
-    /// What leaderrun does, where that differs, and why.
+    /// The outcome of leaderrun if it differs, and the reason.
     pub differs: Option<(&'static str, &'static str)>,
 }
 

@@ -42,7 +42,7 @@ fn server() -> CertificateParams {
     params
 }
 
-/// A server with a certificate, and what a client is told to trust.
+/// A server with a certificate, and the certificates that the client trusts.
 struct Site {
     chain: Vec<CertificateDer<'static>>,
     key: String,

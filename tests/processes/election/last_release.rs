@@ -173,7 +173,7 @@ fn the_other_version_waits_until_the_lock_is_due() {
 fn a_bad_network_hands_nothing_over() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        // Nothing may expire, on a busy machine either.
+        // No lease may expire, even on a busy machine.
         let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
         let mut a = leader.with_timing("a", &lock, times).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);

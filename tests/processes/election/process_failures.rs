@@ -1,4 +1,4 @@
-//! One of leaderrun's own processes dies or is frozen.
+//! Tests in which one of leaderrun's own processes dies or is frozen.
 
 use std::os::unix::process::CommandExt;
 use std::ptr;

@@ -151,7 +151,7 @@ fn with_every_a_failure_or_a_request_ends_it() {
     waiting.wait_for_exit(143);
 }
 
-/// Its status says whether the work was done, also where it ends because somebody asked for it.
+/// The exit status says whether the work was done, even if the command ends on request.
 #[testkit::test]
 fn a_command_that_ends_with_status_0_on_request_has_succeeded() {
     for option in ["--min-hold", "--every"] {

@@ -189,7 +189,7 @@ fn the_role_names_the_objects_of_all_slots() {
         Candidate::bare("manifest").args(["manifest", "--lock", &lock.name, "--slots", "3"]).args(service).start();
     printed.wait_for_exit(0);
     let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
-    // Those that only a cluster administrator may grant are in a Role of their own.
+    // Permissions that only a cluster administrator may grant are in a Role of their own.
     let roles = documents.iter().filter(|document| document["kind"] == "Role");
     let rules: Vec<Value> = roles.flat_map(|role| role["rules"].as_array().expect("rules").clone()).collect();
     let names = |plural: &str| {

@@ -17,7 +17,7 @@ const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", 
 /// How long it takes to make a connection: more than an attempt.
 const DELAY: Duration = Duration::from_millis(2500);
 
-/// What passes the bytes of each connection on, but only after a while.
+/// A proxy that passes on the bytes of each connection with a delay.
 struct SlowPath {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<TcpStream>>>,
