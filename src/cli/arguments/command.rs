@@ -20,11 +20,11 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub kill_after: Option<Duration>,
 
-    /// Whose end is the end of the command: that of its main process, or of all that it leaves running, such as a daemon
+    /// When the command counts as ended: when its main process has ended, or when all processes that it leaves running have, such as a daemon
     #[arg(long, env = "LEADERRUN_WAIT_FOR", value_name = "PROCESSES", default_value = "main")]
     pub wait_for: WaitFor,
 
-    /// Give the command the terminal also where leaderrun is part of a pipeline
+    /// Give the command the terminal even if leaderrun is part of a pipeline
     #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub foreground: bool,
 

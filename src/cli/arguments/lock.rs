@@ -32,7 +32,7 @@ pub struct SlotArguments {
     pub slots: Option<SlotCount>,
 }
 
-/// What the lock's objects belong to.
+/// The owner of the lock's objects.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct OwnerArguments {
@@ -49,7 +49,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
     pub identity: Option<String>,
 
-    /// Give up with status 75 when the lock is not acquired within this time, or 69 when it cannot be used; 0s gives up as soon as a renewal shows a living holder [default: wait for ever]
+    /// Give up with status 75 when the lock is not acquired within this time, or 69 when it cannot be used; 0s gives up as soon as a renewal shows a living holder [default: wait without a limit]
     #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = values::duration)]
     pub wait: Option<Duration>,
 
@@ -61,7 +61,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
 
-    /// Run the command although it is not due yet, for a run by hand: ignores the --min-hold of the last one
+    /// Run the command although it is not due yet, for a run by hand: ignore the --min-hold of the last holder
     #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), conflicts_with = "every")]
     pub ignore_min_hold: bool,
 

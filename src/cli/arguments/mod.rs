@@ -44,7 +44,7 @@ Runs a command only while it is the leader.
 leaderrun waits until it holds the lock, runs the command while it holds it, forwards signals, and has every process of \
 the command dead before another candidate may run it.";
 
-/// What the help says below the options.
+/// Returns the text below the options in the help.
 fn after_help() -> String {
     let statuses = STATUSES.map(|StatusDescription { status, meaning, .. }| format!("  {status:<6} {meaning}"));
     format!(
@@ -80,7 +80,7 @@ pub struct RunLine {
     pub command: Vec<OsString>,
 }
 
-/// Everything that can be chosen about a run but its command.
+/// All options of a run, without its command.
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
     #[command(flatten)]

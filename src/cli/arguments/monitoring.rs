@@ -9,7 +9,7 @@ use crate::telemetry::http::HttpAddress;
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// What others can ask over HTTP.
+/// The HTTP server and the notifications to systemd.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = MONITORING)]
 pub struct MonitoringArguments {
@@ -31,7 +31,7 @@ pub struct MonitoringArguments {
     #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub unhealthy_after: Option<Duration>,
 
-    /// Who reports to systemd while the command runs, where NOTIFY_SOCKET is set: leaderrun, or command, which needs NotifyAccess=all
+    /// Who reports to systemd while the command runs, if NOTIFY_SOCKET is set: leaderrun, or command, which needs NotifyAccess=all
     #[arg(
         long,
         env = "LEADERRUN_NOTIFY",

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{ROUTING, values};
 use crate::routing::{Label, RoutingTarget, ServiceName, ServicePort};
 
-/// What leads traffic to the leader.
+/// The target of the routing.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingTargetArguments {
@@ -21,14 +21,14 @@ pub struct RoutingTargetArguments {
 }
 
 impl RoutingTargetArguments {
-    /// The one that was chosen.
+    /// Returns the target that was given.
     pub fn target(&self) -> Option<RoutingTarget> {
         let label = self.pod_label.clone().map(RoutingTarget::PodLabel);
         label.or(self.service.clone().map(RoutingTarget::Service))
     }
 }
 
-/// How traffic finds the leader.
+/// How traffic is routed to the leader.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingArguments {
@@ -39,7 +39,7 @@ pub struct RoutingArguments {
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = values::object_name)]
     pub pod: Option<String>,
 
-    /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT, where NAME is the Service's name for it, needed where the Service has several ports of which none has this targetPort; several by commas or repetition [default: the targetPort of every port of the Service]
+    /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT, where NAME is the Service's name for it, needed if the Service has several ports of which none has this targetPort; separate several by commas or repeat the option [default: the targetPort of every port of the Service]
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
     pub ports: Vec<ServicePort>,
 

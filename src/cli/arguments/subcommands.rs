@@ -49,7 +49,7 @@ Exit status:
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: Output,
 
-        /// Go on and print a line for each change, until Ctrl-C
+        /// Continue and print a line for each change, until Ctrl-C
         #[arg(short, long)]
         watch: bool,
     },
@@ -61,7 +61,7 @@ Exit status:
 It takes the right to list leases there. What the states mean, and what their times are worth, says leaderrun status --help.
 
 Exit status:
-  0    listed, also where there is none
+  0    listed, even if there are none
   125  not found out"
     )]
     List {
@@ -69,7 +69,7 @@ Exit status:
         #[arg(short, long, env = "LEADERRUN_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace)]
         namespace: Option<String>,
 
-        /// List those of all namespaces
+        /// List the locks of all namespaces
         #[arg(short = 'A', long)]
         all_namespaces: bool,
 
@@ -77,7 +77,7 @@ Exit status:
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: Output,
 
-        /// Go on and print a line for each lock that changes, until Ctrl-C
+        /// Continue and print a line for each lock that changes, until Ctrl-C
         #[arg(short, long)]
         watch: bool,
 
@@ -89,7 +89,7 @@ Exit status:
     #[command(
         override_usage = "leaderrun manifest --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-Nothing is asked of the API server. What takes the rights of a cluster administrator comes last, with a comment that says so.
+No request is sent to the API server. Objects that only a cluster administrator may create come last, with a comment.
 
 Exit status:
   0    printed
@@ -112,7 +112,7 @@ Exit status:
         #[command(flatten)]
         routing: RoutingTargetArguments,
 
-        /// Also print a FlowSchema, by which a busy API server serves renewals before other requests; it takes the rights of a cluster administrator
+        /// Also print a FlowSchema, by which a busy API server serves renewals before other requests; it requires the rights of a cluster administrator
         #[arg(long)]
         priority: bool,
     },
@@ -140,7 +140,7 @@ Exit status:
         wait: Option<Option<Duration>>,
     },
 
-    /// Release a lock whose holder is known to be dead, so that no candidate waits for its time to be over
+    /// Release a lock whose holder is known to be dead, so that no candidate waits until it expires
     #[command(
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
@@ -201,7 +201,7 @@ Exit status:
   125  not found out: the descriptor or the variables are missing"
     )]
     Check {
-        /// How long the lock must still be held, whatever happens
+        /// How long the lock must still be held in any case
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
         min_remaining: Duration,
     },
@@ -231,7 +231,7 @@ For good, in a folder where the shell finds it:
     Man,
 }
 
-/// A lock, and how to get there.
+/// A lock, and the access to its cluster.
 #[derive(Clone, Debug, Args)]
 pub struct TargetArguments {
     #[command(flatten)]
@@ -241,17 +241,17 @@ pub struct TargetArguments {
     pub cluster: ClusterArguments,
 }
 
-/// Whether there is a subcommand of that name.
+/// Returns whether there is a subcommand of that name.
 pub fn is_subcommand(name: &str) -> bool {
     SubcommandArguments::has_subcommand(name)
 }
 
-/// The names of all subcommands.
+/// Returns the names of all subcommands.
 pub fn subcommand_names() -> Vec<String> {
     SubcommandLine::command().get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect()
 }
 
-/// Adds the subcommands to a definition, for its help and what is generated from it.
+/// Adds the subcommands to a definition, for its help and the generated documents.
 pub fn add_subcommands(definition: clap::Command) -> clap::Command {
     SubcommandArguments::augment_subcommands(definition)
         .args_conflicts_with_subcommands(true)
