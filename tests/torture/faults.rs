@@ -1,6 +1,7 @@
 //! Injects faults into an arena, and ends them.
 
 use std::fs::{self, File};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -18,7 +19,6 @@ use crate::{processes, rules};
 pub enum Undo {
     Heal { place: usize },
     Continue { identity: String, process: OwnProcess },
-    KillBoth { identity: String },
     ResumeReading { identity: String },
     Release(Hold),
     UnlockFile(File),
@@ -73,10 +73,12 @@ impl Arena {
                 let identity = self.places[place].candidate.as_ref()?.identity.clone();
                 self.undo.push((now + duration, Undo::Continue { identity, process }));
             }
-            Fault::KillBoth => drop(self.send_to_both(place, Signal::SIGKILL)?),
+            Fault::KillBoth => self.send_to_both(place, Signal::SIGKILL)?,
             Fault::FreezeAndKillBoth(duration) => {
-                let identity = self.send_to_both(place, Signal::SIGSTOP)?;
-                self.undo.push((now + duration, Undo::KillBoth { identity }));
+                self.send_to_both(place, Signal::SIGSTOP)?;
+                // Nothing else is done meanwhile that could delay the kill.
+                thread::sleep(duration);
+                self.send_to_both(place, Signal::SIGKILL)?;
             }
             Fault::Signal(signal) => {
                 let sent = self.places[place].candidate.as_mut()?.send_to_elector(signal);
@@ -105,11 +107,10 @@ impl Arena {
         candidate.send(process, signal).then_some(())
     }
 
-    /// Returns the identity of the candidate whose processes got the signal.
-    fn send_to_both(&mut self, place: usize, signal: Signal) -> Option<String> {
+    fn send_to_both(&mut self, place: usize, signal: Signal) -> Option<()> {
         let candidate = self.places[place].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
         candidate.faulty = Some(Faulty::Both);
-        candidate.send_to_both(signal).then(|| candidate.identity.clone())
+        candidate.send_to_both(signal).then_some(())
     }
 
     fn disturb(&mut self, place: usize, fault: NetworkFault, until: Instant) -> Option<()> {
@@ -167,11 +168,6 @@ impl Arena {
             Undo::Continue { identity, process } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.send(process, Signal::SIGCONT);
-                }
-            }
-            Undo::KillBoth { identity } => {
-                if let Some(candidate) = self.candidate(&identity) {
-                    candidate.send_to_both(Signal::SIGKILL);
                 }
             }
             Undo::ResumeReading { identity } => {

@@ -36,7 +36,7 @@ pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
 }
 
 /// The longest time that both processes are frozen, shorter than the time between kill and takeover.
-pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(800);
+pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
 /// The behaviours by which a process is out of the kernel's reach when both processes of leaderrun are dead.
 pub const OUT_OF_REACH: [&str; 4] = ["hidden", "regroup", "descendants", "closed"];
