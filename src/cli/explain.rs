@@ -31,7 +31,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
         "pod_label" => "role=leader",
         "service" => "my-service",
         "ports" => "8080",
-        "address" => "10.1.2.3",
+        "addresses" => "10.1.2.3",
         "http" => ":8080",
         "unhealthy_after" => "5m",
         "service_account" => "my-job",

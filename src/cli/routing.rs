@@ -1,5 +1,7 @@
 //! Decides how traffic is routed to the command of a lock on this host.
 
+use std::net::IpAddr;
+
 use super::arguments::RoutingArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
@@ -18,9 +20,9 @@ pub fn routing(
     origins: Origins<'_>,
 ) -> Result<Option<Routing>, UsageError> {
     let target = arguments.target.target();
-    let RoutingArguments { pod, ports, address, .. } = arguments;
+    let RoutingArguments { pod, ports, addresses, .. } = arguments;
     if !matches!(target, Some(RoutingTarget::Service(_))) {
-        let useless = [("ports", !ports.is_empty()), ("address", address.is_some())];
+        let useless = [("ports", !ports.is_empty()), ("addresses", !addresses.is_empty())];
         if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
             let given = origins.of(option).given();
             let error = UsageError::new(&given, "it is about a Service, and no --service is given");
@@ -33,10 +35,28 @@ pub fn routing(
             let pod = pod_name(pod, host, &origins.of("pod_label"))?;
             Routing::PodLabel(PodLabel { label, pod })
         }
-        Some(RoutingTarget::Service(name)) => Routing::Service(Service { name, ports, address }),
+        Some(RoutingTarget::Service(name)) => {
+            check_addresses(&addresses, &origins.of("addresses"))?;
+            Routing::Service(Service { name, ports, addresses })
+        }
     };
     check_lock(lock, slots, origins)?;
     Ok(Some(routing))
+}
+
+/// Checks that there is no more than one address of each family.
+///
+/// # Errors
+/// What does not fit, why, and what to do.
+fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), UsageError> {
+    match addresses {
+        [] | [_] => Ok(()),
+        [one, other] if one.is_ipv4() != other.is_ipv4() => Ok(()),
+        [first, ..] => {
+            let reason = "one address of each family can be given, IPv4 and IPv6";
+            Err(UsageError::new(option.given(), reason).for_example(option.with(&first.to_string())))
+        }
+    }
 }
 
 /// Returns the name of this pod, which an option needs: that of `--pod`, or the host name.

@@ -8,6 +8,7 @@ pub mod log_events;
 mod mark;
 mod pod_label;
 mod service_definition;
+mod service_name;
 mod worker;
 
 use std::fmt;
@@ -23,11 +24,12 @@ use nix::sys::eventfd::EventFd;
 use serde_json::Value;
 use tokio::sync::mpsc::unbounded_channel;
 
-pub use self::endpoint_slice::{Service, ServiceName, is_reachable};
+pub use self::endpoint_slice::{Service, is_reachable};
 pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
 use self::service_definition::ServiceDefinition;
 pub use self::service_definition::ServicePort;
+pub use self::service_name::ServiceName;
 use self::worker::Worker;
 use crate::kubernetes::{ClusterAccess, Error, ErrorKind, Rule};
 use crate::lock::SlotCount;

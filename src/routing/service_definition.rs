@@ -161,26 +161,31 @@ impl ServiceDefinition {
         Ok(())
     }
 
-    /// Checks whether an address of this family serves the Service.
-    ///
-    /// # Errors
-    /// Returns which families the Service has, and what to do.
-    pub fn check_family(&self, family: &str) -> Result<(), String> {
-        if self.families.is_empty() || self.families.iter().any(|has| has == family) {
-            return Ok(());
-        }
-        let (service, has) = (&self.full_name, self.families.join(" and "));
-        Err(format!(
-            "the Service {service} has {has} only, and this candidate's address is {family}; --address says another one"
-        ))
+    /// Returns whether an address of this family serves the Service.
+    pub fn has_family(&self, family: &str) -> bool {
+        self.families.is_empty() || self.families.iter().any(|has| has == family)
     }
 
-    /// Returns a sentence if the Service has another family, which this address does not serve.
-    pub fn unserved_family(&self, family: &str) -> Option<String> {
-        let other = self.families.iter().find(|has| *has != family)?;
+    /// Returns whether the Service has both families.
+    pub fn is_dual(&self) -> bool {
+        self.families.len() > 1
+    }
+
+    /// Returns why addresses of these families cannot serve the Service, and what to do.
+    pub fn no_family(&self, families: &str) -> String {
+        let (service, has) = (&self.full_name, self.families.join(" and "));
+        format!(
+            "the Service {service} has {has} only, and this candidate's address is {families}; --address says another one"
+        )
+    }
+
+    /// Returns a sentence if the Service has a family other than those that are served.
+    pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
+        let other = self.families.iter().find(|has| !served.contains(&has.as_str()))?;
+        let (service, served) = (&self.full_name, served.join(" and "));
         Some(format!(
-            "the Service {} leads here by {family} only: a candidate has one address, and none by {other}",
-            self.full_name
+            "the Service {service} leads here by {served} only: this candidate has no address by {other}; --address \
+             takes one of each, by a comma"
         ))
     }
 
@@ -392,10 +397,12 @@ mod tests {
     #[test]
     fn an_address_has_to_be_of_a_family_of_the_service() {
         let single = definition(json!({ "ipFamilies": ["IPv4"] }));
-        assert_eq!((single.check_family("IPv4"), single.unserved_family("IPv4")), (Ok(()), None));
-        assert!(single.check_family("IPv6").unwrap_err().contains("--address says another one"));
+        assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual());
+        assert_eq!(single.unserved_family(&["IPv4"]), None);
+        assert!(single.no_family("IPv6").contains("--address says another one"));
         let dual = definition(json!({ "ipFamilies": ["IPv6", "IPv4"] }));
-        assert_eq!(dual.check_family("IPv4"), Ok(()));
-        assert!(dual.unserved_family("IPv4").is_some_and(|sentence| sentence.ends_with("none by IPv6")));
+        assert!(dual.has_family("IPv4") && dual.is_dual());
+        assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);
+        assert!(dual.unserved_family(&["IPv4"]).is_some_and(|sentence| sentence.contains("no address by IPv6")));
     }
 }

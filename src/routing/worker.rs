@@ -3,8 +3,8 @@
 use std::io;
 use std::mem;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::endpoint_slice::{Service, ServiceObjects};
+use super::endpoint_slice::{Place, Service, ServiceObjects};
 use super::mark::Mark;
 use super::{RouterConfig, Routing, StepReport, log_events};
 use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
@@ -173,12 +173,14 @@ struct Steps {
     /// The connection, which is opened for the first step. A failure to open it is handled like a failed step, which is
     /// retried.
     cluster: OnceCell<Cluster>,
-    address: OnceCell<IpAddr>,
+    addresses: OnceCell<Vec<IpAddr>>,
+    /// The slices that this candidate may be an endpoint in.
+    places: Mutex<Vec<Place>>,
 }
 
 impl Steps {
     fn new(config: RouterConfig) -> Self {
-        Self { config, cluster: OnceCell::new(), address: OnceCell::new() }
+        Self { config, cluster: OnceCell::new(), addresses: OnceCell::new(), places: Mutex::default() }
     }
 
     /// Returns the cluster and the namespace of the lock.
@@ -189,13 +191,13 @@ impl Steps {
         Ok((cluster, namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned())))
     }
 
-    async fn address(&self, service: &Service, cluster: &Cluster) -> Result<IpAddr, Error> {
+    async fn addresses(&self, service: &Service, cluster: &Cluster) -> Result<&[IpAddr], Error> {
         let find = || async {
             let (service, server) = (service.clone(), cluster.host_and_port());
-            let found = spawn_blocking(move || service.address(&server)).await;
+            let found = spawn_blocking(move || service.addresses(&server)).await;
             found.unwrap_or_else(|failure| Err(Error::unknown(failure.to_string())))
         };
-        self.address.get_or_try_init(find).await.copied()
+        self.addresses.get_or_try_init(find).await.map(Vec::as_slice)
     }
 
     /// Carries out a step.
@@ -216,14 +218,17 @@ impl Steps {
             }
             Routing::Service(service) => {
                 let objects = ServiceObjects::new(cluster, &namespace, *timeout);
-                let address = self.address(service, cluster).await;
                 match step {
-                    RoutingStep::RouteHere { token, until, rewrite } => match address {
-                        Ok(address) => service.route_here(&objects, address, &mark(token), *until, *rewrite).await,
+                    RoutingStep::RouteHere { token, until, rewrite } => match self.addresses(service, cluster).await {
+                        Ok(addresses) => {
+                            let (mark, when) = (mark(token), (*until, *rewrite));
+                            service.route_here(&objects, addresses, &mark, when, &self.places).await
+                        }
                         Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },
                     RoutingStep::Withdraw { token } => {
-                        service.withdraw(&objects, address.ok(), &mark(token)).await.map(StepReport::new)
+                        let places = self.places.lock().expect("nothing panics while it is held").clone();
+                        service.withdraw(&objects, &places, &mark(token)).await.map(StepReport::new)
                     }
                 }
             }

@@ -43,7 +43,7 @@ pub struct RoutingArguments {
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
     pub ports: Vec<ServicePort>,
 
-    /// The leader's address for the Service [default: the one from which it reaches the API server]
-    #[arg(long, env = "LEADERRUN_ADDRESS", value_name = "IP", value_parser = values::address)]
-    pub address: Option<IpAddr>,
+    /// The leader's address for the Service, or one of each family by a comma, as the field status.podIPs has them [default: the one from which it reaches the API server]
+    #[arg(long = "address", env = "LEADERRUN_ADDRESS", value_name = "IP", value_delimiter = ',', value_parser = values::address)]
+    pub addresses: Vec<IpAddr>,
 }

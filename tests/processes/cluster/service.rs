@@ -7,12 +7,20 @@ use serde_json::{Value, json};
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
 
 fn slice(lock: &TestLock) -> Option<Value> {
-    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/web-leader", lock.namespace());
+    slice_called(lock, "web-leader")
+}
+
+fn slice_called(lock: &TestLock, name: &str) -> Option<Value> {
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/{name}", lock.namespace());
     Cluster::shared().admin().get(&path).ok()
 }
 
 fn addresses(lock: &TestLock) -> Vec<String> {
-    let endpoints = slice(lock).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
+    addresses_in(lock, "web-leader")
+}
+
+fn addresses_in(lock: &TestLock, name: &str) -> Vec<String> {
+    let endpoints = slice_called(lock, name).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
     let endpoints = endpoints.as_array().cloned().unwrap_or_default();
     endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
 }
@@ -162,6 +170,35 @@ fn a_leader_without_an_address_removes_a_dead_leaders() {
 }
 
 #[testkit::test]
+fn a_service_of_both_families_leads_to_an_address_of_each() {
+    let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
+    let mut spec = two_ports();
+    spec["ipFamilyPolicy"] = "RequireDualStack".into();
+    spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
+    // An API server of a cluster with one family refuses it.
+    let Ok(_) = admin.create(&services(&lock), &json!({ "metadata": { "name": "web" }, "spec": spec })) else { return };
+    let lead_to = |ipv4: &[&str], ipv6: &[&str]| {
+        leads_to(&lock, ipv4);
+        eventually(&format!("the Service leads to {ipv6:?}"), || addresses_in(&lock, "web-leader-ipv6") == ipv6);
+    };
+    let a = serving("a", &lock, "10.1.2.3,fd00::3").run_script("sleep inf");
+    a.wait_for_log("the Service web leads here");
+    lead_to(&["10.1.2.3"], &["fd00::3"]);
+    assert!(!a.log().contains("by IPv4 only"), "{}", a.log());
+    let second = slice_called(&lock, "web-leader-ipv6").expect("a slice");
+    assert_eq!((&second["addressType"], &second["ports"]), (&"IPv6".into(), &slice(&lock).expect("a slice")["ports"]));
+    drop(a);
+    let mut b = serving("b", &lock, "10.1.2.4").run_script("sleep inf");
+    b.wait_for_log("this candidate has no address by IPv6");
+    lead_to(&["10.1.2.4"], &[]);
+    b.stop();
+    let mut c = serving("c", &lock, "fd00::5,10.1.2.5").run_script("sleep inf");
+    lead_to(&["10.1.2.5"], &["fd00::5"]);
+    c.stop();
+    lead_to(&[], &[]);
+}
+
+#[testkit::test]
 fn an_unusable_address_is_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
@@ -183,6 +220,10 @@ fn an_unusable_address_is_refused() {
         (
             vec!["--service", "web", "--port", "80", "--address", "fe80::1"],
             "--address fe80::1: other machines cannot reach this address",
+        ),
+        (
+            vec!["--service", "web", "--address", "10.1.2.3,10.1.2.4"],
+            "one address of each family can be given, IPv4 and IPv6; for example --address 10.1.2.3",
         ),
         (vec!["--service", "web", "--pod-label", "a=b"], "cannot be used together with"),
         (

@@ -198,7 +198,15 @@ fn the_role_names_the_objects_of_all_slots() {
     };
     assert_eq!(names("leases"), json!(["job-0", "job-1", "job-2"]));
     assert_eq!(names("services"), json!(["web-0", "web-1", "web-2"]));
-    assert_eq!(names("endpointslices"), json!(["web-0-leader", "web-1-leader", "web-2-leader"]));
+    let slices = json!([
+        "web-0-leader",
+        "web-0-leader-ipv6",
+        "web-1-leader",
+        "web-1-leader-ipv6",
+        "web-2-leader",
+        "web-2-leader-ipv6",
+    ]);
+    assert_eq!(names("endpointslices"), slices);
 
     cluster.grant(lock.namespace(), "candidate", rules.into());
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());

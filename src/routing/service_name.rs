@@ -1,0 +1,78 @@
+//! The name of a Service, and those of the objects by which traffic is led to the leader.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{SLOT_PLACEHOLDER, fill_in};
+use crate::kubernetes::{ENDPOINT_SLICES, ENDPOINTS, Rule, SERVICES, Verb};
+use crate::lock::{SlotCount, check_label};
+
+/// The name of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName(String);
+
+impl FromStr for ServiceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        check_label(&fill_in(text, SlotCount::HIGHEST))
+            .map_err(|reason| format!("the name {reason}; for example my-service"))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ServiceName {
+    /// Returns the name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns whether the name contains the placeholder for the number of the slot.
+    pub fn has_slot(&self) -> bool {
+        self.0.contains(SLOT_PLACEHOLDER)
+    }
+
+    /// Returns the name of the Service for the slot of that number.
+    pub fn in_slot(&self, slot: usize) -> Self {
+        Self(fill_in(&self.0, slot))
+    }
+
+    /// Returns the name of the EndpointSlice. All candidates write the same one, so it never has two leaders.
+    pub fn slice(&self) -> String {
+        format!("{}-leader", self.0)
+    }
+
+    /// Returns the name of the slice for IPv6 addresses of a Service that has both families.
+    pub fn second_slice(&self) -> String {
+        format!("{}-leader-ipv6", self.0)
+    }
+
+    /// Returns the names of both.
+    pub fn slices(&self) -> [String; 2] {
+        [self.slice(), self.second_slice()]
+    }
+
+    /// Returns the permissions that a candidate needs to route the Service to itself.
+    pub fn rules(&self, namespace: &str) -> Vec<Rule> {
+        let [slice, second] = self.slices();
+        vec![
+            ENDPOINT_SLICES.rule(namespace, Some(slice), &[Verb::Get, Verb::Update]),
+            ENDPOINT_SLICES.rule(namespace, Some(second), &[Verb::Get, Verb::Update]),
+            ENDPOINT_SLICES.rule(namespace, None, &[Verb::Create]),
+        ]
+    }
+
+    /// Returns the permissions by which a candidate checks that the Service leads to it, and nowhere else.
+    pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
+        vec![
+            SERVICES.rule(namespace, Some(self.0.clone()), &[Verb::Get]),
+            ENDPOINTS.rule(namespace, Some(self.0.clone()), &[Verb::Get]),
+        ]
+    }
+}
