@@ -10,6 +10,10 @@ log_events! {
     detail memory_not_locked(locked_kilobytes: usize, of_kilobytes: usize; reason: &str)
         "locked {locked_kilobytes} of {of_kilobytes} kB of leaderrun in memory: {reason}; raise the limit of locked memory (ulimit -l)";
 
+    /// Logged when leaderrun is root without the capabilities KILL and SETUID: it could not stop a command that changes to another user.
+    detail cannot_signal_others()
+        "leaderrun is root without CAP_KILL, so it could not stop a command that changes to another user; add the capability KILL, or run leaderrun as the command's user";
+
     /// Logged first if the lock is in a cluster, with the API server and the source of its address.
     info api_server(lock: &str, server: &str, origin: &str) "the API server of {lock} is {server}, by {origin}";
 

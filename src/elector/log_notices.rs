@@ -15,6 +15,7 @@ use super::command_hint::command_hint;
 use super::{OptionNames, log_events};
 use crate::exit;
 use crate::process::memory::Locked;
+use crate::process::rights::SignalRight;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
@@ -58,6 +59,13 @@ pub fn note_leadership(lock: &str, fencing_token: &str) {
 pub fn memory(locked: Locked) {
     if let Locked::Partly { locked, of, errno } = locked {
         log_events::memory_not_locked(locked / 1024, of / 1024, errno.desc());
+    }
+}
+
+/// Logs that some commands could not be signalled, if that is so.
+pub fn signal_right(right: SignalRight) {
+    if right == SignalRight::OnlyRoot {
+        log_events::cannot_signal_others();
     }
 }
 

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
+use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::KillPace;
+use leaderrun_core::lateness::probe_interval;
 use leaderrun_core::messages::{End, Order, Report, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::updates::{MeasuredThread, Update};
@@ -24,6 +26,7 @@ use crate::channel::ElectorEnd;
 use crate::exit;
 use crate::process::clock::{self, Timer};
 use crate::process::pidfd::PidFd;
+use crate::process::precedence::Precedence;
 use crate::process::signals::{Inherited, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
@@ -74,6 +77,10 @@ pub struct MainLoop {
     kill: Option<KillRounds>,
     /// The pace of a kill, as the supervisor has reported it.
     kill_pace: Option<KillPace>,
+    /// The time of the next measurement of how late this thread runs.
+    next_probe: Instant,
+    /// Since a command was ordered to start, where that is allowed.
+    precedence: Option<Precedence>,
     /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
 }
@@ -110,6 +117,8 @@ impl MainLoop {
             tree,
             kill: None,
             kill_pace: None,
+            next_probe: clock::now(),
+            precedence: None,
             is_partly_reaped: false,
         })
     }
@@ -155,7 +164,7 @@ impl MainLoop {
         // It has nothing to do and nothing below it.
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
-        tree::reap();
+        tree::reap(None, false);
         Ok(EndOfLoop {
             ending,
             was_asked_to_end: self.elector.was_asked_to_end(),
@@ -217,9 +226,9 @@ impl MainLoop {
 
     /// Reaps every dead child, and returns whether there is no child left.
     fn reap(&mut self) -> bool {
-        let reaped = tree::reap();
+        let reaped = tree::reap(None, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
-        if let Some(kill) = self.kill.as_mut().filter(|_| !reaped.ended.is_empty()) {
+        if let Some(kill) = self.kill.as_mut().filter(|_| reaped.has_ended) {
             kill.handle_ended(clock::now());
         }
         let none_left = reaped.none_left && (self.kill.is_none() || self.tree.is_empty());
@@ -253,6 +262,7 @@ impl MainLoop {
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
+            self.precedence = Precedence::take();
         }
         let _ = self.channel.send(order);
     }
@@ -299,17 +309,15 @@ impl MainLoop {
             watchdog.handle_timeout(clock::now());
             watchdog.next_timeout()
         });
-        self.timer.set(self.elector.next_timeout().into_iter().chain(next_round).chain(watchdog).min())?;
-        let mut descriptors = vec![
-            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.election.as_fd(), PollFlags::POLLIN),
-        ];
-        if !self.supervisor_gone {
-            descriptors.push(PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN));
-            descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
-        }
-        descriptors.extend(self.withdrawn.as_ref().map(|withdrawn| PollFd::new(withdrawn.as_fd(), PollFlags::POLLIN)));
+        let timeouts = [self.elector.next_timeout(), next_round, watchdog, Some(self.next_probe)];
+        self.timer.set(timeouts.into_iter().flatten().min())?;
+        // An array, because a list would be allocated. The timer takes the place of what is not there.
+        let timer = self.timer.as_fd();
+        let [supervisor, channel] =
+            if self.supervisor_gone { [timer; 2] } else { [self.supervisor.as_fd(), self.channel.as_fd()] };
+        let withdrawn = self.withdrawn.as_ref().map_or(timer, |withdrawn| withdrawn.as_fd());
+        let descriptors = [timer, self.signals.as_fd(), self.election.as_fd(), supervisor, channel, withdrawn];
+        let mut descriptors = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // No further SIGCHLD arrives for children that were left to reap.
         let timeout = if self.is_partly_reaped { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
@@ -320,6 +328,19 @@ impl MainLoop {
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
         let killed = kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now));
         self.log_kill(killed);
+        self.probe();
         Ok(())
+    }
+
+    /// Measures how late this thread runs.
+    fn probe(&mut self) {
+        let now = clock::now();
+        if now < self.next_probe {
+            return;
+        }
+        if let Some(delay) = self.elector.measure_delay(now, now.since(self.next_probe)) {
+            self.observer.notify(Update::SchedulingDelay { thread: MeasuredThread::Elector, delay });
+        }
+        self.next_probe = now + probe_interval(self.elector.is_leading());
     }
 }

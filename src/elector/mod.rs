@@ -41,7 +41,7 @@ use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::Inherited;
 use crate::process::tree::{self, Tree};
-use crate::process::{clock, memory};
+use crate::process::{clock, memory, rights};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, Format, LogTime};
@@ -118,6 +118,7 @@ pub fn run(
     let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
     log_notices::memory(locked_memory);
+    log_notices::signal_right(rights::signal_right());
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;

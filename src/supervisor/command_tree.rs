@@ -54,14 +54,14 @@ impl CommandTree {
         }
     }
 
-    /// Reaps dead children. `has_command` says whether a command was started and is not reported gone.
-    pub fn reap(&mut self, has_command: bool) -> Reaped {
-        let mut reaped = tree::reap();
+    /// Reaps dead children. `main` is the main process of a command that is not reported gone.
+    pub fn reap(&mut self, main: Option<Pid>) -> Reaped {
+        let mut reaped = tree::reap(main, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
-        if let Some(kill) = self.kill.as_mut().filter(|_| !reaped.ended.is_empty()) {
+        if let Some(kill) = self.kill.as_mut().filter(|_| reaped.has_ended) {
             kill.handle_ended(clock::now());
         }
-        self.awaits_nested = has_command && reaped.none_left && !self.tree.is_empty();
+        self.awaits_nested = main.is_some() && reaped.none_left && !self.tree.is_empty();
         reaped.none_left &= !self.awaits_nested;
         if !reaped.none_left && self.terminated.is_some() {
             self.terminate_leftovers();

@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
-
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
+use leaderrun_core::lateness::probe_interval;
 use leaderrun_core::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::supervisor::{StartResult, Supervisor, SupervisorAction, SupervisorInputs};
@@ -24,6 +23,7 @@ use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::pidfd::PidFd;
+use crate::process::precedence::Precedence;
 use crate::process::signals::{Inherited, SignalHandling, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
@@ -31,9 +31,6 @@ use crate::process::system_call::SystemCallError;
 use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
-
-/// The interval of the measurements of how much a kill would be delayed.
-const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The only thread of the supervisor.
 pub struct MainLoop<'a> {
@@ -60,6 +57,8 @@ pub struct MainLoop<'a> {
     tree: CommandTree,
     /// The time of the next measurement of what a kill would be delayed by.
     next_probe: Instant,
+    /// While a command runs, where that is allowed.
+    precedence: Option<Precedence>,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
     /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
@@ -121,6 +120,7 @@ impl<'a> MainLoop<'a> {
             elector_pid: elector,
             tree,
             next_probe: clock::now(),
+            precedence: None,
             deadline: deadline.ok(),
             switch: switch.ok(),
         })
@@ -193,20 +193,19 @@ impl<'a> MainLoop<'a> {
         if let Some(end) = self.not_forked.take() {
             return (Some(end), true);
         }
-        let reaped = self.tree.reap(self.main.is_some());
-        let mut main_ended = None;
-        for (pid, ended) in reaped.ended {
-            if self.main == Some(pid) {
-                // A message in the exec pipe was written before the process died.
-                self.check_exec();
-                main_ended = Some(self.not_executed.take().unwrap_or(match ended {
-                    Ended::Exited(status) => End::Exited(status),
-                    Ended::Signaled(signal) => End::Signaled(signal),
-                }));
-            }
+        let reaped = self.tree.reap(self.main);
+        if reaped.main_ended.is_some() {
+            // A message in the exec pipe was written before the process died.
+            self.check_exec();
         }
-        for (pid, signal) in reaped.stopped {
-            self.handle_stopped(pid, signal);
+        let main_ended = reaped.main_ended.map(|ended| {
+            self.not_executed.take().unwrap_or(match ended {
+                Ended::Exited(status) => End::Exited(status),
+                Ended::Signaled(signal) => End::Signaled(signal),
+            })
+        });
+        if let (Some(main), Some(signal)) = (self.main, reaped.main_stopped) {
+            self.handle_stopped(main, signal);
         }
         (main_ended, reaped.none_left)
     }
@@ -215,7 +214,6 @@ impl<'a> MainLoop<'a> {
     /// the foreground group is stopped no process reads from the terminal.
     fn handle_stopped(&mut self, pid: Pid, signal: i32) {
         match signal {
-            _ if self.main != Some(pid) => {}
             libc::SIGTTIN | libc::SIGTTOU => self.handle_awaited_terminal(pid),
             libc::SIGTSTP if self.terminal.belongs_to(pid) => {
                 self.notify(SupervisorNotice::SuspendRefused);
@@ -344,7 +342,9 @@ impl<'a> MainLoop<'a> {
         match start.spawn() {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
-                self.next_probe = clock::now() + PROBE_INTERVAL;
+                // After the fork, which would set the command's nice value to zero.
+                self.precedence = Precedence::take();
+                self.next_probe = clock::now() + probe_interval(true);
                 self.exec = Some(spawned);
                 standard_streams::release(0..=2);
                 if self.terminal.is_given() {
@@ -373,27 +373,25 @@ impl<'a> MainLoop<'a> {
 
     fn report_gone(&mut self, gone: Gone) {
         self.terminal.take_back(&gone.end);
-        self.main = None;
+        (self.main, self.precedence) = (None, None);
         self.tree.end();
         self.report(&Report::Gone(gone));
     }
 
     fn wait(&mut self) -> io::Result<()> {
         let next_timeout = self.supervisor.next_timeout();
-        let probe = self.main.map(|_| self.next_probe);
+        let probe = Some(self.next_probe);
         let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
-        let mut descriptors = vec![
-            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
-        if !self.elector_gone {
-            descriptors.push(PollFd::new(self.channel.as_fd(), PollFlags::POLLIN));
-            descriptors.push(PollFd::new(self.elector.as_fd(), PollFlags::POLLIN));
-        }
-        if let Some(exec) = &self.exec {
-            descriptors.push(PollFd::new(exec.as_fd(), PollFlags::POLLIN));
-        }
+        // Not a list, which would be allocated. The timer takes the place of what is not there.
+        let timer = self.timer.as_fd();
+        let [channel, elector] = match self.elector_gone {
+            false => [self.channel.as_fd(), self.elector.as_fd()],
+            true => [timer; 2],
+        };
+        let exec = self.exec.as_ref().map_or(timer, AsFd::as_fd);
+        let mut descriptors =
+            [timer, self.signals.as_fd(), channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // No further SIGCHLD arrives for children that were left to reap.
         let timeout = if self.tree.is_partly_reaped() { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
@@ -415,24 +413,26 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Measures what a kill would be delayed by, while the command runs: how late this process runs, and how long the
-    /// command's processes take to end.
+    /// Measures what a kill would be delayed by: how late this process runs, and how long the command's processes take to
+    /// end.
     fn probe(&mut self) {
         let now = clock::now();
-        if self.main.is_none() || now < self.next_probe {
+        if now < self.next_probe {
             return;
         }
         if let Some(delay) = self.supervisor.measure_delay(now, now.since(self.next_probe)) {
             self.notify(SupervisorNotice::RunsLate { delay });
         }
-        self.tree.look_if_due(self.supervisor.next_timeout());
+        if self.main.is_some() {
+            self.tree.look_if_due(self.supervisor.next_timeout());
+        }
         let kill_time = self.tree.kill_time();
         if self.supervisor.expect_kill_time(kill_time) {
             let TaskCount { processes, threads, .. } = self.tree.count();
             let pace = self.tree.kill_pace();
             self.notify(SupervisorNotice::KillTime { kill_time, processes, threads, pace });
         }
-        self.next_probe = clock::now() + PROBE_INTERVAL;
+        self.next_probe = clock::now() + probe_interval(self.main.is_some());
     }
 
     fn not_executed(&self, reason: impl Into<String>) -> SupervisorNotice {

@@ -111,3 +111,21 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_is_ended_while_the_lock_is_
     witnesses.wait_for("b", 1);
     witnesses.assert_one_at_a_time(2);
 }
+
+/// Each process of it leaves a child in a session of its own, and ends.
+const FORK_STORM: &str = "trap '' TERM; $WITNESS & exec perl -e 'use POSIX; $SIG{TERM} = \"IGNORE\"; \
+    for (1..100) { next if fork; while (1) { POSIX::setsid(); my $pid = fork; exit if $pid; sleep 1 unless defined $pid } } sleep'";
+
+#[testkit::test(requires = is_possible())]
+fn processes_that_fork_all_the_time_are_ended() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let a = Candidate::new("a", &lock).docker(&["--pids-limit=2000"]).args(&["--kill-after", "1s"]);
+    let a = a.run_script(&witnesses, &["ignore", "hidden"], FORK_STORM);
+    witnesses.wait_for("a", 2);
+    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    b.wait_for_log("is held by a");
+    a.docker(&["stop", "--time=50"]);
+    witnesses.wait_for("b", 1);
+    b.wait_for_log("a released");
+    witnesses.assert_one_at_a_time(2);
+}

@@ -10,6 +10,11 @@ const NEGLIGIBLE: Duration = Duration::from_millis(50);
 /// A delay counts for one or two of these.
 const WINDOW: Duration = Duration::from_secs(30);
 
+/// Returns the time between two measurements of a thread's delay.
+pub fn probe_interval(command_runs: bool) -> Duration {
+    if command_runs { Duration::from_millis(500) } else { Duration::from_secs(5) }
+}
+
 /// The delays of a thread, as far as its deadlines have to allow for them.
 ///
 /// A thread that was late twice within a minute will be again, as under a CPU limit. A single delay is what a suspend or

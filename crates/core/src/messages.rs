@@ -20,6 +20,8 @@ pub enum Order {
     Extend(Tenure),
     /// Another candidate holds the lock: kill at once.
     Lose,
+    /// The elector would replace a failed supervisor this late.
+    ElectorLate { delay: Duration },
     /// leaderrun received this signal.
     Signal(i32),
 }

@@ -9,7 +9,7 @@
 //! - The stop signal is sent when the tenure ends, and SIGKILL to the whole tree `lost_grace` later.
 //! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
 //! - A kill instant can only become earlier.
-//! - Stop and kill are brought forward by how late the supervisor runs, and by how long killed processes take to end.
+//! - Stop and kill are brought forward by how late the supervisor or the elector runs, and by how long killed processes take to end.
 //!   Where a renewal could no longer come before the stop, no command is started, and one that runs is stopped while the
 //!   lock is still held.
 //! - A command that has run for `max_run` gets the stop signal, too, and SIGKILL `kill_after` or `lost_grace` later.
@@ -67,6 +67,8 @@ pub struct Supervisor {
     reported: Option<Gone>,
     /// How late this supervisor runs.
     lateness: Lateness,
+    /// How late the elector runs, which kills the command if this supervisor fails.
+    elector_delay: Duration,
     /// How long the command's processes take to end once they were killed.
     kill_time: Duration,
     /// By how much stop and kill can be brought forward at most.
@@ -102,6 +104,7 @@ impl Supervisor {
             asked_to_end: false,
             reported: None,
             lateness: Lateness::default(),
+            elector_delay: Duration::ZERO,
             kill_time: Duration::ZERO,
             max_advance: Duration::MAX,
             frozen_elector_timeout: None,
@@ -225,7 +228,7 @@ impl Supervisor {
 
     /// Returns by how much stop and kill are brought forward.
     fn advance(&self) -> Duration {
-        self.lateness.allowance().saturating_add(self.kill_time)
+        self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
     }
 
     /// Returns whether the command can be gone in time, however soon renewals fail.
@@ -257,6 +260,7 @@ impl Supervisor {
         let reported = self.reported.clone();
         for order in orders {
             match order {
+                Order::ElectorLate { delay } => self.elector_delay = *delay,
                 Order::Start { tenure, .. } if self.granted.is_none() => {
                     self.granted = Some(*tenure);
                     self.start_due = true;
@@ -277,7 +281,7 @@ impl Supervisor {
                     self.handle_timeout(now);
                 }
                 Order::Signal(signal) => self.handle_signal(now, *signal),
-                Order::Start { .. } | Order::Extend(_) => {}
+                Order::Start { .. } | Order::Extend(_) | Order::ElectorLate { .. } => {}
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));

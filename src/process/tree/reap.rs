@@ -7,6 +7,10 @@ use nix::unistd::Pid;
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
+/// How many children are reaped at once during a kill: the fewer are left, the sooner the next round comes to those that
+/// live.
+const MAX_REAPED_IN_KILL: usize = 4096;
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -14,39 +18,61 @@ pub enum Ended {
     Signaled(i32),
 }
 
+impl Ended {
+    fn of(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            Self::Exited(libc::WEXITSTATUS(status))
+        } else {
+            Self::Signaled(libc::WTERMSIG(status))
+        }
+    }
+}
+
 /// The children that were reaped, and whether any are left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reaped {
-    pub ended: Vec<(Pid, Ended)>,
-    /// Children that were stopped, with the signal.
-    pub stopped: Vec<(Pid, i32)>,
+    /// How the main process ended, if it did.
+    pub main_ended: Option<Ended>,
+    /// The signal that stopped the main process, if one did.
+    pub main_stopped: Option<i32>,
+    /// Any child has ended.
+    pub has_ended: bool,
     /// No child is left, dead or alive.
     pub none_left: bool,
     /// More dead children may be left. No signal arrives for them.
     pub is_partial: bool,
 }
 
-/// Reaps dead children of this thread, [`MAX_REAPED`] at most.
-pub fn reap() -> Reaped {
+/// Reaps dead children of this thread, a limited number of them, and returns what became of the `main` one. Allocates
+/// nothing, because it comes before every kill.
+pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();
-    for _ in 0..MAX_REAPED {
+    for _ in 0..if is_killing { MAX_REAPED_IN_KILL } else { MAX_REAPED } {
         let mut status = 0;
         // nix's waitpid is not used, because it reaps a child that was killed by a real-time signal and loses its
         // status.
         // SAFETY: the kernel writes one int to where it may.
-        match unsafe { libc::waitpid(-1, &mut status, flags) } {
+        let pid = unsafe { libc::waitpid(-1, &mut status, flags) };
+        let is_main = main.is_some_and(|main| main.as_raw() == pid);
+        match pid {
             0 => return reaped,
             -1 if Errno::last() == Errno::EINTR => {}
             -1 => {
                 reaped.none_left = Errno::last() == Errno::ECHILD;
                 return reaped;
             }
-            pid if libc::WIFSTOPPED(status) => reaped.stopped.push((Pid::from_raw(pid), libc::WSTOPSIG(status))),
-            pid if libc::WIFEXITED(status) => {
-                reaped.ended.push((Pid::from_raw(pid), Ended::Exited(libc::WEXITSTATUS(status))));
+            _ if libc::WIFSTOPPED(status) => {
+                if is_main {
+                    reaped.main_stopped = Some(libc::WSTOPSIG(status));
+                }
             }
-            pid => reaped.ended.push((Pid::from_raw(pid), Ended::Signaled(libc::WTERMSIG(status)))),
+            _ => {
+                reaped.has_ended = true;
+                if is_main {
+                    reaped.main_ended = Some(Ended::of(status));
+                }
+            }
         }
     }
     Reaped { is_partial: true, ..reaped }

@@ -1,19 +1,14 @@
 //! The rows about the limits of this machine or container.
 
-use std::fs;
-
 use leaderrun_core::timing::MIN_KILL_MARGIN;
 
 use super::table::{Row, Table};
 use crate::process::cpu_limit::{CpuCgroups, Throttling};
 use crate::process::memory::{self, Locked};
+use crate::process::rights::{self, SignalRight};
 
 /// The number of CPUs below which a few busy threads of the command can delay leaderrun.
 const ENOUGH_CPUS: f64 = 1.0;
-
-/// The bit of the capability, from <linux/capability.h>.
-const CAP_KILL: u64 = 1 << 5;
-const CAP_SETUID: u64 = 1 << 7;
 
 /// Examines the CPU limit, the memory that may be locked, and the permission to send signals.
 pub fn examine(table: &mut Table) {
@@ -60,16 +55,12 @@ fn locked_memory() -> Row {
 }
 
 fn signals() -> Row {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let is_root = field("Uid:").and_then(|ids| ids.split_ascii_whitespace().nth(1)) == Some("0");
-    let capabilities = field("CapEff:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    if capabilities & (CAP_KILL | CAP_SETUID) != 0 {
-        Row::ok("signals", "can be sent to a command of any user")
-    } else if is_root {
-        let finding = "leaderrun is root without CAP_KILL: a command that changes to another user cannot be stopped";
-        Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")
-    } else {
-        Row::ok("signals", "can be sent to a command that does not change its user")
+    match rights::signal_right() {
+        SignalRight::AnyUser => Row::ok("signals", "can be sent to a command of any user"),
+        SignalRight::OwnUser => Row::ok("signals", "can be sent to a command that does not change its user"),
+        SignalRight::OnlyRoot => {
+            let finding = "leaderrun is root without CAP_KILL: a command that changes to another user cannot be stopped";
+            Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")
+        }
     }
 }

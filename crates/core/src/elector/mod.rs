@@ -8,6 +8,7 @@
 //!
 //! - By the kill instant of the tenure that the supervisor last reported as enforced, it must have reported the command
 //!   gone. If it has not, or has died, the elector kills it and then every descendant.
+//! - The supervisor knows how late the elector runs, which would replace it that late.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
@@ -26,6 +27,7 @@ use core::time::Duration;
 pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
 use crate::election::Outcome;
 use crate::instant::Instant;
+use crate::lateness::Lateness;
 use crate::messages::{End, Gone, Order, Report, SupervisorNotice};
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 use crate::tenure::Tenure;
@@ -91,6 +93,8 @@ pub struct Elector {
     last_request: Option<(i32, Instant)>,
     /// The first termination signal since the lock was acquired.
     termination_signal: Option<i32>,
+    /// How late this elector runs.
+    lateness: Lateness,
     /// The actions of the step under way.
     actions: Vec<ElectorAction>,
 }
@@ -108,6 +112,7 @@ impl Elector {
             deferred: None,
             last_request: None,
             termination_signal: None,
+            lateness: Lateness::default(),
             actions: Vec::new(),
         }
     }
@@ -116,6 +121,21 @@ impl Elector {
     #[must_use]
     pub fn with_stop_signal(self, stop_signal: i32) -> Self {
         Self { stop_signal, ..self }
+    }
+
+    /// Records that the elector ran this long after it was due, and lets the supervisor know if that changes what it has
+    /// to allow for. Returns that delay then.
+    pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+        let before = self.lateness.allowance();
+        self.lateness.add(now, delay);
+        let delay = Some(self.lateness.allowance()).filter(|allowance| *allowance != before)?;
+        self.order(Order::ElectorLate { delay });
+        Some(delay)
+    }
+
+    /// Returns whether a command may be alive.
+    pub fn is_leading(&self) -> bool {
+        matches!(self.phase, ElectorPhase::Leading { .. })
     }
 
     /// Processes everything that has arrived, and returns the actions to carry out, in order.

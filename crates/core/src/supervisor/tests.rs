@@ -53,6 +53,18 @@ fn a_supervisor_that_runs_late_stops_and_kills_so_much_earlier() {
     assert_eq!(supervisor.next_timeout(), Some(enforced.kill));
 }
 
+#[test]
+fn the_elector_may_run_later_than_the_supervisor() {
+    let (late, later) = (Duration::from_millis(300), Duration::from_millis(400));
+    let mut supervisor = running(start());
+    supervisor.measure_delay(start(), late);
+    supervisor.measure_delay(start(), late);
+    step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: later }]));
+    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(later).stop));
+    step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: Duration::ZERO }]));
+    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(late).stop));
+}
+
 const KILL_TIME: Duration = Duration::from_millis(1500);
 
 #[test]

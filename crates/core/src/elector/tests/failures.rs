@@ -105,3 +105,23 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     driver.election(now, ElectionReport::Failed { may_pass: true });
     assert_eq!(driver.ends(now), Some(LOST));
 }
+
+#[test]
+fn the_supervisor_knows_how_late_the_elector_runs() {
+    let (now, late) = (start(), Duration::from_millis(300));
+    let mut driver = leading(now);
+    assert_eq!(driver.elector.measure_delay(now, late), None);
+    assert_eq!(driver.elector.measure_delay(now, late), Some(late));
+    driver.time(now);
+    assert_eq!(driver.actions(), [ElectorAction::Order(Order::ElectorLate { delay: late })]);
+}
+
+#[test]
+fn a_command_that_could_not_be_killed_in_time_is_lost_for_that_reason() {
+    let now = start();
+    let mut driver = leading(now);
+    let (advance, max_advance) = (Duration::from_secs(2), Duration::from_secs(1));
+    driver.report(now, Report::Notice(SupervisorNotice::TooSlow { advance, max_advance }));
+    driver.report(now, gone(End::Signaled(libc::SIGTERM), true));
+    assert!(driver.notices().contains(&ElectorNotice::Lost(Loss::TooSlow)));
+}

@@ -1,0 +1,62 @@
+//! Precedence over the command while it runs.
+//!
+//! A scheduler that is fair to hundreds of busy processes leaves the one that has to kill them too little time, and under
+//! a CPU limit it gets none once they have used up the limit. A real-time thread waits for neither.
+
+use nix::errno::Errno;
+
+/// The lowest real-time priority comes before all threads without one.
+const PRIORITY: i32 = 1;
+
+/// This thread runs before all ordinary threads until this is dropped.
+#[derive(Debug)]
+pub struct Precedence(());
+
+impl Precedence {
+    /// Takes precedence; `None` where that is not allowed (it takes CAP_SYS_NICE), or this thread has a policy of its own.
+    pub fn take() -> Option<Self> {
+        // SAFETY: takes an integer; zero is this thread.
+        let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+        if policy != i64::from(libc::SCHED_OTHER) {
+            return None;
+        }
+        set_policy(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, PRIORITY).ok().map(|()| Self(()))
+    }
+}
+
+impl Drop for Precedence {
+    fn drop(&mut self) {
+        let _ = set_policy(libc::SCHED_OTHER, 0);
+    }
+}
+
+/// Sets the scheduling policy of this thread. Its nice value stays as it is.
+fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
+    // SAFETY: all zeros is a valid value; some C libraries have more fields.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = priority;
+    // SAFETY: the kernel reads the parameters during the call; zero is this thread. Not the C library's function, which
+    // musl does not have.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    Errno::result(set).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> i32 {
+        // SAFETY: takes an integer.
+        unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) as i32 }
+    }
+
+    #[test]
+    fn precedence_ends_when_it_is_dropped() {
+        let before = policy();
+        if let Some(precedence) = Precedence::take() {
+            assert_eq!(policy(), libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK);
+            drop(precedence);
+        }
+        assert_eq!(policy(), before);
+    }
+}

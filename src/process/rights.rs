@@ -1,0 +1,49 @@
+//! Whether this process may signal processes of other users.
+
+use std::fs;
+
+/// From <linux/capability.h>.
+const CAP_KILL: u64 = 1 << 5;
+const CAP_SETUID: u64 = 1 << 7;
+
+/// Which processes may be signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalRight {
+    /// Those of any user: by CAP_KILL, or by CAP_SETUID, which lets a child become that user.
+    AnyUser,
+    /// Only those of this user.
+    OwnUser,
+    /// Only those of this user, who is root without the capabilities.
+    OnlyRoot,
+}
+
+/// Returns which processes this one may signal.
+pub fn signal_right() -> SignalRight {
+    parse(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+fn parse(status: &str) -> SignalRight {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let capabilities = field("CapEff:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let effective_user = field("Uid:").and_then(|ids| ids.split_ascii_whitespace().nth(1));
+    match effective_user {
+        _ if capabilities & (CAP_KILL | CAP_SETUID) != 0 => SignalRight::AnyUser,
+        Some("0") => SignalRight::OnlyRoot,
+        _ => SignalRight::OwnUser,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_capability_is_enough() {
+        let status = |user: u32, mask: u64| format!("Name:\tx\nUid:\t0\t{user}\t0\t0\nCapEff:\t{mask:016x}\n");
+        for mask in [CAP_KILL, CAP_SETUID, u64::MAX] {
+            assert_eq!(parse(&status(0, mask)), SignalRight::AnyUser);
+        }
+        assert_eq!(parse(&status(0, !(CAP_KILL | CAP_SETUID))), SignalRight::OnlyRoot);
+        assert_eq!(parse(&status(1000, 0)), SignalRight::OwnUser);
+    }
+}
