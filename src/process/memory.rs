@@ -19,19 +19,17 @@ pub enum Locked {
     },
 }
 
-/// Locks the present mappings, as far as that is permitted: all of the program's code, and the stack of this thread. It
-/// must be called before other threads exist, because their stacks would become resident as a whole.
+/// Locks the present mappings, as far as that is permitted: all of the program's code, and what is used of heap and stack.
+/// The rest of these is locked once it is used, which needs no disk.
 pub fn lock() -> Locked {
     // SAFETY: takes an integer, and changes nothing that can be seen but by its speed.
-    if Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT) }).is_ok() {
-        return Locked::Everything;
-    }
+    let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
     let mut refused = None;
     let (mut locked, mut of) = (0, 0);
-    for Mapping { start, length } in mappings() {
+    for Mapping { start, length, .. } in mappings().iter().filter(|mapping| !locks_all || mapping.is_file) {
         of += length;
         // SAFETY: as above; a mapping that is gone by now is an error.
-        match Errno::result(unsafe { libc::mlock(start as *const libc::c_void, length) }) {
+        match Errno::result(unsafe { libc::mlock(*start as *const libc::c_void, *length) }) {
             Ok(_) => locked += length,
             Err(errno) => refused = Some(errno),
         }
@@ -43,6 +41,8 @@ pub fn lock() -> Locked {
 }
 
 struct Mapping {
+    /// It is read from a file, at the latest when it is used.
+    is_file: bool,
     start: usize,
     length: usize,
 }
@@ -65,7 +65,7 @@ fn mappings() -> Vec<Mapping> {
             };
             let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
             let is_special = name.starts_with("[v");
-            (is_accessible && !is_special).then_some((rank, Mapping { start, length: end - start }))
+            (is_accessible && !is_special).then_some((rank, Mapping { is_file: rank < 2, start, length: end - start }))
         })
         .collect();
     mappings.sort_by_key(|(rank, _)| *rank);

@@ -95,8 +95,11 @@ impl CommandTree {
         self.estimate_kill_time();
     }
 
-    /// Calls [`look`](Self::look) if the last look is long enough ago, and counts threads otherwise.
+    /// Calls [`look`](Self::look) if the last look is long enough ago, and counts threads otherwise. A kill looks by itself.
     pub fn look_if_due(&mut self, until: Option<Instant>) {
+        if self.kill.is_some() {
+            return;
+        }
         if clock::now() >= self.next_look {
             self.look(until);
         } else {

@@ -1,7 +1,5 @@
 //! The supervisor's main loop.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
 use leaderrun_core::lateness::probe_interval;
@@ -13,6 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 use super::command_terminal::CommandTerminal;
 use super::command_tree::CommandTree;
@@ -383,12 +383,10 @@ impl<'a> MainLoop<'a> {
         let probe = Some(self.next_probe);
         let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
-        // Not a list, which would be allocated. The timer takes the place of what is not there.
+        // An array, because a list would be allocated. The timer takes the place of what is not there.
         let timer = self.timer.as_fd();
-        let [channel, elector] = match self.elector_gone {
-            false => [self.channel.as_fd(), self.elector.as_fd()],
-            true => [timer; 2],
-        };
+        let [channel, elector] =
+            if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
         let exec = self.exec.as_ref().map_or(timer, AsFd::as_fd);
         let mut descriptors =
             [timer, self.signals.as_fd(), channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

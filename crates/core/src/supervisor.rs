@@ -298,7 +298,7 @@ impl Supervisor {
 
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.can_keep_time()) {
-            let is_too_slow = now < tenure.stop;
+            let is_too_slow = !self.can_keep_time();
             if is_too_slow && !self.lost {
                 let (advance, max_advance) = (self.advance(), self.max_advance);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });

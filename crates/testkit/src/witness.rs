@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::hint::spin_loop;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `hidden`: it has a grandchild in its own session, with an empty environment, that ignores SIGTERM.
 /// - `ends`: it ends at once and leaves its descendants running.
 /// - `life=MILLISECONDS`: it ends after that time.
+/// - `busy=NUMBER`: it has this many more threads, which use all the CPU time that they get.
 /// - `threads=NUMBER`: it has this many more threads, which do nothing.
 /// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: it is part of this run; without this word the environment states the
 ///   run.
@@ -58,8 +60,17 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     SigSet::from(Signal::SIGUSR1).thread_block().expect("to block a signal");
     stop_signals.thread_block().expect("to block signals");
-    for _ in 0..value("threads=").map_or(0, |number| number.parse().expect("a number")) {
-        thread::Builder::new().stack_size(SMALL_STACK).spawn(thread::park).expect("a thread");
+    for (word, run) in [
+        ("threads=", thread::park as fn()),
+        ("busy=", || {
+            loop {
+                spin_loop();
+            }
+        }),
+    ] {
+        for _ in 0..value(word).map_or(0, |number| number.parse().expect("a number")) {
+            thread::Builder::new().stack_size(SMALL_STACK).spawn(run).expect("a thread");
+        }
     }
     let file = lifetime.create_file(&folder).expect("a file to write to");
     lifetime.write(&file);

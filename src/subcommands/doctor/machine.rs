@@ -59,7 +59,8 @@ fn signals() -> Row {
         SignalRight::AnyUser => Row::ok("signals", "can be sent to a command of any user"),
         SignalRight::OwnUser => Row::ok("signals", "can be sent to a command that does not change its user"),
         SignalRight::OnlyRoot => {
-            let finding = "leaderrun is root without CAP_KILL: a command that changes to another user cannot be stopped";
+            let finding =
+                "leaderrun is root without CAP_KILL: a command that changes to another user cannot be stopped";
             Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")
         }
     }

@@ -94,14 +94,18 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
     let mut supervisor = running(start()).with_max_advance(KILL_TIME);
     supervisor.expect_kill_time(KILL_TIME);
     step(&mut supervisor, start(), SupervisorInputs::default());
-    let longer = KILL_TIME + Duration::from_millis(1);
-    supervisor.expect_kill_time(longer);
-    let renewed = start() + Duration::from_secs(1);
-    let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
-    let enforced = tenure(renewed).earlier_by(longer);
-    let expected = [SupervisorAction::Report(Report::Enforcing(enforced)), too_slow(longer), SupervisorAction::Stop];
-    assert_eq!(actions, expected);
-    assert_eq!(supervisor.next_timeout(), Some(renewed + Duration::from_secs(1)), "the usual grace");
+    // Whether the stop would be in time or not.
+    for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
+        let mut supervisor = supervisor.clone();
+        supervisor.expect_kill_time(longer);
+        let renewed = start() + Duration::from_secs(1);
+        let now = renewed + Duration::from_millis(500);
+        let actions = step(&mut supervisor, now, orders(&[Order::Extend(tenure(renewed))]));
+        let enforced = tenure(renewed).earlier_by(longer);
+        let report = SupervisorAction::Report(Report::Enforcing(enforced));
+        assert_eq!(actions, [report, too_slow(longer), SupervisorAction::Stop]);
+        assert_eq!(supervisor.next_timeout(), Some(now + Duration::from_secs(1)), "the usual grace");
+    }
 }
 
 #[test]
