@@ -8,7 +8,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TIMING, TestLock, Witnesses, leaderrun};
+use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
+
+/// Twice as long as in other tests, because two more processes ask for the status before the leader ends.
+const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
     match std::env::var("LEADERRUN_LAST_RELEASE") {
@@ -93,8 +96,8 @@ fn every_kind_is_released_to_the_other_version() {
 }
 
 #[testkit::test(requires = is_known())]
-fn every_kind_expires_for_the_other_version() {
-    for kind in ["lease", "configmap", "endpoints+lease"] {
+fn an_annotation_and_two_objects_expire_for_the_other_version() {
+    for kind in ["configmap", "endpoints+lease"] {
         hand_over(|| TestLock::of_kind(kind), lose_by_partition);
     }
 }
@@ -179,18 +182,16 @@ fn a_bad_network_hands_nothing_over() {
         witnesses.wait_for("a", 1);
         let mut b = standby.with_timing("b", &lock, times).run_witness(&witnesses, &[]);
         b.wait_for_log("is held by a");
-        for _ in 0..2 {
-            for fault in [
-                (|proxy| proxy.lose_replies(Match::put().next(1))) as fn(&Proxy),
-                |proxy| proxy.answer(Match::put().next(1), 503, None),
-                Proxy::silence_existing,
-                Proxy::break_existing,
-            ] {
-                fault(&leader.proxy);
-                standby.proxy.break_existing();
-                renewed(&lock);
-                renewed(&lock);
-            }
+        for fault in [
+            (|proxy| proxy.lose_replies(Match::put().next(1))) as fn(&Proxy),
+            |proxy| proxy.answer(Match::put().next(1), 503, None),
+            Proxy::silence_existing,
+            Proxy::break_existing,
+        ] {
+            fault(&leader.proxy);
+            standby.proxy.break_existing();
+            renewed(&lock);
+            renewed(&lock);
         }
         let wrote = |request: &ReceivedRequest| Match::put().covers(request);
         assert!(!standby.proxy.requests().iter().any(wrote), "the standby wrote:\n{}", b.log());
