@@ -101,14 +101,6 @@ pub struct DoctorRequest {
     pub command: Vec<OsString>,
 }
 
-impl LockTarget {
-    /// Opens the lock for reads and single writes, not for an election. Also returns its full name.
-    async fn open(self) -> Result<(Box<dyn Lock>, LockName)> {
-        let access = ClusterAccess::new(self.cluster);
-        open(self.lock, &access).await
-    }
-}
-
 /// Opens a lock like [`LockTarget::open`], with an access to the cluster that has other users.
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
     opened(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
@@ -126,13 +118,14 @@ async fn open_slots(
 }
 
 /// Warns that a lock without a record has slots, as far as the record of the first one says so: they are locks of
-/// their own.
-async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) {
-    let Ok((first, _)) = open(lock.in_slot(0), access).await else { return };
-    let Ok(Ok(Some(stored))) = timeout(ANSWER_TIMEOUT, first.get()).await else { return };
-    let Some(slot) = stored.record.slot else { return };
+/// their own. Returns whether it has.
+async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
+    let Ok((first, _)) = open(lock.in_slot(0), access).await else { return false };
+    let Ok(Ok(Some(stored))) = timeout(ANSWER_TIMEOUT, first.get()).await else { return false };
+    let Some(slot) = stored.record.slot else { return false };
     let count = slot.count;
     output::warn(&format!("{lock} has {count} slots; try leaderrun status --lock {lock} --slots {count}"));
+    true
 }
 
 /// Waits until something is open, for [`OPEN_TIMEOUT`] at most.

@@ -10,7 +10,8 @@ use tokio::time::sleep;
 
 use super::lock_status::LockStatus;
 use super::output::print;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, answered};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, answered, hint_at_slots, open};
+use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
 
@@ -36,8 +37,12 @@ const LEASE_SHARE: u32 = 3;
 /// Releases the lock, unless its holder is seen to renew it within `observe`, or by default within
 /// [`RETRY_PERIODS`] of its retry periods.
 pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<CommandOutput> {
-    let (lock, name) = target.open().await?;
+    let access = ClusterAccess::new(target.cluster);
+    let (lock, name) = open(target.lock, &access).await?;
     let before = answered(&name, lock.get()).await?;
+    if before.is_none() && hint_at_slots(&name, &access).await {
+        return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
+    }
     let record = before.as_ref().map(|stored| &stored.record);
     if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
         return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });

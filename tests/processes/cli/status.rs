@@ -166,8 +166,8 @@ fn all_slots_are_shown_together() {
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
         // The lock itself has no record.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
-        for subcommand in ["status", "step-down"] {
-            let mut free = Candidate::subcommand(subcommand, &lock).start();
+        for (subcommand, options) in [("status", &[][..]), ("step-down", &[]), ("release", &["--force"])] {
+            let mut free = Candidate::subcommand(subcommand, &lock).args(options).start();
             free.wait_for_exit(1);
             assert!(free.log().ends_with(&hint), "{}", free.log());
         }
