@@ -153,7 +153,7 @@ fn suggestions_work_when_they_are_pasted() {
             "service" => "--lock job --port 80".to_owned(),
             "port" => "--lock job --service my-service".to_owned(),
             "address" => "--lock job --service my-service --port 80".to_owned(),
-            "pod-label" | "namespace" => "--lock job".to_owned(),
+            "pod-label" | "namespace" | "owner" => "--lock job".to_owned(),
             _ => format!("--lock {FILE}"),
         };
         for value in values {

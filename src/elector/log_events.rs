@@ -155,7 +155,7 @@ log_events! {
     /// Logged when a user pressed Ctrl-Z and the command, or the wait for the lock, continues.
     warn not_suspended(; sentence: &str) "{sentence}";
 
-    /// Logged when somebody has stopped the command, which keeps the lock.
+    /// Logged when the command has been stopped, for example by SIGSTOP. It keeps the lock.
     warn command_stopped(pid: i32, signal: &str)
         "the command is stopped by {signal} and keeps the lock; kill -CONT {pid} continues it";
 
