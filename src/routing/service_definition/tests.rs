@@ -1,0 +1,86 @@
+//! Tests of the ports that a Service defines, and of Services that are refused.
+
+use super::*;
+
+fn definition(spec: Value) -> ServiceDefinition {
+    ServiceDefinition::new("default", "web", &json!({ "spec": spec }))
+}
+
+fn ports(spec: Value, wanted: &[&str]) -> Result<Vec<(String, u16, String)>, String> {
+    let wanted: Vec<ServicePort> = wanted.iter().map(|port| port.parse().unwrap()).collect();
+    let ports = definition(json!({ "ports": spec })).slice_ports(&wanted)?;
+    Ok(ports.into_iter().map(|SlicePort { name, number, protocol }| (name, number, protocol)).collect())
+}
+
+fn served(name: &str, number: u16, protocol: &str) -> (String, u16, String) {
+    (name.to_owned(), number, protocol.to_owned())
+}
+
+#[test]
+fn a_port_is_matched_by_the_definition() {
+    let server = json!([{ "name": "server", "port": 80, "targetPort": "http" }]);
+    assert_eq!(ports(server.clone(), &["8080"]), Ok(vec![served("server", 8080, "TCP")]));
+    assert_eq!(ports(server.clone(), &["server:8080"]), Ok(vec![served("server", 8080, "TCP")]));
+    assert_eq!(ports(server, &["http:8080"]), Ok(vec![served("server", 8080, "TCP")]), "by its targetPort");
+    let unnamed = json!([{ "port": 80, "targetPort": 8080 }]);
+    assert_eq!(ports(unnamed, &["9090"]), Ok(vec![served("", 9090, "TCP")]));
+    let dns = json!([
+        { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 5353 },
+        { "name": "dns-tcp", "port": 53, "targetPort": 5353 },
+        { "name": "metrics", "port": 9153 },
+    ]);
+    let both = vec![served("dns", 5353, "UDP"), served("dns-tcp", 5353, "TCP")];
+    assert_eq!(ports(dns.clone(), &["5353"]), Ok(both), "both protocols");
+    assert_eq!(ports(dns.clone(), &["5353/udp"]), Ok(vec![served("dns", 5353, "UDP")]));
+    assert_eq!(ports(dns, &["9153"]), Ok(vec![served("metrics", 9153, "TCP")]));
+    assert_eq!(ports(json!([]), &["8080"]), Ok(vec![served("", 8080, "TCP")]), "headless, without ports");
+}
+
+#[test]
+fn without_an_option_all_ports_are_served() {
+    let two = json!([
+        { "name": "http", "port": 80, "targetPort": 8080 },
+        { "name": "dns", "port": 53, "protocol": "UDP" },
+    ]);
+    assert_eq!(ports(two, &[]), Ok(vec![served("http", 8080, "TCP"), served("dns", 53, "UDP")]));
+    let named = json!([{ "name": "http", "port": 80, "targetPort": "web" }]);
+    let refusal = ports(named, &[]).unwrap_err();
+    assert!(refusal.ends_with("say it, for example --port http:8080"), "{refusal}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_option_that_does() {
+    let server = json!([{ "name": "server", "port": 80, "targetPort": 8080 }]);
+    let two =
+        json!([{ "name": "http", "port": 80, "targetPort": 8080 }, { "name": "dns", "port": 53, "protocol": "UDP" }]);
+    for (spec, wanted, remedy) in [
+        (&server, &["http:8080"][..], "try --port server:8080"),
+        (&server, &["server:8080/udp"], "try --port server:8080"),
+        (&two, &["9090"], "try --port http:9090"),
+        (&two, &["53/tcp"], "try --port dns:53/udp"),
+        (&two, &["http:1", "http:2"], "for example --port http:8080,https:8443"),
+    ] {
+        let refusal = ports(spec.clone(), wanted).unwrap_err();
+        assert!(refusal.ends_with(remedy), "{wanted:?}: {refusal}");
+    }
+}
+
+#[test]
+fn a_service_that_does_not_follow_slices_is_refused() {
+    assert_eq!(definition(json!({ "selector": {} })).check(), Ok(()));
+    let refusal = definition(json!({ "selector": { "app": "web" } })).check().unwrap_err();
+    assert!(refusal.contains("kubectl patch service web -n default --type=json"), "{refusal}");
+    assert!(definition(json!({ "type": "ExternalName" })).check().is_err());
+}
+
+#[test]
+fn an_address_has_to_be_of_a_family_of_the_service() {
+    let single = definition(json!({ "ipFamilies": ["IPv4"] }));
+    assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual());
+    assert_eq!(single.unserved_family(&["IPv4"]), None);
+    assert!(single.no_family("IPv6").contains("--address says another one"));
+    let dual = definition(json!({ "ipFamilies": ["IPv6", "IPv4"] }));
+    assert!(dual.has_family("IPv4") && dual.is_dual());
+    assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);
+    assert!(dual.unserved_family(&["IPv4"]).is_some_and(|sentence| sentence.contains("no address by IPv6")));
+}
