@@ -101,7 +101,7 @@ pub struct DoctorRequest {
     pub command: Vec<OsString>,
 }
 
-/// Opens a lock like [`LockTarget::open`], with an access to the cluster that has other users.
+/// Opens a lock like [`lock::open`], with an access to the cluster that has other users.
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
     opened(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
 }

@@ -141,7 +141,7 @@ impl Tree {
     }
 
     /// Makes a kill check every child before it is killed, for a process that has not
-    /// [remembered](Self::remember_nested) the processes that may be reparented to others.
+    /// [remembered](Self::look) the processes that may be reparented to others.
     pub fn with_care(self) -> Self {
         Self { is_careful: true, ..self }
     }
