@@ -154,6 +154,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
         kill(a.elector(), Signal::SIGCONT).expect("it is alive");
         eventually("it is written again", || path.exists());
         eventually("the holder reports it", || reports(&a) == times);
+        eventually("the standby sees the holder again", || b.log().matches("is held by a").count() > times);
     }
     a.stop();
     witnesses.wait_for("b", 1);
