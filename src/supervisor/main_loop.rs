@@ -1,5 +1,8 @@
 //! The supervisor's main loop.
 
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
 use leaderrun_core::lateness::probe_interval;
@@ -11,8 +14,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 
 use super::command_terminal::CommandTerminal;
 use super::command_tree::CommandTree;

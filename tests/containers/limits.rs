@@ -81,13 +81,19 @@ const MANY_PROCESSES: &str = "trap '' TERM; $WITNESS & sleep 1; (while sleep 100
 
 #[testkit::test(requires = is_possible())]
 fn a_command_that_takes_all_processes_is_ended_all_the_same() {
+    assert_is_ended_on_request("--pids-limit=60", MANY_PROCESSES, "--time=20");
+}
+
+/// Checks that a container with this limit of processes stops, within the time that `docker stop` gives it, and hands its
+/// lock over although its script ignores SIGTERM.
+fn assert_is_ended_on_request(pids_limit: &str, script: &str, stop_time: &str) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let a = Candidate::new("a", &lock).docker(&["--pids-limit=60"]).args(&["--kill-after", "1s"]);
-    let a = a.run_script(&witnesses, &["ignore", "hidden"], MANY_PROCESSES);
+    let a = Candidate::new("a", &lock).docker(&[pids_limit]).args(&["--kill-after", "1s"]);
+    let a = a.run_script(&witnesses, &["ignore", "hidden"], script);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
-    a.docker(&["stop", "--time=20"]);
+    a.docker(&["stop", stop_time]);
     witnesses.wait_for("b", 1);
     b.wait_for_log("a released");
     witnesses.assert_one_at_a_time(2);
@@ -118,14 +124,5 @@ const FORK_STORM: &str = "trap '' TERM; $WITNESS & exec perl -e 'use POSIX; $SIG
 
 #[testkit::test(requires = is_possible())]
 fn processes_that_fork_all_the_time_are_ended() {
-    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let a = Candidate::new("a", &lock).docker(&["--pids-limit=2000"]).args(&["--kill-after", "1s"]);
-    let a = a.run_script(&witnesses, &["ignore", "hidden"], FORK_STORM);
-    witnesses.wait_for("a", 2);
-    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
-    a.docker(&["stop", "--time=50"]);
-    witnesses.wait_for("b", 1);
-    b.wait_for_log("a released");
-    witnesses.assert_one_at_a_time(2);
+    assert_is_ended_on_request("--pids-limit=2000", FORK_STORM, "--time=50");
 }

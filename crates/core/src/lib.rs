@@ -25,6 +25,7 @@
 //! | how the claims of many candidates are spread | `ClaimHistory` in `election/contention.rs` |
 //! | how long nobody runs a command that has succeeded | `election/min_hold.rs` |
 //! | when the command is stopped and killed | [`tenure::Tenure`], carried out by [`supervisor::Supervisor`] |
+//! | how much earlier on a busy machine | [`lateness`] and [`kill_time`] |
 //!
 //! To elect a leader in your own program you only need [`election`]: its documentation states the whole calling
 //! contract, and `examples/embedded.rs` in leaderrun's repository is a complete program.
