@@ -9,10 +9,18 @@
 //! [`leaderrun_core::supervisor`] when the command must be stopped and killed, and [`leaderrun_core::elector`] when the
 //! supervisor must be killed.
 //!
-//! `process/tree` sends signals to the command's group and kills all of its processes; `exit.rs` chooses the exit
-//! status. A new kind of lock goes into [`lock`]; log events are declared in the `log_events.rs` of the module that
-//! logs them, metrics in `telemetry/metrics.rs`. `cli/documents` keeps help, man page, completions and reference in
-//! step with the options.
+//! Where to find what else is decided, and what is often changed:
+//!
+//! | what | where |
+//! |---|---|
+//! | the exit status, 76 after a loss for example | `Exit::of` in `exit.rs` |
+//! | a signal to the command's process group | `Tree::signal_group` in `process/tree` |
+//! | the kill of all of the command's processes | `Tree::kill` in `process/tree`, repeated by its `KillRounds` |
+//! | the kinds of [`lock`] | a file for each, and a line in `lock/kinds.rs`; nothing else knows them |
+//! | log events | `log_events.rs` of the module that logs them |
+//! | metrics | `METRICS` in `telemetry/metrics.rs` |
+//! | help, man page, completions and reference | generated from the options by `cli/documents`, whose tests compare them |
+//! | a fault that the simulation injects | `Fault` in `tests/simulation/faults.rs` |
 //!
 //! The other commands about a lock are in [`subcommands`].
 //!
