@@ -15,14 +15,14 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
 
-/// What the program around the election wants to know.
+/// The functions that the election calls in the surrounding program.
 struct Callbacks {
     started_leading: fn(&str),
     stopped_leading: fn(&str),
     new_leader: fn(&str, &str),
 }
 
-/// Where the candidates keep the record: a number that grows with each write, and the record.
+/// The storage that the candidates share: the record, and a version that grows with each write.
 struct Storage(Mutex<(u64, Option<Record>)>);
 
 impl Storage {

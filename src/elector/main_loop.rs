@@ -79,7 +79,7 @@ pub struct MainLoop {
     kill_pace: Option<KillPace>,
     /// The time of the next measurement of how late this thread runs.
     next_probe: Instant,
-    /// Since a command was ordered to start, where that is allowed.
+    /// The precedence of this thread since a command was ordered to start, if the kernel allows it.
     precedence: Option<Precedence>,
     /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
@@ -161,7 +161,7 @@ impl MainLoop {
             }
             self.wait()?;
         };
-        // It has nothing to do and nothing below it.
+        // The supervisor has no command and no descendants any more.
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
         tree::reap(None, false);
@@ -174,7 +174,7 @@ impl MainLoop {
 
     /// Returns everything that has arrived.
     fn inputs(&mut self) -> ElectorInputs {
-        // Looked at before the reports: a supervisor may have died with its last report unread.
+        // This comes before the reports, so that the last report of a dead supervisor is received with its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
         let ReceivedSignals { sent, resized, suspended } = self.signals.receive();
@@ -273,7 +273,7 @@ impl MainLoop {
         self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }
 
-    /// Logs why a process cannot be killed. If this process is init, it exits then, and the kernel kills all other
+    /// Logs why a process cannot be killed. If this process is init, it then exits, so that the kernel kills all other
     /// processes.
     fn log_kill(&self, killed: Result<(), KillFailure>) {
         let Err(failure) = killed else { return };
@@ -311,7 +311,7 @@ impl MainLoop {
         });
         let timeouts = [self.elector.next_timeout(), next_round, watchdog, Some(self.next_probe)];
         self.timer.set(timeouts.into_iter().flatten().min())?;
-        // An array, because a list would be allocated. The timer takes the place of what is not there.
+        // An array needs no allocation. The timer stands in for descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [supervisor, channel] =
             if self.supervisor_gone { [timer; 2] } else { [self.supervisor.as_fd(), self.channel.as_fd()] };

@@ -164,7 +164,7 @@ fn observed_main_loop(
     inherited: Inherited,
 ) -> anyhow::Result<(EndOfLoop, Option<String>)> {
     let tree = Tree::open(&config.election.run.to_string());
-    let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_care();
+    let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
     let mut monitoring = Monitoring::start(&config)?;
     let access = ClusterAccess::new(config.cluster.clone());
     let (router, events) = (router(&config, &access)?, events(&config, &access)?);

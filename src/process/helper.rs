@@ -21,7 +21,7 @@ use super::pidfd::PidFd;
 /// The greatest size of a helper's output, larger than any useful one.
 const MAX_OUTPUT: usize = 1024 * 1024;
 
-/// The same for its messages, of which there are many where it traces what it does.
+/// The greatest size of a helper's messages, which may include a long trace.
 const MAX_MESSAGES: usize = 16 * 1024 * 1024;
 
 /// The time after which a helper's messages are passed on while it runs, because they may say what it waits for.

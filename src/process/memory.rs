@@ -19,10 +19,10 @@ pub enum Locked {
     },
 }
 
-/// Locks the present mappings, as far as that is permitted: all of the program's code, and what is used of heap and stack.
-/// The rest of these is locked once it is used, which needs no disk.
+/// Locks the present mappings, as far as that is permitted: all of the program's code, and the used parts of the heap and
+/// the stack. Their other parts are locked once they are used, which needs no disk.
 pub fn lock() -> Locked {
-    // SAFETY: takes an integer, and changes nothing that can be seen but by its speed.
+    // SAFETY: the call takes an integer. Memory that is locked has the same contents.
     let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
     let mut refused = None;
     let (mut locked, mut of) = (0, 0);
@@ -41,7 +41,7 @@ pub fn lock() -> Locked {
 }
 
 struct Mapping {
-    /// It is read from a file, at the latest when it is used.
+    /// The mapping has contents of a file.
     is_file: bool,
     start: usize,
     length: usize,

@@ -5,7 +5,7 @@
 
 use nix::errno::Errno;
 
-/// The lowest real-time priority comes before all threads without one.
+/// The lowest real-time priority, which is enough to run before all ordinary threads.
 const PRIORITY: i32 = 1;
 
 /// This thread runs before all ordinary threads until this is dropped.
@@ -13,7 +13,8 @@ const PRIORITY: i32 = 1;
 pub struct Precedence(());
 
 impl Precedence {
-    /// Takes precedence; `None` where that is not allowed (it takes CAP_SYS_NICE), or this thread has a policy of its own.
+    /// Takes precedence. Returns `None` without the right to do so (CAP_SYS_NICE), or if this thread already has another
+    /// policy.
     pub fn take() -> Option<Self> {
         // SAFETY: takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };

@@ -1,19 +1,19 @@
-//! Whether this process may signal processes of other users.
+//! The right of this process to signal processes of other users.
 
 use std::fs;
 
-/// From <linux/capability.h>.
+/// The bits of capabilities, from <linux/capability.h>.
 const CAP_KILL: u64 = 1 << 5;
 const CAP_SETUID: u64 = 1 << 7;
 
-/// Which processes may be signalled.
+/// The processes that may be signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalRight {
     /// Those of any user: by CAP_KILL, or by CAP_SETUID, which lets a child become that user.
     AnyUser,
     /// Only those of this user.
     OwnUser,
-    /// Only those of this user, who is root without the capabilities.
+    /// Only those of root, because this user is root without the capabilities.
     OnlyRoot,
 }
 

@@ -7,7 +7,7 @@
 //! It reaches the processes in the group, as long as one of them has the descriptor open. It does not reach processes
 //! that have left the group, or that run as another user whom leaderrun's user may not signal.
 //!
-//! A pipe would not do: the command could open its other end through /proc and write to it, which would kill the
+//! A pipe is not enough: the command could open its other end through /proc and write to it, which would kill the
 //! command. The command's end of the sockets is at its end of file from the beginning, because the kernel sends no
 //! signal while a process waits for a socket's data. Data that the command writes are never read.
 

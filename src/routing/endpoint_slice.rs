@@ -273,7 +273,7 @@ impl Service {
             Ok(Some(present)) if present["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
                 self.withdraw_from(objects, slice, None, mark).await.map(drop)
             }
-            // Who may not read the second one has not written it.
+            // A candidate without the permission to read the second slice has not written it.
             Err(error) if error.kind == ErrorKind::Forbidden && slice == self.name.second_slice() => Ok(()),
             present => present.map(drop),
         }

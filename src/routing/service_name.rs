@@ -1,4 +1,4 @@
-//! The name of a Service, and those of the objects by which traffic is led to the leader.
+//! The name of a Service, and those of the objects by which traffic is routed to the leader.
 
 use std::fmt;
 use std::str::FromStr;

@@ -20,7 +20,7 @@ pub enum Order {
     Extend(Tenure),
     /// Another candidate holds the lock: kill at once.
     Lose,
-    /// The elector would replace a failed supervisor this late.
+    /// The elector runs this late, and would kill the command of a failed supervisor as late.
     ElectorLate { delay: Duration },
     /// leaderrun received this signal.
     Signal(i32),
@@ -48,9 +48,9 @@ pub enum SupervisorNotice {
     TimedOut { signal: i32 },
     /// These processes and all of their descendants are killed.
     Killing { reason: KillReason, processes: String },
-    /// The supervisor runs so late after it should have been woken, and stops and kills the command so much earlier.
+    /// The supervisor is woken this late, so it stops and kills the command earlier by this delay.
     RunsLate { delay: Duration },
-    /// Killing the command's processes and threads takes this long, and it is stopped and killed so much earlier.
+    /// Killing the command's processes and threads takes this long, so it is stopped and killed earlier by this time.
     KillTime { kill_time: Duration, processes: u32, threads: u32, pace: Option<KillPace> },
     /// Stop and kill would have to be brought forward by more than is possible, so no command is run.
     TooSlow { advance: Duration, max_advance: Duration },
@@ -58,8 +58,8 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed.
     CannotKill(String),
-    /// The main process ended by itself and left these processes running; `awaited` says whether the command goes on
-    /// with them.
+    /// The main process ended by itself and left these processes running; `awaited` says whether they are the command
+    /// now (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },
@@ -108,6 +108,6 @@ pub enum End {
     NotExecuted(i32),
     Exited(i32),
     Signaled(i32),
-    /// It had run for as long as it may, and was stopped for that.
+    /// It was stopped because it had run for `--max-run`.
     TimedOut,
 }

@@ -106,8 +106,8 @@ impl Timing {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
-    /// Returns by how much stop and kill can be brought forward at most: a renewal that is sent in time and takes as long
-    /// as it may still comes before the stop.
+    /// Returns by how much stop and kill can be brought forward at most. Even then the stop comes after the end of a
+    /// renewal that is sent on time and takes as long as its timeout allows.
     pub fn max_advance(&self) -> Duration {
         self.renew_deadline - self.retry_period - self.attempt()
     }

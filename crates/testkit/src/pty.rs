@@ -78,13 +78,13 @@ impl Screen {
     }
 
     /// Types these keys.
-    pub fn types(&mut self, keys: &[u8]) {
+    pub fn type_keys(&mut self, keys: &[u8]) {
         self.keyboard.write_all(keys).expect("a keyboard");
     }
 
-    #[track_caller]
     /// Waits until the screen shows a text.
-    pub fn shows(&self, text: &str) {
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
         eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
     }
 

@@ -1,4 +1,4 @@
-//! A server that records how it is asked, and has nothing to say.
+//! A server that records its requests and sends configured answers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,11 +26,11 @@ pub struct RecordedRequest {
     pub method: String,
     /// The target of the request: a path, or a whole URL if the server is used as a proxy.
     pub target: String,
-    /// By names in lower case.
+    /// The headers, by their names in lower case.
     pub headers: BTreeMap<String, String>,
     /// The name that the client asked for in TLS.
     pub server_name: Option<String>,
-    /// The certificate that the client showed.
+    /// The certificate that the client presented.
     pub client_certificate: Option<Vec<u8>>,
 }
 
@@ -45,7 +45,7 @@ pub struct RecordingServer {
 }
 
 impl RecordingServer {
-    /// Starts a server, with TLS where `tls` says how. It answers that there is no such object.
+    /// Starts a server that answers each request with 404; `None` means without TLS.
     pub fn start(tls: Option<Arc<ServerConfig>>) -> RecordingServer {
         let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
         RecordingServer::answering(tls, || {
@@ -53,7 +53,7 @@ impl RecordingServer {
         })
     }
 
-    /// Starts a server that gives these answers.
+    /// Starts a server that sends the answers of `answer`.
     pub fn answering(
         tls: Option<Arc<ServerConfig>>,
         answer: impl Fn() -> Answer + Send + Sync + 'static,
@@ -75,7 +75,7 @@ impl RecordingServer {
         self.address
     }
 
-    /// Returns the requests since this was last asked.
+    /// Returns the requests since the last call.
     pub fn take_requests(&self) -> Vec<RecordedRequest> {
         mem::take(&mut *self.requests.lock().expect("the requests"))
     }

@@ -1,4 +1,4 @@
-//! A proxy that leads every connection to one address, whatever it is asked for, and records what that is.
+//! A proxy that forwards every connection to one address, and records the destination that was requested.
 
 use std::io;
 use std::mem;
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{runtime, tls};
 
-/// What is spoken with the proxy.
+/// The protocol between the client and the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelProtocol {
     Http,
@@ -24,32 +24,33 @@ pub enum TunnelProtocol {
 /// A running proxy.
 pub struct TunnelProxy {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    requested: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
 impl TunnelProxy {
-    /// Starts a proxy that leads to `target`.
+    /// Starts a proxy that forwards to `target`.
     pub fn start(protocol: TunnelProtocol, target: SocketAddr) -> Self {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let record = Arc::clone(&asked);
+        let requested = Arc::<Mutex<Vec<String>>>::default();
+        let record = Arc::clone(&requested);
         let task = runtime::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 runtime::spawn(serve(stream, protocol, target, Arc::clone(&record)));
             }
         });
-        Self { address, asked, task }
+        Self { address, requested, task }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns what was asked for since this was last called: the host, the port, and the credentials if there were any.
-    pub fn take_asked(&self) -> Vec<String> {
-        mem::take(&mut *self.asked.lock().expect("what was asked for"))
+    /// Returns the destinations that were requested since the last call: `HOST:PORT`, with the credentials if there were
+    /// any.
+    pub fn take_requested(&self) -> Vec<String> {
+        mem::take(&mut *self.requested.lock().expect("the destinations"))
     }
 }
 
@@ -68,13 +69,15 @@ async fn serve(
     match protocol {
         TunnelProtocol::Https => {
             let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
-            lead(BufReader::new(stream), protocol, target, record).await
+            forward(BufReader::new(stream), protocol, target, record).await
         }
-        TunnelProtocol::Http | TunnelProtocol::Socks5 => lead(BufReader::new(stream), protocol, target, record).await,
+        TunnelProtocol::Http | TunnelProtocol::Socks5 => {
+            forward(BufReader::new(stream), protocol, target, record).await
+        }
     }
 }
 
-async fn lead<S>(
+async fn forward<S>(
     mut stream: BufReader<S>,
     protocol: TunnelProtocol,
     target: SocketAddr,
@@ -83,28 +86,28 @@ async fn lead<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let asked = match protocol {
+    let requested = match protocol {
         TunnelProtocol::Socks5 => greet_by_socks(&mut stream).await?,
         TunnelProtocol::Http | TunnelProtocol::Https => greet_by_http(&mut stream).await?,
     };
-    record.lock().expect("what was asked for").push(asked);
+    record.lock().expect("the destinations").push(requested);
     let mut onward = TcpStream::connect(target).await?;
     copy_bidirectional(&mut stream, &mut onward).await.map(drop)
 }
 
 async fn greet_by_http<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
-    let mut asked = String::new();
+    let mut requested = String::new();
     loop {
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         let line = line.trim_end();
         if let Some(target) = line.strip_prefix("CONNECT ") {
-            asked.push_str(target.split(' ').next().unwrap_or_default());
+            requested.push_str(target.split(' ').next().unwrap_or_default());
         }
         match line.split_once(": ") {
             Some((name, value)) if name.eq_ignore_ascii_case("proxy-authorization") => {
-                asked.push(' ');
-                asked.push_str(value);
+                requested.push(' ');
+                requested.push_str(value);
             }
             _ => {}
         }
@@ -114,7 +117,7 @@ async fn greet_by_http<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader
     }
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
     stream.flush().await?;
-    Ok(asked)
+    Ok(requested)
 }
 
 async fn greet_by_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
@@ -145,7 +148,7 @@ async fn greet_by_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReade
     Ok(format!("{host}:{port}{credentials}"))
 }
 
-/// Reads bytes behind their number.
+/// Reads a text with one byte for its length in front.
 async fn read_text<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut text = vec![0; stream.read_u8().await?.into()];
     stream.read_exact(&mut text).await?;

@@ -5,7 +5,7 @@
 //! one label. These are accepted here. It is less strict in what an authority may do, which is checked here, too.
 //!
 //! These are accepted by Go and still refused: RSA keys of less than 2048 bits, which can be broken; client keys that
-//! are RSA of more than 4096 bits, of a length that is no multiple of 512, or with a public exponent below 65537, which
+//! are RSA of more than 4096 bits, of a length that is not a multiple of 512, or with a public exponent below 65537, which
 //! ring cannot use; critical certificate policies; more than six certificates between the server's and the authority's;
 //! an authority's certificate as the server's that was issued by an intermediate authority; CBC cipher suites in TLS
 //! 1.2.

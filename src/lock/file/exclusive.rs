@@ -55,7 +55,7 @@ impl Exclusive {
     }
 
     fn acquire_for(path: &Path, companion: &Path, attempt: Duration, limit: Duration) -> Result<Self, LockError> {
-        // Before the request as a whole times out, which says less about the reason.
+        // This timeout comes before that of the whole request, whose error does not state the reason.
         let give_up_at = clock::now() + attempt * 3 / 4;
         let time_limit = TimeLimit::start(limit);
         let companion = lock_as_named(companion, give_up_at, open_companion)?;

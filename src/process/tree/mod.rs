@@ -47,8 +47,8 @@ const MAX_NAMES: usize = 8;
 /// the machine's processes.
 const MAX_RECOUNTED: usize = 64;
 
-/// How many times longer than a look the pause after it is, while a kill lasts: what is forked meanwhile mostly becomes a
-/// child of this process, and killing children is faster.
+/// The pause after a look during a kill, as a multiple of the time that the look took. Processes that are forked in the
+/// pause mostly become children of this process, which are killed without a look.
 const LOOK_PAUSE: u32 = 9;
 
 /// Makes the orphans below this process its children, rather than those of PID 1.
@@ -82,10 +82,10 @@ pub struct Tree {
     proc: Proc,
     members: Members,
     nested: Nested,
-    /// The number of processes and threads.
+    /// The processes and threads that were counted last.
     count: TaskCount,
-    /// Before a child is killed, it is checked whether it is in a deeper namespace.
-    is_careful: bool,
+    /// A kill checks whether each child is in a PID namespace below ours.
+    checks_namespaces: bool,
     /// When a kill looks at all processes again. Looks take at most a tenth of the time.
     next_look: Instant,
     /// The mark of this run in the environments of its processes.
@@ -111,7 +111,7 @@ impl Tree {
             members: Members::new(),
             nested: Nested::new(),
             count: TaskCount::default(),
-            is_careful: false,
+            checks_namespaces: false,
             next_look: clock::now(),
             mark: escaped::mark(run),
             was_searched: false,
@@ -123,7 +123,8 @@ impl Tree {
     /// # Errors
     /// Fails if the signal is not permitted.
     pub fn signal_group(&self, leader: Pid, signal: i32) -> nix::Result<()> {
-        // SAFETY: kill takes two integers. Not nix's, which knows no real-time signals.
+        // nix's `kill` has no real-time signals.
+        // SAFETY: the call takes two integers.
         let send = || Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop);
         match send() {
             Err(Errno::EPERM) => user::as_user(self.proc.owner(leader.as_raw())?, send),
@@ -140,10 +141,10 @@ impl Tree {
         children
     }
 
-    /// Makes a kill check every child before it is killed, for a process that has not
-    /// [remembered](Self::look) the processes that may be reparented to others.
-    pub fn with_care(self) -> Self {
-        Self { is_careful: true, ..self }
+    /// Makes a kill check the PID namespace of every child, for a process that has not [remembered](Self::look) the
+    /// processes that may be reparented to others.
+    pub fn with_namespace_checks(self) -> Self {
+        Self { checks_namespaces: true, ..self }
     }
 
     /// Remembers every descendant in a PID namespace below ours that is found until this instant, and counts all
@@ -179,8 +180,8 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one look finds; where `max_killed` is given only until so many threads have
-    /// got it and have not ended.
+    /// Sends SIGKILL to every descendant that one look finds. With `max_killed`, it stops as soon as this many threads
+    /// have been killed and have not ended yet.
     ///
     /// It allocates nothing, and needs no descriptor to kill the direct children.
     ///
@@ -195,9 +196,9 @@ impl Tree {
     }
 
     fn kill_as_this_user(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
-        let Self { proc, members, nested, is_careful, next_look, .. } = self;
+        let Self { proc, members, nested, checks_namespaces, next_look, .. } = self;
         nested.forget_dead(proc);
-        let is_careful = *is_careful || !nested.is_empty();
+        let checks_namespaces = *checks_namespaces || !nested.is_empty();
         let mut killed = Ok(());
         let mut note = |number: i32, sent: nix::Result<()>| {
             killed = killed.and(sent.map_err(|errno| KillFailure::Refused { number, errno }));
@@ -207,7 +208,7 @@ impl Tree {
         }
         let mut found_nested = false;
         let mut allowed = max_killed;
-        // Those that have got it come first in the list of children, as long as they are there.
+        // Killed children that have not ended come first in the list of children.
         let mut is_allowed = |threads: &dyn Fn() -> u32| {
             let may_be_killed = allowed != Some(0);
             allowed = allowed.map(|left| left.saturating_sub(threads()));
@@ -216,7 +217,7 @@ impl Tree {
         members.clear();
         let listed = proc.for_each_child(|number| {
             members.add(number);
-            if is_careful && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
+            if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
             } else if is_allowed(&|| proc.stat(number).map_or(1, |stat| stat.threads)) {
                 note(number, proc.signal_child(number, Signal::SIGKILL));

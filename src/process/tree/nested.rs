@@ -10,8 +10,8 @@ use super::proc::{Identity, Proc};
 /// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// How often it is checked whether all of them have stopped, before they are killed in any case. A check takes some ten
-/// microseconds for each process of the machine.
+/// How many checks wait for all of them to stop before they are killed in any case. A check takes some ten microseconds
+/// for each process of the machine.
 const MAX_LOOKS: usize = 20;
 
 /// The remembered processes, each after the one that it descends from.

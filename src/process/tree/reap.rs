@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
-/// How many children are reaped at once during a kill: the fewer are left, the sooner the next round comes to those that
-/// live.
+/// How many children are reaped at once during a kill. The next round goes through the dead children that are left
+/// before it gets to the living ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.
@@ -43,8 +43,8 @@ pub struct Reaped {
     pub is_partial: bool,
 }
 
-/// Reaps dead children of this thread, a limited number of them, and returns what became of the `main` one. Allocates
-/// nothing, because it comes before every kill.
+/// Reaps a limited number of dead children of this thread. Returns whether and how the child `main` has ended. It
+/// allocates nothing, because it comes before every kill.
 pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();

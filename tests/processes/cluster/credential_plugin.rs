@@ -155,11 +155,11 @@ fn a_plugin_may_ask_the_person_at_the_terminal() {
     let mut a = Candidate::new("a", &plugin.lock());
     a = a.configure(|command| screen.attach(command));
     let mut a = a.run_script("read line; echo \"the command read <$line>\"");
-    screen.shows("code? ");
-    screen.types(b"42\n");
-    screen.shows("started the command");
-    screen.types(b"for the command\n");
-    screen.shows("the command read <for the command>");
+    screen.wait_for("code? ");
+    screen.type_keys(b"42\n");
+    screen.wait_for("started the command");
+    screen.type_keys(b"for the command\n");
+    screen.wait_for("the command read <for the command>");
     a.wait_for_exit(0);
     assert_eq!(plugin.runs(), 1);
 }

@@ -13,13 +13,13 @@ fn on(screen: &Screen, script: &str) -> Running {
 fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
-    screen.shows("started the command");
+    screen.wait_for("started the command");
     let elector = a.elector();
     eventually("the command has the terminal", || tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != elector));
-    screen.types(b"typed\n");
-    screen.shows("read <typed>");
+    screen.type_keys(b"typed\n");
+    screen.wait_for("read <typed>");
     // The session ends with its leader, so the restored terminal can only be seen from inside the session.
-    screen.types(b"\n");
+    screen.type_keys(b"\n");
     a.wait_for_exit(4);
     let mut screen = Screen::new();
     let script = format!(
@@ -28,8 +28,8 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
         TestLock::file().name
     );
     let mut shell = shell(&screen, &["-i", "-c", &script]);
-    screen.types(b"again mine\n");
-    screen.shows("<again mine>");
+    screen.type_keys(b"again mine\n");
+    screen.wait_for("<again mine>");
     shell.wait();
 }
 
@@ -37,10 +37,10 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
 fn ctrl_c_reaches_the_command() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done");
-    screen.shows("ready");
-    screen.types(b"\x03");
+    screen.wait_for("ready");
+    screen.type_keys(b"\x03");
     a.wait_for_exit(6);
-    screen.shows("interrupted");
+    screen.wait_for("interrupted");
     assert_eq!(screen.text().matches("interrupted").count(), 1, "once: {}", screen.text());
 }
 
@@ -48,12 +48,12 @@ fn ctrl_c_reaches_the_command() {
 fn ctrl_z_does_not_suspend_a_leader() {
     let mut screen = Screen::new();
     let mut a = on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
-    screen.shows("ready");
-    screen.types(b"\x1a");
-    screen.shows("cannot be suspended");
-    screen.types(b"here\n");
-    screen.shows("still here");
-    screen.types(b"\x04");
+    screen.wait_for("ready");
+    screen.type_keys(b"\x1a");
+    screen.wait_for("cannot be suspended");
+    screen.type_keys(b"here\n");
+    screen.wait_for("still here");
+    screen.type_keys(b"\x04");
     a.wait_for_exit(0);
 }
 
@@ -65,11 +65,11 @@ fn ctrl_z_does_not_suspend_a_standby() {
     let mut screen = Screen::new();
     let line = format!("{} --lock {} -- echo acquired", leaderrun(), lock.name);
     let mut shell = shell(&screen, &["--norc", "-i", "-c", &line]);
-    screen.shows("is held by a");
-    screen.types(b"\x1a");
-    screen.shows("still waiting: a candidate cannot be suspended");
+    screen.wait_for("is held by a");
+    screen.type_keys(b"\x1a");
+    screen.wait_for("still waiting: a candidate cannot be suspended");
     drop(a);
-    screen.shows("acquired");
+    screen.wait_for("acquired");
     shell.wait();
 }
 
@@ -82,9 +82,9 @@ fn in_a_pipeline_the_foreground_group_is_not_changed() {
         TestLock::file().name
     );
     let mut shell = shell(&screen, &["-i", "-c", &script]);
-    screen.types(b"typed\n");
-    screen.shows("from the command");
-    screen.shows("<typed>");
+    screen.type_keys(b"typed\n");
+    screen.wait_for("from the command");
+    screen.wait_for("<typed>");
     shell.wait();
 }
 
@@ -94,13 +94,13 @@ fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
     let job = job("while :; do echo tick; sleep 0.02; done");
     let pipeline = format!("{job} | sh -c \"trap '' TSTP; exec cat\"");
     let mut shell = shell(&screen, &["-i", "-c", &pipeline]);
-    screen.shows("tick");
-    screen.types(b"\x1a");
-    screen.shows("^Z");
+    screen.wait_for("tick");
+    screen.type_keys(b"\x1a");
+    screen.wait_for("^Z");
     let ticks = || screen.text().matches("tick").count();
     let before = ticks();
     eventually("the command continues", || ticks() > before + 50);
-    screen.types(b"\x03");
+    screen.type_keys(b"\x03");
     shell.wait();
 }
 
@@ -116,8 +116,8 @@ fn job(script: &str) -> String {
 fn ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have() {
     let mut screen = Screen::new();
     let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", job("read line"))]);
-    screen.shows("waits for the terminal");
-    screen.types(b"\x03");
+    screen.wait_for("waits for the terminal");
+    screen.type_keys(b"\x03");
     shell.wait();
 }
 
@@ -125,17 +125,17 @@ fn ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have() {
 fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     let mut screen = Screen::new();
     let mut shell = shell(&screen, &["--norc", "-i"]);
-    screen.types(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
-    screen.shows("waits for the terminal");
-    screen.types(b"fg\n");
+    screen.type_keys(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
+    screen.wait_for("waits for the terminal");
+    screen.type_keys(b"fg\n");
     let in_foreground = || {
         let group = tcgetpgrp(&screen.keyboard).ok()?;
         std::fs::read_to_string(format!("/proc/{group}/comm")).ok()
     };
     eventually("the command has the terminal", || in_foreground().as_deref() == Some("sh\n"));
-    screen.types(b"typed\n");
-    screen.shows("<typed>");
-    screen.types(b"exit 0\n");
+    screen.type_keys(b"typed\n");
+    screen.wait_for("<typed>");
+    screen.type_keys(b"exit 0\n");
     shell.wait();
 }
 
@@ -149,10 +149,10 @@ fn in_a_script_a_command_can_ask() {
         let mut screen = Screen::new();
         let lines = format!("{}; echo \"status $?\"", job("printf \"go on? \"; read line; echo \"<$line>\""));
         let mut script = script(&screen, shell, &lines);
-        screen.shows("go on?");
-        screen.types(b"yes\n");
-        screen.shows("<yes>");
-        screen.shows("status 0");
+        screen.wait_for("go on?");
+        screen.type_keys(b"yes\n");
+        screen.wait_for("<yes>");
+        screen.wait_for("status 0");
         script.wait_for_exit(0);
     }
 }
@@ -165,15 +165,15 @@ fn ctrl_c_ends_a_script() {
             let mut screen = Screen::new();
             let lines = format!("for i in 1 2 3; do {}; done; echo went on", job(command));
             let mut script = script(&screen, shell, &lines);
-            screen.shows("ready");
-            screen.shows("started the command");
+            screen.wait_for("ready");
+            screen.wait_for("started the command");
             if command.contains("read line") {
                 let of_script = script.elector();
                 eventually("the command has the terminal", || {
                     tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != of_script)
                 });
             }
-            screen.types(b"\x03");
+            screen.type_keys(b"\x03");
             script.wait();
             assert_eq!(screen.text().matches("ready").count(), 1, "{}", screen.text());
             assert!(!screen.text().contains("went on"), "{}", screen.text());
@@ -186,9 +186,9 @@ fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
     let mut screen = Screen::new();
     let lines = format!("{} | cat", job("read line; echo \"<$line>\"").replace(" --lock", " --foreground --lock"));
     let mut shell = shell(&screen, &["-i", "-c", &lines]);
-    screen.shows("started the command");
-    screen.types(b"typed\n");
-    screen.shows("<typed>");
+    screen.wait_for("started the command");
+    screen.type_keys(b"typed\n");
+    screen.wait_for("<typed>");
     shell.wait();
 }
 
@@ -212,9 +212,9 @@ fn ctrl_c_begins_the_time_to_the_kill() {
             true => script(&screen, "bash", &line),
             false => shell(&screen, &["-i", "-c", &line]),
         };
-        screen.shows("ready");
-        screen.types(b"\x03");
-        screen.shows("the command did not end within --kill-after");
+        screen.wait_for("ready");
+        screen.type_keys(b"\x03");
+        screen.wait_for("the command did not end within --kill-after");
         shell.wait();
     }
 }
@@ -226,9 +226,9 @@ fn with_kill_after_a_command_can_ask() {
     for line in [line.clone(), format!("{line}; true")] {
         let mut screen = Screen::new();
         let mut shell = shell(&screen, &["-i", "-c", &line]);
-        screen.shows("go on?");
-        screen.types(b"yes\n");
-        screen.shows("<yes>");
+        screen.wait_for("go on?");
+        screen.type_keys(b"yes\n");
+        screen.wait_for("<yes>");
         shell.wait();
     }
 }

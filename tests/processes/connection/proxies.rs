@@ -137,7 +137,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
             if let Some(arrived) = arrives_by_kubectl(&server, &kubeconfig) {
                 assert!(arrived, "kubectl through {scheme}");
             }
-            proxy.take_asked();
+            proxy.take_requested();
             let (arrived, log) = arrives_by_leaderrun(&server, &kubeconfig);
             assert!(arrived, "{scheme}: {log}");
             let as_sent = if as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
@@ -145,7 +145,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
             } else {
                 format!(" Basic {}", BASE64_STANDARD.encode(as_sent.trim()))
             };
-            let mut asked = proxy.take_asked();
+            let mut asked = proxy.take_requested();
             asked.dedup();
             assert_eq!(asked, [format!("api.leaderrun.invalid:6443{as_sent}")], "{scheme}");
         }

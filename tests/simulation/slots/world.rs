@@ -1,5 +1,7 @@
 //! The world of candidates for several slots, and what happens in it.
 
+mod network;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -168,10 +170,6 @@ impl World {
         self.alive.iter().all(Option::is_some)
     }
 
-    fn is_faulty(&mut self, share: f64) -> bool {
-        self.now < self.healthy_from && self.rng.f64() < share
-    }
-
     /// Stops a candidate and its command, until it [comes back](Self::come_back).
     pub fn stay_away(&mut self, candidate: usize) {
         if let Some(slot) = self.candidates[candidate].leads
@@ -179,6 +177,11 @@ impl World {
         {
             self.alive[slot] = None;
         }
+        self.replace(candidate);
+    }
+
+    /// Replaces a candidate by its next start, which has not begun yet.
+    fn replace(&mut self, candidate: usize) {
         self.starts[candidate] += 1;
         let clock = self.candidates[candidate].clock.clone();
         self.candidates[candidate] = self.candidate(candidate, clock);
@@ -187,11 +190,6 @@ impl World {
     pub fn come_back(&mut self, candidate: usize) {
         self.stay_away(candidate);
         self.at(self.now + 1, candidate, Event::Begin);
-    }
-
-    fn delay(&mut self) -> Time {
-        let most = if self.is_faulty(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
-        self.rng.u64(MILLISECOND / 2..most)
     }
 
     pub fn run_until(&mut self, until: Time) {
@@ -242,9 +240,7 @@ impl World {
             }
             Event::End { slot } => self.end(candidate, slot, true),
             Event::Crash => {
-                self.starts[candidate] += 1;
-                let clock = self.candidates[candidate].clock.clone();
-                self.candidates[candidate] = self.candidate(candidate, clock);
+                self.replace(candidate);
                 let at = self.now + self.rng.u64(0..5 * SECOND);
                 self.at(at, candidate, Event::Begin);
             }
@@ -262,9 +258,7 @@ impl World {
                 SlotAction::In(slot, action) => self.carry_out(candidate, slot, action),
                 SlotAction::Finish(_) => {
                     // leaderrun is started again, as by the restart of a pod.
-                    self.starts[candidate] += 1;
-                    let clock = self.candidates[candidate].clock.clone();
-                    self.candidates[candidate] = self.candidate(candidate, clock);
+                    self.replace(candidate);
                     return self.at(self.now + 100 * MILLISECOND, candidate, Event::Begin);
                 }
             }
@@ -335,46 +329,6 @@ impl World {
                 self.requests_to_step_down += 1;
                 self.at(self.now + 100 * MILLISECOND, candidate, Event::End { slot });
             }
-        }
-    }
-
-    fn send_next(&mut self, candidate: usize) {
-        let state = &mut self.candidates[candidate];
-        let awaits_reply = |slot: usize| state.election.election(slot).awaits_reply();
-        state.under_way.take_if(|slot| !awaits_reply(*slot));
-        state.queue.retain(|(slot, _)| awaits_reply(*slot));
-        if state.under_way.is_some() {
-            return;
-        }
-        let Some((slot, request)) = state.queue.pop_front() else { return };
-        state.requests += 1;
-        state.under_way = Some(slot);
-        let number = state.requests;
-        if !self.is_faulty(0.05) {
-            let at = self.now + self.delay();
-            self.at(at, candidate, Event::Arrive { number, slot, request: Box::new(request) });
-        }
-    }
-
-    fn arrive(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
-        let before = self.stores[slot].revision();
-        let reply = self.stores[slot].answer(request, self.mutation);
-        self.conflicts += u32::from(reply == Reply::Conflict);
-        if self.stores[slot].revision() != before {
-            self.send_watch_events(slot);
-        }
-        if start == self.starts[candidate] && !self.is_faulty(0.05) {
-            let at = self.now + self.delay();
-            self.at(at, candidate, Event::Answer { number, slot, reply: Box::new(reply) });
-        }
-    }
-
-    fn send_watch_events(&mut self, slot: usize) {
-        for candidate in 0..self.candidates.len() {
-            let Some(number) = self.candidates[candidate].watches[slot] else { continue };
-            let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
-            let at = self.now + self.delay();
-            self.at(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
         }
     }
 

@@ -12,7 +12,7 @@ use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::Record;
 
-/// Returns what the release of this record states when its command has succeeded.
+/// Returns the earliest time of the next run, which the release states after the command has succeeded.
 pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
     let min_hold = SignedDuration::try_from(min_hold?).ok()?;
     held.acquire_time?.checked_add(min_hold).ok()

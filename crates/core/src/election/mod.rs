@@ -198,7 +198,7 @@ impl Election {
         }
     }
 
-    /// Has the records of this candidate state which slot they are for.
+    /// Makes the records of this candidate state their slot.
     pub fn in_slot(self, slot: RecordSlot) -> Self {
         Self { slot: Some(slot), ..self }
     }

@@ -104,8 +104,8 @@ impl Election {
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
         let mine_since = written.map(|write| write.sent_at);
-        // A create may be carried out late, after others have created and renewed the record, unobserved by this run,
-        // and another client has deleted it.
+        // A delayed create may be carried out after another run has created and renewed the record, unobserved by this
+        // one, and another client has deleted it.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, known) = (mine.is_some(), self.observed.is_some());
         let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();

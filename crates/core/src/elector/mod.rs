@@ -8,7 +8,8 @@
 //!
 //! - By the kill instant of the tenure that the supervisor last reported as enforced, it must have reported the command
 //!   gone. If it has not, or has died, the elector kills it and then every descendant.
-//! - The supervisor knows how late the elector runs, which would replace it that late.
+//! - The supervisor allows for the delays of the elector, which kills the command if the supervisor fails. So the elector
+//!   reports how late it runs.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
@@ -19,17 +20,19 @@
 //!   to its group.
 
 mod protocol;
+mod signals;
 
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
 pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
+use self::signals::DeferredSignal;
+pub use self::signals::{REPEAT_WINDOW, WITHDRAWAL_TIMEOUT};
 use crate::election::Outcome;
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 use crate::messages::{End, Gone, Order, Report, SupervisorNotice};
-use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
@@ -41,22 +44,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 /// How long the exit is delayed for an election that has nothing to release.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long a termination signal is deferred for traffic to be routed away.
-pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The time within which copies of a termination signal are one request to end. A signal that is repeated later means
-/// that its sender does not want to wait.
-pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
-
 /// How much time the election thread gets in addition to the release itself, to notice that the command is gone.
 const RELEASE_SLACK: Duration = Duration::from_millis(500);
-
-/// A termination signal that is not relayed before traffic is routed away.
-#[derive(Clone, Debug, Hash)]
-struct DeferredSignal {
-    signal: i32,
-    until: Instant,
-}
 
 #[derive(Clone, Debug, Hash)]
 enum ElectorPhase {
@@ -123,8 +112,8 @@ impl Elector {
         Self { stop_signal, ..self }
     }
 
-    /// Records that the elector ran this long after it was due, and lets the supervisor know if that changes what it has
-    /// to allow for. Returns that delay then.
+    /// Records that the elector ran this long after it was due. If that changes the delay for which the supervisor must
+    /// allow, it is sent to the supervisor and returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.lateness.allowance();
         self.lateness.add(now, delay);
@@ -301,27 +290,6 @@ impl Elector {
         }
     }
 
-    fn handle_signal(&mut self, now: Instant, signal: i32) {
-        match &mut self.phase {
-            ElectorPhase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
-            ElectorPhase::Waiting { claiming } if ends_candidate(signal) => {
-                let timeout = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
-                self.phase = ElectorPhase::Ending { ending: Ending::Signaled(signal), until: now + timeout };
-                self.notify(ElectorNotice::WaitInterrupted(signal));
-                self.actions.push(ElectorAction::StopElection);
-            }
-            ElectorPhase::Ending { until, .. } if ends_candidate(signal) => {
-                *until = (*until).min(now + RELEASE_TIMEOUT);
-                self.termination_signal.get_or_insert(signal);
-                self.actions.push(ElectorAction::StopElection);
-            }
-            ElectorPhase::Killing if ends_candidate(signal) => {
-                self.termination_signal.get_or_insert(signal);
-            }
-            _ => {}
-        }
-    }
-
     fn handle_claiming(&mut self, now: Instant) {
         match &mut self.phase {
             ElectorPhase::Waiting { claiming } => *claiming = true,
@@ -334,44 +302,6 @@ impl Elector {
     fn lead(&mut self, enforced: Tenure, lost: bool) {
         self.phase = ElectorPhase::Leading { enforced, lost, supervisor_loss: Loss::NotRenewed };
         self.notify(ElectorNotice::Leading(enforced));
-    }
-
-    fn relay(&mut self, now: Instant, signal: i32) {
-        let ElectorPhase::Leading { .. } = self.phase else { return };
-        // On SIGHUP many commands reload their configuration, and on SIGQUIT some print a stack trace.
-        let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
-        if terminates {
-            let is_copy = |(before, at): (i32, Instant)| signal == before && now.since(at) < REPEAT_WINDOW;
-            if self.last_request.is_some_and(is_copy) {
-                return;
-            }
-            self.last_request = Some((signal, now));
-        }
-        if terminates && self.termination_signal.is_none() {
-            self.termination_signal = Some(signal);
-            self.notify(ElectorNotice::TerminationSignal(signal));
-        }
-        if terminates && self.routes {
-            if mem::replace(&mut self.withdraws, true) {
-                // A second signal means that the sender does not want to wait.
-                self.forward_deferred();
-            } else {
-                self.notify(ElectorNotice::Terminating);
-                if self.started {
-                    self.deferred = Some(DeferredSignal { signal, until: now + WITHDRAWAL_TIMEOUT });
-                    return;
-                }
-            }
-        }
-        self.order(Order::Signal(signal));
-    }
-
-    fn forward_deferred(&mut self) {
-        if let (Some(DeferredSignal { signal, .. }), ElectorPhase::Leading { .. }) = (self.deferred.take(), &self.phase)
-        {
-            self.order(Order::Signal(signal));
-        }
     }
 
     fn kill_all(&mut self, failure: SupervisorFailure) {

@@ -52,8 +52,8 @@ fn rename(
 
 /// Returns the errors in an event in its stored form that came through the API of `resource`.
 ///
-/// core/v1 requires complete events only if they have an `eventTime`. events.k8s.io/v1 always does, and then allows no
-/// change but of the series.
+/// core/v1 only requires complete events if they have an `eventTime`. events.k8s.io/v1 always requires them, and only
+/// allows changes of the series.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

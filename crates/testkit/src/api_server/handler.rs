@@ -126,7 +126,7 @@ impl Call {
             }
             "create" if !everywhere && name.is_empty() => Ok(json_reply(201, &objects.create(self.json()?)?)),
             "update" if !everywhere && !name.is_empty() => {
-                // Before the store is locked: RBAC reads the store too.
+                // RBAC reads the store, so this check comes before the update locks it.
                 let creation = self.target.with_verb(|_| "create".to_owned());
                 let may_create = rbac::authorize(&self.store, who, &creation);
                 let object = self.json()?;

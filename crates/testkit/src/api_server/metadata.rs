@@ -113,7 +113,7 @@ pub fn carry_over(before: &Value, object: &mut Value) {
     }
 }
 
-/// Refuses a write whose uid is not the one of the object. No uid matches every object.
+/// Refuses a write whose uid is not that of the object. An empty uid matches every object.
 pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, before: Option<&Value>) -> Result<()> {
     let actual = before.map_or("", |before| text(&before["metadata"]["uid"]));
     if uid.is_empty() || uid == actual {

@@ -125,7 +125,7 @@ impl ApiServer {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }
 
-    /// Goes by the stored Roles and bindings again.
+    /// Applies the stored Roles and bindings again.
     pub fn read_roles(&self) {
         self.behavior.set_roles(Roles::Known);
     }

@@ -54,15 +54,16 @@ impl Objects<'_> {
         })
     }
 
-    /// Replaces the object with that name. Where there is none, and the resource allows it, creates it if
-    /// `may_create` is no error.
+    /// Replaces the object with that name. A missing one is created if the resource allows that and `may_create` is
+    /// `Ok`.
     ///
     /// Returns the object, and whether it is new.
     pub fn update(&self, name: &str, body: Value, may_create: Result<()>) -> Result<(Value, bool)> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
         metadata::check_name(&object, name)?;
-        // Before the store is locked. A namespace that is deleted meanwhile is a race that real servers have too.
+        // This check reads the store, so it comes before the write locks it. The namespace may be deleted in between, as
+        // on a real server.
         let namespace = self.check_namespace_is_open();
         let mut created = false;
         let stored = self.write(name, |before| {

@@ -63,12 +63,12 @@ impl Proxy {
         self.port.address()
     }
 
-    /// Returns a kubeconfig for the administrator that leads through this proxy.
+    /// Returns a kubeconfig for the administrator that connects through this proxy.
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfigs.file_for(ADMIN)
     }
 
-    /// Returns a kubeconfig for a user that leads through this proxy.
+    /// Returns a kubeconfig for a user that connects through this proxy.
     pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
         self.kubeconfigs.file_for(users::named(user))
     }

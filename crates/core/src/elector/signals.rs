@@ -1,0 +1,84 @@
+//! What the elector does with the signals that leaderrun receives.
+
+use core::mem;
+use core::time::Duration;
+
+use super::{Elector, ElectorAction, ElectorNotice, ElectorPhase, Ending, RELEASE_TIMEOUT, STOP_TIMEOUT};
+use crate::instant::Instant;
+use crate::messages::Order;
+use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
+
+/// How long a termination signal is deferred for traffic to be routed away.
+pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time within which copies of a termination signal are one request to end. A signal that is repeated later means
+/// that its sender does not want to wait.
+pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
+
+/// A termination signal that is not relayed before traffic is routed away.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct DeferredSignal {
+    signal: i32,
+    pub(super) until: Instant,
+}
+
+impl Elector {
+    pub(super) fn handle_signal(&mut self, now: Instant, signal: i32) {
+        match &mut self.phase {
+            ElectorPhase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
+            ElectorPhase::Waiting { claiming } if ends_candidate(signal) => {
+                let timeout = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
+                self.phase = ElectorPhase::Ending { ending: Ending::Signaled(signal), until: now + timeout };
+                self.notify(ElectorNotice::WaitInterrupted(signal));
+                self.actions.push(ElectorAction::StopElection);
+            }
+            ElectorPhase::Ending { until, .. } if ends_candidate(signal) => {
+                *until = (*until).min(now + RELEASE_TIMEOUT);
+                self.termination_signal.get_or_insert(signal);
+                self.actions.push(ElectorAction::StopElection);
+            }
+            ElectorPhase::Killing if ends_candidate(signal) => {
+                self.termination_signal.get_or_insert(signal);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn relay(&mut self, now: Instant, signal: i32) {
+        let ElectorPhase::Leading { .. } = self.phase else { return };
+        // On SIGHUP many commands reload their configuration, and on SIGQUIT some print a stack trace.
+        let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
+        let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
+        if terminates {
+            let is_copy = |(before, at): (i32, Instant)| signal == before && now.since(at) < REPEAT_WINDOW;
+            if self.last_request.is_some_and(is_copy) {
+                return;
+            }
+            self.last_request = Some((signal, now));
+        }
+        if terminates && self.termination_signal.is_none() {
+            self.termination_signal = Some(signal);
+            self.notify(ElectorNotice::TerminationSignal(signal));
+        }
+        if terminates && self.routes {
+            if mem::replace(&mut self.withdraws, true) {
+                // A second signal means that the sender does not want to wait.
+                self.forward_deferred();
+            } else {
+                self.notify(ElectorNotice::Terminating);
+                if self.started {
+                    self.deferred = Some(DeferredSignal { signal, until: now + WITHDRAWAL_TIMEOUT });
+                    return;
+                }
+            }
+        }
+        self.order(Order::Signal(signal));
+    }
+
+    pub(super) fn forward_deferred(&mut self) {
+        if let (Some(DeferredSignal { signal, .. }), ElectorPhase::Leading { .. }) = (self.deferred.take(), &self.phase)
+        {
+            self.order(Order::Signal(signal));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The network between the candidates and the stores of the slots: messages are delayed or lost, and watches break.
+
+use leaderrun_core::election::{Reply, Request, WatchEvent};
+
+use super::{Event, World};
+use crate::clock::{MILLISECOND, SECOND, Time};
+
+impl World {
+    fn is_faulty(&mut self, share: f64) -> bool {
+        self.now < self.healthy_from && self.rng.f64() < share
+    }
+
+    pub(super) fn delay(&mut self) -> Time {
+        let most = if self.is_faulty(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
+        self.rng.u64(MILLISECOND / 2..most)
+    }
+
+    pub(super) fn send_next(&mut self, candidate: usize) {
+        let state = &mut self.candidates[candidate];
+        let awaits_reply = |slot: usize| state.election.election(slot).awaits_reply();
+        state.under_way.take_if(|slot| !awaits_reply(*slot));
+        state.queue.retain(|(slot, _)| awaits_reply(*slot));
+        if state.under_way.is_some() {
+            return;
+        }
+        let Some((slot, request)) = state.queue.pop_front() else { return };
+        state.requests += 1;
+        state.under_way = Some(slot);
+        let number = state.requests;
+        if !self.is_faulty(0.05) {
+            let at = self.now + self.delay();
+            self.at(at, candidate, Event::Arrive { number, slot, request: Box::new(request) });
+        }
+    }
+
+    pub(super) fn arrive(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
+        let before = self.stores[slot].revision();
+        let reply = self.stores[slot].answer(request, self.mutation);
+        self.conflicts += u32::from(reply == Reply::Conflict);
+        if self.stores[slot].revision() != before {
+            self.send_watch_events(slot);
+        }
+        if start == self.starts[candidate] && !self.is_faulty(0.05) {
+            let at = self.now + self.delay();
+            self.at(at, candidate, Event::Answer { number, slot, reply: Box::new(reply) });
+        }
+    }
+
+    fn send_watch_events(&mut self, slot: usize) {
+        for candidate in 0..self.candidates.len() {
+            let Some(number) = self.candidates[candidate].watches[slot] else { continue };
+            let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
+            let at = self.now + self.delay();
+            self.at(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
+        }
+    }
+}
