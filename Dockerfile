@@ -1,4 +1,4 @@
-# A static leaderrun and nothing else. Made to be copied from, or mounted as an image volume:
+# A static leaderrun and nothing else, to be copied from or mounted as an image volume:
 #
 #   COPY --from=leaderrun /leaderrun /usr/local/bin/
 #
@@ -21,8 +21,8 @@ FROM rust:1-alpine AS build
 RUN apk add --no-cache musl-dev
 WORKDIR /build
 COPY . .
-# Dependencies, downloaded and built, are kept for the next build. Copied sources keep their times and could look
-# older than what was built from others.
+# The caches keep the dependencies for the next build. The sources are touched, because copied files keep their times
+# and could be older than a build of previous sources.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target,sharing=locked \
     find src crates -type f -exec touch {} + \

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Prints the demonstration in README.md: two candidates for one lock, one of which is stopped and one of which crashes.
+# Prints the demonstration in README.md: two candidates for one lock, of which one is stopped and the other one crashes.
 # Needs leaderrun in the PATH and takes half a minute.
 set -eu
 folder=$(mktemp -d)
 trap 'kill -9 $(cat "$folder"/*.pid) 2>/dev/null || true; rm -rf "$folder"' EXIT
 cd "$folder"
 
-# Starts candidate $1. Its lines get its name in front.
+# Starts candidate $1, with its name in front of each of its lines.
 candidate() {
     mkfifo "$1.pipe"
     sed -u "s/^/$1 | /" <"$1.pipe" &

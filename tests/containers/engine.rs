@@ -1,4 +1,4 @@
-//! Containers with leaderrun in them.
+//! Containers that run leaderrun.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,13 +12,13 @@ use testkit::{TestLock, Witnesses, eventually, leaderrun, scratch};
 /// An image without any file.
 const EMPTY_IMAGE: &str = "leaderrun-empty";
 
-/// Where the programs of this machine are, for an image that has none.
+/// The folders with this machine's programs, which are mounted into the empty image.
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 
-/// Durations as those of the other tests with processes.
+/// The durations that the other tests with processes use, too.
 const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-/// Returns whether containers can be run here with the programs of this machine.
+/// Checks whether containers can run the programs of this machine.
 pub fn is_possible() -> Result<(), String> {
     static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let import = format!(
@@ -28,7 +28,7 @@ pub fn is_possible() -> Result<(), String> {
             Ok(output) if output.status.success() => {}
             _ => return Err("no Docker engine".to_owned()),
         }
-        // An engine on another machine would mount that one's files.
+        // An engine on another machine would mount the files of that machine.
         let mut version = Command::new("docker");
         version.args(["run", "--rm"]).args(mounts()).args([EMPTY_IMAGE, leaderrun(), "--version"]);
         match version.output() {
@@ -40,7 +40,7 @@ pub fn is_possible() -> Result<(), String> {
     POSSIBLE.clone()
 }
 
-/// The programs of this machine and of the tests, to be read.
+/// Returns the options that mount the programs of this machine and of the tests, read-only.
 fn mounts() -> Vec<String> {
     let tests = std::env::current_exe().expect("this program");
     let folders = [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a folder"));
@@ -48,7 +48,7 @@ fn mounts() -> Vec<String> {
     programs.map(|folder| format!("--volume={0}:{0}:ro", folder.display())).collect()
 }
 
-/// Runs docker and returns what it wrote. Fails the test when docker does.
+/// Runs docker and returns its output. The test fails if docker does.
 #[track_caller]
 pub fn docker(arguments: &[&str]) -> String {
     let output = docker_output(arguments);
@@ -61,7 +61,7 @@ fn docker_output(arguments: &[&str]) -> Output {
     Command::new("docker").args(arguments).output().expect("docker")
 }
 
-/// A container that is to run leaderrun.
+/// A container with leaderrun that is configured but not started yet.
 pub struct Candidate {
     identity: String,
     network: String,
@@ -71,7 +71,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Makes a candidate for a lock, with `identity` as its name, on this machine's network.
+    /// Creates a candidate for a lock with this identity, on this machine's network.
     pub fn new(identity: &str, lock: &TestLock) -> Self {
         let mut options = vec!["--lock".to_owned(), lock.name.clone(), "--identity".to_owned(), identity.to_owned()];
         options.extend(TIMING.map(str::to_owned));
@@ -82,13 +82,13 @@ impl Candidate {
         Self { identity: identity.to_owned(), network: "host".to_owned(), docker: mounts(), program, options }
     }
 
-    /// Has a shell script start leaderrun, whose arguments are `"$@"`.
+    /// Starts leaderrun by a shell script, in which `"$@"` are leaderrun's arguments.
     pub fn started_by(self, script: &str) -> Self {
         let program = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
         Self { program, ..self }
     }
 
-    /// Puts it on another network than this machine's.
+    /// Connects it to this network instead of this machine's.
     pub fn on_network(self, network: &str) -> Self {
         Self { network: network.to_owned(), ..self }
     }
@@ -120,7 +120,7 @@ impl Candidate {
     fn run(self, command: &[OsString], witnesses: &Witnesses) -> Container {
         let Self { identity, network, docker, program, options } = self;
         let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
-        // Locks, kubeconfigs and what witnesses write is all in there, for any user.
+        // This folder contains the locks, the kubeconfigs and the files of the witnesses. Containers may run as any user.
         let folder = witnesses.folder().parent().expect("the folder of this test process");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::set_permissions(witnesses.folder(), fs::Permissions::from_mode(0o777)).expect("a mode");
@@ -128,7 +128,7 @@ impl Candidate {
         run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker);
         run.arg(format!("--volume={0}:{0}", folder.display()));
         run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
-        // One that cannot be started is there, too, and removed.
+        // A container that cannot be started exists as well, and must be removed.
         let container = Container { name };
         let output = run.output().expect("docker");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -136,13 +136,13 @@ impl Candidate {
     }
 }
 
-/// A container that was started. It is removed when this is dropped.
+/// A container that was started. It is removed when dropped.
 pub struct Container {
     pub name: String,
 }
 
 impl Container {
-    /// Does something to it: `docker VERB [OPTIONS] NAME`.
+    /// Runs `docker WORDS NAME` and returns its output.
     #[track_caller]
     pub fn docker(&self, words: &[&str]) -> String {
         docker(&[words, &[&self.name]].concat())
@@ -154,7 +154,7 @@ impl Container {
         docker(&[&["exec", &self.name], command].concat())
     }
 
-    /// Returns what leaderrun has logged.
+    /// Returns the log of leaderrun.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&docker_output(&["logs", &self.name]).stderr).into_owned()
     }
@@ -179,7 +179,7 @@ impl Container {
         self.docker(&["inspect", "--format", format])
     }
 
-    /// Returns the pid, in the container, of leaderrun's process of that name.
+    /// Returns the pid in the container of the process with this name.
     pub fn pid_of(&self, comm: &str) -> String {
         let script =
             format!("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = {comm} ] && echo ${{p#/proc/}}; done; :");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{docker, is_possible};
 
-/// Where `.ci/run` puts a static binary, and where the Dockerfile takes it from.
+/// Returns the path of the static binary that `.ci/run` builds and the Dockerfile copies.
 fn static_binary() -> PathBuf {
     let architecture = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("prebuilt/linux/{architecture}/leaderrun"))
@@ -18,8 +18,8 @@ fn can_be_built() -> Result<(), String> {
 }
 
 #[testkit::test(requires = can_be_built())]
-fn it_has_one_file_and_runs_it_as_nobody() {
-    // A context without what the build does not need.
+fn the_image_has_one_file_and_runs_it_as_nobody() {
+    // The context only has what the build needs.
     let context = testkit::scratch::folder("image");
     let architecture = static_binary().parent().and_then(Path::file_name).expect("a name").to_owned();
     let folder = context.join("prebuilt/linux").join(&architecture);

@@ -1,4 +1,4 @@
-//! What an operator does to a container: stop, kill, restart, pause.
+//! The commands of an operator about a container: stop, kill, restart, pause.
 
 use testkit::{TestLock, Witnesses, eventually};
 
@@ -60,7 +60,8 @@ fn docker_restart_makes_a_standby_of_the_leader() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// What is frozen together cannot be stopped: the command runs until the first signal reaches it. The promise says so.
+/// While all processes are frozen, none can end the command, so it continues together with them until the first signal
+/// reaches it. The promise does not cover that moment.
 #[testkit::test(requires = is_possible())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
@@ -70,6 +71,6 @@ fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
     assert_eq!(leader.wait(), 76);
     let ended = |holder| witnesses.lifetimes_of(holder).iter().map(|life| life.last_seen_at).max();
     let (before, after) = (ended("a"), ended("b"));
-    eventually("b goes on", || ended("b") > after);
-    assert_eq!(ended("a"), before, "nothing of a's command is left");
+    eventually("the command of b continues", || ended("b") > after);
+    assert_eq!(ended("a"), before, "no process of the command of a is left");
 }

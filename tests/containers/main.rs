@@ -1,8 +1,8 @@
-//! leaderrun in containers, as Docker runs it: PID 1, limits, and what an operator does to a container.
+//! Tests of leaderrun in Docker containers: as PID 1, under limits, and under the commands of an operator.
 //!
-//! Skipped where there is no Docker engine on this machine. The images are made here: an empty one, into which the
-//! machine's own programs are mounted, and the one of the Dockerfile. Whether two commands were alive at once is
-//! judged by what the commands recorded (see [`testkit::witness`]).
+//! They are skipped without a Docker engine on this machine. They build their images: an empty one, into which this
+//! machine's programs are mounted, and that of the Dockerfile. Overlaps of two commands are detected from the records of
+//! the commands themselves (see [`testkit::witness`]).
 
 mod engine;
 mod image;

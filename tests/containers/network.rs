@@ -1,4 +1,4 @@
-//! Two containers on a network of their own, cut off from the API server.
+//! Containers that are cut off from the API server, by disconnecting them from their network.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use testkit::{Cluster, TestLock, Witnesses, scratch};
 
 use crate::engine::{Candidate, docker, is_possible};
 
-/// A Docker network. It is removed when this is dropped, after the containers in it.
+/// A Docker network. It is removed when dropped, which must be after the containers in it.
 struct Network(String);
 
 impl Network {
@@ -21,7 +21,7 @@ impl Network {
         Self(name)
     }
 
-    /// This machine's address in it.
+    /// Returns this machine's address in it.
     fn gateway(&self) -> String {
         docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &self.0])
     }
@@ -33,7 +33,8 @@ impl Drop for Network {
     }
 }
 
-/// Lets containers reach the API server, which listens on the loopback device only. Returns where.
+/// Forwards connections from containers to the API server, which only listens on the loopback device. Returns the address
+/// that containers connect to.
 fn forward(gateway: &str, server: SocketAddr) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((gateway, 0))?;
     let address = listener.local_addr()?;
@@ -53,7 +54,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// The administrator's kubeconfig, with another address for the same server.
+/// Writes the administrator's kubeconfig with another address for the same server. Returns its path.
 fn kubeconfig_through(address: SocketAddr) -> PathBuf {
     let present = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     let mut kubeconfig: Value = serde_json::from_str(&present).expect("JSON is YAML");
@@ -66,7 +67,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
 }
 
 #[testkit::test(requires = is_possible())]
-fn a_leader_that_is_cut_off_is_dead_before_the_other_leads() {
+fn the_command_of_a_leader_that_is_cut_off_is_dead_before_the_next_starts() {
     let network = Network::new();
     let address = forward(&network.gateway(), Cluster::shared().address()).expect("a listener");
     let (lock, witnesses) = (TestLock::lease_through(kubeconfig_through(address)), Witnesses::new());
@@ -80,7 +81,7 @@ fn a_leader_that_is_cut_off_is_dead_before_the_other_leads() {
     assert_eq!(a.wait(), 76, "{}", a.log());
     witnesses.assert_one_at_a_time(2);
 
-    // The new leader is cut off, too, and nobody leads; it leads again when it is back.
+    // The new leader is cut off as well. It leads again when it is connected again.
     docker(&["network", "disconnect", &network.0, &b.name]);
     b.wait_for_log("waiting for the lock again");
     docker(&["network", "connect", &network.0, &b.name]);

@@ -22,7 +22,7 @@ fn can_be_built() -> Result<(), String> {
     Ok(())
 }
 
-/// Types a line and Tab on a terminal, as zsh completes only there, and prints what became of the line.
+/// A script that types the beginning of a line and Tab, and prints the completed line. zsh only completes on a terminal.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty shell zsh -f -i
@@ -41,7 +41,7 @@ fn quoted(script: &str) -> String {
     format!("'{}'", script.replace('\'', r"'\''"))
 }
 
-/// A Debian that is removed when this is dropped.
+/// A container with Debian. It is removed when dropped.
 struct Debian(String);
 
 impl Debian {
@@ -56,7 +56,7 @@ impl Debian {
         docker(&["exec", &self.0, "bash", "-c", script])
     }
 
-    /// Every file but what dpkg notes for itself.
+    /// Returns the paths of all files, except those of dpkg's own database and logs.
     fn files(&self) -> String {
         self.run("find / -xdev \\( -path /proc -o -path /var/lib/dpkg -o -path /var/log -o -path /tmp -o -path /var/cache \\) -prune -o -print | sort")
     }
@@ -81,7 +81,7 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
     docker(&["cp", &folder.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
-    // Where man and the shells look.
+    // man and the shells find their files.
     let manual = debian.run("MANWIDTH=100 man --warnings leaderrun 2>&1");
     assert!(manual.starts_with("LEADERRUN(1) ") && manual.contains("\n       --lease-duration "), "{manual}");
     assert!(debian.run("whatis leaderrun").starts_with("leaderrun (1) "));
@@ -100,7 +100,7 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
         "/usr/share/doc/leaderrun/docs/safety.md",
         "/usr/share/doc/leaderrun/examples/failover.service",
     ] {
-        // Large ones are compressed.
+        // Large files are compressed.
         debian.run(&format!("ls {file}*"));
     }
     debian.run("dpkg --purge leaderrun");

@@ -1,4 +1,4 @@
-//! leaderrun's processes in a container: PID 1, below an init, beside others, and the death of each.
+//! leaderrun's processes in a container: as PID 1, below an init, beside other containers, and the death of each.
 
 use nix::sys::signal::Signal;
 use testkit::{TestLock, Witnesses};
@@ -15,7 +15,7 @@ fn pid_one_reaps_orphans_and_passes_the_status_on() {
 }
 
 #[testkit::test(requires = is_possible())]
-fn it_needs_neither_root_nor_capabilities_nor_a_writable_root() {
+fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_folder() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let options = ["--user=65532:65532", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
     let candidate = |identity: &str| Candidate::new(identity, &lock).docker(&options).args(&["--kill-after", "1s"]);
@@ -30,7 +30,7 @@ fn it_needs_neither_root_nor_capabilities_nor_a_writable_root() {
 }
 
 #[testkit::test(requires = is_possible())]
-fn a_command_that_makes_itself_a_daemon_is_ended_before_the_release() {
+fn a_command_that_becomes_a_daemon_ends_before_the_release() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).run_script(&witnesses, &["ignore"], "setsid $WITNESS & sleep 1");
     witnesses.wait_for("a", 1);
@@ -42,8 +42,9 @@ fn a_command_that_makes_itself_a_daemon_is_ended_before_the_release() {
     drop(b);
 }
 
-/// Kills one of leaderrun's processes in a container that has these options.
-fn killed(comm: &str, options: &[&str]) {
+/// Kills one of leaderrun's processes in a container with these options, and checks that the command is dead before
+/// another candidate's starts.
+fn kill_process(comm: &str, options: &[&str]) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker(options).run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
@@ -57,14 +58,14 @@ fn killed(comm: &str, options: &[&str]) {
 }
 
 #[testkit::test(requires = is_possible())]
-fn the_command_ends_with_the_supervisor() {
-    killed("lr-supervisor", &[]);
+fn the_command_ends_when_the_supervisor_is_killed() {
+    kill_process("lr-supervisor", &[]);
 }
 
 /// PID 1 cannot be killed from inside its container, but below an init the elector is not PID 1.
 #[testkit::test(requires = is_possible())]
-fn the_command_ends_with_the_elector() {
-    killed("leaderrun", &["--init"]);
+fn the_command_ends_when_the_elector_is_killed() {
+    kill_process("leaderrun", &["--init"]);
 }
 
 #[testkit::test(requires = is_possible())]

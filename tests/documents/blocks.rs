@@ -18,7 +18,7 @@ impl fmt::Display for Block {
     }
 }
 
-/// The languages of blocks, each of which some test takes.
+/// The languages of blocks. Each of them is checked by some test.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
 pub fn package() -> &'static Path {
@@ -31,7 +31,7 @@ pub fn read(file: impl AsRef<Path>) -> String {
     fs::read_to_string(&file).unwrap_or_else(|failure| panic!("{}: {failure}", file.display()))
 }
 
-/// Returns the documents that people write. The reference is made from the definitions.
+/// Returns the documents that are written by hand, so without the generated reference.
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
@@ -66,7 +66,7 @@ pub fn blocks_in(language: &str) -> Vec<Block> {
 }
 
 #[testkit::test]
-fn every_block_is_in_a_language_that_a_test_takes() {
+fn every_block_is_in_a_language_that_a_test_checks() {
     for block in documents().iter().flat_map(|file| blocks_of(file)) {
         assert!(LANGUAGES.contains(&&*block.language), "{block}: {:?}", block.language);
     }

@@ -7,13 +7,13 @@ use testkit::{Cluster, leaderrun};
 
 use crate::blocks::blocks_in;
 
-/// The exit status of wrong usage.
+/// The exit status for a command line that is refused.
 const WRONG_USAGE: i32 = 125;
 
-/// Fails unless leaderrun understands these words. Nothing is run or written: `doctor` takes the command line of a run,
-/// and the subcommands in the documents only read.
+/// Fails the test if leaderrun refuses this command line. No command is run and nothing is written: a run is checked by
+/// `doctor`, and the subcommands in the documents only read.
 #[track_caller]
-pub fn assert_understood(words: &[&str]) {
+pub fn assert_accepted(words: &[&str]) {
     let mut command = Command::new(leaderrun());
     match words.split_first() {
         Some((&first, rest)) if !first.starts_with('-') => command.arg(first).args(rest),
@@ -25,17 +25,18 @@ pub fn assert_understood(words: &[&str]) {
     assert_ne!(output.status.code(), Some(WRONG_USAGE), "leaderrun {}: {stderr}", words.join(" "));
 }
 
-/// Checks a command line in which leaderrun may come after other words, as in a cron table. Returns whether it does.
+/// Checks leaderrun's part of a line, which may begin with other words, as in a cron table. Returns false if the line does
+/// not contain leaderrun.
 fn check(line: &str) -> bool {
     let words = shlex::split(line).unwrap_or_else(|| panic!("not for a shell: {line}"));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some(at) = words.iter().position(|word| *word == "leaderrun") else { return false };
-    assert_understood(&words[at + 1..]);
+    assert_accepted(&words[at + 1..]);
     true
 }
 
 #[testkit::test]
-fn transcripts_have_command_lines_that_leaderrun_takes() {
+fn the_command_lines_in_transcripts_are_accepted() {
     let mut checked = 0;
     for block in blocks_in("console") {
         let prompted: Vec<&str> = block.text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
@@ -46,7 +47,7 @@ fn transcripts_have_command_lines_that_leaderrun_takes() {
 }
 
 #[testkit::test]
-fn cron_tables_have_command_lines_that_leaderrun_takes() {
+fn the_command_lines_in_cron_tables_are_accepted() {
     let mut checked = 0;
     for block in blocks_in("crontab") {
         checked += block.text.lines().filter(|line| !line.starts_with("PATH=") && check(line)).count();
@@ -55,7 +56,7 @@ fn cron_tables_have_command_lines_that_leaderrun_takes() {
 }
 
 #[testkit::test]
-fn dockerfiles_start_leaderrun_as_it_wants_to_be_started() {
+fn the_command_lines_in_dockerfiles_are_accepted() {
     let blocks = blocks_in("dockerfile");
     assert!(!blocks.is_empty());
     for block in blocks {
@@ -66,13 +67,12 @@ fn dockerfiles_start_leaderrun_as_it_wants_to_be_started() {
         let words = [list("ENTRYPOINT "), list("CMD ")].concat();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         assert_eq!(words.first(), Some(&"leaderrun"), "{block}");
-        assert_understood(&words[1..]);
+        assert_accepted(&words[1..]);
     }
 }
 
-/// The record in the documents is one: leaderrun reads it from a file.
 #[testkit::test]
-fn records_are_records() {
+fn leaderrun_reads_the_records_in_the_documents() {
     for block in blocks_in("json") {
         let file = testkit::scratch::folder("record").join("job.lease");
         std::fs::write(&file, &block.text).expect("a file");

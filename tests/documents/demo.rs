@@ -8,7 +8,7 @@ use testkit::{leaderrun, scratch};
 
 use crate::blocks::{blocks_in, package, read};
 
-/// Numbers become `0`: times, processes and tokens are others each time.
+/// Replaces each number by `0`, because times, pids and tokens differ each time.
 fn without_numbers(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -21,8 +21,8 @@ fn without_numbers(text: &str) -> String {
     shown
 }
 
-/// Sorts the lines between two steps of the script by their candidate. Which of two processes prints first is not
-/// determined; each one's own lines keep their order.
+/// Returns the lines, those between two steps of the script sorted by candidate, because either process may print first.
+/// The lines of each candidate keep their order.
 fn by_candidate(text: &str) -> Vec<String> {
     let text = without_numbers(text);
     let mut lines: Vec<&str> = text.lines().collect();
@@ -39,7 +39,7 @@ fn is_possible() -> Result<(), String> {
     }
 }
 
-/// With `UPDATE` in the environment the README gets the present output.
+/// With `UPDATE` in the environment, the present output is written into the README.
 #[testkit::test(requires = is_possible())]
 fn the_readme_shows_what_the_script_prints() {
     let programs = scratch::folder("programs");
@@ -53,6 +53,6 @@ fn the_readme_shows_what_the_script_prints() {
     if std::env::var_os("UPDATE").is_some() {
         fs::write(package().join("README.md"), read("README.md").replace(&shown.text, &printed)).expect("the README");
     } else {
-        assert_eq!(by_candidate(&printed), by_candidate(&shown.text), "UPDATE=1 writes it anew");
+        assert_eq!(by_candidate(&printed), by_candidate(&shown.text), "UPDATE=1 updates the README");
     }
 }

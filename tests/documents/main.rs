@@ -1,4 +1,4 @@
-//! The documents: every block of them works as it stands, and what they refer to exists.
+//! Tests of the documents: every block works as it stands, and all files and events that are referred to exist.
 
 mod blocks;
 mod command_lines;

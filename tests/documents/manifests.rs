@@ -1,5 +1,5 @@
-//! Manifests in the documents and examples: an API server takes them as they stand, and what they run works with the
-//! rights that they contain.
+//! Manifests in the documents and examples: an API server accepts them as they stand, and their candidates lead with the
+//! permissions in them.
 
 use serde_json::Value;
 use testkit::{Candidate, Cluster};
@@ -9,16 +9,16 @@ use crate::blocks::{blocks_in, read};
 /// The namespace of objects that name none.
 const NAMESPACE: &str = "default";
 
-/// What the command is replaced by: the image of the manifest is not here.
+/// The command that replaces the one in the manifest, whose image is not available.
 const COMMAND: [&str; 3] = ["sh", "-c", "exec sleep 1000"];
 
-/// The variable that a pod gets from its own status.
+/// The variable whose value a manifest takes from the status of the pod.
 const ADDRESS: &str = "LEADERRUN_ADDRESS";
 
-/// The examples of manifests. Others are for Prometheus, whose test takes them.
+/// The examples for an API server. Those for Prometheus have a test of their own.
 const EXAMPLES: [&str; 5] = ["deployment", "migration", "ready", "service", "tick"];
 
-/// Creates the objects, each with strict validation.
+/// Creates the objects with strict validation.
 fn apply(cluster: &Cluster, what: &str, objects: &[Value]) {
     for object in objects {
         let field = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{what}: {object}")).to_owned();
@@ -32,7 +32,7 @@ fn apply(cluster: &Cluster, what: &str, objects: &[Value]) {
     }
 }
 
-/// The command line of a container that runs leaderrun, without the program and without its command.
+/// Returns leaderrun's options in the command line of a container; `None` if it does not run leaderrun.
 fn options(container: &Value) -> Option<Vec<String>> {
     let words: Vec<&str> = container["command"].as_array()?.iter().filter_map(Value::as_str).collect();
     let (program, words) = words.split_first()?;
@@ -41,14 +41,14 @@ fn options(container: &Value) -> Option<Vec<String>> {
     }
     let mut options: Vec<String> = words.iter().take_while(|word| **word != "--").map(|word| (*word).into()).collect();
     if let Some(http) = options.iter().position(|word| word == "--http") {
-        // Other tests listen on this machine, too.
+        // The port may be taken on this machine.
         options[http + 1] = "127.0.0.1:0".to_owned();
     }
     Some(options)
 }
 
-/// Applies the objects to a cluster of their own and runs the candidates of their pods, each as its service account.
-/// Returns how many there are.
+/// Applies the objects to a new cluster, and runs the candidates of their pods, each as its service account. Returns the
+/// number of candidates.
 fn apply_and_run(what: &str, text: &str) -> usize {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{what}: {error}"));
     let cluster = Cluster::start();

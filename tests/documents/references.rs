@@ -1,11 +1,11 @@
-//! What the documents refer to: files, sections, log events.
+//! The references in the documents: to files, sections and log events.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use crate::blocks::{documents, package, read};
 
-/// The targets of links to files of this repository, relative to the package, each with its section.
+/// Returns the targets of links to files of this repository: the path from the package's folder, and the section.
 fn links(file: &Path) -> Vec<(PathBuf, String)> {
     let text = read(file);
     let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
@@ -32,7 +32,7 @@ fn normalize(path: &Path) -> PathBuf {
     })
 }
 
-/// The names by which the headings of a document are linked, as GitHub makes them.
+/// Returns the anchors of a document's headings, as GitHub generates them.
 fn sections(file: &Path) -> BTreeSet<String> {
     let headings = read(file);
     let headings = headings.lines().filter_map(|line| Some(line.trim_start_matches('#').strip_prefix(' ')?.to_owned()));
@@ -45,7 +45,7 @@ fn sections(file: &Path) -> BTreeSet<String> {
 }
 
 #[testkit::test]
-fn links_lead_somewhere() {
+fn the_targets_of_links_exist() {
     let mut checked = 0;
     for file in documents() {
         for (target, section) in links(&file) {
@@ -61,7 +61,7 @@ fn links_lead_somewhere() {
 }
 
 #[testkit::test]
-fn files_that_are_named_exist() {
+fn the_files_that_are_named_exist() {
     for file in documents() {
         for quoted in read(&file).split('`').skip(1).step_by(2) {
             let is_path = ["src/", "crates/", "tests/", "docs/", "examples/", "benches/", "completions/", ".ci/"]
@@ -85,6 +85,9 @@ fn every_warning_has_its_remedy() {
     let events: Vec<&str> = events.collect();
     assert!(events.len() > 15, "{events:?}");
     for event in events {
-        assert!(troubleshooting.contains(&format!("| `{event}` |")), "docs/troubleshooting.md says nothing of {event}");
+        assert!(
+            troubleshooting.contains(&format!("| `{event}` |")),
+            "docs/troubleshooting.md does not mention {event}"
+        );
     }
 }

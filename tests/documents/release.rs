@@ -1,4 +1,4 @@
-//! What a release is made of, as far as it can be checked without making one.
+//! The parts of a release, as far as they can be checked without a release.
 
 use std::process::{Command, Output};
 
@@ -38,7 +38,6 @@ fn workflows_run_scripts_that_exist() {
     }
 }
 
-/// Every file that a package contains is in the repository.
 #[testkit::test]
 fn packages_contain_files_that_exist() {
     let manifest = read("Cargo.toml");

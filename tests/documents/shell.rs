@@ -1,4 +1,4 @@
-//! Shell blocks, run as they stand: the blocks of one document in order, in one folder, with a cluster of their own.
+//! The shell blocks of the documents. Those of one document are run in order, in one folder and with one cluster.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,7 +9,7 @@ use testkit::{Cluster, leaderrun, scratch};
 
 use crate::blocks::{Block, blocks_of, documents};
 
-/// cargo as the blocks use it: it would build and install what is here already.
+/// A replacement for cargo that uses the leaderrun under test, rather than building and installing it.
 const CARGO: &str = r#"#!/bin/sh
 case "$1" in
 install) exit ;;
@@ -25,7 +25,7 @@ fn has_kubectl() -> Result<(), String> {
     }
 }
 
-/// A folder with the programs that come first in the path.
+/// Creates a folder with programs that the blocks find first in `PATH`.
 fn programs() -> PathBuf {
     let folder = scratch::folder("programs");
     symlink(leaderrun(), folder.join("leaderrun")).expect("a link");

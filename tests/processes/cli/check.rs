@@ -4,12 +4,12 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, leaderrun};
 
-/// A script in which `check` is leaderrun's, and says what it ended with.
+/// Returns a script in which `check` runs `leaderrun check` and prints its exit status.
 fn script(text: &str) -> String {
     format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
 }
 
-/// A leader that does this, by way of a proxy.
+/// Starts a leader with this script, behind a proxy.
 fn behind_a_proxy(text: &str) -> (Proxy, testkit::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));
@@ -24,11 +24,11 @@ fn check_turns_false_before_the_stop_signal() {
     proxy.partition();
     a.wait_for_exit(76);
     let output = a.output();
-    let (before, after) = output.split_once("TERM\n").expect("it was told to stop");
-    // A check that was under way got the stop signal, too.
+    let (before, after) = output.split_once("TERM\n").expect("the stop signal");
+    // A check that was running got the stop signal as well.
     let before = before.trim_end_matches("check 143\n");
     assert!(before.ends_with("check 1\n"), "{output}");
-    assert_eq!(after, "check 1\n", "and whoever is told to stop holds nothing, for no time at all");
+    assert_eq!(after, "check 1\n", "the lock no longer counts as held once the stop signal has arrived");
 }
 
 #[testkit::test]
@@ -37,11 +37,11 @@ fn check_stays_false_when_renewals_succeed_again() {
         behind_a_proxy("trap 'echo TERM; while :; do check; done' TERM; check; while :; do sleep 0.1; done");
     eventually("it is held", || a.output().contains("check 0\n"));
     proxy.partition();
-    eventually("it is told to stop", || a.output().contains("TERM\n"));
+    eventually("the stop signal arrives", || a.output().contains("TERM\n"));
     proxy.heal();
     a.wait_for_exit(76);
     let output = a.output();
-    let (_, after) = output.split_once("TERM\n").expect("it was told to stop");
+    let (_, after) = output.split_once("TERM\n").expect("the stop signal");
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
 }
 
@@ -52,7 +52,7 @@ fn check_turns_false_when_both_processes_are_frozen() {
     let supervisor = a.supervisor();
     kill(supervisor, Signal::SIGSTOP).expect("it lives");
     a.signal(Signal::SIGSTOP);
-    eventually("nobody renews", || a.output().ends_with("check 1\n"));
+    eventually("the tenure ends without a renewal", || a.output().ends_with("check 1\n"));
     a.signal(Signal::SIGCONT);
     kill(supervisor, Signal::SIGCONT).expect("it lives");
 }
@@ -71,7 +71,7 @@ fn check_works_with_any_descriptor_number() {
     assert_eq!(a.output(), "0\n", "{}", a.log());
     let mut long = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
     long.wait_for_exit(0);
-    assert_eq!(long.output(), "check 1\n", "no lease is held for so long");
+    assert_eq!(long.output(), "check 1\n", "no lease is held for an hour");
 }
 
 #[testkit::test]
@@ -98,7 +98,7 @@ fn check_reports_a_missing_descriptor() {
 }
 
 #[testkit::test]
-fn check_of_a_nested_run_is_its_own() {
+fn check_inside_a_nested_run_is_about_that_run() {
     let proxy = Proxy::start(Cluster::shared());
     let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
     let program = leaderrun();

@@ -72,9 +72,9 @@ fn bad_input_gets_one_sentence() {
     }
 }
 
-/// A unit must be started again after it: the file may be written a moment later.
+/// With this status systemd starts a unit again. The file may be written soon.
 #[testkit::test]
-fn what_is_not_there_yet_is_no_wrong_usage() {
+fn a_missing_file_or_context_is_not_a_usage_error() {
     let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
     let empty = scratch::folder("kubeconfig").join("empty");
     fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("a file");
@@ -207,7 +207,7 @@ fn arguments_reach_the_command_as_given() {
 }
 
 #[testkit::test]
-fn the_command_sees_its_leadership_and_none_of_our_options() {
+fn the_command_gets_variables_about_its_leadership_but_not_those_of_options() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).env("LEADERRUN_WAIT", "1m").env("KEPT", "yes").run_script("env; echo done");
     a.wait_for_exit(0);
@@ -246,9 +246,9 @@ fn the_environment_sets_options_and_the_command_line_wins() {
     assert!(not_quiet.log().contains("leader of"));
 }
 
-/// Compares with the same command run directly, in the same odd state.
+/// The same command is run directly, in the same unusual state, for comparison.
 #[testkit::test]
-fn signal_state_and_descriptors_are_as_without_leaderrun() {
+fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";
     let odd_state = |command: &mut Command| {
         // SAFETY: between fork and exec, only system calls.
@@ -292,7 +292,7 @@ fn help_and_version_succeed() {
 }
 
 #[testkit::test]
-fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
+fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
     let ignoring = |command: &mut Command| {
         // SAFETY: between fork and exec, only a system call.
         unsafe {
@@ -307,11 +307,15 @@ fn a_parent_that_ignores_sigchld_costs_no_exit_status() {
     let mut a = Candidate::new("a", &lock).configure(ignoring).run(["grep", "SigIgn", "/proc/self/status"]);
     a.wait_for_exit(0);
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    assert!(ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0), "it is handed on: {}", a.output());
+    assert!(
+        ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0),
+        "the command ignores it, too: {}",
+        a.output()
+    );
 }
 
 #[testkit::test]
-fn a_refusal_that_is_not_read_keeps_its_status() {
+fn a_refusal_whose_message_cannot_be_written_keeps_its_status() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let unread = Candidate::bare("a").args(["--wait"]).configure(move |command| {
@@ -321,7 +325,7 @@ fn a_refusal_that_is_not_read_keeps_its_status() {
 }
 
 #[testkit::test]
-fn a_command_may_be_called_like_a_subcommand() {
+fn a_command_can_have_the_name_of_a_subcommand() {
     let lock = TestLock::file();
     let folder = scratch::folder("programs");
     let program = folder.join("status");
@@ -333,7 +337,7 @@ fn a_command_may_be_called_like_a_subcommand() {
     assert_eq!(a.output(), "--lock x\n", "a command of that name");
     let mut a = Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).run(["status", "status"]);
     a.wait_for_exit(0);
-    assert_eq!(a.output(), "status\n", "also as the first word behind the options' end");
+    assert_eq!(a.output(), "status\n", "also as the first argument after --");
     let mut named =
         Candidate::bare("a").args(["--lock", &lock.name, "--identity", "status"]).run_script("echo $LEADERRUN_HOLDER");
     named.wait_for_exit(0);
@@ -341,5 +345,5 @@ fn a_command_may_be_called_like_a_subcommand() {
     let mut asked =
         Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_WAIT", "soon").args(["status"]).start();
     asked.wait_for_exit(1);
-    assert_eq!(asked.log(), "", "variables that are for running a command do not matter");
+    assert_eq!(asked.log(), "", "variables for options of a run are not checked");
 }

@@ -1,4 +1,4 @@
-//! The completions, in the shells that use them.
+//! Tests of the completions in their shells.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 
 use testkit::scratch;
 
-/// Says what each command line is completed with: one line of words for each.
+/// A script that prints the completions of each command line, in one line.
 const BASH: &str = r#"
 source "$1"; shift
 for line; do
     read -ra COMP_WORDS <<< "$line"
     [[ $line == *' ' ]] && COMP_WORDS+=('')
-    # As readline does it.
+    # readline splits words at the equals sign.
     COMP_WORDS=($(printf '%s\n' "${COMP_WORDS[@]}" | sed 's/=/\n=\n/g' | sed '/^$/d'))
     [[ $line == *' ' || $line == *= ]] && COMP_WORDS+=('')
     [[ $line == *= ]] && unset 'COMP_WORDS[-1]'
@@ -30,7 +30,7 @@ for line in $argv[2..]
 end
 "#;
 
-/// zsh completes only on a terminal: this types each line and Tab into one, and notes what is offered.
+/// The same for zsh. It only completes on a terminal, so the script types each line and Tab into one.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 script=$1 offered=$2; shift 2

@@ -126,7 +126,7 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
     let inside = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
     doctor(&inside, &[], 0);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
-    // Nobody keeps root from writing.
+    // root may write to any file.
     if !nix::unistd::geteuid().is_root() {
         assert_eq!(lines(&doctor(&inside, &[], 1), "FAILED "), ["folder"]);
         let beside = TestLock::file();
@@ -136,7 +136,7 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
         doctor(&beside, &[], 0);
         fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("its rights");
         assert_eq!(lines(&doctor(&beside, &[], 1), "FAILED "), ["lock"]);
-        // A file that can be written needs nothing of its folder.
+        // The folder does not matter if the file can be written.
         let made = TestLock { name: format!("file:{}", folder.join("made").display()), kubeconfig: None };
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a folder");
         fs::write(folder.join("made"), "").expect("a file");
@@ -150,7 +150,7 @@ fn the_doctor_shows_the_priority_of_requests() {
     let lock = TestLock::lease();
     let shown = doctor(&lock, &[], 0);
     if !Cluster::shared().is_real() {
-        // Ours has no priorities.
+        // The testkit's API server has no priorities.
         assert!(shown.output().contains("priority    the API server does not say"), "{}", shown.output());
         return;
     }
@@ -159,7 +159,7 @@ fn the_doctor_shows_the_priority_of_requests() {
         Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
     };
     assert!(shown.output().contains("ok      priority    level exempt"), "{}", shown.output());
-    // Neither may do anything; the API server orders their requests all the same.
+    // Neither account has any rights, but the API server orders their requests nevertheless.
     for (account, of) in
         [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
     {
@@ -171,7 +171,7 @@ fn the_doctor_shows_the_priority_of_requests() {
 }
 
 #[testkit::test]
-fn it_takes_the_line_that_does_not_work() {
+fn the_doctor_explains_a_command_line_that_does_not_work() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
     let lock = TestLock::file();
@@ -187,7 +187,11 @@ fn it_takes_the_line_that_does_not_work() {
     assert!(found.output().contains("no-such-program cannot be found"), "{}", found.output());
     let mut refused = Candidate::subcommand("doctor", &lock).args(["--port", "80"]).start();
     refused.wait_for_exit(125);
-    assert!(refused.log().contains("--port 80: it is about a Service"), "as for the run: {}", refused.log());
+    assert!(
+        refused.log().contains("--port 80: it is about a Service"),
+        "the same message as for a run: {}",
+        refused.log()
+    );
 }
 
 #[testkit::test]
@@ -247,10 +251,10 @@ fn a_pod_by_another_name_than_the_host_is_a_failure() {
 #[testkit::test]
 fn only_what_was_measured_is_a_note() {
     let lock = TestLock::lease();
-    // Settings as tight as they may be.
+    // These durations are as short as they may be.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let found = doctor(&lock, &tight, 0);
-    // An ordinary user may not lock as much memory.
+    // An ordinary user may not be permitted to lock all of the memory.
     let notes = lines(&found, "note ").into_iter().filter(|line| line != "memory");
     assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", found.output());
     assert!(found.output().contains("ok      wall clock  "), "{}", found.output());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 
-/// `leaderrun list` in the namespace of a lock, as its user.
+/// Returns `leaderrun list` for the namespace and the user of a lock.
 fn list(lock: &TestLock) -> Candidate {
     let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
     Candidate::bare("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
@@ -21,7 +21,7 @@ fn other_name(lock: &TestLock, kind: &str, name: &str) -> TestLock {
 }
 
 #[testkit::test]
-fn it_shows_every_lock_with_its_state() {
+fn every_lock_is_listed_with_its_state() {
     let lock = TestLock::lease();
     Candidate::new("past", &other_name(&lock, "", "free")).run(["true"]).wait_for_exit(0);
     let not_due = Candidate::new("past", &other_name(&lock, "", "tick")).args(["--min-hold", "1h"]);
@@ -35,7 +35,7 @@ fn it_shows_every_lock_with_its_state() {
     let admin = Cluster::shared().admin();
     admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
     let config_maps = format!("/api/v1/namespaces/{}/configmaps", lock.namespace());
-    admin.create(&config_maps, &json!({ "metadata": { "name": "settings" } })).expect("a ConfigMap that is no lock");
+    admin.create(&config_maps, &json!({ "metadata": { "name": "settings" } })).expect("a ConfigMap that is not a lock");
     testkit::eventually("a leads", || !a.output().is_empty());
 
     let mut shown = list(&lock).start();
@@ -122,7 +122,7 @@ fn all_namespaces_have_a_column() {
 }
 
 #[testkit::test]
-fn a_change_is_a_line() {
+fn each_change_is_shown_in_one_line() {
     let lock = TestLock::lease();
     let watching = list(&lock).args(["--watch"]).start();
     testkit::eventually("the table is there", || watching.output().contains("TRANSITIONS"));
@@ -131,11 +131,11 @@ fn a_change_is_a_line() {
     a.stop();
     testkit::eventually("its release is seen", || watching.output().contains("job   lease   -   free   -   "));
     let lines = watching.output().lines().count();
-    assert_eq!(lines, 3, "renewals are no changes: {}", watching.output());
+    assert_eq!(lines, 3, "renewals are not shown: {}", watching.output());
 }
 
 #[testkit::test]
-fn it_takes_the_right_to_list() {
+fn a_missing_right_to_list_is_named() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();
     refused.wait_for_exit(125);
@@ -160,7 +160,7 @@ fn a_namespace_that_does_not_exist_is_warned_of() {
 }
 
 #[testkit::test]
-fn new_objects_say_what_made_them() {
+fn new_objects_are_labelled_with_the_program_that_created_them() {
     for (kind, plural) in [("lease", ""), ("configmap", "configmaps"), ("endpoints", "endpoints")] {
         let lock = TestLock::of_kind(kind);
         let path = if plural.is_empty() { lock.lease_path() } else { lock.object_path(plural) };

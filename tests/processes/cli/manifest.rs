@@ -11,7 +11,7 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     serde_saphyr::from_multiple(&printed.output()).expect("YAML")
 }
 
-/// Does with each document what `kubectl apply` does, as far as the server knows its kind.
+/// Creates the object of each document like `kubectl apply`, if the server has its kind.
 fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {
@@ -21,24 +21,24 @@ fn apply(documents: &[Value]) {
         let path = match kind {
             "Role" => format!("{rbac}/roles"),
             "RoleBinding" => format!("{rbac}/rolebindings"),
-            // Ours has neither of these.
+            // The testkit's API server has neither kind.
             "ServiceAccount" | "FlowSchema" if !cluster.is_real() => continue,
             "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
             "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
-            other => panic!("what is a {other}?"),
+            other => panic!("unexpected kind {other}"),
         };
         let made = cluster.admin().create(&format!("{path}?fieldValidation=Strict"), document);
         made.unwrap_or_else(|refusal| panic!("{kind}: {}", refusal.message));
     }
 }
 
-/// The administrator, acting as a service account.
+/// Returns a client for the administrator that acts as a service account.
 fn client_for(namespace: &str, account: &str) -> Client {
     Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
 }
 
 #[testkit::test]
-fn the_manifest_is_all_that_a_candidate_needs() {
+fn the_manifest_has_all_that_a_candidate_needs() {
     for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let account = format!("system:serviceaccount:{}:job", lock.namespace());
@@ -47,7 +47,7 @@ fn the_manifest_is_all_that_a_candidate_needs() {
         drop(early);
 
         let documents = documents(&lock.name, &["--priority"]);
-        take_effect(&lock, "job", &documents);
+        apply_and_wait(&lock, "job", &documents);
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(["--as", &account]).run_witness(&witnesses, &["ends"]);
@@ -63,8 +63,8 @@ fn the_manifest_is_all_that_a_candidate_needs() {
     }
 }
 
-/// Applies what was printed for a lock, and waits until its rights are in force.
-fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
+/// Applies the manifest of a lock, and waits until its rights are in force.
+fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
     apply(documents);
     for role in documents.iter().filter(|document| document["kind"] == "Role") {
         testkit::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &role["rules"]);
@@ -72,7 +72,7 @@ fn take_effect(lock: &TestLock, account: &str, documents: &[Value]) {
 }
 
 #[testkit::test]
-fn the_manifest_is_all_that_routing_needs() {
+fn the_manifest_has_all_that_routing_needs() {
     let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
     let label = ["--pod-label", "role=leader", "--pod", "a"];
     for (arguments, shows) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
@@ -94,12 +94,12 @@ fn the_manifest_is_all_that_routing_needs() {
         let by_hand = [&arguments[..2], &["--service-account", "worker"]].concat();
         let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, by_hand.join(" "));
         assert!(without.contains("not allowed; traffic is not led to the leader"), "{without}");
-        // An ordinary user may not lock as much memory.
+        // An ordinary user may not be permitted to lock all of the memory.
         let is_about_rights = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
         for line in without.lines().filter(is_about_rights) {
             assert!(line.contains(&remedy), "{line}");
         }
-        take_effect(&lock, "worker", &documents(&lock.name, &by_hand));
+        apply_and_wait(&lock, "worker", &documents(&lock.name, &by_hand));
         let with = doctor(0);
         assert!(!with.contains("not allowed"), "{with}");
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
@@ -122,7 +122,7 @@ fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]
         _ => lock.lease_path(),
     };
     let client = client_for(lock.namespace(), "job");
-    eventually("the API server goes by the FlowSchema", || {
+    eventually("the API server applies the FlowSchema", || {
         let reply = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("a reply");
         reply.headers.get("x-kubernetes-pf-flowschema-uid").is_some_and(|by| *by == *uid.as_str().expect("a uid"))
     });
@@ -182,9 +182,9 @@ fn the_namespace_is_found_as_for_a_run() {
     assert!(chosen.iter().all(|document| document["metadata"]["namespace"] == "prod"), "{chosen:?}");
 }
 
-/// An administrator of a namespace applies it without a failure.
+/// An administrator of one namespace can apply the default manifest without a failure.
 #[testkit::test]
-fn what_takes_a_cluster_administrator_is_left_out_or_apart() {
+fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_role_of_their_own() {
     let kinds = |arguments: &[&str]| -> Vec<String> {
         let kind = |document: &Value| document["kind"].as_str().expect("a kind").to_owned();
         documents("default/job", arguments).iter().map(kind).collect()

@@ -1,5 +1,4 @@
-//! The messages about failures, each with the way in which it is provoked. Refused command lines are in a table of
-//! their own, in `src/cli/tests.rs`.
+//! Tests of the messages about failures. Those about refused command lines are in `src/cli/tests.rs`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,14 +8,14 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually, scratch};
 
-/// The last sentence, without who says it and when.
+/// Returns the sentence of the last line of the log.
 fn last(running: &Running) -> String {
     let log = running.log();
     let line = log.lines().last().unwrap_or_default();
     line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
 }
 
-/// Returns the last line of a candidate that gives up.
+/// Returns the last sentence of a candidate that gives up.
 fn said(candidate: Candidate, status: i32) -> String {
     let mut running = candidate.run(["true"]);
     running.wait_for_exit(status);
@@ -71,7 +70,7 @@ fn each_obstacle_has_its_sentence() {
     );
 }
 
-/// The Role is long: once is enough.
+/// The Role takes many lines.
 #[testkit::test]
 fn the_missing_role_is_printed_once() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
@@ -86,7 +85,7 @@ fn the_missing_role_is_printed_once() {
 }
 
 #[testkit::test]
-fn an_outage_says_how_long_the_command_goes_on() {
+fn the_message_about_an_outage_states_when_the_command_is_stopped() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
@@ -105,7 +104,6 @@ fn an_outage_says_how_long_the_command_goes_on() {
     a.wait();
 }
 
-/// Nobody but a programmer can read what `{:?}` makes.
 #[testkit::test]
 fn verbose_logs_are_sentences() {
     let lock = TestLock::lease();

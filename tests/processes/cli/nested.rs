@@ -1,11 +1,11 @@
-//! A leaderrun inside the command of another one.
+//! Tests of a leaderrun inside the command of another one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
 use testkit::{Candidate, Cluster, Proxy, TestLock, leaderrun, scratch};
 
-/// The options of a leaderrun that is started by hand.
+/// Returns the options for a lock, for a leaderrun that a script starts.
 fn options(lock: &TestLock) -> String {
     let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!(" --kubeconfig {}", path.display()));
     let times = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
@@ -21,7 +21,7 @@ fn assert_refused(outer: &TestLock, inner: &str) {
 }
 
 #[testkit::test]
-fn it_does_not_wait_for_the_lock_of_its_own_command() {
+fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_that_it_is_part_of() {
     for lock in ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind).into_iter().chain([TestLock::file()]) {
         assert_refused(&lock, &options(&lock));
         assert_refused(&lock, &format!("{} --wait 0s", options(&lock)));
@@ -48,7 +48,7 @@ fn the_same_lock_by_another_name_is_recognised() {
 }
 
 #[testkit::test]
-fn another_lock_in_between_hides_nothing() {
+fn the_lock_of_an_outer_command_is_recognised_inside_another_one() {
     let (outer, between) = (TestLock::file(), TestLock::file());
     let program = leaderrun();
     let inside = format!("{program} {} -- {program} {} -- echo ran", options(&between), options(&outer));
@@ -70,9 +70,9 @@ fn another_lock_inside_a_command_is_waited_for() {
     assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
 }
 
-/// A process that a command has left behind still has its variables.
+/// A process that a command has left behind still has the variables of that run.
 #[testkit::test]
-fn a_run_that_is_over_is_nothing_to_wait_for() {
+fn a_run_that_is_over_does_not_count() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $LEADERRUN_RUN_ID");
     a.wait_for_exit(0);

@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
-/// A lease that no test waits for.
+/// Durations with a lease that does not expire during a test.
 const HOUR: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
 
 fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
@@ -13,7 +13,7 @@ fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     release
 }
 
-/// A candidate that waits for a holder which has died with its machine.
+/// Starts a standby, and kills the holder as if its machine had failed.
 fn behind_a_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
     let a = Candidate::with_timing("a", lock, HOUR).run_witness(witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -28,7 +28,7 @@ fn behind_a_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
 }
 
 #[testkit::test]
-fn it_ends_the_wait_for_a_dead_holder() {
+fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
     let kinds = ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file()].into_iter().chain(kinds) {
         let name = lock.name.trim_start_matches("lease:");
@@ -47,18 +47,17 @@ fn it_ends_the_wait_for_a_dead_holder() {
     }
 }
 
-/// An operator has tried everything else before.
+/// An operator may have tried other ways before.
 #[testkit::test]
-fn it_ends_the_wait_after_the_record_was_deleted_or_emptied() {
+fn a_release_by_force_ends_the_wait_after_the_record_was_deleted_or_emptied() {
     let emptied = serde_json::json!({ "spec": { "holderIdentity": "" } });
     for deletes in [true, false] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut b = behind_a_dead_holder(&lock, &witnesses);
         let admin = Cluster::shared().admin();
-        match deletes {
-            true => drop(admin.delete(&lock.lease_path()).expect("a Lease")),
-            false => drop(admin.merge_patch(&lock.lease_path(), &emptied).expect("a Lease")),
-        }
+        let edited =
+            if deletes { admin.delete(&lock.lease_path()) } else { admin.merge_patch(&lock.lease_path(), &emptied) };
+        edited.expect("a Lease");
         b.wait_for_log("while the lock was held");
         release(&lock, &["--observe", "1s"], 0);
         b.wait_for_exit(0);
@@ -67,7 +66,7 @@ fn it_ends_the_wait_after_the_record_was_deleted_or_emptied() {
 }
 
 #[testkit::test]
-fn it_refuses_while_the_holder_renews() {
+fn a_release_by_force_is_refused_while_the_holder_renews() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let witnesses = Witnesses::new();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -81,9 +80,8 @@ fn it_refuses_while_the_holder_renews() {
     }
 }
 
-/// A holder that was only frozen finds out that it is not the leader any more.
 #[testkit::test]
-fn a_holder_that_was_taken_for_dead_is_killed_when_it_comes_back() {
+fn the_command_of_a_frozen_holder_that_was_taken_for_dead_is_killed_when_it_is_thawed() {
     let lock = TestLock::lease();
     let a = Candidate::with_timing("a", &lock, HOUR).run_script("echo runs; exec sleep 1000");
     testkit::eventually("a runs", || !a.output().is_empty());
@@ -98,7 +96,7 @@ fn a_holder_that_was_taken_for_dead_is_killed_when_it_comes_back() {
 }
 
 #[testkit::test]
-fn it_has_to_be_confirmed() {
+fn a_release_must_be_confirmed_by_force() {
     let mut refused = Candidate::subcommand("release", &TestLock::file()).start();
     refused.wait_for_exit(125);
     assert_eq!(refused.log(), "leaderrun: --force is missing; for example --force\n");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, scratch};
 
-/// The exit status and what it says as JSON.
+/// Returns the exit status and the JSON document of `leaderrun status`.
 fn status(lock: &TestLock) -> (i32, Value) {
     let mut asked = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
     let status = asked.wait().code().expect("a status");
@@ -13,7 +13,7 @@ fn status(lock: &TestLock) -> (i32, Value) {
 }
 
 #[testkit::test]
-fn every_kind_is_held_and_then_free() {
+fn locks_of_every_kind_are_shown_as_held_and_then_as_free() {
     let kinds = ["endpoints", "configmap", "endpoints+lease", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file(), TestLock::lease()].into_iter().chain(kinds) {
         let (code, never) = status(&lock);
@@ -45,7 +45,7 @@ fn every_kind_is_held_and_then_free() {
 }
 
 #[testkit::test]
-fn what_is_not_renewed_expires() {
+fn a_lock_that_is_not_renewed_is_shown_as_expired() {
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).run_script("echo started; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
@@ -70,7 +70,7 @@ fn the_record_of_another_program_is_shown() {
 }
 
 #[testkit::test]
-fn a_failed_look_up_is_not_an_answer() {
+fn a_lock_that_cannot_be_read_has_no_status() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut forbidden = Candidate::subcommand("status", &lock).start();
     forbidden.wait_for_exit(125);
@@ -105,13 +105,13 @@ fn a_lock_without_a_record_was_never_held() {
     }
 }
 
-/// The lines so far, without their times.
+/// Returns the lines so far, without their times.
 fn lines(watching: &testkit::Running) -> Vec<String> {
     watching.output().lines().map(|line| line.split_once("Z ").expect("a time").1.to_owned()).collect()
 }
 
 #[testkit::test]
-fn a_watch_has_a_line_for_each_change() {
+fn each_change_of_a_watched_lock_is_shown_in_one_line() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap+lease")] {
         let name = &lock.name;
         let mut watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
@@ -120,7 +120,7 @@ fn a_watch_has_a_line_for_each_change() {
         eventually("a is seen", || lines(&watching).get(1) == Some(&format!("{name} is held by a, transitions 0")));
         a.signal(Signal::SIGSTOP);
         let expired = format!("{name} expired by this machine's clock: a does not renew it");
-        eventually("nobody renews", || lines(&watching).get(2) == Some(&expired));
+        eventually("the lock expires", || lines(&watching).get(2) == Some(&expired));
         a.signal(Signal::SIGCONT);
         eventually("a renews", || lines(&watching).len() > 3);
         drop(a);
@@ -130,7 +130,7 @@ fn a_watch_has_a_line_for_each_change() {
 }
 
 #[testkit::test]
-fn a_watch_that_is_not_allowed_reads_again_and_again() {
+fn a_lock_that_may_not_be_watched_is_read_repeatedly() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
     let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
@@ -164,7 +164,7 @@ fn all_slots_are_shown_together() {
         let (_, json, _) = shown(&[&slots[..], &["-o", "json"]].concat());
         let json: Value = serde_json::from_str(&json).expect("an array");
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
-        // The lock itself has no record.
+        // The lock that the option names has no record, only its slots do.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
         for (subcommand, options) in [("status", &[][..]), ("step-down", &[]), ("release", &["--force"])] {
             let mut free = Candidate::subcommand(subcommand, &lock).args(options).start();

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 
-/// Times by which waiting for a lease to expire takes too long for any test.
+/// Durations with a lease that does not expire during a test.
 const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
-/// A candidate that does not wait, as a cron line has it.
+/// Returns a candidate that does not wait, as in a cron table.
 fn not_waiting(lock: &TestLock) -> Candidate {
     Candidate::with_timing("b", lock, LONG).args(["--quiet", "--wait", "0s"])
 }
@@ -29,7 +29,7 @@ fn assert_unusable(lock: &TestLock, says: &str) {
     assert!(last.contains(&expected) && last.contains(says), "{says:?}: {}", b.log());
 }
 
-/// A kubeconfig in which some text is another.
+/// Writes a kubeconfig in which a text is replaced. Returns its path.
 fn kubeconfig_with(text: &str, other: &str) -> PathBuf {
     let real = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     assert!(real.contains(text), "{real}");
@@ -52,7 +52,7 @@ fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
         for (option, status) in [(&[][..], 75), (&["-E", "0"], 0), (&["--conflict-exit-code=3"], 3)] {
             let mut b = not_waiting(&lock).args(option).run(["echo", "ran"]);
             b.wait_for_exit(status);
-            assert_eq!((b.output(), b.log()), (String::new(), String::new()), "quiet, and no failure");
+            assert_eq!((b.output(), b.log()), (String::new(), String::new()), "neither output nor a log");
         }
         let variables = Candidate::bare("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
         let kubeconfig = lock.kubeconfig.iter().map(|path| format!("--kubeconfig={}", path.display()));
@@ -74,13 +74,13 @@ fn a_lock_that_is_not_due_is_a_conflict() {
 }
 
 #[testkit::test]
-fn a_namespace_that_does_not_exist_is_no_conflict() {
+fn a_missing_namespace_is_not_a_conflict() {
     let lock = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     assert_unusable(&lock, "there is no namespace \"nowhere\"; try kubectl create namespace nowhere");
 }
 
 #[testkit::test]
-fn a_missing_right_is_no_conflict() {
+fn a_missing_right_is_not_a_conflict() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     assert_unusable(&lock, "not allowed to get leases.coordination.k8s.io \"job\" in namespace");
     Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
@@ -88,7 +88,7 @@ fn a_missing_right_is_no_conflict() {
 }
 
 #[testkit::test]
-fn an_api_server_that_cannot_be_used_is_no_conflict() {
+fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     let address = Cluster::shared().address().to_string();
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
     for (kubeconfig, says) in [
@@ -102,14 +102,14 @@ fn an_api_server_that_cannot_be_used_is_no_conflict() {
 }
 
 #[testkit::test(requires = ordinary_user())]
-fn a_folder_that_cannot_be_written_to_is_no_conflict() {
+fn a_folder_that_cannot_be_written_to_is_not_a_conflict() {
     let folder = scratch::folder("read-only");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
     let lock = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
     assert_unusable(&lock, "may not write to it");
 }
 
-/// Nobody keeps root from writing.
+/// Returns an error if this user is root, who may write to any file.
 fn ordinary_user() -> Result<(), String> {
     if nix::unistd::geteuid().is_root() { Err("root may write everywhere".to_owned()) } else { Ok(()) }
 }

@@ -12,7 +12,7 @@ fn step_down(lock: &TestLock, status: i32) -> String {
 }
 
 #[testkit::test]
-fn the_holder_of_every_kind_hands_over_once() {
+fn holders_of_every_kind_of_lock_hand_over_once() {
     let kinds = ["lease", "endpoints", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file()].into_iter().chain(kinds) {
         let witnesses = Witnesses::new();
@@ -25,7 +25,7 @@ fn the_holder_of_every_kind_hands_over_once() {
             format!("asked a to step down from {}\n", lock.name.trim_start_matches("lease:"))
         );
         let ended = a.wait();
-        assert_ne!(ended.code(), Some(76), "it has lost nothing: {}", a.log());
+        assert_ne!(ended.code(), Some(76), "it is not a loss: {}", a.log());
         a.wait_for_log("asks for the release");
         witnesses.wait_for("b", 1);
         b.wait_for_log("started the command");
@@ -46,13 +46,15 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     step_down(&lock, 0);
     a.wait_for_log("asks for the release");
     let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
-    eventually("the request is taken back", || lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null());
+    eventually("the request is removed from the record", || {
+        lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null()
+    });
     a.wait_for_exit(137);
     b.wait_for_exit(0);
     let life = witnesses.lifetimes_of("a").remove(0);
     assert!(
         life.signaled_at > 0 && life.last_seen_at - life.signaled_at > 5_000_000_000,
-        "it lived for longer than a renewal lasts"
+        "it lived for longer than the time from a renewal to the stop"
     );
     witnesses.assert_one_at_a_time(2);
 }
@@ -68,7 +70,7 @@ fn a_standby_cannot_be_asked_to_step_down() {
     assert!(again.contains("asked a"), "asking again changes nothing: {again}");
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_exit(0);
-    assert!(!b.log().contains("asks for the release"), "it was another run that was asked: {}", b.log());
+    assert!(!b.log().contains("asks for the release"), "the request was for another run: {}", b.log());
     a.signal(Signal::SIGCONT);
 }
 
@@ -89,7 +91,7 @@ fn step_down_and_wait(lock: &TestLock, wait: &[&str], status: i32) -> String {
 }
 
 #[testkit::test]
-fn it_waits_for_the_hand_over_and_says_who_leads() {
+fn with_wait_the_next_leader_is_named() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let name = &lock.name;
         let witnesses = Witnesses::new();

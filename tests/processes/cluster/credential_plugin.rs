@@ -1,4 +1,4 @@
-//! Credential plugins that are slow, hang, fail, or read what is not theirs.
+//! Tests of credential plugins that are slow, hang, fail, or read the command's input.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -17,8 +17,8 @@ struct Plugin {
 }
 
 impl Plugin {
-    /// Makes a plugin that runs `script` in its folder and then prints the administrator's token, which lasts for
-    /// `lifetime` seconds if that is limited. It notes its runs.
+    /// Creates a plugin that runs `script` in its folder and then prints the administrator's token, with a lifetime in
+    /// seconds if one is given.
     fn new(script: &str, lifetime: Option<u32>) -> Self {
         let expires = match lifetime {
             Some(lifetime) => format!(r#","expirationTimestamp":"'$(date -u -d '+{lifetime} seconds' +%FT%TZ)'""#),
@@ -32,7 +32,7 @@ impl Plugin {
         Self::printing(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Makes a plugin that runs `script` in its folder. It notes its runs.
+    /// Creates a plugin that runs `script` in its folder, and counts its runs there.
     fn printing(script: &str) -> Self {
         let folder = scratch::folder("plugin");
         let program = folder.join("plugin");
@@ -71,14 +71,14 @@ fn read_pid(path: &Path) -> Pid {
 }
 
 #[testkit::test]
-fn one_run_serves_the_lock_the_watch_and_the_events() {
+fn one_run_of_the_plugin_is_enough_for_the_lock_the_watch_and_the_events() {
     let plugin = Plugin::new("", Some(3600));
     Candidate::new("a", &plugin.lock()).run_script("sleep 1.5").wait_for_exit(0);
     assert_eq!(plugin.runs(), 1);
 }
 
 #[testkit::test]
-fn the_input_of_the_command_is_left_to_it() {
+fn a_plugin_does_not_read_the_input_of_the_command() {
     let plugin = Plugin::new("cat > eaten; ls -l /proc/self/fd > descriptors", None);
     let input = plugin.file("input");
     fs::write(&input, "one\ntwo\n").expect("a file");
@@ -89,17 +89,17 @@ fn the_input_of_the_command_is_left_to_it() {
         .run_script("cat");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "one\ntwo\n");
-    assert_eq!(fs::read_to_string(plugin.file("eaten")).expect("what it ate"), "");
+    assert_eq!(fs::read_to_string(plugin.file("eaten")).expect("the plugin's input"), "");
 }
 
 #[testkit::test]
-fn a_plugin_slower_than_an_attempt_costs_no_lease() {
-    // An attempt takes a second.
+fn a_plugin_that_is_slower_than_a_request_may_be_does_not_cause_a_loss() {
+    // The timeout of a request is a second.
     let (plugin, witnesses) = (Plugin::new("sleep 2", Some(6)), Witnesses::new());
     let mut a = Candidate::new("a", &plugin.lock()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     eventually("three renewals of the token", || plugin.runs() >= 4);
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
     a.stop();
     witnesses.assert_one_at_a_time(1);
 }
@@ -142,13 +142,13 @@ fn a_plugin_that_fails_is_named_with_its_reason_and_a_remedy() {
     let failure =
         "the credential plugin no-such-plugin failed: there is no such program in PATH; run: install no-such-plugin";
     assert!(log.contains(failure), "{log}");
-    let for_people = Plugin::new("", None);
-    for_people.configure(&json!({ "command": for_people.file("plugin"), "interactiveMode": "Always" }));
-    assert!(status(&for_people).contains("it needs a terminal (interactiveMode Always)"), "{}", status(&for_people));
+    let interactive = Plugin::new("", None);
+    interactive.configure(&json!({ "command": interactive.file("plugin"), "interactiveMode": "Always" }));
+    assert!(status(&interactive).contains("it needs a terminal (interactiveMode Always)"), "{}", status(&interactive));
 }
 
 #[testkit::test]
-fn a_plugin_may_ask_the_person_at_the_terminal() {
+fn a_plugin_can_ask_the_user_at_the_terminal() {
     let script = "[ -t 0 ] || exit 1; printf 'code? ' >&2; read code; [ \"$code\" = 42 ] || exit 2";
     let (plugin, mut screen) = (Plugin::new(script, None), Screen::new());
     plugin.configure(&json!({ "command": plugin.file("plugin"), "interactiveMode": "Always" }));
@@ -165,7 +165,7 @@ fn a_plugin_may_ask_the_person_at_the_terminal() {
 }
 
 #[testkit::test]
-fn a_failing_plugin_is_asked_again_until_it_helps() {
+fn a_plugin_that_fails_is_run_again_until_it_succeeds() {
     let plugin = Plugin::new("[ -e mended ] || { echo no network >&2; exit 1; }", None);
     let mut a = Candidate::new("a", &plugin.lock()).run_script("echo started");
     a.wait_for_log("it ended with status 1: no network");
@@ -175,7 +175,7 @@ fn a_failing_plugin_is_asked_again_until_it_helps() {
 }
 
 #[testkit::test]
-fn a_plugin_learns_about_the_cluster_if_it_is_to() {
+fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
     let plugin = Plugin::new("echo \"$KUBERNETES_EXEC_INFO\" > info", None);
     plugin.configure(&json!({ "command": plugin.file("plugin"), "provideClusterInfo": true }));
     let mut status = Candidate::subcommand("status", &plugin.lock()).start();
@@ -188,7 +188,7 @@ fn a_plugin_learns_about_the_cluster_if_it_is_to() {
 }
 
 #[testkit::test]
-fn a_kubeconfig_that_does_not_answer_is_named() {
+fn a_kubeconfig_whose_reading_blocks_is_named() {
     let fifo = scratch::folder("kubeconfig").join("fifo");
     mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
     let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };

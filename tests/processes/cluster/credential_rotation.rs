@@ -1,4 +1,5 @@
-//! Credentials that are replaced and revoked while candidates use them: ten times of each kind, on a bad network.
+//! Tests of credentials that are replaced and revoked while candidates use them, ten times for each kind of credential,
+//! on a bad network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,15 +40,16 @@ impl Candidates {
         self.file(&format!("kubeconfig-{number}"))
     }
 
-    /// Gives both candidates these credentials, as a kubeconfig has them.
+    /// Writes the kubeconfigs of both candidates with these fields of a user.
     pub fn write_kubeconfigs(&self, credentials: &Value) {
         for (number, proxy) in self.proxies.iter().enumerate() {
             kubeconfig::write_with(&self.kubeconfig(number), proxy.address(), ADMIN.name, credentials);
         }
     }
 
-    /// Has a leader and a standby live through the rotations. Each call of `rotate` ends the credentials from before.
-    pub fn live_through(&self, mut rotate: impl FnMut()) {
+    /// Runs a leader and a standby during the rotations, and checks that the lock is not lost. Each call of `rotate`
+    /// replaces and revokes the credentials.
+    pub fn run_during(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let lock = |number| TestLock {
             name: format!("{}/job", self.cluster.new_namespace()),
@@ -77,21 +79,21 @@ impl Candidates {
             self.proxies[1].wait_for_request(is_new_watch, testkit::TIMEOUT);
         }
         witnesses.assert_one_at_a_time(1);
-        assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+        assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
         a.stop();
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
     }
 }
 
-/// Replaces a file as those do that rotate credentials: it is never half written.
+/// Replaces a file by renaming another one, so that no reader finds it half written.
 pub fn replace(path: &Path, contents: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, contents).expect("a file");
     fs::rename(draft, path).expect("a file at its place");
 }
 
-/// Returns what issues a token, passes it on and revokes the one before.
+/// Returns a function that issues a token, passes it to `publish`, and revokes the previous one.
 fn rotating_tokens(mut publish: impl FnMut(&str)) -> impl FnMut() {
     let mut present = None;
     move || {
@@ -103,7 +105,7 @@ fn rotating_tokens(mut publish: impl FnMut(&str)) -> impl FnMut() {
     }
 }
 
-/// Returns what issues a client certificate, passes it on and revokes the one before.
+/// Returns a function that issues a client certificate, passes it to `publish`, and revokes the previous one.
 fn rotating_certificates(mut publish: impl FnMut(&ClientCertificate)) -> impl FnMut() {
     let mut present = None;
     move || {
@@ -115,7 +117,7 @@ fn rotating_certificates(mut publish: impl FnMut(&ClientCertificate)) -> impl Fn
     }
 }
 
-/// Returns a user whose plugin prints an `ExecCredential` with the status in a file, and notes its runs in another.
+/// Returns a user of a kubeconfig whose plugin prints the file `issued`, and adds a line to the file `runs`.
 fn exec_user(folder: &Path) -> Value {
     let script = format!("cat {0}/issued; echo run >> {0}/runs", folder.display());
     json!({ "exec": {
@@ -142,7 +144,7 @@ fn a_token_file_is_replaced() {
     candidates.write_kubeconfigs(&json!({ "tokenFile": path }));
     let mut rotate = rotating_tokens(|token| replace(&path, &format!("{token}\n")));
     rotate();
-    candidates.live_through(rotate);
+    candidates.run_during(rotate);
 }
 
 #[testkit::test]
@@ -155,7 +157,7 @@ fn a_client_certificate_file_is_replaced() {
         replace(&key, &issued.key);
     });
     rotate();
-    candidates.live_through(rotate);
+    candidates.run_during(rotate);
 }
 
 #[testkit::test]
@@ -165,7 +167,7 @@ fn a_plugin_issues_another_token() {
     candidates.write_kubeconfigs(&exec_user(&candidates.folder));
     let mut rotate = rotating_tokens(|token| replace(&path, &exec_credential(&json!({ "token": token }))));
     rotate();
-    candidates.live_through(rotate);
+    candidates.run_during(rotate);
     assert_few_runs(&candidates.folder);
 }
 
@@ -179,7 +181,7 @@ fn a_plugin_issues_another_client_certificate() {
         replace(&path, &exec_credential(&status));
     });
     rotate();
-    candidates.live_through(rotate);
+    candidates.run_during(rotate);
     assert_few_runs(&candidates.folder);
 }
 
@@ -188,5 +190,5 @@ fn the_kubeconfig_is_replaced() {
     let candidates = Candidates::new();
     let mut rotate = rotating_tokens(|token| candidates.write_kubeconfigs(&json!({ "token": token })));
     rotate();
-    candidates.live_through(rotate);
+    candidates.run_during(rotate);
 }

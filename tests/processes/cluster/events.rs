@@ -21,7 +21,7 @@ fn a_leadership_begins_and_ends_with_an_event() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    eventually("an Event says so", || messages(&lock) == ["a became leader"]);
+    eventually("the first Event is written", || messages(&lock) == ["a became leader"]);
     let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
     let event = events(&lock).remove(0);
     let about = json!({
@@ -36,7 +36,7 @@ fn a_leadership_begins_and_ends_with_an_event() {
     assert_eq!((&event["source"]["component"], &event["count"]), (&"leaderrun".into(), &1.into()));
     assert!(event["firstTimestamp"].is_string() && event["firstTimestamp"] == event["lastTimestamp"], "{event}");
     a.stop();
-    eventually("and another one", || {
+    eventually("the second Event is written", || {
         let mut messages = messages(&lock);
         messages.sort();
         messages == ["a became leader", "a stopped leading"]
@@ -64,7 +64,7 @@ fn a_loss_is_recorded_as_an_event() {
         json!({ "spec": { "holderIdentity": "b", "leaseDurationSeconds": 60 }, "metadata": { "annotations": null } });
     Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("the lease");
     a.wait_for_exit(76);
-    eventually("an Event says so", || messages(&lock).contains(&"a stopped leading".to_owned()));
+    eventually("the Event is written", || messages(&lock).contains(&"a stopped leading".to_owned()));
 }
 
 #[testkit::test]
@@ -86,7 +86,7 @@ fn events_without_an_answer_delay_no_renewal_and_no_end() {
     held.wait_until_held();
     let renewals = || proxy.requests().iter().filter(|seen| seen.method == Method::PUT).count();
     let before = renewals();
-    eventually("it goes on renewing", || renewals() >= before + 6);
+    eventually("the lock is still renewed", || renewals() >= before + 6);
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     let by_event = proxy.requests().iter().find(|seen| seen.path.contains("/events")).map(|seen| seen.connection);

@@ -1,4 +1,4 @@
-//! The leader's label on a pod beside labels of other leaders, locks and programs.
+//! Tests of the leader's label beside the labels of other leaders, locks and programs.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -7,14 +7,14 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 
 use super::pod_label::{LABEL, Pods, candidate};
 
-/// The label that says which leadership has changed the other one.
+/// The label that states the leadership which has set the leader's label.
 const MARK: &str = "job.leaderrun/token";
 
 fn mark(pod: &Value) -> Option<String> {
     pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
 }
 
-/// The earlier leader was of another version, and comes to itself too late.
+/// The earlier leader is configured with another label, and its requests to remove that are delayed.
 #[testkit::test]
 fn a_label_of_another_value_is_removed() {
     let proxy = Proxy::start(Cluster::shared());
@@ -49,7 +49,7 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
     assert_eq!(pods.labelled(), ["a"]);
 }
 
-/// Two containers of one pod, of which the earlier one still takes its label off when the later one has put its on.
+/// Both candidates are in one pod. The first one removes its label only after the second one has added its own.
 #[testkit::test]
 fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
@@ -104,7 +104,7 @@ fn labels_of_earlier_leaders_are_removed() {
     let mut c = candidate("c", &lock).run_witness(&witnesses, &[]);
     pods.become_labelled(&["c"]);
     c.stop();
-    // Also on the own pod, by a leader whose command does not even start.
+    // A leader whose command cannot be started removes such a label from its own pod.
     pods.patch("a", &stale);
     let mut a = candidate("a", &lock).run(["/no/such/program"]);
     a.wait_for_exit(127);
@@ -128,9 +128,8 @@ fn labels_of_others_are_left_alone() {
     assert_eq!(pods.get("b")["metadata"]["labels"]["role"], "worker");
 }
 
-/// In a pod of the same name.
 #[testkit::test]
-fn a_candidate_beside_the_leader_takes_nothing_from_it() {
+fn a_standby_in_the_pod_of_the_leader_does_not_remove_its_label() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);

@@ -1,4 +1,4 @@
-//! The owner of a lock's objects: `--owner`.
+//! Tests of the owner of a lock's objects: `--owner`.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use testkit::{CANDIDATE_VERBS, Candidate, Client, Cluster, TestLock, eventually,
 
 const DEPLOYMENT: [&str; 2] = ["--owner", "deployment/web"];
 
-/// Long enough that a busy machine answers each request in time.
+/// Durations that are long enough for a busy machine to answer each request in time.
 const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "1s"];
 
 fn candidate(lock: &TestLock) -> Candidate {
@@ -56,14 +56,14 @@ impl Owners {
     }
 }
 
-/// The reference to an object as its controller.
+/// Returns the reference to an object as a controller.
 fn controlling(reference: &Value) -> Value {
     let mut reference = reference.clone();
     reference["controller"] = true.into();
     reference
 }
 
-/// The owners of the object at this path.
+/// Returns the owners of the object at this path.
 fn owners_at(path: &str) -> Value {
     Cluster::shared().admin().get(path).expect("an object")["metadata"]["ownerReferences"].clone()
 }
@@ -118,7 +118,7 @@ fn a_lock_that_exists_gets_the_owner_at_its_acquisition() {
 
 #[testkit::test]
 fn the_controller_of_the_pod_is_found() {
-    // From the owner down to what controls the pod.
+    // Each chain begins with the owner and ends with the controller of the pod.
     let chains: [&[(&str, &str)]; 5] = [
         &[("Deployment", "web"), ("ReplicaSet", "web-1")],
         &[("CronJob", "web"), ("Job", "web-1")],
@@ -172,7 +172,7 @@ fn without_an_owner_the_lock_works() {
         let mut run = candidate(lock).args(options).run(["true"]);
         run.wait_for_exit(0);
         assert!(run.log().contains(&says), "{says}: {}", run.log());
-        assert_eq!(run.log().matches("has no owner").count(), 1, "said once: {}", run.log());
+        assert_eq!(run.log().matches("has no owner").count(), 1, "logged once: {}", run.log());
     }
 }
 
@@ -185,28 +185,28 @@ fn the_printed_rights_are_enough_and_the_doctor_agrees() {
         let pod: &[&str] = if options.contains(&"auto") { &["--pod", "web-1-x"] } else { &[] };
         let doctor = || Candidate::subcommand("doctor", &lock).args(options).args(pod).start();
         cluster.grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
-        let mut sick = doctor();
-        sick.wait_for_exit(1);
-        assert!(sick.output().contains("not allowed; the lock's objects get no owner"), "{}", sick.output());
+        let mut forbidden = doctor();
+        forbidden.wait_for_exit(1);
+        assert!(forbidden.output().contains("not allowed; the lock's objects get no owner"), "{}", forbidden.output());
         let remedy = format!("leaderrun manifest --lock {} {} prints a Role", lock.name, options.join(" "));
-        assert!(sick.output().contains(&remedy), "{}", sick.output());
+        assert!(forbidden.output().contains(&remedy), "{}", forbidden.output());
 
         let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", &lock.name]).args(options).start();
         printed.wait_for_exit(0);
         let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
         let role = documents.iter().find(|document| document["kind"] == "Role").expect("a Role");
         cluster.grant(lock.namespace(), "candidate", role["rules"].clone());
-        let mut nobody = doctor();
-        nobody.wait_for_exit(1);
-        assert!(nobody.output().contains("FAILED  owner       there is no "), "{}", nobody.output());
+        let mut missing = doctor();
+        missing.wait_for_exit(1);
+        assert!(missing.output().contains("FAILED  owner       there is no "), "{}", missing.output());
 
         let deployment = owners.create("Deployment", "web", None);
         let replicas = owners.create("ReplicaSet", "web-1", Some(&deployment));
         owners.create("Pod", "web-1-x", Some(&replicas));
-        let mut healthy = doctor();
-        healthy.wait_for_exit(0);
+        let mut found = doctor();
+        found.wait_for_exit(0);
         let says = "ok      owner       the Deployment web becomes the owner of the lock's objects";
-        assert!(healthy.output().contains(says), "{}", healthy.output());
+        assert!(found.output().contains(says), "{}", found.output());
         let mut run = candidate(&lock).args(options).args(pod).run(["true"]);
         run.wait_for_exit(0);
         assert_eq!(owners_at(&lock.lease_path()), json!([deployment]));
@@ -214,7 +214,7 @@ fn the_printed_rights_are_enough_and_the_doctor_agrees() {
     }
 }
 
-/// The test deletes the object as Kubernetes does when the Deployment is deleted while the lock is held.
+/// The test deletes the Lease like Kubernetes after a deletion of its owner.
 #[testkit::test]
 fn a_held_lock_outlives_its_owner_and_a_released_one_does_not() {
     let lock = TestLock::lease();
@@ -225,13 +225,13 @@ fn a_held_lock_outlives_its_owner_and_a_released_one_does_not() {
     assert_eq!(owners_at(&lock.lease_path()), json!([deployment]));
     let admin = &owners.client;
     admin.delete(&format!("{}/web", owners.path("Deployment"))).expect("the Deployment is deleted");
-    admin.delete(&lock.lease_path()).expect("so is what it owned");
+    admin.delete(&lock.lease_path()).expect("the Lease is deleted");
     let lease = || admin.get(&lock.lease_path()).unwrap_or_default();
     eventually("the holder writes it again", || lease()["spec"]["holderIdentity"] == "a");
-    assert_eq!(owners_at(&lock.lease_path()), json!(null), "an owner that is gone would have it deleted again");
+    assert_eq!(owners_at(&lock.lease_path()), json!(null), "with a deleted owner it would be deleted again");
     a.wait_for_log("has no owner: there is no Deployment");
     a.stop();
-    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]), "now it may be deleted");
+    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]), "a released lock may be deleted");
 }
 
 #[testkit::test]
@@ -264,7 +264,7 @@ fn an_owner_that_must_not_be_set_is_left_out() {
 }
 
 #[testkit::test]
-fn what_is_no_owner_is_refused() {
+fn invalid_owners_are_refused() {
     for (lock, owner, says) in [
         ("a/b", "web", "--owner web: an owner is auto or KIND/NAME; try --owner deployment/web"),
         (

@@ -27,7 +27,7 @@ fn the_printed_role_is_enough() {
 }
 
 #[testkit::test]
-fn a_missing_role_is_printed_and_waited_for() {
+fn a_candidate_prints_the_missing_role_and_waits_for_it() {
     let (lock, witnesses) = (lock_for("stranger"), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("not allowed to get leases.coordination.k8s.io \"job\"");

@@ -1,14 +1,14 @@
-//! The leadership when a pod ends, as far as it can be tested without a kubelet: the test sends the signals that the
-//! kubelet sends to the processes of a container, in its order.
+//! Tests of the leadership when a pod ends. The tests send the signals that the kubelet sends to the processes of a
+//! container, in the same order.
 
 use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, descendants};
 
-/// A leader with a witness, and a standby.
+/// Starts a leader with a witness, and a standby.
 fn pair(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // Longer than any grace period.
+    // This is longer than any grace period of a pod.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
@@ -26,7 +26,7 @@ fn kill_container(leaderrun: &Running) {
     }
 }
 
-/// A rolling update, a drained node, `kubectl delete pod`.
+/// This happens in a rolling update, when a node is drained, and by `kubectl delete pod`.
 #[testkit::test]
 fn a_command_that_ends_within_the_grace_period_hands_over() {
     let witnesses = Witnesses::new();
@@ -39,7 +39,7 @@ fn a_command_that_ends_within_the_grace_period_hands_over() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A grace period shorter than `--kill-after`, and a command that ignores SIGTERM.
+/// The grace period is shorter than `--kill-after`, and the command ignores SIGTERM.
 #[testkit::test]
 fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_expire() {
     let witnesses = Witnesses::new();
@@ -55,7 +55,7 @@ fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_
     witnesses.assert_one_at_a_time(2);
 }
 
-/// Out of memory, or the node is gone.
+/// The container is out of memory, or its node has failed.
 #[testkit::test]
 fn a_container_that_is_killed_without_notice_leaves_the_lock_to_expire() {
     let witnesses = Witnesses::new();

@@ -11,7 +11,7 @@ use testkit::{
 
 pub const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
 
-/// Pods of this lock's namespace, by the names of the candidates in them.
+/// The pods in the namespace of a lock, each named after the candidate in it.
 pub struct Pods {
     client: Client,
     path: String,
@@ -60,7 +60,7 @@ impl Pods {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };
         move || {
-            // The last one: everything before it has been seen.
+            // This is the last change, so all earlier ones have been seen before it.
             let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
             pods.patch("end", &end);
             let (mut present, mut history) = (Vec::<String>::new(), Vec::new());
@@ -118,8 +118,8 @@ fn the_label_is_removed_before_the_termination_signal() {
     let held = proxy.hold_replies(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
-    assert_eq!(pods.labelled(), [""; 0], "it is off, and nobody knows yet");
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "so the command is not told yet");
+    assert_eq!(pods.labelled(), [""; 0], "the label is removed, but the reply is held");
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "so the command has got no signal yet");
     held.release();
     a.wait();
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
@@ -137,7 +137,7 @@ fn a_command_is_signaled_although_its_label_cannot_be_removed() {
     a.wait();
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
     let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
-    assert_eq!(lease["spec"]["holderIdentity"], "", "and the lease is given back");
+    assert_eq!(lease["spec"]["holderIdentity"], "", "the lease is released");
 }
 
 #[testkit::test]
@@ -151,7 +151,7 @@ fn a_second_signal_does_not_wait_for_the_withdrawal() {
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
     a.signal(Signal::SIGINT);
-    eventually("it is told", || witnesses.lifetimes_of("a")[0].signaled_at > 0);
+    eventually("the command gets the signal", || witnesses.lifetimes_of("a")[0].signaled_at > 0);
     held.release();
     a.wait();
 }
@@ -165,7 +165,7 @@ fn a_dead_leaders_label_is_removed_by_the_next() {
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
     let history = pods.watch();
-    // All of it at once, as when the node goes.
+    // All processes are killed at once, as when the node fails.
     drop(a);
     witnesses.wait_for("b", 1);
     pods.become_labelled(&["b"]);
@@ -215,7 +215,7 @@ fn a_label_that_arrives_late_is_refused() {
     b.stop();
 }
 
-/// Lets the first write go, which marks the pod, and holds the next one, which labels it.
+/// Releases the first write, which marks the pod, and holds the next one, which labels it.
 fn marked_only(proxy: &Proxy, first: Hold) -> Hold {
     first.wait_until_held();
     let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
@@ -224,7 +224,7 @@ fn marked_only(proxy: &Proxy, first: Hold) -> Hold {
     late
 }
 
-/// A label that was on its way when the replies ceased, and arrives when the next leader's is on.
+/// The label is sent before the partition, and arrives after that of the next leader.
 #[testkit::test]
 fn a_label_that_arrives_after_a_partition_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
@@ -234,7 +234,7 @@ fn a_label_that_arrives_after_a_partition_is_refused() {
     let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let late = marked_only(&proxy, first);
-    // The next request of a does not arrive either.
+    // Later requests of a for pods are refused.
     proxy.answer(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("is held by a");
@@ -249,13 +249,13 @@ fn a_label_that_arrives_after_a_partition_is_refused() {
 }
 
 #[testkit::test]
-fn a_command_that_sets_the_label_itself_keeps_it() {
+fn the_label_is_removed_when_the_command_ends_by_another_signal() {
     let lock = TestLock::lease();
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_script("trap 'echo shown' QUIT; while :; do sleep 0.01; done");
     a.wait_for_log("leads here");
     a.signal(Signal::SIGQUIT);
-    eventually("it has shown it", || a.output().contains("shown"));
+    eventually("the command has handled SIGQUIT", || a.output().contains("shown"));
     a.signal(Signal::SIGUSR1);
     a.wait_for_exit(138);
     assert!(!a.log().contains("terminating"), "{}", a.log());
@@ -275,7 +275,7 @@ fn hanging_events_are_not_blamed_on_the_label() {
     assert!(!a.log().contains("traffic may still be routed here"), "{}", a.log());
 }
 
-/// A request that takes long is not given up for another one that takes as long.
+/// A slow request continues beside the second one that is started.
 #[testkit::test]
 fn a_slow_api_server_has_time_to_remove_the_label() {
     let proxy = Proxy::start(Cluster::shared());
@@ -287,14 +287,14 @@ fn a_slow_api_server_has_time_to_remove_the_label() {
     a.signal(Signal::SIGTERM);
     let asks = |seen: &ReceivedRequest| seen.method == Method::GET && seen.path.ends_with("/pods/a");
     let _second = proxy.hold_requests(Match::get().on("/pods/a"));
-    eventually("it is asked a second time", || proxy.requests().iter().filter(|seen| asks(seen)).count() > 2);
+    eventually("a second request is sent", || proxy.requests().iter().filter(|seen| asks(seen)).count() > 2);
     slow.release();
     eventually("the first answer counts", || pods.labelled().is_empty());
     a.wait();
 }
 
 #[testkit::test]
-fn a_label_that_is_not_allowed_stops_nobody() {
+fn a_candidate_that_may_not_label_pods_leads_nevertheless() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let witnesses = Witnesses::new();

@@ -89,7 +89,7 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
     b.wait_for_log("is held by a");
     drop(a);
     leads_to(&lock, &["10.1.2.4"]);
-    // This is what happens when its container restarts.
+    // The container of the dead leader restarts.
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("is held by b");
     a.signal(Signal::SIGTERM);
@@ -99,9 +99,8 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
     leads_to(&lock, &[]);
 }
 
-/// On the same machine, with its address.
 #[testkit::test]
-fn a_candidate_beside_the_leader_takes_nothing_from_it() {
+fn a_standby_with_the_address_of_the_leader_does_not_remove_it() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("leads here");
@@ -128,7 +127,7 @@ fn an_address_that_arrives_late_is_refused() {
     assert_eq!(addresses(&lock), [""; 0]);
 }
 
-/// Which had no time to read the slice while it was its own.
+/// The first leader did not read the slice before the second one wrote its address.
 #[testkit::test]
 fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
@@ -147,9 +146,9 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     leads_to(&lock, &[]);
 }
 
-/// Its own address is of another family, or the machine's own, by which it reaches the API server.
+/// The second leader's address is of another family, or a loopback address, by which it reaches the API server.
 #[testkit::test]
-fn a_leader_without_an_address_removes_a_dead_leaders() {
+fn a_leader_without_a_usable_address_removes_that_of_a_dead_leader() {
     for (own, says) in [
         (
             &["--address", "fd00::7"][..],
@@ -302,7 +301,7 @@ fn a_service_that_is_not_there_yet_is_waited_for() {
 }
 
 #[testkit::test]
-fn without_the_right_to_read_the_service_less_is_claimed() {
+fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     let lock = lock_with_service();
     let rules = json!([
         testkit::rbac_rule("leases", &["job"], &testkit::CANDIDATE_VERBS),

@@ -1,4 +1,4 @@
-//! Service-account tokens that a real API server issues for the shortest time, as the kubelet replaces them in a pod.
+//! Tests with a real API server's service account tokens, which are replaced as by the kubelet in a pod.
 
 use std::cell::Cell;
 use std::fs;
@@ -40,7 +40,7 @@ impl Issuer {
         Self { admin, file, issued: Cell::new(0) }
     }
 
-    /// Puts a new token into the file. It is valid for ten minutes, and only while a Secret of its own exists.
+    /// Writes a new token into the file. It is valid for ten minutes, and only while its own Secret exists.
     fn issue(&self) {
         self.issued.set(self.issued.get() + 1);
         let secret = json!({ "metadata": { "name": self.secret() } });
@@ -61,7 +61,7 @@ impl Issuer {
         let (revoked, secret) = (fs::read_to_string(&self.file).expect("a token"), self.secret());
         self.issue();
         self.admin.delete(&format!("/api/v1/namespaces/default/secrets/{secret}")).expect("the Secret");
-        // The API server accepts a token from its cache for some seconds.
+        // The API server caches valid tokens for some seconds.
         eventually("the token is revoked", || !self.is_valid(&revoked));
     }
 
@@ -76,8 +76,8 @@ impl Issuer {
     }
 }
 
-/// Has a leader and a standby live through the rotations of their token file.
-fn live_through(rotate: impl Fn(&Issuer)) {
+/// Runs a leader and a standby during the rotations of their token file, and checks that the lock is not lost.
+fn run_during(rotate: impl Fn(&Issuer)) {
     let candidates = Candidates::of(Cluster::start());
     let file = candidates.file("token");
     let issuer = Issuer::new(&candidates.cluster, file.clone());
@@ -89,7 +89,7 @@ fn live_through(rotate: impl Fn(&Issuer)) {
         client.get("/api/v1/namespaces").is_ok()
     });
     candidates.write_kubeconfigs(&json!({ "tokenFile": file }));
-    candidates.live_through(|| rotate(&issuer));
+    candidates.run_during(|| rotate(&issuer));
 }
 
 fn real_api_server() -> Result<(), String> {
@@ -101,19 +101,19 @@ fn real_api_server() -> Result<(), String> {
 
 #[testkit::test(requires = real_api_server())]
 fn service_account_tokens_are_replaced_and_revoked() {
-    live_through(Issuer::replace_and_revoke);
+    run_during(Issuer::replace_and_revoke);
 }
 
 fn a_quarter_of_an_hour() -> Result<(), String> {
     Err("takes a quarter of an hour, and KUBEBUILDER_ASSETS".to_owned())
 }
 
-/// The first token is long expired at the end.
+/// The first tokens expire during the test.
 #[testkit::test(requires = a_quarter_of_an_hour())]
 fn service_account_tokens_are_replaced_and_expire() {
     real_api_server().expect("a real API server");
     let start = Instant::now();
-    live_through(|issuer| {
+    run_during(|issuer| {
         let lasts = EXPIRATION + Duration::from_secs(150);
         thread::sleep(lasts / u32::try_from(ROTATIONS).expect("a few"));
         issuer.issue();

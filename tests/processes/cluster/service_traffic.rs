@@ -15,7 +15,7 @@ fn own_address() -> Result<IpAddr, String> {
     route.map(|address| address.ip()).map_err(|_| "this machine has no address besides its own".to_owned())
 }
 
-/// Where the command listens. The ports stay open for all of the Services.
+/// The ports at which connections to a Service arrive. They stay open for all cases.
 struct Listeners {
     address: IpAddr,
     tcp: TcpListener,
@@ -35,7 +35,7 @@ impl Listeners {
         (tcp.expect("its address").port(), udp.expect("its address").port())
     }
 
-    /// Connects to an address by a protocol, and checks that it is one of these.
+    /// Connects to an address by a protocol, and checks that the connection arrives here.
     fn assert_reached(&self, to: SocketAddr, protocol: &str) {
         if protocol == "UDP" {
             let from = UdpSocket::bind((self.address, 0)).expect("a socket");
@@ -51,7 +51,7 @@ impl Listeners {
         }
     }
 
-    /// Connects to everything that a slice says, and returns the names of its ports.
+    /// Connects to all addresses and ports of a slice, and returns the names of the ports.
     fn follow(&self, slice: &Value) -> Vec<String> {
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
         let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
@@ -69,13 +69,13 @@ impl Listeners {
     }
 }
 
-/// A Service, the options, and what comes of it.
+/// A Service, the options, and the expected outcome.
 struct Case {
     what: &'static str,
     /// The Service, if there is one.
     spec: Option<Value>,
     options: Vec<String>,
-    /// The names of the ports at which connections arrive, and what the log says; or what it says is in the way.
+    /// The names of the ports at which connections arrive, and the message in the log; or the message about the failure.
     outcome: Result<(&'static [&'static str], &'static str), &'static str>,
     /// The message of `doctor` about the Service, if it differs.
     doctor: &'static str,
@@ -142,7 +142,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
 }
 
 #[testkit::test(requires = own_address().map(drop))]
-fn each_service_is_led_here_or_the_reason_is_said() {
+fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
     let (lock, listeners, admin) = (TestLock::lease(), Listeners::open(), Cluster::shared().admin());
     let (services, address) =
         (format!("/api/v1/namespaces/{}/services", lock.namespace()), listeners.address.to_string());
@@ -176,7 +176,7 @@ fn each_service_is_led_here_or_the_reason_is_said() {
             }
         }
         a.stop();
-        eventually("traffic is led away", || slice().is_none());
+        eventually("traffic is routed away", || slice().is_none());
         if spec.is_some() {
             admin.delete(&format!("{services}/web")).expect("the Service");
         }
