@@ -108,7 +108,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_transitions_total",
-        help: "How often the lock passed from one holder to another, by its record as last seen; absent until that was read.",
+        help: "How often the lock passed from one holder to another, by its record as last seen; absent until that was read. With --slots it is that of the slot in which this candidate leads.",
         label: None,
         reading: Reading::Counter(|state| state.transitions().map(u64::from)),
     },

@@ -49,7 +49,7 @@ once, and so is its end. Names that others chose are printed so that no terminal
 const METRICS_INTRODUCTION: &str = "\
 ## Metrics
 
-`--http` serves them at `/metrics`. Each sample has the label `lock`; a metric whose value is not known yet is left out.
+`--http` serves them at `/metrics`. Each sample has the label `name`, the lock; a metric whose value is not known yet is left out.
 ";
 
 /// Returns the document.

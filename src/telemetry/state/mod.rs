@@ -195,9 +195,10 @@ impl CandidateState {
         &self.counters
     }
 
-    /// Returns how often the lock passed from one holder to another, from its record as last seen.
+    /// Returns how often the lock passed from one holder to another, from its record as last seen. A standby of several
+    /// slots has none: it sees their records in turn, and a counter must not go back and forth between them.
     pub fn transitions(&self) -> Option<u32> {
-        self.transitions
+        self.transitions.filter(|_| self.config.slots.is_none() || self.is_leading())
     }
 
     /// Returns the slot in which the command may be alive.

@@ -132,6 +132,15 @@ fn transitions_are_printed_once_known_and_kept_when_the_record_is_deleted() {
 }
 
 #[test]
+fn a_standby_of_several_slots_prints_no_transitions() {
+    let mut state = state(ReadyWhen::Waiting, [observed("b", Some(3))]);
+    state.config.slots = Some(2);
+    assert_eq!(state.transitions(), None);
+    leading().into_iter().for_each(|update| state.apply(at(0), update));
+    assert_eq!(state.transitions(), Some(3));
+}
+
+#[test]
 fn saved_counters_are_restored() {
     let mut before = state(ReadyWhen::Waiting, leading());
     before.apply(at(1), Update::Renewed { margin: Duration::from_secs(7) });

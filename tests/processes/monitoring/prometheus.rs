@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use testkit::http::{address, get, request, wait_for_status};
 use testkit::{Candidate, Running, TIMEOUT, TestLock, Witnesses, eventually, scratch};
 
+const REFERENCE: &str = include_str!("../../../docs/reference.md");
 const ALERTS: &str = include_str!("../../../examples/alerts.yaml");
 const ALERT_TESTS: &str = include_str!("../../../examples/alerts.test.yaml");
 const DASHBOARD: &str = include_str!("../../../examples/dashboard.json");
@@ -79,6 +80,17 @@ fn the_alerts_fire_under_their_conditions() {
         let fires = |case: &Value| case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
         assert!(cases.iter().any(|case| case["alertname"] == *alert && fires(case)), "{alert} is not tested");
     }
+}
+
+#[testkit::test]
+fn the_dashboard_and_the_alerts_use_every_metric() {
+    let (_, table) = REFERENCE.split_once("\n## Metrics\n").expect("the metrics");
+    let (table, _) = table.split_once("\n## ").unwrap_or((table, ""));
+    let metrics: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(metrics.len() > 10, "{metrics:?}");
+    let queries: String = dashboard_queries("lock").into_iter().map(|(_, query)| query).collect();
+    let unused = metrics.into_iter().filter(|metric| !queries.contains(metric) && !ALERTS.contains(metric));
+    assert_eq!(unused.collect::<Vec<_>>(), [""; 0]);
 }
 
 /// A Prometheus that scrapes some candidates every second.
@@ -181,9 +193,9 @@ fn prometheus_sees_a_hand_over() {
     prometheus.finds(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));
     prometheus.finds("count(leaderrun_renewal_margin_seconds_bucket) > 0");
     assert!(prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}").is_empty());
-    let measured_only_when_late = "Scheduling delay";
+    let may_be_empty = ["Scheduling delay", "Time that a kill would take", "Slots"];
     for (title, query) in dashboard_queries(&lock.name) {
-        if title == measured_only_when_late {
+        if may_be_empty.contains(&&*title) {
             prometheus.query(&query);
         } else {
             prometheus.finds(&query);
