@@ -167,7 +167,7 @@ impl Election {
     /// Begins an attempt, and records T0: the instant just before the request is sent.
     pub(super) fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
-        self.attempt = Some(Attempt { sent_at: now.boot, write });
+        self.attempt = Some(Attempt { sent_at: now.boot, write, is_overtaken: false });
         self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
     }
 

@@ -91,6 +91,8 @@ struct Attempt {
     sent_at: Instant,
     /// The claim, renewal or release; `None` for a read or a request to step down.
     write: Option<Write>,
+    /// The watch has delivered the record since this was sent, so the reply to a read may be older than that.
+    is_overtaken: bool,
 }
 
 /// The fields of a write by which a later read recognises it if its reply is lost.

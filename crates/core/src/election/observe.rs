@@ -28,7 +28,13 @@ impl Election {
         match reply {
             Reply::Read(stored) => {
                 self.must_read = false;
-                let changed = self.observe(now, stored);
+                // The watch has delivered a later state than this one.
+                let is_outdated = attempt.is_overtaken
+                    && stored
+                        .as_ref()
+                        .zip(self.observed_version())
+                        .is_some_and(|(read, seen)| is_older(&read.version, seen));
+                let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {
                     // The watch should have delivered this change: it is dead, or it began at a version that is never
                     // reached.
@@ -244,6 +250,13 @@ impl Election {
     pub(super) fn observed_version(&self) -> Option<&Version> {
         Some(&self.observed.as_ref()?.stored.as_ref()?.version)
     }
+}
+
+/// Returns whether a version of an object precedes another one. The versions of some kinds of lock cannot be compared.
+fn is_older(version: &Version, than: &Version) -> bool {
+    let (number, limit) = (&version.resource_version, &than.resource_version);
+    let are_numbers = number.bytes().chain(limit.bytes()).all(|digit| digit.is_ascii_digit());
+    version.uid == than.uid && are_numbers && (number.len(), number) < (limit.len(), limit)
 }
 
 /// Returns whether another client edited a field of this run's record that renewals do not change.

@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::timers::Timer;
 use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, Now, WatchEvent};
 use crate::instant::Instant;
+use crate::record::Stored;
 
 /// How long an open watch may be silent before the record is read. A watch whose connection is dead never ends by
 /// itself. Bookmarks are a minute apart, so a working watch causes no reads.
@@ -36,12 +37,8 @@ impl Election {
                     self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
                 }
             }
-            WatchEvent::Changed(stored) => {
-                self.observe(now, Some(stored));
-            }
-            WatchEvent::Deleted => {
-                self.observe(now, None);
-            }
+            WatchEvent::Changed(stored) => self.observe_watched(now, Some(stored)),
+            WatchEvent::Deleted => self.observe_watched(now, None),
             WatchEvent::Ended => self.close_watch(soon),
             WatchEvent::Broken => {
                 let was_settled = now.boot >= since + self.config.timing.lease_duration();
@@ -57,6 +54,13 @@ impl Election {
             }
         }
         self.decide(now);
+    }
+
+    fn observe_watched(&mut self, now: Now, stored: Option<Stored>) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.is_overtaken = true;
+        }
+        self.observe(now, stored);
     }
 
     fn notify_polling(&mut self) {

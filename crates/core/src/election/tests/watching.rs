@@ -27,6 +27,30 @@ fn a_watch_that_lags_behind_a_read_is_closed() {
     assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
+/// A read that is answered late may return an older record than the watch has delivered meanwhile.
+#[test]
+fn a_read_that_the_watch_has_overtaken_changes_nothing() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.advance(15 * SECOND);
+    driver.expect_read();
+    let expired = driver.stored(record_by("r", RunState::Held, T1, 15));
+    driver.watched(record_by("s", RunState::Held, T2, 15));
+    notices(&mut driver);
+    driver.reply(Reply::Read(Some(expired)));
+    assert_eq!(driver.unread, [], "the watch stays open, and no holder is missed");
+    assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T2.parse().unwrap()));
+
+    // A backup that was restored before the read has an older version, too.
+    driver.advance(15 * SECOND);
+    driver.expect_read();
+    driver.version -= 1;
+    let restored = driver.stored(record_by("r", RunState::Held, T1, 15));
+    driver.reply(Reply::Read(Some(restored)));
+    assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T1.parse().unwrap()));
+}
+
 #[test]
 fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
     let mut driver = Driver::start(None);
