@@ -32,11 +32,11 @@ _leaderrun() {
     case ${COMP_WORDS[1]} in
         status)
             case $previous in
-                --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
                 -o|--output) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as|--slots) return ;;
+                --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+                --slots|--lock|-n|--namespace|--context|--as) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as --slots -o --output -w --watch -h --help'
+            words='--slots -o --output -w --watch --lock -n --namespace --kubeconfig --context --as -h --help'
             ;;
         list)
             case $previous in
@@ -49,23 +49,23 @@ _leaderrun() {
         manifest)
             case $previous in
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as|--slots|--owner|--service-account|--pod-label|--service) return ;;
+                --service-account|--lock|-n|--namespace|--context|--as|--slots|--owner|--pod-label|--service) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as --slots --owner --service-account --pod-label --service --priority -h --help'
+            words='--service-account --priority --lock -n --namespace --kubeconfig --context --as --slots --owner --pod-label --service -h --help'
             ;;
         step-down)
             case $previous in
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as|--wait) return ;;
+                --wait|--lock|-n|--namespace|--context|--as) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as --wait -h --help'
+            words='--wait --lock -n --namespace --kubeconfig --context --as -h --help'
             ;;
         release)
             case $previous in
                 --kubeconfig) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-                --lock|-n|--namespace|--context|--as|--observe) return ;;
+                --observe|--lock|-n|--namespace|--context|--as) return ;;
             esac
-            words='--lock -n --namespace --kubeconfig --context --as --force --observe -h --help'
+            words='--force --observe --lock -n --namespace --kubeconfig --context --as -h --help'
             ;;
         doctor)
             case $previous in

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Replaces a file by what comes in, unless a later leader has replaced it:
+# Replaces a file by the contents of stdin, unless a later leader has replaced it:
 #
 #     leaderrun --lock default/report -- sh -c 'make-report | ./file.sh /srv/report'
 #
-# FILE.token remembers the greatest token. Everybody who writes the file has to do it like this, and on a file system where flock works
-# between all of them. A writer that is stopped at any line does no harm: up to the lock it has changed nothing, and behind it the others wait.
+# FILE.token contains the greatest token so far. All writers of the file must use this script, on a file system where flock
+# works between all of them. A writer may be stopped at any line: before the lock it has changed nothing, and while it holds the
+# lock, the others wait.
 set -eu
 
 file=$1 token=$LEADERRUN_FENCING_TOKEN
@@ -13,13 +14,13 @@ exec 9>"$file.lock"
 flock 9
 greatest=0
 [ ! -e "$file.token" ] || greatest=$(cat "$file.token")
-# Said this way round, what is no number stops the script, too.
+# The test is negated, so that a token that is not a number stops the script as well.
 if ! [ "$token" -ge "$greatest" ]; then
     rm "$file.$token.new"
-    echo "a later leader has been here, or $file.token is broken" >&2
+    echo "a later leader has written $file, or $file.token is not a number" >&2
     exit 1
 fi
-# The token first, and on the disk: when the machine stops in between, nobody older may come after it.
+# The token is stored on the disk first: if the machine stops before the file is replaced, older leaders are refused.
 echo "$token" >"$file.token.new"
 sync "$file.token.new"
 mv "$file.token.new" "$file.token"

@@ -3,9 +3,9 @@
 #
 #     leaderrun --lock default/report -- ./sql.sh report.db 42
 #
-# The row remembers the token of who wrote it last, as a number. The comparison is part of the statement, so that
-# nothing can happen in between. PostgreSQL takes the same statements. Where one transaction changes several rows, begin it
-# with such a statement on a row of its own, and roll it back when that changed nothing.
+# The row contains the token of the leader that wrote it last, as a number. The comparison is part of the statement, so
+# nothing can happen in between. PostgreSQL accepts the same statements. To change several rows in one transaction, begin it
+# with such a statement on a separate row, and roll it back if that has changed nothing.
 set -eu
 
 changed=$(sqlite3 -bail "$1" <<SQL
@@ -19,5 +19,5 @@ SQL
 )
 case $changed in
 *'changed 1') ;;
-*) echo "a later leader has been here" >&2; exit 1 ;;
+*) echo "a later leader has written this row" >&2; exit 1 ;;
 esac

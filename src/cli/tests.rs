@@ -22,7 +22,7 @@ fn refusal(line: &str) -> String {
     }
 }
 
-/// The line with the suggested options in place of those of the same name.
+/// Returns the words of a line, with the suggested options in place of those of the same name.
 fn pasted(line: &str, suggestion: &str) -> Vec<String> {
     let (given, suggested) = (words(line), words(suggestion));
     let mut rest = given.into_iter().peekable();
@@ -147,7 +147,7 @@ fn suggestions_work_when_they_are_pasted() {
     let mut pasted_well = 0;
     for option in definition().get_arguments() {
         let Some(long) = option.get_long().filter(|_| option.get_action().takes_values()) else { continue };
-        // Routing takes a cluster, which a file is not in.
+        // Routing needs a lock in a cluster.
         let others = match long {
             "lock" => String::new(),
             "service" => "--lock job --port 80".to_owned(),
@@ -180,7 +180,7 @@ fn assert_runs<'a>(arguments: impl Iterator<Item = &'a str>) {
     assert!(matches!(invocation, Ok(Invocation::Run(..))), "{arguments:?}: {invocation:?}");
 }
 
-/// Every container's command in which leaderrun comes first.
+/// Returns the commands of all containers that run leaderrun.
 fn commands(document: &Value) -> Vec<Vec<&str>> {
     let pod = &document["spec"]["template"]["spec"];
     let containers = ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();

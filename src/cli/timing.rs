@@ -249,7 +249,7 @@ mod tests {
         }
     }
 
-    /// Whatever is refused, what is suggested is not, put in place of the options that it names.
+    /// A line is accepted after its options are replaced by the suggested ones.
     #[test]
     fn suggestions_work_when_they_are_pasted() {
         let values = ["0s", "1ms", "40ms", "150ms", "1s", "1500ms", "2s", "4s", "10s", "15s", "1d", "100y"];

@@ -1,4 +1,4 @@
-//! The subcommands, which do other things with a lock than running a command.
+//! The subcommands: they do everything else that leaderrun can do with a lock.
 
 mod check;
 mod doctor;
@@ -40,7 +40,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// A subcommand with its arguments.
 #[derive(Debug)]
 pub enum Subcommand {
-    /// Show who holds the lock, or each of its slots.
+    /// Show the holder of the lock, or those of all slots.
     Status(StatusRequest),
     /// Show the locks of a namespace.
     List(ListRequest),

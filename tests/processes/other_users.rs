@@ -1,4 +1,4 @@
-//! Helpers to run candidates as other users.
+//! Runs candidates as other users.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,8 @@ pub fn program() -> &'static str {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = open_folder("program", 0o755);
         let program = folder.join("leaderrun");
-        // By another process: a file that is open for writing, also in a child just forked by another test, is busy.
+        // Another process copies the file: if this one had it open for writing, a child that another test forks could keep it
+        // open, and it could not be executed.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
         assert!(copied.success(), "cp: {copied}");
         program

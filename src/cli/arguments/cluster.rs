@@ -1,4 +1,4 @@
-//! Which API server, and as which user.
+//! The options that select the API server and the user.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use super::CLUSTER;
 use crate::kubernetes::ClusterOptions;
 
-/// Which API server, and as which user.
+/// The API server and the user.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = CLUSTER)]
 pub struct ClusterArguments {

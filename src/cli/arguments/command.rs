@@ -1,4 +1,4 @@
-//! How the command is ended.
+//! The options for the end of the command and for its terminal.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 use super::{COMMAND, values};
 use crate::supervisor::WaitFor;
 
-/// How the command is ended.
+/// The end of the command, and its terminal.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = COMMAND)]
 pub struct CommandArguments {
@@ -16,7 +16,7 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
     pub stop_signal: i32,
 
-    /// Kill the command this long after it was asked to end: by a TERM, INT or stop signal that leaderrun was sent [default: never]
+    /// Kill the command if it has not ended this long after TERM, INT or the stop signal was sent to leaderrun [default: never]
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub kill_after: Option<Duration>,
 

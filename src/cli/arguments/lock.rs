@@ -1,4 +1,4 @@
-//! Which lock, and how to take part in its election.
+//! The options that select the lock, and those for its election.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::elector::OnLost;
 use crate::exit::NOT_ACQUIRED;
 use crate::lock::{LockName, OwnerName, SlotCount};
 
-/// Which lock.
+/// The lock.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct LockArguments {
@@ -23,7 +23,7 @@ pub struct LockArguments {
     pub namespace: Option<String>,
 }
 
-/// How many leaders the lock has.
+/// The number of slots of the lock.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct SlotArguments {
@@ -41,7 +41,7 @@ pub struct OwnerArguments {
     pub owner: Option<OwnerName>,
 }
 
-/// How to take part in the election.
+/// The conditions under which a candidate acquires the lock, and what follows a loss.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct ElectionArguments {

@@ -1,4 +1,4 @@
-//! What the log on stderr says, and how.
+//! The options for the log on stderr.
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 use super::{LOG, values};
 use crate::telemetry::log::{Format, LogTime};
 
-/// What the log on stderr says, and how.
+/// The contents and the format of the log on stderr.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOG)]
 pub struct LogArguments {

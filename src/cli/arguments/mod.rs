@@ -1,4 +1,4 @@
-//! The options as they were given, one struct a topic.
+//! The options as they were given, in one struct for each topic.
 //!
 //! Nothing here looks at this machine; what the options mean there is decided by [`plan`](super::plan). The definitions
 //! are the one table from which parser, help, man page, completions and `docs/reference.md` are made.

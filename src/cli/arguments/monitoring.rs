@@ -1,4 +1,4 @@
-//! What others can ask over HTTP.
+//! The options for the HTTP server and the notifications to systemd.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct MonitoringArguments {
     #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub unhealthy_after: Option<Duration>,
 
-    /// Who reports to systemd while the command runs, if NOTIFY_SOCKET is set: leaderrun, or command, which needs NotifyAccess=all
+    /// The process that reports to systemd while the command runs, if NOTIFY_SOCKET is set: leaderrun, or command, which needs NotifyAccess=all
     #[arg(
         long,
         env = "LEADERRUN_NOTIFY",

@@ -1,4 +1,4 @@
-//! How traffic finds the leader.
+//! The options for the routing of traffic to the leader.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ impl RoutingTargetArguments {
     }
 }
 
-/// How traffic is routed to the leader.
+/// The routing of traffic to the leader.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingArguments {
@@ -43,7 +43,7 @@ pub struct RoutingArguments {
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
     pub ports: Vec<ServicePort>,
 
-    /// The leader's address for the Service, or one of each family by a comma, as the field status.podIPs has them [default: the one from which it reaches the API server]
+    /// The leader's address for the Service, or one of each family separated by a comma, as in the field status.podIPs [default: the address from which it reaches the API server]
     #[arg(long = "address", env = "LEADERRUN_ADDRESS", value_name = "IP", value_delimiter = ',', value_parser = values::address)]
     pub addresses: Vec<IpAddr>,
 }

@@ -1,4 +1,4 @@
-//! The subcommands: what else leaderrun does with a lock.
+//! The subcommands with their options.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -28,19 +28,16 @@ pub enum SubcommandArguments {
     #[command(
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-The times in a record come from the holder's clock and are compared with this machine's: they are off by as much as the \
-two clocks differ. Candidates use none of them; they go by how long they themselves saw no change.
+The times in a record are read from the holder's clock and compared with this machine's, so they are off by the difference \
+of the two clocks. Candidates do not use them: each measures how long it has seen no change of the record.
 
 Exit status:
   0    held; with --slots, every slot is
   1    free: released, not due, or never held; with --slots, a slot is
   2    expired by this machine's clock: the holder did not renew it in time
-  125  not found out"
+  125  unknown: the lock cannot be reached"
     )]
     Status {
-        #[command(flatten)]
-        target: TargetArguments,
-
         /// Show all slots of a lock that has this many [default: the lock has no slots]
         #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
         slots: Option<SlotCount>,
@@ -52,17 +49,20 @@ Exit status:
         /// Continue and print a line for each change, until Ctrl-C
         #[arg(short, long)]
         watch: bool,
+
+        #[command(flatten)]
+        target: TargetArguments,
     },
 
     /// List the locks in a namespace: all Leases, and what older programs keep in ConfigMaps and Endpoints
     #[command(
         override_usage = "leaderrun list [-n NAMESPACE | -A] [OPTIONS]",
         after_help = "\
-It takes the right to list leases there. What the states mean, and what their times are worth, says leaderrun status --help.
+It requires the right to list leases in the namespace. leaderrun status --help explains the states and their times.
 
 Exit status:
   0    listed, even if there are none
-  125  not found out"
+  125  not listed: the API server cannot be reached, or does not allow it"
     )]
     List {
         /// The namespace [default: that of the kubeconfig's context or of the pod]
@@ -96,6 +96,14 @@ Exit status:
   125  not printed: wrong usage, or the namespace is not known"
     )]
     Manifest {
+        /// The service account that the pods have [default: the name of the lock]
+        #[arg(long, value_name = "NAME", value_parser = values::object_name)]
+        service_account: Option<String>,
+
+        /// Also print a FlowSchema, by which a busy API server serves renewals before other requests; it requires the rights of a cluster administrator
+        #[arg(long)]
+        priority: bool,
+
         #[command(flatten)]
         target: TargetArguments,
 
@@ -105,16 +113,8 @@ Exit status:
         #[command(flatten)]
         owner: OwnerArguments,
 
-        /// The service account that the pods have [default: the name of the lock]
-        #[arg(long, value_name = "NAME", value_parser = values::object_name)]
-        service_account: Option<String>,
-
         #[command(flatten)]
         routing: RoutingTargetArguments,
-
-        /// Also print a FlowSchema, by which a busy API server serves renewals before other requests; it requires the rights of a cluster administrator
-        #[arg(long)]
-        priority: bool,
     },
 
     /// Ask the holder of a lock to stop its command and to release the lock
@@ -132,22 +132,21 @@ Exit status:
   125  not asked: the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
-        #[command(flatten)]
-        target: TargetArguments,
-
         /// Wait until the holder has handed over, this long at most, and say who leads then [default: without a limit]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = values::duration)]
         wait: Option<Option<Duration>>,
+
+        #[command(flatten)]
+        target: TargetArguments,
     },
 
     /// Release a lock whose holder is known to be dead, so that no candidate waits until it expires
     #[command(
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-It is for a lease of an hour whose machine has burnt down. It waits for a renewal, and releases the lock if none comes; \
-candidates that wait may acquire it at once. If the holder is alive after all, and only cut off from the lock, its command \
-goes on until its renew deadline beside the next one: that is when this costs the promise that only one runs. Ask a holder that \
-is alive with leaderrun step-down.
+It is for a long lease of a machine that does not come back. It waits for a renewal, and releases the lock if there is none; \
+standbys may acquire it at once. If the holder is alive after all and only cut off from the lock, its command continues until \
+its renew deadline beside the next one: then two commands run at once. To ask a living holder, use leaderrun step-down.
 
 Exit status:
   0    released
@@ -156,9 +155,6 @@ Exit status:
   125  not released: the lock cannot be reached"
     )]
     Release {
-        #[command(flatten)]
-        target: TargetArguments,
-
         /// Confirm that the holder is dead
         #[arg(long, required = true)]
         force: bool,
@@ -166,9 +162,12 @@ Exit status:
         /// How long to wait for a renewal [default: two of the retry periods that the holder's record states, or a third of its lease]
         #[arg(long, value_name = "DURATION", value_parser = values::duration)]
         observe: Option<Duration>,
+
+        #[command(flatten)]
+        target: TargetArguments,
     },
 
-    /// Check what a command line of leaderrun will need, and say what to do about what is missing
+    /// Check whether a command line of leaderrun would work, and say what to do about what is missing
     #[command(
         override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS] [-- COMMAND [ARGUMENT]...]",
         after_help = "\
@@ -189,7 +188,7 @@ Exit status:
         command: Vec<OsString>,
     },
 
-    /// For the command: does this run still hold the lock?
+    /// Tell the command by the exit status whether its run still holds the lock
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
         after_help = "\
@@ -198,7 +197,7 @@ It sends nothing and prints nothing. It reads an inherited file descriptor, whos
 Exit status:
   0    held for at least this long
   1    lost, or not known to be held for this long
-  125  not found out: the descriptor or the variables are missing"
+  125  unknown: the descriptor or the variables are missing"
     )]
     Check {
         /// How long the lock must still be held in any case

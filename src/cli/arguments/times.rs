@@ -1,4 +1,4 @@
-//! The durations of the election.
+//! The options for the durations of the election.
 
 use std::time::Duration;
 

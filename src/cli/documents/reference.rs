@@ -112,7 +112,7 @@ fn subcommands() -> String {
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
             0 => {}
-            // Its notes state that it takes all of them.
+            // The notes of this subcommand state that it has all options of a run.
             count if count == of_run.len() - 1 => {}
             _ => text += &format!("\nIt takes these options of a run: {}.\n", shared.join(", ")),
         }

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 
-/// The files that are made, below the folder of the package.
+/// Returns the generated files with their contents, below the folder of the package.
 fn files() -> [(&'static str, String); 5] {
     [
         ("completions/leaderrun.bash", completion(Shell::Bash)),
@@ -18,7 +18,7 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// With `UPDATE` in the environment they are written.
+/// With `UPDATE` in the environment, the files are written.
 #[test]
 fn the_documents_are_current() {
     let is_update = std::env::var_os("UPDATE").is_some();

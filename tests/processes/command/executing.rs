@@ -1,4 +1,4 @@
-//! Tests of commands that cannot be executed, and of the reasons.
+//! Tests of commands that cannot be executed, and of the reasons in the messages.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -54,7 +54,7 @@ fn data_is_not_executed() {
 }
 
 #[testkit::test]
-fn a_script_without_an_interpreter_is_for_the_shell() {
+fn a_script_without_an_interpreter_is_run_by_the_shell() {
     let file = executable(b"echo \"got $1\"; exit 5\n");
     let mut a = Candidate::new("a", &TestLock::file()).run([file.to_str().expect("UTF-8"), "argument"]);
     a.wait_for_exit(5);
@@ -62,7 +62,7 @@ fn a_script_without_an_interpreter_is_for_the_shell() {
 }
 
 #[testkit::test]
-fn a_file_that_may_not_be_executed_is_said_to_be_so() {
+fn the_message_names_a_missing_execute_permission() {
     let folder = scratch::folder("not-executable");
     let (plain, script) = (folder.join("plain"), folder.join("script"));
     fs::write(&plain, "#!/bin/sh\n").expect("a file");
@@ -82,7 +82,7 @@ fn a_file_that_may_not_be_executed_is_said_to_be_so() {
 }
 
 #[testkit::test]
-fn a_program_that_somebody_writes_to_is_not_executed() {
+fn a_program_that_is_open_for_writing_is_not_executed() {
     let file = executable(b"\x7fELF");
     let _writing = fs::File::options().append(true).open(&file).expect("the file");
     let mut a = Candidate::new("a", &TestLock::file()).run([&file]);
@@ -91,14 +91,14 @@ fn a_program_that_somebody_writes_to_is_not_executed() {
 }
 
 #[testkit::test]
-fn a_command_line_that_is_too_long_is_said_to_be_so() {
+fn the_message_says_that_a_command_line_is_too_long() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo ready; exec sleep 1000");
     eventually("a leads", || a.output().contains("ready"));
     let long = vec!["x".repeat(100_000); 10];
     let mut b = Candidate::new("b", &lock).run([&["true".to_owned()], &long[..]].concat());
     b.wait_for_log("is held by a");
-    // The kernel lets arguments have a quarter of the stack.
+    // The kernel limits the size of arguments to a quarter of the stack.
     let small = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: the limit is read and nothing is written.
     let set = unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small, ptr::null_mut()) };

@@ -1,4 +1,4 @@
-//! Both of leaderrun's processes are killed at the same instant: the kernel kills the command.
+//! Tests in which both of leaderrun's processes are killed at the same instant, so that the kernel kills the command.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -141,7 +141,7 @@ fn a_command_is_stopped_in_order_while_one_process_is_alive() {
             // The elector can only kill the command.
             running.wait_for_exit(76);
         }
-        eventually("the survivor ends", || !is_alive(survivor));
+        eventually("the other process ends", || !is_alive(survivor));
     }
 }
 
@@ -180,7 +180,7 @@ impl LeaderWithStandby {
     }
 }
 
-/// Makes a process the leader of a new session, by which pkill can tell its leaderrun from those of other tests.
+/// Makes a process the leader of a new session, so that pkill finds only the processes of this test.
 fn lead_session(command: &mut Command) {
     // SAFETY: between fork and exec, only a system call.
     unsafe { command.pre_exec(|| setsid().map(drop).map_err(Into::into)) };
@@ -228,7 +228,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_whatever_is_killed_by_
     }
 }
 
-/// While both processes are frozen the command lives on beside the next leader's, as docs/safety.md says.
+/// While both processes are frozen, the command continues beside the next leader's: the promise does not cover that.
 #[testkit::test]
 fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both_are_killed() {
     enum End {
@@ -244,13 +244,13 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
     let ends = [End::ElectorContinues, End::SupervisorContinues, End::BothContinue, End::BothDie];
     for (pair, end) in pairs.iter().zip(ends) {
         pair.witnesses.wait_for("b", 1);
-        assert!(!pair.command_is_dead(), "nothing can stop it");
+        assert!(!pair.command_is_dead(), "the command continues");
         let (elector, supervisor) = (pair.leader.elector(), pair.leader.supervisor());
         match end {
             End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
             End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
-            // In this order both are there to be sent it: an elector that continues kills a supervisor that is late, and
-            // the kernel continues a supervisor whose elector dies.
+            // In this order both can still get the signal: an elector that continues first kills the supervisor, which is
+            // late.
             End::BothContinue => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }

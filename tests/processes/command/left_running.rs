@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// A daemon that goes into the background, in a session of its own, and says which signals it gets.
+/// A script that leaves a daemon running in its own session. The daemon prints which signals it gets.
 const DAEMON: &str = r#"
 setsid sh -c 'trap "echo reloaded" HUP; trap "echo stopping; exit 0" TERM; echo up; while :; do sleep 0.02; done' &
 sleep 0.3
@@ -14,12 +14,12 @@ exit 0
 
 fn daemon(lock: &TestLock, options: &[&str]) -> Running {
     let running = Candidate::new("a", lock).args(options).run_script(DAEMON);
-    eventually("the daemon is up", || running.output().contains("up"));
+    eventually("the daemon runs", || running.output().contains("up"));
     running
 }
 
 #[testkit::test]
-fn what_is_terminated_is_named_with_what_to_do() {
+fn the_processes_that_are_terminated_are_named_with_a_remedy() {
     let mut a = daemon(&TestLock::file(), &[]);
     a.wait_for_exit(0);
     let log = a.log();
@@ -30,20 +30,20 @@ fn what_is_terminated_is_named_with_what_to_do() {
 }
 
 #[testkit::test]
-fn what_nobody_left_running_is_not_warned_of() {
+fn processes_that_end_with_the_command_cause_no_warning() {
     for script in ["true", "sleep 0.1 & wait", "echo a | cat; exit 3", "(sleep 0.05 &); sleep 0.3"] {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(script);
         a.wait();
         assert!(!a.log().contains("left running"), "{script}: {}", a.log());
     }
     let mut a = Candidate::new("a", &TestLock::file()).run_script("trap 'exit 0' TERM; echo up; sleep 1000 & wait");
-    eventually("it is up", || a.output().contains("up"));
+    eventually("the command runs", || a.output().contains("up"));
     a.stop();
     assert!(!a.log().contains("left running"), "{}", a.log());
 }
 
 #[testkit::test]
-fn a_daemon_may_be_the_command() {
+fn with_wait_for_all_a_daemon_is_the_command() {
     let lock = TestLock::file();
     let mut a = daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for the end of what it left running: sh (");
@@ -53,7 +53,7 @@ fn a_daemon_may_be_the_command() {
     a.signal(Signal::SIGHUP);
     eventually("the signal is relayed", || a.output().contains("reloaded"));
     a.signal(Signal::SIGTERM);
-    eventually("it was asked to end", || a.output().contains("stopping"));
+    eventually("the daemon gets SIGTERM", || a.output().contains("stopping"));
     a.wait_for_exit(0);
     witnesses.wait_for("b", 1);
     b.stop();
@@ -69,20 +69,20 @@ fn a_daemon_that_ends_by_itself_ends_the_run() {
 }
 
 #[testkit::test]
-fn a_daemon_dies_with_the_leadership() {
+fn a_daemon_is_dead_after_a_loss() {
     let lock = TestLock::file();
     let mut a = daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for the end");
     let command = descendants(a.supervisor());
-    // Nobody renews any more.
+    // Without the elector the lock is no longer renewed.
     kill(a.elector(), Signal::SIGKILL).expect("it is alive");
-    eventually("nothing of it is left", || command.iter().all(|process| !is_alive(process)));
+    eventually("the daemon is dead", || command.iter().all(|process| !is_alive(process)));
     a.wait();
     assert!(a.output().contains("stopping"), "{}", a.output());
 }
 
 #[testkit::test]
-fn a_daemon_that_ignores_the_request_is_killed_by_kill_after() {
+fn a_daemon_that_ignores_sigterm_is_killed_by_kill_after() {
     let script = "setsid sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done' & sleep 0.3";
     let mut a =
         Candidate::new("a", &TestLock::file()).args(["--wait-for", "all", "--kill-after", "200ms"]).run_script(script);

@@ -1,4 +1,4 @@
-//! `--max-run`, and a run by hand of what is not due.
+//! Tests of `--max-run`, and of `--ignore-min-hold`.
 
 use testkit::{Candidate, TestLock, Witnesses};
 
@@ -19,7 +19,7 @@ fn a_command_that_runs_for_too_long_gets_the_stop_signal() {
 }
 
 #[testkit::test]
-fn one_that_does_not_end_is_killed_with_all_of_its_processes() {
+fn a_command_that_ignores_the_stop_signal_after_max_run_is_killed() {
     for grace in ["--kill-after", "--lost-grace"] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let limit = Candidate::new("a", &lock).args(["--max-run", "500ms", grace, "300ms"]);
@@ -34,14 +34,14 @@ fn one_that_does_not_end_is_killed_with_all_of_its_processes() {
 }
 
 #[testkit::test]
-fn one_that_ends_in_time_keeps_its_status() {
+fn the_status_of_a_command_that_ends_within_max_run_is_its_own() {
     let lock = TestLock::file();
     Candidate::new("a", &lock).args(["--max-run", "1h"]).run(["sh", "-c", "exit 3"]).wait_for_exit(3);
     Candidate::new("a", &lock).args(["--max-run", "1h"]).run(["/no/such/program"]).wait_for_exit(127);
 }
 
 #[testkit::test]
-fn what_is_not_due_runs_by_hand() {
+fn with_ignore_min_hold_a_command_that_is_not_due_runs() {
     for lock in [TestLock::file(), TestLock::lease(), TestLock::of_kind("configmap+lease")] {
         Candidate::new("a", &lock).args(["--min-hold", "1h"]).run(["true"]).wait_for_exit(0);
         Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(75);

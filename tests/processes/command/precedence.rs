@@ -11,11 +11,11 @@ fn scheduling(process: Pid) -> (i32, i32) {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
     let fields: Vec<i32> =
         stat.rsplit(')').next().expect("fields").split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    // The fields are counted from 1, and begin with the third one here.
+    // Fields are numbered from 1, and the first one after the name is field 3.
     (fields[19 - 3], fields[41 - 3])
 }
 
-/// Checks whether this machine lets real-time threads be.
+/// Checks whether this process may set a real-time priority.
 fn real_time() -> Result<(), String> {
     // SAFETY: all zeros is a valid value.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -35,7 +35,7 @@ fn real_time() -> Result<(), String> {
 }
 
 #[testkit::test(requires = real_time())]
-fn leaderrun_comes_before_its_command_and_only_while_that_runs() {
+fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());

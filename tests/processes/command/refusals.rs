@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
 
-/// Makes a command fail at one system call, as a container runtime's seccomp profile does.
+/// Makes one system call of a command fail, as a container runtime's seccomp profile does.
 fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let filter = [
@@ -15,7 +15,7 @@ fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
-    // SAFETY: between fork and exec, only system calls; the program is read while it is there.
+    // SAFETY: between fork and exec, only system calls. The filter exists until the kernel has read it.
     unsafe {
         command.pre_exec(move || {
             let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
@@ -49,7 +49,7 @@ fn a_refused_system_call_is_named() {
         ] {
             let mut a = without(call, errno);
             let status = a.wait().code();
-            // Only the supervisor calls that, and the lock may have been acquired by then.
+            // Only the supervisor calls setpgid, and the lock may have been acquired by then.
             let expected = if name == "setpgid" { &[69, 76][..] } else { &[125] };
             assert!(status.is_some_and(|status| expected.contains(&status)), "{name}: {status:?}: {}", a.log());
             assert!(a.log().contains(&format!("the system call {name} failed: ")), "{name}: {}", a.log());
@@ -58,9 +58,9 @@ fn a_refused_system_call_is_named() {
     }
 }
 
-/// Old container runtimes refuse clone3 as something they do not know; the C library then has no other way.
+/// Old container runtimes refuse the unknown call clone3 with EPERM, after which the C library does not try clone.
 #[testkit::test]
-fn without_threads_nothing_is_run() {
+fn no_command_is_run_if_threads_cannot_be_started() {
     let mut a = without(libc::SYS_clone3, libc::EPERM);
     a.wait_for_exit(125);
     let says = "the system call clone3 failed: Operation not permitted; allow it in the seccomp profile";
@@ -68,7 +68,7 @@ fn without_threads_nothing_is_run() {
 }
 
 #[testkit::test]
-fn what_is_not_needed_may_be_refused() {
+fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
     for (name, call) in [
         ("memfd_create", libc::SYS_memfd_create),
         ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
@@ -85,7 +85,7 @@ fn what_is_not_needed_may_be_refused() {
     }
 }
 
-/// Runs leaderrun with this limit of open files, and with no file open but the standard streams.
+/// Runs leaderrun with this limit of open files. Only the standard streams are open.
 fn with_open_files(limit: u32, arguments: &[&str]) -> Running {
     let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
     Candidate::program("a", "sh")
@@ -107,7 +107,7 @@ fn with_open_files(limit: u32, arguments: &[&str]) -> Running {
 }
 
 #[testkit::test]
-fn with_too_few_open_files_it_says_how_many_it_needs() {
+fn the_message_about_a_low_limit_of_open_files_names_the_required_limit() {
     for limit in [4, 8, 12, 20, 39] {
         for arguments in [&["--lock", &TestLock::file().name, "--", "true"][..], &["status", "--lock", "default/x"]] {
             let mut a = with_open_files(limit, arguments);
@@ -119,7 +119,7 @@ fn with_too_few_open_files_it_says_how_many_it_needs() {
 }
 
 #[testkit::test]
-fn as_many_open_files_as_it_asks_for_are_enough() {
+fn the_required_limit_of_open_files_is_enough() {
     for lock in [TestLock::file(), TestLock::of_kind("endpoints+lease")] {
         let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display()));
         let mut arguments = vec!["--lock", &lock.name, "--http", "127.0.0.1:0"];
@@ -131,9 +131,9 @@ fn as_many_open_files_as_it_asks_for_are_enough() {
     }
 }
 
-/// Programs with a loader of their own are started like this.
+/// Packages that contain their own loader start their programs in this way.
 #[testkit::test(requires = has_loader())]
-fn started_through_the_dynamic_loader_it_rejoins() {
+fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
     let lock = TestLock::file();
     let runs = testkit::scratch::folder("runs").join("runs");
@@ -145,7 +145,7 @@ fn started_through_the_dynamic_loader_it_rejoins() {
     a.stop();
 }
 
-/// Returns the dynamic loader that the program names.
+/// Returns the dynamic loader of leaderrun.
 fn loader() -> Option<String> {
     let program = std::fs::read(leaderrun()).ok()?;
     let start = program.windows(4).take(4096).position(|bytes| bytes == b"/lib")?;

@@ -1,11 +1,11 @@
-//! Signals that leaderrun is sent, alone or together with everything below it.
+//! Tests of signals that are sent to leaderrun alone, or to all of its processes and the command.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-/// Counts the termination signals that it gets, and ends some time after the first.
+/// A script that counts its termination signals, and ends a second after the first one.
 const COUNTER: &str = r#"
 n=0
 trap 'n=$((n+1)); echo "got $n"' TERM INT
@@ -24,14 +24,15 @@ fn counter() -> Running {
 
 fn send(processes: &[Pid], signal: i32) {
     for process in processes {
-        // SAFETY: takes two integers. Not nix's, which knows no real-time signals.
+        // nix's `kill` has no real-time signals.
+        // SAFETY: the call takes two integers.
         unsafe { libc::kill(process.as_raw(), signal) };
     }
 }
 
 /// systemd signals all processes with `KillMode=control-group`, in any order.
 #[testkit::test]
-fn a_command_that_is_sent_what_all_are_sent_gets_it_once() {
+fn a_command_gets_a_signal_once_if_it_is_sent_to_all_processes() {
     for order in 0..4 {
         let mut a = counter();
         let mut all = vec![a.elector(), a.supervisor(), descendants(a.supervisor())[0]];
@@ -46,8 +47,8 @@ fn a_command_that_is_sent_what_all_are_sent_gets_it_once() {
 }
 
 #[testkit::test]
-fn a_command_that_only_leaderrun_is_sent_a_signal_for_gets_it() {
-    // Both of leaderrun's processes, as start-stop-daemon --exec finds them, but not the command.
+fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
+    // start-stop-daemon --exec sends a signal to these two processes.
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command runs", || a.output().contains("ready"));
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
@@ -57,10 +58,10 @@ fn a_command_that_only_leaderrun_is_sent_a_signal_for_gets_it() {
     std::thread::sleep(std::time::Duration::from_millis(700));
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
-    assert_eq!(a.output().matches("got").count(), 1, "what is repeated is relayed: {}", a.output());
+    assert_eq!(a.output().matches("got").count(), 1, "a repeated signal is relayed: {}", a.output());
 }
 
-/// It sends the signal to leaderrun, and then to its process group.
+/// timeout(1) sends the signal to leaderrun, and then to its process group.
 #[testkit::test]
 fn a_command_under_timeout_gets_one_signal() {
     let lock = TestLock::file();
@@ -72,7 +73,7 @@ fn a_command_under_timeout_gets_one_signal() {
 }
 
 #[testkit::test]
-fn a_standby_ends_by_whatever_stops_its_container() {
+fn a_standby_ends_by_any_stop_signal_of_a_container() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -80,7 +81,7 @@ fn a_standby_ends_by_whatever_stops_its_container() {
         (libc::SIGUSR1, 128 + libc::SIGUSR1),
         (libc::SIGUSR2, 128 + libc::SIGUSR2),
         (libc::SIGRTMIN() + 3, 128 + libc::SIGRTMIN() + 3),
-        // It ends no process by default, and so leaderrun ends with the status.
+        // This signal ends no process by default, so leaderrun exits with the status instead.
         (libc::SIGWINCH, 128 + libc::SIGWINCH),
     ] {
         let mut b = Candidate::new("b", &lock).run_script("true");
@@ -91,7 +92,7 @@ fn a_standby_ends_by_whatever_stops_its_container() {
 }
 
 #[testkit::test]
-fn a_command_that_somebody_stops_is_said_to_keep_the_lock() {
+fn the_log_says_that_a_stopped_command_keeps_the_lock() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; while :; do sleep 0.02; done");
     eventually("the command runs", || a.output().contains("ready"));
     let command = descendants(a.supervisor())[0];
@@ -107,7 +108,7 @@ fn a_command_that_somebody_stops_is_said_to_keep_the_lock() {
 }
 
 #[testkit::test]
-fn the_stop_signal_begins_the_time_to_the_kill() {
+fn the_time_to_the_kill_begins_with_the_stop_signal() {
     let script = "trap '' USR1; echo ready; while :; do sleep 0.02; done";
     let mut a = Candidate::new("a", &TestLock::file())
         .args(["--stop-signal", "USR1", "--kill-after", "300ms"])
@@ -118,7 +119,7 @@ fn the_stop_signal_begins_the_time_to_the_kill() {
 }
 
 #[testkit::test]
-fn the_signals_of_the_c_library_end_nobody() {
+fn the_signals_of_the_c_library_do_not_end_leaderrun() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -135,7 +136,7 @@ fn the_signals_of_the_c_library_end_nobody() {
 }
 
 #[testkit::test]
-fn the_command_has_the_signals_of_the_c_library_as_leaderrun_had_them() {
+fn the_command_has_the_dispositions_of_the_c_librarys_signals_that_leaderrun_was_started_with() {
     let ignored = "grep SigIgn /proc/self/status";
     let script = format!("{ignored}; exec {} --lock {} -- {ignored}", leaderrun(), TestLock::file().name);
     let mut a = Candidate::program("a", "sh").args(["-c", &script]).start();

@@ -1,4 +1,4 @@
-//! leaderrun on a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is restored.
+//! Tests of leaderrun on a terminal: the command is in the foreground, Ctrl-C reaches it, and the terminal is restored.
 
 use nix::sys::termios::tcgetattr;
 use nix::unistd::tcgetpgrp;
@@ -41,7 +41,7 @@ fn ctrl_c_reaches_the_command() {
     screen.type_keys(b"\x03");
     a.wait_for_exit(6);
     screen.wait_for("interrupted");
-    assert_eq!(screen.text().matches("interrupted").count(), 1, "once: {}", screen.text());
+    assert_eq!(screen.text().matches("interrupted").count(), 1, "one signal: {}", screen.text());
 }
 
 #[testkit::test]
@@ -113,7 +113,7 @@ fn job(script: &str) -> String {
 }
 
 #[testkit::test]
-fn ctrl_c_ends_a_command_that_waits_for_a_terminal_it_cannot_have() {
+fn ctrl_c_ends_a_command_that_waits_for_the_terminal_in_a_pipeline() {
     let mut screen = Screen::new();
     let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", job("read line"))]);
     screen.wait_for("waits for the terminal");
@@ -144,7 +144,7 @@ fn script(screen: &Screen, shell: &str, script: &str) -> Running {
 }
 
 #[testkit::test]
-fn in_a_script_a_command_can_ask() {
+fn in_a_script_a_command_can_read_from_the_terminal() {
     for shell in ["bash", "dash"] {
         let mut screen = Screen::new();
         let lines = format!("{}; echo \"status $?\"", job("printf \"go on? \"; read line; echo \"<$line>\""));
@@ -157,7 +157,7 @@ fn in_a_script_a_command_can_ask() {
     }
 }
 
-/// The script ends as with the command alone, even if only the command had the terminal.
+/// A script ends at Ctrl-C as it does without leaderrun, even while only the command has the terminal.
 #[testkit::test]
 fn ctrl_c_ends_a_script() {
     for shell in ["bash", "dash"] {
@@ -193,7 +193,7 @@ fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
 }
 
 #[testkit::test]
-fn a_terminal_has_its_modes_again_when_the_command_was_killed() {
+fn the_modes_of_the_terminal_are_restored_after_a_command_that_was_killed() {
     let screen = Screen::new();
     let before = tcgetattr(&screen.terminal).expect("its modes");
     let mut a = on(&screen, "stty raw -echo; kill -9 $$");
@@ -203,15 +203,12 @@ fn a_terminal_has_its_modes_again_when_the_command_was_killed() {
 }
 
 #[testkit::test]
-fn ctrl_c_begins_the_time_to_the_kill() {
+fn the_time_to_the_kill_begins_with_ctrl_c() {
     for in_script in [false, true] {
         let mut screen = Screen::new();
-        let deaf = job("trap \"\" INT; echo ready; while :; do sleep 0.02; done");
-        let line = format!("{}; echo \"status $?\"", deaf.replace(" --lock", " --kill-after 300ms --lock"));
-        let mut shell = match in_script {
-            true => script(&screen, "bash", &line),
-            false => shell(&screen, &["-i", "-c", &line]),
-        };
+        let ignoring = job("trap \"\" INT; echo ready; while :; do sleep 0.02; done");
+        let line = format!("{}; echo \"status $?\"", ignoring.replace(" --lock", " --kill-after 300ms --lock"));
+        let mut shell = if in_script { script(&screen, "bash", &line) } else { shell(&screen, &["-i", "-c", &line]) };
         screen.wait_for("ready");
         screen.type_keys(b"\x03");
         screen.wait_for("the command did not end within --kill-after");
@@ -220,9 +217,9 @@ fn ctrl_c_begins_the_time_to_the_kill() {
 }
 
 #[testkit::test]
-fn with_kill_after_a_command_can_ask() {
+fn with_kill_after_a_command_can_read_from_the_terminal() {
     let line = job("printf \"go on? \"; read line; echo \"<$line>\"").replace(" --lock", " --kill-after 5s --lock");
-    // The first is replaced by leaderrun, which inherits from it that SIGTTIN is ignored.
+    // The shell of the first line executes leaderrun in its own place, with SIGTTIN ignored.
     for line in [line.clone(), format!("{line}; true")] {
         let mut screen = Screen::new();
         let mut shell = shell(&screen, &["-i", "-c", &line]);

@@ -40,7 +40,7 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 }
 
 #[testkit::test]
-fn a_server_that_is_no_api_server_is_said_to_be_one() {
+fn a_server_that_is_not_an_api_server_is_recognised() {
     let page = "<html><head><title>Welcome</title></head></html>";
     for (code, content_type, body) in
         [(200, "text/html", page), (404, "text/html", page), (200, "application/json", "[1, 2]")]

@@ -1,4 +1,5 @@
-//! Keys, certificates and curves that the servers of the other tests cannot have: openssl makes them, and is the server.
+//! Tests of keys, certificates and curves that the servers of the other tests do not support. openssl creates them, and is
+//! the server.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ fn openssl() -> Result<(), String> {
     run.map(drop).map_err(|_| "openssl is not installed".to_owned())
 }
 
-/// A folder with an authority, and what it has issued.
+/// A folder with an authority and the certificates that it has issued.
 struct Site {
     folder: PathBuf,
 }
@@ -37,7 +38,7 @@ impl Site {
         Self { folder }
     }
 
-    /// Runs openssl with these arguments, which have no white space in them.
+    /// Runs openssl with these arguments, separated by white space.
     #[track_caller]
     fn openssl(&self, arguments: &str) -> String {
         let mut openssl = Command::new("openssl");
@@ -64,7 +65,7 @@ impl Site {
         self.openssl(&format!("x509 -req -in {name}.csr {authority} -days 2 -out {name}.crt {options}"));
     }
 
-    /// Makes an authority and a server of the usual kind.
+    /// Creates an authority and a server with P-256 keys.
     fn with_server() -> Self {
         let site = Self::new();
         site.make_authority("P-256");
@@ -73,7 +74,7 @@ impl Site {
         site
     }
 
-    /// Starts the server with more options.
+    /// Starts the server with these additional options.
     fn start(&self, options: &str) -> Server {
         let log = self.folder.join("log");
         let mut server = Command::new("openssl");
@@ -90,9 +91,10 @@ impl Site {
         Server { port: port().expect("a port"), _process: process }
     }
 
-    /// Asks a server by leaderrun, and by kubectl where it is installed, with what the kubeconfig says of the user.
+    /// Checks that leaderrun, and kubectl if it is installed, get an answer from a server with these options. `user` is the
+    /// user in the kubeconfig.
     #[track_caller]
-    fn is_accepted(&self, what: &str, options: &str, user: &str) {
+    fn assert_accepted(&self, what: &str, options: &str, user: &str) {
         let server = self.start(options);
         let kubeconfig = self.folder.join("kubeconfig");
         let text = format!(
@@ -130,31 +132,31 @@ const CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
 const ASKS_FOR_A_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
 
 #[testkit::test(requires = openssl())]
-fn a_client_certificate_of_version_1_is_shown() {
+fn a_client_certificate_of_version_1_is_presented() {
     let site = Site::with_server();
     site.make_key("me", "P-256");
-    // Later versions of openssl have to be asked for it.
+    // Newer releases of openssl only create version 1 with an option.
     let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl");
     let has_option = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-x509v1");
     site.issue("me", if has_option { "-x509v1" } else { "" });
     let text = site.openssl("x509 -in me.crt -noout -text");
     assert!(text.contains("Version: 1 "), "{text}");
     for version in ["-tls1_2", "-tls1_3"] {
-        site.is_accepted("version 1", &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
+        site.assert_accepted("version 1", &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
     }
 }
 
 #[testkit::test(requires = openssl())]
-fn a_client_key_of_each_curve_signs() {
+fn a_client_key_of_each_curve_is_used() {
     let site = Site::with_server();
     for curve in ["P-256", "P-384", "P-521"] {
         site.make_key("me", curve);
         site.issue("me", "");
         for version in ["-tls1_2", "-tls1_3"] {
-            site.is_accepted(curve, &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
+            site.assert_accepted(curve, &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
         }
         site.openssl("ec -in me.key -no_public -out me.key");
-        site.is_accepted(&format!("{curve} without its public key"), ASKS_FOR_A_CERTIFICATE, CERTIFICATE);
+        site.assert_accepted(&format!("{curve} without its public key"), ASKS_FOR_A_CERTIFICATE, CERTIFICATE);
     }
 }
 
@@ -166,11 +168,11 @@ fn a_server_key_of_each_curve_is_accepted() {
         site.make_key("server", curve);
         site.issue("server", "-extfile names");
         for version in ["-tls1_2", "-tls1_3"] {
-            site.is_accepted(curve, version, TOKEN);
+            site.assert_accepted(curve, version, TOKEN);
         }
     }
     for version in ["-tls1_2", "-tls1_3"] {
-        site.is_accepted("keys exchanged on P-521", &format!("-groups P-521 {version}"), TOKEN);
+        site.assert_accepted("keys exchanged on P-521", &format!("-groups P-521 {version}"), TOKEN);
     }
 }
 
@@ -182,7 +184,7 @@ fn an_authority_may_use_any_digest_with_any_curve() {
         site.make_key("server", "P-256");
         for digest in ["sha256", "sha384", "sha512"] {
             site.issue("server", &format!("-extfile names -{digest}"));
-            site.is_accepted(&format!("{curve} with {digest}"), "", TOKEN);
+            site.assert_accepted(&format!("{curve} with {digest}"), "", TOKEN);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Proxies: which is asked, with what, and which servers are reached without.
+//! Tests of proxies: which proxy is used, for which servers, and with which credentials.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use testkit::recording_server::RecordingServer;
 use testkit::tunnel::{TunnelProtocol, TunnelProxy};
 use testkit::{Candidate, scratch, tls};
 
-/// An address that no proxy can reach, and that is not this machine's.
+/// An address that does not exist, so that only the proxy sees a request for it.
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
 
-/// Writes a kubeconfig for a server, with more to say about it. Returns its path.
+/// Writes a kubeconfig for a server, with additional fields of the cluster. Returns its path.
 fn kubeconfig(server: &str, more: &str) -> PathBuf {
     let file = scratch::folder("proxies").join("config");
     let text = format!(
@@ -24,8 +24,8 @@ fn kubeconfig(server: &str, more: &str) -> PathBuf {
     file
 }
 
-/// Returns what a proxy is asked by a leaderrun with these variables.
-fn asked(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
+/// Runs leaderrun with these variables, and returns the requests to the proxy.
+fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
         status = status.configure(|command| {
@@ -46,7 +46,7 @@ fn asked(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, Stri
 }
 
 #[testkit::test]
-fn the_proxy_of_the_environment_is_asked_for_the_server() {
+fn the_proxy_in_the_environment_is_used() {
     let proxy = RecordingServer::start(None);
     let (address, kubeconfig) = (proxy.address(), kubeconfig(SERVER, ""));
     let tunnel = ["CONNECT api.leaderrun.invalid:6443"];
@@ -55,38 +55,38 @@ fn the_proxy_of_the_environment_is_asked_for_the_server() {
         ("https_proxy", format!("http://{address}/")),
         ("HTTPS_PROXY", address.to_string()),
     ] {
-        assert_eq!(asked(&proxy, &kubeconfig, &[(name, value.clone())]), tunnel, "{name}={value}");
+        assert_eq!(requests_to(&proxy, &kubeconfig, &[(name, value.clone())]), tunnel, "{name}={value}");
     }
     let with_password = format!("http://me:p%40ss@{address}");
     let authorized = ["CONNECT api.leaderrun.invalid:6443 Basic bWU6cEBzcw=="];
-    assert_eq!(asked(&proxy, &kubeconfig, &[("HTTPS_PROXY", with_password)]), authorized);
+    assert_eq!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", with_password)]), authorized);
     for name in ["HTTP_PROXY", "ALL_PROXY"] {
-        assert!(asked(&proxy, &kubeconfig, &[(name, format!("http://{address}"))]).is_empty(), "{name}");
+        assert!(requests_to(&proxy, &kubeconfig, &[(name, format!("http://{address}"))]).is_empty(), "{name}");
     }
 }
 
 #[testkit::test]
-fn no_proxy_names_servers_and_not_proxies() {
+fn the_variable_no_proxy_names_servers_and_not_proxies() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig(SERVER, "");
-    let asked = |exceptions: &str| {
+    let is_used = |exceptions: &str| {
         let variables = [("HTTPS_PROXY", format!("http://{}", proxy.address())), ("NO_PROXY", exceptions.to_owned())];
-        !asked(&proxy, &kubeconfig, &variables).is_empty()
+        !requests_to(&proxy, &kubeconfig, &variables).is_empty()
     };
     for exceptions in ["api.leaderrun.invalid", "x, leaderrun.invalid ,", ".invalid", "*.leaderrun.invalid:6443", "*"] {
-        assert!(!asked(exceptions), "{exceptions:?}");
+        assert!(!is_used(exceptions), "{exceptions:?}");
     }
     for exceptions in ["127.0.0.1", "127.0.0.0/8", "api", "leaderrun.invalid:443", ","] {
-        assert!(asked(exceptions), "{exceptions:?}");
+        assert!(is_used(exceptions), "{exceptions:?}");
     }
 }
 
 #[testkit::test]
-fn proxy_url_beats_the_environment() {
+fn proxy_url_takes_precedence_over_the_environment() {
     let (proxy, other) = (RecordingServer::start(None), RecordingServer::start(None));
     let variables = [("HTTPS_PROXY", format!("http://{}", other.address())), ("NO_PROXY", "*".to_owned())];
     let kubeconfig = kubeconfig(SERVER, &format!(", proxy-url: 'http://{}'", proxy.address()));
-    assert_eq!(asked(&proxy, &kubeconfig, &variables), ["CONNECT api.leaderrun.invalid:6443"]);
+    assert_eq!(requests_to(&proxy, &kubeconfig, &variables), ["CONNECT api.leaderrun.invalid:6443"]);
     assert!(other.take_requests().is_empty());
 }
 
@@ -94,7 +94,7 @@ fn proxy_url_beats_the_environment() {
 fn this_machine_is_never_reached_through_a_proxy() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("https://127.0.0.1:1", "");
-    assert!(asked(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
+    assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
 }
 
 /// Writes a kubeconfig that trusts the authority of the tests' servers. Returns its path.
@@ -145,9 +145,9 @@ fn requests_arrive_through_proxies_of_each_kind() {
             } else {
                 format!(" Basic {}", BASE64_STANDARD.encode(as_sent.trim()))
             };
-            let mut asked = proxy.take_requested();
-            asked.dedup();
-            assert_eq!(asked, [format!("api.leaderrun.invalid:6443{as_sent}")], "{scheme}");
+            let mut requested = proxy.take_requested();
+            requested.dedup();
+            assert_eq!(requested, [format!("api.leaderrun.invalid:6443{as_sent}")], "{scheme}");
         }
     }
 }
@@ -157,7 +157,7 @@ fn a_proxy_is_trusted_as_the_api_server_is() {
     let server = RecordingServer::start(Some(tls::server_config()));
     let proxy = TunnelProxy::start(TunnelProtocol::Https, server.address());
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
-    // No certificate is verified.
+    // With insecure-skip-tls-verify, the proxy's certificate is not verified either.
     assert!(arrives_by_leaderrun(&server, &kubeconfig(SERVER, &proxy_url)).0);
     let unknown = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
     let file = scratch::folder("proxies").join("config");
@@ -168,12 +168,12 @@ fn a_proxy_is_trusted_as_the_api_server_is() {
 }
 
 #[testkit::test]
-fn a_proxy_passes_on_requests_that_have_no_tls() {
+fn a_proxy_passes_on_requests_to_a_server_without_tls() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("http://api.leaderrun.invalid/prefix", "");
-    let asked = asked(&proxy, &kubeconfig, &[("http_proxy", format!("http://me:p%40ss@{}", proxy.address()))]);
+    let requests = requests_to(&proxy, &kubeconfig, &[("http_proxy", format!("http://me:p%40ss@{}", proxy.address()))]);
     let target = "http://api.leaderrun.invalid/prefix/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
-    assert_eq!(asked[0], format!("GET {target} Basic bWU6cEBzcw=="));
+    assert_eq!(requests[0], format!("GET {target} Basic bWU6cEBzcw=="));
 }
 
 #[testkit::test]

@@ -10,10 +10,10 @@ const ANONYMOUS: &str = "https as nobody in default";
 const ASKS: &str = "kubectl asks for a user name; client-go by itself does not";
 const REFUSED: &str = "refused";
 
-const WHITE_SPACE: &str = "white space around it cannot be meant";
+const WHITE_SPACE: &str = "white space around it is certainly not intended";
 const PLAIN_HTTP: &str = "a server without TLS may ask for credentials, too";
-const TYPES: &str = "the type that YAML infers cannot be meant";
-const DATA_WIN: &str = "data win over a file";
+const TYPES: &str = "the type that YAML infers is certainly not intended";
+const DATA_WIN: &str = "data take precedence over a file";
 
 const CLUSTER: &str = "{server: '$HTTPS', certificate-authority-data: $CA}";
 const USER: &str = "{token: secret}";
@@ -33,7 +33,7 @@ impl Spelling {
         Self { context: Some(context), ..self }
     }
 
-    /// leaderrun does something else on purpose.
+    /// States that leaderrun has another outcome than kubectl on purpose.
     fn but_leaderrun(self, outcome: &'static str, why: &'static str) -> Self {
         Self { differs: Some((outcome, why)), ..self }
     }
@@ -66,7 +66,7 @@ fn several<const N: usize>(name: &'static str, files: [(&'static str, String); N
     Spelling { files: files.to_vec(), ..whole(name, "", outcome) }
 }
 
-/// The file as a whole.
+/// Returns the spellings of the file as a whole.
 fn files() -> Vec<Spelling> {
     let json = concat!(
         r#"{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":"#,

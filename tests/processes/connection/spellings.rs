@@ -1,7 +1,7 @@
-//! Spellings of kubeconfigs: what kubectl makes of each, leaderrun makes of it too.
+//! Tests with many spellings of kubeconfigs, which leaderrun must understand like kubectl.
 //!
-//! The table is in [`spelling_table`](super::spelling_table). A server records which of its addresses is asked, by
-//! whom and about which namespace. Where kubectl is installed, the table itself is checked against it.
+//! The table is in [`spelling_table`](super::spelling_table). A server records to which of its addresses a request is
+//! sent, as which user and for which namespace. If kubectl is installed, the table itself is checked against it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -19,15 +19,15 @@ use testkit::{Candidate, scratch, tls};
 
 use super::spelling_table::spellings;
 
-/// How many spellings are tried at a time.
+/// The number of spellings that are tried at a time.
 const THREADS: usize = 4;
 
-/// A way to write a kubeconfig, and what comes of it.
+/// A way to write a kubeconfig, and the expected outcome.
 #[derive(Clone)]
 pub struct Spelling {
     pub name: &'static str,
-    /// The kubeconfig, or several that are merged. `$HTTPS` and such stand for what a [`Site`] has; a file whose text is
-    /// `MISSING` is not written.
+    /// The kubeconfig, or several that are merged. Placeholders like `$HTTPS` are replaced by values of a [`Site`]. A file
+    /// whose text is `MISSING` is not written.
     pub files: Vec<(&'static str, String)>,
     pub context: Option<&'static str>,
     /// The outcome of kubectl: `https/PREFIX as USER in NAMESPACE`, or `refused`.
@@ -37,12 +37,12 @@ pub struct Spelling {
 }
 
 #[testkit::test]
-fn leaderrun_reads_every_spelling_as_the_table_says() {
+fn leaderrun_reads_every_spelling_as_in_the_table() {
     check(|spelling| spelling.differs.map_or(spelling.outcome, |(outcome, _)| outcome), Site::ask_by_leaderrun);
 }
 
 #[testkit::test(requires = kubectl())]
-fn kubectl_reads_every_spelling_as_the_table_says() {
+fn kubectl_reads_every_spelling_as_in_the_table() {
     check(|spelling| spelling.outcome, Site::ask_by_kubectl);
 }
 
@@ -52,7 +52,7 @@ fn kubectl() -> Result<(), String> {
     run.map(drop).map_err(|_| "kubectl is not installed".to_owned())
 }
 
-/// Tries all spellings.
+/// Tries all spellings, and fails the test if any has another outcome than expected.
 fn check(expected: fn(&Spelling) -> &'static str, ask: fn(&Site, &Spelling) -> (String, String)) {
     let spellings = spellings();
     assert!(spellings.len() >= 100, "there are only {}", spellings.len());
@@ -76,7 +76,7 @@ fn check(expected: fn(&Spelling) -> &'static str, ask: fn(&Site, &Spelling) -> (
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), spellings.len(), wrong.join("\n"));
 }
 
-/// Servers, and a folder with what kubeconfigs refer to.
+/// Two servers, and a folder with the files that kubeconfigs refer to.
 struct Site {
     https: RecordingServer,
     http: RecordingServer,
@@ -138,13 +138,13 @@ impl Site {
     }
 
     fn filled_in(&self, text: &str) -> String {
-        // Longer names first: one may begin with another.
+        // Longer names are replaced first, because a name may be the beginning of another one.
         let mut names: Vec<_> = self.placeholders.iter().collect();
         names.sort_by_key(|(name, _)| usize::MAX - name.len());
         names.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
-    /// Writes the kubeconfigs and returns what `KUBECONFIG` is.
+    /// Writes the kubeconfigs, and returns the value for `KUBECONFIG`.
     fn write(&self, spelling: &Spelling) -> String {
         let paths = spelling.files.iter().map(|(name, text)| {
             let path = self.folder.join(name);
@@ -201,8 +201,8 @@ impl Site {
         (self.outcome(prefix), said)
     }
 
-    /// Returns what has become of a spelling. `place` takes the target of a request apart: what is in front of the
-    /// API's own paths, and the namespace; none where the request is beside the point.
+    /// Returns the outcome of a spelling from the requests that were recorded. `place` returns the prefix before the API's
+    /// own path and the namespace of a request, or `None` for a request that does not count.
     fn outcome(&self, place: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));

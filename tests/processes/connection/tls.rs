@@ -1,4 +1,5 @@
-//! TLS: what Go accepts is accepted, and what it refuses is refused, with kubectl beside it where it is installed.
+//! Tests of TLS: leaderrun accepts the certificates that Go accepts, and refuses those that it refuses. If kubectl is
+//! installed, it is checked as well.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ fn new_key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
-/// Returns what an authority's certificate says.
+/// Returns the contents of an authority's certificate.
 fn authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -35,7 +36,7 @@ fn self_signed(params: CertificateParams) -> Issuer {
     CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
 }
 
-/// Returns what a certificate of the server says.
+/// Returns the contents of a server's certificate.
 fn server() -> CertificateParams {
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
     params.distinguished_name.push(DnType::CommonName, "the server");
@@ -47,7 +48,7 @@ struct Site {
     chain: Vec<CertificateDer<'static>>,
     key: String,
     trusted: String,
-    /// By which name the server is called, where that is not its address.
+    /// The `tls-server-name` in the kubeconfig; empty if there is none.
     server_name: &'static str,
 }
 
@@ -100,7 +101,7 @@ impl Site {
     }
 }
 
-/// Returns whether leaderrun's request arrives at the server, and what it says.
+/// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
 fn ask(site: &Site) -> (bool, String) {
     let server = site.start();
     let kubeconfig = site.kubeconfig(&server);
@@ -245,7 +246,7 @@ fn an_authority_may_do_what_its_certificate_says() {
 }
 
 #[testkit::test]
-fn what_go_refuses_is_refused_and_named() {
+fn certificates_that_go_refuses_are_refused_with_the_reason() {
     let issuer = self_signed(authority("one"));
     let mut expired = server();
     expired.not_after = date_time_ymd(2020, 1, 1);

@@ -1,4 +1,4 @@
-//! What load leaderrun carries under a CPU limit. The table in `docs/safety.md` is printed by:
+//! Measures under which CPU limits and loads leaderrun keeps its promise. The table in `docs/safety.md` is printed by:
 //!
 //! ```console
 //! LEADERRUN_CPU_LIMITS=1 cargo test --release --test processes -- cpu_limits --nocapture
@@ -30,10 +30,10 @@ const LOAD_TIME: Duration = Duration::from_secs(20);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Where cgroups with a CPU limit are made: v1's controller, or v2.
+/// The folders in which cgroups with a CPU limit are created, with the file of the limit: for cgroup v1 and v2.
 const ROOTS: [(&str, &str); 2] = [("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"), ("/sys/fs/cgroup", "cpu.max")];
 
-/// A cgroup with a CPU limit. What is left in it is killed when this is dropped.
+/// A cgroup with a CPU limit. When this is dropped, the processes in it are killed.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -59,7 +59,7 @@ fn is_asked_for() -> Result<(), String> {
     crate::other_users::root()
 }
 
-/// Makes the candidate one of this cgroup, and without the right to a real-time priority, as in most containers.
+/// Moves the candidate into this cgroup, and removes the right to a real-time priority, as in most containers.
 fn limit(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let members = cgroup.map(|Cgroup(folder)| CString::new(folder.join("cgroup.procs").into_os_string().into_vec()));

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
 
-/// Twice as long as in other tests, because two more processes ask for the status before the leader ends.
+/// Durations twice as long as in other tests, because two more processes ask for the status before the leader ends.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
@@ -65,7 +65,7 @@ fn directions() -> [[Side; 2]; 2] {
     [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(side))
 }
 
-/// Has a leader of one build hand over to a standby of the other, in both directions. `end` ends the leader.
+/// Hands over from a leader of one build to a standby of the other, in both directions. `end` ends the leader.
 fn hand_over(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Side)) {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (lock(), Witnesses::new());
@@ -96,7 +96,7 @@ fn every_kind_is_released_to_the_other_version() {
 }
 
 #[testkit::test(requires = is_known())]
-fn an_annotation_and_two_objects_expire_for_the_other_version() {
+fn the_other_version_takes_over_expired_records_in_annotations_and_two_objects() {
     for kind in ["configmap", "endpoints+lease"] {
         hand_over(|| TestLock::of_kind(kind), lose_by_partition);
     }
@@ -109,7 +109,7 @@ fn lose_by_partition(a: &mut Running, leader: &Side) {
 }
 
 #[testkit::test(requires = is_known())]
-fn renewals_without_a_reply_are_lost_to_the_other_version() {
+fn the_other_version_takes_over_when_renewals_have_no_reply() {
     hand_over(TestLock::lease, |a, leader| {
         leader.proxy.partition_replies();
         a.wait_for_exit(76);
@@ -118,7 +118,7 @@ fn renewals_without_a_reply_are_lost_to_the_other_version() {
 }
 
 #[testkit::test(requires = is_known())]
-fn a_killed_elector_is_followed_by_the_other_version() {
+fn the_other_version_takes_over_after_the_death_of_the_elector() {
     for lock in [TestLock::file, TestLock::lease] {
         hand_over(lock, |a, _| {
             a.signal(Signal::SIGKILL);
@@ -128,7 +128,7 @@ fn a_killed_elector_is_followed_by_the_other_version() {
 }
 
 #[testkit::test(requires = is_known())]
-fn a_killed_supervisor_is_followed_by_the_other_version() {
+fn the_other_version_takes_over_after_the_death_of_the_supervisor() {
     for lock in [TestLock::file, TestLock::lease] {
         hand_over(lock, |a, _| {
             kill(a.supervisor(), Signal::SIGKILL).expect("the supervisor is alive");
@@ -165,15 +165,15 @@ fn the_other_version_waits_until_the_lock_is_due() {
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "b"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
-        // The time in the record has whole seconds.
+        // Times in the record are rounded to seconds.
         let apart = Duration::from_nanos(second - first);
         assert!(apart >= Duration::from_secs(4), "{apart:?}:\n{}", b.log());
     }
 }
 
-/// Neither version takes a lock that the other renews with difficulty.
+/// Neither version takes over a lock whose renewals only succeed after failures.
 #[testkit::test(requires = is_known())]
-fn a_bad_network_hands_nothing_over() {
+fn a_leader_on_a_bad_network_keeps_the_lock() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         // No lease may expire, even on a busy machine.

@@ -29,7 +29,7 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
 }
 
 #[testkit::test]
-fn a_preferred_candidate_takes_the_lead_back() {
+fn a_preferred_candidate_preempts_the_other_one() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let candidate = |name, delay| {

@@ -13,7 +13,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 /// Durations with four seconds between the stop and the kill.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
-/// A command that ignores SIGTERM and has a hidden grandchild.
+/// The words of a witness that ignores SIGTERM and has a hidden grandchild.
 const STUBBORN: [&str; 2] = ["hidden", "ignore"];
 
 /// Injects `fault` into leader A, which is behind a proxy and has a stubborn command, and checks that standby B leads
@@ -235,9 +235,9 @@ fn an_elector_that_stays_frozen_is_killed_after_its_lease() {
     a.wait_for_exit(137);
 }
 
-/// Under a CPU limit it would be late again and again; here it is stopped.
+/// The test stops the supervisor repeatedly, with an effect like that of a CPU limit.
 #[testkit::test]
-fn a_supervisor_that_is_late_again_and_again_warns_and_stops_so_much_earlier() {
+fn a_supervisor_that_is_late_repeatedly_warns_and_stops_the_command_earlier() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &[]);

@@ -1,4 +1,4 @@
-//! Options after which the command runs again: `--min-hold`, `--every` and `--on-lost rejoin`.
+//! Tests of the options by which a command runs again: `--min-hold`, `--every` and `--on-lost rejoin`.
 
 use nix::sys::signal::Signal;
 
@@ -103,7 +103,7 @@ fn a_signal_during_the_re_execution_is_handled() {
     b.wait_for_log("is held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
     a.wait_for_log("waiting for the lock again");
-    // The default action of this signal would end the process. It means nothing to a standby.
+    // The default action of this signal would end the process. A standby ignores it.
     while a.is_running() && !a.log().contains("is held by b") {
         a.signal(Signal::SIGPIPE);
     }

@@ -1,4 +1,4 @@
-//! `--slots`: several leaders, each in a different slot.
+//! Tests of `--slots`: several leaders, each in a different slot.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testkit::http::{samples, wait_for_leader};
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, is_alive};
 
-/// The witnesses of each slot: within a slot, there is one command at a time.
+/// The witnesses of each slot, in which there must be one command at a time.
 struct Slots {
     lock: TestLock,
     witnesses: Vec<Witnesses>,
@@ -20,7 +20,7 @@ impl Slots {
         Self { lock, witnesses: (0..count).map(|_| Witnesses::new()).collect() }
     }
 
-    /// Makes a candidate for all slots.
+    /// Creates a candidate for all slots.
     fn candidate(&self, name: &str, lock: &TestLock) -> Candidate {
         Candidate::new(name, lock).args(["--slots", &self.witnesses.len().to_string()])
     }
@@ -41,7 +41,7 @@ impl Slots {
         self.candidate(name, &self.lock).run(self.command())
     }
 
-    /// Returns who runs the command of a slot now.
+    /// Returns the candidate that runs the command of a slot now.
     fn holder(&self, slot: usize) -> Option<String> {
         let lifetimes = self.witnesses[slot].lifetimes();
         lifetimes.iter().find(|life| is_alive(life.pid)).map(|life| life.holder().to_owned())
@@ -82,7 +82,7 @@ fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
         let mut candidates: Vec<Running> = (0..5).map(|number| slots.run(&number.to_string())).collect();
         let first = slots.wait_until_filled(|_| true);
 
-        // Its supervisor ends the command; its slot expires.
+        // The supervisor ends the command, and the slot expires.
         by_name(&mut candidates, &first[0]).signal(Signal::SIGKILL);
         let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
         assert_eq!(second[1..], first[1..], "the other leaders are not affected");
@@ -121,7 +121,7 @@ fn a_rolling_restart_fills_every_slot_again() {
 }
 
 #[testkit::test]
-fn a_leader_that_is_cut_off_is_followed_in_its_slot() {
+fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     let proxy = Proxy::start(Cluster::shared());
     let slots = Slots::new(TestLock::lease(), 2);
     let mut cut_off = slots.candidate("0", &slots.lock.through(proxy.kubeconfig())).run(slots.command());
@@ -149,7 +149,7 @@ fn the_command_and_the_monitoring_see_the_slot() {
     let slot = said["slot"].as_u64().expect("a slot");
     assert_eq!((&said["lock"], &said["slots"]), (&json!(lock.name), &json!(2)));
     let held = format!("{}-{slot}", lock.name);
-    eventually("it has said so", || a.output() == format!("{slot} {held}\n"));
+    eventually("the command has printed its slot", || a.output() == format!("{slot} {held}\n"));
     for number in 0..2 {
         let sample = format!("leaderrun_slot_leading{{slot=\"{number}\"}}");
         let expected = f64::from(u8::from(number == slot));
@@ -157,7 +157,7 @@ fn the_command_and_the_monitoring_see_the_slot() {
     }
     assert!(a.log().contains(&format!("as leader of {held}")), "{}", a.log());
     a.stop();
-    // Where there are none, a command sees none, neither its own nor an outer one.
+    // Without slots the command gets no slot, not even that of an outer run.
     let mut without = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
     without.wait_for_exit(0);
     assert_eq!(without.output(), "[]\n");
@@ -236,7 +236,7 @@ fn address_in(lock: &TestLock, slot: usize) -> String {
 }
 
 #[testkit::test]
-fn what_does_not_fit_slots_is_refused() {
+fn options_that_do_not_fit_slots_are_refused() {
     for (arguments, says) in [
         (&["--lock", "a/b", "--slots", "1"][..], "--slots 1: a lock has 2 to 64 slots; try --slots 3"),
         (

@@ -1,4 +1,4 @@
-//! Connections that take longer to make than a request may take.
+//! Tests of connections that take longer to open than the timeout of a request.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,10 +11,11 @@ use serde_json::json;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, kubeconfig, scratch};
 
-/// An attempt takes a third of what is between the retry period and the renew deadline: two seconds.
+/// Durations with which the timeout of a request is two seconds: a third of the time between the retry period and the
+/// renew deadline.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", "--retry-period", "1s"];
 
-/// How long it takes to make a connection: more than an attempt.
+/// The time to open a connection, which is longer than the timeout of a request.
 const DELAY: Duration = Duration::from_millis(2500);
 
 /// A proxy that passes on the bytes of each connection with a delay.
@@ -59,7 +60,7 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
 }
 
 #[testkit::test]
-fn a_connection_that_takes_longer_than_an_attempt_is_made_beside_the_attempts() {
+fn a_connection_that_takes_longer_than_a_request_may_is_opened_beside_the_requests() {
     let (path, witnesses) = (SlowPath::to(Cluster::shared().address()), Witnesses::new());
     let file = scratch::folder("slow").join("kubeconfig");
     kubeconfig::write_with(&file, path.address, ADMIN.name, &json!({ "token": ADMIN.token }));
@@ -74,7 +75,7 @@ fn a_connection_that_takes_longer_than_an_attempt_is_made_beside_the_attempts() 
             eventually("a renewal", || renewed() != before);
         }
     }
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "nobody told it to stop: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
     assert!(a.log().contains("still waiting for a connection to https://127.0.0.1:"), "{}", a.log());
     a.stop();
     witnesses.assert_one_at_a_time(1);

@@ -1,4 +1,4 @@
-//! Lock files with other users, clean-up programs and full disks.
+//! Tests of lock files with other users, clean-up programs and full disks.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -106,7 +106,7 @@ fn an_unusable_file_is_refused_with_a_remedy() {
 }
 
 #[testkit::test]
-fn a_process_that_keeps_the_file_locked_is_looked_for() {
+fn a_process_that_keeps_the_file_locked_is_the_reason_in_the_message() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
     let companion = fs::File::create(format!("{path}.lock")).expect("a file");
@@ -170,7 +170,7 @@ fn two_users_of_a_group_share_a_folder() {
 
 /// The error names the owner of the file, and ends with a command that solves the problem.
 #[testkit::test(requires = root())]
-fn a_suggestion_that_is_followed_works() {
+fn the_suggested_commands_work() {
     let sticky = open_folder("sticky", 0o1777);
     let closed = open_folder("closed", 0o755);
     let unreadable = open_folder("unreadable", 0o777).join("it's one's");

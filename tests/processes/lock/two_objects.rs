@@ -1,4 +1,4 @@
-//! Locks in two objects, and faults between the two writes.
+//! Tests of locks in two objects, and of faults between the two writes.
 
 use serde_json::{Value, json};
 

@@ -150,7 +150,7 @@ fn a_lasting_failure_is_logged_once() {
 }
 
 #[testkit::test]
-fn the_time_of_a_line_can_be_chosen() {
+fn the_format_of_times_in_the_log_can_be_chosen() {
     for (time, begins) in [("wall", "leaderrun 20"), ("none", "leaderrun: started"), ("elapsed", "leaderrun +")] {
         let mut a = Candidate::new("a", &TestLock::file()).args(["--log-time", time]).run(["true"]);
         a.wait_for_exit(0);

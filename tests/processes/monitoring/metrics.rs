@@ -90,7 +90,7 @@ fn losses_are_counted_across_rejoining() {
         1.0,
         "the second command was killed without a grace period"
     );
-    // Two transitions: from its own former run, and from another holder.
+    // The two transitions are from its own earlier run and from another holder.
     assert_eq!(counted.value("leaderrun_transitions_total"), 2.0);
 }
 

@@ -45,18 +45,18 @@ impl ServiceManager {
         Ok(String::from_utf8_lossy(&message[..length]).into_owned())
     }
 
-    /// Receives until this line arrives, and returns all lines up to it.
+    /// Waits until this line arrives, and returns all lines up to it.
     #[track_caller]
-    fn hears(&self, line: &str) -> Vec<String> {
-        let mut heard = Vec::new();
-        while !heard.iter().any(|heard| heard == line) {
-            let message = self.receive().unwrap_or_else(|failure| panic!("no {line}: {failure}; heard {heard:?}"));
-            heard.extend(message.lines().map(str::to_owned));
+    fn wait_for(&self, line: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.iter().any(|received| received == line) {
+            let message = self.receive().unwrap_or_else(|failure| panic!("no {line}: {failure}; only {lines:?}"));
+            lines.extend(message.lines().map(str::to_owned));
         }
-        heard
+        lines
     }
 
-    /// Returns the lines that have arrived and were not received yet.
+    /// Returns the lines that have arrived since then.
     fn rest(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).expect("a flag");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
@@ -72,13 +72,13 @@ fn a_standby_is_ready_and_reports_the_leader() {
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = systemd.runs(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
-        let heard = systemd.hears(&format!("STATUS=standby: {} is held by a", lock.name));
-        assert_eq!(heard.iter().filter(|line| *line == "READY=1").count(), 1, "{heard:?}");
+        let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
+        assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
         a.stop();
-        let heard = systemd.hears(&format!("STATUS=leading {}", lock.name));
-        assert!(!heard.iter().any(|line| line.starts_with("READY") || line.starts_with("STOPPING")), "{heard:?}");
+        let lines = systemd.wait_for(&format!("STATUS=leading {}", lock.name));
+        assert!(!lines.iter().any(|line| line.starts_with("READY") || line.starts_with("STOPPING")), "{lines:?}");
         b.signal(Signal::SIGTERM);
-        systemd.hears("STOPPING=1");
+        systemd.wait_for("STOPPING=1");
         b.wait();
         let names = |lines: Vec<String>| lines.iter().any(|line| line.starts_with("WATCHDOG"));
         assert!(!names(systemd.rest()), "a watchdog notification without WATCHDOG_USEC");
@@ -91,10 +91,10 @@ fn only_a_leader_is_ready_with_ready_when_leading() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = systemd.runs(Candidate::new("b", &lock)).args(["--ready-when", "leading"]).run_witness(&witnesses, &[]);
-    let heard = systemd.hears(&format!("STATUS=standby: {} is held by a", lock.name));
-    assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
+    let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
+    assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
     a.stop();
-    systemd.hears("READY=1");
+    systemd.wait_for("READY=1");
     witnesses.wait_for("b", 1);
     drop(b);
 }
@@ -116,8 +116,8 @@ fn the_command_notifies_with_notify_command() {
         let systemd = ServiceManager::new();
         let candidate = systemd.runs(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
         let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFIES);
-        let before = systemd.hears("X_COMMAND=0");
-        let during = systemd.hears("X_COMMAND=done");
+        let before = systemd.wait_for("X_COMMAND=0");
+        let during = systemd.wait_for("X_COMMAND=done");
         drop(running);
         (before, during)
     };
@@ -165,7 +165,7 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let a = systemd.runs(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    systemd.hears("WATCHDOG=1");
+    systemd.wait_for("WATCHDOG=1");
     let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
     systemd.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
     let start = std::time::Instant::now();
@@ -174,7 +174,7 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     }
     drop(stopped);
     systemd.socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
-    systemd.hears("WATCHDOG=1");
+    systemd.wait_for("WATCHDOG=1");
 }
 
 fn systemd_analyze() -> Result<(), String> {
