@@ -6,7 +6,7 @@ use std::time::Duration;
 use kube::core::Status;
 
 use super::credentials::CredentialsError;
-use super::tls::failure_reason;
+use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
@@ -58,7 +58,7 @@ impl Error {
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
                 Self::new(ErrorKind::Refused, failure.to_string())
             }
-            other => Self::unknown(failure_reason(other)),
+            other => Self::unknown(failure_reason(other, Peer::Server)),
         }
     }
 

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::Uri;
 use hyper::header::{HeaderValue, InvalidHeaderValue};
-use hyper::http::uri::Scheme;
+use hyper::http::uri::{Authority, Scheme};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use self::exceptions::Exceptions;
@@ -74,6 +74,9 @@ impl Proxy {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
             return Err("it names no host".to_owned());
+        }
+        if address.parse::<Authority>().is_err() {
+            return Err(format!("{address:?} is not a host with a port"));
         }
         let port = match port {
             "" => default_port,
@@ -148,14 +151,20 @@ fn said(value: Option<String>) -> Option<String> {
     value.filter(|value| !value.is_empty())
 }
 
+/// Writes the name of the setting.
+impl fmt::Display for ProxyOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kubeconfig => "proxy-url",
+            Self::Variable(name) => name,
+        })
+    }
+}
+
 /// Describes the proxy and its setting, without a password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = match self.origin {
-            ProxyOrigin::Kubeconfig => "proxy-url",
-            ProxyOrigin::Variable(name) => name,
-        };
-        write!(f, "{} ({origin})", self.address())
+        write!(f, "{} ({})", self.address(), self.origin)
     }
 }
 
@@ -186,7 +195,7 @@ mod tests {
         let with_password = Proxy::parse("http://me:p%40%3Ass@proxy", ProxyOrigin::Kubeconfig).expect("a proxy");
         assert_eq!(with_password.url(), "http://me:p%40%3Ass@proxy:80");
         assert_eq!(with_password.address(), "http://proxy:80");
-        for url in ["", "http://", "ftp://proxy", "http://proxy:port", "http://:8080"] {
+        for url in ["", "http://", "ftp://proxy", "http://proxy:port", "http://:8080", "http://[::1", "http:// proxy"] {
             assert!(parsed(url).is_err(), "{url}");
         }
     }

@@ -1,9 +1,13 @@
 //! Parses the address of the API server in a kubeconfig.
 
 use hyper::Uri;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::super::connection::BasicCredentials;
+
+/// The characters that Go encodes in the path of an address.
+const ENCODED_IN_PATHS: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// The address of an API server, and the user in it.
 pub struct ServerAddress {
@@ -30,11 +34,14 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
         Some((credentials, authority)) => (Some(basic_credentials(credentials)), authority),
         None => (None, authority),
     };
+    // An empty port is the scheme's own.
+    let authority = authority.strip_suffix(':').unwrap_or(authority);
     // The part that may be a password is left out.
-    let shown = format!("{scheme}://{authority}{path}");
+    let shown = format!("{scheme}://{authority}{}", utf8_percent_encode(path, ENCODED_IN_PATHS));
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
     if let Some((_, port)) = authority.rsplit_once(':')
         && !port.contains(']')
-        && port.parse::<u16>().is_err()
+        && !is_port(port)
     {
         return Err(format!("server {shown:?}: {port:?} is not a port"));
     }
@@ -64,6 +71,10 @@ mod tests {
             ("https://[::1]:6443", "https://[::1]:6443/"),
             ("https://host/k8s/clusters/c-1/", "https://host/k8s/clusters/c-1"),
             ("https://host/prefix?query#fragment", "https://host/prefix"),
+            ("https://host:/prefix", "https://host/prefix"),
+            ("https://[::1]:", "https://[::1]/"),
+            ("https://host/my prefix/ü", "https://host/my%20prefix/%C3%BC"),
+            ("https://host/a%2fb", "https://host/a%2fb"),
             ("host:8080", "http://host:8080/"),
             ("127.0.0.1", "http://127.0.0.1/"),
         ] {
@@ -90,6 +101,7 @@ mod tests {
             ("https://:6443", "names no host"),
             ("https://a b", "invalid uri character"),
             ("https://host:port", "\"port\" is not a port"),
+            ("https://host:+80", "\"+80\" is not a port"),
         ] {
             let refusal = parse(text).map(drop).expect_err(text);
             assert!(refusal.contains(reason), "{text}: {refusal}");

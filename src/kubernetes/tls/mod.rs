@@ -32,7 +32,7 @@ use self::authority::Authorities;
 use self::verifier::{InsecureVerifier, ServerVerifier};
 use super::connection::{ConfigError, TlsOptions};
 
-pub use self::reason::failure_reason;
+pub use self::reason::{Peer, failure_reason};
 
 /// The only protocol to servers and proxies.
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -49,8 +49,8 @@ pub fn client_config(
 ) -> Result<ClientConfig, ConfigError> {
     let verifier: Arc<dyn ServerCertVerifier> = match authority {
         _ if options.insecure => Arc::new(InsecureVerifier),
-        Some(pem) => Arc::new(ServerVerifier::new(Authorities::configured(pem)?)),
-        None => Arc::new(ServerVerifier::new(Authorities::of_system()?)),
+        Some(pem) => Arc::new(ServerVerifier::new(Peer::Server, Authorities::configured(pem)?)),
+        None => Arc::new(ServerVerifier::new(Peer::Server, Authorities::of_system()?)),
     };
     let builder = verifying_with(verifier);
     let mut config = match certificate {
@@ -70,7 +70,7 @@ pub fn proxy_config(options: &TlsOptions, authority: Option<&[u8]>) -> Result<Cl
     let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(InsecureVerifier)
     } else {
-        Arc::new(ServerVerifier::new(Authorities::of_system_and(authority)?))
+        Arc::new(ServerVerifier::new(Peer::Proxy, Authorities::of_system_and(authority)?))
     };
     let mut config = verifying_with(verifier).with_no_client_auth();
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];

@@ -1,19 +1,35 @@
 //! Reasons for TLS failures, in words.
 
 use std::error::Error;
-use std::io;
+use std::{fmt, io};
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
 use crate::telemetry::log::printable_root_cause;
 
-/// Returns the reason for a failure of a connection: that of TLS, or else the innermost cause.
-pub fn failure_reason(failure: &(dyn Error + 'static)) -> String {
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Server,
+    Proxy,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "the server",
+            Self::Proxy => "the proxy",
+        })
+    }
+}
+
+/// Returns the reason for a failure of a connection to this peer: that of TLS, or else the innermost cause.
+pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     let mut cause = Some(failure);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let tls = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
-        if let Some(reason) = tls.map(tls_reason) {
+        if let Some(reason) = tls.map(|failure| tls_reason(failure, peer)) {
             return reason;
         }
         cause = error.source();
@@ -21,32 +37,35 @@ pub fn failure_reason(failure: &(dyn Error + 'static)) -> String {
     printable_root_cause(failure)
 }
 
-fn tls_reason(failure: &rustls::Error) -> String {
+fn tls_reason(failure: &rustls::Error, peer: Peer) -> String {
     match failure {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal))) => refusal.to_string(),
-        rustls::Error::AlertReceived(alert) => alert_reason(*alert),
+        rustls::Error::AlertReceived(alert) => alert_reason(*alert, peer),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the server does not speak TLS; perhaps its address begins with http://".to_owned()
+            format!("{peer} does not speak TLS; perhaps its address begins with http://")
         }
         other => other.to_string(),
     }
 }
 
-fn alert_reason(alert: AlertDescription) -> String {
+fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
     let reason = match alert {
         AlertDescription::CertificateExpired => "it has expired",
         AlertDescription::CertificateRevoked => "it is revoked",
-        AlertDescription::UnknownCA => "the server does not know its issuer",
+        AlertDescription::UnknownCA => "its issuer is unknown to it",
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            return "the server asks for a client certificate, and the kubeconfig has none".to_owned();
+            return match peer {
+                Peer::Server => "the server asks for a client certificate, and the kubeconfig has none".to_owned(),
+                Peer::Proxy => "the proxy asks for a client certificate, and proxies get none".to_owned(),
+            };
         }
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError => "the server does not say why",
-        AlertDescription::UnrecognisedName => return "the server does not know the name it was asked for".to_owned(),
-        other => return format!("the server ended the TLS connection: {other:?}"),
+        | AlertDescription::DecryptError => "it does not say why",
+        AlertDescription::UnrecognisedName => return format!("{peer} does not know the name it was asked for"),
+        other => return format!("{peer} ended the TLS connection: {other:?}"),
     };
-    format!("the server refused the client certificate: {reason}")
+    format!("{peer} refused the client certificate: {reason}")
 }

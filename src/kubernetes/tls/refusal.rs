@@ -5,6 +5,7 @@ use webpki::Error;
 
 use super::authority::Authorities;
 use super::certificate::Certificate;
+use super::reason::Peer;
 use crate::telemetry::log::printable;
 
 /// The largest number of a certificate's names in a message.
@@ -13,6 +14,7 @@ const MAX_NAMES: usize = 10;
 /// Returns why the certificate is refused.
 pub fn reason(
     error: Error,
+    peer: Peer,
     authorities: &Authorities,
     der: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
@@ -30,7 +32,11 @@ pub fn reason(
             if presented.is_empty() {
                 return format!("it names no host in subjectAltName, so it is not for {name}");
             }
-            format!("it is for {}, not for {name}; perhaps set tls-server-name", presented.join(", "))
+            let remedy = match peer {
+                Peer::Server => "perhaps set tls-server-name",
+                Peer::Proxy => "name the proxy by one of them",
+            };
+            format!("it is for {}, not for {name}; {remedy}", presented.join(", "))
         }
         Error::UnknownIssuer => match authorities.invalidity(now) {
             Some(invalidity) => invalidity,

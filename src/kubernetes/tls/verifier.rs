@@ -13,11 +13,13 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, Verifie
 use super::algorithms::SUPPORTED;
 use super::authority::Authorities;
 use super::certificate::Certificate;
+use super::reason::Peer;
 use super::refusal;
 
 /// Verifies servers by trusted certificates.
 #[derive(Debug)]
 pub struct ServerVerifier {
+    peer: Peer,
     authorities: Authorities,
 }
 
@@ -34,8 +36,8 @@ impl fmt::Display for Refusal {
 impl Error for Refusal {}
 
 impl ServerVerifier {
-    pub fn new(authorities: Authorities) -> Self {
-        Self { authorities }
+    pub fn new(peer: Peer, authorities: Authorities) -> Self {
+        Self { peer, authorities }
     }
 
     fn verify(
@@ -45,8 +47,8 @@ impl ServerVerifier {
         server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), String> {
-        let Self { authorities } = self;
-        let reason = |error| refusal::reason(error, authorities, der, server_name, now);
+        let Self { peer, authorities } = self;
+        let reason = |error| refusal::reason(error, *peer, authorities, der, server_name, now);
         let certificate = EndEntityCert::try_from(der).map_err(reason)?;
         let said = Certificate::parse(der).ok_or("it cannot be read")?;
         if said.has_short_rsa_key() {
@@ -126,7 +128,7 @@ impl ServerCertVerifier for ServerVerifier {
         verified.map(|()| ServerCertVerified::assertion()).map_err(|reason| {
             let whose =
                 Certificate::parse(end_entity).map(|certificate| format!(" {certificate},")).unwrap_or_default();
-            let refusal = Refusal(format!("the server's certificate{whose} is refused: {reason}"));
+            let refusal = Refusal(format!("{}'s certificate{whose} is refused: {reason}", self.peer));
             rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
         })
     }

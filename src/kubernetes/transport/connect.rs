@@ -1,33 +1,28 @@
 //! Opens connections to the API server.
 
 use std::error::Error;
-use std::fmt;
-use std::io;
+use std::future::ready;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use humantime::format_duration;
 use hyper::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper::http::uri::Scheme;
+use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tower::{Service, ServiceExt};
+use tower::{ServiceExt, service_fn};
 
 use super::super::credentials::Access;
 use super::super::proxy::{Proxy, ProxyProtocol};
-use super::super::tls::failure_reason;
+use super::super::tls::{Peer, failure_reason};
 use super::connection::Connection;
 use super::resolver::Resolver;
-
-type Failure = Box<dyn Error + Send + Sync>;
+use super::{tcp, tunnel};
 
 /// The reason why there is no connection. No request was sent.
 #[derive(Clone, Debug)]
@@ -48,102 +43,100 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// Connects to the API server, through the proxy if there is one.
+/// Connects to the API server, through the proxy if there is one. `skip` is the number of addresses that are tried last.
 ///
 /// # Errors
 /// Fails if any step fails.
-pub async fn connect(access: Arc<Access>, resolver: Resolver) -> Result<Connection, ConnectError> {
-    let connected = try_connect(Arc::clone(&access), resolver).await;
-    connected.map_err(|failure| {
-        ConnectError(format!("cannot connect to {}: {}", target(&access), failure_reason(&*failure)))
-    })
+pub async fn connect(access: Arc<Access>, resolver: Resolver, skip: usize) -> Result<Connection, ConnectError> {
+    let connected = try_connect(&access, &resolver, skip).await;
+    connected.map_err(|reason| ConnectError(format!("cannot connect to {}: {reason}", target(&access))))
 }
 
-async fn try_connect(access: Arc<Access>, resolver: Resolver) -> Result<Connection, Failure> {
-    let mut tcp = HttpConnector::new_with_resolver(resolver);
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    let server = access.config.server.clone();
+async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> Result<Connection, String> {
+    let server = &access.config.server;
     let Some(proxy) = &access.config.proxy else {
-        let stream = tcp.oneshot(server).await?;
-        return speak_over(stream.into_inner(), access).await;
+        let port = if server.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+        let (host, port) = (server.host().unwrap_or_default(), server.port_u16().unwrap_or(port));
+        let stream = tcp::connect(resolver, host, port, skip).await.map_err(|failure| reason(&failure))?;
+        return speak_over(stream, access).await;
     };
+    let connected = tcp::connect(resolver, &proxy.host, proxy.port, skip).await;
+    let stream = connected.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
     match (proxy.protocol, &access.proxy_tls) {
-        (ProxyProtocol::Http, _) | (ProxyProtocol::Https, None) => {
-            let stream = through(tcp, proxy, server).await?;
-            speak_over(stream.into_inner(), access).await
-        }
+        (ProxyProtocol::Http, _) | (ProxyProtocol::Https, None) => speak_through(stream, proxy, access).await,
         (ProxyProtocol::Https, Some(tls)) => {
-            let (name, encrypt) = (ServerName::try_from(proxy.host.clone())?, TlsConnector::from(Arc::clone(tls)));
-            let stream = through(Encrypted { tcp, encrypt, name }, proxy, server).await?;
-            speak_over(stream.into_inner(), access).await
+            let name = certificate_name(&proxy.host, access.config.tls.insecure)?;
+            let encrypted = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+            let encrypted = encrypted.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
+            speak_through(encrypted, proxy, access).await
         }
         (ProxyProtocol::Socks5, _) => {
-            let mut socks = SocksV5::new(proxy.address().parse()?, tcp);
+            let mut connected = Some(TokioIo::new(stream));
+            let connected = service_fn(move |_: Uri| {
+                ready(connected.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+            });
+            let mut socks = SocksV5::new(Uri::from_static("socks5://proxy"), connected);
             if let Some((user, password)) = &proxy.credentials {
                 socks = socks.with_auth(user.clone(), password.clone());
             }
-            let stream = socks.oneshot(server).await?;
+            let stream = socks.oneshot(server.clone()).await;
+            let stream = stream.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
             speak_over(stream.into_inner(), access).await
         }
     }
 }
 
-/// Connects to an address by TCP and encrypts the stream.
-struct Encrypted {
-    tcp: HttpConnector<Resolver>,
-    encrypt: TlsConnector,
-    name: ServerName<'static>,
+fn reason(failure: &(dyn Error + 'static)) -> String {
+    failure_reason(failure, Peer::Server)
 }
 
-impl Service<Uri> for Encrypted {
-    type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, address: Uri) -> Self::Future {
-        let (tcp, encrypt, name) = (self.tcp.clone(), self.encrypt.clone(), self.name.clone());
-        async move {
-            let stream = tcp.oneshot(address).await.map_err(io::Error::other)?.into_inner();
-            Ok(TokioIo::new(encrypt.connect(name, stream).await?))
-        }
-        .boxed()
-    }
-}
-
-/// Connects to a server through an HTTP proxy, which `connector` connects to: by a tunnel, or, without TLS, by requests
-/// that the proxy passes on.
-async fn through<C>(connector: C, proxy: &Proxy, server: Uri) -> Result<C::Response, Failure>
-where
-    C: Service<Uri, Error: Into<Failure>>,
-    Tunnel<C>: Service<Uri, Response = C::Response, Error: Into<Failure>>,
-{
-    let address = proxy.address().parse()?;
-    if proxy.passes_on(&server) {
-        return connector.oneshot(address).await.map_err(Into::into);
-    }
-    let mut tunnel = Tunnel::new(address, connector);
-    if let Some(credentials) = proxy.authorization()? {
-        tunnel = tunnel.with_auth(credentials);
-    }
-    tunnel.oneshot(server).await.map_err(Into::into)
-}
-
-/// Encrypts the stream if the server uses TLS, and starts HTTP on it.
-async fn speak_over<S>(stream: S, access: Arc<Access>) -> Result<Connection, Failure>
+/// Goes on through an HTTP proxy: by a tunnel, or, without TLS, by requests that the proxy passes on.
+async fn speak_through<S>(mut stream: S, proxy: &Proxy, access: &Arc<Access>) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Some(tls) = access.tls.clone() else { return Ok(Connection::handshake(TokioIo::new(stream), access).await?) };
-    let config = &access.config;
-    let host = config.server.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(config.tls.server_name.clone().unwrap_or(host))?;
-    let stream = TlsConnector::from(tls).connect(name, stream).await?;
-    Ok(Connection::handshake(TokioIo::new(stream), access).await?)
+    let server = &access.config.server;
+    if !proxy.passes_on(server) {
+        tunnel::open(&mut stream, proxy, server).await.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
+    }
+    speak_over(stream, access).await
+}
+
+/// Encrypts the stream if the server uses TLS, and starts HTTP on it.
+async fn speak_over<S>(stream: S, access: &Arc<Access>) -> Result<Connection, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handshaken = match &access.tls {
+        None => Connection::handshake(TokioIo::new(stream), Arc::clone(access)).await,
+        Some(tls) => {
+            let config = &access.config;
+            let host = config.server.host().unwrap_or_default();
+            let name = certificate_name(config.tls.server_name.as_deref().unwrap_or(host), config.tls.insecure)?;
+            let encrypted = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+            let encrypted = encrypted.map_err(|failure| reason(&failure))?;
+            Connection::handshake(TokioIo::new(encrypted), Arc::clone(access)).await
+        }
+    };
+    handshaken.map_err(|failure| reason(&failure))
+}
+
+/// Returns the name that a certificate must be for. As in Go, an address may be in brackets, and one of IPv4 may be
+/// written as IPv6.
+fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, String> {
+    let unbracketed = name.trim_matches(['[', ']']);
+    let address =
+        tcp::split_zone(unbracketed).map_or_else(|| unbracketed.parse().ok(), |(address, _)| Some(address.into()));
+    match address {
+        Some(address) => Ok(ServerName::from(IpAddr::to_canonical(&address))),
+        None => ServerName::try_from(name.to_owned()).or_else(|_| match insecure {
+            // No name is verified, and for an address none is sent.
+            true => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
+            false => {
+                Err(format!("no certificate can be for the name {name:?}; set tls-server-name to one that it is for"))
+            }
+        }),
+    }
 }
 
 /// Returns the address of the server, with the proxy if there is one.

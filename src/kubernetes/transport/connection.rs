@@ -85,7 +85,7 @@ impl Body for PooledBody {
             Some(Ok(_)) if !self.body.is_end_stream() => {}
             Some(Ok(_)) | None => {
                 if let Some(connection) = self.connection.take() {
-                    self.pool.put(connection);
+                    self.pool.put_back(connection);
                 }
             }
         }

@@ -7,6 +7,8 @@ mod connect;
 mod connection;
 mod pool;
 mod resolver;
+mod tcp;
+mod tunnel;
 
 use std::env;
 use std::error::Error;
@@ -107,7 +109,7 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     let server = &access.config.server;
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     head.uri = format!("{}{path}", server.path().trim_end_matches('/')).parse::<Uri>()?;
-    let host = server.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let host = &tcp::without_zone(server.authority().map(|authority| authority.as_str()).unwrap_or_default());
     if let Some(proxy) = access.config.proxy.as_ref().filter(|proxy| proxy.passes_on(server)) {
         head.uri = format!("http://{host}{}", head.uri).parse::<Uri>()?;
         if let Some(credentials) = proxy.authorization()? {

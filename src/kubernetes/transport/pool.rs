@@ -38,6 +38,9 @@ struct State {
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
+    /// The number of connections that were begun since a request was last answered. An address that accepts
+    /// connections may still answer nothing, so the next one begins at another address of the server.
+    fruitless: usize,
 }
 
 /// A connection that is being opened.
@@ -54,8 +57,14 @@ impl Pool {
         Self { resolver, attempt, state: Mutex::default() }
     }
 
+    /// Puts back a connection on which a request was answered.
+    pub fn put_back(&self, connection: Connection) {
+        self.state().fruitless = 0;
+        self.add(connection);
+    }
+
     /// Adds a connection on which a request can be sent.
-    pub fn put(&self, connection: Connection) {
+    fn add(&self, connection: Connection) {
         let replaced = self.state().idle.replace(connection);
         drop(replaced);
     }
@@ -102,12 +111,13 @@ impl Pool {
         // The oldest one continues, because it may be slow rather than dead.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
-        let (pool, pending_access) = (Arc::clone(self), Arc::clone(access));
+        let (pool, pending_access, skip) = (Arc::clone(self), Arc::clone(access), state.fruitless);
+        state.fruitless = state.fruitless.wrapping_add(1);
         let task = tokio::spawn(async move {
-            let connecting = connect(Arc::clone(&pending_access), pool.resolver.clone());
+            let connecting = connect(Arc::clone(&pending_access), pool.resolver.clone(), skip);
             let made = timeout(CONNECT_TIMEOUT, connecting).await;
             let made = made.unwrap_or_else(|_| Err(ConnectError::timed_out(&pending_access, CONNECT_TIMEOUT)));
-            sender.send_replace(Some(made.map(|connection| pool.put(connection))));
+            sender.send_replace(Some(made.map(|connection| pool.add(connection))));
         });
         state.pending.push(PendingConnection { access: Arc::clone(access), began: Instant::now(), ended, task });
     }

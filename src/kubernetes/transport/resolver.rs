@@ -5,18 +5,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::vec;
 
-use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tower::Service;
 
 /// How long a request waits for a look-up if earlier addresses are known.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -53,6 +48,12 @@ struct KnownName {
 }
 
 impl Resolver {
+    /// Creates a resolver for tests.
+    #[cfg(test)]
+    pub fn with(look_up: fn(&str) -> io::Result<Vec<IpAddr>>) -> Self {
+        Self { look_up, ..Self::default() }
+    }
+
     /// Returns the addresses of a name.
     ///
     /// # Errors
@@ -107,26 +108,6 @@ impl Resolver {
             sender.send_replace(Some(lookup));
         })?;
         Ok(pending)
-    }
-}
-
-impl Service<Name> for Resolver {
-    type Response = vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = resolver.addresses(name.as_str()).await?;
-            // The caller adds the port.
-            let addresses: Vec<_> = addresses.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
-            Ok(addresses.into_iter())
-        })
     }
 }
 

@@ -164,6 +164,7 @@ fn a_proxy_is_trusted_as_the_api_server_is() {
     fs::write(&file, unknown.replace("verify: true", "verify: false")).expect("a kubeconfig");
     let (arrived, log) = arrives_by_leaderrun(&server, &file);
     assert!(!arrived, "a proxy of an unknown authority is trusted");
+    assert!(log.contains("the proxy's certificate"), "{log}");
     assert!(log.contains("its issuer is not one that this system trusts"), "{log}");
 }
 
@@ -185,4 +186,21 @@ fn a_proxy_that_cannot_be_used_is_named() {
     status.wait();
     let says = "cannot connect to https://api.leaderrun.invalid:6443 through http://127.0.0.1:1 (HTTPS_PROXY): ";
     assert!(status.log().contains(says), "{}", status.log());
+}
+
+#[testkit::test]
+fn a_proxy_that_refuses_is_named_with_its_reason() {
+    for (code, credentials, reason) in [
+        (403, "", "the proxy refused it with 403 Forbidden"),
+        (502, "", "the proxy refused it with 502 Bad Gateway"),
+        (407, "", "the proxy asks for a user name and a password; add them to proxy-url"),
+        (407, "me:pw@", "the proxy rejected the user name \"me\" with its password; check proxy-url"),
+    ] {
+        let proxy = RecordingServer::answering(None, move || (code, Vec::new(), "no".to_owned()));
+        let proxy_url = format!(", proxy-url: 'http://{credentials}{}'", proxy.address());
+        let (_, log) = arrives_by_leaderrun(&proxy, &kubeconfig(SERVER, &proxy_url));
+        let says = format!("through http://{} (proxy-url): {reason}", proxy.address());
+        assert!(log.contains(&says), "{code}: {log}");
+        assert!(!log.contains("pw"), "{log}");
+    }
 }

@@ -162,6 +162,7 @@ fn authorities() -> Vec<Spelling> {
             "https called localhost as secret in default",
         ),
         cluster("tls-server-name is wrong", &file("ca.crt, tls-server-name: other"), REFUSED),
+        cluster("tls-server-name is an address in brackets", &file("ca.crt, tls-server-name: '[127.0.0.1]'"), PLAIN),
         cluster("tls-server-name is empty", &file("ca.crt, tls-server-name: ''"), PLAIN),
         cluster(
             "insecure with tls-server-name",
@@ -189,6 +190,13 @@ fn clusters() -> Vec<Spelling> {
         cluster("server with a query", &server("'$HTTPS/k8s?a=b#c'"), "https/k8s as secret in default"),
         cluster("server with spaces around", &server("' $HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster(
+            "server with a space in its path",
+            &server("'$HTTPS/my prefix'"),
+            "https/my%20prefix as secret in default",
+        ),
+        cluster("server as an IPv4 address in IPv6", &server("'https://[::ffff:127.0.0.1]:$TLS_PORT'"), PLAIN),
+        cluster("server with a sign before its port", &server("'https://127.0.0.1:+$TLS_PORT'"), REFUSED),
         cluster(
             "server with a user name and a password",
             &server("'https://me:p%40ss@$TLS_ADDRESS'"),

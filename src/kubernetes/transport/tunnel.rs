@@ -1,0 +1,66 @@
+//! Asks an HTTP proxy for a tunnel to the API server.
+
+use std::io;
+
+use hyper::Uri;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::super::proxy::Proxy;
+use crate::telemetry::log::printable;
+
+/// The greatest size of a proxy's answer, without the page of HTML that may follow it.
+const MAX_HEAD: usize = 8 * 1024;
+
+/// Asks the proxy at the other end of a stream for a tunnel to a server.
+///
+/// # Errors
+/// Fails if the proxy refuses, with its reason.
+pub async fn open<S>(stream: &mut S, proxy: &Proxy, server: &Uri) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (host, port) = (server.host().unwrap_or_default(), server.port_u16().unwrap_or(443));
+    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
+    if let Some(credentials) = proxy.authorization().map_err(io::Error::other)? {
+        request.extend([b"Proxy-Authorization: ", credentials.as_bytes(), b"\r\n"].concat());
+    }
+    request.extend(b"\r\n");
+    stream.write_all(&request).await?;
+    stream.flush().await?;
+    let head = read_head(stream).await?;
+    let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/")?.split_once(' '));
+    let Some((_, status)) = status else {
+        return Err(io::Error::other("the proxy does not answer like an HTTP proxy"));
+    };
+    match status.split(' ').next() {
+        Some("200") => Ok(()),
+        Some("407") => Err(io::Error::other(refused_credentials(proxy))),
+        _ => Err(io::Error::other(format!("the proxy refused it with {}", printable(status.trim())))),
+    }
+}
+
+/// Reads the head of an answer, and nothing that comes after it.
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
+        if head.len() == MAX_HEAD {
+            return Err(io::Error::other("the proxy does not end its answer"));
+        }
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(failure) if failure.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(io::Error::other("the proxy closed the connection"));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+fn refused_credentials(proxy: &Proxy) -> String {
+    let setting = proxy.origin;
+    match &proxy.credentials {
+        Some((user, _)) => format!("the proxy rejected the user name {user:?} with its password; check {setting}"),
+        None => format!("the proxy asks for a user name and a password; add them to {setting}"),
+    }
+}
