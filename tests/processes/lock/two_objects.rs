@@ -97,10 +97,12 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
 
 #[testkit::test]
 fn a_lost_reply_is_not_taken_for_an_edit() {
+    // A lost reply costs nearly half of the renew deadline.
+    let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
     for on in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
-        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         proxy.lose_replies(Match::put().on(on).next(1));
         a.wait_for_log("does not answer; trying again");

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses, eventually};
+use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses};
 
 /// Returns the sentences of the log, without the prefix of each line.
 fn sentences(running: &Running) -> Vec<String> {
@@ -142,11 +142,12 @@ fn a_lasting_failure_is_logged_once() {
     a.wait_for_exit(76);
     let sentences = sentences(&a);
     let of = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
-    eventually("the log is written", || !a.log().is_empty());
     assert_eq!(of("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
     assert_eq!(of("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
-    assert_eq!(of("killing what is left of the command: "), 1, "{}", a.log());
-    assert_eq!(of("leadership lost: it could not be renewed in time"), 1, "{}", a.log());
+    // On a busy machine the elector may have to kill the supervisor with its command, and logs that instead.
+    let late = of("the supervisor is late; killing the command: ");
+    assert_eq!(of("killing what is left of the command: ").max(late), 1, "{}", a.log());
+    assert_eq!(of("leadership lost: it could not be renewed in time").max(late), 1, "{}", a.log());
 }
 
 #[testkit::test]

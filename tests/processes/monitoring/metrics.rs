@@ -85,10 +85,12 @@ fn losses_are_counted_across_rejoining() {
         1.0,
         "the first command ended by the stop signal"
     );
-    assert_eq!(
-        counted.value("leaderrun_command_ends_total{status=\"137\"}"),
-        1.0,
-        "the second command was killed without a grace period"
+    // On a busy machine the elector may have to kill the supervisor with its command, whose status then nobody reports.
+    assert!(
+        a.log().contains("the supervisor is late; killing the command")
+            || counted.value("leaderrun_command_ends_total{status=\"137\"}") == 1.0,
+        "the second command was killed without a grace period: {}",
+        a.log()
     );
     // The two transitions are from its own earlier run and from another holder.
     assert_eq!(counted.value("leaderrun_transitions_total"), 2.0);
@@ -230,8 +232,9 @@ fn the_alerts_only_use_metrics_that_exist() {
     let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
     let mut samples: BTreeSet<String> =
         families(&exposition()).into_values().flat_map(|family| family.samples).collect();
-    // These metrics are only present once they were measured.
-    samples.extend(["leaderrun_scheduling_delay_seconds", "leaderrun_kill_seconds"].map(str::to_owned));
+    // These metrics are only present once they were measured, or with --slots.
+    let rare = ["leaderrun_scheduling_delay_seconds", "leaderrun_kill_seconds", "leaderrun_slot_leading"];
+    samples.extend(rare.map(str::to_owned));
     assert!(rules.len() >= 4);
     for Rule { alert, expr } in rules {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
