@@ -9,6 +9,7 @@ mod mark;
 mod pod_label;
 mod service_definition;
 mod service_name;
+mod service_route;
 mod worker;
 
 use std::fmt;
@@ -21,15 +22,13 @@ use std::time::Duration;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
-use serde_json::Value;
 use tokio::sync::mpsc::unbounded_channel;
 
-pub use self::endpoint_slice::{Service, is_reachable};
 pub use self::mark::LONGEST_LOCK;
 pub use self::pod_label::{Label, PodLabel};
-use self::service_definition::ServiceDefinition;
 pub use self::service_definition::ServicePort;
 pub use self::service_name::ServiceName;
+pub use self::service_route::{RouteReport, Service, ServiceObjects, is_reachable};
 use self::worker::Worker;
 use crate::kubernetes::{ClusterAccess, Error, ErrorKind, Rule};
 use crate::lock::SlotCount;
@@ -48,16 +47,6 @@ fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
 }
 
-/// Checks whether the Service in `object` can be routed to a leader with these ports.
-///
-/// # Errors
-/// Returns why it cannot, and what to do.
-pub fn check_service(namespace: &str, name: &str, object: &Value, ports: &[ServicePort]) -> Result<(), String> {
-    let definition = ServiceDefinition::new(namespace, name, object);
-    definition.check()?;
-    definition.slice_ports(ports).map(drop)
-}
-
 /// The object that routes traffic to the leader, for the permissions that it requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
@@ -72,7 +61,7 @@ impl RoutingTarget {
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
             Self::PodLabel(_) => PodLabel::rules(namespace),
-            Self::Service(service) => service.rules(namespace),
+            Self::Service(service) => service.rules(namespace, true),
         }
     }
 
@@ -126,6 +115,25 @@ pub enum Routing {
     Service(Service),
 }
 
+impl Routing {
+    /// Returns the routing of each slot, or this one if there are no slots.
+    pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
+        match slots {
+            None => vec![self.clone()],
+            Some(slots) => slots.numbers().map(|slot| self.in_slot(slot)).collect(),
+        }
+    }
+
+    fn in_slot(&self, slot: usize) -> Self {
+        match self {
+            Self::PodLabel(PodLabel { label, pod }) => {
+                Self::PodLabel(PodLabel { label: label.in_slot(slot), pod: pod.clone() })
+            }
+            Self::Service(service) => Self::Service(Service { name: service.name.in_slot(slot), ..service.clone() }),
+        }
+    }
+}
+
 impl fmt::Display for Routing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -151,15 +159,7 @@ pub struct RouterConfig {
 impl RouterConfig {
     /// Returns the configuration for the slot with this number, which is a lock of its own.
     fn in_slot(&self, slot: usize) -> Self {
-        let routing = match &self.routing {
-            Routing::PodLabel(PodLabel { label, pod }) => {
-                Routing::PodLabel(PodLabel { label: label.in_slot(slot), pod: pod.clone() })
-            }
-            Routing::Service(service) => {
-                Routing::Service(Service { name: service.name.in_slot(slot), ..service.clone() })
-            }
-        };
-        Self { routing, lock: format!("{}-{slot}", self.lock), ..self.clone() }
+        Self { routing: self.routing.in_slot(slot), lock: format!("{}-{slot}", self.lock), ..self.clone() }
     }
 }
 

@@ -106,6 +106,7 @@ pub struct ServiceDefinition {
     namespace: String,
     has_selector: bool,
     is_external: bool,
+    is_headless: bool,
     families: Vec<String>,
     ports: Vec<DefinedPort>,
 }
@@ -138,6 +139,7 @@ impl ServiceDefinition {
             namespace: namespace.to_owned(),
             has_selector: spec["selector"].as_object().is_some_and(|selector| !selector.is_empty()),
             is_external: spec["type"] == "ExternalName",
+            is_headless: spec["clusterIP"] == "None",
             families: families.map(printable).collect(),
             ports: spec["ports"].as_array().into_iter().flatten().filter_map(DefinedPort::new).collect(),
         }
@@ -179,8 +181,12 @@ impl ServiceDefinition {
         )
     }
 
-    /// Returns a sentence if the Service has a family other than those that are served.
+    /// Returns a sentence if the Service has a family other than those that are served. A headless Service has both by
+    /// default, and no address of its own that would lead nowhere.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
+        if self.is_headless || served.is_empty() {
+            return None;
+        }
         let other = self.families.iter().find(|has| !served.contains(&has.as_str()))?;
         let (service, served) = (&self.full_name, served.join(" and "));
         Some(format!(

@@ -58,14 +58,14 @@ impl ServiceName {
         [self.slice(), self.second_slice()]
     }
 
-    /// Returns the permissions that a candidate needs to route the Service to itself.
-    pub fn rules(&self, namespace: &str) -> Vec<Rule> {
-        let [slice, second] = self.slices();
-        vec![
-            ENDPOINT_SLICES.rule(namespace, Some(slice), &[Verb::Get, Verb::Update]),
-            ENDPOINT_SLICES.rule(namespace, Some(second), &[Verb::Get, Verb::Update]),
-            ENDPOINT_SLICES.rule(namespace, None, &[Verb::Create]),
-        ]
+    /// Returns the permissions that a candidate needs to route the Service to itself. Only a Service that has both
+    /// families has a second slice.
+    pub fn rules(&self, namespace: &str, is_dual: bool) -> Vec<Rule> {
+        let slices = self.slices().into_iter().take(if is_dual { 2 } else { 1 });
+        let mut rules: Vec<Rule> =
+            slices.map(|slice| ENDPOINT_SLICES.rule(namespace, Some(slice), &[Verb::Get, Verb::Update])).collect();
+        rules.push(ENDPOINT_SLICES.rule(namespace, None, &[Verb::Create]));
+        rules
     }
 
     /// Returns the permissions by which a candidate checks that the Service leads to it, and nowhere else.

@@ -14,11 +14,10 @@ use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::endpoint_slice::{Place, Service, ServiceObjects};
 use super::mark::Mark;
+use super::service_route::{Place, Service, ServiceObjects};
 use super::{RouterConfig, Routing, StepReport, log_events};
 use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
 use crate::process::clock::{self, Timer};
@@ -192,12 +191,7 @@ impl Steps {
     }
 
     async fn addresses(&self, service: &Service, cluster: &Cluster) -> Result<&[IpAddr], Error> {
-        let find = || async {
-            let (service, server) = (service.clone(), cluster.host_and_port());
-            let found = spawn_blocking(move || service.addresses(&server)).await;
-            found.unwrap_or_else(|failure| Err(Error::unknown(failure.to_string())))
-        };
-        self.addresses.get_or_try_init(find).await.map(Vec::as_slice)
+        self.addresses.get_or_try_init(|| service.addresses(cluster)).await.map(Vec::as_slice)
     }
 
     /// Carries out a step.

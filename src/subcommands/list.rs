@@ -63,7 +63,6 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     }
     let shows_namespace = request.all_namespaces;
     let text = match request.output {
-        Output::Text if request.watch => table(&rows, shows_namespace),
         Output::Text => table(&rows, shows_namespace) + &summary(&rows),
         Output::Json if request.watch => rows.values().map(json).collect::<Result<_>>()?,
         Output::Json => escaped_json(&serde_json::to_string(&rows.values().collect::<Vec<_>>())?) + "\n",
@@ -93,6 +92,12 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
                 Output::Text => line(&row, shows_namespace),
                 Output::Json => json(&row)?,
             })?;
+        }
+        if request.output == Output::Text {
+            let before = slot_sums(&seen);
+            for (lock, sum) in slot_sums(&rows).into_iter().filter(|(lock, sum)| before.get(lock) != Some(sum)) {
+                reads_on = print(&format!("{lock}: {sum}\n"))?;
+            }
         }
         seen = rows;
     }
@@ -237,21 +242,24 @@ fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
 
 /// Returns a line for each lock with slots, about all its slots.
 fn summary(rows: &BTreeMap<Key, Row>) -> String {
+    let lines: String = slot_sums(rows).into_iter().map(|(lock, sum)| format!("{lock}: {sum}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// Returns how many slots of each lock with slots are held.
+fn slot_sums(rows: &BTreeMap<Key, Row>) -> BTreeMap<String, String> {
     // A slot that was never held has no row.
-    let mut locks: BTreeMap<(&str, &str, &str), (u32, u32)> = BTreeMap::new();
+    let mut locks: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for Row { namespace, name, kind, status } in rows.values() {
         let Some(slot) = status.record_slot() else { continue };
         let Some(lock) = name.strip_suffix(&format!("-{}", slot.number)) else { continue };
-        let (held, count) = locks.entry((namespace, lock, kind)).or_default();
+        let kind = if *kind == default_kind().word { String::new() } else { format!("{kind}:") };
+        let (held, count) = locks.entry(format!("{kind}{namespace}/{lock}")).or_default();
         *held += u32::from(status.state == State::Held);
         *count = slot.count.max(*count);
     }
-    let line = |((namespace, lock, kind), (held, count)): ((&str, &str, &str), (u32, u32))| {
-        let kind = if kind == default_kind().word { String::new() } else { format!("{kind}:") };
-        format!("{kind}{namespace}/{lock}: {held} of {count} slots are held\n")
-    };
-    let lines: String = locks.into_iter().map(line).collect();
-    if lines.is_empty() { lines } else { format!("\n{lines}") }
+    let sum = |(lock, (held, count))| (lock, format!("{held} of {count} slots are held"));
+    locks.into_iter().map(sum).collect()
 }
 
 /// Returns a line about a change.

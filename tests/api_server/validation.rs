@@ -167,3 +167,36 @@ fn an_endpointslice_has_one_address_family() {
     assert_eq!(refused.code, 422);
     assert!(refused.message.contains("field is immutable"), "{}", refused.message);
 }
+
+#[testkit::test]
+fn a_service_has_the_families_that_its_policy_says() {
+    let place = Place::new();
+    let services = format!("/api/v1/namespaces/{}/services", place.namespace);
+    let port = json!([{ "port": 80 }]);
+    for (name, spec, policy, families) in [
+        ("single", json!({}), "SingleStack", &["IPv4"][..]),
+        ("six", json!({ "ipFamilies": ["IPv6"] }), "SingleStack", &["IPv6"]),
+        ("prefer", json!({ "ipFamilyPolicy": "PreferDualStack" }), "PreferDualStack", &["IPv4", "IPv6"]),
+        (
+            "require",
+            json!({ "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"] }),
+            "RequireDualStack",
+            &["IPv6", "IPv4"],
+        ),
+        ("headless", json!({ "clusterIP": "None" }), "RequireDualStack", &["IPv4", "IPv6"]),
+        ("selecting", json!({ "clusterIP": "None", "selector": { "app": "x" } }), "SingleStack", &["IPv4"]),
+    ] {
+        let mut spec = spec;
+        spec["ports"] = port.clone();
+        let service = json!({ "metadata": { "name": name }, "spec": spec });
+        let stored = place.admin.create(&services, &service).expect("a Service");
+        assert_eq!(
+            (&stored["spec"]["ipFamilyPolicy"], &stored["spec"]["ipFamilies"]),
+            (&json!(policy), &json!(families))
+        );
+    }
+    let both = json!({ "ipFamilies": ["IPv4", "IPv6"], "ports": port });
+    let refused = place.admin.create(&services, &json!({ "metadata": { "name": "both" }, "spec": both })).unwrap_err();
+    assert_eq!(refused.code, 422);
+    assert!(refused.message.contains("must be 'RequireDualStack' or 'PreferDualStack'"), "{}", refused.message);
+}

@@ -83,4 +83,6 @@ fn an_address_has_to_be_of_a_family_of_the_service() {
     assert!(dual.has_family("IPv4") && dual.is_dual());
     assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);
     assert!(dual.unserved_family(&["IPv4"]).is_some_and(|sentence| sentence.contains("no address by IPv6")));
+    let headless = definition(json!({ "clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"] }));
+    assert_eq!(headless.unserved_family(&["IPv4"]), None, "it has no address that leads nowhere");
 }

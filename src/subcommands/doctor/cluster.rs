@@ -1,5 +1,6 @@
 //! The rows about the API server and the permissions.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -11,14 +12,14 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::rounded;
-use super::table::{Row, Table};
-use super::traffic::{examine_pod, examine_service};
+use super::table::{Row, Table, finding_and_remedy};
+use super::traffic::examine_routing;
 use super::way::{examine_name, preparation, wall_clock};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ErrorKind, ObjectName, Rule, Verb};
 use crate::lock::{self, LockName, OwnerConfig, SlotCount};
 use crate::process::clock;
-use crate::routing::{PodLabel, Routing, RoutingTarget};
+use crate::routing::{Routing, RoutingTarget};
 use crate::subcommands::ANSWER_TIMEOUT;
 use crate::telemetry::log::{printable, printable_cause};
 
@@ -78,22 +79,8 @@ impl Examined<'_> {
         for object in &objects {
             examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }
-        for target in target.iter().flat_map(|target| target.in_slots(slots)) {
-            let if_denied = |_| IfDenied::Fails("; traffic is not led to the leader");
-            examine_rules(table, &cluster, &target.rules(&namespace), if_denied, &manifest).await;
-            let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is led to the leader only");
-            examine_rules(table, &cluster, &target.checking_rules(&namespace), if_denied, &manifest).await;
-        }
-        match routing {
-            Some(Routing::PodLabel(PodLabel { pod, .. })) => examine_pod(table, &cluster, &namespace, pod).await,
-            Some(Routing::Service(service)) => {
-                for target in target.iter().flat_map(|target| target.in_slots(slots)) {
-                    if let RoutingTarget::Service(name) = target {
-                        examine_service(table, &cluster, &namespace, &name.to_string(), &service.ports).await;
-                    }
-                }
-            }
-            None => {}
+        for routing in routing.iter().flat_map(|routing| routing.in_slots(slots)) {
+            examine_routing(table, &cluster, &namespace, &routing, &manifest).await;
         }
         if let Some(owner) = owner {
             let if_denied = |_| IfDenied::Fails("; the lock's objects get no owner");
@@ -198,14 +185,14 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
         Err(error) if error.kind == ErrorKind::Forbidden => return,
         Err(error) => {
             let sentence = error.to_string();
-            let (finding, remedy) = sentence.split_once("; ").unwrap_or((&sentence, "see leaderrun --help"));
+            let (finding, remedy) = finding_and_remedy(&sentence);
             Row::failed("owner", finding, remedy)
         }
     });
 }
 
 /// The consequence of a missing permission.
-enum IfDenied {
+pub enum IfDenied {
     /// The candidate does not work as configured.
     Fails(&'static str),
     /// The candidate works without it.
@@ -220,21 +207,22 @@ fn lock_if_denied(verb: Verb) -> IfDenied {
     })
 }
 
-/// Adds rows for the permissions on one object, or on all objects of a kind. An object that exists does not need to be
+/// Adds rows for the permissions on some objects, or on all objects of a kind. Objects that exist do not need to be
 /// created.
-async fn examine_rules(
+pub async fn examine_rules(
     table: &mut Table,
     cluster: &Cluster,
     rules: &[Rule],
     if_denied: impl Fn(Verb) -> IfDenied,
     manifest: &str,
 ) {
-    let is_there = match rules.iter().find_map(Rule::object_path) {
-        Some(path) => ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200),
-        None => false,
-    };
+    let paths: BTreeSet<String> = rules.iter().filter_map(Rule::object_path).collect();
+    let mut are_there = !paths.is_empty();
+    for path in paths {
+        are_there &= ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200);
+    }
     let if_denied = |verb| match verb {
-        Verb::Create if is_there => IfDenied::Degraded("; its object is there, and has to stay"),
+        Verb::Create if are_there => IfDenied::Degraded("; what it needs is there, and has to stay"),
         verb => if_denied(verb),
     };
     for rule in rules {

@@ -42,6 +42,11 @@ impl Row {
     }
 }
 
+/// Splits a sentence of the form `what failed: why; what to do` into the finding and the remedy.
+pub fn finding_and_remedy(sentence: &str) -> (&str, &str) {
+    sentence.split_once("; ").unwrap_or((sentence, "see leaderrun --help"))
+}
+
 impl From<Finding> for Row {
     fn from(Finding { subject, text, remedy }: Finding) -> Self {
         match remedy {

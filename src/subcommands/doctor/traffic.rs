@@ -1,12 +1,13 @@
 //! The rows about the routing of traffic to the leader.
 
-use super::cluster::{ask, json_of};
-use super::table::{Row, Table};
-use crate::kubernetes::{Cluster, PODS, SERVICES};
-use crate::routing::{ServicePort, check_service};
+use super::cluster::{IfDenied, ask, examine_rules};
+use super::table::{Row, Table, finding_and_remedy};
+use crate::kubernetes::{Cluster, PODS};
+use crate::routing::{PodLabel, RouteReport, Routing, Service, ServiceObjects};
+use crate::subcommands::ANSWER_TIMEOUT;
 
 /// Adds a row about whether the pod to be labelled exists.
-pub async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod: &str) {
+async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod: &str) {
     let answer = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
     if answer.is_ok_and(|answer| answer.status() == 404) {
         let finding = format!(
@@ -18,23 +19,51 @@ pub async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, 
     }
 }
 
-/// Adds rows about whether the Service can be routed to the leader with these ports, if this user may read it.
-pub async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, name: &str, ports: &[ServicePort]) {
-    let Ok(answer) = ask(cluster, &format!("{}/{name}", SERVICES.path(namespace)), None).await else { return };
-    if answer.status() == 404 {
-        let finding = format!("there is no Service {name:?} in namespace {namespace:?}");
-        return table.add(Row::failed(
-            "Service",
-            finding,
-            "create it without a selector, or name another one in --service",
-        ));
-    }
-    let Ok(service) = json_of(&answer) else { return };
-    table.add(match check_service(namespace, name, &service, ports) {
-        Ok(()) => Row::ok("Service", format!("{namespace}/{name} follows the leader")),
-        Err(sentence) => {
-            let (finding, remedy) = sentence.split_once("; ").unwrap_or((&sentence, "see leaderrun --help"));
-            Row::failed("Service", finding, remedy)
+/// Adds rows about whether traffic can be routed to the leader.
+pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &str, routing: &Routing, manifest: &str) {
+    let (rules, checking_rules) = match routing {
+        Routing::PodLabel(PodLabel { pod, .. }) => {
+            examine_pod(table, cluster, namespace, pod).await;
+            (PodLabel::rules(namespace), Vec::new())
         }
+        Routing::Service(service) => {
+            let is_dual = examine_service(table, cluster, namespace, service).await;
+            (service.name.rules(namespace, is_dual), service.name.checking_rules(namespace))
+        }
+    };
+    let if_denied = |_| IfDenied::Fails("; traffic is not led to the leader");
+    examine_rules(table, cluster, &rules, if_denied, manifest).await;
+    let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is led to the leader only");
+    examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
+}
+
+/// Adds rows about whether the Service can be routed to this candidate, and to nobody else. Returns whether it needs
+/// two slices.
+async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
+    let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
+        // The doctor may run on another machine than the candidate.
+        table.add(note("address", &error.to_string()));
+        Vec::new()
     });
+    let objects = ServiceObjects::new(cluster, namespace, ANSWER_TIMEOUT);
+    let route = match service.route(&objects, &addresses).await {
+        Ok(route) => route,
+        Err(error) => {
+            let sentence = error.to_string();
+            let (finding, remedy) = finding_and_remedy(&sentence);
+            table.add(Row::failed("Service", finding, remedy));
+            return true;
+        }
+    };
+    let RouteReport { subject, except, warnings } = service.report(&objects, &route);
+    table.add(Row::ok("Service", format!("{subject} follows the leader{except}")));
+    for warning in warnings.into_iter().chain(service.left_over(&objects).await) {
+        table.add(note("Service", &warning));
+    }
+    route.is_dual
+}
+
+fn note(what: &'static str, sentence: &str) -> Row {
+    let (finding, remedy) = finding_and_remedy(sentence);
+    Row::note(what, finding, remedy)
 }

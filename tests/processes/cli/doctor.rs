@@ -234,7 +234,56 @@ fn a_service_that_does_not_follow_the_leader_is_a_failure() {
     let without = json!({ "spec": { "selector": null } });
     admin.merge_patch(&format!("{services}/web"), &without).expect("a Service");
     let follows = doctor(&lock, &service, 0);
-    assert!(follows.output().contains("/web follows the leader"), "{}", follows.output());
+    assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
+    assert!(
+        follows.output().contains("note    address     nobody else reaches this candidate at 127.0.0.1"),
+        "as the run"
+    );
+    let left = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });
+    let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
+    admin.create(&endpoints, &left).expect("Endpoints");
+    let beside = doctor(&lock, &service, 0);
+    assert!(beside.output().contains("remedy: delete them: kubectl delete endpoints web"), "{}", beside.output());
+}
+
+/// Only a Service that has both families needs it.
+#[testkit::test]
+fn the_second_slice_of_a_service_is_examined() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
+    let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
+    let slice_verbs = ["get", "update"];
+    let slices = |names: &[&str], verbs: &[&str]| json!({ "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "resourceNames": names, "verbs": verbs });
+    let rules = |names: &[&str]| {
+        json!([
+            rbac_rule("leases", &["job"], &CANDIDATE_VERBS),
+            rbac_rule("services", &["web"], &["get"]),
+            rbac_rule("endpoints", &["web"], &["get"]),
+            slices(names, &slice_verbs),
+        ])
+    };
+    let services = format!("/api/v1/namespaces/{namespace}/services");
+    let define = |policy: &str| {
+        let spec = json!({ "ipFamilyPolicy": policy, "ports": [{ "port": 80 }] });
+        admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+    };
+    let exists = |name: &str, family: &str| {
+        let slice = json!({ "metadata": { "name": name }, "addressType": family, "endpoints": [], "ports": [] });
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+        admin.create(&path, &slice).expect("a slice");
+    };
+    let routing = ["--service", "web", "--address", "10.1.2.3,fd00::3"];
+    exists("web-leader", "IPv4");
+    Cluster::shared().grant(namespace, "candidate", rules(&["web-leader"]));
+    define("SingleStack");
+    let single = doctor(&lock, &routing, 0);
+    assert!(!single.output().contains("web-leader-ipv6"), "{}", single.output());
+    admin.delete(&format!("{services}/web")).expect("the Service");
+    define("RequireDualStack");
+    assert_eq!(lines(&doctor(&lock, &routing, 1), "FAILED "), ["get", "update", "create"]);
+    Cluster::shared().grant(namespace, "candidate", rules(&["web-leader", "web-leader-ipv6"]));
+    assert_eq!(lines(&doctor(&lock, &routing, 1), "FAILED "), ["create"]);
+    exists("web-leader-ipv6", "IPv6");
+    doctor(&lock, &routing, 0);
 }
 
 #[testkit::test]

@@ -135,6 +135,25 @@ fn each_change_is_shown_in_one_line() {
 }
 
 #[testkit::test]
+fn each_change_of_the_sum_of_slots_is_shown_in_one_line() {
+    let lock = TestLock::lease();
+    let run = |name| Candidate::new(name, &lock).args(["--slots", "3"]).run_script("echo leads; exec sleep 1000");
+    let mut a = run("a");
+    testkit::eventually("a leads", || !a.output().is_empty());
+    let watching = list(&lock).args(["--watch"]).start();
+    let sum = |held: u32| format!("{}: {held} of 3 slots are held\n", lock.name);
+    testkit::eventually("the sum is there", || watching.output().ends_with(&format!("\n\n{}", sum(1))));
+    let mut b = run("b");
+    testkit::eventually("b counts", || watching.output().ends_with(&sum(2)));
+    a.stop();
+    testkit::eventually("a no longer counts", || watching.output().ends_with(&sum(1)));
+    b.stop();
+    testkit::eventually("b no longer counts", || watching.output().ends_with(&sum(0)));
+    let sums = watching.output().lines().filter(|line| line.ends_with("slots are held")).count();
+    assert_eq!(sums, 4, "renewals change no sum: {}", watching.output());
+}
+
+#[testkit::test]
 fn a_missing_right_to_list_is_named() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();

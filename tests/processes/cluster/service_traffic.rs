@@ -1,18 +1,29 @@
 //! Tests of each kind of Service: the messages, and that a connection arrives where leaderrun reports that traffic is
 //! routed.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use serde_json::{Value, json};
 
 use testkit::{Candidate, Cluster, TIMEOUT, TestLock, eventually};
 
-/// Returns the address at which other machines would reach this one. This sends nothing.
+/// Returns the address at which other machines would reach this one by IPv4. This sends nothing.
 fn own_address() -> Result<IpAddr, String> {
-    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|failure| failure.to_string())?;
-    let route = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
-    route.map(|address| address.ip()).map_err(|_| "this machine has no address besides its own".to_owned())
+    address_towards("0.0.0.0:0", "192.0.2.1:9").map_err(|_| "this machine has no address besides its own".to_owned())
+}
+
+/// Returns such addresses of both families.
+fn own_addresses() -> Result<[IpAddr; 2], String> {
+    let second = address_towards("[::]:0", "[2001:db8::1]:9");
+    let second = second.map_err(|_| "this machine has no IPv6 address besides its own".to_owned())?;
+    Ok([own_address()?, second])
+}
+
+fn address_towards(any: &str, other: &str) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(other)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// The ports at which connections to a Service arrive. They stay open for all cases.
@@ -23,8 +34,7 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn open() -> Self {
-        let address = own_address().expect("an address");
+    fn open(address: IpAddr) -> Self {
         let udp = UdpSocket::bind((address, 0)).expect("a UDP port");
         udp.set_read_timeout(Some(TIMEOUT)).expect("a time limit");
         Self { address, tcp: TcpListener::bind((address, 0)).expect("a TCP port"), udp }
@@ -141,9 +151,17 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
     ]
 }
 
+/// Returns the output of `doctor`.
+fn examined(lock: &TestLock, routing: &[&str], options: &[String]) -> String {
+    let mut examined = Candidate::subcommand("doctor", lock).args(routing).args(options).start();
+    examined.wait();
+    examined.output()
+}
+
 #[testkit::test(requires = own_address().map(drop))]
 fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
-    let (lock, listeners, admin) = (TestLock::lease(), Listeners::open(), Cluster::shared().admin());
+    let (lock, listeners, admin) =
+        (TestLock::lease(), Listeners::open(own_address().expect("an address")), Cluster::shared().admin());
     let (services, address) =
         (format!("/api/v1/namespaces/{}/services", lock.namespace()), listeners.address.to_string());
     let slice = || {
@@ -157,9 +175,7 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
             admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
         }
         let routing = ["--service", "web", "--address", &address];
-        let mut examined = Candidate::subcommand("doctor", &lock).args(routing).args(&options).start();
-        examined.wait();
-        let row = examined.output();
+        let row = examined(&lock, &routing, &options);
         let grade = if outcome.is_ok() { "ok " } else { "FAILED " };
         let found = row.lines().any(|line| line.starts_with(grade) && line.contains(" Service "));
         assert!(found && row.contains(doctor), "{what}: {row}");
@@ -179,6 +195,53 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
         eventually("traffic is routed away", || slice().is_none());
         if spec.is_some() {
             admin.delete(&format!("{services}/web")).expect("the Service");
+        }
+    }
+}
+
+/// Returns the addresses in a slice at which a connection arrives at this listener.
+fn arriving(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
+    let port = slice["ports"][0]["port"].as_u64().and_then(|number| u16::try_from(number).ok()).expect("a port");
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let addresses =
+        endpoints.map(|endpoint| endpoint["addresses"][0].as_str().expect("text").parse().expect("an address"));
+    let arrive = |address: IpAddr| {
+        let from = TcpStream::connect((address, port)).expect("a connection").local_addr().expect("its address");
+        let (_, sender) = listener.accept().expect("a connection");
+        assert_eq!((sender.ip().to_canonical(), sender.port()), (from.ip(), from.port()));
+        address
+    };
+    addresses.map(arrive).collect()
+}
+
+#[testkit::test(requires = own_addresses().map(drop))]
+fn traffic_of_a_service_of_both_families_arrives_by_each() {
+    let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
+    let listener = TcpListener::bind("[::]:0").expect("a port of both families");
+    let port = listener.local_addr().expect("its address").port();
+    let spec = json!({ "ipFamilyPolicy": "RequireDualStack", "ports": [{ "port": 80, "targetPort": port }] });
+    let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
+    admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
+    let led = |slice: &str| arriving(&listener, &admin.get(&format!("{slices}/{slice}")).unwrap_or_default());
+    let [ipv4, ipv6] = own_addresses().expect("two addresses");
+    for (addresses, missing) in [(vec![ipv4, ipv6], None), (vec![ipv4], Some("IPv6")), (vec![ipv6], Some("IPv4"))] {
+        let given = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let routing = ["--service", "web", "--address", &given];
+        let rows = examined(&lock, &routing, &[]);
+        let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
+        a.wait_for_log("the Service web leads here");
+        let of = |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
+        assert_eq!(led("web-leader"), of(false));
+        assert_eq!(led("web-leader-ipv6"), of(true));
+        assert!(rows.contains("ok      Service     the Service web follows the leader\n"), "{rows}");
+        let warning = missing.map(|family| format!("has no address by {family}; "));
+        assert_eq!(a.log().contains("has no address by"), missing.is_some(), "{}", a.log());
+        assert_eq!(rows.contains("note    Service "), missing.is_some(), "{rows}");
+        assert!(warning.is_none_or(|warning| a.log().contains(&warning)), "{}", a.log());
+        a.stop();
+        for slice in ["web-leader", "web-leader-ipv6"] {
+            eventually("traffic is led away", || led(slice).is_empty());
         }
     }
 }

@@ -86,13 +86,16 @@ fn complete_lease(lease: &mut Value) {
     }
 }
 
-/// Fills in the defaults of a Service. No addresses are allocated: nothing here routes.
+/// Fills in the defaults of a Service in a cluster that has both families. No addresses are allocated: nothing here
+/// routes.
 fn complete_service(service: &mut Value) {
     if !service["spec"].is_object() {
         service["spec"] = json!({});
     }
     let spec = &mut service["spec"];
     let is_external = spec["type"] == "ExternalName";
+    let has_selector = spec["selector"].as_object().is_some_and(|selector| !selector.is_empty());
+    let is_dual_by_default = spec["clusterIP"] == "None" && !has_selector;
     let mut default = |field: &str, value: Value| {
         if spec[field].is_null() {
             spec[field] = value;
@@ -101,7 +104,11 @@ fn complete_service(service: &mut Value) {
     default("type", "ClusterIP".into());
     if !is_external {
         default("ipFamilies", json!(["IPv4"]));
-        default("ipFamilyPolicy", "SingleStack".into());
+        default("ipFamilyPolicy", if is_dual_by_default { "RequireDualStack" } else { "SingleStack" }.into());
+        let is_dual = spec["ipFamilyPolicy"] != "SingleStack";
+        if let Some(families) = spec["ipFamilies"].as_array_mut().filter(|families| is_dual && families.len() == 1) {
+            families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.into());
+        }
     }
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         if port["protocol"].is_null() {

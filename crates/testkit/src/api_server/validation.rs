@@ -137,6 +137,10 @@ fn service_errors(spec: &Value) -> Vec<FieldError> {
     if ports.is_empty() && spec["clusterIP"] != "None" && spec["type"] != "ExternalName" {
         return vec![FieldError::required("spec.ports", "")];
     }
+    if spec["ipFamilyPolicy"] == "SingleStack" && items(&spec["ipFamilies"]).count() > 1 {
+        let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
+        return vec![FieldError::invalid("spec.ipFamilyPolicy", "SingleStack", why)];
+    }
     let unnamed = ports.iter().enumerate().filter(|(_, port)| ports.len() > 1 && text(&port["name"]).is_empty());
     unnamed.map(|(index, _)| FieldError::required(format!("spec.ports[{index}].name"), "")).collect()
 }

@@ -1,0 +1,215 @@
+//! The route to a leader by the endpoints of a Service: its addresses, the slices that they belong in, and what the
+//! definition of the Service says about them. Nothing here writes.
+
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use super::service_definition::{ServiceDefinition, ServicePort, SlicePort, unchecked_ports};
+use super::service_name::ServiceName;
+use crate::kubernetes::{Cluster, Collection, ENDPOINT_SLICES, ENDPOINTS, Error, ErrorKind, SERVICES};
+use crate::telemetry::log::printable;
+
+/// The label that assigns a slice to a Service.
+pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// A Service, and the leader's endpoints for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: ServiceName,
+    /// The ports that are served. If there are none, all ports of the Service are served.
+    pub ports: Vec<ServicePort>,
+    /// This candidate's addresses, at most one of each family. The default is the address from which it reaches the API
+    /// server.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The objects of a namespace that a Service and its endpoints consist of.
+pub struct ServiceObjects {
+    services: Collection,
+    pub(super) slices: Collection,
+    endpoints: Collection,
+    namespace: String,
+}
+
+impl ServiceObjects {
+    /// Creates the collections of a namespace. `timeout` is that of each request.
+    pub fn new(cluster: &Cluster, namespace: &str, timeout: Duration) -> Self {
+        let collection = |resource| Collection::new(cluster, resource, namespace).with_timeout(timeout);
+        Self {
+            services: collection(&SERVICES),
+            slices: collection(&ENDPOINT_SLICES),
+            endpoints: collection(&ENDPOINTS),
+            namespace: namespace.to_owned(),
+        }
+    }
+}
+
+/// One of this candidate's addresses, and the slice for its family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub slice: String,
+    pub address: IpAddr,
+}
+
+/// The contents of the slices, and what is known about the Service.
+pub struct ServiceRoute {
+    pub places: Vec<Place>,
+    pub ports: Vec<SlicePort>,
+    /// The Service has addresses of both families, so that it needs two slices.
+    pub is_dual: bool,
+    /// The definition of the Service, or the reason why it could not be read.
+    definition: Result<ServiceDefinition, Error>,
+}
+
+/// What is known about a route.
+pub struct RouteReport {
+    /// The object that leads to the leader: the Service, or its slices if the Service could not be read.
+    pub subject: String,
+    /// The ports that are not served, as the end of a sentence; empty if there are none.
+    pub except: String,
+    pub warnings: Vec<String>,
+}
+
+impl Service {
+    /// Returns this candidate's addresses: the configured ones, or the one from which it reaches the API server.
+    ///
+    /// # Errors
+    /// Fails if there is no route to the API server, or the address is one that others cannot reach.
+    pub async fn addresses(&self, cluster: &Cluster) -> Result<Vec<IpAddr>, Error> {
+        if !self.addresses.is_empty() {
+            return Ok(self.addresses.clone());
+        }
+        let server = cluster.host_and_port();
+        let found =
+            match spawn_blocking(move || local_address(&server)).await.unwrap_or_else(|failure| Err(failure.into())) {
+                Ok(local) if is_reachable(&local) => return Ok(vec![local]),
+                Ok(local) => format!("nobody else reaches this candidate at {local}"),
+                Err(failure) => format!("found no route to the API server: {failure}"),
+            };
+        Err(Error::unknown(format!("{found}; --address says where it answers")))
+    }
+
+    /// Determines the contents of the slices with which the Service leads to these addresses. Without addresses it only
+    /// checks the definition of the Service.
+    ///
+    /// # Errors
+    /// Fails if the Service cannot lead to these addresses, or to any.
+    pub async fn route(&self, objects: &ServiceObjects, addresses: &[IpAddr]) -> Result<ServiceRoute, Error> {
+        let ServiceObjects { services, namespace, .. } = objects;
+        let refused = |reason: String| Error::new(ErrorKind::Refused, reason);
+        let definition = match services.get(self.name.as_str()).await {
+            Ok(Some(service)) => ServiceDefinition::new(namespace, self.name.as_str(), &service),
+            Ok(None) => {
+                let reason = format!("there is no Service {namespace}/{}", self.name);
+                return Err(refused(format!("{reason}; create it without a selector, or name another by --service")));
+            }
+            Err(error) if error.kind == ErrorKind::Forbidden => {
+                let ports = unchecked_ports(&self.ports).map_err(|reason| refused(format!("{error}; {reason}")))?;
+                let is_dual = addresses.len() > 1;
+                let places = self.places(addresses, is_dual);
+                return Ok(ServiceRoute { places, ports, is_dual, definition: Err(error) });
+            }
+            Err(error) => return Err(error),
+        };
+        definition.check().map_err(refused)?;
+        let serving: Vec<IpAddr> =
+            addresses.iter().copied().filter(|address| definition.has_family(family(*address))).collect();
+        if serving.is_empty() && !addresses.is_empty() {
+            let families: Vec<&str> = addresses.iter().map(|address| family(*address)).collect();
+            return Err(refused(definition.no_family(&families.join(" and "))));
+        }
+        let ports = definition.slice_ports(&self.ports).map_err(refused)?;
+        let is_dual = definition.is_dual();
+        Ok(ServiceRoute { places: self.places(&serving, is_dual), ports, is_dual, definition: Ok(definition) })
+    }
+
+    /// Returns the slice for each of these addresses.
+    fn places(&self, addresses: &[IpAddr], is_dual: bool) -> Vec<Place> {
+        let slice = |address: &IpAddr| {
+            if is_dual && address.is_ipv6() { self.name.second_slice() } else { self.name.slice() }
+        };
+        addresses.iter().map(|address| Place { slice: slice(address), address: *address }).collect()
+    }
+
+    /// Reports what is known about a route.
+    pub fn report(&self, objects: &ServiceObjects, route: &ServiceRoute) -> RouteReport {
+        let ServiceRoute { places, ports, definition, .. } = route;
+        let definition = match definition {
+            Ok(definition) => definition,
+            Err(error) => {
+                let (service, namespace) = (&self.name, &objects.namespace);
+                let slices: Vec<&str> = places.iter().map(|place| place.slice.as_str()).collect();
+                let warning = format!(
+                    "it was not checked whether the Service {namespace}/{service} exists, has no selector and has these \
+                     ports: {error}; leaderrun manifest with --service {service} prints the right"
+                );
+                let subject = format!("the EndpointSlice {}", slices.join(" and "));
+                return RouteReport { subject, except: String::new(), warnings: vec![warning] };
+            }
+        };
+        let unserved = definition.unserved_ports(ports);
+        let except =
+            if unserved.is_empty() { String::new() } else { format!(", but for its ports {}", unserved.join(", ")) };
+        let families: Vec<&str> = places.iter().map(|place| family(place.address)).collect();
+        let warnings = definition.unserved_family(&families).into_iter().collect();
+        RouteReport { subject: format!("the Service {}", self.name), except, warnings }
+    }
+
+    /// Returns a sentence if the Service also leads elsewhere: the endpoints that its controller created for a selector
+    /// remain when the selector is removed. Returns `None` without the permission to read them.
+    pub async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
+        let ServiceObjects { slices, endpoints, namespace, .. } = objects;
+        let (service, ours) = (self.name.as_str(), self.name.slices());
+        let slices = slices.labelled(&format!("{SERVICE_LABEL}%3D{service}")).await.unwrap_or_default();
+        let name = |slice: &Value| printable(slice["metadata"]["name"].as_str().unwrap_or_default());
+        let has_endpoints = |slice: &&Value| slice["endpoints"].as_array().is_some_and(|all| !all.is_empty());
+        let others: Vec<String> =
+            slices.iter().filter(has_endpoints).map(name).filter(|name| !ours.contains(name)).collect();
+        let endpoints = endpoints.get(service).await.ok().flatten().unwrap_or_default();
+        let is_left = endpoints["subsets"].as_array().is_some_and(|subsets| !subsets.is_empty());
+        let mut remedies = Vec::new();
+        if is_left {
+            remedies.push(format!("kubectl delete endpoints {service} -n {namespace}"));
+        }
+        if !others.is_empty() {
+            remedies.push(format!("kubectl delete endpointslices {} -n {namespace}", others.join(" ")));
+        }
+        if remedies.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "the Service {namespace}/{service} also leads to endpoints that are not the leader's, such as those left from \
+             a selector that it once had; delete them: {}",
+            remedies.join(" && ")
+        ))
+    }
+}
+
+/// Returns the address from which this machine reaches a host and port.
+fn local_address((host, port): &(String, u16)) -> io::Result<IpAddr> {
+    let server = (host.as_str(), *port).to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let any: IpAddr = if server.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    // This sends nothing. The kernel only selects the local address.
+    socket.connect(server)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Returns whether the API server accepts the address for an endpoint: whether others can reach it, as far as the
+/// address itself shows.
+pub fn is_reachable(address: &IpAddr) -> bool {
+    let is_near = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+    };
+    !is_near && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+}
+
+/// Returns the name of the family of an address, as Services and slices have it.
+pub fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { "IPv6" } else { "IPv4" }
+}
