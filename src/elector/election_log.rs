@@ -97,12 +97,12 @@ impl ElectionLog {
 
     /// Logs that a request was not answered in time. `pending` is what its sending waits for, if it was not sent.
     pub fn unanswered(&mut self, slot: usize, access: Access, pending: Option<String>, stop_in: Option<Duration>) {
-        self.last_failure = Some("it does not answer".to_owned());
         let name = &self.slots[slot].name;
-        let complaint = match pending {
-            Some(pending) => format!("{name} cannot be asked: still waiting for {pending}"),
-            None => format!("{name} does not answer; trying again"),
+        let (failure, complaint) = match pending.map(|pending| still_waiting_for(&pending)) {
+            Some(failure) => (failure.clone(), format!("{name} cannot be asked: {failure}")),
+            None => ("it does not answer".to_owned(), format!("{name} does not answer; trying again")),
         };
+        self.last_failure = Some(failure);
         self.complain(slot, access, &complaint, stop_in);
     }
 
@@ -190,14 +190,28 @@ impl ElectionLog {
         self.reminder.as_ref().map(Reminder::next)
     }
 
-    /// Logs why the candidacy has ended without a leadership. `not_before` is the earliest time of a next run.
-    pub fn finished(&self, outcome: Outcome, holders: Option<&str>, not_before: Option<Timestamp>) {
+    /// Logs why the candidacy has ended without a leadership. `not_before` is the earliest time of a next run, and
+    /// `pending` what a request still waits for.
+    pub fn finished(
+        &self,
+        outcome: Outcome,
+        holders: Option<&str>,
+        not_before: Option<Timestamp>,
+        pending: Option<String>,
+    ) {
         match outcome {
             Outcome::NotAcquired => log_notices::not_acquired(&self.name, holders, not_before),
-            Outcome::Unreachable => log_notices::unreachable(&self.name, self.last_failure.as_deref()),
+            Outcome::Unreachable => {
+                let failure = self.last_failure.clone().or(pending.map(|pending| still_waiting_for(&pending)));
+                log_notices::unreachable(&self.name, failure.as_deref());
+            }
             Outcome::Released | Outcome::NotReleased | Outcome::Lost | Outcome::Stopped => {}
         }
     }
+}
+
+fn still_waiting_for(pending: &str) -> String {
+    format!("still waiting for {pending}")
 }
 
 fn right(access: Access) -> Right {

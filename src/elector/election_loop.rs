@@ -123,7 +123,8 @@ impl ElectionLoop<'_> {
                 match action {
                     SlotAction::In(slot, action) => self.act(slot, action, main_thread),
                     SlotAction::Finish(outcome) => {
-                        self.log.finished(outcome, self.holders().as_deref(), self.not_before());
+                        let pending = self.slots.iter().find_map(|slot| slot.lock.pending());
+                        self.log.finished(outcome, self.holders().as_deref(), self.not_before(), pending);
                         return Ok(outcome);
                     }
                 }

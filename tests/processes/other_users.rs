@@ -24,16 +24,18 @@ pub fn root() -> Result<(), String> {
 
 /// Returns the path of a leaderrun that every user can execute.
 pub fn program() -> &'static str {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let folder = open_folder("program", 0o755);
-        let program = folder.join("leaderrun");
-        // Another process copies the file: if this one had it open for writing, a child that another test forks could keep it
-        // open, and it could not be executed.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
-        assert!(copied.success(), "cp: {copied}");
-        program
-    });
-    PROGRAM.to_str().expect("a path in UTF-8")
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| copy_of_program("program"));
+    &PROGRAM
+}
+
+/// Copies leaderrun to a folder of its own that every user can reach. Returns the path of the copy.
+pub fn copy_of_program(folder: &str) -> String {
+    let program = open_folder(folder, 0o755).join("leaderrun");
+    // Another process copies the file: if this one had it open for writing, a child that another test forks could keep it
+    // open, and it could not be executed.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
+    assert!(copied.success(), "cp: {copied}");
+    program.into_os_string().into_string().expect("a path in UTF-8")
 }
 
 /// Creates a folder that every user can reach.

@@ -11,7 +11,7 @@ use crate::{Running, TestLock, Witnesses};
 
 /// Durations as short as a busy machine allows: the command gets the stop signal 4 s after the last renewal and is
 /// killed after 5 s; another candidate may take over after 6 s.
-const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
+pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// A leaderrun process that is configured but not started yet.
 pub struct Candidate {

@@ -44,7 +44,7 @@ pub mod witness;
 pub use leaderrun_testkit_macros::test;
 
 pub use self::{
-    candidate::{Candidate, os_string},
+    candidate::{Candidate, TIMING, os_string},
     child_process::ChildProcess,
     client::{Client, Watch},
     cluster::{Cluster, wait_until_allowed},

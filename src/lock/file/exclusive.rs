@@ -22,8 +22,9 @@ use nix::time::ClockId;
 
 use super::access::{self, Access};
 use super::file_id::FileId;
+use super::lock_holder::{self, Awaited, LockHolder};
 use super::{SAFE_OPEN_FLAGS, record_file};
-use crate::lock::{LockError, LockErrorKind};
+use crate::lock::LockError;
 use crate::process::clock;
 
 /// The first and the longest pause between attempts to lock a file that another process has locked. Doubled each time.
@@ -46,20 +47,27 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
-    /// Locks `companion`, which is `PATH.lock`, and the record file at `path`, if it exists, within `attempt`.
+    /// Locks `companion`, which is `PATH.lock`, and the record file at `path`, if it exists, within `attempt`. While that
+    /// takes long, `awaited` says why.
     ///
     /// # Errors
     /// Fails if another process keeps one of them locked, or they cannot be locked.
-    pub fn acquire(path: &Path, companion: &Path, attempt: Duration) -> Result<Self, LockError> {
-        Self::acquire_for(path, companion, attempt, MIN_TIME_LIMIT.max(attempt * ATTEMPTS_WITH_LOCKS))
+    pub fn acquire(path: &Path, companion: &Path, attempt: Duration, awaited: &Awaited) -> Result<Self, LockError> {
+        Self::acquire_for(path, companion, attempt, MIN_TIME_LIMIT.max(attempt * ATTEMPTS_WITH_LOCKS), awaited)
     }
 
-    fn acquire_for(path: &Path, companion: &Path, attempt: Duration, limit: Duration) -> Result<Self, LockError> {
+    fn acquire_for(
+        path: &Path,
+        companion: &Path,
+        attempt: Duration,
+        limit: Duration,
+        awaited: &Awaited,
+    ) -> Result<Self, LockError> {
         // This timeout comes before that of the whole request, whose error does not state the reason.
         let give_up_at = clock::now() + attempt * 3 / 4;
         let time_limit = TimeLimit::start(limit);
-        let companion = lock_as_named(companion, give_up_at, open_companion)?;
-        let record_file = lock_as_named(path, give_up_at, record_file::open)?;
+        let companion = lock_as_named(companion, give_up_at, awaited, open_companion)?;
+        let record_file = lock_as_named(path, give_up_at, awaited, record_file::open)?;
         Ok(Self { record_file, companion, _time_limit: time_limit })
     }
 
@@ -88,11 +96,14 @@ impl Exclusive {
 fn lock_as_named(
     path: &Path,
     give_up_at: Instant,
+    awaited: &Awaited,
     open: impl Fn(&Path) -> Result<Option<File>, LockError>,
 ) -> Result<Option<File>, LockError> {
     loop {
         let Some(file) = open(path)? else { return Ok(None) };
-        let file = lock(file, path, give_up_at)?;
+        let file = lock(file, path, give_up_at, awaited);
+        awaited.set(None);
+        let file = file?;
         let has_the_name = match (FileId::of(&file), FileId::at(path)) {
             (Ok(locked), Ok(named)) => locked == named,
             _ => false,
@@ -101,7 +112,7 @@ fn lock_as_named(
             return Ok(Some(file));
         }
         if clock::now() >= give_up_at {
-            return Err(locked_by_another(path));
+            return Err(lock_holder::locked_by_another(path, None));
         }
     }
 }
@@ -126,7 +137,7 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
 }
 
 /// Locks an open file. Returns it, or another descriptor of it if this one cannot be locked.
-fn lock(mut file: File, path: &Path, give_up_at: Instant) -> Result<File, LockError> {
+fn lock(mut file: File, path: &Path, give_up_at: Instant, awaited: &Awaited) -> Result<File, LockError> {
     let mut pause = PAUSES.0;
     let mut is_writable = false;
     loop {
@@ -134,9 +145,15 @@ fn lock(mut file: File, path: &Path, give_up_at: Instant) -> Result<File, LockEr
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if clock::now() < give_up_at => {
                 thread::sleep(pause);
-                pause = (pause * 2).min(PAUSES.1);
+                if pause < PAUSES.1 {
+                    pause *= 2;
+                } else if awaited.get().is_none() {
+                    awaited.set(Some(lock_holder::description(path, LockHolder::of(&file).as_ref())));
+                }
             }
-            Err(TryLockError::WouldBlock) => return Err(locked_by_another(path)),
+            Err(TryLockError::WouldBlock) => {
+                return Err(lock_holder::locked_by_another(path, LockHolder::of(&file).as_ref()));
+            }
             // NFS only locks files that are open for writing.
             Err(TryLockError::Error(failure)) if is_bad_descriptor(&failure) && !is_writable => {
                 file = record_file::open_for_writing(path)
@@ -150,12 +167,6 @@ fn lock(mut file: File, path: &Path, give_up_at: Instant) -> Result<File, LockEr
 
 fn is_bad_descriptor(failure: &io::Error) -> bool {
     failure.raw_os_error() == Some(Errno::EBADF as i32)
-}
-
-fn locked_by_another(path: &Path) -> LockError {
-    let (shown, quoted) = (path.display(), access::quoted(path));
-    let message = format!("cannot lock {shown}: another process keeps it locked; try fuser -v {quoted} to see which");
-    LockError::new(LockErrorKind::Refused, message)
 }
 
 /// A timer with which the kernel kills this process, unless this is dropped in time.
@@ -195,7 +206,7 @@ mod tests {
         if let Some(folder) = std::env::var_os(FREEZES_IN) {
             let (path, companion) = (Path::new(&folder).join("job"), Path::new(&folder).join("job.lock"));
             let limit = Duration::from_secs(1);
-            let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit).unwrap();
+            let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit, &Awaited::default()).unwrap();
             raise(Signal::SIGSTOP).unwrap();
             unreachable!("it is killed while it is stopped");
         }
@@ -210,7 +221,7 @@ mod tests {
         while File::open(&companion).is_ok_and(|file| file.try_lock().is_ok()) || !companion.exists() {
             thread::sleep(Duration::from_millis(1));
         }
-        let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60)).unwrap();
+        let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60), &Awaited::default()).unwrap();
         assert!(exclusive.record_file().is_some());
         assert_eq!(frozen.wait().unwrap().signal(), Some(libc::SIGKILL));
     }

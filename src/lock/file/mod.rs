@@ -8,6 +8,7 @@ mod file_id;
 mod folder_watch;
 #[cfg(test)]
 mod fuzz_tests;
+mod lock_holder;
 mod new_file;
 mod record_file;
 
@@ -157,6 +158,10 @@ impl Lock for FileLock {
 
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>> {
         self.run(move |record_file| record_file.write(Some(&version), record)).boxed()
+    }
+
+    fn pending(&self) -> Option<String> {
+        self.record_file.awaited()
     }
 
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {

@@ -28,6 +28,7 @@ use super::access::{self, Access, Class};
 use super::contents::{Contents, Layout};
 use super::exclusive::Exclusive;
 use super::file_id::FileId;
+use super::lock_holder::Awaited;
 use super::new_file::{NewFile, delete_left_behind};
 use crate::lock::{LockError, LockErrorKind};
 
@@ -47,6 +48,7 @@ pub struct RecordFile {
     /// The last write replaced no file: replacing was refused, but writing in place succeeded.
     is_written_in_place: AtomicBool,
     has_written: AtomicBool,
+    awaited: Awaited,
 }
 
 /// A record file that was opened and read.
@@ -129,6 +131,7 @@ impl RecordFile {
             highest_version: AtomicU64::new(0),
             is_written_in_place: AtomicBool::new(false),
             has_written: AtomicBool::new(false),
+            awaited: Awaited::default(),
         }
     }
 
@@ -140,6 +143,11 @@ impl RecordFile {
     /// Returns the path of the lock file beside it.
     pub fn companion(&self) -> &Path {
         &self.companion
+    }
+
+    /// Returns what a write waits for, if that takes long at present.
+    pub fn awaited(&self) -> Option<String> {
+        self.awaited.get()
     }
 
     /// Reads the record.
@@ -275,7 +283,7 @@ impl RecordFile {
 
     /// Carries out a prepared write under the locks, if the record still has the expected version.
     fn commit(&self, prepared: &mut PreparedWrite, expected: Option<&Version>) -> Result<io::Result<bool>, LockError> {
-        let exclusive = Exclusive::acquire(&self.path, &self.companion, self.attempt)?;
+        let exclusive = Exclusive::acquire(&self.path, &self.companion, self.attempt, &self.awaited)?;
         let mut replaced = None;
         if let Some(file) = exclusive.record_file() {
             if self.layout_of(file)?.contents.as_ref().map(Contents::version).as_ref() != expected {

@@ -7,9 +7,9 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
 
-use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive};
+use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-use crate::other_users::{ANN, become_user, open_folder, program, root};
+use crate::other_users::{ANN, become_user, copy_of_program, open_folder, program, root};
 
 /// Commands of several processes, with their number once `ready` was written.
 const COMMANDS: [(&str, usize); 4] = [
@@ -77,7 +77,7 @@ fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     }
 }
 
-#[testkit::test(requires = root().and_then(|()| has_pkill()))]
+#[testkit::test(requires = root().and_then(|()| has_program("pkill")))]
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     for name in OWN_NAMES {
         let leaders = COMMANDS.map(|(script, processes)| {
@@ -160,13 +160,14 @@ struct LeaderWithStandby {
 }
 
 impl LeaderWithStandby {
-    /// Starts one pair for each shape of the command, all of which ignore SIGTERM. `lock` creates its lock.
-    fn for_each_shape(lock: fn() -> TestLock) -> Vec<Self> {
+    /// Starts one pair for each shape of the command, all of which ignore SIGTERM. `lock` creates its lock, and the
+    /// leader executes `program`.
+    fn for_each_shape(lock: fn() -> TestLock, program: &str) -> Vec<Self> {
         let start = |(script, processes): (&str, usize)| {
             let (lock, witnesses) = (lock(), Witnesses::new());
             let shell = ["sh", "-c", script, "sh"].map(OsString::from);
             let command = shell.into_iter().chain(witnesses.command(&["ignore"]));
-            let leader = Candidate::new("a", &lock).configure(lead_session).run(command);
+            let leader = Candidate::of_build(program, "a", &lock, TIMING).configure(lead_session).run(command);
             witnesses.wait_for("a", processes);
             let standby = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
             standby.wait_for_log("is held by a");
@@ -193,14 +194,25 @@ fn pkill(leader: &Running, name: &str) {
     assert!(killed.success(), "pkill found no {name}");
 }
 
-fn has_pkill() -> Result<(), String> {
-    Command::new("pkill").arg("--version").output().map(drop).map_err(|failure| format!("pkill: {failure}"))
+/// Sends SIGKILL with killall, which selects processes by these arguments.
+fn killall(arguments: &[&str]) {
+    let killed = Command::new("killall").arg("--signal=KILL").args(arguments).status().expect("killall");
+    assert!(killed.success(), "killall found nothing for {arguments:?}");
+}
+
+fn has_program(name: &str) -> Result<(), String> {
+    Command::new(name).arg("--version").output().map(drop).map_err(|failure| format!("{name}: {failure}"))
 }
 
 #[track_caller]
 fn assert_one_command_at_a_time(lock: fn() -> TestLock, kill: impl Fn(&Running)) {
-    let pairs = LeaderWithStandby::for_each_shape(lock);
+    let pairs = LeaderWithStandby::for_each_shape(lock, leaderrun());
     pairs.iter().for_each(|pair| kill(&pair.leader));
+    assert_handed_over(pairs);
+}
+
+#[track_caller]
+fn assert_handed_over(pairs: Vec<LeaderWithStandby>) {
     for mut pair in pairs {
         pair.witnesses.wait_for("b", 1);
         assert!(pair.command_is_dead());
@@ -219,12 +231,43 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
     }
 }
 
-#[testkit::test(requires = has_pkill())]
+#[testkit::test(requires = has_program("pkill"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_whatever_is_killed_by_name() {
     for name in OWN_NAMES {
         for lock in [TestLock::file, TestLock::lease] {
             assert_one_command_at_a_time(lock, |leader| pkill(leader, name));
         }
+    }
+}
+
+/// A path stands for both processes, because they execute the same file.
+#[testkit::test(requires = has_program("killall"))]
+fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_path() {
+    for lock in [TestLock::file, TestLock::lease] {
+        let program = copy_of_program("killed-by-path");
+        let pairs = LeaderWithStandby::for_each_shape(lock, &program);
+        killall(&[&program]);
+        assert_handed_over(pairs);
+    }
+}
+
+/// A name stands for all processes of a machine, so leaderrun is in a PID namespace of its own.
+#[testkit::test(requires = root().and_then(|()| has_program("killall")))]
+fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_in_its_namespace() {
+    for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
+        let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+        // The namespace outlives leaderrun, so its end is not what kills the command.
+        let arguments = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\" & sleep 1000; true", "sh"];
+        let leader = Candidate::program("a", "unshare").args(arguments).args([leaderrun(), "--lock", &lock.name]);
+        let leader = leader.args(["--identity", "a"]).args(TIMING).run(witnesses.command(&["ignore"]));
+        witnesses.wait_for("a", 1);
+        let mut standby = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        standby.wait_for_log("is held by a");
+        let init = descendants(leader.elector())[0].to_string();
+        killall(&[&["--ns", &init], names].concat());
+        witnesses.wait_for("b", 1);
+        standby.stop();
+        witnesses.assert_one_at_a_time(2);
     }
 }
 
@@ -237,7 +280,7 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
         BothContinue,
         BothDie,
     }
-    let pairs = LeaderWithStandby::for_each_shape(TestLock::file);
+    let pairs = LeaderWithStandby::for_each_shape(TestLock::file, leaderrun());
     for pair in &pairs {
         send(Signal::SIGSTOP, &[pair.leader.elector(), pair.leader.supervisor()]);
     }

@@ -1,9 +1,10 @@
 //! Tests of lock files with other users, clean-up programs and full disks.
 
 use std::fs::{self, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -106,14 +107,41 @@ fn an_unusable_file_is_refused_with_a_remedy() {
 }
 
 #[testkit::test]
-fn a_process_that_keeps_the_file_locked_is_the_reason_in_the_message() {
+fn the_process_that_keeps_the_file_locked_is_named() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
-    let companion = fs::File::create(format!("{path}.lock")).expect("a file");
-    companion.lock().expect("nobody else locks it");
+    for locked in [format!("{path}.lock"), path.to_owned()] {
+        let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
+        file.lock().expect("nobody else locks it");
+        let keeps_it_locked = format!("process {} (", std::process::id());
+        // The first attempt to lock it still goes on when this wait is over.
+        let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
+        let impatient = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
+        let mut impatient = impatient.run(["true"]);
+        impatient.wait_for_exit(69);
+        let still_waiting = format!("within --wait 500ms: still waiting for {locked}, which {keeps_it_locked}");
+        assert!(impatient.log().contains(&still_waiting), "{}", impatient.log());
+        let mut patient = Candidate::new("a", &lock).run(["true"]);
+        patient.wait_for_log(&format!("cannot lock {locked}: {keeps_it_locked}"));
+        drop(file);
+        patient.wait_for_exit(0);
+    }
+}
+
+/// The kernel names the process that called flock(2), which has handed its descriptor on and died.
+#[testkit::test]
+fn a_process_that_keeps_the_file_locked_and_is_not_known_is_looked_for() {
+    let lock = TestLock::file();
+    let path = lock.name.strip_prefix("file:").expect("a file");
+    let script = "exec 9>$0; flock 9; echo locked; read line";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, &format!("{path}.lock")]);
+    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
+    shell.stdout.take().expect("a pipe").read_exact(&mut [0; 6]).expect("it is locked");
     let mut a = Candidate::new("a", &lock).run(["true"]);
     a.wait_for_log(&format!("another process keeps it locked; try fuser -v {path}.lock"));
-    drop(companion);
+    drop(shell.stdin.take());
+    shell.wait().expect("a child");
     a.wait_for_exit(0);
 }
 
