@@ -98,31 +98,37 @@ fn a_command_that_has_changed_its_user_dies_with_both_processes() {
     }
 }
 
+/// Python, like Java, closes all descriptors in the processes that it starts.
 #[testkit::test]
 fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
-    let script = "import os, time; os.write(1, b'ready\\n'); os.closerange(0, 1024); time.sleep(1000)";
-    let running = Candidate::new("a", &TestLock::file()).run(["python3", "-c", script]);
-    assert_killed_with_both(running, 1);
+    let closes_its_own = "import os, time; os.write(1, b'ready\\n'); os.closerange(0, 1024); time.sleep(1000)";
+    let in_its_children = "import subprocess; subprocess.run(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
+    for (script, processes) in [(closes_its_own, 1), (in_its_children, 4)] {
+        let running = Candidate::new("a", &TestLock::file()).run(["python3", "-c", script]);
+        let command = command(&running, processes);
+        let (elector, supervisor) = (running.elector(), running.supervisor());
+        send(Signal::SIGSTOP, &[elector]);
+        send(Signal::SIGKILL, &[supervisor]);
+        eventually("the main process is dead, like its supervisor", || !is_alive(command[0]));
+        send(Signal::SIGKILL, &[elector]);
+        assert_dies(running, &command);
+    }
 }
 
 #[testkit::test]
-fn operations_on_its_descriptors_do_not_kill_a_command() {
-    let script = r#"
-used=
-for fd in /proc/self/fd/*; do
-    number=${fd##*/}
-    [ "$number" -ge 10 ] && [ -S $fd ] || continue
-    timeout 5 cat <&$number
-    echo x >&$number
-    echo x >$fd
-    sh -c "exec $number>&-"
-    eval "exec $number>&-"
-    used=yes
-done
-[ $used ] && exit 7
-"#;
-    let mut running = Candidate::new("a", &TestLock::file()).run(["bash", "-c", script]);
+fn what_a_daemon_leaves_behind_dies_with_both_processes() {
+    let daemon = "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
+    let running = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run(["python3", "-c", daemon]);
+    running.wait_for_log("waiting for the end of what it left running");
+    assert_killed_with_both(running, 3);
+}
+
+#[testkit::test]
+fn a_command_does_not_have_the_switch() {
+    let script = "for file in /proc/self/fd/*; do [ -S $file ] && ls -l $file; done; exit 7";
+    let mut running = Candidate::new("a", &TestLock::file()).run_script(script);
     running.wait_for_exit(7);
+    assert_eq!(running.output(), "", "no socket");
 }
 
 #[testkit::test]
@@ -257,7 +263,8 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         // The namespace outlives leaderrun, so its end is not what kills the command.
-        let arguments = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\" & sleep 1000; true", "sh"];
+        let arguments =
+            ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\" & sleep 1000; true", "sh"];
         let leader = Candidate::program("a", "unshare").args(arguments).args([leaderrun(), "--lock", &lock.name]);
         let leader = leader.args(["--identity", "a"]).args(TIMING).run(witnesses.command(&["ignore"]));
         witnesses.wait_for("a", 1);
