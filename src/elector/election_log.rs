@@ -25,7 +25,7 @@ pub struct ElectionLog {
     last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
-    /// The wait was logged. It is logged with the first thing that keeps the candidate from leading at once.
+    /// The wait was logged, or is over. It is logged with the first thing that keeps the candidate from leading at once.
     is_wait_logged: bool,
     /// `leaderrun doctor` was suggested.
     is_doctor_suggested: bool,
@@ -163,6 +163,7 @@ impl ElectionLog {
     /// Logs that the lock of a slot was acquired.
     pub fn leading(&mut self, slot: usize, fencing_token: &str) {
         self.reminder = None;
+        self.is_wait_logged = true;
         let name = &self.slots[slot].name;
         log_notices::note_leadership(name, fencing_token);
         log_events::leading(name, fencing_token, self.tolerated_clock_rate);

@@ -58,6 +58,10 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
         Errno::ENOENT if fs::metadata(folder).is_err() => {
             format!("its folder {} does not exist; try mkdir -p {}", folder.display(), quoted(folder))
         }
+        Errno::ENAMETOOLONG => {
+            "its name is too long for its file system, with what leaderrun adds for files beside it; try a shorter one"
+                .to_owned()
+        }
         Errno::ENOSPC => "no space is left on its file system".to_owned(),
         Errno::EFBIG => "the limit of file sizes forbids it; raise it, for example with ulimit -f unlimited".to_owned(),
         Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),

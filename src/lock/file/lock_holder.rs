@@ -37,7 +37,8 @@ impl LockHolder {
     pub fn of(file: &File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
-        let pid = locker(&fs::read_to_string("/proc/locks").ok()?, &format!("{major:02x}:{minor:02x}:{}", metadata.ino()))?;
+        let pid =
+            locker(&fs::read_to_string("/proc/locks").ok()?, &format!("{major:02x}:{minor:02x}:{}", metadata.ino()))?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         Some(Self { pid, name: printable(name.trim_end()) })
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,7 +88,7 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
 fn an_unusable_file_is_refused_with_a_remedy() {
     let folder = scratch::folder("unusable");
     let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| folder.join(name));
-    std::os::unix::fs::symlink(&record, &link).expect("a link");
+    symlink(&record, &link).expect("a link");
     fs::write(&broken, "{\"uid").expect("a file");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
     let none = folder.join("none");
@@ -143,6 +143,35 @@ fn a_process_that_keeps_the_file_locked_and_is_not_known_is_looked_for() {
     drop(shell.stdin.take());
     shell.wait().expect("a child");
     a.wait_for_exit(0);
+}
+
+/// As with a link to the present release of an application.
+#[testkit::test]
+fn a_leader_follows_the_link_to_its_folder() {
+    let folder = scratch::folder("releases");
+    let (link, next) = (folder.join("current"), folder.join("next"));
+    for release in ["1", "2"] {
+        fs::create_dir(folder.join(release)).expect("a folder");
+    }
+    symlink("1", &link).expect("a link");
+    let lock = lock_at(&link.join("job"));
+    let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
+    eventually("it leads", || a.output().contains("ready"));
+    symlink("2", &next).expect("a link");
+    fs::rename(&next, &link).expect("a link is replaced");
+    let _b = Candidate::new("b", &lock).run_script("sleep 1000");
+    a.wait_for_exit(76);
+    assert!(a.log().contains("is held by b"), "{}", a.log());
+}
+
+#[testkit::test]
+fn a_leader_whose_renewals_fail_is_not_said_to_wait() {
+    let lock = TestLock::file();
+    let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
+    eventually("it leads", || a.output().contains("ready"));
+    fs::write(lock.name.strip_prefix("file:").expect("a file"), "meddled").expect("to write");
+    a.wait_for_exit(76);
+    assert!(a.log().contains("it is no record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
 }
 
 /// The job was once run manually as root.
