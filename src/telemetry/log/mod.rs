@@ -7,13 +7,15 @@ mod printable;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -32,6 +34,9 @@ const BACKLOG: usize = 1024;
 
 /// How long leaderrun waits at its exit until the last lines are written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How many times longer it waits if stderr would accept the lines: then only a busy machine delays them.
+const FLUSH_ATTEMPTS: u32 = 25;
 
 /// The internal variable that passes the start of the log to leaderrun when it executes itself again.
 pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
@@ -98,13 +103,21 @@ pub struct Log {
 }
 
 impl Log {
-    /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`]. Returns when the log began.
+    /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`] if stderr is blocked. Returns when the log began.
     pub fn finish(self) -> Instant {
         if self.lines.try_send(Line::Flush).is_ok() {
-            let _ = self.written.recv_timeout(FLUSH_TIMEOUT);
+            let is_delayed = |_: &u32| {
+                self.written.recv_timeout(FLUSH_TIMEOUT) == Err(RecvTimeoutError::Timeout)
+                    && accepts_output(io::stderr())
+            };
+            (0..FLUSH_ATTEMPTS).find(|attempt| !is_delayed(attempt));
         }
         self.started_at
     }
+}
+
+fn accepts_output(stream: impl AsFd) -> bool {
+    poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) == Ok(1)
 }
 
 #[derive(Debug)]
