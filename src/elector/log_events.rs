@@ -102,7 +102,7 @@ log_events! {
     /// Logged when processes of the command are killed. `reason` is `lost`, `terminated` (by `--kill-after`),
     /// `timed_out` (by `--max-run`), `left_running` (by the command), or, if the supervisor failed, `supervisor_died`
     /// or `supervisor_late`.
-    warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}: {processes}";
+    warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}";
 
     /// Logged once, when leaderrun itself runs late repeatedly, as under a CPU limit.
     warn runs_late(delay_seconds: f64)

@@ -179,7 +179,7 @@ pub fn supervisor(notice: &SupervisorNotice) {
                 }
                 KillReason::LeftRunning => ("left_running", "killing what the command left running".to_owned()),
             };
-            log_events::killing(reason, &printable(processes), &sentence);
+            killing(reason, &sentence, processes);
         }
         SupervisorNotice::RunsLate { delay } => {
             if !delay.is_zero() && !WARNED_OF_DELAY.swap(true, Ordering::Relaxed) {
@@ -233,7 +233,15 @@ pub fn last_resort(failure: SupervisorFailure, processes: &str) {
         SupervisorFailure::Died => ("supervisor_died", "the supervisor died; killing the command"),
         SupervisorFailure::Late => ("supervisor_late", "the supervisor is late; killing the command"),
     };
-    log_events::killing(reason, &printable(processes), sentence);
+    killing(reason, sentence, processes);
+}
+
+/// Logs that processes of the command are killed. Their names may be unknown, because they have not executed anything
+/// yet or are dead already.
+fn killing(reason: &str, sentence: &str, processes: &str) {
+    let processes = printable(processes);
+    let colon = if processes.is_empty() { "" } else { ": " };
+    log_events::killing(reason, &processes, &format!("{sentence}{colon}{processes}"));
 }
 
 /// Logs a notice of the elector.

@@ -277,31 +277,39 @@ impl Tree {
         self.names_of(self.nested.numbers().chain(others))
     }
 
-    /// Returns the names of some living children of this thread; `None` if there are none. Children with the
-    /// supervisor's name are left out, because they are forks of it that have executed nothing.
+    /// Returns the names of some living children of this thread; `None` if there are none.
     pub fn names_of_living_children(&self) -> Option<String> {
         let mut living = Vec::new();
         let _ = self.proc.for_each_child(|number| {
-            let mut buffer = [0; 64];
-            let name = self.proc.read_of(number, "comm", &mut buffer).unwrap_or_default();
-            let is_own = name.trim_ascii_end() == title::SUPERVISOR.to_bytes();
-            if !is_own && living.len() <= MAX_NAMES && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead()) {
+            if living.len() <= MAX_NAMES
+                && !self.is_supervisor(number)
+                && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead())
+            {
                 living.push(number);
             }
         });
         (!living.is_empty()).then(|| self.names_of(living))
     }
 
+    /// Returns whether a process has the supervisor's name: it is the supervisor, or a fork of it that has executed
+    /// nothing. Messages about the command leave it out.
+    fn is_supervisor(&self, number: i32) -> bool {
+        self.comm(number, &mut [0; 64]) == title::SUPERVISOR.to_bytes()
+    }
+
     fn names_of(&self, numbers: impl IntoIterator<Item = i32>) -> String {
-        let numbers: Vec<i32> = numbers.into_iter().take(MAX_NAMES + 1).collect();
+        let named = numbers.into_iter().filter(|number| !self.is_supervisor(*number));
+        let numbers: Vec<i32> = named.take(MAX_NAMES + 1).collect();
         let more = if numbers.len() > MAX_NAMES { " and more" } else { "" };
         numbers.iter().take(MAX_NAMES).map(|number| self.name(*number)).collect::<Vec<_>>().join(", ") + more
     }
 
     fn name(&self, number: i32) -> String {
-        let mut buffer = [0; 64];
-        let name = self.proc.read_of(number, "comm", &mut buffer).unwrap_or_default();
-        format!("{} ({number})", String::from_utf8_lossy(name).trim_end())
+        format!("{} ({number})", String::from_utf8_lossy(self.comm(number, &mut [0; 64])))
+    }
+
+    fn comm<'a>(&self, number: i32, buffer: &'a mut [u8]) -> &'a [u8] {
+        self.proc.read_of(number, "comm", buffer).unwrap_or_default().trim_ascii_end()
     }
 }
 
