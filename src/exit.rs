@@ -7,7 +7,7 @@ use std::io;
 use leaderrun_core::elector::Ending;
 use leaderrun_core::messages::End;
 
-use crate::process::open_files::TooFewOpenFiles;
+use crate::process::limits::LimitTooLow;
 use crate::process::system_call::SystemCallError;
 use crate::telemetry::http::ListenError;
 
@@ -56,8 +56,10 @@ impl Exit {
             Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
             Ending::Command(End::TimedOut) => Self::Status(TIMED_OUT),
             Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
-            // Processes or memory are short, which says nothing about the command.
-            Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM)) => Self::Status(UNAVAILABLE),
+            // Processes, memory or descriptors are short, which says nothing about the command.
+            Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE)) => {
+                Self::Status(UNAVAILABLE)
+            }
             Ending::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
             Ending::Command(End::NotStarted) | Ending::Lost { .. } => Self::Status(LOST),
             Ending::NotAcquired => Self::Status(NOT_ACQUIRED),
@@ -99,7 +101,7 @@ pub fn may_pass(failure: &anyhow::Error) -> bool {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let call = cause.downcast_ref::<SystemCallError>().or_else(|| inner?.downcast_ref());
         cause.is::<PermanentFailure>()
-            || cause.is::<TooFewOpenFiles>()
+            || cause.is::<LimitTooLow>()
             || call.is_some_and(SystemCallError::is_permanent)
             || cause.is::<ListenError>()
     };

@@ -51,7 +51,7 @@ use crate::cli::Invocation;
 use crate::elector::ElectorConfig;
 use crate::exit::Exit;
 use crate::process::fork::{Role, fork_supervisor};
-use crate::process::open_files;
+use crate::process::limits;
 use crate::process::signals::{self, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
@@ -61,7 +61,17 @@ use crate::supervisor::SupervisorConfig;
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
-    let exit = match cli::parse(std::env::args_os()) {
+    let exit = limits::check_stack().map_or_else(|failure| fail(failure.into()), |()| carry_out());
+    if let Exit::Signal { signal, to_group } = exit {
+        signals::end_by(signal, to_group);
+    }
+    ExitCode::from(exit.status())
+}
+
+/// Does what the command line says. Its stack is not part of `main`'s, which checks that there is enough of it.
+#[inline(never)]
+fn carry_out() -> Exit {
+    match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(elector, supervisor)) => run(*elector, supervisor).unwrap_or_else(|failure| {
             complain(&failure);
             Exit::of_failure(&failure)
@@ -69,11 +79,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Subcommand(subcommand)) => answer(subcommand).unwrap_or_else(fail),
         Ok(Invocation::Print(text)) => print(&text).map_or_else(fail, |_| Exit::Status(0)),
         Err(failure) => fail(failure.into()),
-    };
-    if let Exit::Signal { signal, to_group } = exit {
-        signals::end_by(signal, to_group);
     }
-    ExitCode::from(exit.status())
 }
 
 fn fail(failure: anyhow::Error) -> Exit {
@@ -87,7 +93,7 @@ fn complain(failure: &anyhow::Error) {
 
 /// Carries out a subcommand.
 fn answer(subcommand: Subcommand) -> Result<Exit> {
-    open_files::check_limit()?;
+    limits::check_open_files()?;
     let CommandOutput { text, status } = subcommands::run(subcommand)?;
     print(&text)?;
     Ok(Exit::Status(status))
@@ -95,7 +101,7 @@ fn answer(subcommand: Subcommand) -> Result<Exit> {
 
 /// Runs a command as the leader.
 fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig) -> Result<Exit> {
-    open_files::check_limit()?;
+    limits::check_open_files()?;
     title::set_name(title::ELECTOR)?;
     let inherited = Inherited::take()?;
     let (to_supervisor, to_elector) = channel::pair()?;

@@ -25,7 +25,8 @@ impl SystemCallError {
         matches!(self.errno(), Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL)
     }
 
-    fn errno(&self) -> Errno {
+    /// Returns the reason for the failure.
+    pub fn errno(&self) -> Errno {
         self.cause.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
     }
 }

@@ -354,7 +354,7 @@ impl<'a> MainLoop<'a> {
             }
             Err(error) => {
                 self.notify(self.not_executed(error.to_string()));
-                self.not_forked = Some(End::NotExecuted(error.raw_os_error().unwrap_or(libc::EAGAIN)));
+                self.not_forked = Some(End::NotExecuted(error.errno() as i32));
             }
         }
     }

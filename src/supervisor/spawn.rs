@@ -3,7 +3,6 @@
 
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -19,6 +18,7 @@ use crate::process::environment;
 use crate::process::inherited_fd;
 use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
+use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
 
 /// The message in the exec pipe of a child that found, at the last moment, that no time was left. An encoded failure is
@@ -127,11 +127,11 @@ impl Start<'_> {
     ///
     /// # Errors
     /// Fails if the kernel refuses a pipe or a process.
-    pub fn spawn(self) -> io::Result<Spawned> {
-        let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    pub fn spawn(self) -> Result<Spawned, SystemCallError> {
+        let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
         let supervisor = getpid();
         // SAFETY: this process has one thread, so the child may do whatever this one may.
-        match unsafe { fork() }? {
+        match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
             ForkResult::Parent { child } => {
                 // Both sides of the fork do this, so that the group exists before a signal goes to it.
                 let _ = setpgid(child, child);

@@ -4,7 +4,11 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::sys::resource::{Resource, setrlimit};
+
 use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
+
+use crate::other_users::{ROOT, become_user, open_folder, program, root};
 
 /// Makes one system call of a command fail, as a container runtime's seccomp profile does.
 fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
@@ -158,4 +162,43 @@ fn has_loader() -> Result<(), String> {
         Some(loader) if std::path::Path::new(&loader).exists() => Ok(()),
         _ => Err("the program is linked statically".to_owned()),
     }
+}
+
+/// Runs leaderrun as this user with a limit of a resource.
+fn with_limit(user: u32, resource: Resource, limit: u64) -> Running {
+    let lock = format!("file:{}", open_folder("limited", 0o777).join("job").display());
+    let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "1s"]);
+    let candidate = candidate.configure(|command| {
+        become_user(command, user);
+        // SAFETY: between fork and exec, only a system call.
+        unsafe { command.pre_exec(move || setrlimit(resource, limit, limit).map_err(Into::into)) };
+    });
+    candidate.run_script("exit 7")
+}
+
+#[testkit::test]
+fn with_too_little_stack_it_says_how_much_it_needs() {
+    for kilobytes in [64, 128, 384] {
+        let mut a = with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
+        a.wait_for_exit(125);
+        let says = format!("the limit of the stack's kilobytes is {kilobytes}, and leaderrun needs 512; raise it");
+        assert!(a.log().contains(&says), "{}", a.log());
+    }
+    with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);
+}
+
+#[testkit::test(requires = root())]
+fn with_too_few_processes_it_says_what_to_raise() {
+    let mut has_run = false;
+    for limit in 3..16 {
+        // A user of whom there are no other processes, not even ones that have just died.
+        let user = 100_000 + 16 * std::process::id() + limit as u32;
+        let mut a = with_limit(user, Resource::RLIMIT_NPROC, limit);
+        has_run = a.wait().code() == Some(7);
+        if !has_run {
+            a.wait_for_exit(69);
+            assert!(a.log().contains("; raise the limit of processes: ulimit -u"), "{limit}: {}", a.log());
+        }
+    }
+    assert!(has_run, "16 processes are enough");
 }

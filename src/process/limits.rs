@@ -1,0 +1,62 @@
+//! The limits of this process below which leaderrun cannot work.
+
+use std::error::Error;
+use std::fmt;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+/// The number of files that leaderrun may have open at once, with a reserve. With a lower limit, libraries panic.
+const MIN_OPEN_FILES: u64 = 40;
+
+/// The kilobytes of stack that the command line takes to be parsed, with a reserve. With a lower limit, leaderrun would
+/// be aborted.
+const MIN_STACK: u64 = 512;
+
+/// The error of a limit that is too low.
+#[derive(Debug)]
+pub struct LimitTooLow {
+    /// What is limited.
+    name: &'static str,
+    limit: u64,
+    needed: u64,
+    /// The command that raises the limit.
+    remedy: &'static str,
+}
+
+/// Checks that this process may open enough files.
+///
+/// # Errors
+/// Fails if it may not.
+pub fn check_open_files() -> Result<(), LimitTooLow> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((limit, _)) if limit < MIN_OPEN_FILES => {
+            Err(LimitTooLow { name: "open files", limit, needed: MIN_OPEN_FILES, remedy: "ulimit -n 1024" })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that this process may use enough stack.
+///
+/// # Errors
+/// Fails if it may not.
+pub fn check_stack() -> Result<(), LimitTooLow> {
+    match getrlimit(Resource::RLIMIT_STACK) {
+        Ok((limit, _)) if limit / 1024 < MIN_STACK => Err(LimitTooLow {
+            name: "the stack's kilobytes",
+            limit: limit / 1024,
+            needed: MIN_STACK,
+            remedy: "ulimit -s 8192",
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl fmt::Display for LimitTooLow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, limit, needed, remedy } = self;
+        write!(f, "the limit of {name} is {limit}, and leaderrun needs {needed}; raise it, for example with {remedy}")
+    }
+}
+
+impl Error for LimitTooLow {}
