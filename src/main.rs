@@ -26,8 +26,9 @@
 //!
 //! [`routing`] routes traffic to the leader, and [`events`] writes Kubernetes Events about it.
 //!
-//! Imports run one way: `cli`, `elector`, `supervisor` and `subcommands`, then `routing` and `events`, then `lock`,
-//! then `kubernetes` and `channel`, then `process` and `telemetry`, and all of them import `leaderrun_core`.
+//! Imports run one way: `cli`, then `subcommands`, then `elector` and `supervisor`, then `routing` and `events`, then
+//! `lock`, then `kubernetes`, `channel` and `exit`, then `telemetry`, then `process`. All of them import
+//! `leaderrun_core`.
 
 mod channel;
 mod cli;

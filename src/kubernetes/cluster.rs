@@ -1,6 +1,5 @@
 //! The clients by which the API server is reached.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,20 +14,11 @@ use tokio::time::timeout;
 use tower::util::MapResponseLayer;
 
 use super::answer;
-use super::connection::ConnectionConfig;
+use super::connection::{ClusterOptions, ConnectionConfig};
 use super::credentials::Credentials;
 use super::error::{Error, ErrorKind};
 use super::response_limit;
 use super::transport::{Resolver, Transport};
-
-/// The options of the command line about the cluster.
-#[derive(Clone, Debug, Default)]
-pub struct ClusterOptions {
-    pub kubeconfig: Option<PathBuf>,
-    pub context: Option<String>,
-    /// The user to act as.
-    pub impersonate: Option<String>,
-}
 
 /// The access to a cluster, which all threads of a process share: its credentials and the addresses of its server.
 #[derive(Clone)]

@@ -10,6 +10,15 @@ use serde_json::Value;
 use super::credentials::files;
 use super::proxy::Proxy;
 
+/// The options of the command line about the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterOptions {
+    pub kubeconfig: Option<PathBuf>,
+    pub context: Option<String>,
+    /// The user to act as.
+    pub impersonate: Option<String>,
+}
+
 /// The configuration of a connection, from a kubeconfig or a pod's service account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectionConfig {

@@ -19,8 +19,9 @@ mod response_limit;
 mod tls;
 mod transport;
 
-pub use self::cluster::{Cluster, ClusterAccess, ClusterOptions};
+pub use self::cluster::{Cluster, ClusterAccess};
 pub use self::collection::{Collection, ObjectEvent};
+pub use self::connection::ClusterOptions;
 pub use self::error::{Error, ErrorKind};
 pub use self::rbac::{Rule, Verb, role, yaml};
 pub use self::resource::{

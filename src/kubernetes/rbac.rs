@@ -53,6 +53,13 @@ impl Rule {
     }
 }
 
+impl Resource {
+    /// Returns the permission for these verbs on one object of this kind, or on all objects in a namespace.
+    pub fn rule(&'static self, namespace: &str, name: Option<String>, verbs: &'static [Verb]) -> Rule {
+        Rule { resource: self, namespace: namespace.to_owned(), name, verbs }
+    }
+}
+
 /// Rules that differ only in the names of their objects.
 struct MergedRule<'a> {
     first: &'a Rule,

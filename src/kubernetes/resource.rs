@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::rbac::{Rule, Verb};
-
 /// A kind of API object in version `v1`, with its names in paths, Roles and objects.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resource {
@@ -51,11 +49,6 @@ impl Resource {
             return format!("{root}/{}", self.plural);
         }
         format!("{root}/namespaces/{namespace}/{}", self.plural)
-    }
-
-    /// Returns the permission for these verbs on one object of this kind, or on all objects in a namespace.
-    pub fn rule(&'static self, namespace: &str, name: Option<String>, verbs: &'static [Verb]) -> Rule {
-        Rule { resource: self, namespace: namespace.to_owned(), name, verbs }
     }
 }
 

@@ -26,8 +26,7 @@ use tokio::sync::watch;
 
 pub use self::access::Access;
 use self::worker::Worker;
-use super::cluster::ClusterOptions;
-use super::connection::ConnectionConfig;
+use super::connection::{ClusterOptions, ConnectionConfig};
 
 /// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

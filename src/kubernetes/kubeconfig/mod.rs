@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 
 use self::file::KubeconfigFile;
 use self::merge::MergedKubeconfig;
-use super::cluster::ClusterOptions;
-use super::connection::{ConfigError, ConnectionConfig, Impersonation};
+use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Impersonation};
 
 /// Loads the configuration of the connection to the API server.
 ///
