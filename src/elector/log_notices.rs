@@ -219,7 +219,7 @@ pub fn supervisor(notice: &SupervisorNotice) {
 /// Logs that the terminal's key does not suspend this candidate.
 pub fn not_suspended() {
     log_events::not_suspended(match LEADERSHIP.get() {
-        Some(_) => "the command goes on: a leader cannot be suspended, because its lock would expire",
+        Some(_) => "the command continues: a leader cannot be suspended, because its lock would expire",
         None => {
             "still waiting: a candidate cannot be suspended, because it may be acquiring the lock; end it with Ctrl-C, or \
              start it in the background"

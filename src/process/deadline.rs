@@ -92,7 +92,7 @@ pub fn read() -> Result<Instant> {
         .parse()
         .ok()
         .filter(|number| *number >= 0)
-        .with_context(|| format!("{FD_VARIABLE} {number:?} is no descriptor"))?;
+        .with_context(|| format!("{FD_VARIABLE} {number:?} is not the number of a descriptor"))?;
     // SAFETY: not closed while it is borrowed: nothing here closes what it did not open.
     let memory = unsafe { BorrowedFd::borrow_raw(number) };
     let seals = match fcntl(memory, FcntlArg::F_GET_SEALS) {

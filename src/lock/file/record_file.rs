@@ -219,7 +219,7 @@ impl RecordFile {
         if bytes.len() as u64 > LARGEST_RECORD {
             return Err(access::unusable(&self.path, "it is too long for a record of leaderrun"));
         }
-        let not_a_record = |reason| access::unusable(&self.path, &format!("it is no record of leaderrun: {reason}"));
+        let not_a_record = |reason| access::unusable(&self.path, &format!("it is not a record of leaderrun: {reason}"));
         Layout::parse(&bytes).map_err(not_a_record)
     }
 
@@ -304,7 +304,7 @@ impl RecordFile {
 pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     match OpenOptions::new().read(true).custom_flags(SAFE_OPEN_FLAGS).open(path) {
         Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
-        Ok(_) => Err(access::unusable(path, "it is no file")),
+        Ok(_) => Err(access::unusable(path, "it is not a regular file")),
         Err(failure) if failure.kind() == ErrorKind::NotFound && has_folder(path) => Ok(None),
         Err(failure) => Err(access::failed(Access::Read, path, &failure)),
     }

@@ -120,12 +120,12 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
         let sent = clock::now();
         match ask(cluster, path, None).await {
             Ok(answer) if answer.status() == 401 => {
-                let finding = format!("{address} does not know who is asking");
+                let finding = format!("{address} does not accept the credentials");
                 table.add(Row::failed("API server", finding, "new credentials in the kubeconfig, or a valid token"));
                 return None;
             }
             Ok(answer) if !is_kubernetes(&answer) => {
-                let finding = format!("{address} answers with {}, and is no Kubernetes API server", answer.status());
+                let finding = format!("{address} answers with {}, and is not a Kubernetes API server", answer.status());
                 table.add(Row::failed(
                     "API server",
                     finding,
@@ -201,7 +201,7 @@ pub enum IfDenied {
 
 fn lock_if_denied(verb: Verb) -> IfDenied {
     IfDenied::Fails(match verb {
-        Verb::Create => "; the lock cannot be held before somebody else has made its object",
+        Verb::Create => "; another user must create the object of the lock first",
         Verb::Watch => "; a waiting candidate reads it every --retry-period instead",
         _ => "; the lock cannot be held",
     })

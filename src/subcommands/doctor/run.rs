@@ -52,7 +52,7 @@ fn find(name: &OsStr) -> Result<PathBuf, Errno> {
 /// Adds a row for the address of `--http`: whether it can be listened on now.
 pub fn examine_http(table: &mut Table, address: HttpAddress) {
     table.add(match address.listen() {
-        Ok(_) => Row::ok("http", format!("--http {address}: nobody else listens there")),
+        Ok(_) => Row::ok("http", format!("--http {address}: it can be listened on")),
         Err(error) => {
             let sentence = error.to_string();
             let (finding, remedy) = sentence.split_once("; ").unwrap_or((&sentence, "choose another address"));

@@ -31,9 +31,9 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
             (service.name.rules(namespace, is_dual), service.name.checking_rules(namespace))
         }
     };
-    let if_denied = |_| IfDenied::Fails("; traffic is not led to the leader");
+    let if_denied = |_| IfDenied::Fails("; traffic is not routed to the leader");
     examine_rules(table, cluster, &rules, if_denied, manifest).await;
-    let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is led to the leader only");
+    let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is only routed to the leader");
     examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
 }
 

@@ -80,8 +80,8 @@ fn check_reports_a_missing_descriptor() {
     for (change, says) in [
         ("unset LEADERRUN_TENURE_FD", "LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this"),
         ("unset LEADERRUN_RUN_ID", "LEADERRUN_RUN_ID is not set"),
-        ("LEADERRUN_TENURE_FD=-1", "LEADERRUN_TENURE_FD \"-1\" is no descriptor"),
-        ("LEADERRUN_TENURE_FD=x", "LEADERRUN_TENURE_FD \"x\" is no descriptor"),
+        ("LEADERRUN_TENURE_FD=-1", "LEADERRUN_TENURE_FD \"-1\" is not the number of a descriptor"),
+        ("LEADERRUN_TENURE_FD=x", "LEADERRUN_TENURE_FD \"x\" is not the number of a descriptor"),
         ("LEADERRUN_TENURE_FD=99", "descriptor 99 is closed"),
         ("LEADERRUN_TENURE_FD=0", "descriptor 0 has been put to another use"),
         ("LEADERRUN_RUN_ID=another", "belongs to another run than LEADERRUN_RUN_ID says"),

@@ -108,7 +108,7 @@ fn an_unreachable_server_has_a_remedy() {
     let wrong = scratch::folder("kubeconfig").join("wrong");
     fs::write(&wrong, text.replace("token-of-admin", "nonsense")).expect("a kubeconfig");
     let unknown = doctor(&lock.through(wrong.clone()), &[], 1);
-    assert!(unknown.output().contains("does not know who is asking"), "{}", unknown.output());
+    assert!(unknown.output().contains("does not accept the credentials"), "{}", unknown.output());
 
     let none = doctor(&lock.through(wrong.with_file_name("none")), &[], 1);
     assert!(none.output().contains("FAILED  API server  --kubeconfig"), "{}", none.output());
@@ -216,7 +216,7 @@ fn a_server_that_is_not_kubernetes_is_recognised() {
     fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
     let lock = TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) };
     let found = doctor(&lock, &[], 1);
-    assert!(found.output().contains("answers with 200 OK, and is no Kubernetes API server"), "{}", found.output());
+    assert!(found.output().contains("answers with 200 OK, and is not a Kubernetes API server"), "{}", found.output());
 }
 
 #[testkit::test]

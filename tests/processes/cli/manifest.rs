@@ -93,7 +93,7 @@ fn the_manifest_has_all_that_routing_needs() {
         let without = doctor(1);
         let by_hand = [&arguments[..2], &["--service-account", "worker"]].concat();
         let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, by_hand.join(" "));
-        assert!(without.contains("not allowed; traffic is not led to the leader"), "{without}");
+        assert!(without.contains("not allowed; traffic is not routed to the leader"), "{without}");
         // An ordinary user may not be permitted to lock all of the memory.
         let is_about_rights = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
         for line in without.lines().filter(is_about_rights) {

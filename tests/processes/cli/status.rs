@@ -81,7 +81,7 @@ fn a_lock_that_cannot_be_read_has_no_status() {
     let mut nothing =
         Candidate::bare("status").args(["status", "--lock", &format!("file:{}", no_record.display())]).start();
     nothing.wait_for_exit(125);
-    assert!(nothing.log().contains("it is no record of leaderrun"), "{}", nothing.log());
+    assert!(nothing.log().contains("it is not a record of leaderrun"), "{}", nothing.log());
 
     let proxy = Proxy::start(Cluster::shared());
     let lock = lock.through(proxy.kubeconfig());

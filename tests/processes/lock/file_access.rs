@@ -95,7 +95,7 @@ fn an_unusable_file_is_refused_with_a_remedy() {
     let missing = format!("its folder {none} does not exist; try mkdir -p {none}", none = none.display());
     for (path, says) in [
         (&link, "it is a symbolic link; try the path that it leads to"),
-        (&broken, "it is no record of leaderrun"),
+        (&broken, "it is not a record of leaderrun"),
         (&folder, "it is a folder, not a regular file"),
         (&fifo, "it is a FIFO, not a regular file"),
         (&none.join("record"), &missing),

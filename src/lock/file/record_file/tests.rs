@@ -265,7 +265,7 @@ fn a_lock_file_that_is_a_link_or_a_fifo_is_refused() {
     fs::remove_file(fixture.lock_file()).unwrap();
     mkfifo(&fixture.lock_file(), Mode::S_IRWXU).unwrap();
     let refusal = fixture.candidate().write(None, Record::default()).unwrap_err();
-    assert!(refusal.message.contains("it is no file"), "{refusal}");
+    assert!(refusal.message.contains("it is not a regular file"), "{refusal}");
     assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
 }
 
