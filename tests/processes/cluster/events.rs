@@ -1,10 +1,16 @@
 //! Kubernetes Events about the lock.
 
+use std::fs;
+use std::os::unix::process::CommandExt;
+
 use hyper::Method;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, rbac_rule};
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TIMING, TestLock, Witnesses, eventually, rbac_rule};
+
+use crate::other_users::{become_user, open_folder, program, root};
 
 fn events(lock: &TestLock) -> Vec<Value> {
     let path = format!("/api/v1/namespaces/{}/events", lock.namespace());
@@ -94,4 +100,46 @@ fn events_without_an_answer_delay_no_renewal_and_no_end() {
         |connection| proxy.requests().iter().any(|seen| seen.method == Method::PUT && seen.connection == connection);
     assert!(!by_event.is_some_and(by_renewal), "Events have a connection of their own");
     assert!(!a.log().contains("warning"), "{}", a.log());
+}
+
+/// Uses up the limit of processes, and ends with status 7 on request.
+const FORK_UNTIL_REFUSED: &str = "
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+while True:
+    try:
+        if os.fork() == 0: signal.pause()
+    except BlockingIOError: break
+print('no more processes', flush=True)
+while True: signal.pause()
+";
+
+/// An Event is written over a new connection, for which the name of the API server is looked up.
+#[testkit::test(requires = root())]
+fn a_command_that_uses_up_the_limit_of_processes_fails_no_renewal_and_no_end() {
+    let (lock, kubeconfig) = (TestLock::lease(), open_folder("by-name", 0o755).join("kubeconfig"));
+    let text = fs::read_to_string(lock.kubeconfig.as_ref().expect("a cluster's lock")).expect("a kubeconfig");
+    fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
+    // A user of whom there are no other processes.
+    let user = 100_000 + 16 * std::process::id();
+    let mut a = Candidate::program("a", program())
+        .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
+        .args([kubeconfig])
+        .args(TIMING)
+        .configure(|command| {
+            become_user(command, user);
+            // SAFETY: between fork and exec, only a system call.
+            unsafe { command.pre_exec(|| setrlimit(Resource::RLIMIT_NPROC, 40, 40).map_err(Into::into)) };
+        })
+        .run(["python3", "-c", FORK_UNTIL_REFUSED]);
+    eventually("the limit is reached", || a.output().contains("no more processes"));
+    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+    for _ in 0..3 {
+        let before = renewed();
+        eventually("a renewal", || renewed() != before);
+    }
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(7);
+    assert!(!a.log().contains("panicked"), "{}", a.log());
+    Candidate::new("b", &lock).run(["true"]).wait_for_exit(0);
 }
