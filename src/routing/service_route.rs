@@ -74,6 +74,13 @@ pub struct RouteReport {
     pub warnings: Vec<String>,
 }
 
+impl ServiceRoute {
+    /// Returns whether the Service could be read, and leads here by this route.
+    pub fn is_checked(&self) -> bool {
+        self.definition.is_ok()
+    }
+}
+
 impl Service {
     /// Returns this candidate's addresses: the configured ones, or the one from which it reaches the API server.
     ///
