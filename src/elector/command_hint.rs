@@ -29,9 +29,10 @@ fn quoting_hint(command: &str) -> Option<String> {
         return None;
     }
     let words: Vec<&str> = command.split_whitespace().collect();
-    Some(match needs_shell {
-        false => format!("its words were quoted as one; try -- {}", words.join(" ")),
-        true => format!("it is for a shell; try -- sh -c '{}'", command.replace('\'', r"'\''")),
+    Some(if needs_shell {
+        format!("it is for a shell; try -- sh -c '{}'", command.replace('\'', r"'\''"))
+    } else {
+        format!("its words were quoted as one; try -- {}", words.join(" "))
     })
 }
 

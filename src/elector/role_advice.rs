@@ -45,9 +45,10 @@ impl RoleAdvice {
         if let Some((_, text)) = self.given.iter().find(|(given, _)| given == message) {
             return text.clone();
         }
-        let text = match self.is_role_logged {
-            false => format!("{message}; bind this Role to the user or service account:\n{role}"),
-            true => format!("{message}; leaderrun manifest --lock {lock} prints the whole Role"),
+        let text = if self.is_role_logged {
+            format!("{message}; leaderrun manifest --lock {lock} prints the whole Role")
+        } else {
+            format!("{message}; bind this Role to the user or service account:\n{role}")
         };
         self.is_role_logged = true;
         self.given.truncate(MAX_GIVEN - 1);

@@ -8,7 +8,7 @@ use nix::sys::prctl;
 
 use super::system_call::SystemCallError;
 
-/// The elector's name: the program's own. The kernel would call a program that is executed through /proc/self/exe `exe`.
+/// The elector's name, which is the program's. After an execution through /proc/self/exe it would be `exe`.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
 /// The supervisor's name. It differs from the elector's, so that a program that kills leaderrun by name leaves the

@@ -148,9 +148,10 @@ where
         Err(failure) => anyhow::Error::from(failure),
     };
     let lacks_role = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
-    Err(match lacks_role {
-        true => anyhow!("{failure}; leaderrun manifest --lock {lock} prints a Role that allows it"),
-        false => failure,
+    Err(if lacks_role {
+        anyhow!("{failure}; leaderrun manifest --lock {lock} prints a Role that allows it")
+    } else {
+        failure
     })
 }
 

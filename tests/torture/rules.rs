@@ -29,8 +29,7 @@ use std::time::{Duration, Instant};
 use crate::candidate::{Faulty, TorturedCandidate};
 use crate::plan::{Edit, OwnProcess};
 
-/// Returns whether faults may be injected into this process: the other process of this run must have had none, nor both
-/// together.
+/// Returns whether faults may be injected into this process: not after a fault of the other process, or of both together.
 pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
     candidate.faulty.is_none_or(|faulty| faulty == Faulty::One(own))
 }
@@ -41,7 +40,7 @@ pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 /// The behaviours by which a process is out of the kernel's reach when both processes of leaderrun are dead.
 pub const OUT_OF_REACH: [&str; 4] = ["hidden", "regroup", "descendants", "closed"];
 
-/// Returns whether both processes may be killed at once, by the words of the command.
+/// Returns whether both processes may be killed at once while a command with these words runs.
 pub fn may_lose_both(words: &[String]) -> bool {
     !words.iter().any(|word| OUT_OF_REACH.contains(&word.as_str()))
 }
@@ -56,7 +55,7 @@ pub fn hides_holder(edit: Edit) -> bool {
     }
 }
 
-/// Returns whether all candidates have observed that `holder` holds the lock. One that leads in another slot is no
+/// Returns whether all candidates have observed that `holder` holds the lock. One that leads in another slot is not a
 /// candidate for this one.
 pub fn all_know<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
     candidates.all(|candidate| {

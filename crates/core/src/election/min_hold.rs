@@ -1,5 +1,4 @@
-//! The minimum hold: after the command has succeeded, no candidate runs it again until this time after the acquisition
-//! has passed.
+//! The minimum hold: the time after an acquisition in which no candidate runs the command again, once it has succeeded.
 //!
 //! The release states that time on the wall clock. No command is alive before it, so a wrong clock can shift the next
 //! run but cannot cause an overlap.
