@@ -68,8 +68,7 @@ impl fmt::Display for UserOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificate, token, basic, exec, .. } = self;
         match (token, basic, certificate, exec) {
-            (Some(TokenSource { file: Some(file), .. }), ..) => write!(f, "the token in {}", file.display()),
-            (Some(_), ..) => f.write_str("the token in the kubeconfig"),
+            (Some(token), ..) => token.fmt(f),
             (None, Some(basic), ..) => write!(f, "the user name {:?} with its password", basic.username),
             (None, None, Some(files), _) => write!(f, "the client certificate in {}", files.certificate),
             (None, None, None, Some(exec)) => write!(f, "the credentials of the plugin {}", exec.command.display()),
@@ -122,6 +121,16 @@ impl fmt::Display for Source {
 pub struct TokenSource {
     pub file: Option<PathBuf>,
     pub fixed: Option<String>,
+}
+
+/// Describes the place for messages, without the contents.
+impl fmt::Display for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "the token in {}", file.display()),
+            None => f.write_str("the token in the kubeconfig"),
+        }
+    }
 }
 
 /// A user name and a password.
@@ -210,6 +219,11 @@ pub struct ConfigError {
 impl ConfigError {
     pub fn new(subject: impl fmt::Display, reason: impl fmt::Display) -> Self {
         Self { subject: subject.to_string(), reason: reason.to_string() }
+    }
+
+    /// Puts the place of the subject in front of it.
+    pub fn within(self, place: impl fmt::Display) -> Self {
+        Self::new(place, self)
     }
 }
 

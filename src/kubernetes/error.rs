@@ -53,6 +53,9 @@ impl Error {
     /// Returns the error of kube, or of the layers below it.
     pub fn of_client(failure: &kube::Error) -> Self {
         match failure {
+            kube::Error::Api(status) if status.code == 0 => Self::unknown(
+                "what answered is not the event of a watch; perhaps a proxy in between supports no watches",
+            ),
             kube::Error::Api(status) => Self::of_status(status),
             // The request was not sent.
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {

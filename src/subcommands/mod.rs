@@ -137,19 +137,22 @@ async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<
     timeout(OPEN_TIMEOUT, opening).await.map_err(late)?
 }
 
-/// Waits for the answer to a request for this lock, for [`ANSWER_TIMEOUT`] at most.
-async fn answered<T, E>(lock: &LockName, answer: impl Future<Output = Result<T, E>>) -> Result<T>
+/// Waits for the answer to a request for the lock of this name, for [`ANSWER_TIMEOUT`] at most.
+async fn answered<T, E>(name: &LockName, lock: &dyn Lock, answer: impl Future<Output = Result<T, E>>) -> Result<T>
 where
     anyhow::Error: From<E>,
 {
-    let late = |_| anyhow!("{lock} does not answer within {}", format_duration(ANSWER_TIMEOUT));
+    let late = |_| {
+        let pending = lock.pending().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
+        anyhow!("{name} does not answer within {}{pending}", format_duration(ANSWER_TIMEOUT))
+    };
     let failure = match timeout(ANSWER_TIMEOUT, answer).await.map_err(late)? {
         Ok(answer) => return Ok(answer),
         Err(failure) => anyhow::Error::from(failure),
     };
     let lacks_role = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
     Err(if lacks_role {
-        anyhow!("{failure}; leaderrun manifest --lock {lock} prints a Role that allows it")
+        anyhow!("{failure}; leaderrun manifest --lock {name} prints a Role that allows it")
     } else {
         failure
     })

@@ -39,7 +39,7 @@ const LEASE_SHARE: u32 = 3;
 pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
-    let before = answered(&name, lock.get()).await?;
+    let before = answered(&name, &*lock, lock.get()).await?;
     if before.is_none() && hint_at_slots(&name, &access).await {
         return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
     }
@@ -54,14 +54,14 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     let mut present = before.clone();
     while clock::now() < until {
         sleep(READ_INTERVAL.min(until.since(clock::now()))).await;
-        present = answered(&name, lock.get()).await?;
+        present = answered(&name, &*lock, lock.get()).await?;
         if renewed_part(present.as_ref()) != renewed_part(before.as_ref()) {
             return Ok(refused(&name));
         }
     }
     let released = present.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
     let released = released.released_by_force(Timestamp::now());
-    match answered(&name, write(&*lock, present, released)).await? {
+    match answered(&name, &*lock, write(&*lock, present, released)).await? {
         false => Ok(refused(&name)),
         true => {
             let text = format!(

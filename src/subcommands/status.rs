@@ -30,7 +30,7 @@ pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
         return status_of_slots(target.lock, slots, &access, output).await;
     }
     let (lock, name) = open(target.lock, &access).await?;
-    let stored = answered(&name, lock.get()).await?;
+    let stored = answered(&name, &*lock, lock.get()).await?;
     if stored.is_none() {
         hint_at_slots(&name, &access).await;
     }
@@ -58,7 +58,7 @@ async fn status_of_slots(
 ) -> Result<CommandOutput> {
     let mut statuses = Vec::new();
     for (lock, name) in open_slots(lock, Some(slots), access).await? {
-        let record = answered(&name, lock.get()).await?.map(|stored| stored.record);
+        let record = answered(&name, &*lock, lock.get()).await?.map(|stored| stored.record);
         statuses.push(LockStatus::new(name.to_string(), record.as_ref(), Timestamp::now()));
     }
     let is = |state: State| statuses.iter().filter(|status| status.state == state).count();
@@ -89,7 +89,7 @@ pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
 
 async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<()> {
     let mut printer = Printer { name: name.to_string(), output, last: None };
-    let mut stored = answered(name, lock.get()).await?;
+    let mut stored = answered(name, lock, lock.get()).await?;
     let mut complaint = None;
     while printer.print(stored.as_ref())? {
         match changed(lock, stored.as_ref(), &mut printer).await {

@@ -37,7 +37,7 @@ pub enum Wait {
 pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
-    let Some(asked) = answered(&name, ask(&*lock)).await? else {
+    let Some(asked) = answered(&name, &*lock, ask(&*lock)).await? else {
         hint_at_slots(&name, &access).await;
         return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
     };
@@ -90,7 +90,7 @@ async fn wait_for_hand_over(
     let run = asked.mark().map(|mark| mark.run.clone());
     let mut released = None;
     loop {
-        let record = answered(name, lock.get()).await?.map(|stored| stored.record);
+        let record = answered(name, lock, lock.get()).await?.map(|stored| stored.record);
         let now = clock::now();
         let Some(record) = record.filter(Record::is_held) else {
             if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {

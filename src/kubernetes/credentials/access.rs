@@ -20,6 +20,8 @@ pub struct Access {
     pub config: Arc<ConnectionConfig>,
     /// The configuration of TLS; `None` for a server without TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The client certificate that connections present, as PEM.
+    pub identity: Option<Vec<u8>>,
     /// The configuration of TLS to the proxy; `None` without a proxy or for one without TLS.
     pub proxy_tls: Option<Arc<ClientConfig>>,
     /// The value of the `Authorization` header, if there is one.
@@ -39,8 +41,15 @@ impl Access {
         self.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now())
     }
 
-    /// Returns whether the connections of the other credentials can be used with these.
+    /// Returns whether the connections of the other credentials can be used with these: they present the same client
+    /// certificate. Whom they trusted does not matter any more, as in client-go: an open connection is better than one
+    /// that perhaps cannot be opened, because the server does not use its new certificate yet.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
+        self.tls.is_some() == other.tls.is_some() && self.identity == other.identity
+    }
+
+    /// Returns whether new connections are opened like those of the other credentials.
+    pub fn connects_like(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (None, None) => true,

@@ -89,7 +89,10 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
     }
     // JSON is YAML, but the parser for JSON has better error messages.
     let printed: Result<ExecCredential, String> = match output.trim_ascii_start().first() {
-        Some(b'{') => serde_json::from_slice(output).map_err(|failure| failure.to_string()),
+        // Of two keys of one name the last one counts, as in Go.
+        Some(b'{') => serde_json::from_slice::<Value>(output)
+            .and_then(serde_json::from_value)
+            .map_err(|failure| failure.to_string()),
         _ => serde_saphyr::from_slice(output).map_err(|_| "it is not JSON".to_owned()),
     };
     let ExecCredential { api_version, kind, status } =
@@ -99,7 +102,8 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
     }
     if api_version != plugin.api_version {
         let configured = &plugin.api_version;
-        return Err(format!("printed an {KIND} of {api_version}, and the kubeconfig asks for {configured}"));
+        let printed = if api_version.is_empty() { "no apiVersion" } else { &api_version };
+        return Err(format!("printed an {KIND} of {printed}, and the kubeconfig asks for {configured}"));
     }
     let Some(status) = status else { return Err(format!("printed an {KIND} without a status")) };
     let said = |field: Option<String>| field.filter(|text| !text.trim().is_empty());

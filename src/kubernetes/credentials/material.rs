@@ -26,26 +26,59 @@ pub struct TlsMaterial {
 }
 
 impl Material {
-    /// Reads the files that the configuration names.
+    /// Reads the files that the configuration names. What cannot be read, and was read before, is taken from the
+    /// previous contents; then the reason is returned as well.
     ///
     /// # Errors
     /// Fails if a file cannot be read or contains no credentials.
-    pub fn read(config: &ConnectionConfig, issued: Option<&IssuedCredentials>) -> Result<Self, ConfigError> {
-        let user = &config.user;
+    pub fn read(
+        config: &ConnectionConfig,
+        issued: Option<&IssuedCredentials>,
+        previous: Option<(&ConnectionConfig, &Self)>,
+    ) -> Result<(Self, Option<ConfigError>), ConfigError> {
+        let (user, mut unread) = (&config.user, None);
         let issued_certificate = issued.and_then(|issued| issued.certificate.clone());
         let certificate = match (issued_certificate, &user.certificate) {
             (Some(issued), _) => Some((issued.certificate.into_bytes(), issued.key.into_bytes())),
-            (None, Some(files)) => Some((read(&files.certificate)?, read(&files.key)?)),
+            (None, Some(files)) => {
+                let before = previous.filter(|(before, _)| before.user.certificate == user.certificate);
+                let before = before.and_then(|(_, before)| before.tls.certificate.clone());
+                let pair = read(&files.certificate).and_then(|certificate| Ok((certificate, read(&files.key)?)));
+                Some(or_before(pair, before, &mut unread)?)
+            }
             (None, None) => None,
         };
-        let authority = config.tls.authority.as_ref().map(read).transpose()?;
+        let before = previous.filter(|(before, _)| before.tls.authority == config.tls.authority);
+        let before = before.and_then(|(_, before)| before.tls.authority.clone());
+        let authority = config.tls.authority.as_ref().map(|source| or_before(read(source), before, &mut unread));
+        let authority = authority.transpose()?;
         let authorization = match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
-            (Some(source), ..) => Some(bearer(&token(source)?)?),
+            (Some(source), ..) => {
+                let before = previous.filter(|(before, _)| before.user.token == user.token);
+                let before = before.and_then(|(_, before)| before.authorization.clone());
+                let token = token(source).and_then(|token| bearer(&token, &source.to_string()));
+                Some(or_before(token, before, &mut unread)?)
+            }
             (None, Some(basic), _) => Some(basic_authorization(basic)?),
-            (None, None, Some(issued)) => Some(bearer(issued)?),
+            (None, None, Some(issued)) => Some(bearer(issued, "the token")?),
             (None, None, None) => None,
         };
-        Ok(Self { tls: TlsMaterial { authority, certificate }, authorization })
+        Ok((Self { tls: TlsMaterial { authority, certificate }, authorization }, unread))
+    }
+}
+
+/// Returns what was read, or else the contents from before, and notes the first error.
+fn or_before<T>(
+    read: Result<T, ConfigError>,
+    before: Option<T>,
+    unread: &mut Option<ConfigError>,
+) -> Result<T, ConfigError> {
+    match (read, before) {
+        (Err(error), Some(before)) => {
+            unread.get_or_insert(error);
+            Ok(before)
+        }
+        (read, _) => read,
     }
 }
 
@@ -80,8 +113,9 @@ fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigErro
     }
 }
 
-fn bearer(token: &str) -> Result<HeaderValue, ConfigError> {
-    secret(&format!("Bearer {token}")).ok_or_else(|| ConfigError::new("the token", "has characters that no token has"))
+fn bearer(token: &str, place: &str) -> Result<HeaderValue, ConfigError> {
+    secret(&format!("Bearer {token}"))
+        .ok_or_else(|| ConfigError::new(place, "it contains characters that no token has; remove them"))
 }
 
 fn basic_authorization(BasicCredentials { username, password }: &BasicCredentials) -> Result<HeaderValue, ConfigError> {

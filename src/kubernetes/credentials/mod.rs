@@ -3,8 +3,8 @@
 //! A thread of its own reads the files and runs the plugin, so that a hanging file system or plugin does not delay
 //! clients that have credentials, and at most one plugin runs at a time. Credentials are kept until they are replaced:
 //!
-//! - While credentials are in use, their files are checked every few seconds. They are read again after a change, and
-//!   every minute.
+//! - While credentials are in use, their files are checked every few seconds, and after a failure. They are read again
+//!   after a change, and every minute. What cannot be read again stays as it was.
 //! - Credentials from a plugin are renewed before they expire, while they are in use.
 //! - When the API server answers 401, everything is read again. If that does not help, the plugin is run again.
 
@@ -145,6 +145,12 @@ impl Credentials {
     /// Fails if newer credentials should exist and cannot be obtained.
     pub async fn renewed(&self, rejected: &Access) -> Result<Arc<Access>, CredentialsError> {
         self.look(Some(rejected.generation)).await
+    }
+
+    /// Has the files checked at once, because a request has failed. The reason may be that the server has a new
+    /// certificate or expects one of the client.
+    pub fn check(&self) {
+        let _ = self.order(None);
     }
 
     /// Records that the API server has accepted a request with the present credentials.

@@ -82,8 +82,16 @@ fn program(command: &Path) -> PathBuf {
         .unwrap_or_else(|| command.to_owned())
 }
 
+/// Returns why the credentials that a plugin has issued cannot be used.
+pub fn unusable(plugin: &ExecPlugin, reason: &str) -> String {
+    failure(plugin, &format_args!("what it printed cannot be used: {reason}"))
+}
+
 fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
     match error.kind() {
+        io::ErrorKind::NotFound if program(&plugin.command).exists() => {
+            "there is no such interpreter as its first line names".to_owned()
+        }
         io::ErrorKind::NotFound if plugin.command.components().count() > 1 => "there is no such program".to_owned(),
         io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),
         _ => format!("it cannot be started: {error}"),

@@ -35,6 +35,8 @@ pub struct Worker {
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no credentials.
     plugin_failure: Option<String>,
+    /// The reason why a file could not be read again.
+    unread: Option<String>,
     access: Option<Arc<Access>>,
     is_server_change_logged: bool,
 }
@@ -64,6 +66,7 @@ impl Worker {
             pause: Duration::ZERO,
             plugin_may_run_at: None,
             plugin_failure: None,
+            unread: None,
             access: None,
             is_server_change_logged: false,
         }
@@ -103,10 +106,15 @@ impl Worker {
         })
     }
 
-    /// Reads the configuration and the files that it names.
+    /// Reads the configuration and the files that it names. What cannot be read again stays as it was, so that the rest
+    /// is still renewed.
     fn reload(&mut self) -> Result<(), CredentialsError> {
         let unusable = |error: ConfigError| CredentialsError(error.to_string());
-        let mut config = kubeconfig::load(&self.shared.options).map_err(unusable)?;
+        let (mut config, mut unread) = match (kubeconfig::load(&self.shared.options), &self.loaded) {
+            (Ok(config), _) => (config, None),
+            (Err(error), Some(loaded)) => (ConnectionConfig::clone(&loaded.config), Some(error)),
+            (Err(error), None) => return Err(unusable(error)),
+        };
         if let Some(plugin) = &config.user.exec {
             exec_credential::check_version(plugin)
                 .map_err(|reason| unusable(ConfigError::new(plugin.command.display(), reason)))?;
@@ -123,15 +131,31 @@ impl Worker {
         if self.issued.as_ref().is_some_and(|issued| Some(&issued.plugin) != config.user.exec.as_ref()) {
             self.issued = None;
         }
-        self.load(config).map_err(unusable)
+        let unread_file = self.load(config).map_err(unusable)?;
+        self.note_unread(unread.take().or(unread_file));
+        Ok(())
     }
 
-    /// Reads the files that a configuration names, and builds the credentials from them and from the plugin's.
-    fn load(&mut self, config: ConnectionConfig) -> Result<(), ConfigError> {
+    /// Logs why a file cannot be read again, once for each reason.
+    fn note_unread(&mut self, error: Option<ConfigError>) {
+        let reason = error.map(|error| error.to_string());
+        if let Some(reason) = reason.as_ref().filter(|reason| self.unread.as_ref() != Some(*reason)) {
+            log_events::credentials_not_renewed(reason);
+        }
+        self.unread = reason;
+    }
+
+    /// Reads the files that a configuration names, and builds the credentials from them and from the plugin's. Returns why
+    /// a file could not be read again, if its contents from before are used.
+    fn load(&mut self, config: ConnectionConfig) -> Result<Option<ConfigError>, ConfigError> {
         let files = material::files_of(&config);
         let stamps = files::stamps(&files);
-        let material = Material::read(&config, self.issued.as_ref().map(|issued| &issued.credentials))?;
-        let tls = self.tls(&config, &material)?;
+        let issued = self.issued.as_ref().map(|issued| &issued.credentials);
+        let previous = self.loaded.as_ref().map(|loaded| (&*loaded.config, &loaded.material));
+        let origin = config.origin.clone();
+        let within = |error: ConfigError| error.within(&origin);
+        let (material, unread) = Material::read(&config, issued, previous).map_err(within)?;
+        let tls = self.tls(&config, &material).map_err(within)?;
         let config = match &self.loaded {
             Some(loaded) if *loaded.config == config => Arc::clone(&loaded.config),
             _ => Arc::new(config),
@@ -141,23 +165,24 @@ impl Worker {
             .as_ref()
             .is_some_and(|loaded| Arc::ptr_eq(&loaded.config, &config) && loaded.material == material);
         let authorization = material.authorization.clone();
-        let proxy_tls = self.proxy_tls(&config, &material)?;
+        let proxy_tls = self.proxy_tls(&config, &material).map_err(within)?;
+        let identity = material.tls.certificate.as_ref().map(|(certificate, _)| certificate.clone());
         self.loaded = Some(Loaded { config: Arc::clone(&config), material, files, stamps, read_at: Instant::now() });
         if self.plugin().is_some() && self.issued.is_none() {
             // The configuration has no credentials yet.
-            return Ok(());
+            return Ok(unread);
         }
         let lifetime = self.issued.as_ref().and_then(|issued| issued.lifetime);
         let present = self.access.as_ref();
         if is_unchanged && present.is_some_and(|present| present.lifetime == lifetime) {
-            return Ok(());
+            return Ok(unread);
         }
         let generation = present.map_or(1, |present| present.generation + u64::from(!is_unchanged));
         if present.is_some() && !is_unchanged {
             log_events::credentials_renewed(&config.origin.to_string());
         }
-        self.access = Some(Arc::new(Access { generation, config, tls, proxy_tls, authorization, lifetime }));
-        Ok(())
+        self.access = Some(Arc::new(Access { generation, config, tls, identity, proxy_tls, authorization, lifetime }));
+        Ok(unread)
     }
 
     /// Returns the TLS configuration, which is the previous one if nothing in it has changed.
@@ -222,7 +247,11 @@ impl Worker {
             let lifetime = credentials.expires.and_then(|expires| Lifetime::until(expires, Timestamp::now()));
             let is_lasting = lifetime.is_some() || credentials.expires.is_none();
             self.issued = Some(Issued { plugin: plugin.clone(), credentials, lifetime });
-            self.load(config).map(|()| is_lasting).map_err(|error| error.to_string())
+            let loaded = self.load(config).map_err(|error| plugin::unusable(plugin, &error.reason));
+            loaded.map(|unread| {
+                self.note_unread(unread);
+                is_lasting
+            })
         });
         self.plugin_failure = result.as_ref().err().cloned();
         if matches!(result, Ok(true)) && !is_rejected {

@@ -25,26 +25,29 @@ pub struct KubeconfigFile {
     api_version: Option<String>,
     kind: Option<String>,
     pub current_context: Option<String>,
+    #[serde(default, deserialize_with = "list")]
     pub contexts: Option<Vec<NamedContext>>,
+    #[serde(default, deserialize_with = "list")]
     pub clusters: Option<Vec<NamedCluster>>,
+    #[serde(default, deserialize_with = "list")]
     pub users: Option<Vec<NamedUser>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct NamedContext {
     pub name: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub context: Context,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct NamedCluster {
     pub name: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub cluster: Cluster,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub struct NamedUser {
     pub name: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
@@ -91,6 +94,7 @@ pub struct User {
     #[serde(rename = "as")]
     pub impersonate: Option<String>,
     pub as_uid: Option<String>,
+    #[serde(default, deserialize_with = "list")]
     pub as_groups: Option<Vec<String>>,
     pub as_user_extra: Option<BTreeMap<String, Vec<String>>>,
     pub auth_provider: Option<AuthProvider>,
@@ -108,6 +112,7 @@ pub struct AuthProvider {
 pub struct Exec {
     pub api_version: Option<String>,
     pub command: Option<String>,
+    #[serde(default, deserialize_with = "list")]
     pub args: Option<Vec<String>>,
     pub env: Option<Vec<EnvironmentVariable>>,
     pub install_hint: Option<String>,
@@ -124,6 +129,12 @@ pub struct EnvironmentVariable {
 /// Deserializes null as an empty entry.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Deserializes a list, in which null stands for an empty entry.
+fn list<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    let entries: Option<Vec<Option<T>>> = Option::deserialize(deserializer)?;
+    Ok(entries.map(|entries| entries.into_iter().map(Option::unwrap_or_default).collect()))
 }
 
 /// Bytes that are written as base64, possibly in several lines.
@@ -214,7 +225,8 @@ fn first_document(text: &str) -> &str {
     for line in text.split_inclusive('\n') {
         let words = line.trim_end();
         let is_marker = words == "---" || line.starts_with("--- ");
-        if is_marker && has_begun {
+        let is_end = words == "...";
+        if (is_marker || is_end) && has_begun {
             break;
         }
         let says_nothing = words.is_empty() || words.starts_with(['#', '%', '\u{feff}']) && !is_marker;

@@ -127,15 +127,16 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
     let unbracketed = name.trim_matches(['[', ']']);
     let address =
         tcp::split_zone(unbracketed).map_or_else(|| unbracketed.parse().ok(), |(address, _)| Some(address.into()));
-    match address {
-        Some(address) => Ok(ServerName::from(IpAddr::to_canonical(&address))),
-        None => ServerName::try_from(name.to_owned()).or_else(|_| match insecure {
-            // No name is verified, and for an address none is sent.
-            true => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
-            false => {
-                Err(format!("no certificate can be for the name {name:?}; set tls-server-name to one that it is for"))
-            }
-        }),
+    if let Some(address) = address {
+        return Ok(ServerName::from(IpAddr::to_canonical(&address)));
+    }
+    match ServerName::try_from(name.to_owned()) {
+        Ok(name) => Ok(name),
+        // The certificate is not verified. With an address, no name is sent.
+        Err(_) if insecure => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
+        Err(_) => {
+            Err(format!("no certificate can be for the name {name:?}; set tls-server-name to one that it is for"))
+        }
     }
 }
 

@@ -74,6 +74,15 @@ impl Transport {
     }
 
     async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
+        self.try_send_as(access, head, body).await.inspect_err(|_| self.credentials.check())
+    }
+
+    async fn try_send_as(
+        &self,
+        access: &Arc<Access>,
+        head: Parts,
+        body: Body,
+    ) -> Result<Response<PooledBody>, Failure> {
         let mut request = Request::from_parts(addressed(access, head)?, body);
         loop {
             let connection = self.pool.connection(access).await?;

@@ -102,7 +102,7 @@ impl Pool {
 
     /// Begins to open a connection, unless another one began recently.
     fn begin(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
-        state.pending.retain(|pending| pending.access.shares_connections_with(access) && !pending.task.is_finished());
+        state.pending.retain(|pending| pending.access.connects_like(access) && !pending.task.is_finished());
         // A connection that a request has waited for until its timeout began at least one attempt ago.
         let is_recent = |pending: &PendingConnection| pending.began.elapsed() < self.attempt * 9 / 10;
         if state.pending.last().is_some_and(is_recent) {

@@ -136,6 +136,10 @@ fn a_plugin_that_fails_is_named_with_its_reason_and_a_remedy() {
         assert!(log.contains(&failure), "{script}: {log}");
         assert!(log.contains("; check exec of the user in the kubeconfig"), "{script}: {log}");
     }
+    let uninterpreted = Plugin::printing("");
+    fs::write(uninterpreted.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
+    let log = status(&uninterpreted);
+    assert!(log.contains("failed: there is no such interpreter as its first line names"), "{log}");
     let missing = Plugin::printing("");
     missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
     let log = status(&missing);
@@ -199,4 +203,39 @@ fn a_kubeconfig_whose_reading_blocks_is_named() {
     b.wait_for_log(&format!("still waiting for the contents of {}", fifo.display()));
     b.signal(nix::sys::signal::Signal::SIGTERM);
     b.wait();
+}
+
+#[testkit::test]
+fn a_plugin_runs_again_though_the_kubeconfig_is_gone() {
+    let (plugin, witnesses) = (Plugin::new("", Some(6)), Witnesses::new());
+    let lock = plugin.lock();
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    fs::remove_file(plugin.file("kubeconfig")).expect("a kubeconfig");
+    let before = plugin.runs();
+    eventually("two renewals of the token", || plugin.runs() >= before + 2);
+    a.wait_for_log("still using the credentials from before: --kubeconfig");
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    a.stop();
+    assert_eq!(a.log().matches("still using the credentials from before").count(), 1, "{}", a.log());
+}
+
+#[testkit::test]
+fn a_plugin_whose_credentials_cannot_be_used_is_named() {
+    let certificate = "\"clientCertificateData\":\"none\",\"clientKeyData\":\"none\"";
+    for (status, reason) in [
+        ("\"token\":\"a\\nb\"", "it contains characters that no token has"),
+        (certificate, "there is no certificate in it"),
+    ] {
+        let version = "client.authentication.k8s.io/v1";
+        let credential = format!(r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{{status}}}}}"#);
+        let plugin = Plugin::printing(&format!("cat <<'END'\n{credential}\nEND"));
+        let mut status = Candidate::subcommand("status", &plugin.lock()).start();
+        status.wait();
+        let says = format!(
+            "the credential plugin {} failed: what it printed cannot be used: ",
+            plugin.file("plugin").display()
+        );
+        assert!(status.log().contains(&says) && status.log().contains(reason), "{}", status.log());
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use testkit::issued::{self, ClientCertificate};
 use testkit::users::ADMIN;
 use testkit::{
-    Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch,
+    Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch, tls,
 };
 
 pub const ROTATIONS: usize = 10;
@@ -191,4 +191,53 @@ fn the_kubeconfig_is_replaced() {
     let mut rotate = rotating_tokens(|token| candidates.write_kubeconfigs(&json!({ "token": token })));
     rotate();
     candidates.run_during(rotate);
+}
+
+#[testkit::test]
+fn a_token_file_is_replaced_after_its_kubeconfig_was_deleted() {
+    let candidates = Candidates::new();
+    let path = candidates.file("token");
+    candidates.write_kubeconfigs(&json!({ "tokenFile": path }));
+    let mut rotate = rotating_tokens(|token| replace(&path, token));
+    rotate();
+    candidates.run_during(|| {
+        for number in 0..2 {
+            let _ = fs::remove_file(candidates.kubeconfig(number));
+        }
+        rotate();
+    });
+}
+
+#[testkit::test]
+fn a_file_of_authorities_is_read_again_as_soon_as_a_connection_fails() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let folder = scratch::folder("authorities");
+    let (authorities, kubeconfig) = (folder.join("ca.crt"), folder.join("kubeconfig"));
+    let (known, other) = (tls::authority(), rcgen::generate_simple_self_signed([]).expect("a certificate").cert.pem());
+    fs::write(&authorities, &known).expect("a certificate");
+    let config = json!({
+        "clusters": [{ "name": "c", "cluster": {
+            "server": format!("https://{}", proxy.address()), "certificate-authority": authorities,
+        } }],
+        "users": [{ "name": "u", "user": { "token": ADMIN.token } }],
+        "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+        "current-context": "x",
+    });
+    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    let lock = TestLock::lease_through(kubeconfig);
+    let times = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
+    let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    replace(&authorities, &other);
+    // A connection that is open stays in use.
+    eventually("a connection fails by the other authority", || {
+        proxy.break_existing();
+        a.log().contains("its issuer is not the configured authority")
+    });
+    replace(&authorities, &known);
+    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+    let before = renewed();
+    eventually("a renewal", || renewed() != before);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    a.stop();
 }
