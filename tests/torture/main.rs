@@ -12,6 +12,7 @@
 mod arena;
 mod candidate;
 mod checker;
+mod detection;
 mod faults;
 mod misbehaving_command;
 mod observer;
