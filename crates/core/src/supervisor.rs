@@ -18,15 +18,17 @@
 //! - An elector that sends no orders after a loss is killed long after its lease, if a frozen one would block others.
 //! - After a termination signal, or when no time is left, no command is started.
 
+mod advance;
+mod ending;
 mod protocol;
 
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
+use self::advance::Advance;
 pub use self::protocol::{StartResult, StopOptions, SupervisorAction, SupervisorInputs};
 use crate::instant::Instant;
-use crate::lateness::Lateness;
 use crate::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
 use crate::signal::is_termination_signal;
 use crate::tenure::Tenure;
@@ -65,14 +67,7 @@ pub struct Supervisor {
     /// The command was sent a signal that requests its end.
     asked_to_end: bool,
     reported: Option<Gone>,
-    /// How late this supervisor runs.
-    lateness: Lateness,
-    /// How late the elector runs, which kills the command if this supervisor fails.
-    elector_delay: Duration,
-    /// How long the command's processes take to end once they were killed.
-    kill_time: Duration,
-    /// By how much stop and kill can be brought forward at most.
-    max_advance: Duration,
+    advance: Advance,
     /// How long after its last order an elector is killed, after a loss.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
@@ -103,10 +98,7 @@ impl Supervisor {
             waits_for_all: false,
             asked_to_end: false,
             reported: None,
-            lateness: Lateness::default(),
-            elector_delay: Duration::ZERO,
-            kill_time: Duration::ZERO,
-            max_advance: Duration::MAX,
+            advance: Advance::new(),
             frozen_elector_timeout: None,
             elector_heard_at: None,
             published_held_until: None,
@@ -117,22 +109,21 @@ impl Supervisor {
     /// Records that the supervisor ran this long after it was due: stop and kill are brought forward accordingly. Returns
     /// by how much, if that has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
-        let before = self.lateness.allowance();
-        self.lateness.add(now, delay);
-        Some(self.lateness.allowance()).filter(|allowance| *allowance != before)
+        self.advance.measure_delay(now, delay)
     }
 
     /// Takes in how long the command's processes take to end once they were killed: stop and kill are brought forward by
     /// it. Returns whether that has changed.
     pub fn expect_kill_time(&mut self, kill_time: Duration) -> bool {
-        mem::replace(&mut self.kill_time, kill_time) != kill_time
+        self.advance.set_kill_time(kill_time)
     }
 
     /// Makes the supervisor start no command, and stop one that runs, where stop and kill would have to be brought
     /// forward by more than this.
     #[must_use]
-    pub fn with_max_advance(self, max_advance: Duration) -> Self {
-        Self { max_advance, ..self }
+    pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
+        self.advance.max = max_advance;
+        self
     }
 
     /// Makes the supervisor kill an elector that sends no order for this long, after a loss and when the command is
@@ -223,17 +214,7 @@ impl Supervisor {
 
     /// Returns the tenure that is enforced: the last one that was granted, brought forward.
     pub fn tenure(&self) -> Option<Tenure> {
-        self.granted.map(|granted| granted.earlier_by(self.advance()))
-    }
-
-    /// Returns by how much stop and kill are brought forward.
-    fn advance(&self) -> Duration {
-        self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
-    }
-
-    /// Returns whether the command can be gone in time, however soon renewals fail.
-    fn can_keep_time(&self) -> bool {
-        self.advance() <= self.max_advance
+        self.granted.map(|granted| granted.earlier_by(self.advance.total()))
     }
 
     /// Returns whether the main process was started and is not known to have ended.
@@ -252,7 +233,7 @@ impl Supervisor {
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
-        let is_in_time = now < tenure.stop && self.can_keep_time();
+        let is_in_time = now < tenure.stop && self.advance.is_possible();
         is_in_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated
     }
 
@@ -260,7 +241,7 @@ impl Supervisor {
         let reported = self.reported.clone();
         for order in orders {
             match order {
-                Order::ElectorLate { delay } => self.elector_delay = *delay,
+                Order::ElectorLate { delay } => self.advance.set_elector_delay(*delay),
                 Order::Start { tenure, .. } if self.granted.is_none() => {
                     self.granted = Some(*tenure);
                     self.start_due = true;
@@ -297,10 +278,10 @@ impl Supervisor {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.can_keep_time()) {
-            let is_too_slow = !self.can_keep_time();
+        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.advance.is_possible()) {
+            let is_too_slow = !self.advance.is_possible();
             if is_too_slow && !self.lost {
-                let (advance, max_advance) = (self.advance(), self.max_advance);
+                let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });
             }
             // What grows too large to be killed goes on growing, so it gets no more than the usual grace.
@@ -368,80 +349,8 @@ impl Supervisor {
         }
     }
 
-    fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
-        // A process that dies together with the main process was not left running on purpose.
-        let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.asked_to_end && !tree_empty;
-        let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
-        self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
-        self.ended_as_leader = !self.lost;
-        if self.killing {
-            return;
-        }
-        let awaited = self.waits_for_all && !self.lost && !self.asked_to_end;
-        if is_unexpected {
-            self.actions.push(SupervisorAction::ReportLeftovers { awaited });
-        }
-        if !awaited {
-            self.leftovers_due = true;
-            self.kill_by(now + self.stop_options.lost_grace, KillReason::LeftRunning);
-        }
-    }
-
-    /// Returns whether the processes that the main process left running are the command now.
-    fn awaits_leftovers(&self) -> bool {
-        let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported.is_none();
-        self.waits_for_all && has_leftovers && !self.killing
-    }
-
-    fn begin_stop_for_loss(&mut self, kill: Instant) {
-        if self.lost {
-            self.bring_kill_forward(kill);
-        } else {
-            self.lose(kill);
-            if self.main == MainProcess::Running {
-                self.actions.push(SupervisorAction::Stop);
-            }
-            self.leftovers_due |= self.awaits_leftovers();
-        }
-    }
-
     fn notify(&mut self, notice: SupervisorNotice) {
         self.actions.push(SupervisorAction::Report(Report::Notice(notice)));
-    }
-
-    fn lose(&mut self, kill: Instant) {
-        self.lost = true;
-        if self.main == MainProcess::NotStarted {
-            self.report_not_started();
-        } else {
-            self.bring_kill_forward(kill);
-        }
-    }
-
-    fn bring_kill_forward(&mut self, kill: Instant) {
-        if self.main != MainProcess::NotStarted && self.reported.is_none() {
-            self.kill_by(kill, KillReason::Lost);
-        }
-    }
-
-    fn kill_by(&mut self, at: Instant, reason: KillReason) {
-        if self.kill.is_none_or(|(present, _)| at < present) {
-            self.kill = Some((at, reason));
-        }
-    }
-
-    fn report_not_started(&mut self) {
-        if self.granted.is_some() && self.main == MainProcess::NotStarted {
-            self.report_gone(Gone { end: End::NotStarted, lost: self.lost });
-        }
-    }
-
-    fn report_gone(&mut self, gone: Gone) {
-        if self.reported.is_none() {
-            self.reported = Some(gone.clone());
-            self.kill = None;
-            self.actions.push(SupervisorAction::Report(Report::Gone(gone)));
-        }
     }
 }
 

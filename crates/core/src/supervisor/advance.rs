@@ -1,0 +1,57 @@
+//! By how much stop and kill are brought forward.
+
+use core::mem;
+use core::time::Duration;
+
+use crate::instant::Instant;
+use crate::lateness::Lateness;
+
+/// What a kill is delayed by.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Advance {
+    /// How late this supervisor runs.
+    lateness: Lateness,
+    /// How late the elector runs, which kills the command if this supervisor fails.
+    elector_delay: Duration,
+    /// How long the command's processes take to end once they were killed.
+    kill_time: Duration,
+    /// By how much stop and kill can be brought forward at most.
+    pub(super) max: Duration,
+}
+
+impl Advance {
+    pub(super) fn new() -> Self {
+        Self {
+            lateness: Lateness::default(),
+            elector_delay: Duration::ZERO,
+            kill_time: Duration::ZERO,
+            max: Duration::MAX,
+        }
+    }
+
+    /// Takes in that the supervisor ran this long after it was due. Returns the delay to expect, if it has changed.
+    pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+        let before = self.lateness.allowance();
+        self.lateness.add(now, delay);
+        Some(self.lateness.allowance()).filter(|allowance| *allowance != before)
+    }
+
+    pub(super) fn set_elector_delay(&mut self, delay: Duration) {
+        self.elector_delay = delay;
+    }
+
+    /// Returns whether the kill time has changed.
+    pub(super) fn set_kill_time(&mut self, kill_time: Duration) -> bool {
+        mem::replace(&mut self.kill_time, kill_time) != kill_time
+    }
+
+    /// Returns by how much stop and kill are brought forward.
+    pub(super) fn total(&self) -> Duration {
+        self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
+    }
+
+    /// Returns whether the command can be gone in time, however soon renewals fail.
+    pub(super) fn is_possible(&self) -> bool {
+        self.total() <= self.max
+    }
+}

@@ -1,0 +1,79 @@
+//! How a command ends: a stop for loss, the processes that it leaves running, and the report that it is gone.
+
+use super::{MainProcess, Supervisor, SupervisorAction};
+use crate::instant::Instant;
+use crate::messages::{End, Gone, KillReason, Report};
+
+impl Supervisor {
+    pub(super) fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
+        // A process that dies together with the main process was not left running on purpose.
+        let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.asked_to_end && !tree_empty;
+        let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
+        self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
+        self.ended_as_leader = !self.lost;
+        if self.killing {
+            return;
+        }
+        let awaited = self.waits_for_all && !self.lost && !self.asked_to_end;
+        if is_unexpected {
+            self.actions.push(SupervisorAction::ReportLeftovers { awaited });
+        }
+        if !awaited {
+            self.leftovers_due = true;
+            self.kill_by(now + self.stop_options.lost_grace, KillReason::LeftRunning);
+        }
+    }
+
+    /// Returns whether the processes that the main process left running are the command now.
+    pub(super) fn awaits_leftovers(&self) -> bool {
+        let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported.is_none();
+        self.waits_for_all && has_leftovers && !self.killing
+    }
+
+    pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
+        if self.lost {
+            self.bring_kill_forward(kill);
+        } else {
+            self.lose(kill);
+            if self.main == MainProcess::Running {
+                self.actions.push(SupervisorAction::Stop);
+            }
+            self.leftovers_due |= self.awaits_leftovers();
+        }
+    }
+
+    pub(super) fn lose(&mut self, kill: Instant) {
+        self.lost = true;
+        if self.main == MainProcess::NotStarted {
+            self.report_not_started();
+        } else {
+            self.bring_kill_forward(kill);
+        }
+    }
+
+    pub(super) fn bring_kill_forward(&mut self, kill: Instant) {
+        if self.main != MainProcess::NotStarted && self.reported.is_none() {
+            self.kill_by(kill, KillReason::Lost);
+        }
+    }
+
+    pub(super) fn kill_by(&mut self, at: Instant, reason: KillReason) {
+        if self.kill.is_none_or(|(present, _)| at < present) {
+            self.kill = Some((at, reason));
+        }
+    }
+
+    pub(super) fn report_not_started(&mut self) {
+        if self.granted.is_some() && self.main == MainProcess::NotStarted {
+            self.report_gone(Gone { end: End::NotStarted, lost: self.lost });
+        }
+    }
+
+    pub(super) fn report_gone(&mut self, gone: Gone) {
+        if self.reported.is_none() {
+            self.reported = Some(gone.clone());
+            self.kill = None;
+            self.actions.push(SupervisorAction::Report(Report::Gone(gone)));
+        }
+    }
+}
