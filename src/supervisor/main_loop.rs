@@ -1,5 +1,7 @@
 //! The supervisor's main loop.
 
+mod signals;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -17,7 +19,7 @@ use nix::unistd::{Pid, setpgid};
 
 use super::command_terminal::CommandTerminal;
 use super::command_tree::CommandTree;
-use super::relay::{Relay, RelayedSignal};
+use super::relay::Relay;
 use super::spawn::{self, Exec, Program, Spawned};
 use super::{SupervisorConfig, WaitFor};
 use crate::channel::SupervisorEnd;
@@ -25,7 +27,7 @@ use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::pidfd::PidFd;
 use crate::process::precedence::Precedence;
-use crate::process::signals::{Inherited, SignalHandling, Signals};
+use crate::process::signals::{Inherited, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
@@ -211,31 +213,6 @@ impl<'a> MainLoop<'a> {
         (main_ended, reaped.none_left)
     }
 
-    /// Continues a command that Ctrl-Z stopped. A leader cannot be suspended, since its lock would expire, and while
-    /// the foreground group is stopped no process reads from the terminal.
-    fn handle_stopped(&mut self, pid: Pid, signal: i32) {
-        match signal {
-            libc::SIGTTIN | libc::SIGTTOU => self.handle_awaited_terminal(pid),
-            libc::SIGTSTP if self.terminal.belongs_to(pid) => {
-                self.notify(SupervisorNotice::SuspendRefused);
-                let _ = self.tree.signal_group(pid, libc::SIGCONT);
-            }
-            _ => self.notify(SupervisorNotice::CommandStopped { pid: pid.as_raw(), signal }),
-        }
-    }
-
-    /// Handles a command that was stopped because it needs the terminal and does not have it. leaderrun may have become
-    /// the foreground job without a SIGCONT: a shell's `fg` sends none to a job that is running.
-    fn handle_awaited_terminal(&mut self, main: Pid) {
-        self.take_foreground(main, true);
-        if self.terminal.belongs_to(main) {
-            self.terminal.end_wait();
-            let _ = self.tree.signal_group(main, libc::SIGCONT);
-        } else if self.terminal.await_check() {
-            self.notify(SupervisorNotice::AwaitsTerminal);
-        }
-    }
-
     fn act(&mut self, action: SupervisorAction) {
         match action {
             SupervisorAction::SetHeldUntil(held_until) => {
@@ -276,53 +253,6 @@ impl<'a> MainLoop<'a> {
             SupervisorAction::Report(Report::Gone(gone)) => self.report_gone(gone),
             SupervisorAction::KillElector => drop(self.elector.signal(Signal::SIGKILL)),
             SupervisorAction::Report(report) => self.report(&report),
-        }
-    }
-
-    /// Sends a signal to the command, and returns whether that was permitted.
-    fn signal(&mut self, signal: i32) -> bool {
-        let Some(main) = self.main else { return true };
-        if signal == libc::SIGCONT {
-            self.take_foreground(main, false);
-        }
-        let sent = self.tree.signal_group(main, signal);
-        if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
-            // A stopped process takes no signal but SIGKILL until it is continued.
-            let _ = self.tree.signal_group(main, libc::SIGCONT);
-        }
-        let refused = sent.err().filter(|errno| *errno != Errno::ESRCH);
-        if let Some(errno) = refused {
-            self.notify(SupervisorNotice::SignalRefused { signal, reason: errno.desc().to_owned() });
-        }
-        refused.is_none()
-    }
-
-    /// Gives the command the terminal if leaderrun is the foreground job by now: it may have been continued by a shell's
-    /// `fg` or `bg`.
-    fn take_foreground(&mut self, main: Pid, asks: bool) {
-        if self.terminal.give_to(main, asks) {
-            self.notify(SupervisorNotice::HasTerminal);
-        }
-    }
-
-    /// Sends the signals that are no longer held back for other copies of them.
-    fn relay_due(&mut self) {
-        for relayed in self.relay.due(clock::now()) {
-            // Once the main process is reaped, the number of its group may be used again.
-            if !self.supervisor.main_runs() {
-                continue;
-            }
-            match relayed {
-                RelayedSignal::Send(signal) => {
-                    self.signal(signal);
-                }
-                RelayedSignal::SendIfMissed(signal) => {
-                    let handling = self.main.and_then(SignalHandling::of);
-                    if handling.is_some_and(|handling| handling.would_be_dead(signal)) {
-                        self.signal(signal);
-                    }
-                }
-            }
         }
     }
 
