@@ -190,7 +190,7 @@ impl ElectionLoop<'_> {
         match self.timer.poll_ready(context) {
             Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
             Poll::Ready(Ok(())) => {
-                self.observations.timer_expired();
+                self.observations.timer_expired(&mut self.election);
                 Poll::Ready(Ok(inputs))
             }
             Poll::Pending if inputs != SlotInputs::default() => Poll::Ready(Ok(inputs)),

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::instant::Instant;
-use leaderrun_core::lateness::Lateness;
 use leaderrun_core::slots::SlotElection;
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::updates::{MeasuredThread, Observed, RenewalResult, Update};
@@ -30,7 +29,6 @@ pub struct Observations {
     is_claim: bool,
     /// The time for which the election's timer is set.
     timer_due: Option<Instant>,
-    lateness: Lateness,
 }
 
 impl Observations {
@@ -44,7 +42,6 @@ impl Observations {
             watched: BTreeSet::new(),
             is_claim: false,
             timer_due: None,
-            lateness: Lateness::default(),
         }
     }
 
@@ -53,13 +50,11 @@ impl Observations {
         self.timer_due = due;
     }
 
-    /// Records that the election's timer has expired, and measures how late.
-    pub fn timer_expired(&mut self) {
-        let (now, before) = (clock::now(), self.lateness.allowance());
+    /// Records that the election's timer has expired, and lets the election know how late. It renews earlier then.
+    pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
-        self.lateness.add(now, now.since(due));
-        let delay = self.lateness.allowance();
-        if delay != before {
+        let now = clock::now();
+        if let Some(delay) = election.measure_delay(now, now.since(due)) {
             self.observer.notify(Update::SchedulingDelay { thread: MeasuredThread::Election, delay });
         }
     }

@@ -11,9 +11,11 @@
 //! - A candidate that leads in one slot ends its candidacy in the others.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::election::{CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Outcome};
 use crate::instant::Instant;
+use crate::lateness::Lateness;
 use crate::record::RecordSlot;
 
 /// Everything that has arrived since the last step.
@@ -53,6 +55,8 @@ pub struct SlotElection {
     claimed: Option<usize>,
     leads: bool,
     finished: bool,
+    /// How late this candidate runs.
+    lateness: Lateness,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -75,7 +79,17 @@ impl SlotElection {
         };
         let slots: Vec<Slot> = (0..count).map(|number| Slot { election: election(number), outcome: None }).collect();
         let first = (seed % slots.len() as u64) as usize;
-        Self { slots, first, claimed: None, leads: false, finished: false }
+        Self { slots, first, claimed: None, leads: false, finished: false, lateness: Lateness::default() }
+    }
+
+    /// Records that this candidate ran this long after it was due: renewals are sent accordingly earlier. Returns by how
+    /// much, if that has changed.
+    pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+        let before = self.lateness.allowance();
+        self.lateness.add(now, delay);
+        let delay = Some(self.lateness.allowance()).filter(|allowance| *allowance != before)?;
+        self.slots.iter_mut().for_each(|slot| slot.election.expect_delay(delay));
+        Some(delay)
     }
 
     /// Processes everything that has arrived, then expired timers, and returns the actions to carry out, in order.
@@ -191,8 +205,6 @@ impl SlotElection {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
     use super::*;
     use crate::election::{Preference, Reply, Request, WatchEvent};
     use crate::record::{Record, RunId, RunMark, RunState, Stored, Version};

@@ -26,6 +26,7 @@
 //! - A tenure begins at the instant just *before* its renewal's request is sent (T0).
 //! - Every write is a compare-and-swap on the uid and resourceVersion last read, a release included.
 //! - Every renewal differs from the one before.
+//! - A candidate that runs late sends its renewals so much earlier.
 //! - A record is this run's own if it carries this run's mark. The holder's identity alone does not count.
 //! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
 //! - The claims of many candidates are spread over time: see `contention.rs`.
@@ -84,6 +85,9 @@ const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 
 /// The longest that a candidate with `wait` zero waits for the first answer, whatever the lease duration.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The largest number of renewals in a retry period, by a candidate that runs late.
+const MAX_RENEWALS: u32 = 4;
 
 /// A request that is under way.
 #[derive(Clone, Debug, Hash)]
@@ -163,6 +167,8 @@ pub struct Election {
     claiming: bool,
     conflicts: u32,
     step_down_requested: bool,
+    /// How late this candidate runs after it should have been woken.
+    delay: Duration,
     random: Random,
     /// The actions of the step under way.
     actions: Vec<ElectionAction>,
@@ -195,6 +201,7 @@ impl Election {
             claiming: false,
             conflicts: 0,
             step_down_requested: false,
+            delay: Duration::ZERO,
             random: Random::with_seed(seed),
             actions: Vec::new(),
         }
@@ -261,6 +268,17 @@ impl Election {
     /// affected.
     pub(crate) fn set_may_claim(&mut self, may_claim: bool) {
         self.may_claim = may_claim;
+    }
+
+    /// Takes in how late this candidate runs after it should have been woken: renewals are sent so much earlier.
+    pub fn expect_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
+    /// Returns the time from one renewal to the next.
+    fn renewal_interval(&self) -> Duration {
+        let retry_period = self.config.timing.retry_period();
+        retry_period.saturating_sub(self.delay).max(retry_period / MAX_RENEWALS)
     }
 
     fn handle_timeout(&mut self, now: Now) {

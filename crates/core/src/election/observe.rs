@@ -135,6 +135,7 @@ impl Election {
             self.claims.note_change(contenders, acquired, free_at_first, &mut self.random);
         }
         let displaced = self.observed.as_ref().is_some_and(ObservedRecord::is_displaced);
+        let renewal_interval = self.renewal_interval();
         match &mut self.phase {
             ElectionPhase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
                 // After half of the renew deadline too little time is left: claim again before the command starts.
@@ -158,7 +159,7 @@ impl Election {
                             *tenure = Tenure::of_renewal(sent, &self.config.timing);
                             self.actions.push(ElectionAction::Extend(*tenure));
                         }
-                        self.timers.set(Timer::Send, tenure.renewal_sent_at + self.config.timing.retry_period());
+                        self.timers.set(Timer::Send, tenure.renewal_sent_at + renewal_interval);
                     }
                     Some(Stored { record, .. }) if is_held_by_another(&record, &self.config.run) => {
                         *lost = true;
@@ -192,7 +193,7 @@ impl Election {
         // A read that is under way may return an older record than this one.
         self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
         self.claiming = false;
-        self.timers.set(Timer::Send, sent + self.config.timing.retry_period());
+        self.timers.set(Timer::Send, sent + self.renewal_interval());
         let (Version { uid, resource_version }, transitions) = (stored.version, stored.record.lease_transitions);
         let leadership = Leadership { tenure, uid, resource_version, transitions };
         self.actions.push(ElectionAction::StartLeading(leadership));

@@ -31,6 +31,20 @@ fn a_leader_renews_by_one_update_every_retry_period() {
 }
 
 #[test]
+fn a_leader_that_runs_late_renews_so_much_earlier() {
+    for (delay, pause) in [(500, 1500), (1500, 500), (9000, 500)]
+        .map(|pair| (Duration::from_millis(pair.0), Duration::from_millis(pair.1)))
+    {
+        let mut driver = Driver::leading();
+        driver.election.expect_delay(delay);
+        driver.advance(2 * SECOND);
+        let renewal = driver.expect_write();
+        driver.written(renewal);
+        assert_eq!(driver.time_to_next_timeout(), pause, "{delay:?}");
+    }
+}
+
+#[test]
 fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
     let mut driver = Driver::leading();
     let mut before = None;
