@@ -7,7 +7,8 @@
 //! # The rules
 //!
 //! - By the kill instant of the tenure that the supervisor last reported as enforced, it must have reported the command
-//!   gone. If it has not, or has died, the elector kills it and then every descendant.
+//!   gone. If it has not, or has died, the elector kills it and then every descendant. Once it kills one process after
+//!   the other, it gets the time that this takes: stop and kill have been brought forward by it.
 //! - The supervisor allows for the delays of the elector, which kills the command if the supervisor fails. So the elector
 //!   reports how late it runs.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
@@ -31,6 +32,7 @@ use self::signals::DeferredSignal;
 pub use self::signals::{REPEAT_WINDOW, WITHDRAWAL_TIMEOUT};
 use crate::election::Outcome;
 use crate::instant::Instant;
+use crate::kill_time::KillPace;
 use crate::lateness::Lateness;
 use crate::messages::{End, Gone, Order, Report, SupervisorNotice};
 use crate::tenure::Tenure;
@@ -58,11 +60,21 @@ enum ElectorPhase {
         lost: bool,
         /// Why the supervisor ends the command, if it does.
         supervisor_loss: Loss,
+        /// By when the supervisor's kill of one process after the other is over, once it has begun.
+        killed_by: Option<Instant>,
     },
     /// The supervisor failed; the elector kills the command itself.
     Killing,
     /// No command is alive; the lock is being released.
     Ending { ending: Ending, until: Instant },
+}
+
+impl ElectorPhase {
+    /// Returns when the elector kills the command itself, if the supervisor has not reported it gone by then.
+    fn last_resort(&self) -> Option<Instant> {
+        let Self::Leading { enforced, killed_by, .. } = self else { return None };
+        Some(enforced.last_resort()).max(*killed_by)
+    }
 }
 
 /// The decisions of the elector's main thread; see the [module](self).
@@ -84,6 +96,8 @@ pub struct Elector {
     termination_signal: Option<i32>,
     /// How late this elector runs.
     lateness: Lateness,
+    /// How the supervisor would kill the command.
+    kill_pace: Option<KillPace>,
     /// The actions of the step under way.
     actions: Vec<ElectorAction>,
 }
@@ -102,6 +116,7 @@ impl Elector {
             last_request: None,
             termination_signal: None,
             lateness: Lateness::default(),
+            kill_pace: None,
             actions: Vec::new(),
         }
     }
@@ -163,7 +178,7 @@ impl Elector {
     pub fn next_timeout(&self) -> Option<Instant> {
         let deferred_until = self.deferred.as_ref().map(|deferred| deferred.until);
         match &self.phase {
-            ElectorPhase::Leading { enforced, .. } => deferred_until.into_iter().chain([enforced.last_resort()]).min(),
+            ElectorPhase::Leading { .. } => deferred_until.into_iter().chain(self.phase.last_resort()).min(),
             ElectorPhase::Ending { until, .. } => Some(*until),
             ElectorPhase::Waiting { .. } | ElectorPhase::Killing => None,
         }
@@ -175,7 +190,10 @@ impl Elector {
     }
 
     fn handle_report(&mut self, now: Instant, report: Report) {
-        let ElectorPhase::Leading { enforced, lost, supervisor_loss } = &mut self.phase else { return };
+        if let Report::Notice(SupervisorNotice::KillTime { pace, .. }) = report {
+            self.kill_pace = pace;
+        }
+        let ElectorPhase::Leading { enforced, lost, supervisor_loss, killed_by } = &mut self.phase else { return };
         match report {
             Report::Enforcing(tenure) if !*lost => {
                 *enforced = tenure;
@@ -199,6 +217,9 @@ impl Elector {
             }
             Report::Started { .. } => self.started = true,
             Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
+            Report::Notice(SupervisorNotice::Killing { .. }) => {
+                *killed_by = self.kill_pace.map(|pace| now + pace.lasts);
+            }
             Report::Enforcing(_) | Report::Notice(_) => {}
         }
     }
@@ -214,7 +235,7 @@ impl Elector {
             ElectionReport::StartLeading { tenure, environment } => match self.phase {
                 ElectorPhase::Waiting { .. } => {
                     self.order(Order::Start { tenure, environment });
-                    self.lead(tenure, false);
+                    self.lead(tenure);
                 }
                 // The lock was acquired after the shutdown had begun.
                 _ => self.actions.push(ElectorAction::CommandGone { succeeded: false }),
@@ -222,8 +243,9 @@ impl Elector {
             ElectionReport::Extend(tenure) => self.order(Order::Extend(tenure)),
             ElectionReport::StepDown => self.relay(now, libc::SIGTERM),
             ElectionReport::Lose => {
-                if let ElectorPhase::Leading { .. } = self.phase {
-                    self.lead(Tenure::over(now), true);
+                if let ElectorPhase::Leading { enforced, lost, .. } = &mut self.phase {
+                    (*enforced, *lost) = (Tenure::over(now), true);
+                    self.notify(ElectorNotice::Leading(Tenure::over(now)));
                     self.notify(ElectorNotice::Lost(Loss::Taken));
                 }
                 self.order(Order::Lose);
@@ -283,9 +305,7 @@ impl Elector {
         if self.deferred.as_ref().is_some_and(|deferred| now >= deferred.until) {
             self.forward_deferred();
         }
-        if let ElectorPhase::Leading { enforced, .. } = self.phase
-            && now >= enforced.last_resort()
-        {
+        if self.phase.last_resort().is_some_and(|at| now >= at) {
             self.kill_all(SupervisorFailure::Late);
         }
     }
@@ -299,8 +319,9 @@ impl Elector {
         }
     }
 
-    fn lead(&mut self, enforced: Tenure, lost: bool) {
-        self.phase = ElectorPhase::Leading { enforced, lost, supervisor_loss: Loss::NotRenewed };
+    fn lead(&mut self, enforced: Tenure) {
+        self.phase =
+            ElectorPhase::Leading { enforced, lost: false, supervisor_loss: Loss::NotRenewed, killed_by: None };
         self.notify(ElectorNotice::Leading(enforced));
     }
 

@@ -107,6 +107,28 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
 }
 
 #[test]
+fn a_supervisor_that_kills_one_process_after_the_other_gets_the_time_for_that() {
+    let (now, lasts) = (start(), Duration::from_secs(3));
+    let pace = |pace| SupervisorNotice::KillTime { kill_time: lasts, processes: 7, threads: 14_000, pace };
+    let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
+    let kills_at = |pace_known, has_begun: bool| {
+        let mut driver = leading(now);
+        driver.report(now, Report::Notice(pace(pace_known)));
+        let kill = tenure(now).kill;
+        if has_begun {
+            driver.report(kill, Report::Notice(killing.clone()));
+        }
+        driver.elector.next_timeout().expect("a last resort").since(kill)
+    };
+    let paced = Some(KillPace { max_killed: 10, lasts });
+    assert_eq!(kills_at(paced, true), lasts);
+    for [pace, has_begun] in [[true, false], [false, true]] {
+        let usual = tenure(now).last_resort().since(tenure(now).kill);
+        assert_eq!(kills_at(paced.filter(|_| pace), has_begun), usual, "{pace} {has_begun}");
+    }
+}
+
+#[test]
 fn the_supervisor_knows_how_late_the_elector_runs() {
     let (now, late) = (start(), Duration::from_millis(300));
     let mut driver = leading(now);

@@ -6,6 +6,7 @@ mod signals;
 mod traffic;
 
 use super::*;
+use crate::messages::KillReason;
 
 /// An elector, and the actions that the test has not checked yet.
 struct Driver {
