@@ -1,9 +1,11 @@
 //! The command's processes, which the supervisor reaps, terminates and kills.
 
+use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
-use leaderrun_core::kill_time::{KillPace, TaskCount, kill_time};
+use leaderrun_core::kill_time::{CpuLimit, KillPace, TaskCount, kill_time};
+use leaderrun_core::lateness::expected_delay;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -34,6 +36,9 @@ pub struct CommandTree {
     is_partly_reaped: bool,
     next_look: Instant,
     cpu: CpuCgroups,
+    limit: Option<CpuLimit>,
+    /// The number of periods in which the limit was used up.
+    throttled: Option<u64>,
     kill_time: Duration,
     kill_pace: Option<KillPace>,
 }
@@ -49,6 +54,8 @@ impl CommandTree {
             is_partly_reaped: false,
             next_look: clock::now(),
             cpu: CpuCgroups::find(),
+            limit: None,
+            throttled: None,
             kill_time: Duration::ZERO,
             kill_pace: None,
         }
@@ -111,6 +118,17 @@ impl CommandTree {
     fn estimate_kill_time(&mut self) {
         let (count, limit) = (self.tree.count(), self.cpu.limit());
         (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
+        self.limit = limit;
+    }
+
+    /// Returns how late a process without precedence would run, by the number of runnable threads; zero if they have not
+    /// used up a CPU limit since the last call.
+    pub fn expected_delay(&mut self) -> Duration {
+        let throttled = self.cpu.throttling().map(|throttling| throttling.throttled);
+        let before = mem::replace(&mut self.throttled, throttled);
+        let is_throttled = before.is_some() && before < throttled;
+        let limit = self.limit.filter(|_| is_throttled);
+        limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }
 
     /// Returns how long the processes that the last look has found take to end once they are killed.

@@ -349,11 +349,15 @@ impl<'a> MainLoop<'a> {
         if now < self.next_probe {
             return;
         }
-        if let Some(delay) = self.supervisor.measure_delay(now, now.since(self.next_probe)) {
-            self.notify(SupervisorNotice::RunsLate { delay });
-        }
+        let mut delay = now.since(self.next_probe);
         if self.main.is_some() {
             self.tree.look_if_due(self.supervisor.next_timeout());
+            if self.precedence.is_none() {
+                delay = delay.max(self.tree.expected_delay());
+            }
+        }
+        if let Some(delay) = self.supervisor.measure_delay(now, delay) {
+            self.notify(SupervisorNotice::RunsLate { delay });
         }
         let kill_time = self.tree.kill_time();
         if self.supervisor.expect_kill_time(kill_time) {

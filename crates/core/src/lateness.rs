@@ -3,12 +3,23 @@
 use core::time::Duration;
 
 use crate::instant::Instant;
+use crate::kill_time::CpuLimit;
 
 /// Delays that [`SUPERVISOR_KILL_TIMEOUT`](crate::tenure) and the margin for the kill allow for anyway.
 const NEGLIGIBLE: Duration = Duration::from_millis(50);
 
 /// A delay counts for one or two of these.
 const WINDOW: Duration = Duration::from_secs(30);
+
+/// How long a thread keeps the CPU while others wait for it: a slice of the scheduler, which ends at a tick of the clock.
+const TURN: Duration = Duration::from_millis(5);
+
+/// Returns how late a thread would run under a limit that is used up, where so many runnable threads come before it. Most
+/// delays that are measured then are much shorter, so they say nothing about the next one.
+pub fn expected_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
+    let seconds = TURN.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
 
 /// Returns the time between two measurements of a thread's delay.
 pub fn probe_interval(command_runs: bool) -> Duration {
@@ -71,6 +82,18 @@ mod tests {
 
     fn at(seconds: u64) -> Instant {
         Instant::after_boot(Duration::from_secs(seconds))
+    }
+
+    /// The longest delays that were measured on Linux 6.18 within a minute, in seconds.
+    #[test]
+    fn no_estimate_is_shorter_than_what_was_measured() {
+        for (runnable_threads, percent, measured) in
+            [(2, 5, 0.2), (16, 5, 0.8), (64, 5, 6.0), (200, 5, 18.8), (16, 20, 0.4), (64, 20, 1.4)]
+        {
+            let limit = CpuLimit { quota: Duration::from_millis(percent), period: Duration::from_millis(100) };
+            let estimate = expected_delay(runnable_threads, limit).as_secs_f64();
+            assert!(estimate >= measured, "{runnable_threads} threads, {percent} %: {estimate} s");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod members;
 mod nested;
 mod proc;
 mod reap;
+mod runnable;
 mod user;
 
 use std::fs;
@@ -163,6 +164,11 @@ impl Tree {
                 .filter_map(|number| self.proc.stat(*number).ok())
                 .for_each(|stat| self.count.add(stat.threads));
         }
+    }
+
+    /// Returns how many threads of the processes that the last [`look`](Self::look) has found run or wait for a CPU.
+    pub fn estimate_runnable(&self) -> u32 {
+        runnable::estimate(&self.proc, self.members.numbers(), self.count.threads)
     }
 
     /// Returns how many processes and threads were counted last.

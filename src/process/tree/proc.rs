@@ -63,6 +63,11 @@ impl Stat {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
+    /// Returns whether the thread runs or waits for a CPU.
+    pub fn is_runnable(&self) -> bool {
+        self.state == b'R'
+    }
+
     /// Returns whether the process cannot fork.
     pub fn is_still(&self) -> bool {
         self.is_dead() || matches!(self.state, b'T' | b't')
@@ -145,18 +150,17 @@ impl Proc {
 
     /// Calls `visit` with the number of each process, in ascending order, until it returns false. Processes that cannot
     /// be listed are left out.
-    pub fn for_each_process(&self, mut visit: impl FnMut(i32) -> bool) {
-        let mut buffer = [MaybeUninit::uninit(); 8 * READ_SIZE];
-        if seek(&self.root, SeekFrom::Start(0)).is_err() {
-            return;
+    pub fn for_each_process(&self, visit: impl FnMut(i32) -> bool) {
+        if seek(&self.root, SeekFrom::Start(0)).is_ok() {
+            for_each_number(&self.root, visit);
         }
-        let mut entries = RawDir::new(&self.root, &mut buffer);
-        while let Some(Ok(entry)) = entries.next() {
-            if let Some(number) = parse_number(entry.file_name().to_bytes())
-                && !visit(number)
-            {
-                return;
-            }
+    }
+
+    /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) takes these
+    /// numbers, too, and states each thread's own state.
+    pub fn for_each_thread(&self, number: i32, visit: impl FnMut(i32) -> bool) {
+        if let Ok(threads) = self.open_of(number, "task") {
+            for_each_number(&threads, visit);
         }
     }
 
@@ -284,6 +288,19 @@ fn path<'a>(buffer: &'a mut [u8; PATH_SIZE], number: i32, file: &str) -> &'a str
     let _ = write!(rest, "{number}/{file}");
     let length = PATH_SIZE - rest.len();
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+/// Calls `visit` with each entry of a directory that is a number, until it returns false.
+fn for_each_number(directory: &OwnedFd, mut visit: impl FnMut(i32) -> bool) {
+    let mut buffer = [MaybeUninit::uninit(); 8 * READ_SIZE];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        if let Some(number) = parse_number(entry.file_name().to_bytes())
+            && !visit(number)
+        {
+            return;
+        }
+    }
 }
 
 fn parse_number(text: &[u8]) -> Option<i32> {

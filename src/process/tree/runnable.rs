@@ -1,0 +1,85 @@
+//! The number of threads that run or wait for a CPU, from a sample of them.
+
+use super::proc::Proc;
+
+/// The largest number of threads that a sample is taken from.
+const MAX_LISTED: usize = 4096;
+
+/// The sample ends with so many runnable threads: under a CPU limit that they use up, reading more would delay this
+/// process further.
+const ENOUGH: u32 = 16;
+
+/// The largest number of threads in the sample.
+const MAX_READ: u32 = 256;
+
+/// Returns about how many of all threads of these processes are runnable.
+pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
+    let mut threads = Vec::new();
+    for process in processes {
+        proc.for_each_thread(*process, |thread| {
+            threads.push(thread);
+            threads.len() < MAX_LISTED
+        });
+        if threads.len() >= MAX_LISTED {
+            break;
+        }
+    }
+    let all_threads = all_threads.max(u32::try_from(threads.len()).unwrap_or(u32::MAX));
+    let (mut read, mut runnable) = (0, 0);
+    // At random, because threads of one kind are next to each other.
+    while !threads.is_empty() && runnable < ENOUGH && read < MAX_READ {
+        let thread = threads.swap_remove(fastrand::usize(..threads.len()));
+        if let Ok(stat) = proc.stat(thread) {
+            read += 1;
+            runnable += u32::from(stat.is_runnable());
+        }
+    }
+    extrapolate(runnable, read, all_threads)
+}
+
+/// Returns how many of all threads are runnable, if so many of those that were read are.
+fn extrapolate(runnable: u32, read: u32, all_threads: u32) -> u32 {
+    let estimate = u64::from(runnable) * u64::from(all_threads) / u64::from(read.max(1));
+    u32::try_from(estimate).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::spin_loop;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use nix::unistd::getpid;
+
+    use super::*;
+
+    #[test]
+    fn a_sample_is_extrapolated() {
+        assert_eq!(extrapolate(16, 16, 200), 200);
+        assert_eq!(extrapolate(2, 202, 202), 2);
+        assert_eq!(extrapolate(0, 0, 0), 0);
+    }
+
+    /// Other tests of this process may run meanwhile.
+    #[test]
+    fn sleeping_threads_do_not_count() {
+        let (idle, busy) = (200, 2);
+        let (ends, asleep) = (AtomicBool::new(false), Barrier::new(idle + 1));
+        let proc = Proc::open().unwrap();
+        thread::scope(|scope| {
+            (0..idle).for_each(|_| drop(scope.spawn(|| asleep.wait())));
+            (0..busy).for_each(|_| {
+                drop(scope.spawn(|| {
+                    while !ends.load(Ordering::Relaxed) {
+                        spin_loop()
+                    }
+                }))
+            });
+            let estimates: Vec<u32> = (0..5).map(|_| estimate(&proc, &[getpid().as_raw()], 0)).collect();
+            ends.store(true, Ordering::Relaxed);
+            asleep.wait();
+            assert!(estimates.iter().any(|estimate| (1..30).contains(estimate)), "{estimates:?}");
+        });
+    }
+}
