@@ -24,6 +24,8 @@ pub struct Process {
     pub ends_on_term: Option<Time>,
     /// The process got SIGTERM because the main process left it running.
     pub terminated: bool,
+    /// The process got SIGKILL, and ends in time.
+    pub killed: bool,
     /// The process has been reaped.
     pub reaped: bool,
     /// The process was outside the process group when both of leaderrun's processes were killed.
@@ -45,6 +47,7 @@ impl Tree {
             hidden,
             ends_on_term,
             terminated: false,
+            killed: false,
             reaped: false,
             escaped: false,
         };

@@ -118,6 +118,8 @@ mutation_tests! {
         NoLeader;
     a_takeover_leaves_no_grace:
         GraceAfterTakeover, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::EditHolder)]), ..PLAIN }, Outlived;
+    deadlines_come_forward_by_what_delays_a_kill:
+        IgnoreDelays, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived | Overlap;
 }
 
 /// Other tests use clock rates up to the tolerated ratio; a ratio a third larger is too much.

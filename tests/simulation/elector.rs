@@ -1,5 +1,6 @@
 //! The elector's main thread: the production state machine, driven as in the production loop.
 
+use std::mem;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::world::{Run, World};
 
 /// How long after its end leaderrun is started again.
 pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;
+
+/// The largest number of a command's processes. A kill may take a share of its time for each of them.
+const MAX_PROCESSES: u32 = 9;
 
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -50,10 +54,8 @@ impl World {
             self.kill(run, now);
         }
         let elector = &self.runs[run].elector;
-        if let Some(at) = elector.elector.next_timeout().into_iter().chain(elector.kill_again_at).min() {
-            let at = self.clock(run).time_of(at).max(self.now) + self.rng.u64(0..MILLISECOND);
-            self.wake(run, Thread::Main, at);
-        }
+        let (deadline, kill_again) = (elector.elector.next_timeout(), elector.kill_again_at);
+        self.wake_for_deadline(run, Thread::Main, deadline, kill_again);
     }
 
     /// Collects everything that has arrived.
@@ -150,9 +152,12 @@ impl World {
     /// Sends SIGKILL to every child of `killer`.
     pub fn kill_children(&mut self, run: usize, killer: Parent) {
         let children: Vec<usize> = self.runs[run].tree.living_children(killer).collect();
+        let kill_time = self.hosts[self.runs[run].host].plan.kill_time / MAX_PROCESSES;
+        let dies_after = self.clock(run).true_time(kill_time) + self.rng.u64(1..=2 * MILLISECOND);
         for process in children {
-            if process == 0 || self.mutation != Mutation::KillMainOnly {
-                self.schedule_within(2 * MILLISECOND, events::Event::Die { run, process });
+            let is_meant = process == 0 || self.mutation != Mutation::KillMainOnly;
+            if is_meant && !mem::replace(&mut self.runs[run].tree.processes[process].killed, true) {
+                self.schedule(self.now + dies_after, events::Event::Die { run, process });
             }
         }
     }
@@ -174,7 +179,8 @@ impl World {
     }
 
     fn lose_by(&mut self, run: usize, timeout: Duration) {
-        let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME);
-        self.dead_by(run, at.min(self.now + SECOND));
+        let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
+        let advance = self.hosts[self.runs[run].host].plan.advance();
+        self.dead_by(run, at + self.clock(run).true_time(advance));
     }
 }

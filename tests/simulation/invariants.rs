@@ -5,11 +5,12 @@ use std::fmt;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::pair::Member;
 use leaderrun_core::record::Record;
+use leaderrun_core::tenure::Tenure;
 
 use crate::clock::{SECOND, Time, wall};
 use crate::events::Event;
 use crate::trace;
-use crate::world::{RESUME_TIME, Run, SeenMark, World};
+use crate::world::{Host, RESUME_TIME, Run, SeenMark, World};
 
 /// The kind of a violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +173,9 @@ impl World {
     /// Returns until when the processes of a resumed machine may not have caught up: frozen and thawed together with
     /// their command, they cannot kill it before they run.
     fn resuming(&self, run: usize) -> Option<Time> {
-        let until = self.hosts[self.runs[run].host].suspended_until;
-        (until > 0 && self.now < until + RESUME_TIME).then_some(until + RESUME_TIME)
+        let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
+        let until = suspended_until + RESUME_TIME + plan.clock.true_time(plan.advance());
+        (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
     /// Returns whether the promise does not cover this run's command, whatever another candidate knows.
@@ -229,7 +231,9 @@ impl World {
     /// Checks that a command does not get the stop signal before the end of its tenure.
     pub fn check_stop(&mut self, run: usize, now: Instant) {
         let supervisor = &self.runs[run].supervisor;
-        if !supervisor.elector_gone && supervisor.received_tenure.is_some_and(|tenure| now < tenure.stop) {
+        let advance = self.hosts[self.runs[run].host].plan.advance();
+        let is_early = |tenure: Tenure| now < tenure.earlier_by(advance).stop;
+        if !supervisor.elector_gone && supervisor.received_tenure.is_some_and(is_early) {
             let description = format!("{} stops its command, whose tenure was extended", self.name(run));
             self.violate(ViolationKind::StoppedEarly, description);
         }

@@ -60,6 +60,26 @@ pub struct HostPlan {
     /// leaderrun rejoins after a loss (`--on-lost rejoin`).
     pub rejoins: bool,
     pub may_watch: bool,
+    /// How late the supervisor and the elector run at most after they should have been woken.
+    pub delay: Duration,
+    /// How long a kill of the whole command takes.
+    pub kill_time: Duration,
+}
+
+impl HostPlan {
+    /// Returns by how much stop and kill have to be brought forward.
+    pub fn advance(&self) -> Duration {
+        self.delay + self.kill_time
+    }
+
+    /// Draws how late the processes of this machine run, and how long a kill takes. The numbers are not those of the
+    /// schedule, so that older seeds give the same schedules on machines without delays.
+    fn with_delays(self) -> Self {
+        let mut rng = Rng::with_seed(self.clock.booted);
+        let advance = if rng.f64() < 0.3 { self.timing.max_advance().mul_f64(rng.f64()) } else { Duration::ZERO };
+        let delay = advance.mul_f64(rng.f64());
+        Self { delay, kill_time: advance - delay, ..self }
+    }
 }
 
 /// The kind of a candidate's lock.
@@ -236,8 +256,11 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
             routes: rng.bool(),
             rejoins: rng.bool(),
             may_watch: rng.f64() < 0.8,
+            delay: Duration::ZERO,
+            kill_time: Duration::ZERO,
             timing,
         })
+        .map(HostPlan::with_delays)
         .collect()
 }
 

@@ -54,17 +54,22 @@ struct Kill {
 }
 
 impl SupervisorProcess {
-    pub fn new(plan: &HostPlan) -> Self {
+    pub fn new(plan: &HostPlan, now: Instant, mutation: Mutation) -> Self {
         let stop_options = StopOptions {
             stop_signal: TERM,
             lost_grace: plan.timing.lost_grace(),
             kill_after: plan.kill_after,
             max_run: plan.max_run,
         };
+        let mut supervisor = Supervisor::new(stop_options.clone()).with_max_advance(plan.timing.max_advance());
+        if mutation != Mutation::IgnoreDelays {
+            supervisor.measure_delay(now, plan.delay);
+            supervisor.expect_kill_time(plan.kill_time);
+        }
         Self {
             alive: true,
             frozen_until: 0,
-            supervisor: Supervisor::new(stop_options.clone()),
+            supervisor,
             orders: VecDeque::new(),
             received_tenure: None,
             order_lost_at: 0,
@@ -99,6 +104,10 @@ impl World {
             return;
         }
         let now = self.clock(run).boot(self.now);
+        if self.mutation != Mutation::IgnoreDelays {
+            let delay = self.hosts[self.runs[run].host].plan.delay;
+            self.runs[run].supervisor.supervisor.measure_delay(now, delay);
+        }
         if self.mutation == Mutation::StopBeforeRenewals {
             self.step_supervisor(run, now, SupervisorInputs::default());
         }
@@ -127,10 +136,8 @@ impl World {
             return self.wake_soon(run, Thread::Supervisor);
         }
         let kill_again = supervisor.kill.as_ref().map(|kill| kill.again_at);
-        if let Some(at) = supervisor.supervisor.next_timeout().into_iter().chain(kill_again).min() {
-            let at = self.clock(run).time_of(at) + self.rng.u64(0..MILLISECOND);
-            self.wake(run, Thread::Supervisor, at);
-        }
+        let deadline = supervisor.supervisor.next_timeout();
+        self.wake_for_deadline(run, Thread::Supervisor, deadline, kill_again);
     }
 
     /// Returns the time at which the start is evaluated if a mutation skips the check of the time left.
@@ -232,7 +239,9 @@ impl World {
         trace!(self, "{}'s tenure is over", self.name(run));
         if self.runs[run].tree.runs() {
             self.check_loss(run);
-            let by = self.clock(run).time_of(tenure.kill + KILL_TIME);
+            let advance = self.hosts[self.runs[run].host].plan.advance();
+            let advance = if self.mutation == Mutation::IgnoreDelays { Duration::ZERO } else { advance };
+            let by = self.clock(run).time_of(tenure.kill + advance + KILL_TIME);
             self.dead_by(run, by);
         }
     }

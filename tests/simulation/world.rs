@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
 
 use fastrand::Rng;
+use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId};
 
 use crate::client_go::ClientGo;
@@ -265,6 +267,25 @@ impl World {
         self.wake(run, thread, at);
     }
 
+    /// Wakes a thread for its deadline, as late as this machine may be, and for the next round of a kill. A kill's time
+    /// includes its rounds.
+    pub fn wake_for_deadline(
+        &mut self,
+        run: usize,
+        thread: Thread,
+        deadline: Option<Instant>,
+        kill_again: Option<Instant>,
+    ) {
+        let delay = self.hosts[self.runs[run].host].plan.delay;
+        for (at, delay) in [(deadline, delay), (kill_again, Duration::ZERO)] {
+            if let Some(at) = at {
+                let longest = MILLISECOND + self.clock(run).true_time(delay);
+                let at = self.clock(run).time_of(at).max(self.now) + self.rng.u64(0..longest);
+                self.wake(run, thread, at);
+            }
+        }
+    }
+
     pub fn wake(&mut self, run: usize, thread: Thread, at: Time) {
         let at = at.max(self.now + 1);
         let wake = &mut self.runs[run].wakes[thread as usize];
@@ -291,7 +312,7 @@ impl World {
         let now = self.hosts[host].plan.clock.now(self.now);
         let id = RunId::new(run.to_string());
         let elector = ElectorProcess::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..), self.mutation);
-        let supervisor = SupervisorProcess::new(&self.hosts[host].plan);
+        let supervisor = SupervisorProcess::new(&self.hosts[host].plan, now.boot, self.mutation);
         self.runs.push(Run {
             host,
             id,
@@ -336,11 +357,11 @@ impl World {
 
     fn describe(&mut self) {
         for index in 0..self.hosts.len() {
-            let HostPlan { clock, identity, timing, wait, min_hold, lock, may_watch, .. } =
+            let HostPlan { clock, identity, timing, wait, min_hold, lock, may_watch, delay, kill_time, .. } =
                 self.hosts[index].plan.clone();
             trace!(
                 self,
-                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}, {lock:?}{}",
+                "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}, {lock:?}{}, delay {delay:?}, kill time {kill_time:?}",
                 host_name(index),
                 clock.rate as f64 / 1e6,
                 timing.lease_duration(),
