@@ -55,7 +55,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// Returns all messages that have arrived, in order. It does not report that the other side is gone; pidfds do.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
-        let mut packet = vec![0; LARGEST_PACKET];
+        // On the stack: the supervisor calls this between a deadline and its signal.
+        let mut packet = [0; LARGEST_PACKET];
         loop {
             match recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return messages,

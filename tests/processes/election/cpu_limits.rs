@@ -166,7 +166,7 @@ fn logged(candidate: &Running, event: &str, field: &str) -> f64 {
 
 #[testkit::test(requires = is_asked_for())]
 fn the_table_of_cpu_limits() {
-    println!("| CPU limit | Busy threads | Lateness | From the end of the command to the next start | Outcome |");
+    println!("| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |");
     println!("|---|---|---|---|---|");
     let rows = |percent| move || BUSY_THREADS.into_iter().filter_map(|busy| row(percent, busy)).collect::<Vec<_>>();
     let (limited, unlimited): (Vec<_>, Vec<_>) = LIMITS.into_iter().partition(Option::is_some);
