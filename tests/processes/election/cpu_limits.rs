@@ -152,7 +152,10 @@ fn row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     let led = outcomes.iter().filter(|outcome| outcome.led).count();
     let margin_text = margin.map_or("no command".to_owned(), |margin| format!("{margin:.1} s"));
     let percent = percent.map_or("none".to_owned(), |percent| format!("{percent} %"));
-    let row = format!("| {percent} | {busy_threads} | {lateness:.1} s | {margin_text} | led {led} of {} times |", outcomes.len());
+    let row = format!(
+        "| {percent} | {busy_threads} | {lateness:.1} s | {margin_text} | led {led} of {} times |",
+        outcomes.len()
+    );
     println!("{row}");
     margin.filter(|margin| *margin <= 0.0).map(|_| row)
 }
@@ -166,13 +169,16 @@ fn logged(candidate: &Running, event: &str, field: &str) -> f64 {
 
 #[testkit::test(requires = is_asked_for())]
 fn the_table_of_cpu_limits() {
-    println!("| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |");
+    println!(
+        "| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |"
+    );
     println!("|---|---|---|---|---|");
     let rows = |percent| move || BUSY_THREADS.into_iter().filter_map(|busy| row(percent, busy)).collect::<Vec<_>>();
     let (limited, unlimited): (Vec<_>, Vec<_>) = LIMITS.into_iter().partition(Option::is_some);
     // The limits leave time for each other.
     let limited: Vec<_> = limited.into_iter().map(|percent| thread::spawn(rows(percent))).collect();
     let overlaps = limited.into_iter().flat_map(|rows| rows.join().expect("the rows")).collect::<Vec<_>>();
-    let overlaps: Vec<_> = overlaps.into_iter().chain(unlimited.into_iter().flat_map(|percent| rows(percent)())).collect();
+    let overlaps: Vec<_> =
+        overlaps.into_iter().chain(unlimited.into_iter().flat_map(|percent| rows(percent)())).collect();
     assert!(overlaps.is_empty(), "two commands at once: {overlaps:?}");
 }
