@@ -32,7 +32,7 @@ mod tests {
     const OPTIONS: [&str; 5] = ["--lock", "--as", "--lease-duration", "--log-format", "--log-time"];
 
     #[test]
-    fn a_few_wrong_letters_are_forgiven() {
+    fn a_word_with_a_few_wrong_letters_is_recognised() {
         assert_eq!(nearest("--lokc", OPTIONS), Some("--lock"));
         assert_eq!(nearest("--leaseduration", OPTIONS), Some("--lease-duration"));
         assert_eq!(nearest("--namespace", OPTIONS), None, "--as would be another thing");
@@ -41,13 +41,13 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_was_only_begun_is_one_when_it_is_the_only_one() {
+    fn the_only_word_with_a_prefix_is_suggested() {
         assert_eq!(nearest("--lease", OPTIONS), Some("--lease-duration"));
         assert_eq!(nearest("--log", OPTIONS), None);
     }
 
     #[test]
-    fn names_are_made_possible() {
+    fn the_nearest_valid_name_is_returned() {
         assert_eq!(name("My_Job.v2").as_deref(), Some("my-job.v2"));
         assert_eq!(label("-x-").as_deref(), Some("x"));
         assert_eq!(label("_"), None);

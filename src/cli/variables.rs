@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_variable_is_said_with_what_was_meant() {
+    fn a_mistyped_variable_is_reported_with_a_suggestion() {
         let said = unknown_of(&[("LEADERRUN_LOKC", "x"), ("LEADERRUN_PORT", "8080"), ("LEADERRUN_COLOUR", "red")]);
         assert_eq!(
             said,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_and_leaderrun_set_is_known() {
+    fn variables_of_kubernetes_and_of_leaderrun_are_not_reported() {
         let known = [
             ("LEADERRUN_SERVICE_HOST", "10.0.0.1"),
             ("LEADERRUN_SERVICE_PORT", "80"),

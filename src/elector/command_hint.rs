@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_were_quoted_as_one_are_taken_apart() {
+    fn a_command_that_was_quoted_as_one_word_is_split() {
         let hint = |command| command_hint(command).filter(|hint| !hint.starts_with("PATH is "));
         assert_eq!(hint("sleep 1").as_deref(), Some("its words were quoted as one; try -- sleep 1"));
         assert_eq!(hint("/bin/sh -x").as_deref(), Some("its words were quoted as one; try -- /bin/sh -x"));
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_in_path_is_said_to_be_looked_for_there() {
+    fn the_hint_about_a_missing_program_names_path() {
         let path = env::var("PATH").expect("a PATH");
         let expected = format!("PATH is {path}; try its full path");
         assert_eq!(command_hint("no-such-program"), Some(expected));

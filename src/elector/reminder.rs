@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_slept_through_is_made_up_once() {
+    fn missed_reminders_are_made_up_once() {
         let start = Instant::after_boot(Duration::from_secs(1000));
         let mut reminder = Reminder::new(start);
         let later = start + DAY * 5;

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_refusal_of_what_was_allowed_gets_no_advice() {
+    fn a_single_refusal_of_a_permitted_request_gets_no_advice() {
         let mut advice = RoleAdvice::default();
         let explain = |advice: &mut RoleAdvice| advice.explain("a/b", Right::Write, &refused("update"));
         advice.handle_success(Right::Write);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn that_one_thing_is_allowed_says_nothing_of_others() {
+    fn one_permission_says_nothing_about_another() {
         let mut advice = RoleAdvice::default();
         advice.handle_success(Right::Read);
         assert!(advice.explain("a/b", Right::Watch, &refused("watch")).ends_with("kind: Role"));

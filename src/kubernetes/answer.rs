@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_something_else_is_said_to_be_one() {
+    fn answers_of_other_servers_are_recognised() {
         for (code, headers, body, says) in [
             (
                 200,
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_when_to_try_again_where_the_body_does_not() {
+    fn a_retry_after_header_counts_if_the_body_has_none() {
         let pause = |headers: &[(&str, &str)], body: &str| {
             let error = object(&answer(429, headers, body)).expect_err("an error");
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))

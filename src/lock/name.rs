@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_are_refused_with_one_that_would_do() {
+    fn invalid_names_are_refused_with_a_valid_suggestion() {
         let long_label = format!("{}/x", "a".repeat(64));
         let long_name = "a".repeat(254);
         for text in [

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_leaves_running_is_not_waited_for() {
+    fn processes_that_a_helper_leaves_running_are_not_waited_for() {
         let began = Instant::now();
         let output = run_shell("sleep 20 & echo out", LONG).unwrap();
         assert_eq!(output.stdout, b"out\n");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_is_killed_with_its_children() {
+    fn a_helper_that_hangs_is_killed_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
         let pid = folder.path().join("pid");
         let script = format!("echo waiting >&2; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slow_one_writes_is_passed_on_while_it_runs() {
+    fn the_messages_of_a_slow_helper_are_passed_on_while_it_runs() {
         let lines = RefCell::new(Vec::new());
         let folder = tempfile::tempdir().unwrap();
         let seen = folder.path().join("seen");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_off() {
+    fn a_helper_that_writes_too_much_is_killed() {
         assert!(matches!(run_shell("yes", LONG), Err(HelperError::TooMuchOutput)));
         let traced = run_shell("head -c 3000000 /dev/zero >&2; echo >&2; echo last >&2; echo out", LONG).unwrap();
         assert_eq!((traced.stdout.as_slice(), traced.last_message.as_str()), (b"out\n".as_slice(), "last"));

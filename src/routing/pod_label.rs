@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_label_is_refused_with_one_that_would_do() {
+    fn invalid_labels_are_refused_with_a_valid_suggestion() {
         let long = format!("{}=x", "a".repeat(64));
         for text in [
             "",

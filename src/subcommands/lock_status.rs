@@ -289,7 +289,7 @@ transitions   3
     }
 
     #[test]
-    fn what_was_released_or_never_held_is_free() {
+    fn a_lock_that_was_released_or_never_held_is_free() {
         let mut released = Record { holder_identity: String::new(), ..held() };
         released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
         let status = after(Some(&released), 2000);
@@ -304,7 +304,7 @@ transitions   3
     }
 
     #[test]
-    fn what_is_released_for_later_is_not_due() {
+    fn a_released_lock_with_a_later_due_time_is_not_due() {
         let due = RENEWED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(10);
         let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
         released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
@@ -317,7 +317,7 @@ transitions   3
     }
 
     #[test]
-    fn only_what_lasts_is_a_difference() {
+    fn passed_time_alone_is_not_a_difference() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
         assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "its mark no longer counts");
@@ -326,13 +326,13 @@ transitions   3
     }
 
     #[test]
-    fn a_clock_that_differs_is_said() {
+    fn a_difference_of_the_clocks_is_mentioned() {
         let status = after(Some(&held()), -5000);
         assert!(status.to_string().contains("last renewed  5s in the future: the holder's clock differs"), "{status}");
     }
 
     #[test]
-    fn text_of_others_cannot_command_a_terminal() {
+    fn untrusted_text_cannot_control_the_terminal() {
         let mut hostile = held();
         hostile.holder_identity = "a\u{1b}[2J\u{9b}2J\u{202e}\n\u{1f600}".into();
         let status = after(Some(&hostile), 0);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_guessed_from_what_comes_near_to_one() {
+    fn a_lock_is_suggested_for_a_text_that_is_almost_one() {
         for (text, meant) in [
             ("/tmp/foo.lock", Some("file:/tmp/foo.lock")),
             ("./foo", Some("file:./foo")),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_one_only_when_it_cannot_be_misread() {
+    fn ambiguous_durations_are_refused() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_guessed_too() {
+    fn other_values_are_suggested_too() {
         assert_eq!(suggestion(http_address("8080")).as_deref(), Some(":8080"));
         assert_eq!(suggestion(http_address("localhost:80")).as_deref(), Some("127.0.0.1:80"));
         assert_eq!(suggestion(http_address("10.0.0.1")).as_deref(), Some("10.0.0.1:8080"));

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_never_comes_is_a_time() {
+    fn an_expiry_that_never_comes_is_accepted() {
         let forever = parsed(r#"{"token":"abc","expirationTimestamp":"9999-12-31T23:59:59Z"}"#).unwrap();
         assert_eq!(forever.expires, Some(Timestamp::MAX));
     }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_credential_is_refused_with_the_reason() {
+    fn invalid_credentials_are_refused_with_the_reason() {
         for (status, reason) in [
             ("null", "printed an ExecCredential without a status"),
             ("{}", "printed an ExecCredential with neither a token nor a client certificate"),

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_name_and_a_password_are_no_part_of_the_address() {
+    fn a_user_name_and_a_password_are_not_part_of_the_address() {
         let parsed = parse("https://me:p%40ss@host:6443/path");
         let ServerAddress { server, credentials } = parsed.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(server, "https://host:6443/path");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_the_reason() {
+    fn invalid_addresses_are_refused_with_the_reason() {
         for (text, reason) in [
             ("ftp://host", "neither with http:// nor with https://"),
             ("https://", "https://"),

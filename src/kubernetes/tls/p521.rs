@@ -1,5 +1,5 @@
 //! Keys of client certificates on the curve P-521, and the key exchange on it, which ring does not support. In TLS 1.2
-//! a server may only use, and be shown, a P-521 key if the client supports the key exchange on that curve.
+//! neither side may use a P-521 key unless the client supports the key exchange on that curve.
 
 use std::fmt;
 use std::sync::Arc;

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_block_does_not_spoil_the_others() {
+    fn a_broken_block_does_not_affect_the_others() {
         let pem = "text\n-----BEGIN A-----\nAAEC\n-----END A-----\n\
                    -----BEGIN A-----\nno base64!\n-----END A-----\n\
                    -----BEGIN A-----\nAAEC\n-----BEGIN B-----\r\n  Proc-Type: 4,ENCRYPTED\r\n\r\n  AA\r\n  EC\r\n-----END B-----\r\n\

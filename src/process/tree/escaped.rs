@@ -19,7 +19,7 @@ use crate::process::pidfd::PidFd;
 /// How long to wait for the death of a killed process, in milliseconds.
 const DEATH_TIMEOUT: u16 = 1000;
 
-/// How often all processes are read at most. Killed processes may have forked before.
+/// The largest number of times that all processes are read, because killed processes may have forked before.
 const MAX_LOOKS: usize = 100;
 
 /// Returns the mark of a run: its variable in an environment, with a NUL before and after it.

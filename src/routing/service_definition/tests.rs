@@ -49,7 +49,7 @@ fn without_an_option_all_ports_are_served() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_the_option_that_does() {
+fn ports_that_do_not_fit_are_refused_with_a_suggestion() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": 8080 }]);
     let two =
         json!([{ "name": "http", "port": 80, "targetPort": 8080 }, { "name": "dns", "port": 53, "protocol": "UDP" }]);

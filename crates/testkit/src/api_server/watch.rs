@@ -20,7 +20,7 @@ use super::selector::Selector;
 use super::status::{self, FieldError, Result};
 use super::store::{Change, Store};
 
-/// How long before the end the last bookmark comes.
+/// The time from the last bookmark to the end of a watch.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// How long a watch runs without `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
