@@ -77,6 +77,8 @@ fn a_main_thread_that_fails_leaves_nothing_alive() {
 fn a_stopped_supervisor_is_killed_with_the_command() {
     let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
     a.wait_for_exit(76);
+    assert!(a.log().contains("the supervisor is late; killing the command"), "{}", a.log());
+    assert!(!a.log().contains("lr-supervisor"), "it is no process of the command: {}", a.log());
 }
 
 #[testkit::test]
