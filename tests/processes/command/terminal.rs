@@ -64,7 +64,7 @@ fn ctrl_z_does_not_suspend_a_standby() {
     eventually("a leads", || a.output().contains("leads"));
     let mut screen = Screen::new();
     let line = format!("{} --lock {} -- echo acquired", leaderrun(), lock.name);
-    let mut shell = shell(&screen, &["--norc", "-i", "-c", &line]);
+    let mut shell = shell(&screen, &["-i", "-c", &line]);
     screen.wait_for("is held by a");
     screen.type_keys(b"\x1a");
     screen.wait_for("still waiting: a candidate cannot be suspended");
@@ -105,7 +105,12 @@ fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
 }
 
 fn shell(screen: &Screen, arguments: &[&str]) -> Running {
-    Candidate::program("shell", "bash").args(arguments).configure(|command| screen.attach(command)).start()
+    // A startup file may take long, or wait for a lock that somebody left.
+    Candidate::program("shell", "bash")
+        .args(["--norc"])
+        .args(arguments)
+        .configure(|command| screen.attach(command))
+        .start()
 }
 
 fn job(script: &str) -> String {
@@ -124,7 +129,7 @@ fn ctrl_c_ends_a_command_that_waits_for_the_terminal_in_a_pipeline() {
 #[testkit::test]
 fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     let mut screen = Screen::new();
-    let mut shell = shell(&screen, &["--norc", "-i"]);
+    let mut shell = shell(&screen, &["-i"]);
     screen.type_keys(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
     screen.wait_for("waits for the terminal");
     screen.type_keys(b"fg\n");
