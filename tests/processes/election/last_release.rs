@@ -159,15 +159,15 @@ fn the_other_version_asks_the_leader_to_step_down() {
 fn the_other_version_waits_until_the_lock_is_due() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        let mut a = leader.candidate("a", &lock).args(["--min-hold", "5s"]).run_witness(&witnesses, &["ends"]);
+        let mut a = leader.candidate("a", &lock).args(["--min-hold", "10s"]).run_witness(&witnesses, &["ends"]);
         a.wait_for_exit(0);
         let mut b = standby.candidate("b", &lock).run_witness(&witnesses, &["ends"]);
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "b"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
-        // Times in the record are rounded to seconds.
+        // Times in the record are rounded to seconds, and a busy machine starts the first command late.
         let apart = Duration::from_nanos(second - first);
-        assert!(apart >= Duration::from_secs(4), "{apart:?}:\n{}", b.log());
+        assert!(apart >= Duration::from_secs(6), "{apart:?}:\n{}", b.log());
     }
 }
 
