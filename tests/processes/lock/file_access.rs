@@ -171,7 +171,7 @@ fn a_leader_whose_renewals_fail_is_not_said_to_wait() {
     eventually("it leads", || a.output().contains("ready"));
     fs::write(lock.name.strip_prefix("file:").expect("a file"), "meddled").expect("to write");
     a.wait_for_exit(76);
-    assert!(a.log().contains("it is no record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
+    assert!(a.log().contains("it is not a record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
 }
 
 /// The job was once run manually as root.
