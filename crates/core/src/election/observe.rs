@@ -34,6 +34,9 @@ impl Election {
                         .as_ref()
                         .zip(self.observed_version())
                         .is_some_and(|(read, seen)| is_older(&read.version, seen));
+                if let Some(observed) = self.observed.as_mut().filter(|_| !is_outdated) {
+                    observed.note_hidden_changes(now, &stored);
+                }
                 let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {
                     // The watch should have delivered this change: it is dead, or it began at a version that is never

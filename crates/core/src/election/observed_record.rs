@@ -105,6 +105,16 @@ impl ObservedRecord {
         changed
     }
 
+    /// Counts a read of the same held record in another version as a change. Between the two versions the holder may have
+    /// renewed, and another client may have restored what was there before. A watch would have shown that.
+    pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
+        let is_same = self.record() == record(read) && self.record().is_some_and(Record::is_held);
+        let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
+        if is_same && version(&self.stored) != version(read) {
+            self.changed = now.boot;
+        }
+    }
+
     fn set_stored(&mut self, now: Now, stored: Option<Stored>) {
         self.not_before = record(&stored).and_then(|record| min_hold::wait_until(record, now, self.changed));
         self.stored = stored;

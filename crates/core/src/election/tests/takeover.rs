@@ -19,6 +19,22 @@ fn an_expired_record_is_taken_over_after_its_own_duration_and_one_more_read() {
 }
 
 #[test]
+fn a_record_that_is_read_again_in_a_later_version_may_have_been_renewed_and_restored() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.advance(15 * SECOND);
+    driver.version += 1;
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.actions();
+    driver.advance(14 * SECOND);
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    let stored = driver.stored(record_by("r", RunState::Held, T1, 15));
+    driver.reply(Reply::Read(Some(stored)));
+    assert_eq!(driver.expect_write().holder_identity, "me");
+}
+
+#[test]
 fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
     let mut driver = Driver::start(None);
     driver.read(Some(record_by("r", RunState::Held, T1, 15)));
