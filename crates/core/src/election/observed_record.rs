@@ -83,7 +83,6 @@ impl ObservedRecord {
         let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record(&stored));
-            let is_early = now.boot < self.changed + self.holds_for;
             let stated = lease_duration(&stored, self.fallback);
             let stated_before = if run(before).is_some() && run(before) == writer {
                 Some(self.holds_for)
@@ -92,7 +91,7 @@ impl ObservedRecord {
             };
             let is_forced = forced.is_some() && run(before) == forced;
             if !is_forced
-                && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated, is_early))
+                && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated))
             {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
                 self.remember(DisplacedHolder { run: run(before).cloned(), until, holds_for });
@@ -175,11 +174,12 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
 /// Returns whether the change from `before` to `after` took the lock from a holder that is not known to have released
 /// it or to have let it expire. Other implementations release by emptying the holder.
 ///
-/// A run that acquires the lock from a holder increments `leaseTransitions`. Another run's mark that follows before the
-/// record has expired, without an increment, belongs to a copy of an older record, such as a restored backup.
-fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool, is_early: bool) -> bool {
+/// A run that acquires the lock from a holder increments `leaseTransitions`. Another run's mark that follows without an
+/// increment belongs to a copy of an older record, such as a restored backup. That holds for a record that seems to have
+/// expired, too: its renewals may have been missed.
+fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
-    let is_copy = is_early && after.lease_transitions <= before.lease_transitions;
+    let is_copy = after.lease_transitions <= before.lease_transitions;
     let by_another = (!after.is_held() || out_of_turn || is_copy) && run(Some(after)) != run(Some(before));
     before.is_held() && before.mark().is_some() && (after.mark().is_none() || by_another)
 }
