@@ -10,6 +10,9 @@ use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
+/// What is said of an answer to a watch that kube cannot read.
+const NOT_AN_EVENT: &str = "what answered is not the event of a watch; perhaps a proxy in between supports no watches";
+
 /// The error of a request.
 #[derive(Clone, Debug)]
 pub struct Error {
@@ -53,9 +56,8 @@ impl Error {
     /// Returns the error of kube, or of the layers below it.
     pub fn of_client(failure: &kube::Error) -> Self {
         match failure {
-            kube::Error::Api(status) if status.code == 0 => Self::unknown(
-                "what answered is not the event of a watch; perhaps a proxy in between supports no watches",
-            ),
+            kube::Error::SerdeError(_) => Self::unknown(NOT_AN_EVENT),
+            kube::Error::Api(status) if status.code == 0 => Self::unknown(NOT_AN_EVENT),
             kube::Error::Api(status) => Self::of_status(status),
             // The request was not sent.
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
@@ -98,3 +100,14 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_answers_a_watch_is_not_shown_as_an_error_of_a_parser() {
+        let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
+        assert_eq!(Error::of_client(&kube::Error::SerdeError(failure)).to_string(), NOT_AN_EVENT);
+    }
+}
