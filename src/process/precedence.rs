@@ -8,6 +8,9 @@ use nix::errno::Errno;
 /// The lowest real-time priority, which is enough to run before all ordinary threads.
 const PRIORITY: i32 = 1;
 
+/// In turns with others of this priority: under SCHED_FIFO a second leaderrun would wait until this one sleeps.
+const POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+
 /// This thread runs before all ordinary threads until this is dropped.
 #[derive(Debug)]
 pub struct Precedence(());
@@ -21,7 +24,7 @@ impl Precedence {
         if policy != i64::from(libc::SCHED_OTHER) {
             return None;
         }
-        set_policy(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, PRIORITY).ok().map(|()| Self(()))
+        set_policy(POLICY, PRIORITY).ok().map(|()| Self(()))
     }
 }
 
@@ -55,7 +58,7 @@ mod tests {
     fn precedence_ends_when_it_is_dropped() {
         let before = policy();
         if let Some(precedence) = Precedence::take() {
-            assert_eq!(policy(), libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK);
+            assert_eq!(policy(), POLICY);
             drop(precedence);
         }
         assert_eq!(policy(), before);

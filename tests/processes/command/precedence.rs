@@ -43,7 +43,7 @@ fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let own = scheduling(Pid::this());
     assert_eq!(scheduling(command), own, "the command has the priority that leaderrun was started with");
     for process in [a.elector(), a.supervisor()] {
-        assert_eq!(scheduling(process).1, libc::SCHED_FIFO);
+        assert_eq!(scheduling(process).1, libc::SCHED_RR);
     }
     let standby = Candidate::new("b", &lock).run_script("sleep 1000");
     standby.wait_for_log("is held by a");
