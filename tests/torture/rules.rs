@@ -7,7 +7,7 @@
 //!   frozen, any number of times; the other one is left alone. Each kills the tree without the other. Other candidates
 //!   are other machines, and their processes may be killed or frozen at the same time.
 //! - **Both of them: only to be killed, at once or after a freeze that ends before the lease does, and only where the
-//!   command stays in its process group and keeps its descriptors.** The kernel then kills that group. While both are
+//!   command stays in its process group.** The kernel then kills that group. While both are
 //!   frozen, no process is left to end the command: a longer freeze is not covered.
 //! - **Network, API server, unread pipes: at any time.** A request that is lost, late, refused or answered wrongly can
 //!   only keep a tenure from being *extended*, and the kill at its end needs no request. A write that arrives late is a
@@ -38,7 +38,7 @@ pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
 /// The behaviours by which a process is out of the kernel's reach when both processes of leaderrun are dead.
-pub const OUT_OF_REACH: [&str; 4] = ["hidden", "regroup", "descendants", "closed"];
+pub const OUT_OF_REACH: [&str; 3] = ["hidden", "regroup", "descendants"];
 
 /// Returns whether both processes may be killed at once while a command with these words runs.
 pub fn may_lose_both(words: &[String]) -> bool {
