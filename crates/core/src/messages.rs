@@ -1,6 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any of them. A lost message can end a command earlier, but never extends its life.
+//! The transport may lose any of them. A lost message can end a command earlier, but does not extend its life: except that
+//! the elector kills by the deadline that it knows if the supervisor, too, fails after it has brought stop and kill forward
+//! and the report of that was lost.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -90,9 +90,7 @@ impl ObservedRecord {
                 self.displaced.iter().find(|holder| holder.is_back(writer)).map(|holder| holder.holds_for)
             };
             let is_forced = forced.is_some() && run(before) == forced;
-            if !is_forced
-                && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated))
-            {
+            if !is_forced && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated)) {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
                 self.remember(DisplacedHolder { run: run(before).cloned(), until, holds_for });
             }
