@@ -93,10 +93,11 @@ impl World {
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
             trace!(self, "           {}'s write is carried out: {}", self.name(run), self.shown());
-            (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
-            if !held_before {
+            // A record of this run that another client has restored is replaced like any other.
+            if !held_before || self.runs[run].displaced {
                 self.runs[run].held_since = self.store.revision();
             }
+            (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.excuse_for(run, other).is_some() {
