@@ -9,7 +9,7 @@ use crate::elector::RESTARTED_AFTER;
 use crate::events::{Event, Thread};
 use crate::plan::host_name;
 use crate::trace;
-use crate::world::{RESUME_TIME, World};
+use crate::world::{Host, RESUME_TIME, World};
 
 /// A fault that is injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,8 +229,9 @@ impl World {
 
     /// Returns whether a process is running and has had time to handle everything since it was last blocked.
     fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
-        let until = frozen_until.max(self.hosts[self.runs[run].host].suspended_until);
-        until == 0 || self.now > until + RESUME_TIME
+        let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
+        let until = frozen_until.max(*suspended_until);
+        until == 0 || self.now > until + RESUME_TIME + plan.clock.true_time(plan.advance())
     }
 
     fn inject_outside_edit(&mut self, edit: OutsideEdit) {
