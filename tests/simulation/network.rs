@@ -196,6 +196,8 @@ impl World {
         let lost = self.is_lost(self.plan.network.watch_event_lost);
         let ServerWatch { run, number, dead, .. } = self.watches[index];
         if lost || dead {
+            // A watch is a stream: after an event that is lost, none arrives.
+            self.watches[index].dead = true;
             return;
         }
         let cut_until = self.hosts[self.runs[run].host].in_cut_until;
