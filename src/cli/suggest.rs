@@ -8,18 +8,18 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let distance = |other: &&&str| strsim::damerau_levenshtein(word, other);
     let near = known.iter().min_by_key(distance).filter(|other| distance(other) <= tolerated);
     let mut begun = known.iter().filter(|other| word.trim_start_matches('-').len() > 2 && other.starts_with(word));
-    let only_begun = begun.next().filter(|_| begun.next().is_none());
-    near.or(only_begun).copied()
+    let only_with_prefix = begun.next().filter(|_| begun.next().is_none());
+    near.or(only_with_prefix).copied()
 }
 
-/// Returns the DNS-1123 label that is nearest to a text, for namespaces and Services.
+/// Returns the DNS-1123 label that is nearest to a string, for namespaces and Services.
 pub fn label(text: &str) -> Option<String> {
     let label = text.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     let label = label.get(..63).unwrap_or(&label).trim_matches('-').to_owned();
     (!label.is_empty()).then_some(label)
 }
 
-/// Returns the DNS-1123 subdomain that is nearest to a text, for other objects.
+/// Returns the DNS-1123 subdomain that is nearest to a string, for other objects.
 pub fn name(text: &str) -> Option<String> {
     let labels: Vec<String> = text.split('.').filter_map(label).collect();
     (!labels.is_empty()).then(|| labels.join("."))
@@ -35,7 +35,7 @@ mod tests {
     fn a_word_with_a_few_wrong_letters_is_recognised() {
         assert_eq!(nearest("--lokc", OPTIONS), Some("--lock"));
         assert_eq!(nearest("--leaseduration", OPTIONS), Some("--lease-duration"));
-        assert_eq!(nearest("--namespace", OPTIONS), None, "--as would be another thing");
+        assert_eq!(nearest("--namespace", OPTIONS), None, "--as is a different option");
         assert_eq!(nearest("stauts", ["status", "check"]), Some("status"));
         assert_eq!(nearest("true", ["status", "check"]), None);
     }

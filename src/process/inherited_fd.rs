@@ -11,10 +11,10 @@ use super::system_call::SystemCallError;
 /// The lowest number of an inherited descriptor. Shells use the lower ones.
 const LOWEST: RawFd = 10;
 
-/// Moves a descriptor out of the range that shells use, if the limit of open files permits. It remains close-on-exec.
+/// Moves a descriptor out of the range that shells use, if the limit on open files permits it. It remains close-on-exec.
 ///
 /// # Errors
-/// Fails if the kernel refuses for another reason than the limit.
+/// Fails if the kernel refuses for a reason other than that limit.
 pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST)) {
         // SAFETY: the kernel has just created this descriptor, and nothing else owns it.

@@ -53,7 +53,7 @@ impl ServiceName {
         format!("{}-leader-ipv6", self.0)
     }
 
-    /// Returns the names of both.
+    /// Returns the names of both slices.
     pub fn slices(&self) -> [String; 2] {
         [self.slice(), self.second_slice()]
     }

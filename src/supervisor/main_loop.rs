@@ -35,7 +35,7 @@ use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
 
-/// The only thread of the supervisor.
+/// The supervisor's main loop, which runs in its only thread.
 pub struct MainLoop<'a> {
     config: SupervisorConfig,
     program: Program,
@@ -58,9 +58,9 @@ pub struct MainLoop<'a> {
     terminal: CommandTerminal,
     elector_pid: Pid,
     tree: CommandTree,
-    /// The time of the next measurement of what a kill would be delayed by.
+    /// The time at which the expected delay of a kill is measured next.
     next_probe: Instant,
-    /// While a command runs, where that is allowed.
+    /// The real-time priority that this thread has while a command runs, where that is permitted.
     precedence: Option<Precedence>,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
@@ -96,8 +96,8 @@ impl<'a> MainLoop<'a> {
             let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
-        // A command that ignores SIGTTIN is not stopped when it reads from a terminal that is not its own, so it cannot
-        // ask for it.
+        // A command that ignores SIGTTIN is not stopped when it reads from a terminal that is not its own, so it has
+        // no way to ask for the terminal.
         let only_when_asked = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
         let terminal_policy = TerminalPolicy::new(config.foreground).only_when_asked(only_when_asked);
         Ok(Self {
@@ -142,7 +142,7 @@ impl<'a> MainLoop<'a> {
             if self.elector_gone && self.main.is_none() && self.start.is_none() {
                 return Ok(());
             }
-            // The result of a start is handed in at once.
+            // The next step needs the result of a start, so nothing is awaited before it.
             if self.start.is_none() {
                 self.wait()?;
             }
@@ -198,7 +198,7 @@ impl<'a> MainLoop<'a> {
         }
         let reaped = self.tree.reap(self.main);
         if reaped.main_ended.is_some() {
-            // A message in the exec pipe was written before the process died.
+            // The exec pipe may hold a message from before the process died.
             self.check_exec();
         }
         let main_ended = reaped.main_ended.map(|ended| {
@@ -273,7 +273,7 @@ impl<'a> MainLoop<'a> {
         match start.spawn() {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
-                // After the fork, which would set the command's nice value to zero.
+                // Only after the fork: SCHED_RESET_ON_FORK would set the command's nice value to zero.
                 self.precedence = Precedence::take();
                 self.next_probe = clock::now() + probe_interval(true);
                 self.exec = Some(spawned);
@@ -314,14 +314,14 @@ impl<'a> MainLoop<'a> {
         let probe = Some(self.next_probe);
         let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
-        // An array, because a list would be allocated. The timer takes the place of what is not there.
+        // This is an array, because a Vec would be allocated. The timer stands in for descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [channel, elector] =
             if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
         let exec = self.exec.as_ref().map_or(timer, AsFd::as_fd);
         let mut descriptors =
             [timer, self.signals.as_fd(), channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // No further SIGCHLD arrives for children that were left to reap.
+        // Children that are still to be reaped cause no further SIGCHLD, so poll must not block.
         let timeout = if self.tree.is_partly_reaped() { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -342,7 +342,7 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Measures what a kill would be delayed by: how late this process runs, and how long the command's processes take to
+    /// Measures the expected delay of a kill: how late this process runs, and how long the command's processes take to
     /// end.
     fn probe(&mut self) {
         let now = clock::now();

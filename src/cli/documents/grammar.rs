@@ -14,7 +14,7 @@ pub struct Grammar {
     pub subcommands: Vec<Form>,
 }
 
-/// A command line of one form.
+/// The syntax of a run or of one subcommand.
 pub struct Form {
     /// The subcommand; empty for a run.
     pub name: String,

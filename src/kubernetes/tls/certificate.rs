@@ -28,7 +28,7 @@ const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.37"),
 ];
 
-/// The shortest encoding of an RSA key of 2048 bits, which is some bytes longer than its modulus.
+/// A lower bound for the encoded length of an RSA key of 2048 bits: the length of its modulus.
 const MIN_RSA_LENGTH: usize = 2048 / 8;
 
 /// A certificate of any version.

@@ -11,17 +11,17 @@ use nix::unistd::{ForkResult, Pid, fork};
 /// Runs `action` in a child with this user ID, and returns its result.
 ///
 /// # Errors
-/// Returns the error of `action`, or `EPERM` if there can be no such child.
+/// Returns the error of `action`, or `EPERM` if the child cannot be created or does not exit normally.
 pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
     // SAFETY: the child only makes system calls.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => wait_for(child),
         Ok(ForkResult::Child) => {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-            // SAFETY: takes three integers. Not libc's function, which asks all threads to do the same.
+            // SAFETY: takes three integers. libc's function is not used, because it changes the users of all threads.
             let became = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) });
             let errno = became.and_then(|_| action()).err().map_or(0, |errno| errno as i32);
-            // SAFETY: ends this process without running what belongs to its parent.
+            // SAFETY: exits without running the exit handlers that were inherited from the parent.
             unsafe { libc::_exit(errno) }
         }
         Err(_) => Err(Errno::EPERM),
@@ -31,7 +31,7 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
 /// Waits for a child that only makes system calls that do not block.
 fn wait_for(child: Pid) -> nix::Result<()> {
     let mut status = 0;
-    // SAFETY: the kernel writes one int to where it may.
+    // SAFETY: the kernel writes one int to `status`.
     while unsafe { libc::waitpid(child.as_raw(), &mut status, libc::__WALL) } == -1 {
         if Errno::last() != Errno::EINTR {
             return Err(Errno::last());

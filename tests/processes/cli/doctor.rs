@@ -62,7 +62,7 @@ fn the_doctor_names_each_missing_verb() {
 }
 
 #[testkit::test]
-fn a_configmap_needs_an_open_create() {
+fn creating_a_configmap_needs_a_rule_without_names() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let named = rbac_rule("configmaps", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "deputy", json!([named]));
@@ -159,7 +159,7 @@ fn the_doctor_shows_the_priority_of_requests() {
         Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
     };
     assert!(shown.output().contains("ok      priority    level exempt"), "{}", shown.output());
-    // Neither account has any rights, but the API server orders their requests nevertheless.
+    // Neither account has any rights, but the API server still assigns their requests to a level.
     for (account, of) in
         [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
     {
@@ -237,7 +237,7 @@ fn a_service_that_does_not_follow_the_leader_is_a_failure() {
     assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
     assert!(
         follows.output().contains("note    address     nobody else reaches this candidate at 127.0.0.1"),
-        "as the run"
+        "the same warning as in a run"
     );
     let left = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
@@ -246,7 +246,7 @@ fn a_service_that_does_not_follow_the_leader_is_a_failure() {
     assert!(beside.output().contains("remedy: delete them: kubectl delete endpoints web"), "{}", beside.output());
 }
 
-/// Only a Service that has both families needs it.
+/// Only a Service with both address families needs the second slice.
 #[testkit::test]
 fn the_second_slice_of_a_service_is_examined() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
@@ -287,7 +287,7 @@ fn the_second_slice_of_a_service_is_examined() {
 }
 
 #[testkit::test]
-fn a_pod_by_another_name_than_the_host_is_a_failure() {
+fn a_pod_that_does_not_exist_is_a_failure() {
     let lock = TestLock::lease();
     let found = doctor(&lock, &["--pod-label", "role=leader", "--pod", "no-such-pod"], 1);
     assert!(
@@ -298,7 +298,7 @@ fn a_pod_by_another_name_than_the_host_is_a_failure() {
 }
 
 #[testkit::test]
-fn only_what_was_measured_is_a_note() {
+fn durations_within_their_limits_cause_no_note() {
     let lock = TestLock::lease();
     // These durations are as short as they may be.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];

@@ -1,4 +1,4 @@
-//! Tests of the leadership when a pod ends. The tests send the signals that the kubelet sends to the processes of a
+//! Tests of what happens to the leadership when a pod ends. The tests send the signals that the kubelet sends to the processes of a
 //! container, in the same order.
 
 use nix::sys::signal::{Signal, kill};
@@ -26,7 +26,7 @@ fn kill_container(leaderrun: &Running) {
     }
 }
 
-/// This happens in a rolling update, when a node is drained, and by `kubectl delete pod`.
+/// A pod gets a grace period in a rolling update, when its node is drained, and on `kubectl delete pod`.
 #[testkit::test]
 fn a_command_that_ends_within_the_grace_period_hands_over() {
     let witnesses = Witnesses::new();
