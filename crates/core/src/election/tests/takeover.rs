@@ -200,6 +200,21 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
 }
 
 #[test]
+fn a_restored_old_record_also_hides_a_holder_whose_renewals_were_missed() {
+    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    let mut driver = Driver::start(None);
+    driver.read(Some(held));
+    driver.advance(60 * SECOND);
+    driver.expect_read();
+    let old = Record { lease_transitions: 6, ..record_by("earlier", RunState::Held, T2, 3) };
+    driver.version += 1;
+    let stored = driver.stored(old);
+    driver.reply(Reply::Read(Some(stored)));
+    let (_, takeable_at) = driver.election.observed().expect("a record");
+    assert_eq!(takeable_at.since(driver.now.boot), 60 * SECOND);
+}
+
+#[test]
 fn a_successor_that_increments_the_transitions_replaces_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
