@@ -22,6 +22,14 @@ impl SlotCount {
     pub fn numbers(self) -> Range<usize> {
         0..usize::from(self.0)
     }
+
+    /// Returns what belongs to each slot, which `in_slot` makes, or only `whole` if there are no slots.
+    pub fn for_each<T: Clone>(slots: Option<Self>, whole: &T, in_slot: impl Fn(&T, usize) -> T) -> Vec<T> {
+        match slots {
+            None => vec![whole.clone()],
+            Some(slots) => slots.numbers().map(|number| in_slot(whole, number)).collect(),
+        }
+    }
 }
 
 impl FromStr for SlotCount {
@@ -57,10 +65,7 @@ impl LockName {
 
     /// Returns the locks of all slots, or the lock itself if it has none.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
-        match slots {
-            None => vec![self.clone()],
-            Some(slots) => slots.numbers().map(|number| self.in_slot(number)).collect(),
-        }
+        SlotCount::for_each(slots, self, Self::in_slot)
     }
 
     /// Returns the objects that contain the lock's record, in this namespace; none if it is not in a cluster.

@@ -75,10 +75,7 @@ impl RoutingTarget {
 
     /// Returns the targets of all slots, or the target itself if there are no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
-        match slots {
-            None => vec![self.clone()],
-            Some(slots) => slots.numbers().map(|slot| self.in_slot(slot)).collect(),
-        }
+        SlotCount::for_each(slots, self, Self::in_slot)
     }
 
     /// Returns the target of the slot with this number.
@@ -118,10 +115,7 @@ pub enum Routing {
 impl Routing {
     /// Returns the routing of each slot, or this one if there are no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
-        match slots {
-            None => vec![self.clone()],
-            Some(slots) => slots.numbers().map(|slot| self.in_slot(slot)).collect(),
-        }
+        SlotCount::for_each(slots, self, Self::in_slot)
     }
 
     fn in_slot(&self, slot: usize) -> Self {

@@ -55,14 +55,16 @@ impl Greatest {
 }
 
 impl Lateness {
-    /// Takes in that this thread ran so long after it was due.
-    pub fn add(&mut self, now: Instant, delay: Duration) {
+    /// Takes in that this thread ran so long after it was due. Returns the new allowance, if that has changed.
+    pub fn add(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+        let before = self.allowance();
         let window_began = *self.window_began.get_or_insert(now);
         if now.since(window_began) >= WINDOW {
             (self.previous, self.present) = (self.present, Greatest::default());
             self.window_began = Some(now);
         }
         self.present.add(delay);
+        Some(self.allowance()).filter(|allowance| *allowance != before)
     }
 
     /// Returns by how much deadlines have to be brought forward.

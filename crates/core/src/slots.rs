@@ -85,9 +85,7 @@ impl SlotElection {
     /// Records that this candidate ran this long after it was due: renewals are sent accordingly earlier. Returns by how
     /// much, if that has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
-        let before = self.lateness.allowance();
-        self.lateness.add(now, delay);
-        let delay = Some(self.lateness.allowance()).filter(|allowance| *allowance != before)?;
+        let delay = self.lateness.add(now, delay)?;
         self.slots.iter_mut().for_each(|slot| slot.election.expect_delay(delay));
         Some(delay)
     }

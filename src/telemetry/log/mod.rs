@@ -106,11 +106,12 @@ impl Log {
     /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`] if stderr is blocked. Returns when the log began.
     pub fn finish(self) -> Instant {
         if self.lines.try_send(Line::Flush).is_ok() {
-            let is_delayed = |_: &u32| {
-                self.written.recv_timeout(FLUSH_TIMEOUT) == Err(RecvTimeoutError::Timeout)
-                    && accepts_output(io::stderr())
-            };
-            (0..FLUSH_ATTEMPTS).find(|attempt| !is_delayed(attempt));
+            for _ in 0..FLUSH_ATTEMPTS {
+                let result = self.written.recv_timeout(FLUSH_TIMEOUT);
+                if result != Err(RecvTimeoutError::Timeout) || !accepts_output(io::stderr()) {
+                    break;
+                }
+            }
         }
         self.started_at
     }

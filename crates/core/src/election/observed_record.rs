@@ -105,10 +105,9 @@ impl ObservedRecord {
     /// Counts a read of the same held record in another version as a change. Between the two versions the holder may have
     /// renewed, and another client may have restored what was there before. A watch would have shown that.
     pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
-        let is_same = renewed_part(self.record()) == renewed_part(record(read));
-        let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
-        let is_held = self.record().is_some_and(Record::is_held);
-        if is_same && is_held && version(&self.stored) != version(read) {
+        let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
+        let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
+        if is_same && before.record.is_held() && before.version != after.version {
             self.changed = now.boot;
         }
     }

@@ -130,9 +130,7 @@ impl Elector {
     /// Records that the elector ran this long after it was due. If that changes the delay for which the supervisor must
     /// allow, it is sent to the supervisor and returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
-        let before = self.lateness.allowance();
-        self.lateness.add(now, delay);
-        let delay = Some(self.lateness.allowance()).filter(|allowance| *allowance != before)?;
+        let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });
         Some(delay)
     }

@@ -31,9 +31,7 @@ impl Advance {
 
     /// Takes in that the supervisor ran this long after it was due. Returns the delay to expect, if it has changed.
     pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
-        let before = self.lateness.allowance();
-        self.lateness.add(now, delay);
-        Some(self.lateness.allowance()).filter(|allowance| *allowance != before)
+        self.lateness.add(now, delay)
     }
 
     pub(super) fn set_elector_delay(&mut self, delay: Duration) {
