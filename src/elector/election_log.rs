@@ -9,7 +9,7 @@ use leaderrun_core::instant::Instant;
 
 use super::error_throttle::{Access, ErrorThrottle};
 use super::reminder::Reminder;
-use super::role_advice::{Right, RoleAdvice};
+use super::role_advice::{Complaint, Right, RoleAdvice};
 use super::{log_events, log_notices};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
@@ -36,7 +36,7 @@ pub struct ElectionLog {
 /// What was logged of the election in one slot.
 struct SlotLog {
     name: String,
-    watch_complaint: Option<String>,
+    watch_complaint: Option<Complaint>,
     /// The error of a broken watch, which has not been logged.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
@@ -103,15 +103,17 @@ impl ElectionLog {
             None => ("it does not answer".to_owned(), format!("{name} does not answer; trying again")),
         };
         self.last_failure = Some(failure);
-        self.complain(slot, access, &complaint, stop_in);
+        self.complain(slot, access, &complaint.into(), stop_in);
     }
 
-    fn complain(&mut self, slot: usize, access: Access, complaint: &str, stop_in: Option<Duration>) {
-        if self.error_throttle.handle_failure(clock::now(), access, complaint) {
+    fn complain(&mut self, slot: usize, access: Access, complaint: &Complaint, stop_in: Option<Duration>) {
+        let Complaint { text, role } = complaint;
+        let whole = format!("{text}{}", role.as_deref().unwrap_or_default());
+        if self.error_throttle.handle_failure(clock::now(), access, &whole) {
             self.log_wait();
-            log_notices::request_failed(&self.slots[slot].name, complaint, stop_in);
+            log_notices::request_failed(&self.slots[slot].name, text, role.as_deref(), stop_in);
             // A complaint with a suggestion needs no second one.
-            if !complaint.contains("; try ") && !mem::replace(&mut self.is_doctor_suggested, true) {
+            if !text.contains("; try ") && !mem::replace(&mut self.is_doctor_suggested, true) {
                 log_notices::doctor_hint(&self.name);
             }
         }
@@ -132,7 +134,7 @@ impl ElectionLog {
         let complaint = self.role_advice.explain(&self.slots[slot].name, Right::Watch, error);
         if self.slots[slot].watch_complaint.as_ref() != Some(&complaint) {
             self.log_wait();
-            log_notices::request_failed(&self.slots[slot].name, &complaint, None);
+            log_notices::request_failed(&self.slots[slot].name, &complaint.text, complaint.role.as_deref(), None);
             self.slots[slot].watch_complaint = Some(complaint);
         }
     }

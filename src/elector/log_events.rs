@@ -83,8 +83,8 @@ log_events! {
     /// Logged when a termination signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
-    /// Logged when requests for the lock fail. `stop_in_seconds` is present while this candidate leads.
-    warn request_failed(lock: &str, stop_in_seconds: Option<f64>; sentence: &str) "{sentence}";
+    /// Logged when requests for the lock fail. `stop_in_seconds` is present while this candidate leads, and `role` once, if a right is missing.
+    warn request_failed(lock: &str, stop_in_seconds: Option<f64>, role: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when requests for the lock succeed again.
     info recovered(lock: &str) "requests for {lock} succeed again";

@@ -129,16 +129,20 @@ pub fn unreachable(lock: &str, failure: Option<&str>) {
     log_events::unreachable(lock, &format!("could not use {lock} within {}: {why}", options().wait));
 }
 
-/// Logs a failed request, with the time until the command is stopped unless a renewal succeeds.
-pub fn request_failed(lock: &str, failure: &str, stop_in: Option<Duration>) {
-    let sentence = match stop_in {
+/// Logs a failed request, with the time until the command is stopped unless a renewal succeeds, and the Role that grants
+/// the missing right.
+pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Option<Duration>) {
+    let mut sentence = match stop_in {
         None => failure.to_owned(),
         Some(left) => {
             let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX) / 100 * 100);
             format!("{failure}; the command is stopped in {} unless a renewal succeeds", format_duration(left))
         }
     };
-    log_events::request_failed(lock, stop_in.map(|left| left.as_secs_f64()), &sentence);
+    if role.is_some() {
+        sentence += "; bind this Role to the user or service account:";
+    }
+    log_events::request_failed(lock, stop_in.map(|left| left.as_secs_f64()), role, &sentence);
 }
 
 /// Logs that another candidate holds the lock that this candidate led.

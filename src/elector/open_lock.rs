@@ -37,7 +37,7 @@ pub async fn open_lock(
     match limit.map(|limit| limit - quiet) {
         Some(Duration::ZERO) => Ok(None),
         left => {
-            log_notices::request_failed(&lock_name, &still_opening(access), None);
+            log_notices::request_failed(&lock_name, &still_opening(access), None, None);
             match left {
                 None => opening.await.map(Some),
                 Some(left) => timeout(left, opening).await.ok().transpose(),

@@ -19,7 +19,20 @@ pub struct RoleAdvice {
     rights: [RightState; 3],
     is_role_logged: bool,
     /// Messages with the text that they were logged as, so that a repeated message is logged with the same text.
-    given: Vec<(String, String)>,
+    given: Vec<(String, Complaint)>,
+}
+
+/// The text about a failed request, and the Role that grants the missing right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    pub text: String,
+    pub role: Option<String>,
+}
+
+impl From<String> for Complaint {
+    fn from(text: String) -> Self {
+        Self { text, role: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,24 +49,24 @@ impl RoleAdvice {
     }
 
     /// Records a failed request. Returns its message, with advice if that helps.
-    pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> String {
-        let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone() };
+    pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> Complaint {
+        let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone().into() };
         let state = &mut self.rights[right as usize];
         if state.was_allowed && !std::mem::replace(&mut state.was_just_refused, true) {
-            return message.clone();
+            return message.clone().into();
         }
-        if let Some((_, text)) = self.given.iter().find(|(given, _)| given == message) {
-            return text.clone();
+        if let Some((_, complaint)) = self.given.iter().find(|(given, _)| given == message) {
+            return complaint.clone();
         }
-        let text = if self.is_role_logged {
-            format!("{message}; leaderrun manifest --lock {lock} prints the whole Role")
+        let complaint = if self.is_role_logged {
+            format!("{message}; leaderrun manifest --lock {lock} prints the whole Role").into()
         } else {
-            format!("{message}; bind this Role to the user or service account:\n{role}")
+            Complaint { text: message.clone(), role: Some(role.clone()) }
         };
         self.is_role_logged = true;
         self.given.truncate(MAX_GIVEN - 1);
-        self.given.insert(0, (message.clone(), text.clone()));
-        text
+        self.given.insert(0, (message.clone(), complaint.clone()));
+        complaint
     }
 }
 
@@ -71,10 +84,11 @@ mod tests {
     fn the_role_is_printed_once() {
         let mut advice = RoleAdvice::default();
         let first = advice.explain("a/b", Right::Read, &refused("get"));
-        assert!(first.ends_with("\nkind: Role"), "{first}");
+        assert_eq!(first.role.as_deref(), Some("kind: Role"));
         assert_eq!(advice.explain("a/b", Right::Read, &refused("get")), first, "what is repeated reads the same");
         let second = advice.explain("a/b", Right::Watch, &refused("watch"));
-        assert_eq!(second, "not allowed to watch leases; leaderrun manifest --lock a/b prints the whole Role");
+        assert_eq!(second.text, "not allowed to watch leases; leaderrun manifest --lock a/b prints the whole Role");
+        assert_eq!(second.role, None);
     }
 
     #[test]
@@ -82,16 +96,16 @@ mod tests {
         let mut advice = RoleAdvice::default();
         let explain = |advice: &mut RoleAdvice| advice.explain("a/b", Right::Write, &refused("update"));
         advice.handle_success(Right::Write);
-        assert_eq!(explain(&mut advice), "not allowed to update leases");
+        assert_eq!(explain(&mut advice).role, None);
         advice.handle_success(Right::Write);
-        assert_eq!(explain(&mut advice), "not allowed to update leases");
-        assert!(explain(&mut advice).ends_with("kind: Role"));
+        assert_eq!(explain(&mut advice).role, None);
+        assert!(explain(&mut advice).role.is_some());
     }
 
     #[test]
     fn one_permission_says_nothing_about_another() {
         let mut advice = RoleAdvice::default();
         advice.handle_success(Right::Read);
-        assert!(advice.explain("a/b", Right::Watch, &refused("watch")).ends_with("kind: Role"));
+        assert!(advice.explain("a/b", Right::Watch, &refused("watch")).role.is_some());
     }
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::record::{Record, RecordSlot, RunId};
 use serde::Serialize;
 
-use crate::telemetry::log::printable;
+use crate::telemetry::log::{in_one_line, printable};
 
 /// Durations longer than this are shown in whole seconds.
 const BRIEF: Duration = Duration::from_secs(10);
@@ -160,7 +160,7 @@ fn seconds(duration: SignedDuration) -> f64 {
 
 impl fmt::Display for LockStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, value: String| writeln!(f, "{name:<13} {value}");
+        let mut line = |name: &str, value: String| writeln!(f, "{name:<13} {}", in_one_line(&value));
         let unknown = "unknown: the record does not say".to_owned();
         line("lock", self.lock.clone())?;
         if let Some(slot) = self.record_slot() {

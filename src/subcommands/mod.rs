@@ -27,6 +27,7 @@ use crate::lock::{self, Lock, LockConfig, LockError, LockName, OwnerConfig, Owne
 use crate::process::tree;
 use crate::routing::{Routing, RoutingTarget};
 use crate::telemetry::http::HttpAddress;
+use crate::telemetry::log::in_one_line;
 
 /// The timeout of one request to the API server or a file.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -173,6 +174,11 @@ pub struct CommandOutput {
 }
 
 impl CommandOutput {
+    /// Returns a sentence as output.
+    fn sentence(sentence: &str, status: u8) -> Self {
+        Self { text: in_one_line(sentence) + "\n", status }
+    }
+
     /// Returns the output of a subcommand that has printed everything.
     fn nothing() -> Self {
         Self { text: String::new(), status: 0 }

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
+use crate::telemetry::log::in_one_line;
+
 /// Writes to stdout at once. Returns false if no process reads it any more, which is not an error.
 ///
 /// # Errors
@@ -19,5 +21,5 @@ pub fn print(text: &str) -> Result<bool> {
 
 /// Writes a warning to stderr.
 pub fn warn(sentence: &str) {
-    let _ = writeln!(io::stderr(), "leaderrun: warning: {sentence}");
+    let _ = writeln!(io::stderr(), "leaderrun: warning: {}", in_one_line(sentence));
 }

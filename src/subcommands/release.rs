@@ -14,6 +14,7 @@ use super::{CommandOutput, LockTarget, READ_INTERVAL, answered, hint_at_slots, o
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
+use crate::telemetry::log::in_one_line;
 
 /// The exit status if the lock is free and no candidate waits for an earlier holder.
 const FREE: u8 = 1;
@@ -41,15 +42,15 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     let (lock, name) = open(target.lock, &access).await?;
     let before = answered(&name, &*lock, lock.get()).await?;
     if before.is_none() && hint_at_slots(&name, &access).await {
-        return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
+        return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
     let record = before.as_ref().map(|stored| &stored.record);
     if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
-        return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
+        return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
     let observe = observe.unwrap_or_else(|| observation(record));
     let held = describe(&name, record);
-    print(&format!("{held}; waiting {} for a renewal\n", format_duration(observe)))?;
+    print(&format!("{}; waiting {} for a renewal\n", in_one_line(&held), format_duration(observe)))?;
     let until = clock::now() + observe;
     let mut present = before.clone();
     while clock::now() < until {
@@ -64,11 +65,11 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     match answered(&name, &*lock, write(&*lock, present, released)).await? {
         false => Ok(refused(&name)),
         true => {
-            let text = format!(
+            let sentence = format!(
                 "released {name} by force: every candidate may acquire it at once; a command of its earlier holder that \
-                 still runs now runs beside the next one\n"
+                 still runs now runs beside the next one"
             );
-            Ok(CommandOutput { text, status: 0 })
+            Ok(CommandOutput::sentence(&sentence, 0))
         }
     }
 }
@@ -113,8 +114,8 @@ fn describe(name: &LockName, record: Option<&Record>) -> String {
 }
 
 fn refused(name: &LockName) -> CommandOutput {
-    let text = format!("{name} is being renewed, so its holder is alive; try leaderrun step-down --lock {name}\n");
-    CommandOutput { text, status: RENEWED }
+    let sentence = format!("{name} is being renewed, so its holder is alive; try leaderrun step-down --lock {name}");
+    CommandOutput::sentence(&sentence, RENEWED)
 }
 
 #[cfg(test)]

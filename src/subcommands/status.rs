@@ -15,6 +15,7 @@ use super::output::{print, warn};
 use super::{ANSWER_TIMEOUT, CommandOutput, Output, StatusRequest, answered, hint_at_slots, open, open_slots};
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
+use crate::telemetry::log::in_one_line;
 
 /// The interval of reads of a lock that cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -158,7 +159,7 @@ impl Printer {
             return Ok(true);
         }
         let line = match self.output {
-            Output::Text => format!("{now:.0} {}\n", status.sentence()),
+            Output::Text => format!("{now:.0} {}\n", in_one_line(&status.sentence())),
             Output::Json => status.json()?,
         };
         self.last = Some(status);

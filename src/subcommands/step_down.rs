@@ -39,13 +39,13 @@ pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> 
     let (lock, name) = open(target.lock, &access).await?;
     let Some(asked) = answered(&name, &*lock, ask(&*lock)).await? else {
         hint_at_slots(&name, &access).await;
-        return Ok(CommandOutput { text: format!("{name} is free\n"), status: FREE });
+        return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     };
     let end = match wait {
         Wait::Not => {
             let holder = printable(&asked.holder_identity);
             let dead = if has_expired(&asked) { ", which expired by this machine's clock: it may be dead" } else { "" };
-            return Ok(CommandOutput { text: format!("asked {holder} to step down from {name}{dead}\n"), status: 0 });
+            return Ok(CommandOutput::sentence(&format!("asked {holder} to step down from {name}{dead}"), 0));
         }
         Wait::For(limit) => Some(clock::now() + limit),
         Wait::Forever => None,
@@ -94,15 +94,15 @@ async fn wait_for_hand_over(
         let now = clock::now();
         let Some(record) = record.filter(Record::is_held) else {
             if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {
-                let text = format!("{holder} released {name}, and nobody holds it now\n");
-                return Ok(CommandOutput { text, status: 0 });
+                let sentence = format!("{holder} released {name}, and nobody holds it now");
+                return Ok(CommandOutput::sentence(&sentence, 0));
             }
             sleep(READ_INTERVAL).await;
             continue;
         };
         if !run.as_ref().is_some_and(|run| record.is_marked_by(run)) {
             let next = printable(&record.holder_identity);
-            return Ok(CommandOutput { text: format!("{holder} handed {name} over to {next}\n"), status: 0 });
+            return Ok(CommandOutput::sentence(&format!("{holder} handed {name} over to {next}"), 0));
         }
         if end.is_some_and(|end| now >= end) {
             let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
@@ -110,8 +110,8 @@ async fn wait_for_hand_over(
                 true => format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}"),
                 false => String::new(),
             };
-            let text = format!("{holder} still holds {name} after {waited}{dead}\n");
-            return Ok(CommandOutput { text, status: STILL_HELD });
+            let sentence = format!("{holder} still holds {name} after {waited}{dead}");
+            return Ok(CommandOutput::sentence(&sentence, STILL_HELD));
         }
         sleep(READ_INTERVAL).await;
     }

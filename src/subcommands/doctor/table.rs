@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::lock::Finding;
+use crate::telemetry::log::in_one_line;
 
 /// The results, in the order of their examination.
 #[derive(Debug, Default)]
@@ -74,9 +75,9 @@ impl fmt::Display for Table {
                 Grade::Note => "note",
                 Grade::Failed => "FAILED",
             };
-            writeln!(f, "{grade:<7} {what:<11} {finding}")?;
+            writeln!(f, "{grade:<7} {what:<11} {}", in_one_line(finding))?;
             if let Some(remedy) = remedy {
-                writeln!(f, "{:<7} {:<11} remedy: {remedy}", "", "")?;
+                writeln!(f, "{:<7} {:<11} remedy: {}", "", "", in_one_line(remedy))?;
             }
         }
         Ok(())

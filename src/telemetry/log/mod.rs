@@ -22,7 +22,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use self::printable::{printable, printable_cause, printable_root_cause};
+pub use self::printable::{in_one_line, printable, printable_cause, printable_root_cause};
 use self::text::TextFormat;
 use super::log_event::DETAIL_TARGET;
 use super::log_events;
@@ -68,7 +68,7 @@ pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Lo
     let (done, written) = sync_channel(1);
     let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
     let thread = thread::Builder::new().name("log".into());
-    thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of("clone3"))?;
+    thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of_thread)?;
     // Events of libraries are only logged for debugging, with -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
     // The text format omits details, because the other lines contain enough for people. The JSON format has all events.
@@ -183,7 +183,7 @@ impl<'a> MakeWriter<'a> for Lines {
 /// block.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
-        log_events::panicked(&panic.to_string());
+        log_events::panicked(&panic.to_string().replace(":\n", ": "));
         thread::sleep(FLUSH_TIMEOUT);
         std::process::abort();
     }));

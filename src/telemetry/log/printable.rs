@@ -6,12 +6,14 @@ use std::error::Error;
 pub fn printable(text: &str) -> String {
     const MAX_LENGTH: usize = 200;
     match text.char_indices().nth(MAX_LENGTH) {
-        None => escaped(text),
-        Some((end, _)) => escaped(&text[..end]) + "…",
+        None => in_one_line(text),
+        Some((end, _)) => in_one_line(&text[..end]) + "…",
     }
 }
 
-fn escaped(text: &str) -> String {
+/// Returns text with every character escaped that could end a line or control a terminal. Text that is escaped already
+/// stays as it is.
+pub fn in_one_line(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
         // `escape_debug` would also escape these characters, although they are harmless.
@@ -32,7 +34,7 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
         Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
         _ => outer,
     };
-    escaped(without_number(&all))
+    in_one_line(without_number(&all))
 }
 
 /// Returns an error of the operating system without its number, which says less than its words.

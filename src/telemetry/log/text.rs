@@ -11,12 +11,14 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::LogTime;
+use super::{LogTime, in_one_line};
 use crate::process::clock;
 
-/// A format with one line for each event: `leaderrun +3m06s: what happened`, with the
-/// time that [`LogTime`] says. It omits the fields of leaderrun's own
-/// events, because their sentences contain the same information.
+/// A format with one line for each event: `leaderrun +3m06s: what happened`, with the time that [`LogTime`] says. Text
+/// from outside, such as a path, cannot break a line or forge one.
+///
+/// The fields of leaderrun's own events are left out, because their sentences contain the same information. Only a
+/// [`BLOCK`] follows the sentence, in lines of its own.
 pub struct TextFormat {
     started_at: Instant,
     time: LogTime,
@@ -53,14 +55,16 @@ where
             _ => String::new(),
         };
         write!(writer, "{} {word}", painted(DIM, self.prefix()))?;
-        let mut fields = Fields { message: String::new(), others: String::new() };
+        let mut fields = Fields::default();
         event.record(&mut fields);
         if target.starts_with("leaderrun") {
             fields.others.clear();
         } else {
             write!(writer, "{target}: ")?;
         }
-        writeln!(writer, "{}{}", fields.message, fields.others)
+        let Fields { message, others, block } = fields;
+        writeln!(writer, "{}", in_one_line(&(message + &others)))?;
+        block.map_or(Ok(()), |block| writeln!(writer, "{}", block.trim_end()))
     }
 }
 
@@ -81,12 +85,25 @@ fn elapsed(since: Duration) -> String {
     }
 }
 
+/// The field with text of several lines that users copy. It must not contain any text from outside.
+const BLOCK: &str = "role";
+
+#[derive(Default)]
 struct Fields {
     message: String,
     others: String,
+    block: Option<String>,
 }
 
 impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == BLOCK {
+            self.block = Some(value.to_owned());
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
@@ -97,7 +114,35 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
     use super::*;
+
+    /// Returns what is logged when `log` runs.
+    fn logged(log: impl FnOnce()) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let format = TextFormat::new(clock::now(), LogTime::None, false);
+        let layer = tracing_subscriber::fmt::layer().with_writer(file.reopen().unwrap()).event_format(format);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    fn text_from_outside_cannot_break_a_line() {
+        let path = "a\nleaderrun: error: forged\r\x1b[2J";
+        assert_eq!(
+            logged(|| tracing::info!(path, "reading {path}")),
+            "leaderrun: reading a\\nleaderrun: error: forged\\r\\u{1b}[2J\n"
+        );
+        let by_a_library = logged(|| tracing::info!(target: "hyper", %path, "reading"));
+        assert_eq!(by_a_library.lines().count(), 1, "{by_a_library}");
+    }
+
+    #[test]
+    fn a_role_follows_its_line() {
+        let text = logged(|| tracing::warn!(role = "kind: Role\nrules: []\n", "bind this Role:"));
+        assert_eq!(text, "leaderrun: warning: bind this Role:\nkind: Role\nrules: []\n");
+    }
 
     #[test]
     fn later_times_are_shown_less_precisely() {

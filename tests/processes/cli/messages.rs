@@ -85,6 +85,26 @@ fn the_missing_role_is_printed_once() {
 }
 
 #[testkit::test]
+fn a_leader_that_loses_a_right_prints_a_role_that_can_be_copied() {
+    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("deputy"));
+    let grant = |verbs: &[&str]| {
+        let rules = json!([testkit::rbac_rule("leases", &["job"], verbs)]);
+        Cluster::shared().grant(lock.namespace(), "deputy", rules);
+    };
+    grant(&["get", "create", "update", "watch"]);
+    let mut a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
+    eventually("a leads", || !a.output().is_empty());
+    grant(&["get", "watch"]);
+    a.wait_for_log("kind: Role\n");
+    let log = a.log();
+    let (before, _) = log.split_once("\napiVersion: ").expect("a Role");
+    let line = before.lines().last().expect("a line");
+    assert!(line.contains("; the command is stopped in "), "{log}");
+    assert!(line.ends_with("unless a renewal succeeds; bind this Role to the user or service account:"), "{log}");
+    a.stop();
+}
+
+#[testkit::test]
 fn the_message_about_an_outage_states_when_the_command_is_stopped() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses};
+use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses, scratch};
 
 /// Returns the sentences of the log, without the prefix of each line.
 fn sentences(running: &Running) -> Vec<String> {
@@ -46,6 +46,31 @@ fn a_hand_over_is_logged_in_sentences() {
     assert!(started.starts_with("started the command, process "), "{started}");
     assert_eq!(ended, "the command ended with status 3, and no process of it is left");
     assert_eq!(lease["spec"]["holderIdentity"], "");
+}
+
+/// Paths, names of variables and folders in PATH come from outside.
+#[testkit::test]
+fn text_from_outside_cannot_forge_a_line() {
+    let hostile = "x\nleaderrun +0.0s: error: forged\r\u{1b}[2J";
+    let lock =
+        TestLock { name: format!("file:{}", scratch::folder("hostile").join(hostile).display()), kubeconfig: None };
+    let mut a = Candidate::new("a", &lock)
+        .env(&format!("LEADERRUN_{hostile}"), "1")
+        .env("PATH", &format!("/{hostile}"))
+        .env("NOTIFY_SOCKET", &format!("/{hostile}"))
+        .args(["-v", "--http", "127.0.0.1:0"])
+        .run(["no-such-program"]);
+    a.wait_for_exit(127);
+    let mut said = vec![a.log()];
+    for subcommand in [&["status"][..], &["doctor"], &["step-down"], &["release", "--force"]] {
+        let mut run = Candidate::subcommand(subcommand[0], &lock).args(&subcommand[1..]).start();
+        run.wait();
+        said.push(run.output() + &run.log());
+    }
+    for text in said {
+        assert!(text.contains("x\\nleaderrun +0.0s: error: forged\\r\\u{1b}[2J"), "{text}");
+        assert!(!text.contains("\nleaderrun +0.0s: error: forged") && !text.contains(['\r', '\u{1b}']), "{text}");
+    }
 }
 
 /// A run that acquires the lock at once logs one line at its start and one at its end, and one about the cluster.
