@@ -52,10 +52,10 @@ use crate::cli::Invocation;
 use crate::elector::ElectorConfig;
 use crate::exit::Exit;
 use crate::process::fork::{Role, fork_supervisor};
-use crate::process::limits;
 use crate::process::signals::{self, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
+use crate::process::{limits, needed_calls};
 use crate::subcommands::output::print;
 use crate::subcommands::{CommandOutput, Subcommand};
 use crate::supervisor::SupervisorConfig;
@@ -103,6 +103,7 @@ fn answer(subcommand: Subcommand) -> Result<Exit> {
 /// Runs a command as the leader.
 fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig) -> Result<Exit> {
     limits::check_open_files()?;
+    needed_calls::check()?;
     title::set_name(title::ELECTOR)?;
     let inherited = Inherited::take()?;
     let (to_supervisor, to_elector) = channel::pair()?;

@@ -244,6 +244,8 @@ fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilt
 
 fn host_name() -> Result<String, UsageError> {
     let name = nix::unistd::gethostname();
-    let name = name.map_err(|errno| UsageError::new("", format!("cannot read the host name: {}", errno.desc())))?;
+    let name = name.map_err(|errno| {
+        UsageError::new("", format!("cannot read the host name: {}; try --identity NAME", errno.desc()))
+    })?;
     Ok(name.to_string_lossy().into_owned())
 }

@@ -74,7 +74,7 @@ impl ElectionThread {
                 }
             });
         });
-        spawned.map_err(SystemCallError::of("clone3"))?;
+        spawned.map_err(SystemCallError::of_thread)?;
         Ok(Self { reports, arrived, orders })
     }
 

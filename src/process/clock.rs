@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId as Clock, clock_gettime};
@@ -32,11 +33,15 @@ pub fn cpu_time() -> Duration {
 /// # Errors
 /// Fails if /proc does not state it.
 pub fn offset() -> io::Result<i64> {
-    let own = match fs::read_link("/proc/self/ns/time") {
+    const NAMESPACE: &str = "/proc/self/ns/time";
+    let own = match fs::read_link(NAMESPACE) {
         Ok(own) => own,
         // The kernel has no time namespaces, unless /proc is missing.
         Err(failure) if failure.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => return Ok(0),
-        Err(failure) => return Err(failure),
+        Err(failure) => {
+            let reason = Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO)).desc();
+            return Err(io::Error::other(format!("cannot read {NAMESPACE}: {reason}; mount /proc")));
+        }
     };
     // The file is about the namespace that children will be in.
     if fs::read_link("/proc/self/ns/time_for_children")? != own {

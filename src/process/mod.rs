@@ -10,6 +10,7 @@ pub mod helper;
 pub mod inherited_fd;
 pub mod limits;
 pub mod memory;
+pub mod needed_calls;
 pub mod pidfd;
 pub mod precedence;
 pub mod readable;

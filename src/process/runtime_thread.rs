@@ -25,7 +25,7 @@ pub fn runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
     let runtime = runtime.map_err(SystemCallError::of("epoll_create1"))?;
     // This thread ends at once. It shows whether a thread can be created.
-    let _ = thread::Builder::new().spawn(|| {}).map_err(SystemCallError::of("clone3"))?.join();
+    let _ = thread::Builder::new().spawn(|| {}).map_err(SystemCallError::of_thread)?.join();
     drop(runtime.spawn_blocking(|| {}));
     Ok(runtime)
 }

@@ -3,8 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::num::NonZeroUsize;
 
 use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// The size of a thread's stack in Rust, for which the C library needs some more.
+const STACK: NonZeroUsize = NonZeroUsize::new(2 << 20).expect("it is a number");
 
 /// The error of a system call that leaderrun needs.
 #[derive(Debug)]
@@ -18,6 +23,16 @@ impl SystemCallError {
     /// Returns a function for `map_err` that turns a failure of this system call into an error.
     pub fn of<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
         move |cause| Self { call, cause: cause.into() }
+    }
+
+    /// Returns the error of a thread that could not be started. The C library does not say that there was no memory for
+    /// its stack.
+    pub fn of_thread(cause: io::Error) -> Self {
+        let is_short = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
+        match map_stack() {
+            Err(errno) if is_short => Self::of("mmap")(errno),
+            _ => Self::of("clone3")(cause),
+        }
     }
 
     /// Returns whether the call will fail each time, because the kernel does not have it or a sandbox refuses it.
@@ -51,10 +66,19 @@ impl fmt::Display for SystemCallError {
             Errno::ENFILE => "; raise fs.file-max, or close files elsewhere",
             Errno::EAGAIN => "; raise the limit of processes: ulimit -u, TasksMax of a unit, or pids.max of a cgroup",
             Errno::EFBIG => "; raise the limit of file sizes: ulimit -f, or LimitFSIZE of a unit",
-            Errno::ENOMEM => "; free memory, or raise the memory limit",
+            Errno::ENOMEM => {
+                "; free memory, or raise the limit of memory: ulimit -d, ulimit -v, or that of the unit or container"
+            }
             _ => "",
         })
     }
+}
+
+/// Maps as much memory as a thread needs for its stack, and unmaps it.
+fn map_stack() -> nix::Result<()> {
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping, anywhere, which nothing else uses.
+    unsafe { munmap(mmap_anonymous(None, STACK, protection, MapFlags::MAP_PRIVATE)?, STACK.get()) }
 }
 
 impl Error for SystemCallError {}

@@ -2,19 +2,32 @@
 
 use leaderrun_core::timing::MIN_KILL_MARGIN;
 
-use super::table::{Row, Table};
+use super::table::{Row, Table, finding_and_remedy};
 use crate::process::cpu_limit::{CpuCgroups, Throttling};
 use crate::process::memory::{self, Locked};
 use crate::process::rights::{self, SignalRight};
+use crate::process::tree::Tree;
 
 /// The number of CPUs below which a few busy threads of the command can delay leaderrun.
 const ENOUGH_CPUS: f64 = 1.0;
 
-/// Examines the CPU limit, the memory that may be locked, and the permission to send signals.
+/// Examines whether processes can be listed, the CPU limit, the memory that may be locked, and the permission to send signals.
 pub fn examine(table: &mut Table) {
+    table.add(processes());
     table.add(cpu(&CpuCgroups::find()));
     table.add(locked_memory());
     table.add(signals());
+}
+
+fn processes() -> Row {
+    match Tree::open("") {
+        Ok(_) => Row::ok("processes", "those of a command can be listed"),
+        Err(failure) => {
+            let sentence = failure.to_string();
+            let (finding, remedy) = finding_and_remedy(&sentence);
+            Row::failed("processes", finding, remedy)
+        }
+    }
 }
 
 fn cpu(cgroups: &CpuCgroups) -> Row {

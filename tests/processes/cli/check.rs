@@ -4,6 +4,8 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, leaderrun};
 
+use crate::other_users::root;
+
 /// Returns a script in which `check` runs `leaderrun check` and prints its exit status.
 fn script(text: &str) -> String {
     format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
@@ -43,6 +45,16 @@ fn check_stays_false_when_renewals_succeed_again() {
     let output = a.output();
     let (_, after) = output.split_once("TERM\n").expect("the stop signal");
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
+}
+
+#[testkit::test(requires = root())]
+fn check_without_proc_says_what_to_mount() {
+    let without_proc = "umount -l /proc && check";
+    let a = Candidate::program("a", "unshare").args(["--mount", leaderrun(), "--lock", &TestLock::file().name]);
+    let mut a = a.run_script(&script(without_proc));
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "check 125\n", "{}", a.log());
+    assert!(a.log().contains("cannot read /proc/self/ns/time: No such file or directory; mount /proc"), "{}", a.log());
 }
 
 #[testkit::test]

@@ -42,22 +42,34 @@ fn without(call: libc::c_long, errno: i32) -> Running {
 fn a_refused_system_call_is_named() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for (name, call) in [
-            ("pidfd_open", libc::SYS_pidfd_open),
-            ("signalfd4", libc::SYS_signalfd4),
-            ("timerfd_create", libc::SYS_timerfd_create),
-            ("eventfd2", libc::SYS_eventfd2),
-            ("socketpair", libc::SYS_socketpair),
+            ("clock_gettime", libc::SYS_clock_gettime),
+            ("clone", libc::SYS_clone),
             ("epoll_create1", libc::SYS_epoll_create1),
+            ("epoll_ctl", libc::SYS_epoll_ctl),
+            ("eventfd2", libc::SYS_eventfd2),
+            ("fcntl", libc::SYS_fcntl),
+            ("getpid", libc::SYS_getpid),
+            ("getppid", libc::SYS_getppid),
+            ("kill", libc::SYS_kill),
+            ("pidfd_open", libc::SYS_pidfd_open),
+            ("pipe2", libc::SYS_pipe2),
             ("prctl", libc::SYS_prctl),
+            ("recvfrom", libc::SYS_recvfrom),
+            ("rt_sigprocmask", libc::SYS_rt_sigprocmask),
+            ("sendto", libc::SYS_sendto),
             ("setpgid", libc::SYS_setpgid),
+            ("signalfd4", libc::SYS_signalfd4),
+            ("socketpair", libc::SYS_socketpair),
+            ("timerfd_create", libc::SYS_timerfd_create),
+            ("timerfd_settime", libc::SYS_timerfd_settime),
+            ("wait4", libc::SYS_wait4),
         ] {
             let mut a = without(call, errno);
             let status = a.wait().code();
-            // Only the supervisor calls setpgid, and the lock may have been acquired by then.
-            let expected = if name == "setpgid" { &[69, 76][..] } else { &[125] };
-            assert!(status.is_some_and(|status| expected.contains(&status)), "{name}: {status:?}: {}", a.log());
-            assert!(a.log().contains(&format!("the system call {name} failed: ")), "{name}: {}", a.log());
-            assert!(!a.log().contains("panicked") && a.output().is_empty(), "{name}: {}", a.log());
+            assert_eq!(status, Some(125), "{name}: {}", a.log());
+            let says = format!("leaderrun: the system call {name} failed: ");
+            assert!(a.log().starts_with(&says) && a.log().lines().count() == 1, "{name}: {}", a.log());
+            assert_eq!(a.output(), "", "{name}: no command was run");
         }
     }
 }
@@ -85,6 +97,20 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
         assert_eq!(a.output(), "ran\n", "{name}");
         if name == "memfd_create" {
             assert!(a.log().contains("cannot use leaderrun check: the system call memfd_create failed"), "{}", a.log());
+        }
+    }
+}
+
+/// No other reason is guessed, such as the owner of the folder.
+#[testkit::test]
+fn the_message_about_a_lock_file_that_a_sandbox_refuses_says_so() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        for call in [libc::SYS_flock, libc::SYS_fsync] {
+            let lock = format!("file:{}", open_folder("sticky", 0o1777).join("job").display());
+            let candidate = Candidate::bare("a").args(["--lock", &lock, "--wait", "1s"]);
+            let mut a = candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran");
+            a.wait_for_exit(69);
+            assert!(a.log().contains("seccomp profile"), "{call}: {}", a.log());
         }
     }
 }
@@ -185,6 +211,22 @@ fn with_too_little_stack_it_says_how_much_it_needs() {
         assert!(a.log().contains(&says), "{}", a.log());
     }
     with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);
+}
+
+#[testkit::test]
+fn with_too_little_memory_it_says_what_to_raise() {
+    let mut refused = 0;
+    for megabytes in 2..16 {
+        let mut a = with_limit(ROOT, Resource::RLIMIT_DATA, megabytes << 20);
+        let status = a.wait().code();
+        // With very little memory the kernel does not execute the program.
+        if status.is_some_and(|status| status != 7) {
+            assert_eq!(status, Some(69), "{megabytes} MB: {}", a.log());
+            assert!(a.log().contains("raise the limit of memory: ulimit -d"), "{megabytes} MB: {}", a.log());
+            refused += 1;
+        }
+    }
+    assert!((1..14).contains(&refused), "{refused}");
 }
 
 #[testkit::test(requires = root())]
