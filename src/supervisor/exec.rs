@@ -8,11 +8,11 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::execve;
+use nix::unistd::{AccessFlags, access, execve};
 
 use super::file_format::FileFormat;
 
@@ -67,7 +67,7 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     }
     // As in a shell, a program in a folder without search permission is not found. One without execute permission is
     // found, and its failure is returned if no other folder has the program.
-    let mut found = None;
+    let (mut found, mut closed) = (None, Vec::new());
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     for folder in env::split_paths(&path) {
         let file = folder.join(OsStr::from_bytes(name.to_bytes()));
@@ -76,11 +76,24 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
         let failure = execute_file(&file, arguments, environment);
         match failure.errno {
             Errno::EACCES if is_there => found = found.or(Some(failure)),
+            Errno::EACCES if closed_folder(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
+                closed.push(folder)
+            }
             Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             _ => return failure,
         }
     }
-    found.unwrap_or_else(|| Errno::ENOENT.into())
+    found.unwrap_or_else(|| not_found(&closed))
+}
+
+/// Returns the failure of a program that is in no folder of PATH, except perhaps in these, which may not be searched.
+fn not_found(closed: &[PathBuf]) -> ExecFailure {
+    let mut failure = ExecFailure::from(Errno::ENOENT);
+    if !closed.is_empty() {
+        let names: Vec<_> = closed.iter().map(|folder| folder.to_string_lossy()).collect();
+        failure.reason += &format!(", and this user may not search {}", names.join(", "));
+    }
+    failure
 }
 
 fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> ExecFailure {
@@ -131,8 +144,22 @@ fn not_permitted(path: &Path) -> String {
         (Ok(_), Some(interpreter)) if fs::metadata(&interpreter).is_ok_and(|found| !is_executable(&found)) => {
             format!("its interpreter {interpreter} is not executable")
         }
+        (Ok(found), _) if found.is_file() && access(path, AccessFlags::X_OK).is_err() => {
+            format!("its owner and its mode {:04o} do not allow it to this user", found.mode() & 0o7777)
+        }
+        (Err(_), _) => closed_folder(path).map_or_else(
+            || Errno::EACCES.desc().to_owned(),
+            |folder| format!("this user may not search the folder {}", folder.display()),
+        ),
         _ => Errno::EACCES.desc().to_owned(),
     }
+}
+
+/// Returns the outermost folder of this path that this user may not search.
+fn closed_folder(path: &Path) -> Option<&Path> {
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).filter(|folder| *folder != Path::new("")).collect();
+    folders.reverse();
+    folders.into_iter().find(|folder| access(*folder, AccessFlags::X_OK) == Err(Errno::EACCES))
 }
 
 /// Returns a sentence about the interpreter that a file names and that cannot be executed.

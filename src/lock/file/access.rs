@@ -62,7 +62,13 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
             "its name is too long for its file system, with what leaderrun adds for files beside it; try a shorter one"
                 .to_owned()
         }
-        Errno::ENOSPC => "no space is left on its file system".to_owned(),
+        Errno::ENOSPC => "no space is left on its file system; free some, or try a file elsewhere".to_owned(),
+        Errno::EDQUOT => "the quota of its file system is used up; free some, or try a file elsewhere".to_owned(),
+        Errno::ENOSYS | Errno::EOPNOTSUPP => {
+            "its file system or a sandbox does not support that; try a file elsewhere, or look for a seccomp profile"
+                .to_owned()
+        }
+        Errno::ENOLCK => "its file system grants no locks; try a file on a local disk".to_owned(),
         Errno::EFBIG => "the limit of file sizes forbids it; raise it, for example with ulimit -f unlimited".to_owned(),
         Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),
         _ => errno.desc().to_owned(),
@@ -93,10 +99,8 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     };
     let class = Class::of_this_user(&found);
     if geteuid().is_root() || class.is_granted(permission, &found) {
-        let sticky = "a sticky folder lets only the owner of a file replace it".to_owned();
-        let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
-        return if is_sticky && access == Access::Create {
-            sticky
+        return if access == Access::Create && !may_replace(path, folder) {
+            "a sticky folder lets only the owner of a file replace it".to_owned()
         } else {
             "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
              SELinux, AppArmor or a seccomp profile"
@@ -116,6 +120,13 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
             permission.letters(),
         ),
     }
+}
+
+/// Returns whether this user may replace a file, as far as that depends on its sticky folder.
+fn may_replace(path: &Path, folder: &Path) -> bool {
+    let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
+    let owns = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.uid() == geteuid().as_raw());
+    !is_sticky || geteuid().is_root() || owns(path) || owns(folder) || !path.exists()
 }
 
 /// A user, shown by number only, because a name lookup may block on a directory service.

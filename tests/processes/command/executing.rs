@@ -9,6 +9,8 @@ use nix::errno::Errno;
 
 use testkit::{Candidate, TestLock, eventually, scratch};
 
+use crate::other_users::{self, ANN, become_user, open_folder, root};
+
 fn executable(contents: &[u8]) -> PathBuf {
     let file = scratch::folder("program").join("program");
     fs::write(&file, contents).expect("a file");
@@ -79,6 +81,35 @@ fn the_message_names_a_missing_execute_permission() {
         let says = format!("cannot execute {}: {reason}\n", file.display());
         assert!(a.log().contains(&says), "{}", a.log());
     }
+}
+
+#[testkit::test(requires = root())]
+fn the_message_names_the_folders_that_may_not_be_searched() {
+    let (closed, lock) = (open_folder("closed", 0o700), open_folder("lock", 0o777).join("job"));
+    let file = closed.join("program");
+    fs::write(&file, "#!/bin/sh\n").expect("a file");
+    fs::set_permissions(&file, Permissions::from_mode(0o700)).expect("the file is ours");
+    let run = |path: &str, program: &str| {
+        let candidate =
+            Candidate::program("a", other_users::program()).args(["--lock", &format!("file:{}", lock.display())]);
+        candidate.configure(|command| become_user(command, ANN)).env("PATH", path).run([program])
+    };
+    let folder = closed.display().to_string();
+    let path = format!("{folder}:/usr/bin:/bin");
+    run(&path, "true").wait_for_exit(0);
+    let mut missing = run(&path, "program");
+    missing.wait_for_exit(127);
+    let says =
+        format!("cannot execute program: No such file or directory, and this user may not search {folder}; PATH is");
+    assert!(missing.log().contains(&says), "{}", missing.log());
+    let mut named = run(&path, file.to_str().expect("UTF-8"));
+    named.wait_for_exit(126);
+    let says = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
+    assert!(named.log().contains(&says), "{}", named.log());
+    fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
+    let mut others = run(&path, "program");
+    others.wait_for_exit(126);
+    assert!(others.log().contains("its owner and its mode 0700 do not allow it to this user"), "{}", others.log());
 }
 
 #[testkit::test]
