@@ -3,48 +3,50 @@
 use std::time::Duration;
 
 use hyper::Response;
-use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use kube::core::Status;
 use serde_json::Value;
 
 use super::error::{Error, ErrorKind};
 use crate::telemetry::log::printable;
 
-/// Returns the object in an answer of the API server.
+/// Returns the object in an answer of the API server at this address.
 ///
 /// # Errors
 /// Returns the API server's error, or an error for an answer that is not from an API server.
-pub fn object(answer: &Response<impl AsRef<[u8]>>) -> Result<Value, Error> {
+pub fn object(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Value, Error> {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let value = serde_json::from_slice::<Value>(body);
     if code.is_success() {
-        return value.map_err(|_| foreign(answer));
+        return value.map_err(|_| foreign(answer, address));
     }
     let is_status = value.as_ref().is_ok_and(|value| value["kind"] == "Status");
     let status = value.ok().filter(|_| is_status).and_then(|value| serde_json::from_value::<Status>(value).ok());
     let error = match status {
         Some(status) if status.code == 0 => Error::of_status(&status.with_code(code.as_u16())),
         Some(status) => Error::of_status(&status),
-        None => foreign(answer),
+        None => foreign(answer, address),
     };
     let retry_after = error.retry_after.or_else(|| retry_after(answer.headers()));
     Err(Error { retry_after, ..error })
 }
 
 /// Returns the error for an answer that is not from an API server. Its contents, perhaps a page of HTML, are left out.
-fn foreign(answer: &Response<impl AsRef<[u8]>>) -> Error {
+fn foreign(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(location) = answer.headers().get(LOCATION).filter(|_| code.is_redirection()) {
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
         let reason = "leaderrun follows no redirects, because a lock is where it was said to be";
         return Error::unknown(format!(
-            "what answered redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to \
-             the address of the API server itself"
+            "{address} redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to the \
+             address of the API server itself"
         ));
     }
     let what = if body.is_empty() {
         "an empty answer"
+    } else if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        "a compressed answer, which leaderrun does not ask for"
     } else if content_type.contains("html") || body.trim_ascii_start().starts_with(b"<") {
         "a page of HTML"
     } else if serde_json::from_slice::<Value>(body).is_ok() {
@@ -54,7 +56,10 @@ fn foreign(answer: &Response<impl AsRef<[u8]>>) -> Error {
     };
     // A proxy in front of the API server that is too busy has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
-    Error::new(kind, format!("what answered is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
+    Error::new(
+        kind,
+        format!("what answers at {address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"),
+    )
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -65,6 +70,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ADDRESS: &str = "https://10.96.0.1";
 
     fn answer(code: u16, headers: &[(&str, &str)], body: &str) -> Response<String> {
         let response = headers
@@ -86,26 +93,28 @@ mod tests {
             (404, &[], "404 page not found", "text, with HTTP status 404"),
             (403, &[], r#"{"error":"denied"}"#, "JSON of another kind"),
             (502, &[], "", "an empty answer"),
+            (200, &[("content-encoding", "gzip")], "\u{1f}", "a compressed answer"),
         ] {
-            let error = object(&answer(code, headers, body)).expect_err("an error");
+            let error = object(&answer(code, headers, body), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown, "{body}");
-            assert!(error.message.contains(says), "{body}: {error}");
+            assert!(error.message.contains(says) && error.message.contains(ADDRESS), "{body}: {error}");
         }
     }
 
     #[test]
     fn a_redirect_is_named_and_not_followed() {
         for (code, location) in [(301, "https://other.example/"), (307, "/login?x")] {
-            let error = object(&answer(code, &[("location", location)], "<html>")).expect_err("an error");
+            let error = object(&answer(code, &[("location", location)], "<html>"), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown);
-            assert!(error.message.contains(&format!("redirects to {location} with HTTP status {code}")), "{error}");
+            let says = format!("{ADDRESS} redirects to {location} with HTTP status {code}");
+            assert!(error.message.contains(&says), "{error}");
         }
     }
 
     #[test]
     fn a_retry_after_header_counts_if_the_body_has_none() {
         let pause = |headers: &[(&str, &str)], body: &str| {
-            let error = object(&answer(429, headers, body)).expect_err("an error");
+            let error = object(&answer(429, headers, body), ADDRESS).expect_err("an error");
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))
         };
         let header = &[("retry-after", "7")][..];

@@ -103,7 +103,7 @@ impl Cluster {
 
     /// Sends a request and returns its answer, which may be an error of the API server.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, Error> {
-        let failed = |failure: kube::Error| Error::of_client(&failure);
+        let failed = |failure: kube::Error| Error::of_client(&failure, &self.address());
         let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
         let body = body.collect().await.map_err(failed)?;
         Ok(Response::from_parts(head, body.to_bytes()))
@@ -114,7 +114,7 @@ impl Cluster {
     /// # Errors
     /// Fails if the answer is an error, or is not from an API server.
     pub fn read_answer(&self, answer: &Response<Bytes>) -> Result<Value, Error> {
-        answer::object(answer).map_err(|error| {
+        answer::object(answer, &self.address()).map_err(|error| {
             if answer.status() == StatusCode::UNAUTHORIZED {
                 let credentials = &self.config.user;
                 error.context(format_args!("the API server {} rejected {credentials}", self.address()))
@@ -129,6 +129,6 @@ impl Cluster {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let answer = timeout(self.attempt * 2, self.send(request)).await;
         let Ok(Ok(answer)) = answer else { return false };
-        answer::object(&answer).is_err_and(|error| error.kind == ErrorKind::NotFound)
+        answer::object(&answer, &self.address()).is_err_and(|error| error.kind == ErrorKind::NotFound)
     }
 }

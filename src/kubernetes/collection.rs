@@ -126,11 +126,11 @@ impl Collection {
         let request = Request::get(format!("{path}?watch=true&{only_this}&{from}")).body(Vec::new());
         let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
         let operation = self.operation(Verb::Watch, name);
-        let client = self.cluster.watches();
+        let (client, address) = (self.cluster.watches(), self.cluster.address());
         let events = client
             .request_events::<Value>(request)
             .await
-            .map_err(|failure| operation.failed(Error::of_client(&failure)))?;
+            .map_err(|failure| operation.failed(Error::of_client(&failure, &address)))?;
         Ok(events.map(move |event| match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
                 Ok(ObjectEvent::Changed(object))
@@ -148,7 +148,7 @@ impl Collection {
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
                 Err(Error { kind: if is_too_old { ErrorKind::Expired } else { ErrorKind::Unknown }, ..error })
             }
-            Err(failure) => Err(operation.failed(Error::of_client(&failure))),
+            Err(failure) => Err(operation.failed(Error::of_client(&failure, &address))),
         }))
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::{fmt, io};
 
 use hyper::Uri;
+use hyper::http::uri::Scheme;
 use serde_json::Value;
 
 use super::credentials::files;
@@ -34,6 +35,30 @@ pub struct ConnectionConfig {
 }
 
 impl ConnectionConfig {
+    /// Returns whether connections to the server are encrypted.
+    pub fn has_tls(&self) -> bool {
+        self.server.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// Checks that this configuration may replace the present one. It may not if parts of it are missing, perhaps because
+    /// its files are only half written.
+    ///
+    /// # Errors
+    /// Fails if parts are missing.
+    pub fn check_whole(&self, present: &Self) -> Result<(), ConfigError> {
+        let is_of_pod = |config: &Self| config.origin == ConfigOrigin::ServiceAccount;
+        let reason = if is_of_pod(self) && !is_of_pod(present) {
+            "the kubeconfig has become empty"
+        } else if is_of_pod(self) && self.tls.authority.is_none() && present.tls.authority.is_some() {
+            "its ca.crt is missing"
+        } else if !self.user.has_credentials() && present.user.has_credentials() {
+            "its user has no credentials any more"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::new(&present.origin, reason))
+    }
+
     /// Returns the address of the API server for messages.
     pub fn address(&self) -> String {
         let address = self.server.to_string();
@@ -61,6 +86,12 @@ pub struct UserOptions {
     pub basic: Option<BasicCredentials>,
     pub exec: Option<ExecPlugin>,
     pub impersonation: Option<Impersonation>,
+}
+
+impl UserOptions {
+    fn has_credentials(&self) -> bool {
+        self.certificate.is_some() || self.token.is_some() || self.basic.is_some() || self.exec.is_some()
+    }
 }
 
 /// Describes for messages how the server recognises the user, without secrets.

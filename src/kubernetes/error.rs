@@ -10,9 +10,6 @@ use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
-/// What is said of an answer to a watch that kube cannot read.
-const NOT_AN_EVENT: &str = "what answered is not the event of a watch; perhaps a proxy in between supports no watches";
-
 /// The error of a request.
 #[derive(Clone, Debug)]
 pub struct Error {
@@ -53,17 +50,21 @@ impl Error {
         Self::new(ErrorKind::Unknown, message)
     }
 
-    /// Returns the error of kube, or of the layers below it.
-    pub fn of_client(failure: &kube::Error) -> Self {
+    /// Returns the error of kube, or of the layers below it, for a request to the API server at this address.
+    pub fn of_client(failure: &kube::Error, address: &str) -> Self {
+        let not_an_event = || {
+            let what = "is not the event of a watch; perhaps a proxy in between supports no watches";
+            Self::unknown(format!("what {address} answered {what}"))
+        };
         match failure {
-            kube::Error::SerdeError(_) => Self::unknown(NOT_AN_EVENT),
-            kube::Error::Api(status) if status.code == 0 => Self::unknown(NOT_AN_EVENT),
+            kube::Error::SerdeError(_) => not_an_event(),
+            kube::Error::Api(status) if status.code == 0 => not_an_event(),
             kube::Error::Api(status) => Self::of_status(status),
             // The request was not sent.
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
                 Self::new(ErrorKind::Refused, failure.to_string())
             }
-            other => Self::unknown(failure_reason(other, Peer::Server)),
+            other => Self::unknown(format!("no answer from {address}: {}", failure_reason(other, Peer::Server))),
         }
     }
 
@@ -108,6 +109,7 @@ mod tests {
     #[test]
     fn a_page_that_answers_a_watch_is_not_shown_as_an_error_of_a_parser() {
         let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
-        assert_eq!(Error::of_client(&kube::Error::SerdeError(failure)).to_string(), NOT_AN_EVENT);
+        let error = Error::of_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
+        assert!(error.message.starts_with("what https://10.96.0.1 answered is not the event of a watch"), "{error}");
     }
 }

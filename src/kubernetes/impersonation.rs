@@ -2,9 +2,26 @@
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http;
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::connection::Impersonation;
+
+/// The characters that Go encodes in the name of a header: all that a name cannot contain, and the percent sign.
+const ENCODED_IN_NAMES: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
 
 /// Returns the headers by which a request acts as this user.
 ///
@@ -20,7 +37,7 @@ pub fn headers(Impersonation { user, uid, groups, extra }: &Impersonation) -> ht
         headers.append("impersonate-group", HeaderValue::from_str(group)?);
     }
     for (key, values) in extra {
-        let name = format!("impersonate-extra-{}", percent_encode(key.as_bytes(), NON_ALPHANUMERIC));
+        let name = format!("impersonate-extra-{}", percent_encode(key.as_bytes(), ENCODED_IN_NAMES));
         for value in values {
             headers.append(HeaderName::try_from(&name)?, HeaderValue::from_str(value)?);
         }

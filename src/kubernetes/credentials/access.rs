@@ -20,6 +20,8 @@ pub struct Access {
     pub config: Arc<ConnectionConfig>,
     /// The configuration of TLS; `None` for a server without TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The certificates that are trusted, as PEM; `None` for the system's.
+    pub authority: Option<Vec<u8>>,
     /// The client certificate that connections present, as PEM.
     pub identity: Option<Vec<u8>>,
     /// The configuration of TLS to the proxy; `None` without a proxy or for one without TLS.
@@ -46,6 +48,12 @@ impl Access {
     /// that perhaps cannot be opened, because the server does not use its new certificate yet.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
         self.tls.is_some() == other.tls.is_some() && self.identity == other.identity
+    }
+
+    /// Returns whether these credentials can be used instead of others. A server that is no longer trusted must not be
+    /// reached by them.
+    pub fn can_replace(&self, other: &Self) -> bool {
+        !self.has_expired() && self.config.tls == other.config.tls && self.authority == other.authority
     }
 
     /// Returns whether new connections are opened like those of the other credentials.

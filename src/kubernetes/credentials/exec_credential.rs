@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::connection::{ConnectionConfig, ExecPlugin};
+use super::super::kubeconfig::first_document;
 use super::super::proxy::ProxyOrigin;
 
 const KIND: &str = "ExecCredential";
@@ -93,7 +94,8 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
         Some(b'{') => serde_json::from_slice::<Value>(output)
             .and_then(serde_json::from_value)
             .map_err(|failure| failure.to_string()),
-        _ => serde_saphyr::from_slice(output).map_err(|_| "it is not JSON".to_owned()),
+        _ => serde_saphyr::from_str(first_document(&String::from_utf8_lossy(output)))
+            .map_err(|_| "it is not JSON".to_owned()),
     };
     let ExecCredential { api_version, kind, status } =
         printed.map_err(|reason| format!("printed something else than an {KIND}: {reason}"))?;
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn yaml_is_read_too() {
-        let printed = format!("apiVersion: {}\nkind: ExecCredential\nstatus:\n  token: abc\n", VERSIONS[1]);
+        let printed = format!("apiVersion: {}\nkind: ExecCredential\nstatus:\n  token: abc\n---\nmore\n", VERSIONS[1]);
         assert_eq!(parse(&plugin(), printed.as_bytes()).unwrap().token.as_deref(), Some("abc"));
     }
 

@@ -29,7 +29,10 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, MAX_SIZE), &mut contents)?;
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, MAX_SIZE + 1), &mut contents)?;
+    if contents.len() as u64 > MAX_SIZE {
+        return Err(io::Error::other("it is larger than 16 MiB"));
+    }
     Ok(contents)
 }
 

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use hyper::header::HeaderValue;
 
 use super::super::connection::{BasicCredentials, ConfigError, ConnectionConfig, Source, TokenSource};
+use super::super::tls;
 use super::exec_credential::IssuedCredentials;
 use super::files;
 
@@ -26,17 +27,17 @@ pub struct TlsMaterial {
 }
 
 impl Material {
-    /// Reads the files that the configuration names. What cannot be read, and was read before, is taken from the
-    /// previous contents; then the reason is returned as well.
+    /// Reads the files that the configuration names. What cannot be used, perhaps because it is only half written, and was
+    /// read before, is taken from the previous contents; then the reason is returned as well.
     ///
     /// # Errors
-    /// Fails if a file cannot be read or contains no credentials.
+    /// Fails if a file cannot be read or contains nothing that can be used.
     pub fn read(
         config: &ConnectionConfig,
         issued: Option<&IssuedCredentials>,
         previous: Option<(&ConnectionConfig, &Self)>,
     ) -> Result<(Self, Option<ConfigError>), ConfigError> {
-        let (user, mut unread) = (&config.user, None);
+        let (user, is_tls, mut unread) = (&config.user, config.has_tls(), None);
         let issued_certificate = issued.and_then(|issued| issued.certificate.clone());
         let certificate = match (issued_certificate, &user.certificate) {
             (Some(issued), _) => Some((issued.certificate.into_bytes(), issued.key.into_bytes())),
@@ -44,13 +45,28 @@ impl Material {
                 let before = previous.filter(|(before, _)| before.user.certificate == user.certificate);
                 let before = before.and_then(|(_, before)| before.tls.certificate.clone());
                 let pair = read(&files.certificate).and_then(|certificate| Ok((certificate, read(&files.key)?)));
+                let pair = pair.and_then(|(certificate, key)| {
+                    if is_tls {
+                        let within = |error: ConfigError| error.within(&files.certificate);
+                        tls::check_certificate(&certificate, &key).map_err(within)?;
+                    }
+                    Ok((certificate, key))
+                });
                 Some(or_before(pair, before, &mut unread)?)
             }
             (None, None) => None,
         };
         let before = previous.filter(|(before, _)| before.tls.authority == config.tls.authority);
         let before = before.and_then(|(_, before)| before.tls.authority.clone());
-        let authority = config.tls.authority.as_ref().map(|source| or_before(read(source), before, &mut unread));
+        let authority = config.tls.authority.as_ref().map(|source| {
+            let pem = read(source).and_then(|pem| {
+                if is_tls {
+                    tls::check_authority(&pem).map_err(|error| error.within(source))?;
+                }
+                Ok(pem)
+            });
+            or_before(pem, before, &mut unread)
+        });
         let authority = authority.transpose()?;
         let authorization = match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
             (Some(source), ..) => {

@@ -7,9 +7,11 @@
 //!   after a change, and every minute. What cannot be read again stays as it was.
 //! - Credentials from a plugin are renewed before they expire, while they are in use.
 //! - When the API server answers 401, everything is read again. If that does not help, the plugin is run again.
+//! - While newer credentials are of no use, the ones from before are used: see [`fallback`].
 
 mod access;
 mod exec_credential;
+mod fallback;
 pub mod files;
 mod material;
 mod plugin;
@@ -25,6 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use self::access::Access;
+use self::fallback::Fallback;
 use self::worker::Worker;
 use super::connection::{ClusterOptions, ConnectionConfig};
 
@@ -54,6 +57,7 @@ struct Shared {
     next_check: Mutex<Instant>,
     /// A request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
+    fallback: Fallback,
     activity: Mutex<Option<Activity>>,
 }
 
@@ -104,6 +108,7 @@ impl Credentials {
             ordered: AtomicU64::new(0),
             next_check: Mutex::new(Instant::now()),
             was_accepted: AtomicBool::new(false),
+            fallback: Fallback::default(),
             activity: Mutex::new(None),
         };
         Self { shared: Arc::new(shared), orders: Arc::default() }
@@ -119,7 +124,7 @@ impl Credentials {
         if self.is_check_due(&access) {
             self.order(None)?;
         }
-        Ok(access)
+        Ok(self.shared.fallback.choose(access))
     }
 
     /// Returns the configuration of the connection, once it is known and the credentials were obtained or have failed.
@@ -139,23 +144,35 @@ impl Credentials {
         self.shared.state.borrow().config.clone()
     }
 
-    /// Returns newer credentials after the API server has rejected these, or the same ones if there are no newer ones.
+    /// Returns other credentials after the API server has rejected these: newer ones, or else those that it has accepted
+    /// before. Returns `None` if there are no others.
     ///
     /// # Errors
     /// Fails if newer credentials should exist and cannot be obtained.
-    pub async fn renewed(&self, rejected: &Access) -> Result<Arc<Access>, CredentialsError> {
-        self.look(Some(rejected.generation)).await
+    pub async fn instead_of(&self, rejected: &Access) -> Result<Option<Arc<Access>>, CredentialsError> {
+        let newest = self.look(Some(rejected.generation)).await;
+        if let Ok(newest) = &newest
+            && newest.generation > rejected.generation
+        {
+            return Ok(Some(Arc::clone(newest)));
+        }
+        match self.shared.fallback.rejected(rejected) {
+            Some(earlier) => Ok(Some(earlier)),
+            None => newest.map(|_| None),
+        }
     }
 
-    /// Has the files checked at once, because a request has failed. The reason may be that the server has a new
-    /// certificate or expects one of the client.
-    pub fn check(&self) {
-        let _ = self.order(None);
-    }
-
-    /// Records that the API server has accepted a request with the present credentials.
-    pub fn accepted(&self) {
+    /// Records that the API server has accepted a request with these credentials.
+    pub fn accepted(&self, access: &Arc<Access>) {
         self.shared.was_accepted.store(true, Ordering::Relaxed);
+        self.shared.fallback.accepted(access);
+    }
+
+    /// Records that a request with these credentials had no answer, and has the files checked at once. The reason may be
+    /// that the server has a new certificate or expects one of the client.
+    pub fn unanswered(&self, access: &Access, failure: Option<&str>) {
+        self.shared.fallback.unanswered(access, failure);
+        let _ = self.order(None);
     }
 
     /// Returns what the credentials wait for, if they take long at present.
@@ -215,5 +232,47 @@ impl Credentials {
             spawned.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
         }
         Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_half_written_kubeconfig_changes_at_most_the_token() {
+        let authority = rcgen::generate_simple_self_signed([]).unwrap().cert.pem();
+        let authority = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, authority);
+        // The fields are in the order in which kubectl writes them.
+        let kubeconfig = |token: &str| {
+            format!(
+                "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    \
+                 server: https://10.96.0.1\n  name: c\ncontexts:\n- context:\n    cluster: c\n    namespace: ns\n    \
+                 user: u\n  name: x\ncurrent-context: x\nkind: Config\nusers:\n- name: u\n  user:\n    token: {token}\n"
+            )
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        fs::write(&path, kubeconfig("old")).unwrap();
+        let credentials =
+            Credentials::new(ClusterOptions { kubeconfig: Some(path.clone()), ..ClusterOptions::default() });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let look = || runtime.block_on(credentials.look(None)).unwrap();
+        let first = look();
+        let whole = kubeconfig("new");
+        let (mut tokens, mut previous) = (Vec::new(), String::new());
+        for end in 0..=whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let access = look();
+            assert!(access.can_replace(&first) && access.config.server == first.config.server, "{}", &whole[..end]);
+            let token = access.authorization.as_ref().unwrap().to_str().unwrap().to_owned();
+            if token != previous {
+                tokens.push(token.clone());
+                previous = token;
+            }
+        }
+        assert_eq!(tokens, ["Bearer old", "Bearer n", "Bearer ne", "Bearer new"]);
     }
 }

@@ -106,34 +106,42 @@ impl Worker {
         })
     }
 
-    /// Reads the configuration and the files that it names. What cannot be read again stays as it was, so that the rest
-    /// is still renewed.
+    /// Reads the configuration and the files that it names. What cannot be used stays as it was, so that the rest is
+    /// still renewed.
     fn reload(&mut self) -> Result<(), CredentialsError> {
         let unusable = |error: ConfigError| CredentialsError(error.to_string());
-        let (mut config, mut unread) = match (kubeconfig::load(&self.shared.options), &self.loaded) {
-            (Ok(config), _) => (config, None),
-            (Err(error), Some(loaded)) => (ConnectionConfig::clone(&loaded.config), Some(error)),
+        let read = self.read_configuration().and_then(|config| self.load(config));
+        let unread = match (read, &self.loaded) {
+            (Ok(unread), _) => unread,
             (Err(error), None) => return Err(unusable(error)),
+            (Err(error), Some(loaded)) => {
+                let config = ConnectionConfig::clone(&loaded.config);
+                self.load(config).map_err(unusable)?;
+                Some(error)
+            }
         };
+        self.note_unread(unread);
+        Ok(())
+    }
+
+    /// Returns the configuration that replaces the present one, if there is one.
+    fn read_configuration(&mut self) -> Result<ConnectionConfig, ConfigError> {
+        let config = kubeconfig::load(&self.shared.options)?;
         if let Some(plugin) = &config.user.exec {
             exec_credential::check_version(plugin)
-                .map_err(|reason| unusable(ConfigError::new(plugin.command.display(), reason)))?;
+                .map_err(|reason| ConfigError::new(plugin.command.display(), reason))?;
         }
-        if let Some(loaded) = &self.loaded
-            && loaded.config.server != config.server
-        {
+        let Some(Loaded { config: present, .. }) = &self.loaded else { return Ok(config) };
+        config.check_whole(present)?;
+        if present.server != config.server {
             // The lock is held on the previous server. On another server it would be another lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
-                log_events::server_changed(&loaded.config.server.to_string(), &config.server.to_string());
+                log_events::server_changed(&present.server.to_string(), &config.server.to_string());
             }
-            config = ConnectionConfig::clone(&loaded.config);
+            return Ok(ConnectionConfig::clone(present));
         }
-        if self.issued.as_ref().is_some_and(|issued| Some(&issued.plugin) != config.user.exec.as_ref()) {
-            self.issued = None;
-        }
-        let unread_file = self.load(config).map_err(unusable)?;
-        self.note_unread(unread.take().or(unread_file));
-        Ok(())
+        self.is_server_change_logged = false;
+        Ok(config)
     }
 
     /// Logs why a file cannot be read again, once for each reason.
@@ -150,11 +158,14 @@ impl Worker {
     fn load(&mut self, config: ConnectionConfig) -> Result<Option<ConfigError>, ConfigError> {
         let files = material::files_of(&config);
         let stamps = files::stamps(&files);
-        let issued = self.issued.as_ref().map(|issued| &issued.credentials);
+        // Another plugin issues other credentials.
+        let issued = self.issued.as_ref().filter(|issued| Some(&issued.plugin) == config.user.exec.as_ref());
+        let issued_material = issued.map(|issued| &issued.credentials);
+        let (has_issued, lifetime) = (issued.is_some(), issued.and_then(|issued| issued.lifetime));
         let previous = self.loaded.as_ref().map(|loaded| (&*loaded.config, &loaded.material));
         let origin = config.origin.clone();
         let within = |error: ConfigError| error.within(&origin);
-        let (material, unread) = Material::read(&config, issued, previous).map_err(within)?;
+        let (material, unread) = Material::read(&config, issued_material, previous).map_err(within)?;
         let tls = self.tls(&config, &material).map_err(within)?;
         let config = match &self.loaded {
             Some(loaded) if *loaded.config == config => Arc::clone(&loaded.config),
@@ -166,13 +177,16 @@ impl Worker {
             .is_some_and(|loaded| Arc::ptr_eq(&loaded.config, &config) && loaded.material == material);
         let authorization = material.authorization.clone();
         let proxy_tls = self.proxy_tls(&config, &material).map_err(within)?;
+        let authority = material.tls.authority.clone();
         let identity = material.tls.certificate.as_ref().map(|(certificate, _)| certificate.clone());
         self.loaded = Some(Loaded { config: Arc::clone(&config), material, files, stamps, read_at: Instant::now() });
-        if self.plugin().is_some() && self.issued.is_none() {
+        if !has_issued {
+            self.issued = None;
+        }
+        if self.plugin().is_some() && !has_issued {
             // The configuration has no credentials yet.
             return Ok(unread);
         }
-        let lifetime = self.issued.as_ref().and_then(|issued| issued.lifetime);
         let present = self.access.as_ref();
         if is_unchanged && present.is_some_and(|present| present.lifetime == lifetime) {
             return Ok(unread);
@@ -181,13 +195,14 @@ impl Worker {
         if present.is_some() && !is_unchanged {
             log_events::credentials_renewed(&config.origin.to_string());
         }
-        self.access = Some(Arc::new(Access { generation, config, tls, identity, proxy_tls, authorization, lifetime }));
+        let access = Access { generation, config, tls, authority, identity, proxy_tls, authorization, lifetime };
+        self.access = Some(Arc::new(access));
         Ok(unread)
     }
 
     /// Returns the TLS configuration, which is the previous one if nothing in it has changed.
     fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
-        if config.server.scheme_str() != Some("https") {
+        if !config.has_tls() {
             return Ok(None);
         }
         let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
@@ -246,12 +261,17 @@ impl Worker {
         let result = issued.and_then(|credentials| {
             let lifetime = credentials.expires.and_then(|expires| Lifetime::until(expires, Timestamp::now()));
             let is_lasting = lifetime.is_some() || credentials.expires.is_none();
-            self.issued = Some(Issued { plugin: plugin.clone(), credentials, lifetime });
-            let loaded = self.load(config).map_err(|error| plugin::unusable(plugin, &error.reason));
-            loaded.map(|unread| {
-                self.note_unread(unread);
-                is_lasting
-            })
+            let previous = self.issued.replace(Issued { plugin: plugin.clone(), credentials, lifetime });
+            match self.load(config) {
+                Ok(unread) => {
+                    self.note_unread(unread);
+                    Ok(is_lasting)
+                }
+                Err(error) => {
+                    self.issued = previous;
+                    Err(plugin::unusable(plugin, &error.reason))
+                }
+            }
         });
         self.plugin_failure = result.as_ref().err().cloned();
         if matches!(result, Ok(true)) && !is_rejected {

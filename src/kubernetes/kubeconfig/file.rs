@@ -11,8 +11,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
+use serde_saphyr::options::NonFiniteFloatPolicy;
 
 use super::super::credentials::files;
+use super::merge_keys;
 
 /// The contents of a kubeconfig. As in client-go, a field that is absent, null or empty is not set.
 #[derive(Default, Deserialize)]
@@ -96,7 +98,7 @@ pub struct User {
     pub as_uid: Option<String>,
     #[serde(default, deserialize_with = "list")]
     pub as_groups: Option<Vec<String>>,
-    pub as_user_extra: Option<BTreeMap<String, Vec<String>>>,
+    pub as_user_extra: Option<BTreeMap<String, Option<Vec<String>>>>,
     pub auth_provider: Option<AuthProvider>,
     pub exec: Option<Exec>,
 }
@@ -160,14 +162,20 @@ impl KubeconfigFile {
 
     fn parse(text: &[u8]) -> Result<Self, String> {
         let text = decoded(text)?;
+        let document = first_document(&text);
+        merge_keys::check(document)?;
         let options = serde_saphyr::options! {
+            // One user may be the user of many contexts.
+            budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
+            // For Go, a number that is too large is a text.
+            non_finite_float_policy: NonFiniteFloatPolicy::AsString,
             // As client-go does.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
             // A snippet could contain secrets.
             with_snippet: false,
         };
-        let file: Option<Self> = serde_saphyr::from_str_with_options(first_document(&text), options)
-            .map_err(|failure| failure.to_string())?;
+        let file: Option<Self> =
+            serde_saphyr::from_str_with_options(document, options).map_err(|failure| failure.to_string())?;
         let file = file.unwrap_or_default();
         file.check()?;
         Ok(file)
@@ -206,6 +214,9 @@ fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) 
     Ok(())
 }
 
+/// A character that ends lines in YAML 1.1, which client-go reads.
+const NEXT_LINE: char = '\u{85}';
+
 /// Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
 fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
@@ -217,10 +228,11 @@ fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
         [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
         _ => str::from_utf8(bytes).map(Cow::from).map_err(|failure| failure.to_string()),
     }
+    .map(|text| if text.contains(NEXT_LINE) { text.replace(NEXT_LINE, "\n").into() } else { text })
 }
 
 /// Returns the first of several YAML documents. client-go ignores the others, too.
-fn first_document(text: &str) -> &str {
+pub fn first_document(text: &str) -> &str {
     let (mut end, mut has_begun) = (0, false);
     for line in text.split_inclusive('\n') {
         let words = line.trim_end();

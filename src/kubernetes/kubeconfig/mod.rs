@@ -5,6 +5,7 @@
 mod file;
 mod in_cluster;
 mod merge;
+mod merge_keys;
 mod normalize;
 mod server;
 
@@ -13,6 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use self::file::KubeconfigFile;
+pub use self::file::first_document;
 use self::merge::MergedKubeconfig;
 use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Impersonation};
 

@@ -1,6 +1,7 @@
 //! Resolves a context of a kubeconfig to a [`ConnectionConfig`].
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -31,22 +32,19 @@ impl MergedKubeconfig {
     pub fn connection(&self, context: Option<&str>) -> Result<ConnectionConfig, ConfigError> {
         let files: Vec<String> = self.paths().iter().map(|path| path.display().to_string()).collect();
         let files = format!("kubeconfig {}", files.join(":"));
-        let name = match context.or_else(|| self.current_context()) {
-            Some(name) => name,
-            None => return Err(ConfigError::new(files, self.without_context())),
-        };
+        let name = context.or_else(|| self.current_context()).unwrap_or_default();
         let Some(Entry { value: chosen, .. }) = self.context(name) else {
-            let subject = match context {
-                Some(name) => format!("--context {name:?}"),
-                None => format!("{files}: current-context {name:?}"),
-            };
-            return Err(ConfigError::new(subject, self.no_such_context()));
+            return Err(match context {
+                Some(name) => ConfigError::new(format_args!("--context {name:?}"), self.no_such_context()),
+                None if name.is_empty() => ConfigError::new(files, self.without_context()),
+                None => ConfigError::new(format_args!("{files}: current-context {name:?}"), self.no_such_context()),
+            });
         };
         let origin = ConfigOrigin::Kubeconfig { files: self.paths(), context: name.to_owned() };
         let refused = |reason: String| ConfigError::new(&origin, reason);
 
-        let cluster_name = said(&chosen.cluster).unwrap_or_default();
-        let cluster = self.cluster(&cluster_name);
+        let cluster_name = chosen.cluster.as_deref().unwrap_or_default();
+        let cluster = self.cluster(cluster_name);
         let cluster = cluster.ok_or_else(|| refused(format!("it has no cluster {cluster_name:?}")))?;
         let server = said(&cluster.value.server);
         let server = server.ok_or_else(|| refused(format!("cluster {cluster_name:?} has no server")))?;
@@ -61,13 +59,13 @@ impl MergedKubeconfig {
             None => Proxy::from_environment(&server).map_err(refused)?,
         };
 
-        let mut user = match said(&chosen.user) {
+        let user_name = chosen.user.as_deref().unwrap_or_default();
+        let mut user = match self.user(user_name) {
             // Without a scheme, TLS may have been intended. Like kubectl, leaderrun sends no secrets then.
             _ if !has_scheme => UserOptions::default(),
-            None => UserOptions::default(),
-            Some(user_name) => {
-                let user = self.user(&user_name);
-                let user = user.ok_or_else(|| refused(format!("it has no user {user_name:?}")))?;
+            None if user_name.is_empty() => UserOptions::default(),
+            None => return Err(refused(format!("it has no user {user_name:?}"))),
+            Some(user) => {
                 user_options(&user, cluster.value).map_err(|reason| refused(format!("user {user_name:?}: {reason}")))?
             }
         };
@@ -75,12 +73,13 @@ impl MergedKubeconfig {
             (user.token, user.basic) = (None, Some(basic));
         }
         let tls = tls_options(&cluster);
-        if tls.insecure && tls.authority.is_some() {
-            let both = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
-            return Err(refused(format!("cluster {cluster_name:?}: {both}")));
-        }
         let namespace = said(&chosen.namespace).unwrap_or_else(|| "default".to_owned());
-        Ok(ConnectionConfig { server, tls, proxy, user, namespace, origin })
+        let config = ConnectionConfig { server, tls, proxy, user, namespace, origin };
+        if config.has_tls() && config.tls.insecure && config.tls.authority.is_some() {
+            let both = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
+            return Err(ConfigError::new(&config.origin, format_args!("cluster {cluster_name:?}: {both}")));
+        }
+        Ok(config)
     }
 
     fn without_context(&self) -> String {
@@ -103,10 +102,27 @@ fn said(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+/// Returns a path of a kubeconfig in this folder. As in Go, `..` in a relative path removes the part in front of it,
+/// which may be missing or a symbolic link.
+fn resolved(folder: &Path, path: &str) -> PathBuf {
+    if Path::new(path).is_absolute() {
+        return PathBuf::from(path);
+    }
+    let mut resolved = PathBuf::new();
+    for part in folder.join(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
+
 /// Returns the source of a value. Data in the kubeconfig take precedence over a file.
 fn source(file: &Option<String>, data: &Option<Base64>, folder: &Path) -> Option<Source> {
     let data = data.as_ref().filter(|Base64(data)| !data.is_empty());
-    let file = || said(file).map(|file| Source::File(folder.join(file)));
+    let file = || said(file).map(|file| Source::File(resolved(folder, &file)));
     data.map(|Base64(data)| Source::Data(data.clone())).or_else(file)
 }
 
@@ -126,7 +142,7 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
         (Some(_), None) => return Err("it has a client certificate without client-key or client-key-data".to_owned()),
         (None, _) => None,
     };
-    let (file, fixed) = (said(&user.token_file).map(|file| folder.join(file)), said(&user.token));
+    let (file, fixed) = (said(&user.token_file).map(|file| resolved(folder, &file)), said(&user.token));
     let token = (file.is_some() || fixed.is_some()).then_some(TokenSource { file, fixed });
     let (username, password) = (said(&user.username), user.password.clone().unwrap_or_default());
     let basic = (username.is_some() || !password.is_empty())
@@ -174,7 +190,8 @@ fn check_id_token(token: &str) -> Result<(), String> {
 
 fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
     let (uid, groups) = (said(&user.as_uid), user.as_groups.clone().unwrap_or_default());
-    let extra = user.as_user_extra.clone().unwrap_or_default();
+    let extra = user.as_user_extra.iter().flatten();
+    let extra: BTreeMap<_, _> = extra.map(|(key, values)| (key.clone(), values.clone().unwrap_or_default())).collect();
     match said(&user.impersonate) {
         Some(user) => Ok(Some(Impersonation { user, uid, groups, extra })),
         None if uid.is_none() && groups.is_empty() && extra.is_empty() => Ok(None),
@@ -185,7 +202,7 @@ fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
 fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlugin, String> {
     let command = said(&exec.command).ok_or("its exec plugin has no command")?;
     // A name without a slash is looked up in PATH.
-    let command = if command.contains('/') { folder.join(command) } else { PathBuf::from(command) };
+    let command = if command.contains('/') { resolved(folder, &command) } else { PathBuf::from(command) };
     let api_version = said(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
     if ![V1, V1BETA1].contains(&api_version.as_str()) {
         return Err(format!("its exec plugin has an unknown apiVersion {api_version:?}; use {V1:?}"));

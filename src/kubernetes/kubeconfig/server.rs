@@ -1,5 +1,8 @@
 //! Parses the address of the API server in a kubeconfig.
 
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
 use hyper::Uri;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
@@ -22,11 +25,8 @@ pub struct ServerAddress {
 /// Returns the reason why the address is invalid.
 pub fn parse(text: &str) -> Result<ServerAddress, String> {
     let text = text.trim();
-    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let scheme = scheme.to_ascii_lowercase();
-    if scheme != "http" && scheme != "https" {
-        return Err(format!("server {text:?} begins with {scheme}://, neither with http:// nor with https://"));
-    }
+    let (stated_scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
+    let scheme = stated_scheme.unwrap_or("http").to_ascii_lowercase();
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     let rest = rest[..end].trim_end_matches('/');
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -34,10 +34,16 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
         Some((credentials, authority)) => (Some(basic_credentials(credentials)), authority),
         None => (None, authority),
     };
+    if stated_scheme.is_none() && !path.is_empty() {
+        return Err(format!("server \"{authority}{path}\" begins neither with http:// nor with https://"));
+    }
     // An empty port is the scheme's own.
-    let authority = authority.strip_suffix(':').unwrap_or(authority);
+    let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
     // The part that may be a password is left out.
     let shown = format!("{scheme}://{authority}{}", utf8_percent_encode(path, ENCODED_IN_PATHS));
+    if scheme != "http" && scheme != "https" {
+        return Err(format!("server {shown:?} begins with {scheme}://, neither with http:// nor with https://"));
+    }
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
     if let Some((_, port)) = authority.rsplit_once(':')
         && !port.contains(']')
@@ -45,10 +51,21 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     {
         return Err(format!("server {shown:?}: {port:?} is not a port"));
     }
+    if authority.is_empty() {
+        return Err(format!("server {shown:?} names no host"));
+    }
     let server = shown.parse::<Uri>().map_err(|invalid| format!("server {shown:?}: {invalid}"))?;
     match server.host() {
         None | Some("") => Err(format!("server {shown:?} names no host")),
         Some(_) => Ok(ServerAddress { server, credentials }),
+    }
+}
+
+/// Returns a host and port, in which an IPv6 address may lack its brackets, as in Go.
+fn bracketed(authority: &str) -> Cow<'_, str> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}").into(),
+        _ => authority.into(),
     }
 }
 
@@ -73,6 +90,7 @@ mod tests {
             ("https://host/prefix?query#fragment", "https://host/prefix"),
             ("https://host:/prefix", "https://host/prefix"),
             ("https://[::1]:", "https://[::1]/"),
+            ("https://::1:6443/prefix", "https://[::1]:6443/prefix"),
             ("https://host/my prefix/ü", "https://host/my%20prefix/%C3%BC"),
             ("https://host/a%2fb", "https://host/a%2fb"),
             ("host:8080", "http://host:8080/"),
@@ -97,7 +115,11 @@ mod tests {
     fn invalid_addresses_are_refused_with_the_reason() {
         for (text, reason) in [
             ("ftp://host", "neither with http:// nor with https://"),
-            ("https://", "https://"),
+            ("https://", "names no host"),
+            ("https:///host", "names no host"),
+            ("https:/host", "server \"https:/host\" begins neither with http:// nor with https://"),
+            ("host/prefix", "begins neither with http:// nor with https://"),
+            ("https://fd00::1", "invalid authority"),
             ("https://:6443", "names no host"),
             ("https://a b", "invalid uri character"),
             ("https://host:port", "\"port\" is not a port"),

@@ -58,6 +58,7 @@ impl Exception {
             return Some(Self::Address(address.to_canonical(), None));
         }
         let (host, port) = match entry.rsplit_once(':') {
+            Some((host, "")) => (host.trim_start_matches('[').trim_end_matches(']'), None),
             Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), Some(port.parse().ok()?)),
             None => (entry.as_str(), None),
         };
@@ -113,6 +114,7 @@ mod tests {
             ("*.example.com", "example.com", 443, proxied),
             ("example.com:6443", "api.example.com", 6443, reached_directly),
             ("example.com:6443", "api.example.com", 443, proxied),
+            ("example.com:", "api.example.com", 443, reached_directly),
             ("10.0.0.0/8", "10.1.2.3", 443, reached_directly),
             ("10.0.0.0/8", "11.1.2.3", 443, proxied),
             ("10.0.0.0/8", "::ffff:10.1.2.3", 443, reached_directly),

@@ -25,12 +25,13 @@ impl Authorities {
         let blocks = pem::blocks(text).into_iter();
         let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
         let certificates = certificates.map(|block| CertificateDer::from(block.der));
-        let certificates: Vec<_> =
-            certificates.filter(|certificate| Certificate::parse(certificate).is_some()).collect();
-        if certificates.is_empty() {
-            return Err(ConfigError::new("certificate-authority", "there is no certificate in it that can be read"));
+        let (certificates, unreadable): (Vec<_>, Vec<_>) =
+            certificates.partition(|certificate| Certificate::parse(certificate).is_some());
+        match unreadable.first() {
+            _ if !certificates.is_empty() => Ok(Self { certificates, are_of_system: false }),
+            Some(der) => Err(ConfigError::new("certificate-authority", Certificate::defect(der))),
+            None => Err(ConfigError::new("certificate-authority", "there is no certificate in it")),
         }
-        Ok(Self { certificates, are_of_system: false })
     }
 
     /// Reads the certificates of the system, if there are any, and those of a PEM file.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use rustls::pki_types::UnixTime;
 use x509_cert::certificate::{CertificateInner, Raw, Version};
-use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::asn1::{ObjectIdentifier, Uint};
+use x509_cert::der::{Decode, Encode, ErrorKind, Tag};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName};
 
@@ -28,8 +28,9 @@ const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.37"),
 ];
 
-/// A lower bound for the encoded length of an RSA key of 2048 bits: the length of its modulus.
-const MIN_RSA_LENGTH: usize = 2048 / 8;
+/// The length in bytes of the modulus of the shortest RSA key that cannot be broken. ring rounds lengths up to bytes,
+/// too.
+const MIN_MODULUS: usize = 2048 / 8;
 
 /// A certificate of any version.
 pub struct Certificate(CertificateInner<Raw>);
@@ -40,6 +41,16 @@ impl Certificate {
         CertificateInner::from_der(der).ok().map(Self)
     }
 
+    /// Returns why a certificate cannot be parsed.
+    pub fn defect(der: &[u8]) -> &'static str {
+        match CertificateInner::<Raw>::from_der(der).map_err(|error| error.kind()) {
+            Err(ErrorKind::Value { tag: Tag::UtcTime | Tag::GeneralizedTime }) => {
+                "it has a date before 1970, which the TLS library does not support"
+            }
+            _ => "it cannot be read",
+        }
+    }
+
     /// Returns the public key in the certificate.
     pub fn public_key(&self) -> &[u8] {
         self.0.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
@@ -48,7 +59,9 @@ impl Certificate {
     /// Returns whether the key is an RSA key that is short enough to be broken.
     pub fn has_short_rsa_key(&self) -> bool {
         let algorithm = &self.0.tbs_certificate().subject_public_key_info().algorithm;
-        algorithm.oid == RSA && self.public_key().len() < MIN_RSA_LENGTH
+        let numbers = || Vec::<Uint>::from_der(self.public_key()).ok();
+        let modulus = || Some(numbers()?.first()?.as_bytes().len());
+        algorithm.oid == RSA && modulus().is_none_or(|length| length < MIN_MODULUS)
     }
 
     /// Returns whether it may issue certificates for servers.

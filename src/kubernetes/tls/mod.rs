@@ -4,11 +4,11 @@
 //! P-521 key, no P-256 signature with SHA-512, no server certificate that is itself an authority's, and no wildcard of
 //! one label. These are accepted here. It is less strict in what an authority may do, which is checked here, too.
 //!
-//! These are accepted by Go and still refused: RSA keys of less than 2048 bits, which can be broken; client keys that
-//! are RSA of more than 4096 bits, of a length that is not a multiple of 512, or with a public exponent below 65537, which
-//! ring cannot use; critical certificate policies; more than six certificates between the server's and the authority's;
-//! an authority's certificate as the server's that was issued by an intermediate authority; CBC cipher suites in TLS
-//! 1.2.
+//! These are accepted by Go and still refused: RSA keys of less than 2048 bits, which can be broken; RSA keys of more than
+//! 8192 bits; client keys that are RSA of other lengths than 2048, 3072 or 4096 bits, or with a public exponent below 65537,
+//! which ring cannot use; dates before 1970; critical certificate policies; more than six certificates between the
+//! server's and the authority's; an authority's certificate as the server's that was issued by an intermediate
+//! authority; CBC cipher suites in TLS 1.2.
 
 mod algorithms;
 mod authority;
@@ -59,6 +59,22 @@ pub fn client_config(
     };
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     Ok(config)
+}
+
+/// Checks that these authorities can be trusted.
+///
+/// # Errors
+/// Fails if there is no certificate that can be used.
+pub fn check_authority(pem: &[u8]) -> Result<(), ConfigError> {
+    Authorities::configured(pem).map(drop)
+}
+
+/// Checks that this client certificate can be used with this key.
+///
+/// # Errors
+/// Fails if one of them cannot be used, or they do not belong together.
+pub fn check_certificate(certificate: &[u8], key: &[u8]) -> Result<(), ConfigError> {
+    identity::resolver(certificate, key).map(drop)
 }
 
 /// Returns the TLS configuration of a connection to a proxy. kubectl trusts a proxy like the API server; certificates

@@ -65,6 +65,9 @@ fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
         | AlertDescription::AccessDenied
         | AlertDescription::DecryptError => "it does not say why",
         AlertDescription::UnrecognisedName => return format!("{peer} does not know the name it was asked for"),
+        AlertDescription::NoApplicationProtocol => {
+            return format!("{peer} does not speak HTTP/1.1, the only protocol that leaderrun speaks");
+        }
         other => return format!("{peer} ended the TLS connection: {other:?}"),
     };
     format!("{peer} refused the client certificate: {reason}")

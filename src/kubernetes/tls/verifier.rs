@@ -2,11 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
 
@@ -50,7 +51,7 @@ impl ServerVerifier {
         let Self { peer, authorities } = self;
         let reason = |error| refusal::reason(error, *peer, authorities, der, server_name, now);
         let certificate = EndEntityCert::try_from(der).map_err(reason)?;
-        let said = Certificate::parse(der).ok_or("it cannot be read")?;
+        let said = Certificate::parse(der).ok_or_else(|| Certificate::defect(der))?;
         if said.has_short_rsa_key() {
             return Err("its RSA key has less than 2048 bits".to_owned());
         }
@@ -60,10 +61,17 @@ impl ServerVerifier {
             Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&said, now) => said.check_server(now)?,
             issued => issued.map_err(reason)?,
         }
+        let verify_name = |name: &ServerName<'_>| certificate.verify_is_valid_for_subject_name(name);
         match server_name {
             ServerName::DnsName(name) if said.has_short_wildcard_for(name.as_ref()) => Ok(()),
-            _ => certificate.verify_is_valid_for_subject_name(server_name).map_err(reason),
+            // As in Go, an IPv4 address may be written as IPv6 in the certificate.
+            ServerName::IpAddress(IpAddr::V4(address)) => verify_name(server_name).or_else(|error| {
+                let as_ipv6 = Ipv4Addr::from(*address).to_ipv6_mapped();
+                verify_name(&ServerName::from(std::net::IpAddr::from(as_ipv6))).map_err(|_| error)
+            }),
+            _ => verify_name(server_name),
         }
+        .map_err(reason)
     }
 
     fn verify_issuer(

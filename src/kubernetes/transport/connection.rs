@@ -15,6 +15,9 @@ use tokio::task::JoinHandle;
 use super::super::credentials::Access;
 use super::pool::Pool;
 
+/// The largest number of headers in an answer.
+const MAX_HEADERS: usize = 1000;
+
 /// A connection for one request at a time. It is closed when it is dropped.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
@@ -24,7 +27,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts HTTP on a stream.
+    /// Starts HTTP on a stream. As for Go, a header may have several lines, and white space after its name.
     ///
     /// # Errors
     /// Fails if the stream is closed.
@@ -32,7 +35,10 @@ impl Connection {
     where
         S: Read + Write + Send + Unpin + 'static,
     {
-        let (sender, connection) = http1::handshake(stream).await?;
+        let mut http = http1::Builder::new();
+        http.max_headers(MAX_HEADERS);
+        http.allow_obsolete_multiline_headers_in_responses(true).allow_spaces_after_header_name_in_responses(true);
+        let (sender, connection) = http.handshake(stream).await?;
         let driver = tokio::spawn(async move { drop(connection.await) });
         Ok(Self { sender, access, driver })
     }

@@ -31,6 +31,9 @@ pub use self::resolver::Resolver;
 use super::credentials::{Access, Credentials, MIN_PENDING};
 use super::impersonation;
 
+/// The largest number of credentials that a request is sent with, one after the other.
+const MAX_CREDENTIALS: usize = 3;
+
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Sends requests to the API server, on its own connections.
@@ -52,29 +55,37 @@ impl Transport {
         self.credentials.pending().or_else(connection)
     }
 
-    /// Sends a request. If the API server rejects it with 401 and there are newer credentials, it is sent again.
+    /// Sends a request. If the API server rejects it with 401 and there are other credentials, it is sent again.
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
-        let access = self.credentials.current().await?;
-        let answer = self.send_as(&access, head.clone(), body.clone().into()).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            self.credentials.accepted();
-            return Ok(answer);
+        let mut access = self.credentials.current().await?;
+        for _ in 1..MAX_CREDENTIALS {
+            let answer = self.send_as(&access, head.clone(), body.clone().into()).await?;
+            if answer.status() != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            match self.credentials.instead_of(&access).await? {
+                Some(other) => access = other,
+                None => return Ok(answer),
+            }
         }
-        let newer = self.credentials.renewed(&access).await?;
-        if newer.generation == access.generation {
-            return Ok(answer);
-        }
-        let answer = self.send_as(&newer, head, body.into()).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            self.credentials.accepted();
-        }
-        Ok(answer)
+        self.send_as(&access, head, body.into()).await
     }
 
     async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
-        self.try_send_as(access, head, body).await.inspect_err(|_| self.credentials.check())
+        let mut attempt = Attempt { credentials: &self.credentials, access, failure: None, has_answer: false };
+        let answer = self.try_send_as(access, head, body).await;
+        match &answer {
+            Ok(answer) => {
+                attempt.has_answer = true;
+                if answer.status() != StatusCode::UNAUTHORIZED {
+                    self.credentials.accepted(access);
+                }
+            }
+            Err(failure) => attempt.failure = Some(failure.to_string()),
+        }
+        answer
     }
 
     async fn try_send_as(
@@ -95,6 +106,22 @@ impl Transport {
                 Some(unsent) => request = unsent,
                 None => return Err(failure.into_error().into()),
             }
+        }
+    }
+}
+
+/// A request that is sent with these credentials. It may be dropped before it has an answer.
+struct Attempt<'a> {
+    credentials: &'a Credentials,
+    access: &'a Access,
+    failure: Option<String>,
+    has_answer: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.has_answer {
+            self.credentials.unanswered(self.access, self.failure.as_deref());
         }
     }
 }

@@ -9,7 +9,7 @@ use super::super::proxy::Proxy;
 use crate::telemetry::log::printable;
 
 /// The greatest size of a proxy's answer, without the page of HTML that may follow it.
-const MAX_HEAD: usize = 8 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
 ///

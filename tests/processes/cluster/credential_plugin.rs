@@ -169,6 +169,16 @@ fn a_plugin_can_ask_the_user_at_the_terminal() {
 }
 
 #[testkit::test]
+fn the_output_of_a_plugin_may_be_long() {
+    let plugin = Plugin::new("head -c 3000000 /dev/zero | tr '\\0' ' '", None);
+    Candidate::subcommand("status", &plugin.lock()).start().wait_for_exit(1);
+    let endless = Plugin::printing("yes");
+    let mut status = Candidate::subcommand("status", &endless.lock()).start();
+    status.wait();
+    assert!(status.log().contains("it printed without end"), "{}", status.log());
+}
+
+#[testkit::test]
 fn a_plugin_that_fails_is_run_again_until_it_succeeds() {
     let plugin = Plugin::new("[ -e mended ] || { echo no network >&2; exit 1; }", None);
     let mut a = Candidate::new("a", &plugin.lock()).run_script("echo started");

@@ -1,30 +1,32 @@
 //! Tests of the messages about the API server: its address, the user, and its errors.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::thread;
 
 use testkit::recording_server::RecordingServer;
-use testkit::{Candidate, Cluster, TestLock, scratch};
+use testkit::{Candidate, Cluster, Running, TestLock, scratch};
 
 /// Writes a kubeconfig for a server without TLS. Returns its path.
-fn kubeconfig(server: &RecordingServer) -> PathBuf {
+fn kubeconfig(server: SocketAddr) -> PathBuf {
     let file = scratch::folder("messages").join("config");
     let text = format!(
-        "{{clusters: [{{name: c, cluster: {{server: 'http://{}'}}}}], users: [{{name: u, user: {{token: t}}}}], \
-         contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}",
-        server.address()
+        "{{clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}], users: [{{name: u, user: {{token: t}}}}], \
+         contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
     );
     fs::write(&file, text).expect("a kubeconfig");
     file
 }
 
-fn status_of(server: &RecordingServer) -> String {
+fn status_of(server: SocketAddr) -> Running {
     let kubeconfig = kubeconfig(server);
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
     let mut status = status.start();
     status.wait();
-    status.log()
+    status
 }
 
 #[testkit::test]
@@ -46,7 +48,7 @@ fn a_server_that_is_not_an_api_server_is_recognised() {
         [(200, "text/html", page), (404, "text/html", page), (200, "application/json", "[1, 2]")]
     {
         let answer = move || (code, vec![("content-type", content_type.to_owned())], body.to_owned());
-        let log = status_of(&RecordingServer::answering(None, answer));
+        let log = status_of(RecordingServer::answering(None, answer).address()).log();
         assert!(log.contains("not a Kubernetes API server") || log.contains("is not an API object"), "{log}");
         assert!(!log.contains("Welcome"), "{log}");
     }
@@ -56,7 +58,7 @@ fn a_server_that_is_not_an_api_server_is_recognised() {
 fn rejected_credentials_are_named() {
     let status = r#"{"kind":"Status","code":401,"message":"Unauthorized"}"#;
     let server = RecordingServer::answering(None, move || (401, Vec::new(), status.to_owned()));
-    let log = status_of(&server);
+    let log = status_of(server.address()).log();
     let says = format!("the API server http://{} rejected the token in the kubeconfig: Unauthorized", server.address());
     assert!(log.contains(&says), "{log}");
 }
@@ -66,7 +68,59 @@ fn a_failure_names_the_doctor_once() {
     let server = RecordingServer::answering(None, || (500, Vec::new(), "no".to_owned()));
     let mut candidate = Candidate::bare("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
     candidate = candidate.args(["--lease-duration", "6s", "--renew-deadline", "4s"]).args(["--kubeconfig"]);
-    let mut candidate = candidate.args([kubeconfig(&server)]).run(["true"]);
+    let mut candidate = candidate.args([kubeconfig(server.address())]).run(["true"]);
     candidate.wait();
     assert_eq!(candidate.log().matches("leaderrun doctor --lock").count(), 1, "{}", candidate.log());
+}
+
+/// Starts a server that sends these bytes to each client and closes the connection.
+fn server_sending(answer: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+/// Returns an answer with a Lease and these headers.
+fn lease_with(headers: &str) -> String {
+    let lease = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"probe","uid":"1","resourceVersion":"1"},"spec":{"holderIdentity":"the holder"}}"#;
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{lease}",
+        lease.len()
+    )
+}
+
+#[testkit::test]
+fn the_head_of_an_answer_may_be_as_go_accepts_it() {
+    let headers = |count: usize| (0..count).map(|number| format!("X-Header-{number}: a\r\n")).collect::<String>();
+    for (what, headers) in [
+        ("500 headers", headers(500)),
+        ("a header in several lines", "X-A: b\r\n  c\r\n".to_owned()),
+        ("white space after a name", "X-A : b\r\n".to_owned()),
+        ("a value that is not ASCII", "X-A: \u{fc}\r\n".to_owned()),
+        ("a long value", format!("X-A: {}\r\n", "a".repeat(100_000))),
+    ] {
+        let status = status_of(server_sending(lease_with(&headers)));
+        assert!(status.output().contains("the holder"), "{what}: {}", status.log());
+    }
+    for (what, headers) in [("2000 headers", headers(2000)), ("a length twice", "Content-Length: 1\r\n".to_owned())] {
+        let server = server_sending(lease_with(&headers));
+        let log = status_of(server).log();
+        assert!(log.contains(&format!("no answer from http://{server}: ")), "{what}: {log}");
+    }
+}
+
+#[testkit::test]
+fn a_server_that_is_not_one_of_http_is_named() {
+    for answer in ["", "SSH-2.0-OpenSSH_9.9\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"] {
+        let server = server_sending(answer.to_owned());
+        let log = status_of(server).log();
+        assert!(log.contains(&format!("no answer from http://{server}: ")), "{answer:?}: {log}");
+    }
 }

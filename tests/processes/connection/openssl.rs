@@ -95,6 +95,21 @@ impl Site {
     /// user in the kubeconfig.
     #[track_caller]
     fn assert_accepted(&self, what: &str, options: &str, user: &str) {
+        let (said, log) = self.ask(what, options, user);
+        assert!(said.contains("the holder"), "{what} is refused: {log}");
+    }
+
+    /// Checks that leaderrun refuses, for this reason, what kubectl accepts.
+    #[track_caller]
+    fn assert_refused_on_purpose(&self, what: &str, options: &str, user: &str, reason: &str) {
+        let (said, log) = self.ask(what, options, user);
+        assert!(!said.contains("the holder"), "{what} is accepted");
+        assert!(log.contains(reason), "{what}: {log} does not say {reason:?}");
+    }
+
+    /// Asks a server with these options, and returns the output and the log of leaderrun. kubectl must get an answer.
+    #[track_caller]
+    fn ask(&self, what: &str, options: &str, user: &str) -> (String, String) {
         let server = self.start(options);
         let kubeconfig = self.folder.join("kubeconfig");
         let text = format!(
@@ -111,7 +126,7 @@ impl Site {
         status = status.args([&kubeconfig]);
         let mut status = status.start();
         status.wait();
-        assert!(status.output().contains("the holder"), "{what} is refused: {}", status.log());
+        (status.output(), status.log())
     }
 }
 
@@ -186,5 +201,50 @@ fn an_authority_may_use_any_digest_with_any_curve() {
             site.issue("server", &format!("-extfile names -{digest}"));
             site.assert_accepted(&format!("{curve} with {digest}"), "", TOKEN);
         }
+    }
+}
+
+/// Lets openssl use keys that can be broken.
+const ANY_STRENGTH: &str = "-cipher DEFAULT:@SECLEVEL=0";
+
+#[testkit::test(requires = openssl())]
+fn rsa_keys_of_servers_and_authorities_have_2048_bits_or_more() {
+    let site = Site::new();
+    site.make_authority("P-256");
+    for bits in [2048, 2049, 2056, 3072, 4096] {
+        site.openssl(&format!("genrsa -out server.key {bits}"));
+        site.issue("server", "-extfile names");
+        site.assert_accepted(&format!("{bits} bits"), "", TOKEN);
+    }
+    for bits in [1024, 1984, 2040] {
+        site.openssl(&format!("genrsa -out server.key {bits}"));
+        site.issue("server", "-extfile names");
+        let what = format!("{bits} bits");
+        site.assert_refused_on_purpose(&what, ANY_STRENGTH, TOKEN, "is refused: its RSA key has less than 2048 bits");
+    }
+    site.openssl("genrsa -out ca.key 1984");
+    let constraints = "-addext basicConstraints=critical,CA:TRUE";
+    site.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
+    site.make_key("server", "P-256");
+    site.issue("server", "-extfile names");
+    let reason = "or that is an RSA key of less than 2048 bits";
+    site.assert_refused_on_purpose("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
+}
+
+#[testkit::test(requires = openssl())]
+fn rsa_keys_of_clients_have_certain_lengths() {
+    let site = Site::with_server();
+    for bits in [2048, 3072, 4096] {
+        site.openssl(&format!("genrsa -out me.key {bits}"));
+        site.issue("me", "");
+        site.assert_accepted(&format!("{bits} bits"), ASKS_FOR_A_CERTIFICATE, CERTIFICATE);
+    }
+    let options = format!("{ASKS_FOR_A_CERTIFICATE} {ANY_STRENGTH}");
+    for arguments in ["1984", "2056", "2560", "6144", "-3 2048"] {
+        let (exponent, bits) = arguments.rsplit_once(' ').unwrap_or(("", arguments));
+        site.openssl(&format!("genrsa {exponent} -out me.key {bits}"));
+        site.issue("me", "");
+        let reason = "client-key: the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of";
+        site.assert_refused_on_purpose(arguments, &options, CERTIFICATE, reason);
     }
 }

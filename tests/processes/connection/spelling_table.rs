@@ -13,11 +13,18 @@ const REFUSED: &str = "refused";
 const WHITE_SPACE: &str = "white space around it is certainly not intended";
 const PLAIN_HTTP: &str = "a server without TLS may ask for credentials, too";
 const TYPES: &str = "the type that YAML infers is certainly not intended";
+const MERGED: &str = "YAML says otherwise, and the other server would be another lock";
+const UNKNOWN: &str = "the field is not read";
+const HALF: &str = "the file may consist of parts of two files";
+const LIMITS: &str = "no kubeconfig needs so much";
 const DATA_WIN: &str = "data take precedence over a file";
 
 const CLUSTER: &str = "{server: '$HTTPS', certificate-authority-data: $CA}";
 const USER: &str = "{token: secret}";
 const CONTEXT: &str = "{cluster: c, user: u}";
+
+/// An anchor, `b`, of a cluster where nobody answers.
+const OTHER: &str = "x-b: &b {server: 'https://127.0.0.1:1', certificate-authority-data: $CA}\n";
 
 /// Returns all spellings.
 pub fn spellings() -> Vec<Spelling> {
@@ -101,6 +108,33 @@ fn files() -> Vec<Spelling> {
         whole("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), PLAIN),
         whole("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), PLAIN),
         whole("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), PLAIN),
+        whole("a merge key first", format!("{OTHER}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), PLAIN),
+        whole(
+            "a merge key that replaces",
+            format!("{OTHER}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
+            REFUSED,
+        ),
+        whole(
+            "a merge key that replaces a wrong server",
+            format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {server: 'https://127.0.0.1:1', <<: *a}")),
+            PLAIN,
+        )
+        .but_leaderrun(REFUSED, MERGED),
+        whole(
+            "a merge key behind others",
+            format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
+            PLAIN,
+        ),
+        whole("an alias for hundreds", hundreds(), PLAIN),
+        whole("a number that is too large", format!("x-n: 1e400\n{}", plain()), PLAIN),
+        whole("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNKNOWN),
+        whole("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), PLAIN),
+        whole("text behind JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, HALF),
+        whole("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), PLAIN)
+            .but_leaderrun(REFUSED, LIMITS),
+        whole("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), PLAIN),
+        whole("too many lists in lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), PLAIN)
+            .but_leaderrun(REFUSED, LIMITS),
         whole("an unknown alias", anchored("cluster: *nobody"), REFUSED),
         whole("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
         whole("a list", "- a\n", REFUSED),
@@ -123,6 +157,12 @@ fn files() -> Vec<Spelling> {
     ]
 }
 
+/// Returns a kubeconfig in which one user is the user of hundreds of names.
+fn hundreds() -> String {
+    let users = (0..300).map(|number| format!("- name: u{number}\n  user: *u\n")).collect::<String>();
+    plain().replace("  user: {token", "  user: &u {token").replace("contexts:", &format!("{users}contexts:"))
+}
+
 fn authorities() -> Vec<Spelling> {
     let data = |data: &str| format!("\n    server: $HTTPS\n    certificate-authority-data: {data}");
     let file = |rest: &str| format!("{{server: '$HTTPS', certificate-authority: {rest}}}");
@@ -139,6 +179,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("CA in a file beside the kubeconfig", &file("ca.crt"), PLAIN),
         cluster("CA in ./", &file("./ca.crt"), PLAIN),
         cluster("CA in ..", &file("sub/../ca.crt"), PLAIN),
+        cluster("CA in .. of a folder that is missing", &file("none/../ca.crt"), PLAIN),
         cluster("CA file with empty data", &file("ca.crt, certificate-authority-data: ''"), PLAIN),
         cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), PLAIN),
         cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), PLAIN),
@@ -157,6 +198,12 @@ fn authorities() -> Vec<Spelling> {
             .but_leaderrun(PLAIN, TYPES),
         cluster("insecure: null", &file("ca.crt, insecure-skip-tls-verify: null"), PLAIN),
         cluster("insecure: false", &file("ca.crt, insecure-skip-tls-verify: false"), PLAIN),
+        cluster(
+            "insecure with a CA, without TLS",
+            "{server: '$HTTP', certificate-authority: ca.crt, insecure-skip-tls-verify: true}",
+            "http as nobody in default",
+        )
+        .but_leaderrun("http as secret in default", PLAIN_HTTP),
         cluster("insecure with a CA", &file("ca.crt, insecure-skip-tls-verify: true"), REFUSED),
         cluster(
             "tls-server-name",
@@ -207,6 +254,9 @@ fn clusters() -> Vec<Spelling> {
         cluster("server in capitals", &server("'HTTPS://$TLS_ADDRESS'"), PLAIN),
         cluster("server without a scheme", "{server: '$ADDRESS'}", plain_http),
         cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), plain_http),
+        cluster("server without a scheme, with a path", "{server: '$ADDRESS/k8s'}", REFUSED),
+        cluster("server with one slash", "{server: 'https:/$TLS_ADDRESS'}", REFUSED),
+        cluster("server with three slashes", "{server: 'https:///$TLS_ADDRESS'}", REFUSED),
         cluster("server without TLS", "{server: '$HTTP'}", plain_http)
             .but_leaderrun("http as secret in default", PLAIN_HTTP),
         cluster("server without TLS, with a CA", &server("'$HTTP'"), plain_http)
@@ -271,6 +321,11 @@ fn users() -> Vec<Spelling> {
             "https as secret,extra-reason%2fb=c,user=jane in default",
         ),
         user(
+            "acting with a null list and a list of two",
+            "{token: secret, as: jane, as-user-extra: {a: null, example.com/b: [c, d]}}",
+            "https as secret,extra-example.com%2fb=d,user=jane in default",
+        ),
+        user(
             "acting with a null group",
             "{token: secret, as: jane, as-groups: [null]}",
             "https as secret,group=,user=jane in default",
@@ -327,6 +382,7 @@ fn plugins() -> Vec<Spelling> {
     let beta = |rest: &str| plugin(&format!("{V1BETA1}{rest}"));
     vec![
         user("plugin", &beta(""), BY_PLUGIN),
+        user("plugin in .. of a folder that is missing", &beta("").replace("./plugin", "none/../plugin"), BY_PLUGIN),
         user("plugin in a folder", &beta("").replace("./plugin", "$DIR/plugin"), BY_PLUGIN),
         user(
             "plugin with nulls",
@@ -383,6 +439,12 @@ fn contexts() -> Vec<Spelling> {
         whole("empty chosen context", two, PLAIN).with_context(""),
         whole("numbers for names", by_name("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
         whole("names with spaces", by_name("a user"), PLAIN),
+        whole("names with spaces around", by_name("' u '"), PLAIN),
+        context("another name's spaces", "{cluster: 'c ', user: u}", REFUSED),
+        context("another user's spaces", "{cluster: c, user: ' u'}", REFUSED),
+        whole("empty names", by_name("''"), PLAIN),
+        whole("an empty context name", plain().replace(": x\n", ": ''\n"), PLAIN),
+        whole("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), PLAIN),
         whole("names with @ and /", by_name("'a@b/c'"), PLAIN),
     ]
 }

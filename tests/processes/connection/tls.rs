@@ -78,11 +78,18 @@ impl Site {
     }
 
     fn start(&self) -> RecordingServer {
+        self.start_with(&[])
+    }
+
+    /// Starts the server with these protocols.
+    fn start_with(&self, protocols: &[&str]) -> RecordingServer {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
         let config = ServerConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(self.chain.clone(), key));
-        RecordingServer::start(Some(Arc::new(config.expect("TLS settings"))))
+        let mut config = config.expect("TLS settings");
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        RecordingServer::start(Some(Arc::new(config)))
     }
 
     /// Returns a kubeconfig for a server.
@@ -134,6 +141,15 @@ fn is_refused(what: &str, site: &Site, reason: &str) {
     assert!(!arrived, "{what} is accepted");
     assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
     assert_ne!(ask_by_kubectl(site), Some(true), "kubectl accepts {what}");
+}
+
+/// Checks that leaderrun refuses what kubectl accepts, for a reason that the documentation names.
+#[track_caller]
+fn is_refused_on_purpose(what: &str, site: &Site, reason: &str) {
+    let (arrived, log) = ask(site);
+    assert!(!arrived, "{what} is accepted");
+    assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
+    assert_ne!(ask_by_kubectl(site), Some(false), "kubectl refuses {what}, too");
 }
 
 #[testkit::test]
@@ -196,6 +212,61 @@ fn an_authority_that_another_one_has_issued_is_accepted_as_the_server() {
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
     let constrained = Site::issued(both, &self_signed(constrained));
     is_refused("one of an authority for other networks", &constrained, "is refused");
+}
+
+#[testkit::test]
+fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
+    let issuer = self_signed(authority("one"));
+    let valid = |mut params: CertificateParams, from, until| {
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 12, 31);
+        params
+    };
+    for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
+        is_accepted(&format!("{from} to {until}"), &Site::issued(valid(server(), from, until), &issuer));
+        let lasting = self_signed(valid(authority("lasting"), from, until));
+        is_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server(), &lasting));
+    }
+    let reason = "has a date before 1970, which the TLS library does not support";
+    is_refused_on_purpose("a server's", &Site::issued(valid(server(), 1960, 2049), &issuer), reason);
+    let old = self_signed(valid(authority("old"), 1960, 2049));
+    let mut below_old = Site::issued(server(), &old);
+    is_refused_on_purpose("an authority's", &below_old, reason);
+    below_old.trusted += &issuer.pem();
+    is_refused_on_purpose("an authority's, with another one", &below_old, "its issuer is not the configured authority");
+    let mut beside_old = Site::issued(server(), &issuer);
+    beside_old.trusted += &old.pem();
+    is_accepted("an authority of 1960 that is not needed", &beside_old);
+    let between = CertifiedIssuer::signed_by(valid(authority("between"), 1960, 2049), new_key(), &issuer);
+    let between = between.expect("an authority");
+    let mut below = Site::issued(server(), &between);
+    below.chain.push(between.der().clone());
+    below.trusted = issuer.pem();
+    is_refused_on_purpose("one in between", &below, reason);
+}
+
+#[testkit::test]
+fn an_ipv4_address_may_be_written_as_ipv6() {
+    let issuer = self_signed(authority("one"));
+    let called = |name: &str| Site::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
+    is_accepted("the address as IPv6", &called("::ffff:127.0.0.1"));
+    is_refused(
+        "another address as IPv6",
+        &called("::ffff:127.0.0.2"),
+        "not for 127.0.0.1; perhaps set tls-server-name",
+    );
+}
+
+#[testkit::test]
+fn a_server_that_speaks_only_http_2_is_named() {
+    let site = Site::issued(server(), &self_signed(authority("one")));
+    let server = site.start_with(&["h2"]);
+    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]);
+    status = status.args([site.kubeconfig(&server)]);
+    let mut status = status.start();
+    status.wait();
+    assert!(status.log().contains("the server does not speak HTTP/1.1, the only protocol that"), "{}", status.log());
+    assert!(server.take_requests().is_empty());
 }
 
 #[testkit::test]

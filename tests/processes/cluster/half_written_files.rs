@@ -1,0 +1,210 @@
+//! Tests of files that a program empties, writes in parts, and completes, while a leader uses them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use testkit::issued;
+use testkit::users::ADMIN;
+use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, scratch, tls};
+
+/// The number of renewals between two parts of a file, which take longer than the renew deadline.
+const RENEWALS: usize = 5;
+
+/// A leader behind a proxy, with the files of its credentials.
+struct Leader {
+    proxy: Proxy,
+    folder: PathBuf,
+    lock: TestLock,
+    witnesses: Witnesses,
+    running: Option<Running>,
+}
+
+impl Leader {
+    fn new() -> Self {
+        let (proxy, folder) = (Proxy::start(Cluster::shared()), scratch::folder("half-written"));
+        fs::write(folder.join("ca.crt"), tls::authority()).expect("an authority");
+        let lock = TestLock::lease_through(folder.join("kubeconfig"));
+        Self { proxy, folder, lock, witnesses: Witnesses::new(), running: None }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Writes the kubeconfig, with these fields of the user.
+    fn configure(&self, user: &Value) {
+        let config = json!({
+            "clusters": [{ "name": "c", "cluster": {
+                "server": format!("https://{}", self.proxy.address()), "certificate-authority": "ca.crt",
+            } }],
+            "users": [{ "name": "u", "user": user }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "x",
+        });
+        fs::write(self.file("kubeconfig"), config.to_string()).expect("a kubeconfig");
+    }
+
+    fn start(&mut self) {
+        self.running = Some(Candidate::new("a", &self.lock).run_witness(&self.witnesses, &[]));
+        self.witnesses.wait_for("a", 1);
+    }
+
+    /// Waits until the lease was renewed several times.
+    fn wait_for_renewals(&self) {
+        let admin = Cluster::shared().admin();
+        let renewed = || admin.get(&self.lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+        for _ in 0..RENEWALS {
+            let before = renewed();
+            eventually("a renewal", || renewed() != before);
+        }
+    }
+
+    /// Writes a part of a file, and has all files read again.
+    fn write_part(&self, name: &str, part: &str) {
+        fs::write(self.file(name), part).expect("a part of a file");
+        self.proxy.answer(Match::put().next(1), 401, None);
+        self.wait_for_renewals();
+    }
+
+    /// Checks that the lock was never lost, and that the log names this reason.
+    fn assert_held(mut self, reason: &str) {
+        let mut running = self.running.take().expect("a leader");
+        let log = running.log();
+        assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {log}");
+        let lines = log.lines().filter(|line| line.contains("still using the credentials from before"));
+        assert!(lines.clone().any(|line| line.contains(reason)), "{reason}: {log}");
+        running.stop();
+    }
+}
+
+fn half(text: &str) -> &str {
+    &text[..text.len() / 2]
+}
+
+#[testkit::test]
+fn a_token_file_is_written_in_parts() {
+    let mut leader = Leader::new();
+    let (old, new) = (issued::issue_token(ADMIN), issued::issue_token(ADMIN));
+    fs::write(leader.file("token"), &old).expect("a token");
+    leader.configure(&json!({ "tokenFile": "token" }));
+    leader.start();
+    leader.write_part("token", "");
+    leader.write_part("token", half(&new));
+    fs::write(leader.file("token"), &new).expect("a token");
+    issued::revoke_token(&old);
+    leader.wait_for_renewals();
+    let reason = format!("the API server rejects the token in {}", leader.file("token").display());
+    leader.assert_held(&reason);
+}
+
+#[testkit::test]
+fn a_client_certificate_and_its_key_are_written_in_parts() {
+    let mut leader = Leader::new();
+    let (old, new) = (issued::issue_certificate(ADMIN), issued::issue_certificate(ADMIN));
+    let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
+    write("me.crt", &old.certificate);
+    write("me.key", &old.key);
+    leader.configure(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
+    leader.start();
+    leader.write_part("me.key", "");
+    leader.write_part("me.key", half(&new.key));
+    leader.write_part("me.key", &new.key);
+    leader.write_part("me.crt", half(&new.certificate));
+    fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
+    issued::revoke_certificate(&old);
+    leader.wait_for_renewals();
+    leader.assert_held("does not belong to the key in client-key");
+}
+
+/// Rotates credentials while the file of authorities is half written.
+fn rotate_beside_a_half_written_authority(mut leader: Leader, publish: impl Fn(&Path, &str)) {
+    let mut token = issued::issue_token(ADMIN);
+    publish(&leader.folder, &token);
+    leader.start();
+    for part in ["", half(&tls::authority())] {
+        leader.write_part("ca.crt", part);
+        let next = issued::issue_token(ADMIN);
+        publish(&leader.folder, &next);
+        issued::revoke_token(&token);
+        token = next;
+        leader.wait_for_renewals();
+        // New connections are possible, too.
+        leader.proxy.break_existing();
+        leader.wait_for_renewals();
+    }
+    fs::write(leader.file("ca.crt"), tls::authority()).expect("an authority");
+    leader.wait_for_renewals();
+    leader.assert_held("ca.crt: certificate-authority: there is no certificate in it");
+}
+
+#[testkit::test]
+fn a_token_file_is_read_though_the_file_of_authorities_is_half_written() {
+    let leader = Leader::new();
+    leader.configure(&json!({ "tokenFile": "token" }));
+    rotate_beside_a_half_written_authority(leader, |folder, token| {
+        fs::write(folder.join("token"), token).expect("a token");
+    });
+}
+
+#[testkit::test]
+fn a_plugin_is_run_though_the_file_of_authorities_is_half_written() {
+    let leader = Leader::new();
+    let version = "client.authentication.k8s.io/v1";
+    let script = format!("cat {}", leader.file("issued").display());
+    let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
+    leader.configure(&json!({ "exec": exec }));
+    rotate_beside_a_half_written_authority(leader, |folder, token| {
+        let credential = json!({ "apiVersion": version, "kind": "ExecCredential", "status": { "token": token } });
+        fs::write(folder.join("issued"), credential.to_string()).expect("a credential");
+    });
+}
+
+#[testkit::test]
+fn a_kubeconfig_is_written_in_parts() {
+    let mut leader = Leader::new();
+    let (old, new) = (issued::issue_token(ADMIN), issued::issue_token(ADMIN));
+    let (server, authority) = (leader.proxy.address(), BASE64_STANDARD.encode(tls::authority()));
+    // The fields are in the order in which kubectl writes them.
+    let whole = |token: &str| {
+        format!(
+            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: https://{server}\n  \
+             name: c\ncontexts:\n- context:\n    cluster: c\n    user: u\n  name: x\ncurrent-context: x\nkind: Config\n\
+             users:\n- name: u\n  user:\n    token: {token}\n"
+        )
+    };
+    fs::write(leader.file("kubeconfig"), whole(&old)).expect("a kubeconfig");
+    leader.start();
+    let new_text = whole(&new);
+    let up_to = |end: &str| &new_text[..new_text.find(end).expect("a part") + end.len()];
+    for part in ["", "data: LS0t", &server.to_string()[..9], "x\nkind", "- name: u\n", "  user:", &new[..8]] {
+        leader.write_part("kubeconfig", up_to(part));
+    }
+    fs::write(leader.file("kubeconfig"), &new_text).expect("a kubeconfig");
+    issued::revoke_token(&old);
+    leader.wait_for_renewals();
+    leader.assert_held("its user has no credentials any more");
+}
+
+#[testkit::test]
+fn a_plugin_runs_again_after_it_has_printed_half_a_certificate() {
+    let leader = Leader::new();
+    let version = "client.authentication.k8s.io/v1";
+    let certificate = issued::issue_certificate(ADMIN);
+    let credential = |certificate: &str, key: &str| {
+        let status = json!({ "clientCertificateData": certificate, "clientKeyData": key });
+        json!({ "apiVersion": version, "kind": "ExecCredential", "status": status }).to_string()
+    };
+    fs::write(leader.file("issued"), credential(half(&certificate.certificate), &certificate.key)).expect("a file");
+    let script = format!("cat {}", leader.file("issued").display());
+    let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
+    leader.configure(&json!({ "exec": exec }));
+    let mut a = Candidate::new("a", &leader.lock).run_script("echo started");
+    a.wait_for_log("what it printed cannot be used: client-certificate: there is no certificate in it");
+    fs::write(leader.file("issued"), credential(&certificate.certificate, &certificate.key)).expect("a file");
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "started\n");
+}
