@@ -120,7 +120,7 @@ log_events! {
     error signal_refused(signal: &str; reason: &str)
         "cannot send {signal} to the command: {reason}; run leaderrun as the command's user, or with CAP_KILL";
 
-    /// Logged when a process cannot be killed. The lock stays held until it is gone.
+    /// Logged when a process cannot be killed, or has not ended 10 seconds after it was. The lock stays held until it is gone.
     error cannot_kill(; processes: &str) "cannot kill {processes}; the lock is not released before it is gone";
 
     /// Logged when leaderrun is process 1 of a container in which it cannot kill a process of the command.

@@ -277,7 +277,7 @@ impl MainLoop {
     /// processes.
     fn log_kill(&self, killed: Result<(), KillFailure>) {
         let Err(failure) = killed else { return };
-        if getpid() == INIT {
+        if getpid() == INIT && failure.ends_with_init() {
             log_events::exiting_as_init(&self.tree.describe(failure));
             thread::sleep(LAST_LINE_TIMEOUT);
             // SAFETY: ends this process without waiting for its threads.

@@ -67,13 +67,21 @@ pub enum KillFailure {
     Refused { number: i32, errno: Errno },
     /// The children could not be listed.
     NotListed(Errno),
+    /// The process of this number in /proc was killed and has not ended for long.
+    Stuck { number: i32 },
 }
 
 impl KillFailure {
     fn errno(self) -> Errno {
         match self {
             Self::Refused { errno, .. } | Self::NotListed(errno) => errno,
+            Self::Stuck { .. } => Errno::ETIMEDOUT,
         }
+    }
+
+    /// Returns whether the end of process 1 of a container would end the process.
+    pub fn ends_with_init(self) -> bool {
+        !matches!(self, Self::Stuck { .. })
     }
 }
 
@@ -247,6 +255,16 @@ impl Tree {
         listed.map_err(KillFailure::NotListed).and(killed)
     }
 
+    /// Checks that no process that the last [`kill`](Self::kill) has killed is still there.
+    ///
+    /// # Errors
+    /// Returns the first one.
+    pub fn check_progress(&self) -> Result<(), KillFailure> {
+        let mut numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
+        let stuck = numbers.find(|number| self.proc.stat(*number).is_ok_and(|stat| !stat.is_dead()));
+        stuck.map_or(Ok(()), |number| Err(KillFailure::Stuck { number }))
+    }
+
     /// Returns a sentence about why a process was not killed.
     pub fn describe(&self, failure: KillFailure) -> String {
         match failure {
@@ -255,7 +273,21 @@ impl Tree {
                 self.name(number)
             ),
             KillFailure::Refused { number, errno } => format!("{}: {}", self.name(number), errno.desc()),
+            KillFailure::Stuck { number } => format!("{}: {}", self.name(number), self.what_stops(number)),
             KillFailure::NotListed(errno) => format!("what /proc does not list: {}", errno.desc()),
+        }
+    }
+
+    /// Returns why a killed process does not end, and what to do, as far as /proc says where it waits in the kernel.
+    fn what_stops(&self, number: i32) -> String {
+        let mut buffer = [0; 64];
+        match self.proc.read_of(number, "wchan", &mut buffer).unwrap_or_default() {
+            b"__refrigerator" => "a cgroup freezer stops it; thaw its cgroup".to_owned(),
+            b"" | b"0" => format!("it does not end; try cat /proc/{number}/stack as root to see what it waits for"),
+            place => format!(
+                "it waits in the kernel, in {}; try cat /proc/{number}/stack as root to see what for",
+                String::from_utf8_lossy(place)
+            ),
         }
     }
 

@@ -1,6 +1,10 @@
 //! The regular end: no other candidate leads before all processes of the command are dead.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
@@ -28,6 +32,59 @@ fn the_lease_is_renewed_while_the_command_ends() {
         let life = &witnesses.lifetimes_of("a")[0];
         assert!(life.last_seen_at - life.signaled_at > 2_900_000_000, "the command ended in less than three seconds");
     }
+}
+
+/// A cgroup whose processes are frozen, even if they were killed, until this is dropped.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    const ROOT: &str = "/sys/fs/cgroup/freezer";
+
+    fn is_possible() -> Result<(), String> {
+        let probe = Path::new(Self::ROOT).join(format!("leaderrun-probe-{}", std::process::id()));
+        fs::create_dir(&probe).map_err(|failure| format!("no freezer of cgroup v1: {failure}"))?;
+        fs::remove_dir(probe).map_err(|failure| failure.to_string())
+    }
+
+    fn freeze(processes: &[Pid]) -> Self {
+        let folder = Path::new(Self::ROOT).join(format!("leaderrun-test-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a cgroup");
+        let freezer = Self(folder);
+        processes.iter().for_each(|process| freezer.write("tasks", &process.to_string()));
+        freezer.write("freezer.state", "FROZEN");
+        freezer
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.0.join(file), text).expect("a file of the cgroup");
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.write("freezer.state", "THAWED");
+        eventually("its processes are dead", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[testkit::test(requires = Freezer::is_possible())]
+fn a_killed_process_that_does_not_end_is_named_and_keeps_the_lock() {
+    let lock = TestLock::file();
+    let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";
+    let mut a = Candidate::new("a", &lock).args(["--kill-after", "100ms"]).run_script(script);
+    eventually("it is ready", || a.output().contains("ready") && descendants(a.supervisor()).len() == 2);
+    let freezer = Freezer::freeze(&descendants(a.supervisor()));
+    let b = Candidate::new("b", &lock).run_script("exit 0");
+    b.wait_for_log("is held by a");
+    a.signal(Signal::SIGTERM);
+    a.wait_for_log("cannot kill sh (");
+    let log = a.log();
+    assert!(log.contains("a cgroup freezer stops it; thaw its cgroup; the lock is not released before"), "{log}");
+    assert_eq!(log.matches("cannot kill").count(), 1, "{log}");
+    assert!(!b.log().contains("started") && a.is_running(), "the lock is held");
+    drop(freezer);
+    a.wait_for_end_by(Signal::SIGKILL);
+    b.wait_for_log("started the command");
 }
 
 #[testkit::test]

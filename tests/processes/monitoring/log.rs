@@ -106,7 +106,9 @@ fn a_hand_over_is_logged_as_json() {
     b.wait_for_log("held");
     a.stop();
     b.wait_for_exit(3);
-    let objects = objects(&b);
+    let mut objects = objects(&b);
+    // An ordinary user may lock too little memory.
+    objects.retain(|object| object["event"] != "memory_not_locked");
     let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
     assert_eq!(events, ["api_server", "waiting", "held", "released", "leading", "started", "ended", "release"]);
     for object in &objects {
