@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         show(&format!("start to exec, {kind}"), &|| start_to_exec(&lock(), runs));
         show(&format!("hand-over, {kind}"), &|| hand_over(&lock(), runs));
         show(&format!("takeover after the lease expired, {kind}"), &|| takeover(lock, runs.div_ceil(20)));
-        show(&format!("end of a waiting candidate, {kind}"), &|| end_of_waiting(&lock(), runs));
+        show(&format!("exit of a standby, {kind}"), &|| standby_exit(&lock(), runs));
         if is_wanted("memory") {
             memory(kind, &lock());
         }
@@ -109,7 +109,7 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     witnesses.wait_for("a", 1);
     for run in 1..=runs {
         let next = Candidate::new("a", lock).run_witness(&witnesses, &[]);
-        next.wait_for_log("is held by");
+        next.wait_for_log("held by");
         // The watch is opened right after this line is logged.
         thread::sleep(Duration::from_millis(50));
         leader.stop();
@@ -167,7 +167,7 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
             let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
             witnesses.wait_for("a", 1);
             let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
-            b.wait_for_log("is held by");
+            b.wait_for_log("held by");
             let (elector, supervisor) = (a.elector(), a.supervisor());
             let renewed = last_renewal(&lock);
             for process in [supervisor, elector] {
@@ -193,14 +193,14 @@ fn last_renewal(lock: &TestLock) -> u64 {
     boot_time()
 }
 
-fn end_of_waiting(lock: &TestLock, runs: usize) -> Vec<f64> {
+fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
     let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let ends = (0..runs)
         .map(|_| {
             let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
-            b.wait_for_log("is held by");
+            b.wait_for_log("held by");
             let signaled_at = boot_time();
             b.signal(Signal::SIGTERM);
             b.wait_for_exit(143);
@@ -215,14 +215,14 @@ fn memory(kind: &str, lock: &TestLock) {
     let witnesses = Witnesses::new();
     let leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let waiting = Candidate::new("b", lock).run_witness(&witnesses, &[]);
-    waiting.wait_for_log("is held by");
+    let standby = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+    standby.wait_for_log("held by");
     last_renewal(lock);
     let rows = |running: &Running| {
         [("elector", running.elector()), ("supervisor", running.supervisor())]
             .map(|(name, process)| format!("{name} RSS {} kB, private {} kB", resident(process), private(process)))
     };
-    for (role, running) in [("leading", &leader), ("waiting", &waiting)] {
+    for (role, running) in [("leader", &leader), ("standby", &standby)] {
         println!("{:<44} {}", format!("memory {role}, {kind}"), rows(running).join("; "));
     }
 }
@@ -269,22 +269,22 @@ fn one_minute() {
         let candidate = Candidate::with_timing(name, &lock.through(proxy.kubeconfig()), DEFAULTS);
         (proxy, candidate.run_witness(&witnesses, &[]))
     };
-    let (leads, a) = through_proxy("a");
+    let (leader_proxy, a) = through_proxy("a");
     witnesses.wait_for("a", 1);
-    let (waits, b) = through_proxy("b");
-    b.wait_for_log("is held by");
+    let (standby_proxy, b) = through_proxy("b");
+    b.wait_for_log("held by");
     thread::sleep(Duration::from_millis(500));
     let cost = |proxy: &Proxy, running: &Running| {
         let cpu = [running.elector(), running.supervisor()].map(cpu_time).iter().sum::<Duration>();
         (proxy.requests().len(), cpu)
     };
-    let before = [cost(&leads, &a), cost(&waits, &b)];
+    let before = [cost(&leader_proxy, &a), cost(&standby_proxy, &b)];
     thread::sleep(minute);
-    let after = [cost(&leads, &a), cost(&waits, &b)];
-    for (role, (before, after)) in ["leading", "waiting"].iter().zip(before.iter().zip(after)) {
-        println!("{:<44} {:>12}", format!("requests a minute, {role}"), after.0 - before.0);
+    let after = [cost(&leader_proxy, &a), cost(&standby_proxy, &b)];
+    for (role, (before, after)) in ["leader", "standby"].iter().zip(before.iter().zip(after)) {
+        println!("{:<44} {:>12}", format!("requests per minute, {role}"), after.0 - before.0);
         let cpu = (after.1 - before.1).as_secs_f64();
-        println!("{:<44} {:>10.2} s {:>10.4} %", format!("CPU an hour, {role}"), cpu * 60.0, cpu / 0.6);
+        println!("{:<44} {:>10.2} s {:>10.4} %", format!("CPU per hour, {role}"), cpu * 60.0, cpu / 0.6);
     }
 }
 
@@ -304,12 +304,16 @@ fn contention(size: usize) {
     let mut candidates: Vec<Running> = Vec::new();
     for number in 0..size {
         let candidate = Candidate::with_timing(&number.to_string(), &lock, DEFAULTS).run_witness(&witnesses, &[]);
-        candidate.wait_for_log(if number == 0 { "started the command" } else { "is held by" });
+        candidate.wait_for_log(if number == 0 { "started the command" } else { "held by" });
         candidates.push(candidate);
     }
     let waiting = &candidates[1..];
     let kilobytes: u64 = waiting.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
-    println!("{:<44} {:>9} kB", format!("private memory, each of {size} candidates"), kilobytes / waiting.len() as u64);
+    println!(
+        "{:<44} {:>9} kB",
+        format!("private memory per standby, {size} candidates"),
+        kilobytes / waiting.len() as u64
+    );
     let hand_overs = |count: usize| {
         let before = (proxy.conflicts(), witnesses.lifetimes().len());
         for nth in before.1..before.1 + count {
@@ -321,8 +325,8 @@ fn contention(size: usize) {
         proxy.conflicts() - before.0
     };
     let (refused_at_first, refused_later) = (hand_overs(20), hand_overs(40));
-    println!("{:<44} {:>12.1}", "refused writes a hand-over, at first", refused_at_first as f64 / 20.0);
-    println!("{:<44} {:>12.1}", "refused writes a hand-over, later", refused_later as f64 / 40.0);
+    println!("{:<44} {:>12.1}", "refused writes per hand-over, at first", refused_at_first as f64 / 20.0);
+    println!("{:<44} {:>12.1}", "refused writes per hand-over, later", refused_later as f64 / 40.0);
     let lifetimes = witnesses.lifetimes();
     let took = lifetimes.windows(2).skip(20).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at));
     show(&format!("hand-over, {size} candidates"), "ms", took.collect());

@@ -25,7 +25,7 @@ pub fn routing(
         let useless = [("ports", !ports.is_empty()), ("addresses", !addresses.is_empty())];
         if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
             let given = origins.of(option).given();
-            let error = UsageError::new(&given, "it is about a Service, and no --service is given");
+            let error = UsageError::new(&given, "it requires --service");
             return Err(error.for_example(format!("{given} --service my-service")));
         }
     }

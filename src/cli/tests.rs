@@ -38,7 +38,7 @@ fn pasted(line: &str, suggestion: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_passes_the_checks_of_clap() {
     definition().debug_assert();
     SubcommandLine::command().debug_assert();
 }
@@ -127,10 +127,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
             "leaderrun --lock b -n C -- true".to_owned(),
             "-n C: it may have lower-case letters, digits and - only; try -n c",
         ),
-        (
-            run("--port 80"),
-            "--port 80: it is about a Service, and no --service is given; for example --port 80 --service my-service",
-        ),
+        (run("--port 80"), "--port 80: it requires --service; for example --port 80 --service my-service"),
         (
             format!("leaderrun --lock {FILE} -- ''"),
             "-- '': the name of the command is empty; for example -- echo leading",

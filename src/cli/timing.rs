@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_not_blamed() {
+    fn a_default_is_not_named_as_the_cause() {
         for (options, expected) in [
             (
                 "--lease-duration 5s",

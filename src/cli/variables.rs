@@ -14,7 +14,7 @@ use super::suggest;
 const PREFIX: &str = "LEADERRUN_";
 
 /// The variables that the command sees, with their meanings.
-pub const OF_THE_COMMAND: [(&str, &str); 8] = [
+pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
     ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
     ("LEADERRUN_HOLDER", "the name by which it is held"),
     (SLOT_VARIABLE, "with `--slots`: the number of the slot, from 0"),
@@ -33,7 +33,7 @@ pub const OF_THE_COMMAND: [(&str, &str); 8] = [
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
 /// Returns the variables that set options.
-fn of_options() -> Vec<String> {
+fn option_variables() -> Vec<String> {
     let definition = super::definition();
     let lines = std::iter::once(&definition).chain(definition.get_subcommands());
     let variables = lines.flat_map(clap::Command::get_arguments).filter_map(|option| option.get_env()?.to_str());
@@ -46,7 +46,7 @@ fn of_options() -> Vec<String> {
 /// Returns the variables that the command does not inherit: those that set leaderrun's own options, and those that an
 /// outer leaderrun has set for its command.
 pub fn not_inherited() -> Vec<String> {
-    of_options()
+    option_variables()
         .into_iter()
         .chain(INTERNAL.into_iter().chain([FD_VARIABLE, SLOT_VARIABLE]).map(str::to_owned))
         .collect()
@@ -54,9 +54,9 @@ pub fn not_inherited() -> Vec<String> {
 
 /// Returns a sentence for each variable that looks like one of leaderrun's and sets no option.
 pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
-    let known = of_options();
+    let known = option_variables();
     let is_known = |name: &str| {
-        let handed = OF_THE_COMMAND.iter().map(|(name, _)| *name).chain(INTERNAL);
+        let handed = COMMAND_VARIABLES.iter().map(|(name, _)| *name).chain(INTERNAL);
         known.iter().any(|known| known == name) || handed.into_iter().any(|handed| handed == name)
     };
     let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));

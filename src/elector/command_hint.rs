@@ -3,8 +3,8 @@
 use std::env;
 use std::path::Path;
 
-/// The characters that are special in a shell, beyond splitting words.
-const OF_A_SHELL: &str = "|&;<>()$`\"'*?[]~{}!#\\";
+/// The characters with a special meaning in a shell, apart from those that separate words.
+const SHELL_CHARACTERS: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
 /// Returns what to do about a command that could not be executed. If its first word alone could be executed, its words
 /// were probably quoted as one.
@@ -24,7 +24,7 @@ fn path_hint(command: &str) -> Option<String> {
 
 fn quoting_hint(command: &str) -> Option<String> {
     let program = command.split_whitespace().next().filter(|program| *program != command)?;
-    let needs_shell = command.contains(|character| OF_A_SHELL.contains(character));
+    let needs_shell = command.contains(|character| SHELL_CHARACTERS.contains(character));
     if !needs_shell && !is_executable(program) {
         return None;
     }
@@ -32,7 +32,7 @@ fn quoting_hint(command: &str) -> Option<String> {
     Some(if needs_shell {
         format!("it is for a shell; try -- sh -c '{}'", command.replace('\'', r"'\''"))
     } else {
-        format!("its words were quoted as one; try -- {}", words.join(" "))
+        format!("the command and its arguments were quoted as one word; try -- {}", words.join(" "))
     })
 }
 
@@ -52,8 +52,14 @@ mod tests {
     #[test]
     fn a_command_that_was_quoted_as_one_word_is_split() {
         let hint = |command| command_hint(command).filter(|hint| !hint.starts_with("PATH is "));
-        assert_eq!(hint("sleep 1").as_deref(), Some("its words were quoted as one; try -- sleep 1"));
-        assert_eq!(hint("/bin/sh -x").as_deref(), Some("its words were quoted as one; try -- /bin/sh -x"));
+        assert_eq!(
+            hint("sleep 1").as_deref(),
+            Some("the command and its arguments were quoted as one word; try -- sleep 1")
+        );
+        assert_eq!(
+            hint("/bin/sh -x").as_deref(),
+            Some("the command and its arguments were quoted as one word; try -- /bin/sh -x")
+        );
         assert_eq!(hint("date | cat").as_deref(), Some("it is for a shell; try -- sh -c 'date | cat'"));
         assert_eq!(hint("--wait 1s").as_deref(), Some("options of leaderrun come before --"));
         for other in ["sleep", "no-such-program 1", "/no/such/program 1"] {

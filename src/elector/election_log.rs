@@ -112,7 +112,7 @@ impl ElectionLog {
         if self.error_throttle.handle_failure(clock::now(), access, &whole) {
             self.log_wait();
             log_notices::request_failed(&self.slots[slot].name, text, role.as_deref(), stop_in);
-            // A complaint with a suggestion needs no second one.
+            // A message that contains a suggestion needs no second one.
             if !text.contains("; try ") && !mem::replace(&mut self.is_doctor_suggested, true) {
                 log_notices::doctor_hint(&self.name);
             }

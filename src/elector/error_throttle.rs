@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_comes_back_much_later_is_logged_at_once() {
+    fn an_error_that_recurs_much_later_is_logged_at_once() {
         let mut throttle = ErrorThrottle::default();
         for second in [0, 100, 200] {
             assert!(throttle.handle_failure(at(second), Access::Read, "no answer"));

@@ -44,7 +44,7 @@ log_events! {
 
     /// Logged when another program emptied or deleted the record of another holder.
     warn displaced(lock: &str)
-        "another program emptied or deleted the record of {lock} while the lock was held; waiting until the holder's time is over";
+        "another program emptied or deleted the record of {lock} while the lock was held; waiting for the holder's lease duration";
 
     /// Logged when another program emptied or deleted the record of this holder, which writes it again.
     warn restoring(lock: &str)
@@ -106,15 +106,15 @@ log_events! {
 
     /// Logged once, when leaderrun itself runs late repeatedly, as under a CPU limit.
     warn runs_late(delay_seconds: f64)
-        "leaderrun runs up to {delay_seconds:.1} s late and stops the command so much earlier; give it more CPU";
+        "leaderrun runs up to {delay_seconds:.1} s late, so it would stop the command that much earlier; give it more CPU";
 
     /// Logged when killing the command would take long, because of the number of its processes and threads, mostly under a CPU limit; only once. `kill_seconds` is the estimate; it is left out where the limit is too small for any.
     warn slow_kill(kill_seconds: Option<f64>, processes: u32, threads: u32; estimate: &str)
-        "killing the {threads} threads of the command would take {estimate}, and it is stopped so much earlier if renewals fail; raise the CPU limit, or limit the number of threads";
+        "killing the {threads} threads of the command would take {estimate}, so it is stopped that much earlier if renewals fail; raise the CPU limit, or limit the number of threads";
 
     /// Logged when no command is run because leaderrun runs so late, or a kill takes so long (together `advance_seconds`), that the command might not be gone before another candidate takes over.
     warn too_slow(advance_seconds: Option<f64>, max_advance_seconds: f64; estimate: &str)
-        "the command could not be killed in time if renewals failed: waking up late and killing it take {estimate} together, and at most {max_advance_seconds:.1} s are possible; raise the CPU limit, limit the number of threads, or choose a longer --renew-deadline and --lease-duration";
+        "the command could not be killed in time if renewals failed: leaderrun's delays and the kill take {estimate} together, and at most {max_advance_seconds:.1} s are available; raise the CPU limit, limit the number of threads, or choose a longer --renew-deadline and --lease-duration";
 
     /// Logged when leaderrun is not permitted to send the command a signal.
     error signal_refused(signal: &str; reason: &str)
@@ -130,14 +130,14 @@ log_events! {
     /// Logged when the command's main process has ended by itself and left other processes running, which are
     /// terminated.
     warn left_running(processes: &str)
-        "the command has ended and what it left running is terminated: {processes}; try running it in the foreground, or --wait-for all";
+        "the command's main process has ended; terminating what it left running: {processes}; try running it in the foreground, or --wait-for all";
 
     /// Logged when the command's main process has ended and leaderrun waits for its other processes, with `--wait-for
     /// all`.
     info awaits_left_running(processes: &str)
         "the command's main process has ended; waiting for the end of what it left running: {processes}";
 
-    /// Logged when the command has ended and no process of it is left. `status` or `signal` says how.
+    /// Logged when the command has ended and none of its processes is left. `status` or `signal` says how.
     info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when this candidate has released the lock.
@@ -186,7 +186,7 @@ log_events! {
     info rejoining() "waiting for the lock again";
 
     /// Logged when leaderrun waits for the lock again because the command has succeeded, with `--every`.
-    info repeating() "waiting for the next turn";
+    info repeating() "waiting for the next run";
 
     /// Logged when a request is sent.
     debug request_sent(lock: &str, request: &str) "sent a request: {request} {lock}";

@@ -75,8 +75,11 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
         ElectionNotice::Held { holder, since, lease_duration } => {
             let (holder, lasts) = (shown(holder), format_duration(*lease_duration));
             let since = since.map(|since| format!("{since:.0}"));
-            let since_then = since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-            let sentence = format!("{lock} is held by {holder}{since_then}, for {lasts} after each renewal");
+            let held = match &since {
+                Some(since) => format!("has been held by {holder} since {since}"),
+                None => format!("is held by {holder}"),
+            };
+            let sentence = format!("{lock} {held}; it expires {lasts} after the last renewal");
             log_events::held(lock, &holder, since.as_deref(), &sentence);
         }
         ElectionNotice::ReleasedByForce { holder } => {
@@ -117,7 +120,7 @@ pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timesta
     let why = match (&holder, not_before) {
         (Some(holder), _) => format!("it is held by {holder}"),
         (None, Some(not_before)) => format!("its command is not due before {not_before:.0}"),
-        (None, None) => "the time of its last holder is not over".to_owned(),
+        (None, None) => "the lease of its last holder has not expired".to_owned(),
     };
     let wait = &options().wait;
     log_events::not_acquired(lock, holder.as_deref(), &format!("could not acquire {lock} within {wait}: {why}"));
@@ -253,22 +256,28 @@ pub fn elector(notice: &ElectorNotice) {
     let lock = || LEADERSHIP.get().map_or("the lock", |leadership| leadership.lock.as_str());
     match notice {
         ElectorNotice::Lost(Loss::TooSlow) => {
-            log_events::lost("too_slow", None, None, "the command could not be ended in time if renewals failed");
+            log_events::lost(
+                "too_slow",
+                None,
+                None,
+                "the command could not have been killed in time if renewals had failed",
+            );
         }
         ElectorNotice::Lost(Loss::NotRenewed) => {
             log_events::lost("not_renewed", None, None, "it could not be renewed in time");
         }
         ElectorNotice::CommandEnded(End::Exited(status)) => {
-            let sentence = format!("the command ended with status {status}, and no process of it is left");
+            let sentence = format!("the command ended with status {status}, and none of its processes is left");
             log_events::ended(Some(*status), None, &sentence);
         }
         ElectorNotice::CommandEnded(End::Signaled(signal)) => {
             let signal = signals::name(*signal);
-            let sentence = format!("the command was ended by {signal}, and no process of it is left");
+            let sentence = format!("the command was ended by {signal}, and none of its processes is left");
             log_events::ended(None, Some(&signal), &sentence);
         }
         ElectorNotice::CommandEnded(End::TimedOut) => {
-            let sentence = format!("the command was stopped after {}, and no process of it is left", options().max_run);
+            let sentence =
+                format!("the command was stopped after {}, and none of its processes is left", options().max_run);
             log_events::ended(Some(exit::TIMED_OUT.into()), None, &sentence);
         }
         ElectorNotice::CommandEnded(End::NotStarted) => log_events::ended(None, None, "the command was not started"),

@@ -26,7 +26,7 @@ use crate::channel::ElectorEnd;
 use crate::exit;
 use crate::process::clock::{self, Timer};
 use crate::process::pidfd::PidFd;
-use crate::process::precedence::Precedence;
+use crate::process::real_time::RealTimePriority;
 use crate::process::signals::{Inherited, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
@@ -48,7 +48,7 @@ const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 pub struct EndOfLoop {
     pub ending: Ending,
     /// A signal has requested the end.
-    pub was_asked_to_end: bool,
+    pub end_was_requested: bool,
     /// The command had the terminal, so signals from its keys reached only the command.
     pub command_had_terminal: bool,
 }
@@ -79,8 +79,8 @@ pub struct MainLoop {
     kill_pace: Option<KillPace>,
     /// The time of the next measurement of how late this thread runs.
     next_probe: Instant,
-    /// The precedence of this thread since a command was ordered to start, if the kernel allows it.
-    precedence: Option<Precedence>,
+    /// The real-time priority of this thread since a command was ordered to start, where that is permitted.
+    priority: Option<RealTimePriority>,
     /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
 }
@@ -118,7 +118,7 @@ impl MainLoop {
             kill: None,
             kill_pace: None,
             next_probe: clock::now(),
-            precedence: None,
+            priority: None,
             is_partly_reaped: false,
         })
     }
@@ -167,7 +167,7 @@ impl MainLoop {
         tree::reap(None, false);
         Ok(EndOfLoop {
             ending,
-            was_asked_to_end: self.elector.was_asked_to_end(),
+            end_was_requested: self.elector.end_was_requested(),
             command_had_terminal: self.command_had_terminal,
         })
     }
@@ -262,7 +262,7 @@ impl MainLoop {
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
-            self.precedence = Precedence::take();
+            self.priority = RealTimePriority::acquire();
         }
         let _ = self.channel.send(order);
     }

@@ -127,14 +127,17 @@ pub fn run(
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
             let may_pass = exit::may_pass(&failure);
-            let ended =
-                EndOfLoop { ending: Ending::Failed { may_pass }, was_asked_to_end: false, command_had_terminal: false };
+            let ended = EndOfLoop {
+                ending: Ending::Failed { may_pass },
+                end_was_requested: false,
+                command_had_terminal: false,
+            };
             (ended, None)
         });
-    let EndOfLoop { ending, was_asked_to_end, command_had_terminal } = ended;
+    let EndOfLoop { ending, end_was_requested, command_had_terminal } = ended;
     let after = match ending {
         Ending::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
-        Ending::Command(End::Exited(0)) if repeats && !was_asked_to_end => Some(RejoinAfter::Success),
+        Ending::Command(End::Exited(0)) if repeats && !end_was_requested => Some(RejoinAfter::Success),
         _ => None,
     };
     match after {

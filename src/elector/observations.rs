@@ -50,7 +50,7 @@ impl Observations {
         self.timer_due = due;
     }
 
-    /// Records that the election's timer has expired, and lets the election know how late. It renews earlier then.
+    /// Records that the election's timer has expired, and tells the election how late, so that it renews earlier.
     pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
         let now = clock::now();

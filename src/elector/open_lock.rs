@@ -13,7 +13,7 @@ use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
 /// How much longer than its own timeouts the opening of a lock may take: inner timeouts fire first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
-/// The time after which it is logged what the opening of the lock waits for.
+/// How long the opening of the lock may take before its cause is logged.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
 /// Opens the lock, or the locks of all its slots. It takes as long as necessary, unless the wait for the lock is
@@ -28,7 +28,7 @@ pub async fn open_lock(
 ) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
     let lock_name = name_with_slots(&lock.name, lock.slots);
     let mut opening = pin!(lock::open_slots(lock, access, config.timing.attempt(), &config.run));
-    // A wait of zero means that the candidate does not queue behind a holder. The opening is no such queue.
+    // With a wait of zero the candidate does not queue behind a holder, but the lock must still be opened.
     let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
     let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
     if let Ok(opened) = timeout(quiet, &mut opening).await {

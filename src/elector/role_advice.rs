@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_permission_says_nothing_about_another() {
+    fn permissions_are_tracked_separately() {
         let mut advice = RoleAdvice::default();
         advice.handle_success(Right::Read);
         assert!(advice.explain("a/b", Right::Watch, &refused("watch")).role.is_some());

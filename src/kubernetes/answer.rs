@@ -37,7 +37,7 @@ fn foreign(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(location) = answer.headers().get(LOCATION).filter(|_| code.is_redirection()) {
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
-        let reason = "leaderrun follows no redirects, because a lock is where it was said to be";
+        let reason = "leaderrun follows no redirects, because another server would have another lock";
         return Error::unknown(format!(
             "{address} redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to the \
              address of the API server itself"
@@ -56,10 +56,7 @@ fn foreign(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     };
     // A proxy in front of the API server that is too busy has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
-    Error::new(
-        kind,
-        format!("what answers at {address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"),
-    )
+    Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn both_can_read_what_is_written() {
+    fn both_processes_can_read_the_record() {
         let time = Some("2026-01-02T03:04:05Z".parse().unwrap());
         let record = Record {
             holder_identity: "a".into(),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_never_free() {
+    fn a_file_with_garbage_is_never_free() {
         for text in [
             "",
             "null,",

@@ -25,7 +25,7 @@ pub struct TwoObjectLock {
 }
 
 impl TwoObjectLock {
-    /// Creates the lock over `first`, which the present candidates use, and `second`, which future ones will use. `run`
+    /// Creates the lock over `first`, which candidates use today, and `second`, which they will use after the migration. `run`
     /// identifies our own writes, and `attempt` is the timeout of one request.
     pub fn new(first: Box<dyn Lock>, second: Box<dyn Lock>, run: RunId, attempt: Duration) -> Self {
         Self { first, second, requests: Mutex::new(PairRequests::new(run, attempt)), attempt }

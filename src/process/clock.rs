@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_set_to_the_past_fires_at_once_and_setting_it_again_takes_that_back() {
+    fn a_timer_set_to_the_past_fires_at_once_unless_it_is_set_again() {
         let timer = Timer::new().unwrap();
         timer.set(Some(Instant::after_boot(Duration::ZERO))).unwrap();
         assert!(fires(&timer, PollTimeout::NONE));

@@ -85,7 +85,9 @@ impl AsFd for Deadline {
 /// Fails if it belongs to none, or the descriptor was not inherited.
 pub fn read() -> Result<Instant> {
     let variable = |name: &str| {
-        env::var(name).ok().with_context(|| format!("{name} is not set: only what leaderrun runs can ask this"))
+        env::var(name)
+            .ok()
+            .with_context(|| format!("{name} is not set: only a command that leaderrun runs can use this"))
     };
     let (number, run) = (variable(FD_VARIABLE)?, variable(RUN_VARIABLE)?);
     let number: RawFd = number
@@ -97,7 +99,7 @@ pub fn read() -> Result<Instant> {
     let memory = unsafe { BorrowedFd::borrow_raw(number) };
     let seals = match fcntl(memory, FcntlArg::F_GET_SEALS) {
         Err(Errno::EBADF) => {
-            bail!("descriptor {number} is closed: whatever starts leaderrun check has to leave it open")
+            bail!("descriptor {number} is closed: the program that starts leaderrun check must leave it open")
         }
         Err(_) => SealFlag::empty(),
         Ok(seals) => SealFlag::from_bits_truncate(seals),
@@ -106,11 +108,13 @@ pub fn read() -> Result<Instant> {
     let fits = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
     let mapping = match seals.contains(SEALS) && fits() {
         true => Mapping::new(memory, ProtFlags::PROT_READ)?,
-        false => bail!("descriptor {number} has been put to another use: leaderrun needs it"),
+        false => bail!(
+            "descriptor {number} is not the one that leaderrun has opened: the command must not close or replace it"
+        ),
     };
     let contents = mapping.contents();
     if contents.run != padded(&run) {
-        bail!("descriptor {number} belongs to another run than {RUN_VARIABLE} says");
+        bail!("descriptor {number} belongs to another run than the one that {RUN_VARIABLE} names");
     }
     // This process may be in another time namespace than the supervisor.
     let clock_offset = clock::offset().context("cannot compare this process's clock with leaderrun's")?;
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_seen_as_it_was_set() {
+    fn the_deadline_is_read_as_it_was_set() {
         let deadline = Deadline::new("run").unwrap();
         assert_eq!(seen(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
         let at = clock::now();
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_can_change_it() {
+    fn only_the_supervisor_can_change_the_deadline() {
         let deadline = Deadline::new("run").unwrap();
         let by_another_way = format!("/proc/self/fd/{}", deadline.as_fd().as_raw_fd());
         let reopened = File::options().read(true).write(true).open(by_another_way).unwrap();

@@ -214,14 +214,14 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn its_output_status_and_last_message_are_returned() {
+    fn the_output_status_and_last_message_of_a_helper_are_returned() {
         let output = run_shell("echo out; echo first >&2; echo last >&2; echo >&2; exit 3", LONG).unwrap();
         assert_eq!((output.stdout.as_slice(), output.last_message.as_str()), (b"out\n".as_slice(), "last"));
         assert_eq!(output.status.code(), Some(3));
     }
 
     #[test]
-    fn its_input_is_empty_and_its_session_its_own() {
+    fn a_helper_has_an_empty_input_and_its_own_session() {
         let output = run_shell("cat; ps -o sid= -p $$ 2>/dev/null || cut -d' ' -f6 /proc/$$/stat; echo $$", LONG);
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let numbers: Vec<&str> = text.split_whitespace().collect();

@@ -263,13 +263,13 @@ pub fn parse(text: &str) -> Result<i32, String> {
     };
     match number {
         libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
-            Err("it stops the command instead of ending it; try TERM".into())
+            Err("it suspends the command instead of ending it; try TERM".into())
         }
         libc::SIGKILL => {
             Err("it leaves the command no time to stop, and is sent after --lost-grace anyway; try TERM".into())
         }
-        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it ends nothing; try TERM".into()),
-        number if RESERVED.contains(&number) => Err("the C library keeps it for itself; try TERM".into()),
+        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it does not end a process; try TERM".into()),
+        number if RESERVED.contains(&number) => Err("it is reserved by the C library; try TERM".into()),
         number => Ok(number),
     }
 }
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mask_is_handed_down_whole() {
+    fn all_signals_of_a_mask_are_handed_down() {
         for text in ["", "1,15", "12,34,64"] {
             assert_eq!(mask_as_text(&mask_from(text)), text);
         }

@@ -20,7 +20,7 @@ impl Service {
     /// endpoint already, unless `rewrite` is set. `places` gets the slices before they are written.
     ///
     /// # Errors
-    /// Fails if the slice cannot be written, or the Service would not lead here nevertheless.
+    /// Fails if the slice cannot be written, or if the Service would not route to this candidate even then.
     pub async fn route_here(
         &self,
         objects: &ServiceObjects,
@@ -52,7 +52,7 @@ impl Service {
         }
         let left_over = if is_written { None } else { self.left_over(objects).await };
         let RouteReport { subject, except, warnings } = self.report(objects, &route);
-        let sentence = Some(format!("{subject} leads here{except}"));
+        let sentence = Some(format!("{subject} routes to this candidate{except}"));
         Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(left_over))
     }
 
@@ -68,24 +68,26 @@ impl Service {
     ) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             let slice = present?.unwrap_or_else(|| new_slice(name, *address));
-            let leads_here = |slice: &Value| leads_to(slice, *address) && slice["ports"] == slice_ports(ports);
-            if !rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && leads_here(&slice) {
+            let routes_here = |slice: &Value| routes_to(slice, *address) && slice["ports"] == slice_ports(ports);
+            if !rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && routes_here(&slice) {
                 return Ok(false);
             }
             if slice["addressType"] != family(*address) {
                 self.remove_predecessor(objects, mark).await?;
                 let family = printable(&slice["addressType"].to_string());
-                let reason = format!("the EndpointSlice {name} is for {family} addresses, and {address} is none");
-                return Err(Error::unknown(format!("{reason}; --address says another one, or delete the slice")));
+                let reason = format!("the EndpointSlice {name} is for {family} addresses, and {address} is not one");
+                return Err(Error::unknown(format!(
+                    "{reason}; choose another address with --address, or delete the slice"
+                )));
             }
             if clock::now() >= until {
-                return Err(Error::unknown("no time was left to lead the Service here"));
+                return Err(Error::unknown("no time was left to route the Service to this candidate"));
             }
             let ports = slice_ports(ports);
             match self.write(&objects.slices, slice, endpoint(*address), Some(ports), mark).await {
                 Err(error) if is_outdated(&error) => present = objects.slices.get(name).await,
                 Err(error) => return Err(error),
-                Ok(stored) if leads_here(&stored) => return Ok(true),
+                Ok(stored) if routes_here(&stored) => return Ok(true),
                 Ok(_) => {
                     let reason = format!("the API server stored the EndpointSlice {name} with other endpoints");
                     return Err(Error::unknown(format!("{reason}; look for an admission webhook that changes it")));
@@ -142,7 +144,7 @@ impl Service {
             if mark_of(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
-            let was_in = address.is_some_and(|address| leads_to(&slice, address));
+            let was_in = address.is_some_and(|address| routes_to(&slice, address));
             match self.write(&objects.slices, slice, json!([]), None, mark).await {
                 Err(error) if is_outdated(&error) => {}
                 result => return result.map(|_| was_in),
@@ -183,7 +185,7 @@ fn new_slice(name: &str, address: IpAddr) -> Value {
     })
 }
 
-fn leads_to(slice: &Value, address: IpAddr) -> bool {
+fn routes_to(slice: &Value, address: IpAddr) -> bool {
     slice["endpoints"] == endpoint(address)
 }
 

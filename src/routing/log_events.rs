@@ -3,11 +3,11 @@
 use crate::telemetry::log_event::log_events;
 
 log_events! {
-    /// Logged when traffic leads to this leader.
+    /// Logged when traffic is routed to this leader.
     info routed(; sentence: &str) "{sentence}";
 
-    /// Logged when traffic no longer leads to this candidate.
-    info unrouted(; routing: &str) "{routing} does not lead here any more";
+    /// Logged when traffic is no longer routed to this candidate.
+    info unrouted(; routing: &str) "{routing} no longer routes to this candidate";
 
     /// Logged when this leader has removed the label that an earlier leader left on its pod.
     info cleaned_up(pod: &str; label: &str) "removed the label {label} from the pod {pod}";

@@ -73,12 +73,12 @@ mod tests {
     }
 
     #[test]
-    fn no_two_stamps_are_equal() {
+    fn stamps_are_unique() {
         assert_ne!(mark("7").stamp(), mark("7").stamp());
     }
 
     #[test]
-    fn the_longest_is_a_label_still() {
+    fn the_longest_lock_name_still_fits_into_a_label() {
         let mark = Mark { lock: "a".repeat(LONGEST_LOCK), token: u64::MAX.to_string() };
         assert_eq!(mark.key().split_once('/').expect("a prefix").0.len(), 253);
         assert!(mark.stamp().len() <= 63, "{}", mark.stamp());

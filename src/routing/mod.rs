@@ -230,7 +230,7 @@ fn is_about_routing(update: &Update) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
     written: bool,
-    /// What is known to lead here, if that is less than what was configured, or more precise.
+    /// What is known to route to this candidate, if that is less than what was configured, or more precise.
     sentence: Option<String>,
     /// Problems that remain although the step succeeded.
     warnings: Vec<String>,
@@ -249,5 +249,5 @@ impl StepReport {
 
 /// Returns the error for an object that others have changed during every attempt.
 fn changed_all_the_time() -> Error {
-    Error::new(ErrorKind::Conflict, "it is changed by others all the time")
+    Error::new(ErrorKind::Conflict, "other clients keep changing it")
 }

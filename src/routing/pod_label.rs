@@ -169,7 +169,7 @@ impl PodLabel {
     async fn read(&self, pods: &Collection) -> Result<Value, Error> {
         pods.get(&self.pod).await?.ok_or_else(|| {
             let name = &self.pod;
-            Error::unknown(format!("there is no pod {name:?} in the lock's namespace; --pod says which one this is"))
+            Error::unknown(format!("there is no pod {name:?} in the lock's namespace; name this pod with --pod"))
         })
     }
 

@@ -177,12 +177,12 @@ impl ServiceDefinition {
     pub fn no_family(&self, families: &str) -> String {
         let (service, has) = (&self.full_name, self.families.join(" and "));
         format!(
-            "the Service {service} has {has} only, and this candidate's address is {families}; --address says another one"
+            "the Service {service} has {has} only, and this candidate's address is {families}; choose another one with --address"
         )
     }
 
     /// Returns a sentence if the Service has a family other than those that are served. A headless Service has both by
-    /// default, and no address of its own that would lead nowhere.
+    /// default, and no address of its own to which nothing would answer.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
             return None;
@@ -190,8 +190,8 @@ impl ServiceDefinition {
         let other = self.families.iter().find(|has| !served.contains(&has.as_str()))?;
         let (service, served) = (&self.full_name, served.join(" and "));
         Some(format!(
-            "the Service {service} leads here by {served} only: this candidate has no address by {other}; --address \
-             takes one of each, by a comma"
+            "the Service {service} routes {served} only: this candidate has no {other} address; give one of each to \
+             --address, separated by a comma"
         ))
     }
 
@@ -228,7 +228,7 @@ impl ServiceDefinition {
         match target {
             Target::Number(number) => Ok(SlicePort { name: name.clone(), number: *number, protocol: protocol.clone() }),
             Target::Name(target) => Err(format!(
-                "{} of the Service {} has the targetPort {target:?}, whose number only a container knows; say it, for \
+                "{} of the Service {} has the targetPort {target:?}, whose number only a container defines; give it, for \
                  example {}",
                 port.shown(),
                 self.full_name,

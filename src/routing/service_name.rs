@@ -68,7 +68,7 @@ impl ServiceName {
         rules
     }
 
-    /// Returns the permissions by which a candidate checks that the Service leads to it, and nowhere else.
+    /// Returns the permissions by which a candidate checks that the Service routes to it, and to no other endpoint.
     pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
         vec![
             SERVICES.rule(namespace, Some(self.0.clone()), &[Verb::Get]),

@@ -67,7 +67,7 @@ pub struct ServiceRoute {
 
 /// What is known about a route.
 pub struct RouteReport {
-    /// The object that leads to the leader: the Service, or its slices if the Service could not be read.
+    /// The object that routes to the leader: the Service, or its slices if the Service could not be read.
     pub subject: String,
     /// The ports that are not served, as the end of a sentence; empty if there are none.
     pub except: String,
@@ -75,7 +75,7 @@ pub struct RouteReport {
 }
 
 impl ServiceRoute {
-    /// Returns whether the Service could be read, and leads here by this route.
+    /// Returns whether the Service could be read, so that this route is known to work.
     pub fn is_checked(&self) -> bool {
         self.definition.is_ok()
     }
@@ -94,17 +94,17 @@ impl Service {
         let found =
             match spawn_blocking(move || local_address(&server)).await.unwrap_or_else(|failure| Err(failure.into())) {
                 Ok(local) if is_reachable(&local) => return Ok(vec![local]),
-                Ok(local) => format!("nobody else reaches this candidate at {local}"),
+                Ok(local) => format!("other machines cannot reach this candidate at {local}"),
                 Err(failure) => format!("found no route to the API server: {failure}"),
             };
-        Err(Error::unknown(format!("{found}; --address says where it answers")))
+        Err(Error::unknown(format!("{found}; set --address to its address")))
     }
 
-    /// Determines the contents of the slices with which the Service leads to these addresses. Without addresses it only
+    /// Determines the contents of the slices with which the Service routes to these addresses. Without addresses it only
     /// checks the definition of the Service.
     ///
     /// # Errors
-    /// Fails if the Service cannot lead to these addresses, or to any.
+    /// Fails if the Service cannot route to these addresses, or to any.
     pub async fn route(&self, objects: &ServiceObjects, addresses: &[IpAddr]) -> Result<ServiceRoute, Error> {
         let ServiceObjects { services, namespace, .. } = objects;
         let refused = |reason: String| Error::new(ErrorKind::Refused, reason);
@@ -112,7 +112,9 @@ impl Service {
             Ok(Some(service)) => ServiceDefinition::new(namespace, self.name.as_str(), &service),
             Ok(None) => {
                 let reason = format!("there is no Service {namespace}/{}", self.name);
-                return Err(refused(format!("{reason}; create it without a selector, or name another by --service")));
+                return Err(refused(format!(
+                    "{reason}; create it without a selector, or name another one with --service"
+                )));
             }
             Err(error) if error.kind == ErrorKind::Forbidden => {
                 let ports = unchecked_ports(&self.ports).map_err(|reason| refused(format!("{error}; {reason}")))?;
@@ -151,8 +153,8 @@ impl Service {
                 let (service, namespace) = (&self.name, &objects.namespace);
                 let slices: Vec<&str> = places.iter().map(|place| place.slice.as_str()).collect();
                 let warning = format!(
-                    "it was not checked whether the Service {namespace}/{service} exists, has no selector and has these \
-                     ports: {error}; leaderrun manifest with --service {service} prints the right"
+                    "cannot check whether the Service {namespace}/{service} exists, has no selector and has these ports: \
+                     {error}; leaderrun manifest with --service {service} prints a Role that allows it"
                 );
                 let subject = format!("the EndpointSlice {}", slices.join(" and "));
                 return RouteReport { subject, except: String::new(), warnings: vec![warning] };
@@ -160,13 +162,13 @@ impl Service {
         };
         let unserved = definition.unserved_ports(ports);
         let except =
-            if unserved.is_empty() { String::new() } else { format!(", but for its ports {}", unserved.join(", ")) };
+            if unserved.is_empty() { String::new() } else { format!(", except for its ports {}", unserved.join(", ")) };
         let families: Vec<&str> = places.iter().map(|place| family(place.address)).collect();
         let warnings = definition.unserved_family(&families).into_iter().collect();
         RouteReport { subject: format!("the Service {}", self.name), except, warnings }
     }
 
-    /// Returns a sentence if the Service also leads elsewhere: the endpoints that its controller created for a selector
+    /// Returns a sentence if the Service also routes to others: the endpoints that its controller created for a selector
     /// remain when the selector is removed. Returns `None` without the permission to read them.
     pub async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
@@ -177,9 +179,9 @@ impl Service {
         let others: Vec<String> =
             slices.iter().filter(has_endpoints).map(name).filter(|name| !ours.contains(name)).collect();
         let endpoints = endpoints.get(service).await.ok().flatten().unwrap_or_default();
-        let is_left = endpoints["subsets"].as_array().is_some_and(|subsets| !subsets.is_empty());
+        let has_endpoints_left = endpoints["subsets"].as_array().is_some_and(|subsets| !subsets.is_empty());
         let mut remedies = Vec::new();
-        if is_left {
+        if has_endpoints_left {
             remedies.push(format!("kubectl delete endpoints {service} -n {namespace}"));
         }
         if !others.is_empty() {
@@ -189,7 +191,7 @@ impl Service {
             return None;
         }
         Some(format!(
-            "the Service {namespace}/{service} also leads to endpoints that are not the leader's, such as those left from \
+            "the Service {namespace}/{service} also routes to endpoints that are not the leader's, such as those left from \
              a selector that it once had; delete them: {}",
             remedies.join(" && ")
         ))

@@ -122,21 +122,21 @@ impl Worker {
 
     fn log(&mut self, step: &RoutingStep, result: Result<StepReport, Error>) {
         let routing = &self.steps.config.routing;
-        let leads_here = matches!(step, RoutingStep::RouteHere { .. });
+        let routes_here = matches!(step, RoutingStep::RouteHere { .. });
         match result {
             Ok(StepReport { written, sentence, warnings }) => {
-                if self.logged_failure.take().is_some() && leads_here {
+                if self.logged_failure.take().is_some() && routes_here {
                     log_events::routing_recovered(&routing.to_string());
                 }
                 // A lost answer may have hidden a change.
-                if written || self.is_logged_as_routed != leads_here {
-                    if leads_here {
-                        log_events::routed(&sentence.unwrap_or_else(|| format!("{routing} leads here")));
+                if written || self.is_logged_as_routed != routes_here {
+                    if routes_here {
+                        log_events::routed(&sentence.unwrap_or_else(|| format!("{routing} routes to this candidate")));
                     } else {
                         log_events::unrouted(&routing.to_string());
                     }
                 }
-                self.is_logged_as_routed = leads_here;
+                self.is_logged_as_routed = routes_here;
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }

@@ -317,7 +317,7 @@ transitions   3
     }
 
     #[test]
-    fn passed_time_alone_is_not_a_difference() {
+    fn statuses_that_differ_only_in_passed_time_are_equal() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
         assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "its mark no longer counts");

@@ -105,10 +105,10 @@ fn describe(name: &LockName, record: Option<&Record>) -> String {
     match record.filter(|record| record.is_held()) {
         None => format!("{name} has no holder, but candidates may still wait for an earlier one"),
         Some(record) => {
-            let acquired = record.acquire_time.map(|time| format!(" since {time:.0}")).unwrap_or_default();
+            let acquired = record.acquire_time.map(|time| format!(", acquired at {time:.0}")).unwrap_or_default();
             let renewed = record.renew_time.map(|time| format!(", last renewed at {time:.0}")).unwrap_or_default();
-            let lease = record.lease_duration(USUAL_LEASE_DURATION);
-            format!("{}{acquired}{renewed}, for {} after each renewal", status.held_by(), format_duration(lease))
+            let lease = format_duration(record.lease_duration(USUAL_LEASE_DURATION));
+            format!("{}{acquired}{renewed}, and expires {lease} after the last renewal", status.held_by())
         }
     }
 }

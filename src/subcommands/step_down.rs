@@ -65,7 +65,10 @@ async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
             return Ok(None);
         }
         let Some(RunMark { run, .. }) = record.mark().cloned() else {
-            bail!("{} does not run leaderrun: it would not know what to do", printable(&record.holder_identity));
+            bail!(
+                "{} does not run leaderrun, so it would not understand the request",
+                printable(&record.holder_identity)
+            );
         };
         if record.asks_to_step_down(&run) {
             return Ok(Some(record));

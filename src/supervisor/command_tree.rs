@@ -13,11 +13,11 @@ use crate::process::clock;
 use crate::process::cpu_limit::CpuCgroups;
 use crate::process::tree::{self, KillFailure, KillRounds, Reaped, Tree};
 
-/// The shortest time between two looks for processes in PID namespaces below ours.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two scans for processes in PID namespaces below ours.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many times longer than a look the pause after it is at least: looks take at most a 2000th of one CPU.
-const LOOK_SHARE: u32 = 2000;
+/// The shortest pause after a scan, as a multiple of the time that the scan took: scans take at most a 2000th of one CPU.
+const SCAN_PAUSE: u32 = 2000;
 
 /// How often processes that are not our children are checked: their death causes no signal to us.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ pub struct CommandTree {
     awaits_nested: bool,
     /// More dead children may be left than were reaped at once.
     is_partly_reaped: bool,
-    next_look: Instant,
+    next_scan: Instant,
     cpu: CpuCgroups,
     limit: Option<CpuLimit>,
     /// The number of periods in which the limit was used up.
@@ -52,7 +52,7 @@ impl CommandTree {
             terminated: None,
             awaits_nested: false,
             is_partly_reaped: false,
-            next_look: clock::now(),
+            next_scan: clock::now(),
             cpu: CpuCgroups::find(),
             limit: None,
             throttled: None,
@@ -89,26 +89,26 @@ impl CommandTree {
         next_round.into_iter().chain(nested).min()
     }
 
-    /// Looks for processes in PID namespaces below ours, and remembers them: they may be reparented to other processes
-    /// when their parents die. Also estimates how long a kill takes. The look ends at `until` at the latest.
-    pub fn look(&mut self, until: Option<Instant>) {
+    /// Scans for processes in PID namespaces below ours, and remembers them: they may be reparented to other processes
+    /// when their parents die. Also estimates how long a kill takes. The scan ends at `until` at the latest.
+    pub fn scan(&mut self, until: Option<Instant>) {
         let (began, before) = (clock::cpu_time(), self.tree.count());
-        self.tree.look(until);
+        self.tree.scan(until);
         let took = clock::cpu_time().saturating_sub(began);
         // A tree that grows is expected to grow further.
         let is_growing = self.tree.count().processes > before.processes;
-        let pause = if is_growing { LOOK_INTERVAL } else { LOOK_INTERVAL.max(took * LOOK_SHARE) };
-        self.next_look = clock::now() + pause;
+        let pause = if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(took * SCAN_PAUSE) };
+        self.next_scan = clock::now() + pause;
         self.estimate_kill_time();
     }
 
-    /// Calls [`look`](Self::look) if the last look is long enough ago, and counts threads otherwise. A kill looks by itself.
-    pub fn look_if_due(&mut self, until: Option<Instant>) {
+    /// Calls [`scan`](Self::scan) if the last scan was long enough ago, and counts threads otherwise. A kill scans by itself.
+    pub fn scan_if_due(&mut self, until: Option<Instant>) {
         if self.kill.is_some() {
             return;
         }
-        if clock::now() >= self.next_look {
-            self.look(until);
+        if clock::now() >= self.next_scan {
+            self.scan(until);
         } else {
             self.tree.count_threads();
             self.estimate_kill_time();
@@ -121,7 +121,7 @@ impl CommandTree {
         self.limit = limit;
     }
 
-    /// Returns how late a process without precedence would run, by the number of runnable threads; zero if they have not
+    /// Returns how late a process without a real-time priority would run, by the number of runnable threads; zero if they have not
     /// used up a CPU limit since the last call.
     pub fn expected_delay(&mut self) -> Duration {
         let throttled = self.cpu.throttling().map(|throttling| throttling.throttled);
@@ -131,7 +131,7 @@ impl CommandTree {
         limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }
 
-    /// Returns how long the processes that the last look has found take to end once they are killed.
+    /// Returns how long the processes that the last scan has found take to end once they are killed.
     pub fn kill_time(&self) -> Duration {
         self.kill_time
     }
@@ -141,7 +141,7 @@ impl CommandTree {
         self.kill_pace
     }
 
-    /// Returns how many processes and threads the last look has found.
+    /// Returns how many processes and threads the last scan has found.
     pub fn count(&self) -> TaskCount {
         self.tree.count()
     }

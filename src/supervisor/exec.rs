@@ -136,7 +136,7 @@ fn not_permitted(path: &Path) -> String {
     match (fs::metadata(path), interpreter()) {
         (Ok(found), _) if found.is_dir() => "it is a folder".to_owned(),
         (Ok(found), _) if found.is_file() && !is_executable(&found) => {
-            "it is not executable; chmod +x makes it so".to_owned()
+            "it is not executable; make it so with chmod +x".to_owned()
         }
         _ if statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC)) => {
             "its file system is mounted with noexec".to_owned()

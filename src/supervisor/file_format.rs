@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_and_other_files_are_told_apart() {
+    fn damaged_programs_are_distinguished_from_other_files() {
         let mut other = [0; 64];
         other[..6].copy_from_slice(b"\x7fELF\x02\x01");
         other[18] = 22;

@@ -26,7 +26,7 @@ use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::pidfd::PidFd;
-use crate::process::precedence::Precedence;
+use crate::process::real_time::RealTimePriority;
 use crate::process::signals::{Inherited, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
@@ -61,7 +61,7 @@ pub struct MainLoop<'a> {
     /// The time at which the expected delay of a kill is measured next.
     next_probe: Instant,
     /// The real-time priority that this thread has while a command runs, where that is permitted.
-    precedence: Option<Precedence>,
+    priority: Option<RealTimePriority>,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
     /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
@@ -123,7 +123,7 @@ impl<'a> MainLoop<'a> {
             elector_pid: elector,
             tree,
             next_probe: clock::now(),
-            precedence: None,
+            priority: None,
             deadline: deadline.ok(),
             switch: switch.ok(),
         })
@@ -223,7 +223,7 @@ impl<'a> MainLoop<'a> {
             SupervisorAction::Start(tenure) => self.start(tenure),
             SupervisorAction::Signal(signal) => {
                 if is_termination_signal(signal) || signal == self.config.stop_options.stop_signal {
-                    self.tree.look(self.supervisor.next_timeout());
+                    self.tree.scan(self.supervisor.next_timeout());
                 }
                 if let Some(signal) = self.relay.request(clock::now(), signal) {
                     self.signal(signal);
@@ -243,7 +243,7 @@ impl<'a> MainLoop<'a> {
             SupervisorAction::SignalLeftovers(signal) => self.tree.signal_children(signal),
             SupervisorAction::TimeOut => {
                 let signal = self.config.stop_options.stop_signal;
-                self.tree.look(self.supervisor.next_timeout());
+                self.tree.scan(self.supervisor.next_timeout());
                 if self.signal(signal) {
                     self.notify(SupervisorNotice::TimedOut { signal });
                 }
@@ -274,7 +274,7 @@ impl<'a> MainLoop<'a> {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
                 // Only after the fork: SCHED_RESET_ON_FORK would set the command's nice value to zero.
-                self.precedence = Precedence::take();
+                self.priority = RealTimePriority::acquire();
                 self.next_probe = clock::now() + probe_interval(true);
                 self.exec = Some(spawned);
                 standard_streams::release(0..=2);
@@ -304,7 +304,7 @@ impl<'a> MainLoop<'a> {
 
     fn report_gone(&mut self, gone: Gone) {
         self.terminal.take_back(&gone.end);
-        (self.main, self.precedence) = (None, None);
+        (self.main, self.priority) = (None, None);
         self.tree.end();
         self.report(&Report::Gone(gone));
     }
@@ -351,8 +351,8 @@ impl<'a> MainLoop<'a> {
         }
         let mut delay = now.since(self.next_probe);
         if self.main.is_some() {
-            self.tree.look_if_due(self.supervisor.next_timeout());
-            if self.precedence.is_none() {
+            self.tree.scan_if_due(self.supervisor.next_timeout());
+            if self.priority.is_none() {
                 delay = delay.max(self.tree.expected_delay());
             }
         }

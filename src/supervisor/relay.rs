@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_copy_of_its_own_stands_for_one_request() {
+    fn each_own_copy_matches_one_request() {
         let (mut relay, now) = (Relay::default(), start());
         relay.handle_own(now, TERM);
         relay.request(now, TERM);

@@ -141,7 +141,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_lease_duration_seconds",
-        help: "Time for which a record holds without being renewed, as configured.",
+        help: "Time for which a record is valid without a renewal, as configured.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(state.config().lease_duration.as_secs_f64())),
     },
@@ -183,7 +183,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_scheduling_delay_seconds",
-        help: "How late a thread runs after the kernel should have woken it, as deadlines allow for it; absent until measured.",
+        help: "How late a thread is woken, as far as deadlines allow for it; absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()

@@ -6,33 +6,33 @@ use std::thread;
 
 use serde_json::json;
 
-use super::{Place, held_by, put, version, without};
+use super::{Namespace, held_by, put, version, without};
 use testkit::{Client, Cluster};
 
 #[testkit::test]
 fn a_put_creates_a_missing_lease() {
-    let place = Place::new();
-    let reply = put(&place.admin, &place.lease("job"), &held_by("job", "a"));
+    let namespace = Namespace::new();
+    let reply = put(&namespace.admin, &namespace.lease("job"), &held_by("job", "a"));
     assert_eq!(reply.status, 201);
     let made = reply.json();
     assert_eq!(made["kind"], "Lease");
     assert_eq!(made["apiVersion"], "coordination.k8s.io/v1");
-    assert_eq!(made["metadata"]["namespace"], place.namespace.as_str());
+    assert_eq!(made["metadata"]["namespace"], namespace.name.as_str());
     assert!(made["metadata"]["uid"].is_string());
     assert!(made["metadata"]["creationTimestamp"].is_string());
     assert!(made["metadata"].get("generation").is_none());
-    assert_eq!(made, place.admin.get(&place.lease("job")).expect("the Lease"));
+    assert_eq!(made, namespace.admin.get(&namespace.lease("job")).expect("the Lease"));
 }
 
 #[testkit::test]
 fn exactly_one_of_several_concurrent_puts_creates() {
     const RIVALS: usize = 6;
     for round in 0..5 {
-        let place = Place::new();
+        let namespace = Namespace::new();
         let start = Barrier::new(RIVALS);
         let rivals = |rival: usize| {
             start.wait();
-            put(&place.admin, &place.lease("job"), &held_by("job", &format!("rival-{rival}")))
+            put(&namespace.admin, &namespace.lease("job"), &held_by("job", &format!("rival-{rival}")))
         };
         let replies = thread::scope(|scope| {
             let rivals: Vec<_> = (0..RIVALS).map(|rival| scope.spawn(move || rivals(rival))).collect();
@@ -50,36 +50,37 @@ fn exactly_one_of_several_concurrent_puts_creates() {
 
 #[testkit::test]
 fn an_update_must_name_the_present_version() {
-    let place = Place::new();
-    let old = place.put("job", "a");
-    place.give("job", "b");
-    let conflict = place.admin.replace(&place.lease("job"), &old).unwrap_err();
+    let namespace = Namespace::new();
+    let old = namespace.put("job", "a");
+    namespace.set_holder("job", "b");
+    let conflict = namespace.admin.replace(&namespace.lease("job"), &old).unwrap_err();
     assert_eq!((conflict.code, conflict.reason.as_str()), (409, "Conflict"));
     assert_eq!(
         conflict.message,
         "Operation cannot be fulfilled on leases.coordination.k8s.io \"job\": the object has been modified; \
          please apply your changes to the latest version and try again"
     );
-    let missing = place.admin.replace(&place.lease("job"), &without(&old, "resourceVersion")).unwrap_err();
+    let missing = namespace.admin.replace(&namespace.lease("job"), &without(&old, "resourceVersion")).unwrap_err();
     assert_eq!((missing.code, missing.reason.as_str()), (422, "Invalid"));
-    let nonsense = place.admin.merge_patch(&place.lease("job"), &json!({ "metadata": { "resourceVersion": "x" } }));
+    let nonsense =
+        namespace.admin.merge_patch(&namespace.lease("job"), &json!({ "metadata": { "resourceVersion": "x" } }));
     assert_eq!(nonsense.unwrap_err().code, 500);
 }
 
 #[testkit::test]
 fn exactly_one_of_several_updates_of_one_version_succeeds() {
     const RIVALS: usize = 6;
-    let place = Place::new();
-    let free = place.put("job", "");
+    let namespace = Namespace::new();
+    let free = namespace.put("job", "");
     let start = Barrier::new(RIVALS);
     let statuses = thread::scope(|scope| {
         let rivals: Vec<_> = (0..RIVALS)
             .map(|rival| {
-                let (place, start, mut lease) = (&place, &start, free.clone());
+                let (namespace, start, mut lease) = (&namespace, &start, free.clone());
                 scope.spawn(move || {
                     lease["spec"]["holderIdentity"] = format!("rival-{rival}").into();
                     start.wait();
-                    put(&place.admin, &place.lease("job"), &lease).status
+                    put(&namespace.admin, &namespace.lease("job"), &lease).status
                 })
             })
             .collect();
@@ -91,28 +92,28 @@ fn exactly_one_of_several_updates_of_one_version_succeeds() {
 
 #[testkit::test]
 fn a_put_without_a_uid_recreates_a_deleted_lease() {
-    let place = Place::new();
-    let old = place.put("job", "a");
-    place.admin.delete(&place.lease("job")).expect("a deletion");
-    let reply = put(&place.admin, &place.lease("job"), &without(&old, "uid"));
+    let namespace = Namespace::new();
+    let old = namespace.put("job", "a");
+    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
+    let reply = put(&namespace.admin, &namespace.lease("job"), &without(&old, "uid"));
     assert_eq!(reply.status, 201);
     assert_ne!(reply.json()["metadata"]["uid"], old["metadata"]["uid"]);
 }
 
 #[testkit::test]
 fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
-    let place = Place::new();
-    let old = place.put("job", "a");
-    place.admin.delete(&place.lease("job")).expect("a deletion");
+    let namespace = Namespace::new();
+    let old = namespace.put("job", "a");
+    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
     let uid = old["metadata"]["uid"].as_str().expect("a uid");
 
-    let gone = place.admin.replace(&place.lease("job"), &old).unwrap_err();
+    let gone = namespace.admin.replace(&namespace.lease("job"), &old).unwrap_err();
     assert_eq!((gone.code, gone.reason.as_str()), (409, "Conflict"));
     let expected = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
     assert!(gone.message.ends_with(&expected), "{}", gone.message);
 
-    let new = place.put("job", "b");
-    let other = place.admin.replace(&place.lease("job"), &old).unwrap_err();
+    let new = namespace.put("job", "b");
+    let other = namespace.admin.replace(&namespace.lease("job"), &old).unwrap_err();
     assert_eq!(other.code, 409);
     let expected = format!("{expected}{}", new["metadata"]["uid"].as_str().expect("a uid"));
     assert!(other.message.ends_with(&expected), "{}", other.message);
@@ -120,13 +121,13 @@ fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
 
 #[testkit::test]
 fn a_recreated_lease_has_a_greater_version() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     let mut last = 0;
     for _ in 0..15 {
-        let made = place.put("job", "a");
+        let made = namespace.put("job", "a");
         assert!(version(&made) > last);
         last = version(&made);
-        let deleted = place.admin.delete(&place.lease("job")).expect("a deletion");
+        let deleted = namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
         assert_eq!((&deleted["status"], &deleted["details"]["uid"]), (&json!("Success"), &made["metadata"]["uid"]));
     }
 }
@@ -135,11 +136,11 @@ fn a_recreated_lease_has_a_greater_version() {
 fn versions_pass_powers_of_ten() {
     // In a new cluster versions start near zero on a real server, and just below ten thousand on ours.
     let cluster = Cluster::start();
-    let place = Place::on(&cluster);
-    let mut last = version(&place.put("job", "a"));
+    let namespace = Namespace::on(&cluster);
+    let mut last = version(&namespace.put("job", "a"));
     let digits = last.to_string().len();
     for round in 0..2_000 {
-        let now = version(&place.give("job", &format!("holder-{round}")));
+        let now = version(&namespace.set_holder("job", &format!("holder-{round}")));
         assert!(now > last);
         last = now;
         if last.to_string().len() > digits {
@@ -151,20 +152,21 @@ fn versions_pass_powers_of_ten() {
 
 #[testkit::test]
 fn an_update_that_changes_nothing_keeps_the_version() {
-    let place = Place::new();
-    let lease = place.put("job", "a");
-    let watch = place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&lease))).expect("a watch");
-    let reply = put(&place.admin, &place.lease("job"), &lease);
+    let namespace = Namespace::new();
+    let lease = namespace.put("job", "a");
+    let watch =
+        namespace.admin.watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&lease))).expect("a watch");
+    let reply = put(&namespace.admin, &namespace.lease("job"), &lease);
     assert_eq!((reply.status, version(&reply.json())), (200, version(&lease)));
-    let changed = place.give("job", "b");
+    let changed = namespace.set_holder("job", "b");
     let event = watch.next_change().expect("an event");
     assert_eq!(version(&event["object"]), version(&changed), "the first event is of the first change");
 }
 
 #[testkit::test]
 fn a_put_without_managed_fields_keeps_them() {
-    let place = Place::new();
-    let lease = place.put("job", "a");
+    let namespace = Namespace::new();
+    let lease = namespace.put("job", "a");
     let managers = |lease: &serde_json::Value| {
         let entries = lease["metadata"]["managedFields"].as_array().expect("managed fields");
         entries.iter().map(|entry| entry["manager"].to_string()).collect::<BTreeSet<_>>()
@@ -172,26 +174,26 @@ fn a_put_without_managed_fields_keeps_them() {
     assert_eq!(managers(&lease), BTreeSet::from(["\"tests\"".to_owned()]));
     let mut bare = without(&lease, "managedFields");
     bare["metadata"]["annotations"] = json!({ "leaderrun/run": "1" });
-    let path = format!("{}?fieldManager=other", place.lease("job"));
-    let both = place.admin.replace(&path, &bare).expect("an update");
+    let path = format!("{}?fieldManager=other", namespace.lease("job"));
+    let both = namespace.admin.replace(&path, &bare).expect("an update");
     assert_eq!(managers(&both), BTreeSet::from(["\"tests\"".to_owned(), "\"other\"".to_owned()]));
 }
 
 #[testkit::test]
 fn a_restart_keeps_the_data_and_breaks_connections() {
     let cluster = Cluster::start();
-    let place = Place::on(&cluster);
-    let before = place.put("job", "a");
-    let watch = place.admin.watch(&place.leases()).expect("a watch");
+    let namespace = Namespace::on(&cluster);
+    let before = namespace.put("job", "a");
+    let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
     cluster.restart();
     watch.wait_until_over();
-    assert_eq!(place.admin.get(&place.lease("job")).expect("the Lease"), before);
-    assert!(version(&place.give("job", "b")) > version(&before));
+    assert_eq!(namespace.admin.get(&namespace.lease("job")).expect("the Lease"), before);
+    assert!(version(&namespace.set_holder("job", "b")) > version(&before));
 }
 
 #[testkit::test]
 fn clusters_are_independent() {
-    let (one, other) = (Place::new(), Cluster::start());
+    let (one, other) = (Namespace::new(), Cluster::start());
     one.put("job", "a");
     let elsewhere: Client = other.admin();
     assert_eq!(elsewhere.get(&one.lease("job")).unwrap_err().code, 404);

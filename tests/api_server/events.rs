@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Place;
+use super::Namespace;
 
-fn event(place: &Place) -> Value {
+fn event(namespace: &Namespace) -> Value {
     json!({
         "metadata": { "name": "won" },
         "eventTime": "2026-01-01T00:00:00.000000Z",
@@ -14,30 +14,30 @@ fn event(place: &Place) -> Value {
         "reason": "LeaderElection",
         "type": "Normal",
         "note": "host-1 became leader",
-        "regarding": { "kind": "Lease", "namespace": place.namespace, "name": "job" },
+        "regarding": { "kind": "Lease", "namespace": namespace.name, "name": "job" },
     })
 }
 
-fn path(place: &Place, api: &str) -> String {
-    format!("/{api}/v1/namespaces/{}/events", place.namespace)
+fn path(namespace: &Namespace, api: &str) -> String {
+    format!("/{api}/v1/namespaces/{}/events", namespace.name)
 }
 
 #[testkit::test]
 fn an_event_of_one_api_is_served_by_the_other() {
-    let place = Place::new();
-    place.admin.create(&path(&place, "apis/events.k8s.io"), &event(&place)).expect("an event");
-    let seen = place.admin.get(&format!("{}/won", path(&place, "api"))).expect("the same event");
+    let namespace = Namespace::new();
+    namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event(&namespace)).expect("an event");
+    let seen = namespace.admin.get(&format!("{}/won", path(&namespace, "api"))).expect("the same event");
     assert_eq!((&seen["apiVersion"], &seen["message"]), (&json!("v1"), &json!("host-1 became leader")));
     assert_eq!(seen["involvedObject"]["name"], "job");
     assert_eq!(seen["reportingComponent"], "leaderrun");
-    let about = place.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&place, "api")));
+    let about = namespace.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&namespace, "api")));
     assert_eq!(about.expect("a list")["items"].as_array().expect("items").len(), 1);
 }
 
 #[testkit::test]
 fn the_new_api_requires_complete_events() {
-    let place = Place::new();
-    let complete = event(&place);
+    let namespace = Namespace::new();
+    let complete = event(&namespace);
     for (field, value, complaint) in [
         ("eventTime", Value::Null, "eventTime"),
         ("reportingController", json!("two words"), "reportingController"),
@@ -52,7 +52,7 @@ fn the_new_api_requires_complete_events() {
     ] {
         let mut event = complete.clone();
         event[field] = value;
-        let refused = place.admin.create(&path(&place, "apis/events.k8s.io"), &event).unwrap_err();
+        let refused = namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
         let causes = &refused.details.as_ref().expect("details").causes;
         assert!(causes.iter().any(|cause| cause.field == complaint), "{field}: {causes:?}");
@@ -61,14 +61,14 @@ fn the_new_api_requires_complete_events() {
 
 #[testkit::test]
 fn only_the_series_of_an_event_can_be_changed() {
-    let place = Place::new();
-    let events = path(&place, "apis/events.k8s.io");
-    let made = place.admin.create(&events, &event(&place)).expect("an event");
+    let namespace = Namespace::new();
+    let events = path(&namespace, "apis/events.k8s.io");
+    let made = namespace.admin.create(&events, &event(&namespace)).expect("an event");
     let mut other = made.clone();
     other["note"] = "something else".into();
-    let refused = place.admin.replace(&format!("{events}/won"), &other).unwrap_err();
+    let refused = namespace.admin.replace(&format!("{events}/won"), &other).unwrap_err();
     assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
     let mut again = made;
     again["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
-    place.admin.replace(&format!("{events}/won"), &again).expect("a series");
+    namespace.admin.replace(&format!("{events}/won"), &again).expect("a series");
 }

@@ -16,26 +16,26 @@ fn main() -> std::process::ExitCode {
     testkit::harness!().run()
 }
 
-/// How long tests wait to check that something does not happen.
-const A_WHILE: Duration = Duration::from_millis(400);
+/// How long nothing must happen in a test that checks this.
+const QUIET_TIME: Duration = Duration::from_millis(400);
 
 /// A namespace of one test, with an administrator's client.
-struct Place {
-    namespace: String,
+struct Namespace {
+    name: String,
     admin: Client,
 }
 
-impl Place {
-    fn new() -> Place {
-        Place::on(Cluster::shared())
+impl Namespace {
+    fn new() -> Namespace {
+        Namespace::on(Cluster::shared())
     }
 
-    fn on(cluster: &Cluster) -> Place {
-        Place { namespace: cluster.new_namespace(), admin: cluster.admin() }
+    fn on(cluster: &Cluster) -> Namespace {
+        Namespace { name: cluster.new_namespace(), admin: cluster.admin() }
     }
 
     fn leases(&self) -> String {
-        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.name)
     }
 
     fn lease(&self, name: &str) -> String {
@@ -43,7 +43,7 @@ impl Place {
     }
 
     fn configmap(&self, name: &str) -> String {
-        format!("/api/v1/namespaces/{}/configmaps/{name}", self.namespace)
+        format!("/api/v1/namespaces/{}/configmaps/{name}", self.name)
     }
 
     /// Creates or replaces a Lease with this holder.
@@ -52,7 +52,7 @@ impl Place {
     }
 
     /// Changes the holder of an existing Lease.
-    fn give(&self, name: &str, holder: &str) -> Value {
+    fn set_holder(&self, name: &str, holder: &str) -> Value {
         let patch = json!({ "spec": { "holderIdentity": holder } });
         self.admin.merge_patch(&self.lease(name), &patch).expect("the changed Lease")
     }

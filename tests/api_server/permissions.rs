@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Place, held_by, put};
+use super::{Namespace, held_by, put};
 use testkit::{Client, Cluster, users::ADMIN};
 
 /// Returns the rights of a candidate: verbs on one name.
@@ -15,50 +15,50 @@ fn on_one_name(verbs: &[&str]) -> Value {
     }])
 }
 
-fn place_with(rules: Value) -> (Place, Client) {
-    let place = Place::new();
+fn namespace_with_rights(rules: Value) -> (Namespace, Client) {
+    let namespace = Namespace::new();
     let cluster = Cluster::shared();
-    cluster.grant(&place.namespace, "candidate", rules);
-    (place, cluster.client_for("candidate"))
+    cluster.grant(&namespace.name, "candidate", rules);
+    (namespace, cluster.client_for("candidate"))
 }
 
 #[testkit::test]
 fn an_unknown_user_is_unauthorized() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     let server = Cluster::shared().address();
     let nobody = Client::anonymous(server);
     for client in [nobody.clone(), nobody.with_header("authorization", "Bearer nonsense")] {
-        let refused = client.get(&place.leases()).unwrap_err();
+        let refused = client.get(&namespace.leases()).unwrap_err();
         assert_eq!(
             (refused.code, refused.reason.as_str(), refused.message.as_str()),
             (401, "Unauthorized", "Unauthorized")
         );
     }
-    assert!(Client::new(server, ADMIN).get(&place.leases()).is_ok());
+    assert!(Client::new(server, ADMIN).get(&namespace.leases()).is_ok());
 }
 
 #[testkit::test]
 fn a_forbidden_request_names_the_missing_right() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     let stranger = Cluster::shared().client_for("stranger");
-    let namespace = &place.namespace;
+    let name = &namespace.name;
     let cannot = |verb: &str| {
         format!(
-            "User \"stranger\" cannot {verb} resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"{namespace}\""
+            "User \"stranger\" cannot {verb} resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"{name}\""
         )
     };
     let one = "leases.coordination.k8s.io \"job\" is forbidden: ";
     let all = "leases.coordination.k8s.io is forbidden: ";
-    let job = place.lease("job");
+    let job = namespace.lease("job");
     let lease = held_by("job", "a");
     for (refused, message) in [
         (stranger.get(&job), format!("{one}{}", cannot("get"))),
         (stranger.replace(&job, &lease), format!("{one}{}", cannot("update"))),
         (stranger.merge_patch(&job, &lease), format!("{one}{}", cannot("patch"))),
         (stranger.delete(&job), format!("{one}{}", cannot("delete"))),
-        (stranger.create(&place.leases(), &lease), format!("{all}{}", cannot("create"))),
-        (stranger.get(&place.leases()), format!("{all}{}", cannot("list"))),
-        (stranger.watch(&place.leases()).map(|_| Value::Null), format!("{all}{}", cannot("watch"))),
+        (stranger.create(&namespace.leases(), &lease), format!("{all}{}", cannot("create"))),
+        (stranger.get(&namespace.leases()), format!("{all}{}", cannot("list"))),
+        (stranger.watch(&namespace.leases()).map(|_| Value::Null), format!("{all}{}", cannot("watch"))),
     ] {
         let refused = refused.unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str(), refused.message), (403, "Forbidden", message));
@@ -84,60 +84,60 @@ fn every_user_may_use_discovery() {
 
 #[testkit::test]
 fn a_candidate_needs_four_verbs_on_one_name() {
-    let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch"]));
-    let one = format!("{}?fieldSelector=metadata.name%3Djob", place.leases());
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get", "create", "update", "watch"]));
+    let one = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
     let watch = candidate.watch(&one).expect("a watch before the object exists");
-    assert_eq!(candidate.get(&place.lease("job")).unwrap_err().code, 404);
-    assert_eq!(put(&candidate, &place.lease("job"), &held_by("job", "a")).status, 201);
+    assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 404);
+    assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 201);
     assert_eq!(watch.next_change().expect("an event")["type"], "ADDED");
-    let mut lease = candidate.get(&place.lease("job")).expect("the Lease");
+    let mut lease = candidate.get(&namespace.lease("job")).expect("the Lease");
     lease["spec"]["holderIdentity"] = "b".into();
-    candidate.replace(&place.lease("job"), &lease).expect("an update");
+    candidate.replace(&namespace.lease("job"), &lease).expect("an update");
 }
 
 #[testkit::test]
 fn a_resource_name_restricts_all_requests_for_one_object() {
-    let (place, candidate) = place_with(on_one_name(&["get", "create", "update", "watch", "list"]));
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get", "create", "update", "watch", "list"]));
     let other = "fieldSelector=metadata.name%3Dother";
-    assert_eq!(candidate.get(&place.lease("other")).unwrap_err().code, 403);
-    assert_eq!(put(&candidate, &place.lease("other"), &held_by("other", "a")).status, 403);
-    assert_eq!(candidate.watch(&format!("{}?{other}", place.leases())).err().expect("a refusal").code, 403);
-    assert_eq!(candidate.watch(&place.leases()).err().expect("a refusal").code, 403);
-    assert_eq!(candidate.get(&place.leases()).unwrap_err().code, 403);
-    assert!(candidate.get(&format!("{}?fieldSelector=metadata.name%3Djob", place.leases())).is_ok());
-    let post = candidate.create(&place.leases(), &held_by("job", "a")).unwrap_err();
+    assert_eq!(candidate.get(&namespace.lease("other")).unwrap_err().code, 403);
+    assert_eq!(put(&candidate, &namespace.lease("other"), &held_by("other", "a")).status, 403);
+    assert_eq!(candidate.watch(&format!("{}?{other}", namespace.leases())).err().expect("a refusal").code, 403);
+    assert_eq!(candidate.watch(&namespace.leases()).err().expect("a refusal").code, 403);
+    assert_eq!(candidate.get(&namespace.leases()).unwrap_err().code, 403);
+    assert!(candidate.get(&format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases())).is_ok());
+    let post = candidate.create(&namespace.leases(), &held_by("job", "a")).unwrap_err();
     assert_eq!(post.code, 403, "a creation by POST has no name that a Role could allow");
 }
 
 #[testkit::test]
 fn creation_by_put_requires_update_and_create() {
-    let (place, candidate) = place_with(on_one_name(&["update"]));
-    let refused = candidate.replace(&place.lease("job"), &held_by("job", "a")).unwrap_err();
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["update"]));
+    let refused = candidate.replace(&namespace.lease("job"), &held_by("job", "a")).unwrap_err();
     assert_eq!(refused.code, 403);
     assert!(refused.message.contains("cannot create resource \"leases\""), "{}", refused.message);
 
-    let (place, candidate) = place_with(on_one_name(&["create"]));
-    let refused = candidate.replace(&place.lease("job"), &held_by("job", "a")).unwrap_err();
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["create"]));
+    let refused = candidate.replace(&namespace.lease("job"), &held_by("job", "a")).unwrap_err();
     assert!(refused.message.contains("cannot update resource \"leases\""), "{}", refused.message);
 }
 
 #[testkit::test]
 fn rights_can_be_revoked() {
-    let (place, candidate) = place_with(on_one_name(&["get", "update"]));
-    place.put("job", "a");
-    assert!(candidate.get(&place.lease("job")).is_ok());
-    Cluster::shared().grant(&place.namespace, "candidate", on_one_name(&["update"]));
-    assert_eq!(candidate.get(&place.lease("job")).unwrap_err().code, 403);
-    Cluster::shared().grant(&place.namespace, "candidate", json!([]));
-    assert_eq!(put(&candidate, &place.lease("job"), &held_by("job", "a")).status, 403);
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get", "update"]));
+    namespace.put("job", "a");
+    assert!(candidate.get(&namespace.lease("job")).is_ok());
+    Cluster::shared().grant(&namespace.name, "candidate", on_one_name(&["update"]));
+    assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 403);
+    Cluster::shared().grant(&namespace.name, "candidate", json!([]));
+    assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 403);
 }
 
 #[testkit::test]
 fn a_user_may_review_its_own_rights() {
-    let (place, candidate) = place_with(on_one_name(&["get"]));
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get"]));
     let ask = |verb: &str, name: &str| {
         let access = json!({
-            "namespace": place.namespace,
+            "namespace": namespace.name,
             "group": "coordination.k8s.io",
             "resource": "leases",
             "verb": verb,
@@ -149,9 +149,8 @@ fn a_user_may_review_its_own_rights() {
     };
     let allowed = ask("get", "job");
     assert_eq!(allowed["allowed"], true);
-    let namespace = &place.namespace;
-    let why =
-        format!("RBAC: allowed by RoleBinding \"candidate/{namespace}\" of Role \"candidate\" to User \"candidate\"");
+    let name = &namespace.name;
+    let why = format!("RBAC: allowed by RoleBinding \"candidate/{name}\" of Role \"candidate\" to User \"candidate\"");
     assert_eq!(allowed["reason"], why);
     assert_eq!(ask("get", "")["allowed"], false);
     assert_eq!(ask("update", "job")["allowed"], false);
@@ -159,19 +158,19 @@ fn a_user_may_review_its_own_rights() {
 
 #[testkit::test]
 fn a_user_with_the_right_can_impersonate_another() {
-    let (place, candidate) = place_with(on_one_name(&["get"]));
-    place.put("job", "a");
+    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get"]));
+    namespace.put("job", "a");
     let cluster = Cluster::shared();
     let as_candidate = |user: &str| cluster.client_for(user).with_header("impersonate-user", "candidate");
-    assert!(as_candidate("admin").get(&place.lease("job")).is_ok());
-    let refused = as_candidate("admin").delete(&place.lease("job")).unwrap_err();
+    assert!(as_candidate("admin").get(&namespace.lease("job")).is_ok());
+    let refused = as_candidate("admin").delete(&namespace.lease("job")).unwrap_err();
     assert!(refused.message.contains("User \"candidate\" cannot delete"), "{}", refused.message);
 
-    assert_eq!(as_candidate("deputy").get(&place.lease("job")).unwrap_err().code, 403);
-    allow_deputy(&place.admin);
-    testkit::eventually("the deputy may impersonate", || as_candidate("deputy").get(&place.lease("job")).is_ok());
+    assert_eq!(as_candidate("deputy").get(&namespace.lease("job")).unwrap_err().code, 403);
+    allow_deputy(&namespace.admin);
+    testkit::eventually("the deputy may impersonate", || as_candidate("deputy").get(&namespace.lease("job")).is_ok());
     let masters = candidate.with_header("impersonate-user", "x").with_header("impersonate-group", "system:masters");
-    assert_eq!(masters.get(&place.lease("job")).unwrap_err().code, 403);
+    assert_eq!(masters.get(&namespace.lease("job")).unwrap_err().code, 403);
 }
 
 /// Permits the user `deputy` to impersonate the user `candidate`.
@@ -193,19 +192,19 @@ fn allow_deputy(admin: &Client) {
 #[testkit::test]
 fn a_server_that_is_starting_refuses_permitted_requests() {
     let cluster = Cluster::start_in_process();
-    let place = Place::on(&cluster);
-    cluster.grant(&place.namespace, "candidate", on_one_name(&["get", "create", "update", "watch"]));
+    let namespace = Namespace::on(&cluster);
+    cluster.grant(&namespace.name, "candidate", on_one_name(&["get", "create", "update", "watch"]));
     let candidate = cluster.client_for("candidate");
-    place.put("job", "a");
-    let get = || candidate.get(&place.lease("job"));
+    namespace.put("job", "a");
+    let get = || candidate.get(&namespace.lease("job"));
     assert!(get().is_ok());
 
     cluster.api_server().forget_roles();
     let refused = get().unwrap_err();
-    let unknown = cluster.client_for("stranger").get(&place.lease("job")).unwrap_err();
+    let unknown = cluster.client_for("stranger").get(&namespace.lease("job")).unwrap_err();
     assert_eq!(refused.message, unknown.message.replace("stranger", "candidate"), "it looks like any other refusal");
     assert_eq!((refused.code, &refused.details), (403, &unknown.details));
-    assert!(place.admin.get(&place.lease("job")).is_ok(), "an administrator needs no Role");
+    assert!(namespace.admin.get(&namespace.lease("job")).is_ok(), "an administrator needs no Role");
     cluster.api_server().read_roles();
     assert!(get().is_ok());
 

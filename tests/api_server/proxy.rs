@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use serde_json::json;
 
-use super::{A_WHILE, Place, held_by};
+use super::{Namespace, QUIET_TIME, held_by};
 use testkit::{
     Client, Cluster, Match, Proxy, TIMEOUT, Watch,
     client::{JSON, Session},
@@ -16,7 +16,7 @@ use testkit::{
 
 /// A namespace, and a proxy in front of the server with an administrator's client.
 struct Fixture {
-    place: Place,
+    namespace: Namespace,
     proxy: Proxy,
     client: Client,
 }
@@ -25,13 +25,13 @@ impl Fixture {
     fn new() -> Fixture {
         let proxy = Proxy::start(Cluster::shared());
         let client = proxy.client_for("admin");
-        Fixture { place: Place::new(), proxy, client }
+        Fixture { namespace: Namespace::new(), proxy, client }
     }
 
     /// Returns a watch through the proxy that has delivered an event.
     fn watch(&self) -> Watch {
-        let watch = self.client.watch(&self.place.leases()).expect("a watch");
-        self.place.put("watched", "a");
+        let watch = self.client.watch(&self.namespace.leases()).expect("a watch");
+        self.namespace.put("watched", "a");
         watch.next_change().expect("an event");
         watch
     }
@@ -44,13 +44,13 @@ impl Fixture {
     }
 
     fn read_by(&self, session: &Session, limit: Duration) -> Result<u16, ErrorKind> {
-        let reply = session.send(Method::GET, &self.place.leases(), None, limit);
+        let reply = session.send(Method::GET, &self.namespace.leases(), None, limit);
         reply.map(|reply| reply.status).map_err(|error| error.kind())
     }
 
     /// Reads on a new connection.
     fn read(&self, limit: Duration) -> Result<u16, ErrorKind> {
-        let reply = self.client.send(Method::GET, &self.place.leases(), None, limit);
+        let reply = self.client.send(Method::GET, &self.namespace.leases(), None, limit);
         reply.map(|reply| reply.status).map_err(|error| error.kind())
     }
 
@@ -60,14 +60,14 @@ impl Fixture {
 
     /// Sends a PUT that gets no reply, calls `check` meanwhile, and then closes the connection.
     fn while_a_put_waits(&self, check: impl FnOnce(&str)) {
-        let path = self.place.lease("job");
+        let path = self.namespace.lease("job");
         thread::scope(|scope| {
             let put = scope.spawn(|| {
                 let lease = held_by("job", "a");
                 self.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT)
             });
             check(&path);
-            thread::sleep(A_WHILE);
+            thread::sleep(QUIET_TIME);
             assert!(!put.is_finished(), "there is no answer, and no end");
             self.proxy.break_existing();
             put.join().expect("a request").expect_err("no reply");
@@ -80,11 +80,11 @@ fn without_faults_everything_is_forwarded() {
     let fixture = Fixture::new();
     let watch = fixture.watch();
     for holder in ["b", "c"] {
-        fixture.place.give("watched", holder);
+        fixture.namespace.set_holder("watched", holder);
         assert_eq!(watch.next_change().expect("an event")["object"]["spec"]["holderIdentity"], holder);
     }
-    let made = fixture.client.replace(&fixture.place.lease("job"), &held_by("job", "a")).expect("a Lease");
-    assert_eq!(fixture.place.admin.get(&fixture.place.lease("job")).expect("the Lease"), made);
+    let made = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a")).expect("a Lease");
+    assert_eq!(fixture.namespace.admin.get(&fixture.namespace.lease("job")).expect("the Lease"), made);
     assert!(fixture.client.get("/no/such/path").is_err_and(|status| status.code == 404));
 }
 
@@ -95,7 +95,7 @@ fn requests_are_recorded() {
     let _watch = fixture.watch();
     let session = fixture.session();
     let seen = fixture.proxy.wait_for_request(|seen| seen.received_at > before && !seen.is_watch(), TIMEOUT);
-    assert_eq!((seen.method, seen.path, seen.user), (Method::GET, fixture.place.leases(), Some("admin")));
+    assert_eq!((seen.method, seen.path, seen.user), (Method::GET, fixture.namespace.leases(), Some("admin")));
     assert_eq!(fixture.read_by(&session, TIMEOUT), Ok(200));
     let requests = fixture.proxy.requests();
     let connections: Vec<usize> = requests.iter().map(|seen| seen.connection).collect();
@@ -109,14 +109,14 @@ fn a_partition_loses_all_bytes_and_closes_no_connection() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition();
-    fixture.place.give("watched", "b");
-    assert!(watch.is_silent_for(A_WHILE), "a partition silences a watch that is under way");
-    assert_eq!(fixture.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
-    assert_eq!(fixture.read(A_WHILE), Err(ErrorKind::TimedOut));
+    fixture.namespace.set_holder("watched", "b");
+    assert!(watch.is_silent_for(QUIET_TIME), "a partition silences a watch that is under way");
+    assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 
     fixture.proxy.heal();
     assert!(fixture.works());
-    assert!(watch.is_silent_for(A_WHILE), "what went silent stays silent, and open");
+    assert!(watch.is_silent_for(QUIET_TIME), "what went silent stays silent, and open");
 }
 
 #[testkit::test]
@@ -125,10 +125,10 @@ fn only_requests_can_be_lost() {
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition_requests();
     let requests = fixture.proxy.requests().len();
-    assert_eq!(fixture.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
     assert_eq!(fixture.proxy.requests().len(), requests, "the request vanished on the way");
-    assert_eq!(fixture.read(A_WHILE), Err(ErrorKind::TimedOut));
-    fixture.place.give("watched", "b");
+    assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
+    fixture.namespace.set_holder("watched", "b");
     assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
 }
 
@@ -141,13 +141,13 @@ fn only_replies_can_be_lost() {
     thread::scope(|scope| {
         let read = scope.spawn(|| fixture.read_by(&session, TIMEOUT));
         fixture.proxy.wait_for_request(|seen| seen.received_at > start, TIMEOUT);
-        fixture.place.give("watched", "b");
-        assert!(watch.is_silent_for(A_WHILE));
+        fixture.namespace.set_holder("watched", "b");
+        assert!(watch.is_silent_for(QUIET_TIME));
         assert!(!read.is_finished());
         fixture.proxy.break_existing();
         read.join().expect("a request").expect_err("no reply");
     });
-    assert_eq!(fixture.read(A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 }
 
 #[testkit::test]
@@ -155,24 +155,24 @@ fn existing_connections_can_be_silenced_while_new_ones_work() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.silence_existing();
-    assert_eq!(fixture.read_by(&session, A_WHILE), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
     assert!(fixture.works());
-    fixture.place.give("watched", "b");
-    assert!(watch.is_silent_for(A_WHILE));
+    fixture.namespace.set_holder("watched", "b");
+    assert!(watch.is_silent_for(QUIET_TIME));
 }
 
 #[testkit::test]
 fn a_silent_connection_hides_a_restart_of_the_server() {
     let cluster = Cluster::start();
-    let place = Place::on(&cluster);
+    let namespace = Namespace::on(&cluster);
     let (silent, open) = (Proxy::start(&cluster), Proxy::start(&cluster));
-    let watches = [&silent, &open].map(|proxy| proxy.client_for("admin").watch(&place.leases()).expect("a watch"));
+    let watches = [&silent, &open].map(|proxy| proxy.client_for("admin").watch(&namespace.leases()).expect("a watch"));
     silent.partition();
     cluster.restart();
     watches[1].wait_until_over();
-    assert!(watches[0].is_silent_for(A_WHILE));
+    assert!(watches[0].is_silent_for(QUIET_TIME));
     silent.heal();
-    assert!(silent.client_for("admin").get(&place.leases()).is_ok());
+    assert!(silent.client_for("admin").get(&namespace.leases()).is_ok());
 }
 
 #[testkit::test]
@@ -183,7 +183,7 @@ fn connections_can_be_broken_and_refused() {
     watch.wait_until_over();
     assert!(fixture.works());
 
-    let watch = fixture.client.watch(&fixture.place.leases()).expect("a watch");
+    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch");
     fixture.proxy.refuse();
     watch.wait_until_over();
     assert_eq!(fixture.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
@@ -197,7 +197,7 @@ fn silent_connections_can_be_closed() {
     let fixture = Fixture::new();
     let watch = fixture.watch();
     fixture.proxy.partition();
-    assert!(watch.is_silent_for(A_WHILE));
+    assert!(watch.is_silent_for(QUIET_TIME));
     fixture.proxy.refuse();
     watch.wait_until_over();
 }
@@ -219,23 +219,23 @@ fn a_reply_can_be_lost() {
     let fixture = Fixture::new();
     fixture.proxy.lose_replies(Match::put().next(1));
     fixture.while_a_put_waits(|path| {
-        eventually("the server has carried it out", || fixture.place.admin.get(path).is_ok());
+        eventually("the server has carried it out", || fixture.namespace.admin.get(path).is_ok());
         assert!(fixture.works(), "reads are not meant");
     });
-    let again = fixture.client.replace(&fixture.place.lease("job"), &held_by("job", "a"));
+    let again = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
     assert_eq!(again.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
 }
 
 #[testkit::test]
 fn the_proxy_can_answer_in_place_of_the_server() {
     let fixture = Fixture::new();
-    let path = fixture.place.lease("job");
+    let path = fixture.namespace.lease("job");
     fixture.proxy.answer(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
     let reply = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
-    assert_eq!(fixture.place.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");
+    assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");
 
     fixture.proxy.answer(Match::any(), 503, None);
     for _ in 0..3 {
@@ -248,16 +248,16 @@ fn the_proxy_can_answer_in_place_of_the_server() {
 #[testkit::test]
 fn a_request_can_be_held() {
     let fixture = Fixture::new();
-    let path = fixture.place.lease("job");
+    let path = fixture.namespace.lease("job");
     let held = fixture.proxy.hold_requests(Match::put().of("admin"));
     thread::scope(|scope| {
         let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
-        assert_eq!(fixture.place.admin.get(&path).unwrap_err().code, 404);
+        assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404);
         held.release();
         put.join().expect("a request").expect("a new Lease");
     });
-    assert_eq!(fixture.place.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
+    assert_eq!(fixture.namespace.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
 }
 
 #[testkit::test]
@@ -269,18 +269,18 @@ fn a_held_request_is_lost_in_a_partition() {
         fixture.proxy.partition();
         held.release();
     });
-    assert_eq!(fixture.place.admin.get(&fixture.place.lease("job")).unwrap_err().code, 404);
+    assert_eq!(fixture.namespace.admin.get(&fixture.namespace.lease("job")).unwrap_err().code, 404);
 }
 
 #[testkit::test]
 fn a_reply_can_be_held() {
     let fixture = Fixture::new();
-    let path = fixture.place.lease("job");
+    let path = fixture.namespace.lease("job");
     let held = fixture.proxy.hold_replies(Match::method(Method::PUT));
     thread::scope(|scope| {
         let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
-        assert!(fixture.place.admin.get(&path).is_ok(), "the server has done it");
+        assert!(fixture.namespace.admin.get(&path).is_ok(), "the server has done it");
         assert!(!put.is_finished());
         fixture.proxy.heal();
         put.join().expect("a request").expect("a new Lease");
@@ -291,15 +291,15 @@ fn a_reply_can_be_held() {
 fn faults_only_apply_to_matching_requests() {
     let fixture = Fixture::new();
     fixture.proxy.answer(Match::get(), 500, None);
-    let watch = fixture.client.watch(&fixture.place.leases()).expect("a watch is no plain read");
-    assert_eq!(fixture.client.get(&fixture.place.leases()).unwrap_err().code, 500);
+    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch is no plain read");
+    assert_eq!(fixture.client.get(&fixture.namespace.leases()).unwrap_err().code, 500);
     fixture.proxy.heal();
     fixture.proxy.answer(Match::watch(), 500, None);
     assert!(fixture.works());
-    assert_eq!(fixture.client.watch(&fixture.place.leases()).err().expect("a refusal").code, 500);
+    assert_eq!(fixture.client.watch(&fixture.namespace.leases()).err().expect("a refusal").code, 500);
     fixture.proxy.answer(Match::any().of("stranger"), 429, None);
     assert_eq!(fixture.proxy.client_for("stranger").get("/version").unwrap_err().code, 429);
     assert!(fixture.works());
-    fixture.place.put("job", "a");
+    fixture.namespace.put("job", "a");
     assert_eq!(watch.next_change().expect("an event")["object"]["metadata"]["name"], json!("job"));
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Place, put};
+use super::{Namespace, put};
 
 /// Sends a PUT of a new Lease with this spec.
 fn new_lease(spec: &Value) -> (u16, Value) {
-    let place = Place::new();
-    let reply = put(&place.admin, &place.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
+    let namespace = Namespace::new();
+    let reply = put(&namespace.admin, &namespace.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
     (reply.status, reply.json())
 }
 
@@ -70,19 +70,19 @@ fn fields_that_are_unknown_or_not_enabled_are_dropped() {
 
 #[testkit::test]
 fn unknown_fields_are_refused_with_strict_validation() {
-    let place = Place::new();
-    let path = format!("{}?fieldValidation=Strict", place.lease("job"));
+    let namespace = Namespace::new();
+    let path = format!("{}?fieldValidation=Strict", namespace.lease("job"));
     let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "a", "holder": "a" } });
-    let refused = place.admin.replace(&path, &lease).unwrap_err();
+    let refused = namespace.admin.replace(&path, &lease).unwrap_err();
     assert_eq!((refused.code, refused.reason.as_str()), (400, "BadRequest"));
     assert!(refused.message.ends_with("strict decoding error: unknown field \"spec.holder\""), "{}", refused.message);
     let lease = json!({ "metadata": { "name": "job", "labels": { "a": "b" } }, "spec": { "holderIdentity": "" } });
-    place.admin.replace(&path, &lease).expect("a new Lease");
+    namespace.admin.replace(&path, &lease).expect("a new Lease");
 }
 
 #[testkit::test]
 fn wrong_types_and_kinds_are_refused() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     for object in [
         json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": 5 } }),
         json!({ "metadata": { "name": "job" }, "spec": { "renewTime": 5 } }),
@@ -91,14 +91,14 @@ fn wrong_types_and_kinds_are_refused() {
         json!({ "apiVersion": "v1", "metadata": { "name": "job" } }),
         json!([]),
     ] {
-        let reply = put(&place.admin, &place.lease("job"), &object);
+        let reply = put(&namespace.admin, &namespace.lease("job"), &object);
         assert_eq!((reply.status, &reply.json()["reason"]), (400, &json!("BadRequest")), "{object}");
     }
 }
 
 #[testkit::test]
 fn invalid_names_and_keys_are_refused() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     for (metadata, field) in [
         (json!({ "name": "Upper" }), "metadata.name"),
         (json!({ "name": "under_score" }), "metadata.name"),
@@ -117,23 +117,23 @@ fn invalid_names_and_keys_are_refused() {
             "metadata.ownerReferences.apiVersion",
         ),
     ] {
-        let refused = place.admin.create(&place.leases(), &json!({ "metadata": metadata })).unwrap_err();
+        let refused = namespace.admin.create(&namespace.leases(), &json!({ "metadata": metadata })).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
         let causes = &refused.details.as_ref().expect("details").causes;
         assert_eq!(causes[0].field, field);
     }
     let fine = json!({ "metadata": { "name": "a.b-c.9", "annotations": { "Example.COM/Some_key": "any text: {}" } } });
-    place.admin.create(&place.leases(), &fine).expect("a new Lease");
-    let dotted = place.admin.create("/api/v1/namespaces", &json!({ "metadata": { "name": "a.b" } })).unwrap_err();
+    namespace.admin.create(&namespace.leases(), &fine).expect("a new Lease");
+    let dotted = namespace.admin.create("/api/v1/namespaces", &json!({ "metadata": { "name": "a.b" } })).unwrap_err();
     assert!(dotted.message.contains("must not contain dots"), "{}", dotted.message);
 }
 
 #[testkit::test]
 fn roles_are_validated() {
-    let place = Place::new();
-    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", place.namespace);
+    let namespace = Namespace::new();
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", namespace.name);
     let role = json!({ "metadata": { "name": "r:1" }, "rules": [{ "apiGroups": [""], "resources": ["pods"] }] });
-    let without_verbs = place.admin.replace(&format!("{rbac}/roles/r:1"), &role).unwrap_err();
+    let without_verbs = namespace.admin.replace(&format!("{rbac}/roles/r:1"), &role).unwrap_err();
     assert_eq!(without_verbs.details.as_ref().expect("details").causes[0].field, "rules[0].verbs");
 
     let binding = |role: &str| {
@@ -141,15 +141,15 @@ fn roles_are_validated() {
         json!({ "metadata": { "name": "b" }, "roleRef": reference, "subjects": [] })
     };
     let path = format!("{rbac}/rolebindings/b");
-    assert_eq!(put(&place.admin, &path, &binding("one")).status, 201);
-    let changed = place.admin.replace(&path, &binding("two")).unwrap_err();
+    assert_eq!(put(&namespace.admin, &path, &binding("one")).status, 201);
+    let changed = namespace.admin.replace(&path, &binding("two")).unwrap_err();
     assert!(changed.message.ends_with("cannot change roleRef"), "{}", changed.message);
 }
 
 #[testkit::test]
 fn an_endpointslice_has_one_address_family() {
-    let place = Place::new();
-    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", place.namespace);
+    let namespace = Namespace::new();
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", namespace.name);
     let slice = |family: &str, address: &str| {
         let endpoints = json!([{ "addresses": [address] }]);
         json!({ "metadata": { "name": "web" }, "addressType": family, "endpoints": endpoints, "ports": [] })
@@ -158,20 +158,20 @@ fn an_endpointslice_has_one_address_family() {
         ("IPv4", "fd00::7", "Invalid value: \"fd00::7\": must be an IPv4 address"),
         ("IPv6", "10.1.2.3", "Invalid value: \"10.1.2.3\": must be an IPv6 address"),
     ] {
-        let refused = place.admin.create(&path, &slice(family, address)).unwrap_err();
+        let refused = namespace.admin.create(&path, &slice(family, address)).unwrap_err();
         assert_eq!(refused.code, 422);
         assert!(refused.message.contains(message), "{}", refused.message);
     }
-    place.admin.create(&path, &slice("IPv4", "10.1.2.3")).expect("a slice");
-    let refused = place.admin.replace(&format!("{path}/web"), &slice("IPv6", "fd00::7")).unwrap_err();
+    namespace.admin.create(&path, &slice("IPv4", "10.1.2.3")).expect("a slice");
+    let refused = namespace.admin.replace(&format!("{path}/web"), &slice("IPv6", "fd00::7")).unwrap_err();
     assert_eq!(refused.code, 422);
     assert!(refused.message.contains("field is immutable"), "{}", refused.message);
 }
 
 #[testkit::test]
 fn a_service_has_the_families_that_its_policy_says() {
-    let place = Place::new();
-    let services = format!("/api/v1/namespaces/{}/services", place.namespace);
+    let namespace = Namespace::new();
+    let services = format!("/api/v1/namespaces/{}/services", namespace.name);
     let port = json!([{ "port": 80 }]);
     for (name, spec, policy, families) in [
         ("single", json!({}), "SingleStack", &["IPv4"][..]),
@@ -189,14 +189,15 @@ fn a_service_has_the_families_that_its_policy_says() {
         let mut spec = spec;
         spec["ports"] = port.clone();
         let service = json!({ "metadata": { "name": name }, "spec": spec });
-        let stored = place.admin.create(&services, &service).expect("a Service");
+        let stored = namespace.admin.create(&services, &service).expect("a Service");
         assert_eq!(
             (&stored["spec"]["ipFamilyPolicy"], &stored["spec"]["ipFamilies"]),
             (&json!(policy), &json!(families))
         );
     }
     let both = json!({ "ipFamilies": ["IPv4", "IPv6"], "ports": port });
-    let refused = place.admin.create(&services, &json!({ "metadata": { "name": "both" }, "spec": both })).unwrap_err();
+    let refused =
+        namespace.admin.create(&services, &json!({ "metadata": { "name": "both" }, "spec": both })).unwrap_err();
     assert_eq!(refused.code, 422);
     assert!(refused.message.contains("must be 'RequireDualStack' or 'PreferDualStack'"), "{}", refused.message);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{A_WHILE, Place, version};
+use super::{Namespace, QUIET_TIME, version};
 use testkit::{Cluster, Watch};
 
 /// Returns the type and the holder of an event.
@@ -19,22 +19,22 @@ fn next(watch: &Watch) -> Value {
 
 #[testkit::test]
 fn a_watch_without_a_version_starts_with_the_present_state() {
-    let place = Place::new();
-    place.put("job", "a");
+    let namespace = Namespace::new();
+    namespace.put("job", "a");
     for query in ["", "resourceVersion=", "resourceVersion=0"] {
-        let watch = place.admin.watch(&format!("{}?{query}", place.leases())).expect("a watch");
+        let watch = namespace.admin.watch(&format!("{}?{query}", namespace.leases())).expect("a watch");
         assert_eq!(summary(&next(&watch)).0, "ADDED", "{query}");
     }
 }
 
 #[testkit::test]
 fn a_watch_delivers_all_changes_in_order() {
-    let place = Place::new();
-    let watch = place.admin.watch(&place.leases()).expect("a watch");
-    let made = place.put("job", "a");
-    let given = place.give("job", "b");
-    place.admin.delete(&place.lease("job")).expect("a deletion");
-    let anew = place.put("job", "c");
+    let namespace = Namespace::new();
+    let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
+    let made = namespace.put("job", "a");
+    let given = namespace.set_holder("job", "b");
+    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
+    let anew = namespace.put("job", "c");
 
     let (added, modified) = (next(&watch), next(&watch));
     let (deleted, added_again) = (next(&watch), next(&watch));
@@ -47,14 +47,14 @@ fn a_watch_delivers_all_changes_in_order() {
 
 #[testkit::test]
 fn a_watch_delivers_events_immediately() {
-    let place = Place::new();
-    let watch = place.admin.watch(&place.leases()).expect("a watch");
-    place.put("job", "a");
+    let namespace = Namespace::new();
+    let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
+    namespace.put("job", "a");
     next(&watch);
     // This is long enough for a busy machine, but much shorter than the delay of an unflushed buffer.
     let start = Instant::now();
     for round in 0..20 {
-        place.give("job", &format!("holder-{round}"));
+        namespace.set_holder("job", &format!("holder-{round}"));
         next(&watch);
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?} for 20 changes", start.elapsed());
@@ -62,41 +62,42 @@ fn a_watch_delivers_events_immediately() {
 
 #[testkit::test]
 fn a_watch_from_a_version_delivers_later_changes() {
-    let place = Place::new();
-    let made = place.put("job", "a");
-    place.give("job", "b");
-    let watch = place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&made))).expect("a watch");
+    let namespace = Namespace::new();
+    let made = namespace.put("job", "a");
+    namespace.set_holder("job", "b");
+    let watch =
+        namespace.admin.watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&made))).expect("a watch");
     assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
 }
 
 #[testkit::test]
 fn a_watch_from_a_future_version_delivers_no_events() {
-    let place = Place::new();
-    let watch = place.admin.watch(&format!("{}?resourceVersion=999999999", place.leases())).expect("a watch");
-    place.put("job", "a");
-    assert!(watch.is_silent_for(A_WHILE));
+    let namespace = Namespace::new();
+    let watch = namespace.admin.watch(&format!("{}?resourceVersion=999999999", namespace.leases())).expect("a watch");
+    namespace.put("job", "a");
+    assert!(watch.is_silent_for(QUIET_TIME));
 }
 
 #[testkit::test]
 fn a_watch_of_one_name_delivers_no_other_objects() {
-    let place = Place::new();
-    place.put("other", "x");
+    let namespace = Namespace::new();
+    namespace.put("other", "x");
     let selector = "fieldSelector=metadata.name%3Djob";
-    let watch = place.admin.watch(&format!("{}?{selector}", place.leases())).expect("a watch");
-    place.give("other", "y");
-    place.put("job", "a");
+    let watch = namespace.admin.watch(&format!("{}?{selector}", namespace.leases())).expect("a watch");
+    namespace.set_holder("other", "y");
+    namespace.put("job", "a");
     assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
 }
 
 #[testkit::test]
 fn a_watch_by_label_delivers_label_changes_as_additions_and_deletions() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     let label = |value: Value| json!({ "metadata": { "labels": { "app": value } } });
-    let watch = place.admin.watch(&format!("{}?labelSelector=app%3Dweb", place.leases())).expect("a watch");
-    place.put("job", "a");
-    place.admin.merge_patch(&place.lease("job"), &label(json!("web"))).expect("a label");
-    place.give("job", "b");
-    place.admin.merge_patch(&place.lease("job"), &label(Value::Null)).expect("no label");
+    let watch = namespace.admin.watch(&format!("{}?labelSelector=app%3Dweb", namespace.leases())).expect("a watch");
+    namespace.put("job", "a");
+    namespace.admin.merge_patch(&namespace.lease("job"), &label(json!("web"))).expect("a label");
+    namespace.set_holder("job", "b");
+    namespace.admin.merge_patch(&namespace.lease("job"), &label(Value::Null)).expect("no label");
     assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
     assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
     assert_eq!(summary(&next(&watch)), ("DELETED", "b"));
@@ -104,10 +105,10 @@ fn a_watch_by_label_delivers_label_changes_as_additions_and_deletions() {
 
 #[testkit::test]
 fn a_bookmark_ends_the_initial_events() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     let one = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
     for how in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
-        let watch = place.admin.watch(&format!("{}?{one}{how}", place.leases())).expect("a watch");
+        let watch = namespace.admin.watch(&format!("{}?{one}{how}", namespace.leases())).expect("a watch");
         let event = watch.next().expect("a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
         let object = &event["object"];
@@ -115,21 +116,21 @@ fn a_bookmark_ends_the_initial_events() {
         assert_eq!(object["metadata"]["annotations"], json!({ "k8s.io/initial-events-end": "true" }));
         assert!(version(object) > 0);
     }
-    place.put("job", "a");
-    let watch = place.admin.watch(&format!("{}?{one}", place.leases())).expect("a watch");
+    namespace.put("job", "a");
+    let watch = namespace.admin.watch(&format!("{}?{one}", namespace.leases())).expect("a watch");
     assert_eq!(watch.next().expect("the Lease")["type"], "ADDED");
     assert_eq!(watch.next().expect("a bookmark")["type"], "BOOKMARK");
 
-    let unclear = place.admin.watch(&format!("{}?sendInitialEvents=true", place.leases()));
+    let unclear = namespace.admin.watch(&format!("{}?sendInitialEvents=true", namespace.leases()));
     assert_eq!(unclear.err().expect("a refusal").code, 422);
 }
 
 #[testkit::test]
 fn a_watch_ends_regularly_at_its_timeout() {
-    let place = Place::new();
-    place.put("job", "a");
+    let namespace = Namespace::new();
+    namespace.put("job", "a");
     let start = Instant::now();
-    let watch = place.admin.watch(&format!("{}?timeoutSeconds=1", place.leases())).expect("a watch");
+    let watch = namespace.admin.watch(&format!("{}?timeoutSeconds=1", namespace.leases())).expect("a watch");
     assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
     assert_eq!(watch.next(), None);
     assert!(start.elapsed() >= Duration::from_secs(1));
@@ -138,13 +139,15 @@ fn a_watch_ends_regularly_at_its_timeout() {
 #[testkit::test]
 fn a_version_that_is_too_old_is_an_error_event() {
     let cluster = Cluster::start();
-    let place = Place::on(&cluster);
-    let made = place.put("job", "a");
-    place.give("job", "b");
+    let namespace = Namespace::on(&cluster);
+    let made = namespace.put("job", "a");
+    namespace.set_holder("job", "b");
     // A server only keeps changes since its start.
     cluster.restart();
-    let watch =
-        place.admin.watch(&format!("{}?resourceVersion={}", place.leases(), version(&made) - 1)).expect("a watch");
+    let watch = namespace
+        .admin
+        .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&made) - 1))
+        .expect("a watch");
     let event = watch.next().expect("an event");
     assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ERROR"), &json!("Status")));
     assert_eq!((&event["object"]["code"], &event["object"]["reason"]), (&json!(410), &json!("Expired")));
@@ -156,25 +159,25 @@ fn a_version_that_is_too_old_is_an_error_event() {
 fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     let cluster = Cluster::start_in_process();
     cluster.api_server().set_watch_cache(3);
-    let place = Place::on(&cluster);
-    let quiet = place.put("quiet", "a");
-    let from_quiet = format!("{}?resourceVersion={}", place.leases(), version(&quiet));
-    let configmaps = place.configmap("other").replace("/other", "");
+    let namespace = Namespace::on(&cluster);
+    let quiet = namespace.put("quiet", "a");
+    let from_quiet = format!("{}?resourceVersion={}", namespace.leases(), version(&quiet));
+    let configmaps = namespace.configmap("other").replace("/other", "");
     for number in 0..5 {
         let other = json!({ "metadata": { "name": format!("other-{number}") } });
-        place.admin.create(&configmaps, &other).expect("a ConfigMap");
+        namespace.admin.create(&configmaps, &other).expect("a ConfigMap");
     }
     for holder in ["b", "c"] {
-        place.put(&format!("busy-{holder}"), holder);
-        let watch = place.admin.watch(&from_quiet).expect("a watch");
+        namespace.put(&format!("busy-{holder}"), holder);
+        let watch = namespace.admin.watch(&from_quiet).expect("a watch");
         assert_eq!(summary(&next(&watch)), ("ADDED", "b"), "what comes after it is still there");
     }
-    let running = place.admin.watch(&from_quiet).expect("a watch");
-    place.put("busy-d", "d");
+    let running = namespace.admin.watch(&from_quiet).expect("a watch");
+    namespace.put("busy-d", "d");
 
-    let expired = place.admin.watch(&from_quiet).expect("a watch").next().expect("an event");
+    let expired = namespace.admin.watch(&from_quiet).expect("a watch").next().expect("an event");
     assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
-    let without_version = place.admin.watch(&place.leases()).expect("a watch");
+    let without_version = namespace.admin.watch(&namespace.leases()).expect("a watch");
     assert_eq!(summary(&next(&without_version)).0, "ADDED");
     let told: Vec<Value> = (0..3).map(|_| next(&running)).collect();
     assert_eq!(summary(&told[2]), ("ADDED", "d"), "a watch that runs misses nothing");
@@ -185,11 +188,11 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
     let cluster = Cluster::start_in_process();
     cluster.api_server().set_watch_cache(3);
     cluster.api_server().set_bookmark_period(Duration::from_millis(50));
-    let place = Place::on(&cluster);
-    let quiet = place.put("quiet", "a");
-    let one = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", place.leases());
-    let watch = place.admin.watch(&format!("{one}&resourceVersion={}", version(&quiet))).expect("a watch");
-    let newest = (0..8).map(|number| version(&place.put(&format!("busy-{number}"), "b"))).max().expect("a version");
+    let namespace = Namespace::on(&cluster);
+    let quiet = namespace.put("quiet", "a");
+    let one = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", namespace.leases());
+    let watch = namespace.admin.watch(&format!("{one}&resourceVersion={}", version(&quiet))).expect("a watch");
+    let newest = (0..8).map(|number| version(&namespace.put(&format!("busy-{number}"), "b"))).max().expect("a version");
     let bookmark = loop {
         let event = watch.next().expect("a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
@@ -199,10 +202,10 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
         }
     };
     let from_there = format!("{one}&resourceVersion={}", version(&bookmark["object"]));
-    let resumed = place.admin.watch(&from_there).expect("a watch");
-    place.give("quiet", "c");
+    let resumed = namespace.admin.watch(&from_there).expect("a watch");
+    namespace.set_holder("quiet", "c");
     assert_eq!(summary(&next(&resumed)), ("MODIFIED", "c"));
-    let silent = place.admin.watch(&from_there.replace("&allowWatchBookmarks=true", "")).expect("a watch");
+    let silent = namespace.admin.watch(&from_there.replace("&allowWatchBookmarks=true", "")).expect("a watch");
     assert_eq!(silent.next().expect("an event")["type"], "MODIFIED");
-    assert!(silent.is_silent_for(A_WHILE), "bookmarks are for those who ask for them");
+    assert!(silent.is_silent_for(QUIET_TIME), "bookmarks are for those who ask for them");
 }

@@ -3,48 +3,48 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Place, held_by, put, version, without};
+use super::{Namespace, held_by, put, version, without};
 use testkit::{Cluster, TIMEOUT};
 
 #[testkit::test]
 fn a_missing_object_is_not_found() {
-    let place = Place::new();
-    let missing = place.admin.get(&place.lease("job")).unwrap_err();
+    let namespace = Namespace::new();
+    let missing = namespace.admin.get(&namespace.lease("job")).unwrap_err();
     assert_eq!((missing.code, missing.reason.as_str()), (404, "NotFound"));
     assert_eq!(missing.message, "leases.coordination.k8s.io \"job\" not found");
     let details = missing.details.as_ref().expect("details");
     assert_eq!((details.group.as_str(), details.kind.as_str()), ("coordination.k8s.io", "leases"));
-    assert_eq!(place.admin.delete(&place.lease("job")).unwrap_err().code, 404);
-    assert_eq!(place.admin.merge_patch(&place.lease("job"), &json!({})).unwrap_err().code, 404);
+    assert_eq!(namespace.admin.delete(&namespace.lease("job")).unwrap_err().code, 404);
+    assert_eq!(namespace.admin.merge_patch(&namespace.lease("job"), &json!({})).unwrap_err().code, 404);
 }
 
 #[testkit::test]
 fn unknown_paths_and_methods_are_refused() {
-    let place = Place::new();
-    let (namespace, admin) = (&place.namespace, &place.admin);
-    let resource = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/nothings")).unwrap_err();
+    let namespace = Namespace::new();
+    let (name, admin) = (&namespace.name, &namespace.admin);
+    let resource = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{name}/nothings")).unwrap_err();
     assert_eq!(resource.message, "the server could not find the requested resource");
     assert_eq!(admin.get("/apis/nothing.example.com/v1/nothings").unwrap_err().code, 404);
-    let post = admin.send(Method::POST, &place.lease("job"), None, TIMEOUT).expect("a reply");
+    let post = admin.send(Method::POST, &namespace.lease("job"), None, TIMEOUT).expect("a reply");
     assert_eq!((post.status, &post.json()["reason"]), (405, &json!("MethodNotAllowed")));
-    assert_eq!(put(admin, &place.leases(), &held_by("job", "a")).status, 405);
+    assert_eq!(put(admin, &namespace.leases(), &held_by("job", "a")).status, 405);
 }
 
 #[testkit::test]
 fn an_existing_name_cannot_be_created() {
-    let place = Place::new();
-    place.admin.create(&place.leases(), &held_by("job", "a")).expect("a new Lease");
-    let twice = place.admin.create(&place.leases(), &held_by("job", "b")).unwrap_err();
+    let namespace = Namespace::new();
+    namespace.admin.create(&namespace.leases(), &held_by("job", "a")).expect("a new Lease");
+    let twice = namespace.admin.create(&namespace.leases(), &held_by("job", "b")).unwrap_err();
     assert_eq!((twice.code, twice.reason.as_str()), (409, "AlreadyExists"));
     assert_eq!(twice.message, "leases.coordination.k8s.io \"job\" already exists");
     let generated = json!({ "metadata": { "generateName": "job-" } });
-    let generated = place.admin.create(&place.leases(), &generated).expect("a Lease with a new name");
+    let generated = namespace.admin.create(&namespace.leases(), &generated).expect("a Lease with a new name");
     assert!(generated["metadata"]["name"].as_str().expect("a name").starts_with("job-"));
 }
 
 #[testkit::test]
 fn name_and_namespace_must_match_the_path() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     for (metadata, message) in [
         (json!({ "name": "other" }), "the name of the object (other) does not match the name on the URL (job)"),
         (json!({}), "the name of the object (job based on URL) was undeterminable: name must be provided"),
@@ -53,7 +53,7 @@ fn name_and_namespace_must_match_the_path() {
             "the namespace of the provided object does not match the namespace sent on the request",
         ),
     ] {
-        let refused = place.admin.replace(&place.lease("job"), &json!({ "metadata": metadata })).unwrap_err();
+        let refused = namespace.admin.replace(&namespace.lease("job"), &json!({ "metadata": metadata })).unwrap_err();
         assert_eq!((refused.code, refused.message.as_str()), (400, message));
     }
 }
@@ -74,60 +74,63 @@ fn the_namespace_must_exist() {
 
 #[testkit::test]
 fn a_deletion_can_have_preconditions() {
-    let place = Place::new();
-    let lease = place.put("job", "a");
+    let namespace = Namespace::new();
+    let lease = namespace.put("job", "a");
     for (preconditions, what) in [
         (json!({ "uid": "11111111-1111-1111-1111-111111111111" }), "UID"),
         (json!({ "resourceVersion": "1" }), "ResourceVersion"),
     ] {
         let options = json!({ "preconditions": preconditions });
-        let refused = place.admin.delete_with(&place.lease("job"), &options).unwrap_err();
+        let refused = namespace.admin.delete_with(&namespace.lease("job"), &options).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (409, "Conflict"));
         assert!(refused.message.contains(&format!("the {what} in the precondition")), "{}", refused.message);
     }
     let options = json!({ "preconditions": { "uid": lease["metadata"]["uid"] } });
-    place.admin.delete_with(&place.lease("job"), &options).expect("a deletion");
+    namespace.admin.delete_with(&namespace.lease("job"), &options).expect("a deletion");
 }
 
 #[testkit::test]
 fn finalizers_keep_a_deleted_object() {
-    let place = Place::new();
-    place.put("job", "a");
+    let namespace = Namespace::new();
+    namespace.put("job", "a");
     let finalizers = json!({ "metadata": { "finalizers": ["example.com/hold"] } });
-    place.admin.merge_patch(&place.lease("job"), &finalizers).expect("a finalizer");
-    let kept = place.admin.delete(&place.lease("job")).expect("a deletion begun");
+    namespace.admin.merge_patch(&namespace.lease("job"), &finalizers).expect("a finalizer");
+    let kept = namespace.admin.delete(&namespace.lease("job")).expect("a deletion begun");
     assert!(kept["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(
-        place.admin.get(&place.lease("job")).expect("the Lease, still there")["metadata"]["deletionGracePeriodSeconds"],
+        namespace.admin.get(&namespace.lease("job")).expect("the Lease, still there")["metadata"]["deletionGracePeriodSeconds"],
         0
     );
-    place.admin.merge_patch(&place.lease("job"), &json!({ "metadata": { "finalizers": null } })).expect("the end");
-    assert_eq!(place.admin.get(&place.lease("job")).unwrap_err().code, 404);
+    namespace
+        .admin
+        .merge_patch(&namespace.lease("job"), &json!({ "metadata": { "finalizers": null } }))
+        .expect("the end");
+    assert_eq!(namespace.admin.get(&namespace.lease("job")).unwrap_err().code, 404);
 }
 
 #[testkit::test]
 fn a_merge_patch_only_changes_the_fields_in_it() {
-    let place = Place::new();
-    place.put("job", "a");
+    let namespace = Namespace::new();
+    namespace.put("job", "a");
     let patch = json!({ "metadata": { "annotations": { "one": "1" } }, "spec": { "leaseDurationSeconds": null } });
-    let patched = place.admin.merge_patch(&place.lease("job"), &patch).expect("a patched Lease");
+    let patched = namespace.admin.merge_patch(&namespace.lease("job"), &patch).expect("a patched Lease");
     assert_eq!(patched["metadata"]["annotations"], json!({ "one": "1" }));
     assert_eq!(patched["spec"], json!({ "holderIdentity": "a" }));
-    let nothing = place.admin.merge_patch(&place.lease("job"), &json!({})).expect("the Lease as it was");
+    let nothing = namespace.admin.merge_patch(&namespace.lease("job"), &json!({})).expect("the Lease as it was");
     assert_eq!(nothing, patched);
 
     let stale = json!({ "metadata": { "resourceVersion": "1" }, "spec": { "holderIdentity": "b" } });
-    assert_eq!(place.admin.merge_patch(&place.lease("job"), &stale).unwrap_err().code, 409);
+    assert_eq!(namespace.admin.merge_patch(&namespace.lease("job"), &stale).unwrap_err().code, 409);
     let other = json!({ "metadata": { "uid": "11111111-1111-1111-1111-111111111111" } });
-    let other = place.admin.merge_patch(&place.lease("job"), &other).unwrap_err();
+    let other = namespace.admin.merge_patch(&namespace.lease("job"), &other).unwrap_err();
     assert_eq!(other.code, 422);
     assert!(other.message.contains("field is immutable"), "{}", other.message);
 }
 
 #[testkit::test]
 fn a_json_patch_can_test_before_it_changes() {
-    let place = Place::new();
-    place.put("job", "a");
+    let namespace = Namespace::new();
+    namespace.put("job", "a");
     let take_from = |holder: &str| {
         json!([
             { "op": "test", "path": "/spec/holderIdentity", "value": holder },
@@ -136,65 +139,67 @@ fn a_json_patch_can_test_before_it_changes() {
             { "op": "add", "path": "/metadata/annotations/example.com~1taken", "value": "yes" },
         ])
     };
-    let wrong = place.admin.json_patch(&place.lease("job"), &take_from("nobody")).unwrap_err();
+    let wrong = namespace.admin.json_patch(&namespace.lease("job"), &take_from("nobody")).unwrap_err();
     assert_eq!((wrong.code, wrong.reason.as_str()), (422, "Invalid"));
-    let taken = place.admin.json_patch(&place.lease("job"), &take_from("a")).expect("a patched Lease");
+    let taken = namespace.admin.json_patch(&namespace.lease("job"), &take_from("a")).expect("a patched Lease");
     assert_eq!(taken["spec"]["holderIdentity"], "b");
     assert_eq!(taken["metadata"]["annotations"]["example.com/taken"], "yes");
-    assert_eq!(place.admin.json_patch(&place.lease("job"), &json!({})).unwrap_err().code, 400);
-    let unknown = place.admin.send(Method::PATCH, &place.lease("job"), Some(("text/plain", &json!({}))), TIMEOUT);
+    assert_eq!(namespace.admin.json_patch(&namespace.lease("job"), &json!({})).unwrap_err().code, 400);
+    let unknown =
+        namespace.admin.send(Method::PATCH, &namespace.lease("job"), Some(("text/plain", &json!({}))), TIMEOUT);
     assert_eq!(unknown.expect("a reply").status, 415);
 }
 
 #[testkit::test]
 fn a_configmap_is_not_created_by_put_and_needs_no_version() {
-    let place = Place::new();
+    let namespace = Namespace::new();
     let leader = |record: &str| {
         let annotations = json!({ "control-plane.alpha.kubernetes.io/leader": record });
         json!({ "metadata": { "name": "job", "annotations": annotations } })
     };
-    let path = place.configmap("job");
-    let missing = place.admin.replace(&path, &leader("{}")).unwrap_err();
+    let path = namespace.configmap("job");
+    let missing = namespace.admin.replace(&path, &leader("{}")).unwrap_err();
     assert_eq!((missing.code, missing.message.as_str()), (404, "configmaps \"job\" not found"));
 
     let collection = path.strip_suffix("/job").expect("a path that ends in the name");
-    let made = place.admin.create(collection, &leader("{}")).expect("a new ConfigMap");
-    let forced = place.admin.replace(&path, &leader("{\"holderIdentity\":\"a\"}")).expect("an unconditional update");
+    let made = namespace.admin.create(collection, &leader("{}")).expect("a new ConfigMap");
+    let forced =
+        namespace.admin.replace(&path, &leader("{\"holderIdentity\":\"a\"}")).expect("an unconditional update");
     assert!(version(&forced) > version(&made));
-    let stale = place.admin.replace(&path, &made).unwrap_err();
+    let stale = namespace.admin.replace(&path, &made).unwrap_err();
     assert_eq!(stale.code, 409);
     let other = json!({ "metadata": { "name": "job", "uid": "11111111-1111-1111-1111-111111111111" } });
-    assert_eq!(place.admin.replace(&path, &other).unwrap_err().code, 409);
+    assert_eq!(namespace.admin.replace(&path, &other).unwrap_err().code, 409);
 }
 
 #[testkit::test]
 fn endpoints_are_created_by_put_and_need_no_version() {
-    let place = Place::new();
-    let path = format!("/api/v1/namespaces/{}/endpoints/job", place.namespace);
+    let namespace = Namespace::new();
+    let path = format!("/api/v1/namespaces/{}/endpoints/job", namespace.name);
     let leader = |record: &str| {
         let annotations = json!({ "control-plane.alpha.kubernetes.io/leader": record });
         json!({ "metadata": { "name": "job", "annotations": annotations } })
     };
-    assert_eq!(put(&place.admin, &path, &leader("{}")).status, 201);
-    assert_eq!(put(&place.admin, &path, &leader("{\"holderIdentity\":\"a\"}")).status, 200);
+    assert_eq!(put(&namespace.admin, &path, &leader("{}")).status, 201);
+    assert_eq!(put(&namespace.admin, &path, &leader("{\"holderIdentity\":\"a\"}")).status, 200);
 }
 
 #[testkit::test]
 fn a_dry_run_writes_nothing() {
-    let place = Place::new();
-    let path = format!("{}?dryRun=All", place.lease("job"));
-    let planned = place.admin.replace(&path, &held_by("job", "a")).expect("a plan");
+    let namespace = Namespace::new();
+    let path = format!("{}?dryRun=All", namespace.lease("job"));
+    let planned = namespace.admin.replace(&path, &held_by("job", "a")).expect("a plan");
     assert_eq!(planned["spec"]["holderIdentity"], "a");
-    assert_eq!(place.admin.get(&place.lease("job")).unwrap_err().code, 404);
+    assert_eq!(namespace.admin.get(&namespace.lease("job")).unwrap_err().code, 404);
 }
 
 #[testkit::test]
 fn lists_select_by_name_and_label() {
-    let place = Place::new();
-    place.put("one", "a");
-    place.put("two", "b");
+    let namespace = Namespace::new();
+    namespace.put("one", "a");
+    namespace.put("two", "b");
     let labels = json!({ "metadata": { "labels": { "app": "web" } } });
-    place.admin.merge_patch(&place.lease("two"), &labels).expect("a label");
+    namespace.admin.merge_patch(&namespace.lease("two"), &labels).expect("a label");
     for (selector, expected) in [
         ("fieldSelector=metadata.name%3Done", vec!["one"]),
         ("fieldSelector=metadata.name!%3Done", vec!["two"]),
@@ -204,34 +209,34 @@ fn lists_select_by_name_and_label() {
         ("labelSelector=app!%3Dweb", vec!["one"]),
         ("resourceVersion=0", vec!["one", "two"]),
     ] {
-        let list = place.admin.get(&format!("{}?{selector}", place.leases())).expect("a list");
+        let list = namespace.admin.get(&format!("{}?{selector}", namespace.leases())).expect("a list");
         let names: Vec<&Value> =
             list["items"].as_array().expect("items").iter().map(|item| &item["metadata"]["name"]).collect();
         assert_eq!(names, expected, "{selector}");
         assert_eq!(list["kind"], "LeaseList");
         assert!(version(&list) > 0);
     }
-    let unknown = place.admin.get(&format!("{}?fieldSelector=spec.holder%3Da", place.leases())).unwrap_err();
+    let unknown = namespace.admin.get(&format!("{}?fieldSelector=spec.holder%3Da", namespace.leases())).unwrap_err();
     assert_eq!(unknown.code, 400);
-    let future = place.admin.get(&format!("{}?resourceVersion=999999999", place.leases())).unwrap_err();
+    let future = namespace.admin.get(&format!("{}?resourceVersion=999999999", namespace.leases())).unwrap_err();
     assert_eq!((future.code, future.reason.as_str()), (504, "Timeout"));
 }
 
 #[testkit::test]
 fn all_objects_of_a_namespace_can_be_deleted_at_once() {
-    let place = Place::new();
-    place.put("one", "a");
-    place.put("two", "b");
-    let deleted = place.admin.delete(&place.leases()).expect("a deletion");
+    let namespace = Namespace::new();
+    namespace.put("one", "a");
+    namespace.put("two", "b");
+    let deleted = namespace.admin.delete(&namespace.leases()).expect("a deletion");
     assert_eq!(deleted["items"].as_array().expect("items").len(), 2);
-    assert_eq!(place.admin.get(&place.leases()).expect("a list")["items"], json!([]));
+    assert_eq!(namespace.admin.get(&namespace.leases()).expect("a list")["items"], json!([]));
 }
 
 #[testkit::test]
 fn a_post_with_a_version_is_refused() {
-    let place = Place::new();
-    let lease = place.put("job", "a");
-    place.admin.delete(&place.lease("job")).expect("a deletion");
-    assert_eq!(place.admin.create(&place.leases(), &lease).unwrap_err().code, 500);
-    place.admin.create(&place.leases(), &without(&lease, "resourceVersion")).expect("a new Lease");
+    let namespace = Namespace::new();
+    let lease = namespace.put("job", "a");
+    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
+    assert_eq!(namespace.admin.create(&namespace.leases(), &lease).unwrap_err().code, 500);
+    namespace.admin.create(&namespace.leases(), &without(&lease, "resourceVersion")).expect("a new Lease");
 }

@@ -17,7 +17,7 @@ impl Pair {
         let leader = Candidate::new("a", &lock).args(options).run_witness(&witnesses, words);
         witnesses.wait_for("a", 1);
         let standby = Candidate::new("b", &lock).args(options).run_witness(&witnesses, &[]);
-        standby.wait_for_log("is held by a");
+        standby.wait_for_log("held by a");
         Self { witnesses, leader, standby }
     }
 }
@@ -56,7 +56,7 @@ fn docker_restart_makes_a_standby_of_the_leader() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&[], &[]);
     leader.docker(&["restart", "--time=20"]);
     witnesses.wait_for("b", 1);
-    leader.wait_for_log("is held by b");
+    leader.wait_for_log("held by b");
     witnesses.assert_one_at_a_time(2);
 }
 

@@ -68,7 +68,7 @@ fn a_leaderrun_without_memory_ends_its_command_in_time() {
         .run_script(&witnesses, &["ignore", "hidden"], MEMORY_PRESSURE);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     proxy.partition();
     let status = a.wait();
     assert!([76, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
@@ -93,7 +93,7 @@ fn assert_ends_on_request(pids_limit: &str, script: &str, stop_time: &str) {
     let a = a.run_script(&witnesses, &["ignore", "hidden"], script);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.docker(&["stop", stop_time]);
     witnesses.wait_for("b", 1);
     b.wait_for_log("a released");
@@ -110,7 +110,7 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held
     let a = a.run_script(&witnesses, &["ignore", "threads=3000"], MANY_THREADS);
     witnesses.wait_for("a", 4);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.docker(&["update", "--cpus=0.1"]);
     assert_eq!(a.wait(), 76);
     let log = a.log();

@@ -75,7 +75,7 @@ fn the_command_of_a_leader_that_is_cut_off_is_dead_before_the_next_starts() {
     let a = candidate("a").run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = candidate("b").args(&["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore", "hidden"]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     docker(&["network", "disconnect", &network.0, &a.name]);
     witnesses.wait_for("b", 2);
     assert_eq!(a.wait(), 76, "{}", a.log());

@@ -22,7 +22,7 @@ fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_folder() 
     let a = candidate("a").run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = candidate("b").run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.docker(&["stop", "--time=20"]);
     witnesses.wait_for("b", 1);
     b.wait_for_log("a released");
@@ -49,7 +49,7 @@ fn kill_process(comm: &str, options: &[&str]) {
     let a = Candidate::new("a", &lock).docker(options).run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let pid = a.pid_of(comm);
     a.exec(&["/bin/kill", &format!("-{}", Signal::SIGKILL as i32), &pid]);
     witnesses.wait_for("b", 1);

@@ -23,7 +23,7 @@ impl Crowd {
         while candidates.len() < CANDIDATES {
             let some = candidates.len()..CANDIDATES.min(candidates.len() + 20);
             candidates.extend(some.clone().map(start));
-            candidates[some].iter().for_each(|candidate| candidate.wait_for_log("is held by"));
+            candidates[some].iter().for_each(|candidate| candidate.wait_for_log("held by"));
         }
         Self { lock, candidates }
     }

@@ -6,7 +6,7 @@ use crate::search::{Order, search};
 use crate::setting::{Rule, Setting, clock, tolerated_rate};
 use crate::world::ViolationKind;
 
-fn detects(setting: Setting, violation: ViolationKind) {
+fn assert_detects(setting: Setting, violation: ViolationKind) {
     let (found, explored) = search(&setting, Order::BreadthFirst);
     let found = found.unwrap_or_else(|| panic!("{:?} was not detected: {explored}", setting.disabled));
     println!("{:?}: {explored}\n{}", setting.disabled, found.trace(&setting));
@@ -25,14 +25,14 @@ macro_rules! rule_tests {
                     disabled: Some(Rule::$rule),
                     ..Setting::everything()
                 };
-                detects(setting, ViolationKind::$violation);
+                assert_detects(setting, ViolationKind::$violation);
             }
         )*
     };
 }
 
 rule_tests! {
-    t0_is_taken_before_sending: T0BeforeSending, 2 of &[Disturbance::Delay, Disturbance::Cut], within 5 s, Overlap;
+    a_tenure_begins_before_its_request_is_sent: TenureFromSending, 2 of &[Disturbance::Delay, Disturbance::Cut], within 5 s, Overlap;
     writes_are_compare_and_swap: CompareAndSwap, 3 of &[Disturbance::CommandEnds, Disturbance::Delay, Disturbance::Restart], within 2 s, Overlap;
     // Two candidates claim an expired lock, one of them the former holder. The first claim is deleted.
     writes_name_the_uid: Uid, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;
@@ -50,7 +50,7 @@ rule_tests! {
 fn own_records_are_recognised_by_run_id() {
     let setting =
         Setting { same_identity: true, max_disturbances: 0, disabled: Some(Rule::OwnByRunId), ..Setting::everything() };
-    detects(setting, ViolationKind::Overlap);
+    assert_detects(setting, ViolationKind::Overlap);
 }
 
 #[test]
@@ -58,5 +58,5 @@ fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
     let setting = Setting { max_disturbances: 1, disturbances: &[Disturbance::Cut], ..Setting::everything() };
     let too_slow = clock(1.0 / (tolerated_rate(&setting.timing) * 1.1));
     let [_, fast] = &setting.clocks;
-    detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, ViolationKind::Overlap);
+    assert_detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, ViolationKind::Overlap);
 }

@@ -28,7 +28,7 @@ impl World<'_> {
         if supervisor_died && releases_early {
             reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
-        let tree_empty = *supervisor_process == ProcessState::Dead && !tree.is_left();
+        let tree_empty = *supervisor_process == ProcessState::Dead && !tree.is_any_alive();
         self.step_elector(run, ElectorInputs { reports, supervisor_died, tree_empty, ..ElectorInputs::default() });
     }
 
@@ -74,7 +74,7 @@ impl World<'_> {
     pub fn kill(&mut self, run: usize) {
         let at = self.true_time_after(run, DEATH_TIME);
         let tree = &mut self.state.runs[run].tree;
-        if tree.is_left() {
+        if tree.is_any_alive() {
             tree.dies_at = Some(tree.dies_at.map_or(at, |present| present.min(at)));
         }
     }
@@ -85,7 +85,7 @@ impl World<'_> {
 
     /// Ends leaderrun, together with its supervisor.
     fn exit(&mut self, run: usize) {
-        if self.state.runs[run].tree.is_left() {
+        if self.state.runs[run].tree.is_any_alive() {
             self.violate(ViolationKind::ReleasedAlive);
         }
         self.state.runs[run].supervisor_process = ProcessState::Dead;

@@ -37,7 +37,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn is_left(&self) -> bool {
+    pub fn is_any_alive(&self) -> bool {
         self.main || self.forked
     }
 }
@@ -86,7 +86,7 @@ impl Run {
 
     /// Returns whether a new candidate could not know that this run may hold the lock.
     pub fn is_displaced(&self) -> bool {
-        self.displaced && (self.tree.is_left() || !self.over)
+        self.displaced && (self.tree.is_any_alive() || !self.over)
     }
 
     /// Returns the state of one process and of the other one.
@@ -372,7 +372,7 @@ impl World<'_> {
     fn tenure_under_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled {
-            Some(Rule::T0BeforeSending) if by_write => Tenure::of_renewal(self.boot(run), timing),
+            Some(Rule::TenureFromSending) if by_write => Tenure::of_renewal(self.boot(run), timing),
             Some(Rule::GraceEndsBeforeLease) => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()), ..tenure }
             }

@@ -17,8 +17,8 @@ pub const DEATH_TIME: Duration = Duration::from_millis(99);
 /// A rule that can be disabled, by changing the inputs and outputs of the state machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// T0 is the instant before the request is sent.
-    T0BeforeSending,
+    /// A tenure begins just before its request is sent.
+    TenureFromSending,
     /// Updates are checked against the object's uid.
     Uid,
     /// Updates only replace the version they name.

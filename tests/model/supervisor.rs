@@ -34,7 +34,7 @@ impl World<'_> {
             orders: orders.drain(..).collect::<Vec<Order>>(),
             elector_died,
             main_ended: has_ended.then_some(End::Exited(0)),
-            tree_empty: !tree.is_left(),
+            tree_empty: !tree.is_any_alive(),
         }
     }
 

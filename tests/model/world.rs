@@ -226,7 +226,7 @@ impl<'a> World<'a> {
     pub fn check_start(&mut self, run: usize) {
         self.state.commands += 1;
         self.trace(|world| format!("{} STARTS ITS COMMAND", world.state.runs[run].name()));
-        if self.state.runs.iter().filter(|run| run.tree.is_left()).count() > 1 {
+        if self.state.runs.iter().filter(|run| run.tree.is_any_alive()).count() > 1 {
             self.violate(ViolationKind::Overlap);
         }
         if self.state.runs[run].token <= self.state.greatest_token {
@@ -239,7 +239,7 @@ impl<'a> World<'a> {
     pub fn check_release(&mut self, run: usize, request: &Request) {
         let (Request::Create(record) | Request::Update(_, record)) = request else { return };
         let releases = record.run.as_ref().is_none_or(|mark| mark.state == RunState::Released);
-        if (releases || record.holder_identity.is_empty()) && self.state.runs[run].tree.is_left() {
+        if (releases || record.holder_identity.is_empty()) && self.state.runs[run].tree.is_any_alive() {
             self.violate(ViolationKind::ReleasedAlive);
         }
     }
@@ -248,7 +248,7 @@ impl<'a> World<'a> {
         let now = self.boot(run);
         let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];
         let dead_by = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
-        if tree.is_left() && dead_by.is_some_and(|at| now > at + KILL_TIME) {
+        if tree.is_any_alive() && dead_by.is_some_and(|at| now > at + KILL_TIME) {
             self.violate(ViolationKind::Outlived);
         }
     }

@@ -68,7 +68,7 @@ impl Tree {
     }
 
     /// Returns whether any process is alive, even if it has not executed the command yet.
-    pub fn is_left(&self) -> bool {
+    pub fn is_any_alive(&self) -> bool {
         self.processes.iter().any(|process| process.alive)
     }
 

@@ -42,7 +42,7 @@ const CRASHES: &[Fault] = &[Fault::Process(ProcessFault::CrashSupervisor)];
 const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
 
-fn detects(rule: &MutationTest) {
+fn assert_detects(rule: &MutationTest) {
     let MutationTest { mutation, constraints, violations } = rule;
     let (found, _) = find_violation(0..SEEDS, constraints, *mutation);
     let (seed, violation) = found.unwrap_or_else(|| panic!("{mutation:?} was not detected"));
@@ -57,24 +57,24 @@ macro_rules! mutation_tests {
         $(
             #[test]
             fn $name() {
-                detects(&MutationTest { mutation: Mutation::$mutation, constraints: $constraints, violations: &[$(ViolationKind::$violation),+] });
+                assert_detects(&MutationTest { mutation: Mutation::$mutation, constraints: $constraints, violations: &[$(ViolationKind::$violation),+] });
             }
         )*
     };
 }
 
 mutation_tests! {
-    t0_is_taken_before_sending:
-        T0AfterReply, Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
-    a_write_confirmed_by_a_read_counts_from_its_own_t0:
-        T0AfterRead,
+    a_tenure_begins_before_its_request_is_sent:
+        TenureFromReply, Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
+    the_tenure_of_a_write_that_a_read_confirms_begins_with_the_write:
+        TenureFromRead,
         Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
     writes_are_compare_and_swap:
         NoCompareAndSwap, Constraints { faults: Some(CUTS), hosts: Some(4), ..PLAIN }, Overlap;
     a_release_is_compare_and_swap:
         UncheckedRelease, Constraints { faults: Some(CUTS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
     each_renewal_differs_from_the_one_before:
-        EqualRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, LostInHealth;
+        EqualRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, LostWithoutFaults;
     a_write_that_changed_nothing_renews_nothing:
         AcceptUnchangedRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, Overlap;
     the_lock_is_released_only_when_no_process_is_left:

@@ -283,7 +283,7 @@ impl World {
         elector.awaited = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
-        // T0 is now. A process that is frozen in between sends the request later.
+        // The tenure begins now. A process that is frozen in between sends the request later.
         self.schedule_within(MILLISECOND, Event::Transmit { run, number, member, request: Box::new(request) });
     }
 
@@ -292,8 +292,8 @@ impl World {
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let by_read = self.runs[run].elector.handling_read;
         match self.mutation {
-            Mutation::T0AfterReply if !by_read => Tenure::of_renewal(now.boot, timing),
-            Mutation::T0AfterRead if by_read => Tenure::of_renewal(now.boot, timing),
+            Mutation::TenureFromReply if !by_read => Tenure::of_renewal(now.boot, timing),
+            Mutation::TenureFromRead if by_read => Tenure::of_renewal(now.boot, timing),
             Mutation::GraceBeyondLease => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()) * 2, ..tenure }
             }

@@ -67,7 +67,7 @@ impl World {
         let mut election: Vec<ElectionReport> = elector.election_reports.drain(..).collect();
         let signals: Vec<i32> = elector.signals.drain(..).collect();
         let withdrawn = std::mem::take(&mut elector.withdrawn);
-        let tree_empty = !supervisor.alive && !tree.is_left();
+        let tree_empty = !supervisor.alive && !tree.is_any_alive();
         if tree_empty {
             elector.kill_again_at = None;
         }

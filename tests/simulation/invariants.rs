@@ -32,9 +32,9 @@ pub enum ViolationKind {
     /// No candidate led although there were no faults.
     NoLeader,
     /// A lock was still held although its command was long gone and there were no faults.
-    HeldForNothing,
+    HeldWithoutCommand,
     /// A leader lost its lock although there were no faults.
-    LostInHealth,
+    LostWithoutFaults,
 }
 
 /// Returns whether an outside edit has displaced the holder: its mark is gone, or its duration was shortened. Other
@@ -185,7 +185,7 @@ impl World {
 
     /// Checks that a write of this run, which was just carried out, does not release the lock of a living command.
     pub fn check_release(&mut self, run: usize, released: bool) {
-        if released && self.runs[run].tree.is_left() {
+        if released && self.runs[run].tree.is_any_alive() {
             let description = format!("{} released the lock while its command had a process left", self.name(run));
             self.violate(ViolationKind::ReleasedAlive, description);
         }
@@ -244,7 +244,7 @@ impl World {
         let led_since = self.runs[run].led_since.unwrap_or_default();
         if led_since > self.plan.healthy_from && self.runs[run].elector.alive {
             let description = format!("{} lost its lock although there were no faults", self.name(run));
-            self.violate(ViolationKind::LostInHealth, description);
+            self.violate(ViolationKind::LostWithoutFaults, description);
         }
     }
 
@@ -256,9 +256,9 @@ impl World {
             let run = self.living[index];
             let Run { elector, tree, .. } = &self.runs[run];
             let idle_since = self.runs[run].led_since.max(self.runs[run].gone_since);
-            if elector.alive && !tree.is_left() && idle_since.is_some_and(|since| since < self.plan.healthy_from) {
+            if elector.alive && !tree.is_any_alive() && idle_since.is_some_and(|since| since < self.plan.healthy_from) {
                 let description = format!("{} holds the lock although its command is gone", self.name(run));
-                self.violate(ViolationKind::HeldForNothing, description);
+                self.violate(ViolationKind::HeldWithoutCommand, description);
             }
         }
     }

@@ -6,10 +6,10 @@
 pub enum Mutation {
     /// Every rule holds.
     None,
-    /// T0 is the arrival of the reply.
-    T0AfterReply,
+    /// A tenure begins when the reply arrives.
+    TenureFromReply,
     /// The tenure of a write that is confirmed by a read begins at the read.
-    T0AfterRead,
+    TenureFromRead,
     /// Updates replace any version.
     NoCompareAndSwap,
     /// Releases replace any version.

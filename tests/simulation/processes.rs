@@ -67,7 +67,7 @@ impl World {
             (false, false) => (Parent::Init, None),
         };
         tree.die(process, new_parent);
-        if !tree.is_left() {
+        if !tree.is_any_alive() {
             self.runs[run].gone_since = Some(self.now);
             trace!(self, "{}'s command is dead", self.name(run));
         }

@@ -339,7 +339,7 @@ impl World {
     /// Removes a run from `living` if none of its processes is left.
     pub fn remove_if_dead(&mut self, run: usize) {
         let Run { elector, supervisor, tree, .. } = &self.runs[run];
-        if !elector.alive && !supervisor.alive && !tree.is_left() {
+        if !elector.alive && !supervisor.alive && !tree.is_any_alive() {
             self.living.retain(|living| *living != run);
         }
     }

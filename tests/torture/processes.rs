@@ -20,7 +20,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns whether it is still alive, and the pid not that of another process.
+    /// Returns whether the process is still alive, and its pid has not been used again.
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.alive && stat.started == self.started)
     }

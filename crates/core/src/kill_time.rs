@@ -1,9 +1,9 @@
 //! How long killed processes take to end.
 //!
-//! A killed thread ends itself, which takes CPU time. Under a limit of CPU time the kernel also has to set aside, in each
-//! period, every killed thread that is still there, and that takes time out of the same limit: a few thousand threads end
-//! in linear time, and beyond some number they hardly end at all. So not more processes are killed at once than
-//! [`CpuLimit::max_killed`] allows.
+//! A killed thread exits by itself, which takes CPU time. Under a CPU limit, the kernel also has to throttle every killed
+//! thread that is left in each period, and that takes time from the same limit: up to a few thousand threads the kill
+//! takes linear time, and beyond some number it hardly makes progress. So [`CpuLimit::max_killed`] limits how many
+//! threads are killed at once.
 //!
 //! The constants are measurements on Linux 6.18, rounded up; `docs/safety.md` has the table.
 
@@ -20,19 +20,19 @@ const THREAD_END: Duration = Duration::from_micros(20);
 /// The CPU time that each killed thread takes in each period of a limit, until it has ended.
 const THREAD_IN_PERIOD: Duration = Duration::from_nanos(900);
 
-/// The share of a limit that killed threads may take without ending.
-const WASTED_SHARE: f64 = 1.0 / 4.0;
+/// The share of a limit that the throttling of killed threads may take.
+const THROTTLING_SHARE: f64 = 1.0 / 4.0;
 
-/// Shorter times are part of what [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) is for.
+/// Shorter times are covered by [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const NEGLIGIBLE: Duration = Duration::from_millis(50);
 
 /// The processes of a command, and all of their threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskCount {
     pub processes: u32,
-    /// Including the first thread of each process.
+    /// The number of threads, including the first one of each process.
     pub threads: u32,
-    /// The threads of the process that has most.
+    /// The number of threads of the process that has most.
     pub largest: u32,
 }
 
@@ -45,7 +45,7 @@ impl TaskCount {
     }
 }
 
-/// A limit of CPU time: so much of it in each period.
+/// A CPU limit: a quota of CPU time in each period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuLimit {
     pub quota: Duration,
@@ -58,16 +58,17 @@ impl CpuLimit {
         self.quota.as_secs_f64() / self.period.as_secs_f64()
     }
 
-    /// Returns how many killed threads at once end fast. More of them in one process cannot be helped.
+    /// Returns how many threads can be killed at once without slowing each other down. A process with more threads is
+    /// killed nevertheless.
     pub fn max_killed(&self) -> u32 {
         let [quota, _] = self.in_seconds();
-        (quota * WASTED_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
+        (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
     }
 
     /// Returns how many threads of small processes end within this time after the kill has begun.
     pub fn max_threads(&self, time: Duration) -> u32 {
         let [quota, period] = self.in_seconds();
-        let usable_share = (1.0 - WASTED_SHARE) * quota / period;
+        let usable_share = (1.0 - THROTTLING_SHARE) * quota / period;
         (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
     }
 
@@ -97,17 +98,17 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     if time < NEGLIGIBLE { Duration::ZERO } else { time }
 }
 
-/// How many threads are killed at once, where killing all of them at once would take longer.
+/// The pace of a kill that would take longer if all threads were killed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KillPace {
     /// No further process is killed while this many killed threads have not ended.
     pub max_killed: u32,
-    /// For how long: a process that does not end must not save the others.
+    /// How long the pace is kept. Then all processes are killed, so that one that does not end cannot protect the others.
     pub lasts: Duration,
 }
 
 impl KillPace {
-    /// Returns the pace at which to kill these; `None` if all of them are to be killed at once.
+    /// Returns the pace at which to kill these processes; `None` if all of them are to be killed at once.
     pub fn of(tasks: TaskCount, limit: Option<CpuLimit>) -> Option<Self> {
         let (max_killed, lasts) = (limit?.max_killed(), kill_time(tasks, limit));
         (tasks.threads > max_killed && lasts < Duration::MAX).then_some(Self { max_killed, lasts })
@@ -122,7 +123,7 @@ mod tests {
         CpuLimit { quota: Duration::from_millis(quota), period: Duration::from_millis(100) }
     }
 
-    /// Returns the time for so many processes with as many threads each.
+    /// Returns the kill time, in seconds, of this many processes with this many threads altogether.
     fn time(processes: u32, threads: u32, quota: Option<u64>) -> f64 {
         let mut tasks = TaskCount::default();
         (0..processes).for_each(|_| tasks.add(threads / processes));
@@ -130,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_commands_take_no_time_worth_mentioning() {
+    fn the_kill_time_of_ordinary_commands_is_negligible() {
         for quota in [None, Some(10)] {
             assert_eq!(time(1, 1, quota), 0.0);
             assert_eq!(time(10, 200, quota), 0.0);
         }
     }
 
-    /// What was measured on Linux 6.18, seconds.
+    /// The times were measured on Linux 6.18, in seconds.
     #[test]
     fn no_estimate_is_shorter_than_what_was_measured() {
         for (processes, threads, quota, measured) in [
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_threads_as_are_said_to_end_in_time_do() {
+    fn the_number_of_threads_that_end_in_time_fits_the_kill_time() {
         for quota in [5, 10, 50, 400] {
             let threads = limit(quota).max_threads(Duration::from_secs(1));
             let estimate = time(threads / 500, threads, Some(quota));
@@ -163,11 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn processes_end_one_after_the_other_where_too_many_threads_would_never_end() {
+    fn too_many_threads_are_killed_one_process_after_the_other() {
         assert!((2.0..4.0).contains(&time(7, 14_000, Some(10))));
         let mut one = TaskCount::default();
         one.add(14_000);
         assert_eq!(kill_time(one, Some(limit(10))), Duration::MAX);
-        assert_eq!(KillPace::of(one, Some(limit(10))), None, "waiting helps nothing");
+        assert_eq!(KillPace::of(one, Some(limit(10))), None, "waiting would not help");
     }
 }

@@ -5,19 +5,19 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::kill_time::CpuLimit;
 
-/// Delays that [`SUPERVISOR_KILL_TIMEOUT`](crate::tenure) and the margin for the kill allow for anyway.
+/// Shorter delays are covered by [`SUPERVISOR_KILL_TIMEOUT`](crate::tenure) and the margin for the kill.
 const NEGLIGIBLE: Duration = Duration::from_millis(50);
 
-/// A delay counts for one or two of these.
+/// The length of a window. A delay counts in its window and in the next one.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// How long a thread keeps the CPU while others wait for it: a slice of the scheduler, which ends at a tick of the clock.
-const TURN: Duration = Duration::from_millis(5);
+/// How long a thread keeps the CPU while others wait: a slice of the scheduler, rounded up to a clock tick.
+const TIME_SLICE: Duration = Duration::from_millis(5);
 
-/// Returns how late a thread would run under a limit that is used up, where so many runnable threads come before it. Most
-/// delays that are measured then are much shorter, so they say nothing about the next one.
+/// Returns how late a thread may be woken under a CPU limit that is used up, behind this many runnable threads. Most
+/// measured delays are much shorter, so they do not predict the next one.
 pub fn expected_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
-    let seconds = TURN.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
+    let seconds = TIME_SLICE.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
@@ -28,8 +28,8 @@ pub fn probe_interval(command_runs: bool) -> Duration {
 
 /// The delays of a thread, as far as its deadlines have to allow for them.
 ///
-/// A thread that was late twice within a minute will be again, as under a CPU limit. A single delay is what a suspend or
-/// a SIGSTOP brings, and says nothing about the next one.
+/// A thread that was late twice within a minute is expected to be late again, as under a CPU limit. A single delay, such
+/// as that of a suspend or a SIGSTOP, predicts nothing.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Lateness {
     window_began: Option<Instant>,
@@ -55,7 +55,7 @@ impl Greatest {
 }
 
 impl Lateness {
-    /// Takes in that this thread ran so long after it was due. Returns the new allowance, if that has changed.
+    /// Records that this thread was woken this late. Returns the new allowance, if it has changed.
     pub fn add(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.allowance();
         let window_began = *self.window_began.get_or_insert(now);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_freeze_does_not_count() {
+    fn a_single_delay_is_ignored() {
         let mut lateness = Lateness::default();
         lateness.add(at(0), Duration::from_secs(5));
         lateness.add(at(1), Duration::from_millis(1));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_again_counts_until_it_is_long_ago() {
+    fn a_repeated_delay_counts_until_two_windows_have_passed() {
         let mut lateness = Lateness::default();
         lateness.add(at(0), Duration::from_secs(5));
         lateness.add(at(1), LATE);

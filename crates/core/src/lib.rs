@@ -16,16 +16,16 @@
 //! decides in which order simultaneous inputs are processed, so production, simulations and model checkers process
 //! them in the same order.
 //!
-//! Where the decisions are that the safety of a command depends on:
+//! The decisions that the safety of a command depends on:
 //!
 //! | decision | where |
 //! |---|---|
 //! | the instant before a renewal is sent (T0) | `begin_attempt` in `election/decide.rs` |
 //! | when an expired record may be taken over | `ObservedRecord::takeable_at` in `election/observed_record.rs` |
 //! | how the claims of many candidates are spread | `ClaimHistory` in `election/contention.rs` |
-//! | how long nobody runs a command that has succeeded | `election/min_hold.rs` |
+//! | how long a command that succeeded is not run again | `election/min_hold.rs` |
 //! | when the command is stopped and killed | [`tenure::Tenure`], carried out by [`supervisor::Supervisor`] |
-//! | how much earlier on a busy machine | [`lateness`] and [`kill_time`] |
+//! | by how much stop and kill are brought forward | [`lateness`] and [`kill_time`] |
 //!
 //! To elect a leader in your own program you only need [`election`]: its documentation states the whole calling
 //! contract, and `examples/embedded.rs` in leaderrun's repository is a complete program.

@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any of them. A lost message can end a command earlier, but does not extend its life: except that
-//! the elector kills by the deadline that it knows if the supervisor, too, fails after it has brought stop and kill forward
-//! and the report of that was lost.
+//! The transport may lose any of them. A lost message can end a command earlier but not later, with one exception: if the
+//! report that stop and kill were brought forward is lost, and the supervisor then fails, the elector kills the command
+//! at the deadline that it knew before.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ pub enum Order {
     Extend(Tenure),
     /// Another candidate holds the lock: kill at once.
     Lose,
-    /// The elector runs this late, and would kill the command of a failed supervisor as late.
+    /// The elector is woken this late, so it would be this late in killing the command of a failed supervisor.
     ElectorLate { delay: Duration },
     /// leaderrun received this signal.
     Signal(i32),
@@ -94,7 +94,7 @@ pub enum KillReason {
     LeftRunning,
 }
 
-/// The end of a command: no process of it is left.
+/// The end of a command, when none of its processes is left.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gone {
     pub end: End,

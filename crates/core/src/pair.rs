@@ -33,9 +33,9 @@ const SEPARATOR: char = '+';
 /// One of the two objects of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
-    /// The object that present candidates use. It is written first.
+    /// The object that candidates use today. It is written first.
     First,
-    /// The object that future candidates will use.
+    /// The object that candidates will use after the migration.
     Second,
 }
 
@@ -163,7 +163,7 @@ impl Pair {
         }
         let is_one_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
         let is_ours = is_one_run && viewer.has_written(&first);
-        let has_two_holders = !may_be_of_one(&first, &second);
+        let has_two_holders = !may_have_one_holder(&first, &second);
         let is_between_writes = is_one_run && (!is_ours || viewer.may_lead && !has_two_holders);
         if is_between_writes {
             // Of two writes of our own the older one counts: at least that one is in both objects.
@@ -206,7 +206,7 @@ impl From<(Option<Stored>, Option<Stored>)> for Pair {
 }
 
 /// Returns whether two records of one run do not name different holders.
-fn may_be_of_one(first: &Record, second: &Record) -> bool {
+fn may_have_one_holder(first: &Record, second: &Record) -> bool {
     first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
 
@@ -251,7 +251,7 @@ mod tests {
     fn a_holder_in_either_object_holds_the_lock() {
         use RunState::{Held, Released};
         assert_eq!(holder(stored("a", Held, 1), stored("a", Held, 1)), "a");
-        // The run is between its two writes of a renewal, a release, a claim.
+        // The run is between its two writes of a renewal, a release or a claim.
         assert_eq!(holder(stored("a", Held, 2), stored("a", Held, 1)), "a");
         assert_eq!(holder(stored("a", Released, 2), stored("a", Held, 1)), "a");
         assert_eq!(holder(stored("a", Held, 1), None), "a");

@@ -55,7 +55,7 @@ pub struct SlotElection {
     claimed: Option<usize>,
     leads: bool,
     finished: bool,
-    /// How late this candidate runs.
+    /// How late this candidate is woken.
     lateness: Lateness,
 }
 
@@ -66,8 +66,8 @@ struct Slot {
 }
 
 impl SlotElection {
-    /// Creates a candidate for this many slots; one is a lock without slots. `seed` determines the slot it tries first, its jitter and
-    /// its claim delays.
+    /// Creates a candidate for this many slots, or for a lock without slots if it is one. `seed` determines which slot is
+    /// tried first, the jitter and the claim delays.
     pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
         let count = slots.max(1);
         let election = |number: usize| {
@@ -82,8 +82,7 @@ impl SlotElection {
         Self { slots, first, claimed: None, leads: false, finished: false, lateness: Lateness::default() }
     }
 
-    /// Records that this candidate ran this long after it was due: renewals are sent accordingly earlier. Returns by how
-    /// much, if that has changed.
+    /// Records that this candidate was woken this late. Returns by how much renewals are sent earlier, if that has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.slots.iter_mut().for_each(|slot| slot.election.expect_delay(delay));

@@ -9,13 +9,14 @@
 //! - The stop signal is sent when the tenure ends, and SIGKILL to the whole tree `lost_grace` later.
 //! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
 //! - A kill instant can only become earlier.
-//! - Stop and kill are brought forward by how late the supervisor or the elector runs, and by how long killed processes take to end.
-//!   Where a renewal could no longer come before the stop, no command is started, and one that runs is stopped while the
-//!   lock is still held.
-//! - A command that has run for `max_run` gets the stop signal, too, and SIGKILL `kill_after` or `lost_grace` later.
+//! - Stop and kill are brought forward by the delay with which the supervisor or the elector is woken, and by the time
+//!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running one is
+//!   stopped while the lock is still held.
+//! - A command that has run for `max_run` gets the stop signal as well, and SIGKILL `kill_after` or `lost_grace` later.
 //! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
 //!   With [`Supervisor::with_wait_for_all`] they are the command from then on, until the last one has ended.
-//! - An elector that sends no orders after a loss is killed long after its lease, if a frozen one would block others.
+//! - An elector that sends no orders after a loss is killed long after its lease has expired, if a frozen elector would
+//!   block other candidates.
 //! - After a termination signal, or when no time is left, no command is started.
 
 mod advance;
@@ -62,10 +63,10 @@ pub struct Supervisor {
     kill: Option<(Instant, KillReason)>,
     killing: bool,
     leftovers_due: bool,
-    /// The command is gone when its last process is, rather than its main process.
+    /// The command ends with its last process rather than with its main process.
     waits_for_all: bool,
     /// The command was sent a signal that requests its end.
-    asked_to_end: bool,
+    end_requested: bool,
     reported: Option<Gone>,
     advance: Advance,
     /// How long after its last order an elector is killed, after a loss.
@@ -96,7 +97,7 @@ impl Supervisor {
             killing: false,
             leftovers_due: false,
             waits_for_all: false,
-            asked_to_end: false,
+            end_requested: false,
             reported: None,
             advance: Advance::new(),
             frozen_elector_timeout: None,
@@ -106,20 +107,20 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor ran this long after it was due: stop and kill are brought forward accordingly. Returns
-    /// by how much, if that has changed.
+    /// Records that the supervisor was woken this late. Returns by how much stop and kill are brought forward for that, if
+    /// it has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.measure_delay(now, delay)
     }
 
-    /// Takes in how long the command's processes take to end once they were killed: stop and kill are brought forward by
-    /// it. Returns whether that has changed.
+    /// Sets how long the command's processes take to end after SIGKILL. Stop and kill are brought forward by this time.
+    /// Returns whether it has changed.
     pub fn expect_kill_time(&mut self, kill_time: Duration) -> bool {
         self.advance.set_kill_time(kill_time)
     }
 
-    /// Makes the supervisor start no command, and stop one that runs, where stop and kill would have to be brought
-    /// forward by more than this.
+    /// Sets by how much stop and kill can be brought forward at most. If more is necessary, no command is started, and a
+    /// running one is stopped.
     #[must_use]
     pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
         self.advance.max = max_advance;
@@ -127,13 +128,13 @@ impl Supervisor {
     }
 
     /// Makes the supervisor kill an elector that sends no order for this long, after a loss and when the command is
-    /// gone. This is for locks that a process which is frozen during a write blocks for all others.
+    /// gone. This is for locks that a process blocks for all others when it is frozen during a write.
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }
     }
 
-    /// Makes the processes that the main process leaves running the command, as with a daemon that goes into the
+    /// Treats the processes that the main process leaves running as the command, for a daemon that goes into the
     /// background.
     #[must_use]
     pub fn with_wait_for_all(self, waits_for_all: bool) -> Self {
@@ -284,13 +285,13 @@ impl Supervisor {
                 let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });
             }
-            // What grows too large to be killed goes on growing, so it gets no more than the usual grace.
+            // A command that has grown too large to be killed may grow further, so its grace period is not longer than usual.
             let grace_end = now + self.stop_options.lost_grace;
             self.begin_stop_for_loss(if is_too_slow { tenure.kill.min(grace_end) } else { tenure.kill });
         }
         if self.may_time_out() && self.runs_until.is_some_and(|at| now >= at) {
             self.timed_out = true;
-            self.asked_to_end = true;
+            self.end_requested = true;
             if self.main == MainProcess::Running {
                 self.actions.push(SupervisorAction::TimeOut);
             } else {
@@ -316,19 +317,19 @@ impl Supervisor {
         match self.main {
             MainProcess::Running => {
                 self.actions.push(SupervisorAction::Signal(signal));
-                if self.asks_to_end(signal) {
+                if self.requests_end(signal) {
                     self.handle_request_to_end(now);
                 }
             }
             MainProcess::Ended(_) if self.awaits_leftovers() => {
-                if self.asks_to_end(signal) {
+                if self.requests_end(signal) {
                     self.leftovers_due = true;
                     self.handle_request_to_end(now);
                 } else {
                     self.actions.push(SupervisorAction::SignalLeftovers(signal));
                 }
             }
-            MainProcess::NotStarted if is_termination_signal(signal) || self.asks_to_end(signal) => {
+            MainProcess::NotStarted if is_termination_signal(signal) || self.requests_end(signal) => {
                 self.terminated = true;
                 self.report_not_started();
             }
@@ -336,14 +337,14 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether a signal requests the end of the command. SIGHUP and SIGQUIT do not: on SIGHUP many commands only
-    /// read their settings again, and on SIGQUIT some print what they are doing.
-    fn asks_to_end(&self, signal: i32) -> bool {
+    /// Returns whether a signal requests the end of the command. SIGHUP and SIGQUIT do not: on SIGHUP many commands
+    /// only reload their configuration, and on SIGQUIT some print a stack trace.
+    fn requests_end(&self, signal: i32) -> bool {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }
 
     fn handle_request_to_end(&mut self, now: Instant) {
-        self.asked_to_end = true;
+        self.end_requested = true;
         if let Some(after) = self.stop_options.kill_after {
             self.kill_by(now + after, KillReason::Terminated);
         }

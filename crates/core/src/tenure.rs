@@ -34,7 +34,7 @@ impl Tenure {
         Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
-    /// Returns this tenure with its deadlines so much earlier.
+    /// Returns this tenure with its deadlines this much earlier.
     #[must_use]
     pub fn earlier_by(self, advance: Duration) -> Self {
         Self { stop: self.stop - advance, kill: self.kill - advance, ..self }

@@ -1,6 +1,6 @@
 //! The completion for bash.
 
-use super::grammar::{Form, Grammar, Value};
+use super::grammar::{Grammar, Syntax, Value};
 
 const BEGINNING: &str = r#"# Completion of leaderrun for bash. Made by: leaderrun completion bash
 
@@ -44,22 +44,22 @@ complete -F _leaderrun leaderrun
 
 /// Returns the script.
 pub fn script(grammar: &Grammar) -> String {
-    let commandless = grammar.subcommands.iter().filter(|form| !form.takes_command);
-    let commandless: Vec<&str> = commandless.map(|form| form.name.as_str()).collect();
+    let commandless = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
+    let commandless: Vec<&str> = commandless.map(|syntax| syntax.name.as_str()).collect();
     let mut script = BEGINNING.to_owned() + &COMMAND.replace("COMMANDLESS", &commandless.join("|"));
     script += "\n    local words\n    case ${COMP_WORDS[1]} in\n";
-    for form in grammar.forms() {
-        let pattern = if form.name.is_empty() { "*" } else { &form.name };
-        script += &format!("        {pattern})\n{}            ;;\n", values_and_words(form, grammar));
+    for syntax in grammar.syntaxes() {
+        let pattern = if syntax.name.is_empty() { "*" } else { &syntax.name };
+        script += &format!("        {pattern})\n{}            ;;\n", values_and_words(syntax, grammar));
     }
     script + "    esac\n" + END
 }
 
 /// Returns the completion of the values of options, and of the words that are valid anywhere.
-fn values_and_words(form: &Form, grammar: &Grammar) -> String {
+fn values_and_words(syntax: &Syntax, grammar: &Grammar) -> String {
     let mut cases = String::new();
     let mut others = Vec::new();
-    for option in &form.options {
+    for option in &syntax.options {
         let names = option.names().collect::<Vec<_>>().join("|");
         match &option.value {
             Value::None => {}
@@ -83,14 +83,14 @@ fn values_and_words(form: &Form, grammar: &Grammar) -> String {
     if !cases.is_empty() {
         cases = format!("            case $previous in\n{cases}            esac\n");
     }
-    let options = form.options.iter().flat_map(|option| option.names().collect::<Vec<_>>());
-    let words: Vec<String> = options.chain(form.words.iter().cloned()).collect();
+    let options = syntax.options.iter().flat_map(|option| option.names().collect::<Vec<_>>());
+    let words: Vec<String> = options.chain(syntax.words.iter().cloned()).collect();
     let mut text = format!("{cases}            words='{}'\n", words.join(" "));
-    if form.name.is_empty() {
-        let subcommands: Vec<&str> = grammar.subcommands.iter().map(|form| form.name.as_str()).collect();
+    if syntax.name.is_empty() {
+        let subcommands: Vec<&str> = grammar.subcommands.iter().map(|syntax| syntax.name.as_str()).collect();
         let subcommands = subcommands.join(" ");
         text += &format!("            if ((COMP_CWORD == 1)); then words+=' {subcommands}'; else words+=' --'; fi\n");
-    } else if form.takes_command {
+    } else if syntax.takes_command {
         text += "            words+=' --'\n";
     }
     text

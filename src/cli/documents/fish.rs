@@ -1,6 +1,6 @@
 //! The completion for fish.
 
-use super::grammar::{CompletedOption, Form, Grammar, Value};
+use super::grammar::{CompletedOption, Grammar, Syntax, Value};
 
 const BEGINNING: &str = r#"# Completion of leaderrun for fish. Made by: leaderrun completion fish
 
@@ -40,28 +40,29 @@ complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcomma
 
 /// Returns the script.
 pub fn script(grammar: &Grammar) -> String {
-    let subcommands: Vec<&str> = grammar.subcommands.iter().map(|form| form.name.as_str()).collect();
-    let commandless = grammar.subcommands.iter().filter(|form| !form.takes_command);
-    let commandless: Vec<&str> = commandless.map(|form| form.name.as_str()).collect();
+    let subcommands: Vec<&str> = grammar.subcommands.iter().map(|syntax| syntax.name.as_str()).collect();
+    let commandless = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
+    let commandless: Vec<&str> = commandless.map(|syntax| syntax.name.as_str()).collect();
     let mut script =
         BEGINNING.replace("SUBCOMMANDS", &subcommands.join(" ")).replace("COMMANDLESS", &commandless.join(" "));
-    for form in &grammar.subcommands {
-        let (name, about) = (&form.name, quoted(&form.about));
+    for syntax in &grammar.subcommands {
+        let (name, about) = (&syntax.name, quoted(&syntax.about));
         script += &format!("complete -c leaderrun -n __leaderrun_at_first -a {name} -d {about}\n");
     }
-    for form in grammar.forms() {
+    for syntax in grammar.syntaxes() {
         script += "\n";
-        form.options.iter().for_each(|option| script += &line(form, option));
-        if !form.words.is_empty() {
-            let words = form.words.join(" ");
-            script += &format!("complete -c leaderrun -n '__leaderrun_form {}' -a '{words}'\n", form.name);
+        syntax.options.iter().for_each(|option| script += &line(syntax, option));
+        if !syntax.words.is_empty() {
+            let words = syntax.words.join(" ");
+            script += &format!("complete -c leaderrun -n '__leaderrun_form {}' -a '{words}'\n", syntax.name);
         }
     }
     script
 }
 
-fn line(form: &Form, option: &CompletedOption) -> String {
-    let form = if form.name.is_empty() { "__leaderrun_form" } else { &format!("'__leaderrun_form {}'", form.name) };
+fn line(syntax: &Syntax, option: &CompletedOption) -> String {
+    let condition =
+        if syntax.name.is_empty() { "__leaderrun_form" } else { &format!("'__leaderrun_form {}'", syntax.name) };
     let short = option.short.map(|short| format!(" -s {short}")).unwrap_or_default();
     let value = match &option.value {
         Value::None => String::new(),
@@ -69,7 +70,7 @@ fn line(form: &Form, option: &CompletedOption) -> String {
         Value::File => " -r -F".to_owned(),
         Value::Other(_) => " -x".to_owned(),
     };
-    format!("complete -c leaderrun -n {form}{short} -l {}{value} -d {}\n", option.long, quoted(&option.about))
+    format!("complete -c leaderrun -n {condition}{short} -l {}{value} -d {}\n", option.long, quoted(&option.about))
 }
 
 fn quoted(text: &str) -> String {

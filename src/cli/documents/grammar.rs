@@ -10,12 +10,12 @@ const SIGNALS: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
 /// Everything that can be completed.
 pub struct Grammar {
     /// A run, which has no subcommand.
-    pub run: Form,
-    pub subcommands: Vec<Form>,
+    pub run: Syntax,
+    pub subcommands: Vec<Syntax>,
 }
 
 /// The syntax of a run or of one subcommand.
-pub struct Form {
+pub struct Syntax {
     /// The subcommand; empty for a run.
     pub name: String,
     pub about: String,
@@ -53,18 +53,18 @@ impl Grammar {
         definition.build();
         let subcommands = definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
         Self {
-            run: Form::new(&definition, ""),
-            subcommands: subcommands.map(|one| Form::new(one, one.get_name())).collect(),
+            run: Syntax::new(&definition, ""),
+            subcommands: subcommands.map(|one| Syntax::new(one, one.get_name())).collect(),
         }
     }
 
-    /// Returns all forms, the run last.
-    pub fn forms(&self) -> impl Iterator<Item = &Form> {
+    /// Returns the syntax of each subcommand, and that of a run last.
+    pub fn syntaxes(&self) -> impl Iterator<Item = &Syntax> {
         self.subcommands.iter().chain([&self.run])
     }
 }
 
-impl Form {
+impl Syntax {
     fn new(command: &clap::Command, name: &str) -> Self {
         let positionals = || command.get_positionals();
         let words = positionals().flat_map(clap::Arg::get_possible_values);

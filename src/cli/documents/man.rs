@@ -82,7 +82,7 @@ fn environment() -> Roff {
         bold("--renew-deadline"),
         roman(", and so on. The command line wins. The command does not inherit these variables. It sees:"),
     ]);
-    for (variable, meaning) in variables::OF_THE_COMMAND {
+    for (variable, meaning) in variables::COMMAND_VARIABLES {
         roff.control("TP", []);
         roff.text([bold(variable)]);
         roff.text([roman(meaning.replace('`', ""))]);

@@ -158,7 +158,7 @@ fn exit_status() -> String {
 
 fn environment() -> String {
     let mut text = "## What the command sees\n\n| Variable | Meaning |\n|---|---|\n".to_owned();
-    for (variable, meaning) in variables::OF_THE_COMMAND {
+    for (variable, meaning) in variables::COMMAND_VARIABLES {
         text += &format!("| `{variable}` | {} |\n", cell(meaning));
     }
     text

@@ -1,6 +1,6 @@
 //! The completion for zsh.
 
-use super::grammar::{CompletedOption, Form, Grammar, Value};
+use super::grammar::{CompletedOption, Grammar, Syntax, Value};
 
 const BEGINNING: &str = r#"#compdef leaderrun
 # Completion of leaderrun for zsh. Made by: leaderrun completion zsh
@@ -45,21 +45,21 @@ fi
 /// Returns the script.
 pub fn script(grammar: &Grammar) -> String {
     let mut script = BEGINNING.to_owned() + "    subcommands=(\n";
-    for form in &grammar.subcommands {
-        script += &format!("        {}\n", quoted(&format!("{}:{}", form.name, form.about.replace(':', "\\:"))));
+    for syntax in &grammar.subcommands {
+        script += &format!("        {}\n", quoted(&format!("{}:{}", syntax.name, syntax.about.replace(':', "\\:"))));
     }
     script += "    )\n";
-    let commandless = grammar.subcommands.iter().filter(|form| !form.takes_command);
-    let commandless: Vec<&str> = commandless.map(|form| form.name.as_str()).collect();
+    let commandless = grammar.subcommands.iter().filter(|syntax| !syntax.takes_command);
+    let commandless: Vec<&str> = commandless.map(|syntax| syntax.name.as_str()).collect();
     script += &COMMAND.replace("COMMANDLESS", &commandless.join("|"));
-    for form in grammar.forms() {
-        let pattern = if form.name.is_empty() { "*" } else { &form.name };
+    for syntax in grammar.syntaxes() {
+        let pattern = if syntax.name.is_empty() { "*" } else { &syntax.name };
         script += &format!("        ({pattern})\n            options=(\n");
-        for spec in specs(form) {
+        for spec in specs(syntax) {
             script += &format!("                {}\n", quoted(&spec));
         }
         script += "            )\n";
-        if !form.name.is_empty() {
+        if !syntax.name.is_empty() {
             script += "            if (( ! is_first )); then\n                words[2]=()\n                (( CURRENT-- ))\n            fi\n";
         }
         script += "            ;;\n";
@@ -67,9 +67,9 @@ pub fn script(grammar: &Grammar) -> String {
     script + END
 }
 
-fn specs(form: &Form) -> Vec<String> {
-    let words = (!form.words.is_empty()).then(|| format!(":{}:({})", form.name, form.words.join(" ")));
-    form.options.iter().flat_map(option_specs).chain(words).collect()
+fn specs(syntax: &Syntax) -> Vec<String> {
+    let words = (!syntax.words.is_empty()).then(|| format!(":{}:({})", syntax.name, syntax.words.join(" ")));
+    syntax.options.iter().flat_map(option_specs).chain(words).collect()
 }
 
 /// Returns a spec of `_arguments` for each name of an option. Only one of them is offered unless the option can be

@@ -1,4 +1,4 @@
-//! The credentials of a moment, with everything that requests and connections need of them.
+//! The credentials at one time, with everything that requests and connections need.
 
 use std::fmt;
 use std::sync::Arc;

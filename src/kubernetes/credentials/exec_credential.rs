@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_is_read_too() {
+    fn a_credential_in_yaml_is_read() {
         let printed = format!("apiVersion: {}\nkind: ExecCredential\nstatus:\n  token: abc\n---\nmore\n", VERSIONS[1]);
         assert_eq!(parse(&plugin(), printed.as_bytes()).unwrap().token.as_deref(), Some("abc"));
     }

@@ -59,7 +59,7 @@ pub fn run(
         HelperError::TimedOut { last_message } => {
             failed(&format!("it did not end within {}{}", format_duration(limit), quoted(&last_message)))
         }
-        HelperError::TooMuchOutput => failed(&"it printed without end"),
+        HelperError::TooMuchOutput => failed(&"it printed too much"),
         HelperError::Failed(error) => failed(&error),
     })?;
     if !output.status.success() {
@@ -84,13 +84,13 @@ fn program(command: &Path) -> PathBuf {
 
 /// Returns why the credentials that a plugin has issued cannot be used.
 pub fn unusable(plugin: &ExecPlugin, reason: &str) -> String {
-    failure(plugin, &format_args!("what it printed cannot be used: {reason}"))
+    failure(plugin, &format_args!("its output cannot be used: {reason}"))
 }
 
 fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if program(&plugin.command).exists() => {
-            "there is no such interpreter as its first line names".to_owned()
+            "the interpreter that its first line names does not exist".to_owned()
         }
         io::ErrorKind::NotFound if plugin.command.components().count() > 1 => "there is no such program".to_owned(),
         io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),

@@ -49,8 +49,8 @@ pub fn reason(
         Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
-        Error::NameConstraintViolation => "an authority of it may not issue certificates for its names".into(),
-        Error::PathLenConstraintViolated => "an authority of it may not have so many authorities below it".into(),
+        Error::NameConstraintViolation => "one of its authorities may not issue certificates for its names".into(),
+        Error::PathLenConstraintViolated => "one of its authorities may not have this many authorities below it".into(),
         Error::MaximumPathDepthExceeded => "there are more than six certificates between it and the authority".into(),
         Error::UnsupportedCriticalExtension => {
             "it, or its issuer, has a critical extension that is not supported".into()

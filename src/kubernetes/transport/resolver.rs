@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_that_was_given_up_is_not_begun_again() {
+    fn a_look_up_continues_after_its_request_was_dropped() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let resolver = Resolver {
             look_up: |_| {

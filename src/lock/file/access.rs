@@ -59,7 +59,7 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
             format!("its folder {} does not exist; try mkdir -p {}", folder.display(), quoted(folder))
         }
         Errno::ENAMETOOLONG => {
-            "its name is too long for its file system, with what leaderrun adds for files beside it; try a shorter one"
+            "its name is too long for its file system, which must also accept the suffixes that leaderrun appends; try a shorter one"
                 .to_owned()
         }
         Errno::ENOSPC => "no space is left on its file system; free some, or try a file elsewhere".to_owned(),

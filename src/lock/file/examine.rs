@@ -18,13 +18,13 @@ pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     match FileLock::new(path, NO_ATTEMPT) {
         Ok(lock) => {
-            findings.push(met("record", format!("{} can be read, or made", path.display())));
+            findings.push(met("record", format!("{} can be read or created", path.display())));
             findings.extend(examine_companion(lock.lock_file()));
         }
         Err(reason) => findings.push(Finding {
             subject: "record",
             text: format!("{}: {}", path.display(), printable_cause(&reason)),
-            remedy: Some("choose a file in a folder that is there, on this machine: --lock file:/run/job.lease"),
+            remedy: Some("choose a file in an existing folder on this machine, for example --lock file:/run/job.lease"),
         }),
     }
     findings.push(examine_folder(path));

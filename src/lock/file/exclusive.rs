@@ -199,11 +199,11 @@ mod tests {
     use super::*;
 
     /// The variable that names the folder with the files, set in the process that freezes.
-    const FREEZES_IN: &str = "LEADERRUN_TEST_FREEZES_IN";
+    const FREEZE_FOLDER: &str = "LEADERRUN_TEST_FREEZE_FOLDER";
 
     #[test]
-    fn a_process_that_is_frozen_with_the_locks_is_killed_and_keeps_nobody_out() {
-        if let Some(folder) = std::env::var_os(FREEZES_IN) {
+    fn a_process_that_is_frozen_with_the_locks_is_killed_and_blocks_no_other() {
+        if let Some(folder) = std::env::var_os(FREEZE_FOLDER) {
             let (path, companion) = (Path::new(&folder).join("job"), Path::new(&folder).join("job.lock"));
             let limit = Duration::from_secs(1);
             let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit, &Awaited::default()).unwrap();
@@ -214,9 +214,9 @@ mod tests {
         let (path, companion) = (folder.path().join("job"), folder.path().join("job.lock"));
         std::fs::write(&path, "").unwrap();
         let name =
-            "lock::file::exclusive::tests::a_process_that_is_frozen_with_the_locks_is_killed_and_keeps_nobody_out";
+            "lock::file::exclusive::tests::a_process_that_is_frozen_with_the_locks_is_killed_and_blocks_no_other";
         let mut frozen = Command::new(std::env::current_exe().unwrap());
-        frozen.args(["--exact", name]).env(FREEZES_IN, folder.path()).stdout(Stdio::null());
+        frozen.args(["--exact", name]).env(FREEZE_FOLDER, folder.path()).stdout(Stdio::null());
         let mut frozen = frozen.spawn().unwrap();
         while File::open(&companion).is_ok_and(|file| file.try_lock().is_ok()) || !companion.exists() {
             thread::sleep(Duration::from_millis(1));

@@ -20,7 +20,7 @@ use crate::process::pidfd::PidFd;
 const DEATH_TIMEOUT: u16 = 1000;
 
 /// The largest number of times that all processes are read, because killed processes may have forked before.
-const MAX_LOOKS: usize = 100;
+const MAX_SCANS: usize = 100;
 
 /// Returns the mark of a run: its variable in an environment, with a NUL before and after it.
 pub fn mark(run: &str) -> Vec<u8> {
@@ -55,7 +55,7 @@ pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
 }
 
 fn kill_marked(proc: &Proc, mark: &[u8]) {
-    for _ in 0..MAX_LOOKS {
+    for _ in 0..MAX_SCANS {
         let mut found = false;
         proc.for_each_process(|number| {
             found |= suspect(proc, number).is_some_and(|(identity, pid)| kill_if_marked(proc, mark, identity, pid));

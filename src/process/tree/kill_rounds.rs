@@ -43,7 +43,7 @@ impl KillRounds {
         (self.next_round, self.pause, self.progress_at) = (now, PAUSES.0, now);
     }
 
-    /// Kills every descendant that one look finds, as far as the pace allows.
+    /// Kills every descendant that one scan finds, as far as the pace allows.
     ///
     /// # Errors
     /// Returns why a process could not be killed, but only the first time.

@@ -1,4 +1,4 @@
-//! The search for all descendants, however deep, by one look at /proc.
+//! The search for all descendants, however deep, by one scan of /proc.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// The largest number of processes that one look can find. The next look finds more: by then the first ones are dead,
+/// The largest number of processes that one scan can find. The next scan finds more: by then the first ones are dead,
 /// and their children have become ours.
 const CAPACITY: usize = 8192;
 
-/// The longest duration of one look.
-const LONGEST_LOOK: Duration = Duration::from_millis(100);
+/// The longest duration of one scan.
+const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 
 /// The numbers of the processes that were found, in ascending order.
 #[derive(Debug)]
 pub struct Members(Vec<i32>);
 
-/// A descendant, found by a look.
+/// A descendant, found by a scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     pub identity: Identity,
     pub stat: Stat,
     pub numbers: Numbers,
-    /// It was [added](Members::add) before the look.
+    /// It was [added](Members::add) before the scan.
     pub is_added: bool,
 }
 
@@ -37,7 +37,7 @@ impl Member {
 }
 
 impl Members {
-    /// Allocates the memory for all looks.
+    /// Allocates the memory for all scans.
     pub fn new() -> Self {
         Self(Vec::with_capacity(CAPACITY))
     }
@@ -67,16 +67,16 @@ impl Members {
     /// Reads every process once, in the order of their numbers, and calls `visit` with the processes that were
     /// [added](Self::add) and with their descendants.
     ///
-    /// A parent almost always has a lower number than its child. A child with a lower number is found by the next look.
+    /// A parent almost always has a lower number than its child. A child with a lower number is found by the next scan.
     ///
-    /// A process that started after the look began is left for the next one. So no number in the list can have been
-    /// used again: its new process would be younger than the look, and so would the children.
+    /// A process that started after the scan began is left for the next one. So no number in the list can have been
+    /// used again: its new process would be younger than the scan, and so would the children.
     ///
-    /// The look ends at `until`, and after [`LONGEST_LOOK`]: it would not end if processes were forked faster than they
+    /// The scan ends at `until`, and after [`MAX_SCAN_TIME`]: it would not end if processes were forked faster than they
     /// are read.
-    pub fn look(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
+    pub fn scan(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
         let began = clock::now();
-        let longest = began + LONGEST_LOOK;
+        let longest = began + MAX_SCAN_TIME;
         let until = until.map_or(longest, |until| until.min(longest));
         let look_began = proc.ticks(began);
         let mut is_complete = true;

@@ -1,9 +1,9 @@
 //! The processes below this one, and the kill of all of them.
 //!
 //! The caller is a subreaper (or PID 1): when a process below it dies, that process's children become the caller's own.
-//! So killing the direct children, reaping them, and looking again ends the whole tree, whatever sessions and process
+//! So killing the direct children, reaping them, and listing them again ends the whole tree, whatever sessions and process
 //! groups it hides in; and every direct child that is signalled is an unreaped one, whose pid cannot have been used
-//! again. [`Members`] only makes that faster: it finds all descendants at one look.
+//! again. [`Members`] only makes that faster: it finds all descendants at one scan.
 //!
 //! Processes in a PID namespace below ours are different: their orphans are reparented to the init of their namespace,
 //! which may not be a descendant of ours (`nsenter`, `runc exec`). So they are remembered once they were seen, stopped
@@ -44,13 +44,13 @@ use crate::process::title;
 /// The largest number of processes that a message names.
 const MAX_NAMES: usize = 8;
 
-/// The largest number of processes whose threads are counted between looks. Counting them takes as long as a look at
+/// The largest number of processes whose threads are counted between scans. Counting them takes as long as a scan of
 /// the machine's processes.
 const MAX_RECOUNTED: usize = 64;
 
-/// The pause after a look during a kill, as a multiple of the time that the look took. Processes that are forked in the
-/// pause mostly become children of this process, which are killed without a look.
-const LOOK_PAUSE: u32 = 9;
+/// The pause after a scan during a kill, as a multiple of the time that the scan took. Processes that are forked in the
+/// pause mostly become children of this process, which are killed without a scan.
+const SCAN_PAUSE: u32 = 9;
 
 /// Makes the orphans below this process its children, rather than those of PID 1.
 ///
@@ -95,8 +95,8 @@ pub struct Tree {
     count: TaskCount,
     /// A kill checks whether each child is in a PID namespace below ours.
     checks_namespaces: bool,
-    /// When a kill looks at all processes again. Looks take at most a tenth of the time.
-    next_look: Instant,
+    /// When a kill scans all processes again. Scans take at most a tenth of the time.
+    next_scan: Instant,
     /// The mark of this run in the environments of its processes.
     mark: Vec<u8>,
     /// Processes with the mark were searched for since the command was started.
@@ -121,7 +121,7 @@ impl Tree {
             nested: Nested::new(),
             count: TaskCount::default(),
             checks_namespaces: false,
-            next_look: clock::now(),
+            next_scan: clock::now(),
             mark: escaped::mark(run),
             was_searched: false,
         })
@@ -150,7 +150,7 @@ impl Tree {
         children
     }
 
-    /// Makes a kill check the PID namespace of every child, for a process that has not [remembered](Self::look) the
+    /// Makes a kill check the PID namespace of every child, for a process that has not [remembered](Self::scan) the
     /// processes that may be reparented to others.
     pub fn with_namespace_checks(self) -> Self {
         Self { checks_namespaces: true, ..self }
@@ -158,11 +158,11 @@ impl Tree {
 
     /// Remembers every descendant in a PID namespace below ours that is found until this instant, and counts all
     /// descendants.
-    pub fn look(&mut self, until: Option<Instant>) {
+    pub fn scan(&mut self, until: Option<Instant>) {
         self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
     }
 
-    /// Counts the threads of the processes that the last [`look`](Self::look) has found, where these are few.
+    /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, where these are few.
     pub fn count_threads(&mut self) {
         let known = self.members.numbers();
         if known.len() <= MAX_RECOUNTED {
@@ -174,7 +174,7 @@ impl Tree {
         }
     }
 
-    /// Returns how many threads of the processes that the last [`look`](Self::look) has found run or wait for a CPU.
+    /// Returns how many threads of the processes that the last [`scan`](Self::scan) has found run or wait for a CPU.
     pub fn estimate_runnable(&self) -> u32 {
         runnable::estimate(&self.proc, self.members.numbers(), self.count.threads)
     }
@@ -194,7 +194,7 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one look finds. With `max_killed`, it stops as soon as this many threads
+    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, it stops as soon as this many threads
     /// have been killed and have not ended yet.
     ///
     /// It allocates nothing, and needs no descriptor to kill the direct children.
@@ -210,7 +210,7 @@ impl Tree {
     }
 
     fn kill_as_this_user(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
-        let Self { proc, members, nested, checks_namespaces, next_look, .. } = self;
+        let Self { proc, members, nested, checks_namespaces, next_scan, .. } = self;
         nested.forget_dead(proc);
         let checks_namespaces = *checks_namespaces || !nested.is_empty();
         let mut killed = Ok(());
@@ -238,8 +238,8 @@ impl Tree {
             }
         });
         let began = clock::now();
-        if !members.is_empty() && began >= *next_look {
-            members.look(proc, None, |member| {
+        if !members.is_empty() && began >= *next_scan {
+            members.scan(proc, None, |member| {
                 if member.numbers.is_nested {
                     found_nested = true;
                 } else if !member.is_added && is_allowed(&|| member.stat.threads) {
@@ -247,7 +247,7 @@ impl Tree {
                 }
             });
             let now = clock::now();
-            *next_look = now + now.since(began) * LOOK_PAUSE;
+            *next_scan = now + now.since(began) * SCAN_PAUSE;
         }
         if found_nested {
             nested.kill(proc, members, &mut note);

@@ -12,7 +12,7 @@ const CAPACITY: usize = 2048;
 
 /// How many checks wait for all of them to stop before they are killed in any case. A check takes some ten microseconds
 /// for each process of the machine.
-const MAX_LOOKS: usize = 20;
+const MAX_SCANS: usize = 20;
 
 /// The remembered processes, each after the one that it descends from.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Nested {
         last: TaskCount,
     ) -> TaskCount {
         let mut count = TaskCount::default();
-        let is_complete = self.look(proc, members, until, |member| {
+        let is_complete = self.scan(proc, members, until, |member| {
             count.add(member.stat.threads);
         });
         if is_complete || count.threads > last.threads { count } else { last }
@@ -76,10 +76,10 @@ impl Nested {
     /// Stops all of them, so that none can fork during the search, and kills them from the leaves up: a process that is
     /// killed before its parent is not reparented. `note` gets the result of each kill.
     pub fn kill(&mut self, proc: &Proc, members: &mut Members, note: &mut impl FnMut(i32, nix::Result<()>)) {
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_SCANS {
             let mut all_still = true;
             let count = self.0.len();
-            self.look(proc, members, None, |member| {
+            self.scan(proc, members, None, |member| {
                 if is_nested(member) && !member.stat.is_still() {
                     all_still = false;
                     let _ = send(proc, member.identity, Signal::SIGSTOP);
@@ -94,8 +94,8 @@ impl Nested {
         }
     }
 
-    /// Remembers the processes that one look finds, and calls `visit` with each of them and whether it cannot fork.
-    fn look(
+    /// Remembers the processes that one scan finds, and calls `visit` with each of them and whether it cannot fork.
+    fn scan(
         &mut self,
         proc: &Proc,
         members: &mut Members,
@@ -109,7 +109,7 @@ impl Nested {
         if members.is_empty() {
             return true;
         }
-        members.look(proc, until, |member| {
+        members.scan(proc, until, |member| {
             let is_known = || self.0.iter().any(|remembered| remembered.identity == member.identity);
             if is_nested(&member) && self.0.len() < CAPACITY && !is_known() {
                 self.0.push(Remembered { identity: member.identity, terminated: false });

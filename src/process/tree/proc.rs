@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_deeper_namespaces_follow() {
+    fn the_numbers_in_all_namespaces_are_parsed() {
         let status = b"Name:\tx\nNSpid:\t4711\t12\t1\nThreads:\t1\n";
         assert_eq!(namespaced_numbers(status).collect::<Vec<_>>(), [4711, 12, 1]);
         assert_eq!(namespaced_numbers(b"Name:\tx\n").count(), 0);

@@ -5,8 +5,8 @@ use super::proc::Proc;
 /// The largest number of threads that a sample is taken from.
 const MAX_LISTED: usize = 4096;
 
-/// The sample ends with so many runnable threads: under a CPU limit that they use up, reading more would delay this
-/// process further.
+/// The number of runnable threads after which the sample ends: under a CPU limit that they use up, reading more would
+/// delay this process further.
 const ENOUGH: u32 = 16;
 
 /// The largest number of threads in the sample.
@@ -26,7 +26,7 @@ pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     }
     let all_threads = all_threads.max(u32::try_from(threads.len()).unwrap_or(u32::MAX));
     let (mut read, mut runnable) = (0, 0);
-    // At random, because threads of one kind are next to each other.
+    // The sample is random, because similar threads have neighbouring numbers.
     while !threads.is_empty() && runnable < ENOUGH && read < MAX_READ {
         let thread = threads.swap_remove(fastrand::usize(..threads.len()));
         if let Ok(stat) = proc.stat(thread) {
@@ -37,7 +37,7 @@ pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     extrapolate(runnable, read, all_threads)
 }
 
-/// Returns how many of all threads are runnable, if so many of those that were read are.
+/// Returns how many of all threads are runnable, if `runnable` of the `read` ones are.
 fn extrapolate(runnable: u32, read: u32, all_threads: u32) -> u32 {
     let estimate = u64::from(runnable) * u64::from(all_threads) / u64::from(read.max(1));
     u32::try_from(estimate).unwrap_or(u32::MAX)

@@ -11,10 +11,10 @@ use leaderrun_core::timing::{ATTEMPTS, Timing};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::preparation::{credentials, examine_name, wall_clock};
 use super::rounded;
-use super::table::{Row, Table, finding_and_remedy};
+use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use super::traffic::examine_routing;
-use super::way::{examine_name, preparation, wall_clock};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ErrorKind, ObjectName, Rule, Verb};
 use crate::lock::{self, LockName, OwnerConfig, SlotCount};
@@ -59,11 +59,12 @@ impl Examined<'_> {
         let cluster = match Cluster::open(&ClusterAccess::new(options), timing.attempt()).await {
             Ok(cluster) => cluster,
             Err(reason) => {
-                let remedy = "a kubeconfig by --kubeconfig or KUBECONFIG, or a pod with a service account";
+                let remedy =
+                    "name a kubeconfig with --kubeconfig or KUBECONFIG, or run in a pod with a service account";
                 return table.add(Row::failed("API server", printable_cause(&reason), remedy));
             }
         };
-        table.add(preparation(clock::now().since(began), timing));
+        table.add(credentials(clock::now().since(began), timing));
         examine_name(table, &cluster, timing).await;
         let namespace = lock.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
         let lock = LockName { namespace: Some(namespace.clone()), ..lock };
@@ -121,7 +122,11 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
         match ask(cluster, path, None).await {
             Ok(answer) if answer.status() == 401 => {
                 let finding = format!("{address} does not accept the credentials");
-                table.add(Row::failed("API server", finding, "new credentials in the kubeconfig, or a valid token"));
+                table.add(Row::failed(
+                    "API server",
+                    finding,
+                    "put new credentials or a valid token into the kubeconfig",
+                ));
                 return None;
             }
             Ok(answer) if !is_kubernetes(&answer) => {
@@ -151,7 +156,7 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
         ATTEMPTS,
         rounded(limit)
     );
-    let remedy = "a longer --renew-deadline and --lease-duration, or find out why the API server is slow";
+    let remedy = "choose a longer --renew-deadline and --lease-duration, or find out why the API server is slow";
     table.add(match slowest {
         slowest if slowest >= limit => Row::failed("latency", finding, remedy),
         slowest if slowest >= limit / 2 => Row::note("latency", finding, remedy),
@@ -185,7 +190,7 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
         Err(error) if error.kind == ErrorKind::Forbidden => return,
         Err(error) => {
             let sentence = error.to_string();
-            let (finding, remedy) = finding_and_remedy(&sentence);
+            let (finding, remedy) = finding_and_remedy(&sentence, SEE_HELP);
             Row::failed("owner", finding, remedy)
         }
     });
@@ -222,7 +227,7 @@ pub async fn examine_rules(
         are_there &= ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200);
     }
     let if_denied = |verb| match verb {
-        Verb::Create if are_there => IfDenied::Degraded("; what it needs is there, and has to stay"),
+        Verb::Create if are_there => IfDenied::Degraded("; all of its objects exist, and must not be deleted"),
         verb => if_denied(verb),
     };
     for rule in rules {

@@ -2,7 +2,7 @@
 
 use leaderrun_core::timing::MIN_KILL_MARGIN;
 
-use super::table::{Row, Table, finding_and_remedy};
+use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use crate::process::cpu_limit::{CpuCgroups, Throttling};
 use crate::process::memory::{self, Locked};
 use crate::process::rights::{self, SignalRight};
@@ -24,7 +24,7 @@ fn processes() -> Row {
         Ok(_) => Row::ok("processes", "those of a command can be listed"),
         Err(failure) => {
             let sentence = failure.to_string();
-            let (finding, remedy) = finding_and_remedy(&sentence);
+            let (finding, remedy) = finding_and_remedy(&sentence, SEE_HELP);
             Row::failed("processes", finding, remedy)
         }
     }
@@ -43,8 +43,8 @@ fn cpu(cgroups: &CpuCgroups) -> Row {
     if cpus < ENOUGH_CPUS {
         let finding =
             format!("{finding}; about {threads} threads of a command can be killed within {MIN_KILL_MARGIN:?}");
-        let remedy = "a higher CPU limit or none, or a longer --lease-duration: where many threads of the command are \
-                      busy, leaderrun runs late and stops the command so much earlier";
+        let remedy = "choose a higher CPU limit or none, or a longer --lease-duration: where many threads of the command are \
+                      busy, leaderrun runs late and stops the command that much earlier";
         Row::note("CPU", finding, remedy)
     } else {
         Row::ok("CPU", finding)

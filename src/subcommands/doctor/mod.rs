@@ -2,10 +2,10 @@
 
 mod cluster;
 mod machine;
+mod preparation;
 mod run;
 mod table;
 mod traffic;
-mod way;
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use super::table::{Row, Table};
+use super::table::{Row, Table, finding_and_remedy};
 use crate::elector::command_hint::command_hint;
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::printable;
@@ -15,7 +15,7 @@ use crate::telemetry::log::printable;
 /// Adds a row for the command: whether it will be found and may be executed.
 pub fn examine_command(table: &mut Table, name: &OsStr) {
     let shown = printable(&name.to_string_lossy());
-    let give_path = "give the full path of a program that is there: under cron and systemd PATH is short";
+    let give_path = "give the full path of an existing program: under cron and systemd PATH is short";
     table.add(match find(name) {
         Ok(path) => Row::ok("command", printable(&path.display().to_string())),
         Err(Errno::EACCES) => {
@@ -55,7 +55,7 @@ pub fn examine_http(table: &mut Table, address: HttpAddress) {
         Ok(_) => Row::ok("http", format!("--http {address}: it can be listened on")),
         Err(error) => {
             let sentence = error.to_string();
-            let (finding, remedy) = sentence.split_once("; ").unwrap_or((&sentence, "choose another address"));
+            let (finding, remedy) = finding_and_remedy(&sentence, "choose another address");
             Row::failed("http", finding, remedy)
         }
     });

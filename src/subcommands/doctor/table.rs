@@ -5,6 +5,9 @@ use std::fmt;
 use crate::lock::Finding;
 use crate::telemetry::log::in_one_line;
 
+/// The remedy for a sentence that names none.
+pub const SEE_HELP: &str = "see leaderrun --help";
+
 /// The results, in the order of their examination.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Row>);
@@ -43,9 +46,10 @@ impl Row {
     }
 }
 
-/// Splits a sentence of the form `what failed: why; what to do` into the finding and the remedy.
-pub fn finding_and_remedy(sentence: &str) -> (&str, &str) {
-    sentence.split_once("; ").unwrap_or((sentence, "see leaderrun --help"))
+/// Splits a sentence of the form `what failed: why; what to do` into the finding and the remedy. `default_remedy` is that
+/// of a sentence without one.
+pub fn finding_and_remedy<'a>(sentence: &'a str, default_remedy: &'a str) -> (&'a str, &'a str) {
+    sentence.split_once("; ").unwrap_or((sentence, default_remedy))
 }
 
 impl From<Finding> for Row {

@@ -1,7 +1,7 @@
 //! The rows about the routing of traffic to the leader.
 
 use super::cluster::{IfDenied, ask, examine_rules};
-use super::table::{Row, Table, finding_and_remedy};
+use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use crate::kubernetes::{Cluster, PODS};
 use crate::routing::{PodLabel, RouteReport, Routing, Service, ServiceObjects};
 use crate::subcommands::ANSWER_TIMEOUT;
@@ -33,7 +33,7 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
     };
     let if_denied = |_| IfDenied::Fails("; traffic is not routed to the leader");
     examine_rules(table, cluster, &rules, if_denied, manifest).await;
-    let if_denied = |_| IfDenied::Degraded("; it is not checked whether traffic is only routed to the leader");
+    let if_denied = |_| IfDenied::Degraded("; leaderrun cannot check whether traffic is routed to the leader only");
     examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
 }
 
@@ -50,7 +50,7 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
         Ok(route) => route,
         Err(error) => {
             let sentence = error.to_string();
-            let (finding, remedy) = finding_and_remedy(&sentence);
+            let (finding, remedy) = finding_and_remedy(&sentence, SEE_HELP);
             table.add(Row::failed("Service", finding, remedy));
             return true;
         }
@@ -68,6 +68,6 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
 }
 
 fn note(what: &'static str, sentence: &str) -> Row {
-    let (finding, remedy) = finding_and_remedy(sentence);
+    let (finding, remedy) = finding_and_remedy(sentence, SEE_HELP);
     Row::note(what, finding, remedy)
 }

@@ -90,13 +90,16 @@ fn check_works_with_any_descriptor_number() {
 fn check_reports_a_missing_descriptor() {
     let own = format!("{} check; echo $?", leaderrun());
     for (change, says) in [
-        ("unset LEADERRUN_TENURE_FD", "LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this"),
+        (
+            "unset LEADERRUN_TENURE_FD",
+            "LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this",
+        ),
         ("unset LEADERRUN_RUN_ID", "LEADERRUN_RUN_ID is not set"),
         ("LEADERRUN_TENURE_FD=-1", "LEADERRUN_TENURE_FD \"-1\" is not the number of a descriptor"),
         ("LEADERRUN_TENURE_FD=x", "LEADERRUN_TENURE_FD \"x\" is not the number of a descriptor"),
         ("LEADERRUN_TENURE_FD=99", "descriptor 99 is closed"),
-        ("LEADERRUN_TENURE_FD=0", "descriptor 0 has been put to another use"),
-        ("LEADERRUN_RUN_ID=another", "belongs to another run than LEADERRUN_RUN_ID says"),
+        ("LEADERRUN_TENURE_FD=0", "descriptor 0 is not the one that leaderrun has opened"),
+        ("LEADERRUN_RUN_ID=another", "belongs to another run than the one that LEADERRUN_RUN_ID names"),
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {own}"));
         a.wait_for_exit(0);
@@ -105,7 +108,7 @@ fn check_reports_a_missing_descriptor() {
     }
     let mut outside = Candidate::bare("check").args(["check"]).start();
     outside.wait_for_exit(125);
-    let says = "leaderrun: LEADERRUN_TENURE_FD is not set: only what leaderrun runs can ask this\n";
+    let says = "leaderrun: LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this\n";
     assert_eq!(outside.log(), says);
 }
 

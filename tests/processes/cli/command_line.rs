@@ -179,7 +179,7 @@ fn a_command_that_was_quoted_as_one_word_is_recognised() {
     for (command, hint) in [
         (
             "sleep 0",
-            "error: cannot execute sleep 0: No such file or directory; its words were quoted as one; try -- sleep 0",
+            "error: cannot execute sleep 0: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 0",
         ),
         ("echo a | cat", "it is for a shell; try -- sh -c 'echo a | cat'"),
         ("no-such-program 1", "error: cannot execute no-such-program 1: No such file or directory\n"),

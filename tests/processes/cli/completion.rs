@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use testkit::scratch;
 
-/// A script that prints the completions of each command line, in one line.
+/// A script for bash that prints the completions of each command line on one line.
 const BASH: &str = r#"
 source "$1"; shift
 for line; do
@@ -23,6 +23,7 @@ for line; do
 done
 "#;
 
+/// A script for fish that prints the completions of each command line on one line.
 const FISH: &str = r#"
 source $argv[1]
 for line in $argv[2..]
@@ -30,7 +31,8 @@ for line in $argv[2..]
 end
 "#;
 
-/// The same for zsh. It only completes on a terminal, so the script types each line and Tab into one.
+/// A script for zsh that prints the completions of each command line on one line. zsh only completes on a terminal, so
+/// the script types each line and Tab into one.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 script=$1 offered=$2; shift 2
@@ -70,8 +72,8 @@ fn has(shell: &str) -> Result<(), String> {
 }
 
 #[testkit::test(requires = has("bash"))]
-fn bash() {
-    assert_completes(|script, lines| {
+fn bash_completes_words() {
+    assert_completes("bash", |script, lines| {
         let mut bash = Command::new("bash");
         bash.args(["--norc", "-c", BASH, "bash"]).arg(script).args(lines);
         bash
@@ -79,8 +81,8 @@ fn bash() {
 }
 
 #[testkit::test(requires = has("zsh"))]
-fn zsh() {
-    assert_completes(|script, lines| {
+fn zsh_completes_words() {
+    assert_completes("zsh", |script, lines| {
         let offered = script.with_file_name("offered");
         fs::write(&offered, "").expect("a file");
         let mut zsh = Command::new("zsh");
@@ -90,8 +92,8 @@ fn zsh() {
 }
 
 #[testkit::test(requires = has("fish"))]
-fn fish() {
-    assert_completes(|script, lines| {
+fn fish_completes_words() {
+    assert_completes("fish", |script, lines| {
         let mut fish = Command::new("fish");
         fish.env("HOME", script.parent().expect("a folder")).args(["--private", "-c", FISH]).arg(script).args(lines);
         fish
@@ -118,9 +120,7 @@ const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
     ("leaderrun doctor --lock a/b -- unam", &["uname"], &["--lock"]),
 ];
 
-fn assert_completes(shell: impl Fn(&PathBuf, &[&str]) -> Command) {
-    let name = std::any::type_name_of_val(&shell).split("::").find(|part| ["bash", "zsh", "fish"].contains(part));
-    let name = name.expect("a shell");
+fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
     let script = scratch::folder("completion").join(name);
     let printed = Command::new(testkit::harness::leaderrun()).args(["completion", name]).output().expect("leaderrun");
     fs::write(&script, printed.stdout).expect("a script");

@@ -18,7 +18,7 @@ fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
 fn lines(doctor: &Running, grade: &str) -> Vec<String> {
     let output = doctor.output();
     let lines = output.lines().filter_map(|line| line.strip_prefix(grade));
-    lines.map(|line| line.split_whitespace().next().expect("what it is about").to_owned()).collect()
+    lines.map(|line| line.split_whitespace().next().expect("the subject of the line").to_owned()).collect()
 }
 
 #[testkit::test]
@@ -178,7 +178,11 @@ fn the_doctor_explains_a_command_line_that_does_not_work() {
     let line = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
     let found = doctor(&lock, &line, 1);
     assert_eq!(lines(&found, "FAILED "), ["command", "http"], "{}", found.output());
-    assert!(found.output().contains("remedy: its words were quoted as one; try -- sleep 1"), "{}", found.output());
+    assert!(
+        found.output().contains("remedy: the command and its arguments were quoted as one word; try -- sleep 1"),
+        "{}",
+        found.output()
+    );
     assert!(found.output().contains("remedy: try --http 127.0.0.1:0 for any free port"), "{}", found.output());
     drop(taken);
     let found = doctor(&lock, &["--http", &address, "--", "sleep", "1"], 0);
@@ -188,7 +192,7 @@ fn the_doctor_explains_a_command_line_that_does_not_work() {
     let mut refused = Candidate::subcommand("doctor", &lock).args(["--port", "80"]).start();
     refused.wait_for_exit(125);
     assert!(
-        refused.log().contains("--port 80: it is about a Service"),
+        refused.log().contains("--port 80: it requires --service"),
         "the same message as for a run: {}",
         refused.log()
     );
@@ -236,7 +240,7 @@ fn a_service_that_does_not_follow_the_leader_is_a_failure() {
     let follows = doctor(&lock, &service, 0);
     assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
     assert!(
-        follows.output().contains("note    address     nobody else reaches this candidate at 127.0.0.1"),
+        follows.output().contains("note    address     other machines cannot reach this candidate at 127.0.0.1"),
         "the same warning as in a run"
     );
     let left = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });

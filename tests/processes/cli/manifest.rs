@@ -51,7 +51,7 @@ fn the_manifest_has_all_that_a_candidate_needs() {
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(["--as", &account]).run_witness(&witnesses, &["ends"]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         a.stop();
         b.wait_for_exit(0);
         for candidate in [&a, &b] {
@@ -103,9 +103,9 @@ fn the_manifest_has_all_that_routing_needs() {
         let with = doctor(0);
         assert!(!with.contains("not allowed"), "{with}");
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
-        a.wait_for_log(&format!("{shows} leads here"));
+        a.wait_for_log(&format!("{shows} routes to this candidate"));
         a.stop();
-        a.wait_for_log(&format!("{shows} does not lead here any more"));
+        a.wait_for_log(&format!("{shows} no longer routes to this candidate"));
         assert!(!a.log().contains("warning"), "{}", a.log());
     }
 }
@@ -129,7 +129,7 @@ fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]
 }
 
 #[testkit::test]
-fn names_that_look_like_numbers_stay_names() {
+fn names_that_look_like_numbers_are_quoted() {
     for (namespace, name) in [("123", "1e3"), ("0x1f", "true"), ("null", "no"), ("y", "on.1")] {
         let documents = documents(&format!("{namespace}/{name}"), &["--priority"]);
         let [account, role, binding, schema] = &documents[..] else { panic!("{documents:?}") };

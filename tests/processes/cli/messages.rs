@@ -66,7 +66,7 @@ fn each_obstacle_has_its_sentence() {
     quoted.wait_for_exit(127);
     assert_eq!(
         last(&quoted),
-        "error: cannot execute sleep 1: No such file or directory; its words were quoted as one; try -- sleep 1"
+        "error: cannot execute sleep 1: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 1"
     );
 }
 

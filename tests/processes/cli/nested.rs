@@ -72,7 +72,7 @@ fn another_lock_inside_a_command_is_waited_for() {
 
 /// A process that a command has left behind still has the variables of that run.
 #[testkit::test]
-fn a_run_that_is_over_does_not_count() {
+fn a_run_that_has_ended_is_not_an_outer_run() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $LEADERRUN_RUN_ID");
     a.wait_for_exit(0);

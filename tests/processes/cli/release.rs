@@ -18,7 +18,7 @@ fn behind_a_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
     let a = Candidate::with_timing("a", lock, HOUR).run_witness(witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = Candidate::with_timing("b", lock, HOUR).run_witness(witnesses, &["ends"]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let (elector, supervisor) = (a.elector(), a.supervisor());
     for (process, signal) in [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
     {
@@ -36,8 +36,8 @@ fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
         let mut b = behind_a_dead_holder(&lock, &witnesses);
         let released = release(&lock, &[], 0);
         let says = released.output();
-        assert!(says.starts_with(&format!("{name} is held by a since 20")), "{says}");
-        assert!(says.contains(", for 1h after each renewal; waiting 2s for a renewal\n"), "{says}");
+        assert!(says.starts_with(&format!("{name} is held by a, acquired at 20")), "{says}");
+        assert!(says.contains(", and expires 1h after the last renewal; waiting 2s for a renewal\n"), "{says}");
         assert!(says.contains(&format!("released {name} by force: every candidate may acquire it at once")), "{says}");
         b.wait_for_exit(0);
         assert!(b.log().contains(&format!("leaderrun release --force released {name}, which a held")), "{}", b.log());
@@ -92,7 +92,7 @@ fn the_command_of_a_frozen_holder_that_was_taken_for_dead_is_killed_when_it_is_t
     let mut a = a;
     a.signal(Signal::SIGCONT);
     a.wait_for_exit(76);
-    assert!(a.log().contains("is held by b"), "{}", a.log());
+    assert!(a.log().contains("held by b"), "{}", a.log());
 }
 
 #[testkit::test]

@@ -136,7 +136,7 @@ fn a_lock_that_may_not_be_watched_is_read_repeatedly() {
     let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
     watching.wait_for_log("not allowed to watch leases");
     let _a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_script("exec sleep 1000");
-    eventually("a is seen", || watching.output().contains("is held by a"));
+    eventually("a is seen", || watching.output().contains("held by a"));
 }
 
 #[testkit::test]

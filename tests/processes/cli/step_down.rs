@@ -19,7 +19,7 @@ fn holders_of_every_kind_of_lock_hand_over_once() {
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         assert_eq!(
             step_down(&lock, 0),
             format!("asked a to step down from {}\n", lock.name.trim_start_matches("lease:"))
@@ -42,7 +42,7 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     let mut a = Candidate::new("a", &lock).args(["--kill-after", "7s"]).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     step_down(&lock, 0);
     a.wait_for_log("asks for the release");
     let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
@@ -98,7 +98,7 @@ fn with_wait_the_next_leader_is_named() {
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         assert_eq!(step_down_and_wait(&lock, &[], 0), format!("a handed {name} over to b\n"));
         a.wait();
         assert_eq!(step_down_and_wait(&lock, &["1m"], 0), format!("b released {name}, and nobody holds it now\n"));

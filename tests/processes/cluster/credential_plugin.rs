@@ -139,7 +139,7 @@ fn a_plugin_that_fails_is_named_with_its_reason_and_a_remedy() {
     let uninterpreted = Plugin::printing("");
     fs::write(uninterpreted.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
     let log = status(&uninterpreted);
-    assert!(log.contains("failed: there is no such interpreter as its first line names"), "{log}");
+    assert!(log.contains("failed: the interpreter that its first line names does not exist"), "{log}");
     let missing = Plugin::printing("");
     missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
     let log = status(&missing);
@@ -242,10 +242,8 @@ fn a_plugin_whose_credentials_cannot_be_used_is_named() {
         let plugin = Plugin::printing(&format!("cat <<'END'\n{credential}\nEND"));
         let mut status = Candidate::subcommand("status", &plugin.lock()).start();
         status.wait();
-        let says = format!(
-            "the credential plugin {} failed: what it printed cannot be used: ",
-            plugin.file("plugin").display()
-        );
+        let says =
+            format!("the credential plugin {} failed: its output cannot be used: ", plugin.file("plugin").display());
         assert!(status.log().contains(&says) && status.log().contains(reason), "{}", status.log());
     }
 }

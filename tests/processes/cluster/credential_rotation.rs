@@ -59,7 +59,7 @@ impl Candidates {
         let mut a = Candidate::new("a", &lock_a).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock_a.through(self.kubeconfig(1))).run_witness(&witnesses, &["ends"]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         let admin = self.cluster.admin();
         let renewed = || admin.get(&lock_a.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
         for rotation in 0..ROTATIONS {

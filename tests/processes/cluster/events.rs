@@ -116,7 +116,7 @@ while True: signal.pause()
 
 /// An Event is written over a new connection, for which the name of the API server is looked up.
 #[testkit::test(requires = root())]
-fn a_command_that_uses_up_the_limit_of_processes_fails_no_renewal_and_no_end() {
+fn a_command_that_uses_up_the_limit_of_processes_does_not_prevent_renewals_or_its_end() {
     let (lock, kubeconfig) = (TestLock::lease(), open_folder("by-name", 0o755).join("kubeconfig"));
     let text = fs::read_to_string(lock.kubeconfig.as_ref().expect("a cluster's lock")).expect("a kubeconfig");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");

@@ -22,10 +22,10 @@ fn a_label_of_another_value_is_removed() {
     let pods = Pods::new(&lock, &["a", "b"]);
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     pods.become_labelled(&["a"]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let mut b =
         Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
     eventually("b is labelled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
@@ -57,10 +57,10 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     pods.become_labelled(&["a"]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let earlier = mark(&pods.get("a")).expect("a mark");
     let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
     eventually("b has marked the pod", || mark(&pods.get("a")).is_some_and(|mark| mark != earlier));
@@ -80,9 +80,9 @@ fn two_locks_label_one_pod() {
     pods.become_labelled(&["a"]);
     let mut beside =
         Candidate::new("beside", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
-    beside.wait_for_log("leads here");
+    beside.wait_for_log("routes to this candidate");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     drop(a);
     pods.become_labelled(&["b"]);
     assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
@@ -120,7 +120,7 @@ fn labels_of_others_are_left_alone() {
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("the pod has role=worker from another program; try another key");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    a.wait_for_log("is held by b");
+    a.wait_for_log("held by b");
     b.stop();
     pods.become_labelled(&["a", "redis"]);
     a.stop();
@@ -133,9 +133,9 @@ fn a_standby_in_the_pod_of_the_leader_does_not_remove_its_label() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let mut beside = Candidate::new("beside", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
-    beside.wait_for_log("is held by a");
+    beside.wait_for_log("held by a");
     beside.signal(Signal::SIGTERM);
     beside.wait_for_exit(143);
     assert_eq!(pods.labelled(), ["a"]);

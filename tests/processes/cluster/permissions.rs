@@ -19,7 +19,7 @@ fn the_printed_role_is_enough() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.stop();
     b.wait_for_exit(0);
     assert!(!b.log().contains("warning"), "{}", b.log());

@@ -13,7 +13,7 @@ fn pair(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
     let b = candidate("b").run_witness(witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     [a, b]
 }
 
@@ -75,7 +75,7 @@ fn a_pod_on_a_node_that_is_cut_off_stops_before_the_next_one_starts() {
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let cut_off = proxy.hold_requests(Match::any());
     witnesses.wait_for("b", 1);
     a.wait();

@@ -93,7 +93,7 @@ fn the_label_is_on_the_leaders_pod_only() {
     witnesses.wait_for("a", 1);
     pods.become_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
     pods.become_labelled(&["b"]);
@@ -103,8 +103,8 @@ fn the_label_is_on_the_leaders_pod_only() {
     let history = history();
     let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
     assert_eq!(names, [vec!["a"], vec![], vec!["b"], vec![]]);
-    a.wait_for_log("the label role=leader of the pod a leads here");
-    a.wait_for_log("the label role=leader of the pod a does not lead here any more");
+    a.wait_for_log("the label role=leader of the pod a routes to this candidate");
+    a.wait_for_log("the label role=leader of the pod a no longer routes to this candidate");
 }
 
 #[testkit::test]
@@ -114,7 +114,7 @@ fn the_label_is_removed_before_the_termination_signal() {
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     pods.become_labelled(&["a"]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let held = proxy.hold_replies(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
@@ -163,7 +163,7 @@ fn a_dead_leaders_label_is_removed_by_the_next() {
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
     pods.become_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let history = pods.watch();
     // All processes are killed at once, as when the node fails.
     drop(a);
@@ -182,13 +182,13 @@ fn a_partition_never_leaves_two_labels() {
         candidate("a", &lock.through(proxy.kubeconfig())).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     pods.become_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let history = pods.watch();
     proxy.partition();
     witnesses.wait_for("b", 1);
     pods.become_labelled(&["b"]);
     proxy.heal();
-    a.wait_for_log("is held by b");
+    a.wait_for_log("held by b");
     b.stop();
     eventually("a leads again", || witnesses.lifetimes_of("a").len() == 2);
     pods.become_labelled(&["a"]);
@@ -237,7 +237,7 @@ fn a_label_that_arrives_after_a_partition_is_refused() {
     // Later requests of a for pods are refused.
     proxy.answer(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     proxy.partition_replies();
     a.wait_for_exit(76);
     pods.become_labelled(&["b"]);
@@ -253,7 +253,7 @@ fn the_label_is_removed_when_the_command_ends_by_another_signal() {
     let lock = TestLock::lease();
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_script("trap 'echo shown' QUIT; while :; do sleep 0.01; done");
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     a.signal(Signal::SIGQUIT);
     eventually("the command has handled SIGQUIT", || a.output().contains("shown"));
     a.signal(Signal::SIGUSR1);
@@ -263,12 +263,12 @@ fn the_label_is_removed_when_the_command_ends_by_another_signal() {
 }
 
 #[testkit::test]
-fn hanging_events_are_not_blamed_on_the_label() {
+fn events_that_hang_are_not_reported_as_a_failure_of_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let _held = proxy.hold_requests(Match::any().on("/events"));
     a.stop();
     assert_eq!(pods.labelled(), [""; 0]);
@@ -282,7 +282,7 @@ fn a_slow_api_server_has_time_to_remove_the_label() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &["linger"]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let slow = proxy.hold_replies(Match::get().on("/pods/a").next(1));
     a.signal(Signal::SIGTERM);
     let asks = |seen: &ReceivedRequest| seen.method == Method::GET && seen.path.ends_with("/pods/a");

@@ -72,7 +72,7 @@ fn the_service_has_the_leaders_address_only() {
     ]);
     assert_eq!(made["ports"], ports);
     let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     assert_eq!(addresses(&lock), ["10.1.2.3"]);
     a.stop();
     leads_to(&lock, &["10.1.2.4"]);
@@ -86,12 +86,12 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
     let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     leads_to(&lock, &["10.1.2.3"]);
     let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     drop(a);
     leads_to(&lock, &["10.1.2.4"]);
     // The container of the dead leader restarts.
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
-    a.wait_for_log("is held by b");
+    a.wait_for_log("held by b");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(143);
     assert_eq!(addresses(&lock), ["10.1.2.4"]);
@@ -103,9 +103,9 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
 fn a_standby_with_the_address_of_the_leader_does_not_remove_it() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let mut beside = serving("beside", &lock, "10.1.2.3").run_script("true");
-    beside.wait_for_log("is held by a");
+    beside.wait_for_log("held by a");
     beside.signal(Signal::SIGTERM);
     beside.wait_for_exit(143);
     assert_eq!(addresses(&lock), ["10.1.2.3"]);
@@ -133,9 +133,9 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
-    a.wait_for_log("leads here");
+    a.wait_for_log("routes to this candidate");
     let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/endpointslices"));
     a.signal(Signal::SIGTERM);
     leads_to(&lock, &["10.1.2.4"]);
@@ -152,13 +152,13 @@ fn a_leader_without_a_usable_address_removes_that_of_a_dead_leader() {
     for (own, says) in [
         (
             &["--address", "fd00::7"][..],
-            "has IPv4 only, and this candidate's address is IPv6; --address says another one",
+            "has IPv4 only, and this candidate's address is IPv6; choose another one with --address",
         ),
-        (&[], "nobody else reaches this candidate at 127.0.0.1; --address says where it answers"),
+        (&[], "other machines cannot reach this candidate at 127.0.0.1; set --address to its address"),
     ] {
         let (lock, witnesses) = (lock_with_service(), Witnesses::new());
         let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
-        a.wait_for_log("leads here");
+        a.wait_for_log("routes to this candidate");
         drop(a);
         let mut b = Candidate::new("b", &lock).args(["--service", "web"]).args(own).run_script("sleep inf");
         b.wait_for_log(says);
@@ -181,14 +181,14 @@ fn a_service_of_both_families_leads_to_an_address_of_each() {
         eventually(&format!("the Service leads to {ipv6:?}"), || addresses_in(&lock, "web-leader-ipv6") == ipv6);
     };
     let a = serving("a", &lock, "10.1.2.3,fd00::3").run_script("sleep inf");
-    a.wait_for_log("the Service web leads here");
+    a.wait_for_log("the Service web routes to this candidate");
     lead_to(&["10.1.2.3"], &["fd00::3"]);
     assert!(!a.log().contains("by IPv4 only"), "{}", a.log());
     let second = slice_called(&lock, "web-leader-ipv6").expect("a slice");
     assert_eq!((&second["addressType"], &second["ports"]), (&"IPv6".into(), &slice(&lock).expect("a slice")["ports"]));
     drop(a);
     let mut b = serving("b", &lock, "10.1.2.4").run_script("sleep inf");
-    b.wait_for_log("this candidate has no address by IPv6");
+    b.wait_for_log("this candidate has no IPv6 address");
     lead_to(&["10.1.2.4"], &[]);
     b.stop();
     let mut c = serving("c", &lock, "fd00::5,10.1.2.5").run_script("sleep inf");
@@ -201,14 +201,8 @@ fn a_service_of_both_families_leads_to_an_address_of_each() {
 fn an_unusable_address_is_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
-        (
-            vec!["--port", "80"],
-            "--port 80: it is about a Service, and no --service is given; for example --port 80 --service my-service",
-        ),
-        (
-            vec!["--pod-label", "a=b", "--address", "10.1.2.3"],
-            "--address 10.1.2.3: it is about a Service, and no --service is given",
-        ),
+        (vec!["--port", "80"], "--port 80: it requires --service; for example --port 80 --service my-service"),
+        (vec!["--pod-label", "a=b", "--address", "10.1.2.3"], "--address 10.1.2.3: it requires --service"),
         (vec!["--pod-label", "role"], "--pod-label role: a label has a key and a value; try --pod-label role=true"),
         (vec!["--service", "Web", "--port", "1"], "--service Web: the name may have lower-case letters"),
         (vec!["--service", "web", "--port", "0"], "--port 0: ports are numbered 1 to 65535"),
@@ -253,18 +247,28 @@ fn ports_are_those_that_the_service_defines() {
     let selecting = json!({ "selector": { "app": "web" }, "ports": [{ "port": 80 }] });
     let external = json!({ "type": "ExternalName", "externalName": "example.com" });
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "protocol": protocol });
-    let (lock, leads_here) = (TestLock::lease(), "the Service web leads here");
+    let (lock, leads_here) = (TestLock::lease(), "the Service web routes to this candidate");
     let namespace = lock.namespace();
     for (spec, options, ports, says) in [
         (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), leads_here.to_owned()),
-        (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{leads_here}, but for its ports dns")),
-        (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{leads_here}, but for its ports http")),
+        (
+            &two_ports(),
+            &["8080"],
+            json!([port("http", 8080, "TCP")]),
+            format!("{leads_here}, except for its ports dns"),
+        ),
+        (
+            &two_ports(),
+            &["53/udp"],
+            json!([port("dns", 53, "UDP")]),
+            format!("{leads_here}, except for its ports http"),
+        ),
         (&headless, &[], json!([port("http", 8080, "TCP")]), leads_here.to_owned()),
         (&unnamed, &[], json!([port("", 8080, "TCP")]), leads_here.to_owned()),
         (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), leads_here.to_owned()),
         (&server, &["8080"], json!([port("server", 8080, "TCP")]), leads_here.to_owned()),
         (&in_pods, &["http:8080"], json!([port("server", 8080, "TCP")]), leads_here.to_owned()),
-        (&in_pods, &[], Value::Null, "say it, for example --port server:8080".to_owned()),
+        (&in_pods, &[], Value::Null, "give it, for example --port server:8080".to_owned()),
         (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
         (&two_ports(), &["9090"], Value::Null, "it has http (targetPort 8080), dns (targetPort 53)".to_owned()),
         (&selecting, &[], Value::Null, format!("remove it: kubectl patch service web -n {namespace} --type=json")),
@@ -292,10 +296,10 @@ fn a_service_that_is_not_there_yet_is_waited_for() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]).run_script("sleep inf");
     a.wait_for_log(&format!("there is no Service {}/web; create it without a selector", lock.namespace()));
-    assert!(!a.log().contains("leads here"), "{}", a.log());
+    assert!(!a.log().contains("routes to this candidate"), "{}", a.log());
     assert_eq!(slice(&lock), None);
     define(&lock, &two_ports());
-    a.wait_for_log("the Service web leads here");
+    a.wait_for_log("the Service web routes to this candidate");
     leads_to(&lock, &["10.1.2.3"]);
     a.stop();
 }
@@ -310,10 +314,10 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     Cluster::shared().grant(lock.namespace(), "candidate", rules);
     let lock = lock.through(Cluster::shared().kubeconfig_for("candidate"));
     let mut a = serving("a", &lock, "10.1.2.3").run_script("sleep inf");
-    a.wait_for_log("the EndpointSlice web-leader leads here");
-    a.wait_for_log("it was not checked whether the Service");
-    assert!(a.log().contains("leaderrun manifest with --service web prints the right"), "{}", a.log());
-    assert!(!a.log().contains("the Service web leads here"), "{}", a.log());
+    a.wait_for_log("the EndpointSlice web-leader routes to this candidate");
+    a.wait_for_log("cannot check whether the Service");
+    assert!(a.log().contains("leaderrun manifest with --service web prints a Role that allows it"), "{}", a.log());
+    assert!(!a.log().contains("the Service web routes to this candidate"), "{}", a.log());
     leads_to(&lock, &["10.1.2.3"]);
     a.stop();
 }

@@ -101,7 +101,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         let options = if option.is_empty() { vec![] } else { vec!["--port".to_owned(), option] };
         Case { what, spec, options, outcome, doctor }
     };
-    let (led, follows) = ("the Service web leads here", "web follows the leader");
+    let (led, follows) = ("the Service web routes to this candidate", "web follows the leader");
     let headless = Some(json!({ "clusterIP": "None", "ports": [http] }));
     let selecting = Some(json!({ "selector": { "app": "web" }, "ports": [http] }));
     let external = Some(json!({ "type": "ExternalName", "externalName": "example.com" }));
@@ -135,7 +135,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             "one of two ports",
             ports(&[&http, &dns]),
             tcp.to_string(),
-            Ok((&["http"], "the Service web leads here, but for its ports dns")),
+            Ok((&["http"], "the Service web routes to this candidate, except for its ports dns")),
             follows,
         ),
         case(
@@ -188,7 +188,7 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
             Err(reason) => {
                 a.wait_for_log(reason);
                 assert_eq!(slice(), None, "{what}");
-                assert!(!a.log().contains("leads here"), "{what}: {}", a.log());
+                assert!(!a.log().contains("routes to this candidate"), "{what}: {}", a.log());
             }
         }
         a.stop();
@@ -230,13 +230,13 @@ fn traffic_of_a_service_of_both_families_arrives_by_each() {
         let routing = ["--service", "web", "--address", &given];
         let rows = examined(&lock, &routing, &[]);
         let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
-        a.wait_for_log("the Service web leads here");
+        a.wait_for_log("the Service web routes to this candidate");
         let of = |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
         assert_eq!(led("web-leader"), of(false));
         assert_eq!(led("web-leader-ipv6"), of(true));
         assert!(rows.contains("ok      Service     the Service web follows the leader\n"), "{rows}");
-        let warning = missing.map(|family| format!("has no address by {family}; "));
-        assert_eq!(a.log().contains("has no address by"), missing.is_some(), "{}", a.log());
+        let warning = missing.map(|family| format!("has no {family} address; "));
+        assert_eq!(a.log().contains("this candidate has no "), missing.is_some(), "{}", a.log());
         assert_eq!(rows.contains("note    Service "), missing.is_some(), "{rows}");
         assert!(warning.is_none_or(|warning| a.log().contains(&warning)), "{}", a.log());
         a.stop();

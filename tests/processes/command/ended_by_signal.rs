@@ -28,7 +28,7 @@ fn a_standby_ends_by_the_signal_that_it_got() {
     witnesses.wait_for("a", 1);
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut b = Candidate::new("b", &lock).run_script("true");
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         b.signal(signal);
         b.wait_for_end_by(signal);
     }

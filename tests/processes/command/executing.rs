@@ -72,7 +72,7 @@ fn the_message_names_a_missing_execute_permission() {
     fs::write(&script, format!("#!{}\n", plain.display())).expect("a file");
     fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("the file is ours");
     for (file, reason) in [
-        (&plain, "it is not executable; chmod +x makes it so"),
+        (&plain, "it is not executable; make it so with chmod +x"),
         (&script, &format!("its interpreter {} is not executable", plain.display())),
         (&folder, "it is a folder"),
     ] {
@@ -128,7 +128,7 @@ fn the_message_says_that_a_command_line_is_too_long() {
     eventually("a leads", || a.output().contains("ready"));
     let long = vec!["x".repeat(100_000); 10];
     let mut b = Candidate::new("b", &lock).run([&["true".to_owned()], &long[..]].concat());
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     // The kernel limits the size of arguments to a quarter of the stack.
     let small = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: the limit is read and nothing is written.

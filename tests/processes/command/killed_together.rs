@@ -176,7 +176,7 @@ impl LeaderWithStandby {
             let leader = Candidate::of_build(program, "a", &lock, TIMING).configure(lead_session).run(command);
             witnesses.wait_for("a", processes);
             let standby = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-            standby.wait_for_log("is held by a");
+            standby.wait_for_log("held by a");
             Self { witnesses, leader, standby }
         };
         SHAPES.into_iter().map(start).collect()
@@ -269,7 +269,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
         let leader = leader.args(["--identity", "a"]).args(TIMING).run(witnesses.command(&["ignore"]));
         witnesses.wait_for("a", 1);
         let mut standby = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        standby.wait_for_log("is held by a");
+        standby.wait_for_log("held by a");
         let init = descendants(leader.elector())[0].to_string();
         killall(&[&["--ns", &init], names].concat());
         witnesses.wait_for("b", 1);

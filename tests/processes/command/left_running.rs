@@ -24,7 +24,7 @@ fn the_processes_that_are_terminated_are_named_with_a_remedy() {
     a.wait_for_exit(0);
     let log = a.log();
     let warning = log.lines().find(|line| line.contains("warning")).unwrap_or_default();
-    assert!(warning.contains("what it left running is terminated: sh ("), "{log}");
+    assert!(warning.contains("terminating what it left running: sh ("), "{log}");
     assert!(warning.ends_with("try running it in the foreground, or --wait-for all"), "{log}");
     assert!(a.output().contains("stopping"), "{}", a.output());
 }
@@ -49,7 +49,7 @@ fn with_wait_for_all_a_daemon_is_the_command() {
     a.wait_for_log("waiting for the end of what it left running: sh (");
     let witnesses = Witnesses::new();
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.signal(Signal::SIGHUP);
     eventually("the signal is relayed", || a.output().contains("reloaded"));
     a.signal(Signal::SIGTERM);

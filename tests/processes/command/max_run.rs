@@ -11,7 +11,7 @@ fn a_command_that_runs_for_too_long_gets_the_stop_signal() {
     assert_eq!(a.output(), "runs\nstopped\n");
     assert!(a.log().contains("the command has run for --max-run 500ms; sending SIGUSR1 to it"), "{}", a.log());
     assert!(
-        a.log().contains("the command was stopped after --max-run 500ms, and no process of it is left"),
+        a.log().contains("the command was stopped after --max-run 500ms, and none of its processes is left"),
         "{}",
         a.log()
     );

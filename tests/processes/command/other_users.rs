@@ -57,7 +57,7 @@ fn a_command_of_another_user_is_killed() {
     let a = container("trap '' TERM; (setsid sleep 1000 &); echo ready; while :; do sleep 0.05; done");
     eventually("it is ready", || a.output().contains("ready"));
     signal(&a, Signal::SIGTERM);
-    a.wait_for_log("ended by SIGKILL, and no process of it is left");
+    a.wait_for_log("ended by SIGKILL, and none of its processes is left");
     assert!(!a.log().contains("cannot"), "{}", a.log());
 }
 

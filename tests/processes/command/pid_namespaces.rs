@@ -47,7 +47,7 @@ fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(command(init, &witnesses, environment, script));
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     end(&a);
     witnesses.wait_for("b", 1);
     b.stop();

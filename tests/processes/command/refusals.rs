@@ -203,7 +203,7 @@ fn with_limit(user: u32, resource: Resource, limit: u64) -> Running {
 }
 
 #[testkit::test]
-fn with_too_little_stack_it_says_how_much_it_needs() {
+fn the_message_about_a_small_stack_says_how_much_is_needed() {
     for kilobytes in [64, 128, 384] {
         let mut a = with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
         a.wait_for_exit(125);
@@ -230,7 +230,7 @@ fn with_too_little_memory_it_says_what_to_raise() {
 }
 
 #[testkit::test(requires = root())]
-fn with_too_few_processes_it_says_what_to_raise() {
+fn the_message_about_a_limit_of_processes_says_what_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
         // A user of whom there are no other processes, not even ones that have just died.

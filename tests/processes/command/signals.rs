@@ -85,7 +85,7 @@ fn a_standby_ends_by_any_stop_signal_of_a_container() {
         (libc::SIGWINCH, 128 + libc::SIGWINCH),
     ] {
         let mut b = Candidate::new("b", &lock).run_script("true");
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         send(&[b.elector()], signal);
         b.wait_for_exit(status);
     }
@@ -124,7 +124,7 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_script("true");
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     for process in [a.elector(), a.supervisor(), b.elector(), b.supervisor()] {
         send(&[process], 32);
         send(&[process], 33);

@@ -14,7 +14,7 @@ fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Sign
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.signal(signal);
     a.wait();
     witnesses.wait_for("b", 1);

@@ -65,7 +65,7 @@ fn ctrl_z_does_not_suspend_a_standby() {
     let mut screen = Screen::new();
     let line = format!("{} --lock {} -- echo acquired", leaderrun(), lock.name);
     let mut shell = shell(&screen, &["-i", "-c", &line]);
-    screen.wait_for("is held by a");
+    screen.wait_for("held by a");
     screen.type_keys(b"\x1a");
     screen.wait_for("still waiting: a candidate cannot be suspended");
     drop(a);

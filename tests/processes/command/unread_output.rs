@@ -23,7 +23,7 @@ fn blocked(stderr: OwnedFd, fill: bool) {
     let mut a = a.run_witness(&witnesses, &["hidden", "ignore"]);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
     for _ in 0..3 {
         let before = renewed();

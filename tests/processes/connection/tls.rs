@@ -308,7 +308,7 @@ fn an_authority_may_do_what_its_certificate_says() {
     let mut below = Site::issued(server(), &between);
     below.chain.push(between.der().clone());
     below.trusted = direct.pem();
-    is_refused("one below it", &below, "may not have so many authorities below it");
+    is_refused("one below it", &below, "may not have this many authorities below it");
     let mut unknown = authority("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);

@@ -51,7 +51,7 @@ fn second_takes_over(lock: &TestLock) {
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();
@@ -65,7 +65,7 @@ fn a_standby_sends_almost_no_requests() {
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     // The standby sees by its watch, for longer than the lease duration, that the holder is alive.
     let renewals =
         || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["metadata"]["resourceVersion"].clone();
@@ -85,7 +85,7 @@ fn candidates_with_one_identity_have_one_leader() {
         let mut first = twin().run_witness(&witnesses, &[]);
         witnesses.wait_for("twin", 1);
         let mut second = twin().run_witness(&witnesses, &[]);
-        second.wait_for_log("is held by twin");
+        second.wait_for_log("held by twin");
         first.stop();
         witnesses.wait_for("twin", 2);
         second.stop();
@@ -112,7 +112,7 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
     renew(0);
     let proxy = Proxy::start(Cluster::shared());
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by late");
+    b.wait_for_log("held by late");
     let start = std::time::Instant::now();
     for second in 1..=10 {
         std::thread::sleep(std::time::Duration::from_millis(500));
@@ -138,7 +138,7 @@ fn one_of_many_candidates_for_a_file_leads() {
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let racers = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &["linger"]));
         eventually("all but one wait", || {
-            racers.iter().filter(|racer| racer.log().contains("is held by")).count() == names.len() - 1
+            racers.iter().filter(|racer| racer.log().contains("held by")).count() == names.len() - 1
         });
         eventually("one of them leads", || !witnesses.lifetimes().is_empty());
         assert_eq!(witnesses.lifetimes().len(), 1, "{:?}", witnesses.lifetimes());

@@ -22,7 +22,7 @@ fn assert_leaderrun_follows_client_go(ending: Ending) {
         let client_go = ClientGo::start(path, Spelling::ClientGo);
         client_go.wait_until_it_leads();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
-        a.wait_for_log("is held by client-go");
+        a.wait_for_log("held by client-go");
         let leadership = client_go.end(ending);
         witnesses.wait_for("a", 1);
         assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);
@@ -82,7 +82,7 @@ fn fabric8_takes_over_from_leaderrun_and_back() {
     fabric8.wait_until_it_leads();
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
-    a.wait_for_log("is held by client-go");
+    a.wait_for_log("held by client-go");
     let leadership = fabric8.end(Ending::Release);
     a.wait_for_exit(0);
     assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);

@@ -72,7 +72,7 @@ fn hand_over(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Side)) {
         let mut a = leader.candidate("a", &lock).run_witness(&witnesses, &["hidden"]);
         witnesses.wait_for("a", 2);
         let mut b = standby.candidate("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         for side in [&leader, &standby] {
             let status = side.status(&lock);
             assert_eq!((&status["state"], &status["holder"]), (&"held".into(), &"a".into()), "{status}");
@@ -145,7 +145,7 @@ fn the_other_version_asks_the_leader_to_step_down() {
             let mut a = leader.candidate("a", &lock).run_witness(&witnesses, &[]);
             witnesses.wait_for("a", 1);
             let mut b = standby.candidate("b", &lock).run_witness(&witnesses, &[]);
-            b.wait_for_log("is held by a");
+            b.wait_for_log("held by a");
             standby.subcommand("step-down", &lock).start().wait_for_exit(0);
             a.wait();
             witnesses.wait_for("b", 1);
@@ -181,7 +181,7 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         let mut a = leader.with_timing("a", &lock, times).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = standby.with_timing("b", &lock, times).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         for fault in [
             (|proxy| proxy.lose_replies(Match::put().next(1))) as fn(&Proxy),
             |proxy| proxy.answer(Match::put().next(1), 503, None),

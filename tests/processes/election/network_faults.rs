@@ -127,7 +127,7 @@ fn a_leader_survives_a_restart_of_the_api_server() {
     let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::with_timing("b", &lock, times).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     cluster.restart();
     let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
     let before = renewed();

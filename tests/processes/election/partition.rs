@@ -9,7 +9,7 @@ fn partition_leader(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     partition(&proxy);
     a.wait_for_exit(76);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
@@ -74,7 +74,7 @@ fn a_standby_that_is_cut_off_does_not_take_a_renewed_lease() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     proxy.partition();
     b.wait_for_log("does not answer; trying again");
     proxy.heal();

@@ -12,9 +12,9 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
         witnesses.wait_for("first", 1);
         // This candidate starts before the preferred one.
         let mut other = candidate("other", "3s");
-        other.wait_for_log("is held by first");
+        other.wait_for_log("held by first");
         let mut preferred = candidate("preferred", "0s");
-        preferred.wait_for_log("is held by first");
+        preferred.wait_for_log("held by first");
         first.stop();
         witnesses.wait_for("preferred", 1);
         assert_eq!(witnesses.lifetimes_of("other").len(), 0);
@@ -45,7 +45,7 @@ fn a_preferred_candidate_preempts_the_other_one() {
         other.wait();
         // This candidate is now a standby and does not preempt.
         let mut other = candidate("back", "1s");
-        other.wait_for_log("is held by preferred");
+        other.wait_for_log("held by preferred");
         preferred.stop();
         witnesses.wait_for("back", 1);
         assert!(!other.log().contains("asking"), "{}", other.log());

@@ -25,7 +25,7 @@ fn take_over_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Wi
     let a = Candidate::new("a", &by_proxy).run_witness(&witnesses, &STUBBORN);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     fault(&a, &proxy);
     witnesses.wait_for("b", 1);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
@@ -115,7 +115,7 @@ fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     held.release();
     a.wait_for_log("acquired");
     proxy.partition();
@@ -133,7 +133,7 @@ fn a_standby_exits_when_its_supervisor_is_killed() {
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     send(b.supervisor(), Signal::SIGKILL);
     b.wait_for_exit(69);
 }
@@ -148,7 +148,7 @@ fn a_killed_process_group_leaves_nothing_alive() {
     let a = Candidate::new("a", &lock).configure(in_a_group).run_witness(&witnesses, &STUBBORN);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     killpg(a.elector(), Signal::SIGKILL).expect("a group");
     witnesses.wait_for("b", 1);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));

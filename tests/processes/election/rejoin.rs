@@ -42,7 +42,7 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
         .run_witness(&witnesses, &["hidden", "ignore"]);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     for round in 1..=2 {
         let first = witnesses.lifetimes_of("a").len() - 2;
         let lives = witnesses.lifetimes_of("a").split_off(first);
@@ -100,11 +100,11 @@ fn a_signal_during_the_re_execution_is_handled() {
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
     a.wait_for_log("waiting for the lock again");
     // The default action of this signal would end the process. A standby ignores it.
-    while a.is_running() && !a.log().contains("is held by b") {
+    while a.is_running() && !a.log().contains("held by b") {
         a.signal(Signal::SIGPIPE);
     }
     assert!(a.is_running(), "{}", a.log());
@@ -130,12 +130,12 @@ fn with_every_the_command_runs_once_a_turn_in_the_same_processes() {
         let shortest = starts.windows(2).map(|two| two[1] - two[0]).min().expect("several turns");
         assert!(shortest > 1_500_000_000, "two seconds from each acquisition, which came first: {shortest} ns");
         let log = both.iter().map(|candidate| candidate.log()).collect::<Vec<_>>().concat();
-        assert!(log.contains("waiting for the next turn") && !log.contains("warning"), "{log}");
+        assert!(log.contains("waiting for the next run") && !log.contains("warning"), "{log}");
     }
 }
 
 #[testkit::test]
-fn with_every_a_failure_or_a_request_ends_it() {
+fn with_every_leaderrun_ends_after_a_failure_or_on_request() {
     let every = |lock| Candidate::new("a", lock).args(["--every", "1h"]);
     let lock = TestLock::lease();
     every(&lock).run_script("exit 3").wait_for_exit(3);
@@ -145,7 +145,7 @@ fn with_every_a_failure_or_a_request_ends_it() {
     a.wait_for_exit(0);
     let lock = TestLock::file();
     let mut waiting = every(&lock).run_script("true");
-    waiting.wait_for_log("waiting for the next turn");
+    waiting.wait_for_log("waiting for the next run");
     waiting.wait_for_log("is not due before");
     waiting.signal(Signal::SIGTERM);
     waiting.wait_for_exit(143);
@@ -167,7 +167,7 @@ fn a_command_that_ends_with_status_0_on_request_has_succeeded() {
 }
 
 #[testkit::test]
-fn the_clock_of_the_log_goes_on() {
+fn the_time_in_the_log_continues_after_a_rejoin() {
     let mut a = Candidate::new("a", &TestLock::file()).args(["--every", "1h"]).run_script("sleep 0.3");
     a.wait_for_log("is not due before");
     let line = a.log().lines().find(|line| line.contains("is not due before")).expect("the line").to_owned();

@@ -221,7 +221,7 @@ fn the_role_names_the_objects_of_all_slots() {
     };
     let mut all = [serve("a", "10.1.2.3"), serve("b", "10.1.2.4"), serve("c", "10.1.2.5")];
     for candidate in &all {
-        candidate.wait_for_log(" leads here");
+        candidate.wait_for_log(" routes to this candidate");
         assert!(!candidate.log().contains("warning"), "{}", candidate.log());
     }
     let addresses: BTreeSet<String> = (0..3).map(|slot| address_in(&lock, slot)).collect();

@@ -14,7 +14,7 @@ fn signals_end_a_standby() {
         witnesses.wait_for("a", 1);
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
             let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-            b.wait_for_log("is held by a");
+            b.wait_for_log("held by a");
             let supervisor = b.supervisor();
             b.signal(signal);
             b.wait_for_exit(128 + signal as i32);
@@ -57,7 +57,7 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
         };
     };
     let mut b = Candidate::new("b", &lock).configure(ignoring).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     b.signal(Signal::SIGHUP);
     b.signal(Signal::SIGTERM);
     b.wait_for_exit(143);
@@ -82,7 +82,7 @@ fn a_process_ends_a_background_job_by_sigint() {
             };
         };
         let mut b = Candidate::new("b", &lock).configure(ignoring).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         b.signal(signal);
         b.wait_for_exit(128 + signal as i32);
     }
@@ -151,7 +151,7 @@ fn a_wait_for_a_file_that_became_a_pipe_ends() {
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let pipe = path.with_extension("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");

@@ -21,7 +21,7 @@ fn annotations_are_handed_over() {
         assert_eq!((&held["holderIdentity"], &held["leaseDurationSeconds"]), (&json!("a"), &json!(6)));
         assert_eq!(held["leaseDuration"], "PT6S");
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         eventually("it is renewed", || annotation(&lock, plural)["renewTime"] != held["renewTime"]);
         a.stop();
         witnesses.wait_for("b", 1);
@@ -43,7 +43,7 @@ fn other_content_is_kept_and_other_writers_do_not_cause_a_loss() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let start = std::time::Instant::now();
     let mut setting = 0;
     while start.elapsed() < std::time::Duration::from_secs(8) {
@@ -85,7 +85,7 @@ fn the_holder_of_an_annotation_is_dead_before_the_next_starts() {
             Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &["hidden", "ignore"]);
         witnesses.wait_for("a", 2);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         proxy.partition();
         a.wait_for_exit(76);
         witnesses.wait_for("b", 1);
@@ -115,7 +115,7 @@ fn one_of_many_candidates_that_start_at_once_leads() {
         let names = ["a", "b", "c", "d"];
         let candidates = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &[]));
         eventually("all but one wait", || {
-            candidates.iter().filter(|candidate| candidate.log().contains("is held by")).count() == names.len() - 1
+            candidates.iter().filter(|candidate| candidate.log().contains("held by")).count() == names.len() - 1
         });
         eventually("one leads", || !witnesses.lifetimes().is_empty());
         witnesses.assert_one_at_a_time(1);
@@ -135,7 +135,7 @@ fn a_late_create_does_not_replace_an_existing_object() {
         let conflicts = proxy.conflicts();
         late.release();
         eventually("it has arrived", || proxy.conflicts() > conflicts);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         a.stop();
         assert!(!a.log().contains("warning"), "{}", a.log());
     }

@@ -130,7 +130,7 @@ fn the_process_that_keeps_the_file_locked_is_named() {
 
 /// The kernel names the process that called flock(2), which has handed its descriptor on and died.
 #[testkit::test]
-fn a_process_that_keeps_the_file_locked_and_is_not_known_is_looked_for() {
+fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
     let script = "exec 9>$0; flock 9; echo locked; read line";
@@ -161,7 +161,7 @@ fn a_leader_follows_the_link_to_its_folder() {
     fs::rename(&next, &link).expect("a link is replaced");
     let b = Candidate::new("b", &lock).run_script("sleep 1000");
     // The leader may have written its record to the new folder before the other candidate looked there.
-    eventually("they see each other", || a.log().contains("is held by b") || b.log().contains("is held by a"));
+    eventually("they see each other", || a.log().contains("held by b") || b.log().contains("held by a"));
 }
 
 #[testkit::test]
@@ -284,7 +284,7 @@ fn a_leader_survives_a_full_disk() {
         serde_json::from_str(&shown.output()).unwrap_or_default()
     };
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     for _ in 0..3 {
         let renewed = status()["renewed"].clone();
         eventually("it is renewed", || status()["renewed"] != renewed);

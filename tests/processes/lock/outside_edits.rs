@@ -22,7 +22,7 @@ fn edit_lease(edit: impl FnOnce(&Client, &str)) -> Fixture {
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     edit(&admin, &lock.lease_path());
     let done = testkit::boot_time();
     Fixture { lock, admin, witnesses, a, b, done }
@@ -143,7 +143,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::with_timing("b", &lock, times).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
     for times in 1..=2 {
@@ -154,7 +154,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
         kill(a.elector(), Signal::SIGCONT).expect("it is alive");
         eventually("it is written again", || path.exists());
         eventually("the holder reports it", || reports(&a) == times);
-        eventually("the standby sees the holder again", || b.log().matches("is held by a").count() > times);
+        eventually("the standby sees the holder again", || b.log().matches("held by a").count() > times);
     }
     a.stop();
     witnesses.wait_for("b", 1);

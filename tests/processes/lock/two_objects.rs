@@ -29,7 +29,7 @@ fn both_objects_are_handed_over() {
         witnesses.wait_for("a", 1);
         assert_eq!(holders(), (json!("a"), json!("a")));
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         a.stop();
         witnesses.wait_for("b", 1);
         b.stop();
@@ -47,7 +47,7 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     witnesses.wait_for("a", 1);
     for (step, kind) in steps.into_iter().enumerate().skip(1) {
         let next = Candidate::new("a", &as_kind(&old, kind)).run_witness(&witnesses, &[]);
-        next.wait_for_log("is held by a");
+        next.wait_for_log("held by a");
         leader.stop();
         eventually("the next one leads", || witnesses.lifetimes().len() > step);
         leader = next;
@@ -68,7 +68,7 @@ fn a_holder_of_one_object_blocks_the_pair() {
     admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
     let start = testkit::boot_time();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
-    a.wait_for_log("is held by x");
+    a.wait_for_log("held by x");
     a.wait_for_exit(0);
     assert!(
         witnesses.lifetimes_of("a")[0].started_at - start > 2_900_000_000,
@@ -146,7 +146,7 @@ fn a_crashed_holder_delays_a_takeover_by_one_lease_duration() {
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         // All processes are killed at once, as when the node fails.
         drop(a);
         witnesses.wait_for("b", 1);
@@ -173,7 +173,7 @@ fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     admin.replace(&lock.object_path("endpoints"), &endpoints).expect("endpoints");
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
     a.wait_for_exit(0);
-    assert!(a.log().contains("is held by x"), "by its name, where both agree: {}", a.log());
+    assert!(a.log().contains("held by x"), "by its name, where both agree: {}", a.log());
 }
 
 #[testkit::test]
@@ -251,7 +251,7 @@ fn a_leader_that_restores_one_object_releases_nothing() {
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     proxy.answer(Match::put().on("/leases"), 403, None);
     for path in [both.lease_path(), both.object_path("endpoints")] {
         Cluster::shared().admin().delete(&path).expect("it was there");

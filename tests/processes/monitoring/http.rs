@@ -19,7 +19,7 @@ fn leader_and_standby_name_the_leader() {
         let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
-        b.wait_for_log("is held by a");
+        b.wait_for_log("held by a");
         let of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
         let of_b = wait_for_leader(&b, "a is seen to lead", |leader| leader["leader"] == "a");
         for (said, identity, leading) in [(&of_a, "a", true), (&of_b, "b", false)] {
@@ -57,8 +57,8 @@ fn readiness_depends_on_the_option() {
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
     let (routed, rolled) = (candidate("routed", "leading"), candidate("rolled", "waiting"));
-    routed.wait_for_log("is held by a");
-    rolled.wait_for_log("is held by a");
+    routed.wait_for_log("held by a");
+    rolled.wait_for_log("held by a");
     wait_for_status(&rolled, "/readyz", 200);
     let not_ready = get(&routed, "/readyz");
     assert_eq!((not_ready.status, not_ready.body.as_str()), (503, "not leading\n"));

@@ -25,7 +25,7 @@ fn a_hand_over_is_logged_in_sentences() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_script("exit 3");
-    b.wait_for_log("is held by a");
+    b.wait_for_log("held by a");
     a.stop();
     b.wait_for_exit(3);
     let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
@@ -35,16 +35,17 @@ fn a_hand_over_is_logged_in_sentences() {
     assert!(started.starts_with("started the command, process "), "{started}");
     assert!(started.contains(&format!(", as leader of {name}, fencing token ")), "{started}");
     assert_eq!(terminating, "got SIGTERM; terminating the command");
-    assert_eq!(ended, "the command ended with status 0, and no process of it is left");
+    assert_eq!(ended, "the command ended with status 0, and none of its processes is left");
     let [_, waiting, held, released, started, ended] = &sentences(&b)[..] else { panic!("{}", b.log()) };
     assert_eq!(*waiting, format!("waiting for {name} as b; tolerates clock rates that differ by up to 1.20x"));
     assert!(
-        held.starts_with(&format!("{name} is held by a since 20")) && held.ends_with("Z, for 6s after each renewal"),
+        held.starts_with(&format!("{name} has been held by a since 20"))
+            && held.ends_with("Z; it expires 6s after the last renewal"),
         "{held}"
     );
     assert_eq!(*released, format!("a released {name}"));
     assert!(started.starts_with("started the command, process "), "{started}");
-    assert_eq!(ended, "the command ended with status 3, and no process of it is left");
+    assert_eq!(ended, "the command ended with status 3, and none of its processes is left");
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 

@@ -87,10 +87,10 @@ fn the_wait_includes_the_credential_plugin() {
     witnesses.wait_for("a", 1);
     let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
-    let begun = Instant::now();
+    let began = Instant::now();
     let mut b = Candidate::new("b", &lock.through(kubeconfig)).args(["--wait", "4s"]).run_script("true");
     b.wait_for_exit(69);
-    assert!(begun.elapsed() < 2 * WAIT, "it has waited once more: {}", b.log());
+    assert!(began.elapsed() < 2 * WAIT, "it has waited once more: {}", b.log());
 }
 
 #[testkit::test]

@@ -24,7 +24,7 @@ impl ServiceManager {
     }
 
     /// Creates a socket with an abstract name.
-    fn abstract_one() -> Self {
+    fn with_abstract_name() -> Self {
         let name = format!("leaderrun-test-{}-{}", std::process::id(), fastrand::u64(..));
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
         Self::of(UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}"))
@@ -35,7 +35,8 @@ impl ServiceManager {
         Self { socket, name }
     }
 
-    fn runs(&self, candidate: Candidate) -> Candidate {
+    /// Makes a candidate notify this socket.
+    fn manage(&self, candidate: Candidate) -> Candidate {
         candidate.env("NOTIFY_SOCKET", &self.name)
     }
 
@@ -56,8 +57,8 @@ impl ServiceManager {
         lines
     }
 
-    /// Returns the lines that have arrived since then.
-    fn rest(&self) -> Vec<String> {
+    /// Returns the lines that have arrived and were not waited for.
+    fn remaining_lines(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).expect("a flag");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
         self.socket.set_nonblocking(false).expect("a flag");
@@ -67,11 +68,11 @@ impl ServiceManager {
 
 #[testkit::test]
 fn a_standby_is_ready_and_reports_the_leader() {
-    for systemd in [ServiceManager::new(), ServiceManager::abstract_one()] {
+    for systemd in [ServiceManager::new(), ServiceManager::with_abstract_name()] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = systemd.runs(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
+        let mut b = systemd.manage(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
         let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
         assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
         a.stop();
@@ -80,8 +81,8 @@ fn a_standby_is_ready_and_reports_the_leader() {
         b.signal(Signal::SIGTERM);
         systemd.wait_for("STOPPING=1");
         b.wait();
-        let names = |lines: Vec<String>| lines.iter().any(|line| line.starts_with("WATCHDOG"));
-        assert!(!names(systemd.rest()), "a watchdog notification without WATCHDOG_USEC");
+        let has_watchdog = systemd.remaining_lines().iter().any(|line| line.starts_with("WATCHDOG"));
+        assert!(!has_watchdog, "a watchdog notification without WATCHDOG_USEC");
     }
 }
 
@@ -90,7 +91,7 @@ fn only_a_leader_is_ready_with_ready_when_leading() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let b = systemd.runs(Candidate::new("b", &lock)).args(["--ready-when", "leading"]).run_witness(&witnesses, &[]);
+    let b = systemd.manage(Candidate::new("b", &lock)).args(["--ready-when", "leading"]).run_witness(&witnesses, &[]);
     let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
     assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
     a.stop();
@@ -99,8 +100,8 @@ fn only_a_leader_is_ready_with_ready_when_leading() {
     drop(b);
 }
 
-/// With `--notify command` only the command notifies while it runs.
-const NOTIFIES: &str = r#"exec python3 -c '
+/// A command that notifies systemd itself, for two seconds.
+const NOTIFYING_COMMAND: &str = r#"exec python3 -c '
 import os, socket, time
 name = os.environ["NOTIFY_SOCKET"]
 systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -114,8 +115,8 @@ time.sleep(1000)'"#;
 fn the_command_notifies_with_notify_command() {
     let started = |notify: &str, ready_when: &str| {
         let systemd = ServiceManager::new();
-        let candidate = systemd.runs(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
-        let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFIES);
+        let candidate = systemd.manage(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
+        let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFYING_COMMAND);
         let before = systemd.wait_for("X_COMMAND=0");
         let during = systemd.wait_for("X_COMMAND=done");
         drop(running);
@@ -137,13 +138,13 @@ fn the_command_notifies_with_notify_command() {
 #[testkit::test]
 fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
-    let mut a = systemd.runs(Candidate::new("a", &lock)).env("WATCHDOG_USEC", "2000").run_witness(&witnesses, &[]);
+    let mut a = systemd.manage(Candidate::new("a", &lock)).env("WATCHDOG_USEC", "2000").run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("is held by a");
-    let sent = UnixDatagram::unbound().expect("a socket");
-    sent.set_nonblocking(true).expect("a flag");
-    eventually("the queue is full", || sent.send_to(b"X=1", &systemd.name).is_err());
+    b.wait_for_log("held by a");
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("a flag");
+    eventually("the queue is full", || sender.send_to(b"X=1", &systemd.name).is_err());
     std::thread::sleep(Duration::from_secs(7));
     assert_eq!(
         witnesses.lifetimes_of("a")[0].signaled_at,
@@ -162,7 +163,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
 fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let a = systemd.runs(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
+    let a = systemd.manage(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");

@@ -28,7 +28,7 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
         world.come_back(0);
         world.run_until(world.now + 30 * SECOND);
         assert_eq!(leader(&world), Some(first), "a leader was requested to step down");
-        world.at(world.now, first, Event::End { slot: 0 });
+        world.schedule(world.now, first, Event::End { slot: 0 });
         world.run_until(world.now + SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         // Another candidate leads within its claim delay after the lease duration.
@@ -47,7 +47,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
         assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
         world.come_back(0);
         world.run_until(world.now + 50 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "it preempted before it was ready for a minute");
+        assert_ne!(leader(&world).expect("a leader"), 0, "it preempted before it had been ready for a minute");
         world.run_until(world.now + 20 * SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         world.run_until(world.now + 3600 * SECOND);

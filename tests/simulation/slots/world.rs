@@ -124,7 +124,7 @@ impl World {
             let candidate = world.candidate(number, clock);
             world.candidates.push(candidate);
             let at = world.rng.u64(0..50 * MILLISECOND);
-            world.at(at, number, Event::Begin);
+            world.schedule(at, number, Event::Begin);
         }
         world
     }
@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    pub fn at(&mut self, at: Time, candidate: usize, event: Event) {
+    pub fn schedule(&mut self, at: Time, candidate: usize, event: Event) {
         self.order += 1;
         self.events.insert(self.order, (candidate, self.starts[candidate], event));
         self.queue.push(Reverse((at, self.order)));
@@ -189,7 +189,7 @@ impl World {
 
     pub fn come_back(&mut self, candidate: usize) {
         self.stay_away(candidate);
-        self.at(self.now + 1, candidate, Event::Begin);
+        self.schedule(self.now + 1, candidate, Event::Begin);
     }
 
     pub fn run_until(&mut self, until: Time) {
@@ -242,7 +242,7 @@ impl World {
             Event::Crash => {
                 self.replace(candidate);
                 let at = self.now + self.rng.u64(0..5 * SECOND);
-                self.at(at, candidate, Event::Begin);
+                self.schedule(at, candidate, Event::Begin);
             }
             Event::Arrive { .. } | Event::Kill { .. } => {}
         }
@@ -259,7 +259,7 @@ impl World {
                 SlotAction::Finish(_) => {
                     // leaderrun is started again, as by the restart of a pod.
                     self.replace(candidate);
-                    return self.at(self.now + 100 * MILLISECOND, candidate, Event::Begin);
+                    return self.schedule(self.now + 100 * MILLISECOND, candidate, Event::Begin);
                 }
             }
         }
@@ -269,7 +269,7 @@ impl World {
             let at = state.clock.time_of(at).max(self.now + 1);
             if state.wakes_at.is_none_or(|present| at < present || present <= self.now) {
                 state.wakes_at = Some(at);
-                self.at(at, candidate, Event::Wake);
+                self.schedule(at, candidate, Event::Wake);
             }
         }
     }
@@ -293,7 +293,7 @@ impl World {
                 let events = self.stores[slot].events_since(from.as_ref());
                 for event in events.unwrap_or_else(|| vec![WatchEvent::Broken]) {
                     let at = self.now + self.delay();
-                    self.at(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
+                    self.schedule(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
                 }
             }
             ElectionAction::Unwatch => state.watches[slot] = None,
@@ -309,25 +309,25 @@ impl World {
                 let kill = state.clock.time_of(state.kill);
                 self.alive[slot] = Some((candidate, self.starts[candidate]));
                 self.commands += 1;
-                self.at(kill, candidate, Event::Kill { slot });
+                self.schedule(kill, candidate, Event::Kill { slot });
                 if self.now < self.healthy_from {
                     let life = self.rng.u64(0..60 * SECOND);
                     let end = if self.rng.bool() { Event::Crash } else { Event::End { slot } };
                     let at = (self.now + life).min(self.healthy_from);
-                    self.at(at, candidate, end);
+                    self.schedule(at, candidate, end);
                 }
             }
             ElectionAction::Extend(tenure) => {
                 state.kill = tenure.kill;
                 let kill = state.clock.time_of(tenure.kill);
-                self.at(kill, candidate, Event::Kill { slot });
+                self.schedule(kill, candidate, Event::Kill { slot });
             }
             ElectionAction::Lose { .. } => self.end(candidate, slot, false),
             ElectionAction::Finish(_) => state.watches[slot] = None,
             ElectionAction::Claiming | ElectionAction::ClaimFailed | ElectionAction::Notify(_) => {}
             ElectionAction::StepDown => {
                 self.requests_to_step_down += 1;
-                self.at(self.now + 100 * MILLISECOND, candidate, Event::End { slot });
+                self.schedule(self.now + 100 * MILLISECOND, candidate, Event::End { slot });
             }
         }
     }
@@ -359,6 +359,6 @@ impl World {
         self.candidates[candidate].arrived.command_gone = Some(CommandGone { succeeded });
         let at = self.now + 1;
         self.candidates[candidate].wakes_at = Some(at);
-        self.at(at, candidate, Event::Wake);
+        self.schedule(at, candidate, Event::Wake);
     }
 }

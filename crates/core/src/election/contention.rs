@@ -80,7 +80,7 @@ impl ClaimHistory {
     ) {
         self.contenders = contenders.unwrap_or(self.contenders);
         self.missed = self.missed.saturating_add(acquired).min(MISSED_BY_MANY);
-        self.fraction = (!free_at_first).then(|| random.share());
+        self.fraction = (!free_at_first).then(|| random.fraction());
     }
 
     /// Returns how long this candidate delays its claim, at most `longest`.

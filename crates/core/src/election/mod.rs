@@ -26,7 +26,7 @@
 //! - A tenure begins at the instant just *before* its renewal's request is sent (T0).
 //! - Every write is a compare-and-swap on the uid and resourceVersion last read, a release included.
 //! - Every renewal differs from the one before.
-//! - A candidate that runs late sends its renewals so much earlier.
+//! - A candidate that is woken late sends its renewals earlier by that delay.
 //! - A record is this run's own if it carries this run's mark. The holder's identity alone does not count.
 //! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
 //! - The claims of many candidates are spread over time: see `contention.rs`.
@@ -167,7 +167,7 @@ pub struct Election {
     claiming: bool,
     conflicts: u32,
     step_down_requested: bool,
-    /// How late this candidate runs after it should have been woken.
+    /// How late this candidate is woken.
     delay: Duration,
     random: Random,
     /// The actions of the step under way.
@@ -270,7 +270,7 @@ impl Election {
         self.may_claim = may_claim;
     }
 
-    /// Takes in how late this candidate runs after it should have been woken: renewals are sent so much earlier.
+    /// Sets how late this candidate is woken. Renewals are sent earlier by this delay.
     pub fn expect_delay(&mut self, delay: Duration) {
         self.delay = delay;
     }
@@ -317,7 +317,7 @@ impl Election {
     }
 
     fn jittered_retry(&mut self) -> Duration {
-        self.config.timing.retry_period().mul_f64(1.0 + JITTER * self.random.share().0)
+        self.config.timing.retry_period().mul_f64(1.0 + JITTER * self.random.fraction().0)
     }
 
     fn does_not_wait(&self) -> bool {

@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// Returns a uniformly distributed fraction.
-    pub fn share(&mut self) -> Fraction {
+    pub fn fraction(&mut self) -> Fraction {
         Fraction(self.0.f64())
     }
 }

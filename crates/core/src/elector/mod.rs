@@ -7,8 +7,8 @@
 //! # The rules
 //!
 //! - By the kill instant of the tenure that the supervisor last reported as enforced, it must have reported the command
-//!   gone. If it has not, or has died, the elector kills it and then every descendant. Once it kills one process after
-//!   the other, it gets the time that this takes: stop and kill have been brought forward by it.
+//!   gone. If it has not, or has died, the elector kills it and then every descendant. While it kills
+//!   one process after the other, it gets the time that this takes: stop and kill were brought forward by that time.
 //! - The supervisor allows for the delays of the elector, which kills the command if the supervisor fails. So the elector
 //!   reports how late it runs.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
@@ -60,7 +60,7 @@ enum ElectorPhase {
         lost: bool,
         /// Why the supervisor ends the command, if it does.
         supervisor_loss: Loss,
-        /// By when the supervisor's kill of one process after the other is over, once it has begun.
+        /// The deadline of the supervisor's kill, once it has begun to kill one process after the other.
         killed_by: Option<Instant>,
     },
     /// The supervisor failed; the elector kills the command itself.
@@ -82,7 +82,7 @@ impl ElectorPhase {
 pub struct Elector {
     phase: ElectorPhase,
     max_release_time: Duration,
-    /// Asks the command to end, like a termination signal.
+    /// The stop signal. It requests the end of the command, like a termination signal.
     stop_signal: i32,
     /// Whether traffic is routed to the command while it runs.
     routes: bool,
@@ -121,7 +121,7 @@ impl Elector {
         }
     }
 
-    /// Makes another signal than SIGTERM a request to end, too.
+    /// Makes this signal, besides SIGTERM, a request to end.
     #[must_use]
     pub fn with_stop_signal(self, stop_signal: i32) -> Self {
         Self { stop_signal, ..self }
@@ -183,7 +183,7 @@ impl Elector {
     }
 
     /// Returns whether the end of the command was requested, by a termination signal or by a request to step down.
-    pub fn was_asked_to_end(&self) -> bool {
+    pub fn end_was_requested(&self) -> bool {
         self.termination_signal.is_some()
     }
 

@@ -55,9 +55,9 @@ enum State {
 }
 
 impl PairRequests {
-    /// Creates the requests of a run. `attempt` is the timeout of one request to the pair.
-    pub fn new(run: RunId, attempt: Duration) -> Self {
-        Self { seen: Pair::default(), viewer: Viewer::new(run), pause: attempt * 2, state: State::Idle }
+    /// Creates the requests of a run. `timeout` is that of one request to the pair.
+    pub fn new(run: RunId, timeout: Duration) -> Self {
+        Self { seen: Pair::default(), viewer: Viewer::new(run), pause: timeout * 2, state: State::Idle }
     }
 
     /// Returns the last known contents of both objects.
@@ -100,7 +100,7 @@ impl PairRequests {
     /// Processes a read of both objects; it fails if either read failed.
     pub fn handle_read(&mut self, read: Result<Pair, Reply>) -> PairStep {
         let state = mem::replace(&mut self.state, State::Idle);
-        let refused = match read {
+        let read_failure = match read {
             Ok(pair) => {
                 self.seen = pair;
                 self.update_leadership();
@@ -109,13 +109,15 @@ impl PairRequests {
             Err(failure) => Some(failure),
         };
         match state {
-            State::Rereading { .. } if refused.is_none() && self.seen.is_held_in_both_by(&self.viewer) => {
+            State::Rereading { .. } if read_failure.is_none() && self.seen.is_held_in_both_by(&self.viewer) => {
                 self.answer_written()
             }
-            State::Rereading { .. } if refused.is_none() && !self.is_half_claimed() => self.answer(Reply::Conflict),
+            State::Rereading { .. } if read_failure.is_none() && !self.is_half_claimed() => {
+                self.answer(Reply::Conflict)
+            }
             State::Rereading { failure } => self.roll_back(failure),
-            _ if self.is_half_claimed() => self.roll_back(refused.unwrap_or(Reply::Refused { retry_after: None })),
-            _ => self.answer(refused.unwrap_or_else(|| Reply::Read(self.stored()))),
+            _ if self.is_half_claimed() => self.roll_back(read_failure.unwrap_or(Reply::Refused { retry_after: None })),
+            _ => self.answer(read_failure.unwrap_or_else(|| Reply::Read(self.stored()))),
         }
     }
 

@@ -25,13 +25,13 @@ fn acquired() -> Update {
     Update::Acquired { token: "7".into(), uids: Vec::new() }
 }
 
-/// Returns the routing step that is begun, if any.
-fn begun(actions: Vec<RouteAction>) -> Option<RoutingStep> {
+/// Returns the routing step among the actions, if any.
+fn step_to_begin(actions: Vec<RouteAction>) -> Option<RoutingStep> {
     actions.into_iter().find_map(|action| if let RouteAction::Begin(step) = action { Some(step) } else { None })
 }
 
 fn update(route: &mut Route, now: u64, update: Update) -> Option<RoutingStep> {
-    begun(route.step(at(now), RouteInputs { updates: vec![update], result: None }))
+    step_to_begin(route.step(at(now), RouteInputs { updates: vec![update], result: None }))
 }
 
 fn result(route: &mut Route, now: u64, result: StepResult) -> Vec<RouteAction> {
@@ -39,7 +39,7 @@ fn result(route: &mut Route, now: u64, result: StepResult) -> Vec<RouteAction> {
 }
 
 fn time(route: &mut Route, now: u64) -> Option<RoutingStep> {
-    begun(route.step(at(now), RouteInputs::default()))
+    step_to_begin(route.step(at(now), RouteInputs::default()))
 }
 
 fn acquired_lock() -> Route {
@@ -87,7 +87,7 @@ fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
     let mut pauses = Vec::new();
     for retry in 0..12 {
         let now = 1000 * (retry + 1);
-        assert_eq!(begun(result(&mut route, now, StepResult::Failed)), None);
+        assert_eq!(step_to_begin(result(&mut route, now, StepResult::Failed)), None);
         pauses.push(route.next_timeout(at(now)).expect("a retry is due").since(at(now)).as_millis());
         assert_eq!(time(&mut route, now + 500), withdraw());
     }

@@ -6,14 +6,14 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 
-/// What a kill is delayed by.
+/// The delays of a kill, and their limit.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Advance {
-    /// How late this supervisor runs.
+    /// How late this supervisor is woken.
     lateness: Lateness,
-    /// How late the elector runs, which kills the command if this supervisor fails.
+    /// How late the elector is woken. It kills the command if this supervisor fails.
     elector_delay: Duration,
-    /// How long the command's processes take to end once they were killed.
+    /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,
     /// By how much stop and kill can be brought forward at most.
     pub(super) max: Duration,
@@ -29,7 +29,7 @@ impl Advance {
         }
     }
 
-    /// Takes in that the supervisor ran this long after it was due. Returns the delay to expect, if it has changed.
+    /// Records that the supervisor was woken this late. Returns the delay to expect, if it has changed.
     pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.lateness.add(now, delay)
     }
@@ -38,7 +38,7 @@ impl Advance {
         self.elector_delay = delay;
     }
 
-    /// Returns whether the kill time has changed.
+    /// Sets the kill time. Returns whether it has changed.
     pub(super) fn set_kill_time(&mut self, kill_time: Duration) -> bool {
         mem::replace(&mut self.kill_time, kill_time) != kill_time
     }
@@ -48,7 +48,7 @@ impl Advance {
         self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
     }
 
-    /// Returns whether the command can be gone in time, however soon renewals fail.
+    /// Returns whether stop and kill can be brought forward by that much.
     pub(super) fn is_possible(&self) -> bool {
         self.total() <= self.max
     }

@@ -7,14 +7,14 @@ use crate::messages::{End, Gone, KillReason, Report};
 impl Supervisor {
     pub(super) fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
         // A process that dies together with the main process was not left running on purpose.
-        let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.asked_to_end && !tree_empty;
+        let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.end_requested && !tree_empty;
         let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
         self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
         self.ended_as_leader = !self.lost;
         if self.killing {
             return;
         }
-        let awaited = self.waits_for_all && !self.lost && !self.asked_to_end;
+        let awaited = self.waits_for_all && !self.lost && !self.end_requested;
         if is_unexpected {
             self.actions.push(SupervisorAction::ReportLeftovers { awaited });
         }

@@ -55,7 +55,7 @@ pub enum SupervisorAction {
     Signal(i32),
     /// Send the stop signal to the command's process group: the leadership is lost.
     Stop,
-    /// Report which processes the main process left running; `awaited` says whether the command goes on with them.
+    /// Report which processes the main process left running; `awaited` states whether they are the command now.
     ReportLeftovers { awaited: bool },
     /// Relay this signal to all processes that the main process left running.
     SignalLeftovers(i32),

@@ -39,7 +39,7 @@ fn new() -> Supervisor {
 }
 
 #[test]
-fn a_supervisor_that_runs_late_stops_and_kills_so_much_earlier() {
+fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
     let late = Duration::from_millis(300);
     let mut supervisor = running(start());
     assert_eq!(supervisor.measure_delay(start(), late), None);
@@ -54,7 +54,7 @@ fn a_supervisor_that_runs_late_stops_and_kills_so_much_earlier() {
 }
 
 #[test]
-fn the_elector_may_run_later_than_the_supervisor() {
+fn the_longer_delay_of_elector_and_supervisor_counts() {
     let (late, later) = (Duration::from_millis(300), Duration::from_millis(400));
     let mut supervisor = running(start());
     supervisor.measure_delay(start(), late);
@@ -109,7 +109,7 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
 }
 
 #[test]
-fn a_supervisor_that_runs_too_late_starts_nothing() {
+fn a_supervisor_that_is_woken_too_late_starts_no_command() {
     let mut supervisor = new().with_max_advance(KILL_TIME);
     let late = KILL_TIME * 2;
     supervisor.measure_delay(start(), late);
@@ -239,7 +239,7 @@ fn the_time_to_the_kill_begins_with_any_request_to_end() {
 }
 
 #[test]
-fn the_command_may_be_what_the_main_process_left_running() {
+fn with_wait_for_all_the_command_includes_what_the_main_process_left_running() {
     let now = start();
     let daemon = || {
         let mut supervisor = running(now).with_wait_for_all(true);
@@ -271,7 +271,7 @@ fn the_command_may_be_what_the_main_process_left_running() {
 }
 
 #[test]
-fn only_what_nobody_asked_to_end_is_reported_as_left_running() {
+fn only_what_nobody_end_requested_is_reported_as_left_running() {
     let now = start();
     let term = orders(&[Order::Signal(libc::SIGTERM)]);
     let report = SupervisorAction::ReportLeftovers { awaited: false };
@@ -313,7 +313,7 @@ fn no_command_is_started_after_a_termination_signal_or_without_time() {
     }
 }
 
-/// A command that runs since this instant, and may do so for two seconds.
+/// Returns the supervisor of a command that was started at this instant and may run for two seconds.
 fn limited(now: Instant) -> Supervisor {
     let mut supervisor = running(now);
     supervisor.stop_options.max_run = Some(Duration::from_secs(2));
@@ -335,7 +335,7 @@ fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
 }
 
 #[test]
-fn a_command_that_heeds_the_stop_signal_has_timed_out_all_the_same() {
+fn a_command_that_exits_on_the_stop_signal_of_max_run_has_timed_out() {
     let now = start();
     let mut supervisor = limited(now);
     step(&mut supervisor, now + Duration::from_secs(2), SupervisorInputs::default());
@@ -345,7 +345,7 @@ fn a_command_that_heeds_the_stop_signal_has_timed_out_all_the_same() {
 }
 
 #[test]
-fn the_time_that_a_command_may_run_counts_for_what_it_goes_on_with() {
+fn max_run_also_limits_a_command_that_its_main_process_left_running() {
     let now = start();
     let mut supervisor = limited(now).with_wait_for_all(true);
     step(&mut supervisor, now, ended(End::Exited(0), false));
@@ -357,7 +357,7 @@ fn the_time_that_a_command_may_run_counts_for_what_it_goes_on_with() {
 }
 
 #[test]
-fn a_loss_counts_more_than_the_time_that_a_command_may_run() {
+fn a_loss_takes_precedence_over_max_run() {
     let now = start();
     let mut supervisor = limited(now);
     step(&mut supervisor, now, orders(&[LOSE]));

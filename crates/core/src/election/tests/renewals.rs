@@ -31,7 +31,7 @@ fn a_leader_renews_by_one_update_every_retry_period() {
 }
 
 #[test]
-fn a_leader_that_runs_late_renews_so_much_earlier() {
+fn a_leader_that_is_woken_late_renews_earlier_by_that_delay() {
     for (delay, pause) in [(500, 1500), (1500, 500), (9000, 500)]
         .map(|pair| (Duration::from_millis(pair.0), Duration::from_millis(pair.1)))
     {
@@ -87,7 +87,7 @@ fn at_least_three_unanswered_requests_fit_before_the_stop() {
 }
 
 #[test]
-fn a_renewal_whose_reply_was_lost_begins_its_tenure_at_its_own_t0() {
+fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_it_was_sent() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let (sent, lost) = (driver.now.boot, driver.expect_write());

@@ -68,7 +68,7 @@ fn the_stop_signal_is_a_request_to_end() {
     assert_eq!(driver.actions(), [], "it is deferred");
     driver.withdrawn(now);
     assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
-    assert!(driver.elector.was_asked_to_end());
+    assert!(driver.elector.end_was_requested());
 }
 
 #[test]

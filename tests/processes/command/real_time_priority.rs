@@ -1,4 +1,4 @@
-//! The precedence of leaderrun over its command.
+//! The real-time priority of leaderrun while its command runs.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
         assert_eq!(scheduling(process).1, libc::SCHED_RR);
     }
     let standby = Candidate::new("b", &lock).run_script("sleep 1000");
-    standby.wait_for_log("is held by a");
+    standby.wait_for_log("held by a");
     assert_eq!(scheduling(standby.supervisor()), own);
     assert_eq!(scheduling(standby.elector()), own);
     a.stop();

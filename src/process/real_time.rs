@@ -1,24 +1,24 @@
-//! Precedence over the command while it runs.
+//! The real-time priority of leaderrun's main threads while the command runs.
 //!
 //! A scheduler that is fair to hundreds of busy processes leaves the one that has to kill them too little time, and under
-//! a CPU limit it gets none once they have used up the limit. A real-time thread waits for neither.
+//! a CPU limit it gets none once they have used up the limit. A real-time thread does not wait for either.
 
 use nix::errno::Errno;
 
 /// The lowest real-time priority, which is enough to run before all ordinary threads.
 const PRIORITY: i32 = 1;
 
-/// In turns with others of this priority: under SCHED_FIFO a second leaderrun would wait until this one sleeps.
+/// Threads of this priority take turns. Under SCHED_FIFO a second leaderrun would wait until this one sleeps.
 const POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
 
-/// This thread runs before all ordinary threads until this is dropped.
+/// A real-time priority, by which this thread runs before all ordinary threads until this is dropped.
 #[derive(Debug)]
-pub struct Precedence(());
+pub struct RealTimePriority(());
 
-impl Precedence {
-    /// Takes precedence. Returns `None` without the right to do so (CAP_SYS_NICE), or if this thread already has another
-    /// policy.
-    pub fn take() -> Option<Self> {
+impl RealTimePriority {
+    /// Gives this thread the priority. Returns `None` without the right to do so (CAP_SYS_NICE), or if the thread already
+    /// has another policy.
+    pub fn acquire() -> Option<Self> {
         // SAFETY: takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
         if policy != i64::from(libc::SCHED_OTHER) {
@@ -28,7 +28,7 @@ impl Precedence {
     }
 }
 
-impl Drop for Precedence {
+impl Drop for RealTimePriority {
     fn drop(&mut self) {
         let _ = set_policy(libc::SCHED_OTHER, 0);
     }
@@ -55,11 +55,11 @@ mod tests {
     }
 
     #[test]
-    fn precedence_ends_when_it_is_dropped() {
+    fn the_policy_is_restored_when_the_priority_is_dropped() {
         let before = policy();
-        if let Some(precedence) = Precedence::take() {
+        if let Some(priority) = RealTimePriority::acquire() {
             assert_eq!(policy(), POLICY);
-            drop(precedence);
+            drop(priority);
         }
         assert_eq!(policy(), before);
     }

@@ -21,10 +21,10 @@ use crate::subcommands::ANSWER_TIMEOUT;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Returns a row about the time until a request could be sent: a credential plugin may be slow.
-pub fn preparation(took: Duration, timing: &Timing) -> Row {
+pub fn credentials(took: Duration, timing: &Timing) -> Row {
     let limit = timing.attempt();
     let finding = format!("were ready after {}; a request may take {}", rounded(took), rounded(limit));
-    let remedy = "a credential plugin that keeps its token, or a service account's token in place of it";
+    let remedy = "use a credential plugin that caches its token, or a service account's token instead";
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
 }
 
@@ -63,7 +63,7 @@ pub fn wall_clock(headers: &HeaderMap) -> Row {
     let direction = if apart.is_negative() { "behind" } else { "ahead of" };
     let finding = format!("{shown} {direction} the API server's");
     match apart.unsigned_abs() > CLOCK_TOLERANCE {
-        true => Row::note("wall clock", finding, "set the clock by NTP: --min-hold and --every go by it"),
+        true => Row::note("wall clock", finding, "synchronize the clock with NTP: --min-hold and --every depend on it"),
         false => Row::ok("wall clock", finding),
     }
 }
