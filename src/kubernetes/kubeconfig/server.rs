@@ -4,13 +4,25 @@ use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use hyper::Uri;
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::super::connection::BasicCredentials;
 
 /// The characters that Go encodes in the path of an address.
-const ENCODED_IN_PATHS: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+const ENCODED_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The address of an API server, and the user in it.
 pub struct ServerAddress {
@@ -40,7 +52,7 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     // An empty port is the scheme's own.
     let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
     // The part that may be a password is left out.
-    let shown = format!("{scheme}://{authority}{}", utf8_percent_encode(path, ENCODED_IN_PATHS));
+    let shown = format!("{scheme}://{authority}{}", cleaned(path));
     if scheme != "http" && scheme != "https" {
         return Err(format!("server {shown:?} begins with {scheme}://, neither with http:// nor with https://"));
     }
@@ -50,6 +62,12 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
         && !is_port(port)
     {
         return Err(format!("server {shown:?}: {port:?} is not a port"));
+    }
+    let is_escape = |rest: &[u8]| rest.len() > 2 && rest[1..3].iter().all(u8::is_ascii_hexdigit);
+    if !path.match_indices('%').all(|(at, _)| is_escape(&path.as_bytes()[at..])) {
+        return Err(format!(
+            "server \"{scheme}://{authority}{path}\": a % in it is not followed by two hexadecimal digits"
+        ));
     }
     if authority.is_empty() {
         return Err(format!("server {shown:?} names no host"));
@@ -67,6 +85,20 @@ fn bracketed(authority: &str) -> Cow<'_, str> {
         Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}").into(),
         _ => authority.into(),
     }
+}
+
+/// Returns a path without empty parts, `.` and `..`, and encoded as Go encodes it.
+fn cleaned(path: &str) -> String {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    let mut parts = Vec::new();
+    for part in decoded.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            other => parts.push(other),
+        }
+    }
+    parts.into_iter().map(|part| format!("/{}", percent_encode(part, ENCODED_IN_PATHS))).collect()
 }
 
 fn basic_credentials(text: &str) -> BasicCredentials {
@@ -92,7 +124,11 @@ mod tests {
             ("https://[::1]:", "https://[::1]/"),
             ("https://::1:6443/prefix", "https://[::1]:6443/prefix"),
             ("https://host/my prefix/ü", "https://host/my%20prefix/%C3%BC"),
-            ("https://host/a%2fb", "https://host/a%2fb"),
+            ("https://host/a%2fb", "https://host/a/b"),
+            ("https://host//a//b/", "https://host/a/b"),
+            ("https://host/../a/./b/%2e%2e/c", "https://host/a/c"),
+            ("https://host/a'(b)[c]", "https://host/a%27%28b%29%5Bc%5D"),
+            ("https://host/%41%3f%25%ff$&+,:;=@_~", "https://host/A%3F%25%FF$&+,:;=@_~"),
             ("host:8080", "http://host:8080/"),
             ("127.0.0.1", "http://127.0.0.1/"),
         ] {
@@ -117,6 +153,8 @@ mod tests {
             ("ftp://host", "neither with http:// nor with https://"),
             ("https://", "names no host"),
             ("https:///host", "names no host"),
+            ("https://host/a%2", "a % in it is not followed by two hexadecimal digits"),
+            ("https://host/a%+f", "a % in it is not followed by two hexadecimal digits"),
             ("https:/host", "server \"https:/host\" begins neither with http:// nor with https://"),
             ("host/prefix", "begins neither with http:// nor with https://"),
             ("https://fd00::1", "invalid authority"),

@@ -1,7 +1,8 @@
 //! Reasons for TLS failures, in words.
 
 use std::error::Error;
-use std::{fmt, io};
+use std::fmt;
+use std::io::{self, ErrorKind};
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
@@ -31,6 +32,9 @@ pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
         let tls = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
         if let Some(reason) = tls.map(|failure| tls_reason(failure, peer)) {
             return reason;
+        }
+        if error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::UnexpectedEof) {
+            return format!("{peer} closed the connection");
         }
         cause = error.source();
     }

@@ -15,6 +15,9 @@ use testkit::{
 
 pub const ROTATIONS: usize = 10;
 
+/// Durations that leave a plugin some seconds on a busy machine, also after a request that was not answered.
+pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
+
 /// A leader and a standby with the same credentials, each behind a proxy.
 pub struct Candidates {
     folder: PathBuf,
@@ -56,9 +59,10 @@ impl Candidates {
             kubeconfig: Some(self.kubeconfig(number)),
         };
         let lock_a = lock(0);
-        let mut a = Candidate::new("a", &lock_a).run_witness(&witnesses, &[]);
+        let mut a = Candidate::with_timing("a", &lock_a, TIMING).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = Candidate::new("b", &lock_a.through(self.kubeconfig(1))).run_witness(&witnesses, &["ends"]);
+        let mut b =
+            Candidate::with_timing("b", &lock_a.through(self.kubeconfig(1)), TIMING).run_witness(&witnesses, &["ends"]);
         b.wait_for_log("held by a");
         let admin = self.cluster.admin();
         let renewed = || admin.get(&lock_a.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
@@ -225,8 +229,7 @@ fn a_file_of_authorities_is_read_again_as_soon_as_a_connection_fails() {
     });
     fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
     let lock = TestLock::lease_through(kubeconfig);
-    let times = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
-    let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     replace(&authorities, &other);
     // A connection that is open stays in use.

@@ -11,8 +11,10 @@ use testkit::issued;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, scratch, tls};
 
-/// The number of renewals between two parts of a file, which take longer than the renew deadline.
-const RENEWALS: usize = 5;
+use super::credential_rotation::TIMING;
+
+/// The number of renewals between two parts of a file.
+const RENEWALS: usize = 3;
 
 /// A leader behind a proxy, with the files of its credentials.
 struct Leader {
@@ -49,7 +51,7 @@ impl Leader {
     }
 
     fn start(&mut self) {
-        self.running = Some(Candidate::new("a", &self.lock).run_witness(&self.witnesses, &[]));
+        self.running = Some(Candidate::with_timing("a", &self.lock, TIMING).run_witness(&self.witnesses, &[]));
         self.witnesses.wait_for("a", 1);
     }
 

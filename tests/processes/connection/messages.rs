@@ -118,9 +118,13 @@ fn the_head_of_an_answer_may_be_as_go_accepts_it() {
 
 #[testkit::test]
 fn a_server_that_is_not_one_of_http_is_named() {
-    for answer in ["", "SSH-2.0-OpenSSH_9.9\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"] {
+    for (answer, reason) in [
+        ("", ""),
+        ("SSH-2.0-OpenSSH_9.9\r\n", ""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "the server closed the connection"),
+    ] {
         let server = server_sending(answer.to_owned());
         let log = status_of(server).log();
-        assert!(log.contains(&format!("no answer from http://{server}: ")), "{answer:?}: {log}");
+        assert!(log.contains(&format!("no answer from http://{server}: {reason}")), "{answer:?}: {log}");
     }
 }
