@@ -91,3 +91,34 @@ fn every_warning_has_its_remedy() {
         );
     }
 }
+
+/// Returns the text of all source files, with strings that continue on the next line joined.
+fn source(folder: &Path) -> String {
+    let entries = std::fs::read_dir(package().join(folder)).expect("a folder").flatten();
+    let text: String = entries
+        .map(|entry| {
+            let path = entry.path();
+            if path.is_dir() { source(&path) } else { read(path) }
+        })
+        .collect();
+    let mut lines = text.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start())
+}
+
+/// A line is quoted with `…` in place of what varies. Sentences may be joined by a colon when they are logged.
+#[testkit::test]
+fn the_lines_in_troubleshooting_are_logged() {
+    let (document, source) = (read("docs/troubleshooting.md"), source(Path::new("src")));
+    let rows = document.lines().filter(|line| line.starts_with("| `"));
+    let (mut checked, mut missing) = (0, Vec::new());
+    for quoted in rows.filter_map(|row| row.split(" | ").nth(1)).flat_map(|line| line.split('`').skip(1).step_by(2)) {
+        for part in quoted.split('…').flat_map(|part| part.split(": ")).map(str::trim).filter(|part| part.len() > 3) {
+            checked += 1;
+            if !source.contains(part) {
+                missing.push(part);
+            }
+        }
+    }
+    assert!(checked > 40 && missing.is_empty(), "{checked}: not in the source: {missing:#?}");
+}

@@ -1,5 +1,6 @@
 //! The parts of a release, as far as they can be checked without a release.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::blocks::{package, read};
@@ -24,6 +25,35 @@ fn a_tag_that_is_not_the_version_is_refused() {
     let output = release_notes("999.0.0");
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && message.contains("Cargo.toml has"), "{message}");
+}
+
+/// Runs git in a folder, independently of the user's configuration.
+fn git(folder: &Path, arguments: &[&str]) {
+    let mut git = Command::new("git");
+    let identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgSign=false"];
+    let status = git.args(identity).args(arguments).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").status();
+    assert!(status.expect("git").success(), "{arguments:?}");
+}
+
+#[testkit::test]
+fn the_last_release_is_not_a_release_candidate_of_it() {
+    let folder = testkit::scratch::folder("releases");
+    git(&folder, &["init", "--quiet"]);
+    let script = package().join("packaging/last-release");
+    let last = || {
+        let output = Command::new(&script).current_dir(&folder).output().expect("the script");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    };
+    let tags = ["v0.9.0", "v0.10.0-rc1", "v0.10.0", "v1.0.0-rc1", "v1.0.0-rc2", "v1.0.0"];
+    let expected = ["", "v0.9.0", "v0.10.0-rc1", "v0.10.0", "v1.0.0-rc1", "v1.0.0-rc2"];
+    for (tag, before) in tags.into_iter().zip(expected) {
+        git(&folder, &["commit", "--quiet", "--allow-empty", "--message", tag]);
+        git(&folder, &["tag", tag]);
+        assert_eq!(last(), before, "before {tag}");
+    }
+    git(&folder, &["commit", "--quiet", "--allow-empty", "--message", "next"]);
+    assert_eq!(last(), "v1.0.0");
 }
 
 #[testkit::test]

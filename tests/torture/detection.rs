@@ -1,8 +1,10 @@
-//! The checker finds two commands in one slot, and nothing wrong in commands of different slots.
+//! The checker finds two commands in one slot, and nothing wrong in commands of different slots. The logs of candidates
+//! show what they have observed.
 
-use testkit::Witnesses;
 use testkit::witness::Lifetime;
+use testkit::{TestLock, Witnesses, eventually};
 
+use crate::candidate::TorturedCandidate;
 use crate::checker::Checker;
 use crate::observer::Renewals;
 
@@ -43,4 +45,16 @@ fn a_candidate_in_two_slots_is_found() {
 fn a_token_that_does_not_grow_in_its_slot_is_found() {
     let found = overlaps(&[("10.a@1", 100, 200), ("9.b@0", 300, 400), ("10.c@1", 300, 400)]);
     assert!(found.len() == 1 && found[0].contains("not greater"), "{found:?}");
+}
+
+/// A fault may only hide a holder that all candidates have observed. Otherwise it is not injected.
+#[testkit::test]
+fn the_log_of_a_standby_shows_the_observed_holder() {
+    let (lock, witnesses) = (TestLock::file(), Witnesses::new());
+    let start = |identity: &str| TorturedCandidate::start(identity.to_owned(), &lock, &witnesses, &[], &[]);
+    let holder = start("a");
+    eventually("a leads", || holder.has_led());
+    let standby = start("b");
+    eventually("b has observed a", || standby.has_observed("a"));
+    assert!(!standby.has_observed("b") && !holder.has_observed("a"));
 }
