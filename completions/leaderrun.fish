@@ -131,7 +131,7 @@ complete -c leaderrun -n '__leaderrun_form doctor' -s v -l verbose -d 'Log more'
 complete -c leaderrun -n '__leaderrun_form doctor' -s q -l quiet -d 'Log only warnings and errors'
 complete -c leaderrun -n '__leaderrun_form doctor' -s h -l help -d 'Print help (see more with \'--help\')'
 
-complete -c leaderrun -n '__leaderrun_form check' -l min-remaining -x -d 'How long the lock must still be held in any case'
+complete -c leaderrun -n '__leaderrun_form check' -l min-remaining -x -d 'How long the lock must still be held at least'
 complete -c leaderrun -n '__leaderrun_form check' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n '__leaderrun_form completion' -s h -l help -d 'Print help'

@@ -104,7 +104,7 @@ log_events! {
     /// or `supervisor_late`.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}";
 
-    /// Logged once, when leaderrun itself runs late repeatedly, as under a CPU limit.
+    /// Logged once, when leaderrun itself is woken late repeatedly, as under a CPU limit.
     warn runs_late(delay_seconds: f64)
         "leaderrun runs up to {delay_seconds:.1} s late, so it would stop the command that much earlier; give it more CPU";
 
@@ -112,7 +112,7 @@ log_events! {
     warn slow_kill(kill_seconds: Option<f64>, processes: u32, threads: u32; estimate: &str)
         "killing the {threads} threads of the command would take {estimate}, so it is stopped that much earlier if renewals fail; raise the CPU limit, or limit the number of threads";
 
-    /// Logged when no command is run because leaderrun runs so late, or a kill takes so long (together `advance_seconds`), that the command might not be gone before another candidate takes over.
+    /// Logged when no command is run because leaderrun is woken late or a kill takes long (together `advance_seconds`), so that the command might not be gone before another candidate takes over.
     warn too_slow(advance_seconds: Option<f64>, max_advance_seconds: f64; estimate: &str)
         "the command could not be killed in time if renewals failed: leaderrun's delays and the kill take {estimate} together, and at most {max_advance_seconds:.1} s are available; raise the CPU limit, limit the number of threads, or choose a longer --renew-deadline and --lease-duration";
 

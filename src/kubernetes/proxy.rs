@@ -97,9 +97,9 @@ impl Proxy {
         format!("{scheme}://{host}:{port}")
     }
 
-    /// Returns whether this proxy passes on the requests to a server, rather than a tunnel. As in Go, that applies to
-    /// servers without TLS.
-    pub fn passes_on(&self, server: &Uri) -> bool {
+    /// Returns whether requests to a server are forwarded by this proxy, rather than sent through a tunnel. As in Go, that
+    /// applies to servers without TLS.
+    pub fn forwards(&self, server: &Uri) -> bool {
         self.protocol != ProxyProtocol::Socks5 && server.scheme() == Some(&Scheme::HTTP)
     }
 

@@ -16,25 +16,25 @@ pub struct TerminalPolicy {
     /// leaderrun is in a pipeline, in which other processes may need the terminal.
     in_pipeline: bool,
     /// Signals from the terminal's keys must reach leaderrun, so the command gets the terminal only when it needs it.
-    only_when_asked: bool,
+    only_on_demand: bool,
 }
 
 impl TerminalPolicy {
     /// Creates the policy from the standard streams, before leaderrun releases them.
     pub fn new(always: bool) -> Self {
-        Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe(), only_when_asked: false }
+        Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe(), only_on_demand: false }
     }
 
     /// Makes a command get the terminal only when it needs it. Until then Ctrl-C is sent to leaderrun, as a request to
     /// end from which `--kill-after` counts.
-    pub fn only_when_asked(self, only_when_asked: bool) -> Self {
-        Self { only_when_asked, ..self }
+    pub fn only_on_demand(self, only_on_demand: bool) -> Self {
+        Self { only_on_demand, ..self }
     }
 
     /// Returns whether a command may have the terminal. In a script a command only gets it when it needs it, for
     /// example to read from it: until then Ctrl-C is for the whole script.
     fn allows(self, is_own_job: bool, asks: bool) -> bool {
-        self.always || (!self.in_pipeline && (asks || (is_own_job && !self.only_when_asked)))
+        self.always || (!self.in_pipeline && (asks || (is_own_job && !self.only_on_demand)))
     }
 }
 
@@ -63,7 +63,7 @@ impl Terminal {
         (terminal.belongs_to(terminal.job) && policy.allows(terminal.job == elector, asks)).then_some(terminal)
     }
 
-    /// Makes a process group the foreground group. The caller blocks SIGTTOU, so it may.
+    /// Makes a process group the foreground group. The caller must block SIGTTOU, which would stop it.
     pub fn give_to(&self, group: Pid) {
         let _ = tcsetpgrp(&self.tty, group);
     }

@@ -98,8 +98,8 @@ impl<'a> MainLoop<'a> {
         }
         // A command that ignores SIGTTIN is not stopped when it reads from a terminal that is not its own, so it has
         // no way to ask for the terminal.
-        let only_when_asked = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
-        let terminal_policy = TerminalPolicy::new(config.foreground).only_when_asked(only_when_asked);
+        let only_on_demand = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
+        let terminal_policy = TerminalPolicy::new(config.foreground).only_on_demand(only_on_demand);
         Ok(Self {
             program: Program::new(&config.command).map_err(io::Error::other)?,
             supervisor: Supervisor::new(config.stop_options.clone())

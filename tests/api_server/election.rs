@@ -14,14 +14,14 @@ fn a_put_creates_a_missing_lease() {
     let namespace = Namespace::new();
     let reply = put(&namespace.admin, &namespace.lease("job"), &held_by("job", "a"));
     assert_eq!(reply.status, 201);
-    let made = reply.json();
-    assert_eq!(made["kind"], "Lease");
-    assert_eq!(made["apiVersion"], "coordination.k8s.io/v1");
-    assert_eq!(made["metadata"]["namespace"], namespace.name.as_str());
-    assert!(made["metadata"]["uid"].is_string());
-    assert!(made["metadata"]["creationTimestamp"].is_string());
-    assert!(made["metadata"].get("generation").is_none());
-    assert_eq!(made, namespace.admin.get(&namespace.lease("job")).expect("the Lease"));
+    let created = reply.json();
+    assert_eq!(created["kind"], "Lease");
+    assert_eq!(created["apiVersion"], "coordination.k8s.io/v1");
+    assert_eq!(created["metadata"]["namespace"], namespace.name.as_str());
+    assert!(created["metadata"]["uid"].is_string());
+    assert!(created["metadata"]["creationTimestamp"].is_string());
+    assert!(created["metadata"].get("generation").is_none());
+    assert_eq!(created, namespace.admin.get(&namespace.lease("job")).expect("the Lease"));
 }
 
 #[testkit::test]
@@ -124,11 +124,11 @@ fn a_recreated_lease_has_a_greater_version() {
     let namespace = Namespace::new();
     let mut last = 0;
     for _ in 0..15 {
-        let made = namespace.put("job", "a");
-        assert!(version(&made) > last);
-        last = version(&made);
+        let created = namespace.put("job", "a");
+        assert!(version(&created) > last);
+        last = version(&created);
         let deleted = namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
-        assert_eq!((&deleted["status"], &deleted["details"]["uid"]), (&json!("Success"), &made["metadata"]["uid"]));
+        assert_eq!((&deleted["status"], &deleted["details"]["uid"]), (&json!("Success"), &created["metadata"]["uid"]));
     }
 }
 

@@ -63,12 +63,12 @@ fn the_new_api_requires_complete_events() {
 fn only_the_series_of_an_event_can_be_changed() {
     let namespace = Namespace::new();
     let events = path(&namespace, "apis/events.k8s.io");
-    let made = namespace.admin.create(&events, &event(&namespace)).expect("an event");
-    let mut other = made.clone();
+    let created = namespace.admin.create(&events, &event(&namespace)).expect("an event");
+    let mut other = created.clone();
     other["note"] = "something else".into();
     let refused = namespace.admin.replace(&format!("{events}/won"), &other).unwrap_err();
     assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
-    let mut again = made;
+    let mut again = created;
     again["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
     namespace.admin.replace(&format!("{events}/won"), &again).expect("a series");
 }

@@ -83,8 +83,8 @@ fn without_faults_everything_is_forwarded() {
         fixture.namespace.set_holder("watched", holder);
         assert_eq!(watch.next_change().expect("an event")["object"]["spec"]["holderIdentity"], holder);
     }
-    let made = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a")).expect("a Lease");
-    assert_eq!(fixture.namespace.admin.get(&fixture.namespace.lease("job")).expect("the Lease"), made);
+    let created = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a")).expect("a Lease");
+    assert_eq!(fixture.namespace.admin.get(&fixture.namespace.lease("job")).expect("the Lease"), created);
     assert!(fixture.client.get("/no/such/path").is_err_and(|status| status.code == 404));
 }
 

@@ -31,14 +31,14 @@ fn a_watch_without_a_version_starts_with_the_present_state() {
 fn a_watch_delivers_all_changes_in_order() {
     let namespace = Namespace::new();
     let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
-    let made = namespace.put("job", "a");
+    let created = namespace.put("job", "a");
     let given = namespace.set_holder("job", "b");
     namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
     let anew = namespace.put("job", "c");
 
     let (added, modified) = (next(&watch), next(&watch));
     let (deleted, added_again) = (next(&watch), next(&watch));
-    assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &made));
+    assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &created));
     assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &given));
     assert_eq!(summary(&deleted), ("DELETED", "b"));
     assert!(version(&deleted["object"]) > version(&given), "a deletion has a new version");
@@ -63,10 +63,12 @@ fn a_watch_delivers_events_immediately() {
 #[testkit::test]
 fn a_watch_from_a_version_delivers_later_changes() {
     let namespace = Namespace::new();
-    let made = namespace.put("job", "a");
+    let created = namespace.put("job", "a");
     namespace.set_holder("job", "b");
-    let watch =
-        namespace.admin.watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&made))).expect("a watch");
+    let watch = namespace
+        .admin
+        .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&created)))
+        .expect("a watch");
     assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
 }
 
@@ -140,13 +142,13 @@ fn a_watch_ends_regularly_at_its_timeout() {
 fn a_version_that_is_too_old_is_an_error_event() {
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
-    let made = namespace.put("job", "a");
+    let created = namespace.put("job", "a");
     namespace.set_holder("job", "b");
     // A server only keeps changes since its start.
     cluster.restart();
     let watch = namespace
         .admin
-        .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&made) - 1))
+        .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&created) - 1))
         .expect("a watch");
     let event = watch.next().expect("an event");
     assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ERROR"), &json!("Status")));

@@ -162,11 +162,11 @@ fn a_configmap_is_not_created_by_put_and_needs_no_version() {
     assert_eq!((missing.code, missing.message.as_str()), (404, "configmaps \"job\" not found"));
 
     let collection = path.strip_suffix("/job").expect("a path that ends in the name");
-    let made = namespace.admin.create(collection, &leader("{}")).expect("a new ConfigMap");
+    let created = namespace.admin.create(collection, &leader("{}")).expect("a new ConfigMap");
     let forced =
         namespace.admin.replace(&path, &leader("{\"holderIdentity\":\"a\"}")).expect("an unconditional update");
-    assert!(version(&forced) > version(&made));
-    let stale = namespace.admin.replace(&path, &made).unwrap_err();
+    assert!(version(&forced) > version(&created));
+    let stale = namespace.admin.replace(&path, &created).unwrap_err();
     assert_eq!(stale.code, 409);
     let other = json!({ "metadata": { "name": "job", "uid": "11111111-1111-1111-1111-111111111111" } });
     assert_eq!(namespace.admin.replace(&path, &other).unwrap_err().code, 409);

@@ -100,7 +100,7 @@ fn assert_ends_on_request(pids_limit: &str, script: &str, stop_time: &str) {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A command with so many threads that they would never end with a tenth of a CPU if all were killed at once.
+/// A command with more threads than a tenth of a CPU can end if all are killed at once.
 const MANY_THREADS: &str = "$WITNESS & $WITNESS & $WITNESS & $WITNESS & wait";
 
 #[testkit::test(requires = is_possible())]

@@ -21,8 +21,8 @@ fn without_numbers(text: &str) -> String {
     shown
 }
 
-/// Returns the lines, those between two steps of the script sorted by candidate, because either process may print first.
-/// The lines of each candidate keep their order.
+/// Sorts the lines between two steps of the script by candidate, because either process may print first. The lines of
+/// each candidate keep their order.
 fn by_candidate(text: &str) -> Vec<String> {
     let text = without_numbers(text);
     let mut lines: Vec<&str> = text.lines().collect();

@@ -10,7 +10,7 @@ use crate::setting::{KILL_TIME, Rule, Setting};
 use crate::steps::Step;
 use crate::store::Store;
 
-/// How long before a timeout "just before" is.
+/// The time from "just before a timeout" to that timeout.
 pub const JUST_BEFORE: Time = MILLISECOND;
 
 /// The kind of a violated invariant.

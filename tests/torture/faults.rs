@@ -12,7 +12,7 @@ use testkit::{Match, Proxy, boot_time};
 use crate::arena::{Arena, Place};
 use crate::candidate::{Faulty, LEASE_DURATION};
 use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
-use crate::record::{LockKind, Observation, RecordStore, lock_lock_file};
+use crate::record::{LockKind, Observation, RecordStore, lock_companion};
 use crate::{processes, rules};
 
 /// How a fault ends.
@@ -64,7 +64,7 @@ impl Arena {
             Fault::Network(fault, duration) => self.disturb(place, fault, now + duration)?,
             Fault::HoldLockFile(duration) => {
                 let RecordStore::File(path) = &self.stores[record] else { return None };
-                self.undo.push((now + duration, Undo::UnlockFile(lock_lock_file(path)?)));
+                self.undo.push((now + duration, Undo::UnlockFile(lock_companion(path)?)));
             }
             Fault::Edit(edit) => return self.edit(edit, record, observed?),
             Fault::Kill(process) => self.send_to_own(place, process, Signal::SIGKILL)?,

@@ -96,7 +96,7 @@ impl RecordStore {
         match self {
             Self::Lease { client, path, .. } => edit_lease(client, path, edit, observed, standby).is_some(),
             Self::File(path) => {
-                let Some(_locked) = lock_lock_file(path) else { return false };
+                let Some(_locked) = lock_companion(path) else { return false };
                 self.read().as_ref() == Some(observed) && edit_file(path, edit, standby).is_some()
             }
         }
@@ -104,7 +104,7 @@ impl RecordStore {
 }
 
 /// Acquires the lock that leaderrun holds while it writes the file.
-pub fn lock_lock_file(path: &Path) -> Option<File> {
+pub fn lock_companion(path: &Path) -> Option<File> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock = File::options().create(true).append(true).open(lock_path).ok()?;

@@ -72,7 +72,7 @@ impl CpuLimit {
         (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
     }
 
-    /// The threads of a process mostly end one after the other, so more than one CPU is of no use.
+    /// The threads of a process mostly end one after the other, so a second CPU does not help.
     fn in_seconds(&self) -> [f64; 2] {
         [self.quota.min(self.period).as_secs_f64(), self.period.as_secs_f64()]
     }

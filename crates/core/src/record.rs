@@ -78,7 +78,7 @@ pub struct Record {
     /// The time of a release by force, as stored, even if it does not count; see [`Record::is_released_by_force`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<Timestamp>,
-    /// The run that is requested to step down.
+    /// The run that is asked to step down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_down: Option<RunId>,
 }
@@ -150,7 +150,7 @@ impl Record {
             && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
     }
 
-    /// Returns whether `run` is requested to end its command and to release the lock. Its next write removes the
+    /// Returns whether `run` is asked to end its command and to release the lock. Its next write removes the
     /// request.
     pub fn asks_to_step_down(&self, run: &RunId) -> bool {
         self.step_down.as_ref() == Some(run)

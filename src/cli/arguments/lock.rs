@@ -73,7 +73,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_PREEMPT", value_name = "DURATION", value_parser = values::period)]
     pub preempt: Option<Duration>,
 
-    /// Run the command again and again, once in this time over all candidates: leaderrun goes on waiting after a run that ended with status 0, and ends with any other status; counted from the acquisition of the lock
+    /// Run the command again and again, once in this time over all candidates: leaderrun waits again after a run that ended with status 0, and exits with any other status; counted from the acquisition of the lock
     #[arg(long, env = "LEADERRUN_EVERY", value_name = "DURATION", value_parser = values::period, conflicts_with_all = ["min_hold", "wait"])]
     pub every: Option<Duration>,
 

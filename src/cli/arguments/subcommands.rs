@@ -200,7 +200,7 @@ Exit status:
   125  unknown: the descriptor or the variables are missing"
     )]
     Check {
-        /// How long the lock must still be held in any case
+        /// How long the lock must still be held at least
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
         min_remaining: Duration,
     },

@@ -1,4 +1,4 @@
-//! The credentials that are used while newer ones are of no use.
+//! The earlier credentials that are used while newer ones are rejected.
 //!
 //! A file may be replaced by a program that empties it, waits, and then writes it. What is read in between may look like
 //! credentials: the first half of a token, or a certificate without the authorities after it. The server rejects them,

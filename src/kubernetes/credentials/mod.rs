@@ -120,7 +120,7 @@ impl Credentials {
     /// Fails if there are no credentials.
     pub async fn current(&self) -> Result<Arc<Access>, CredentialsError> {
         let access = self.shared.state.borrow().access.clone();
-        let Some(access) = access.filter(|access| !access.has_expired()) else { return self.look(None).await };
+        let Some(access) = access.filter(|access| !access.has_expired()) else { return self.recheck(None).await };
         if self.is_check_due(&access) {
             self.order(None)?;
         }
@@ -150,7 +150,7 @@ impl Credentials {
     /// # Errors
     /// Fails if newer credentials should exist and cannot be obtained.
     pub async fn instead_of(&self, rejected: &Access) -> Result<Option<Arc<Access>>, CredentialsError> {
-        let newest = self.look(Some(rejected.generation)).await;
+        let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
             && newest.generation > rejected.generation
         {
@@ -183,7 +183,7 @@ impl Credentials {
     }
 
     /// Orders the thread to check everything again, and waits for the result.
-    async fn look(&self, rejected: Option<u64>) -> Result<Arc<Access>, CredentialsError> {
+    async fn recheck(&self, rejected: Option<u64>) -> Result<Arc<Access>, CredentialsError> {
         let number = self.order(rejected)?;
         let mut state = self.shared.state.subscribe();
         let is_newer = |access: &Access| rejected.is_some_and(|rejected| access.generation > rejected);
@@ -259,7 +259,7 @@ mod tests {
         let credentials =
             Credentials::new(ClusterOptions { kubeconfig: Some(path.clone()), ..ClusterOptions::default() });
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let look = || runtime.block_on(credentials.look(None)).unwrap();
+        let look = || runtime.block_on(credentials.recheck(None)).unwrap();
         let first = look();
         let whole = kubeconfig("new");
         let (mut tokens, mut previous) = (Vec::new(), String::new());

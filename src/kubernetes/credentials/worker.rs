@@ -78,13 +78,13 @@ impl Worker {
             for later in orders.try_iter() {
                 order = Order { number: later.number, rejected: order.rejected.max(later.rejected) };
             }
-            let looked = self.look(order.rejected);
+            let looked = self.recheck(order.rejected);
             self.publish(order.number, looked);
         }
     }
 
     /// Checks everything again.
-    fn look(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
+    fn recheck(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
         let generation = self.access.as_ref().map(|access| access.generation);
         let is_rejected = generation.is_some() && rejected >= generation;
         if self.loaded.is_none() || is_rejected || self.have_files_changed() {

@@ -46,12 +46,12 @@ impl MergedKubeconfig {
         let cluster_name = chosen.cluster.as_deref().unwrap_or_default();
         let cluster = self.cluster(cluster_name);
         let cluster = cluster.ok_or_else(|| refused(format!("it has no cluster {cluster_name:?}")))?;
-        let server = said(&cluster.value.server);
+        let server = trimmed(&cluster.value.server);
         let server = server.ok_or_else(|| refused(format!("cluster {cluster_name:?} has no server")))?;
         let has_scheme = server.contains("://");
         let server = server::parse(&server).map_err(|reason| refused(format!("cluster {cluster_name:?}: {reason}")))?;
         let ServerAddress { server, credentials } = server;
-        let proxy = match said(&cluster.value.proxy_url) {
+        let proxy = match trimmed(&cluster.value.proxy_url) {
             Some(url) => {
                 let proxy = Proxy::parse(&url, ProxyOrigin::Kubeconfig);
                 Some(proxy.map_err(|reason| refused(format!("the proxy-url cannot be used: {reason}")))?)
@@ -73,7 +73,7 @@ impl MergedKubeconfig {
             (user.token, user.basic) = (None, Some(basic));
         }
         let tls = tls_options(&cluster);
-        let namespace = said(&chosen.namespace).unwrap_or_else(|| "default".to_owned());
+        let namespace = trimmed(&chosen.namespace).unwrap_or_else(|| "default".to_owned());
         let config = ConnectionConfig { server, tls, proxy, user, namespace, origin };
         if config.has_tls() && config.tls.insecure && config.tls.authority.is_some() {
             let both = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
@@ -98,7 +98,7 @@ impl MergedKubeconfig {
 }
 
 /// Returns the value of a field without surrounding white space, if it is set.
-fn said(field: &Option<String>) -> Option<String> {
+fn trimmed(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
@@ -122,14 +122,14 @@ fn resolved(folder: &Path, path: &str) -> PathBuf {
 /// Returns the source of a value. Data in the kubeconfig take precedence over a file.
 fn source(file: &Option<String>, data: &Option<Base64>, folder: &Path) -> Option<Source> {
     let data = data.as_ref().filter(|Base64(data)| !data.is_empty());
-    let file = || said(file).map(|file| Source::File(resolved(folder, &file)));
+    let file = || trimmed(file).map(|file| Source::File(resolved(folder, &file)));
     data.map(|Base64(data)| Source::Data(data.clone())).or_else(file)
 }
 
 fn tls_options(Entry { value: cluster, folder }: &Entry<'_, Cluster>) -> TlsOptions {
     TlsOptions {
         authority: source(&cluster.certificate_authority, &cluster.certificate_authority_data, folder),
-        server_name: said(&cluster.tls_server_name),
+        server_name: trimmed(&cluster.tls_server_name),
         insecure: cluster.insecure_skip_tls_verify.unwrap_or_default(),
     }
 }
@@ -142,9 +142,9 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
         (Some(_), None) => return Err("it has a client certificate without client-key or client-key-data".to_owned()),
         (None, _) => None,
     };
-    let (file, fixed) = (said(&user.token_file).map(|file| resolved(folder, &file)), said(&user.token));
+    let (file, fixed) = (trimmed(&user.token_file).map(|file| resolved(folder, &file)), trimmed(&user.token));
     let token = (file.is_some() || fixed.is_some()).then_some(TokenSource { file, fixed });
-    let (username, password) = (said(&user.username), user.password.clone().unwrap_or_default());
+    let (username, password) = (trimmed(&user.username), user.password.clone().unwrap_or_default());
     let basic = (username.is_some() || !password.is_empty())
         .then(|| BasicCredentials { username: username.unwrap_or_default(), password });
     if token.is_some() && basic.is_some() {
@@ -161,8 +161,8 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
 
 /// Returns the token that kubectl has stored for an OpenID Connect provider. It is not refreshed.
 fn provided_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
-    let id_token = config.as_ref().and_then(|config| said(&config.get("id-token").cloned()));
-    match (said(name).as_deref(), id_token) {
+    let id_token = config.as_ref().and_then(|config| trimmed(&config.get("id-token").cloned()));
+    match (trimmed(name).as_deref(), id_token) {
         (Some("oidc"), Some(token)) => {
             check_id_token(&token).map_err(|reason| format!("the id-token of its auth-provider \"oidc\" {reason}"))?;
             Ok(TokenSource { file: None, fixed: Some(token) })
@@ -189,10 +189,10 @@ fn check_id_token(token: &str) -> Result<(), String> {
 }
 
 fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
-    let (uid, groups) = (said(&user.as_uid), user.as_groups.clone().unwrap_or_default());
+    let (uid, groups) = (trimmed(&user.as_uid), user.as_groups.clone().unwrap_or_default());
     let extra = user.as_user_extra.iter().flatten();
     let extra: BTreeMap<_, _> = extra.map(|(key, values)| (key.clone(), values.clone().unwrap_or_default())).collect();
-    match said(&user.impersonate) {
+    match trimmed(&user.impersonate) {
         Some(user) => Ok(Some(Impersonation { user, uid, groups, extra })),
         None if uid.is_none() && groups.is_empty() && extra.is_empty() => Ok(None),
         None => Err("it has as-uid, as-groups or as-user-extra without a user in as".to_owned()),
@@ -200,14 +200,14 @@ fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
 }
 
 fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlugin, String> {
-    let command = said(&exec.command).ok_or("its exec plugin has no command")?;
+    let command = trimmed(&exec.command).ok_or("its exec plugin has no command")?;
     // A name without a slash is looked up in PATH.
     let command = if command.contains('/') { resolved(folder, &command) } else { PathBuf::from(command) };
-    let api_version = said(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
+    let api_version = trimmed(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
     if ![V1, V1BETA1].contains(&api_version.as_str()) {
         return Err(format!("its exec plugin has an unknown apiVersion {api_version:?}; use {V1:?}"));
     }
-    let interactive_mode = match said(&exec.interactive_mode).as_deref() {
+    let interactive_mode = match trimmed(&exec.interactive_mode).as_deref() {
         Some("Never") => InteractiveMode::Never,
         Some("Always") => InteractiveMode::Always,
         Some("IfAvailable") => InteractiveMode::IfAvailable,
@@ -217,7 +217,7 @@ fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlug
     };
     let mut env = Vec::new();
     for variable in exec.env.iter().flatten() {
-        let name = said(&variable.name).ok_or("its exec plugin has a variable without a name")?;
+        let name = trimmed(&variable.name).ok_or("its exec plugin has a variable without a name")?;
         env.push((name, variable.value.clone().unwrap_or_default()));
     }
     let is_for_plugins = |extension: &&NamedExtension| extension.name.as_deref() == Some(EXEC_EXTENSION);
@@ -228,7 +228,7 @@ fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlug
         env,
         api_version,
         interactive_mode,
-        install_hint: said(&exec.install_hint),
+        install_hint: trimmed(&exec.install_hint),
         provide_cluster_info: exec.provide_cluster_info.unwrap_or_default(),
         cluster_config: extension.and_then(|extension| extension.extension.clone()),
     })

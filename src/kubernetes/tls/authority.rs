@@ -77,7 +77,7 @@ impl Authorities {
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
     }
 
-    /// Returns whether this authority allows so many others between itself and a server. webpki does not check that.
+    /// Returns whether this authority allows this many others between itself and a server. webpki does not check that.
     pub fn allow_between(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_this_one = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_this_one);

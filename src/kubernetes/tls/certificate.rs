@@ -93,7 +93,7 @@ impl Certificate {
         extensions.all(|extension| !extension.critical || KNOWN_EXTENSIONS.contains(&extension.extn_id))
     }
 
-    /// Returns whether so many authorities are allowed between this one and a server.
+    /// Returns whether this many authorities are allowed between this one and a server.
     pub fn allows_between(&self, count: usize) -> bool {
         let limit = self.constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
         limit.is_none_or(|limit| count <= limit.into())

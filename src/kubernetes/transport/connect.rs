@@ -58,17 +58,17 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
         let port = if server.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
         let (host, port) = (server.host().unwrap_or_default(), server.port_u16().unwrap_or(port));
         let stream = tcp::connect(resolver, host, port, skip).await.map_err(|failure| reason(&failure))?;
-        return speak_over(stream, access).await;
+        return start_http(stream, access).await;
     };
     let connected = tcp::connect(resolver, &proxy.host, proxy.port, skip).await;
     let stream = connected.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
     match (proxy.protocol, &access.proxy_tls) {
-        (ProxyProtocol::Http, _) | (ProxyProtocol::Https, None) => speak_through(stream, proxy, access).await,
+        (ProxyProtocol::Http, _) | (ProxyProtocol::Https, None) => connect_through(stream, proxy, access).await,
         (ProxyProtocol::Https, Some(tls)) => {
             let name = certificate_name(&proxy.host, access.config.tls.insecure)?;
             let encrypted = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
             let encrypted = encrypted.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
-            speak_through(encrypted, proxy, access).await
+            connect_through(encrypted, proxy, access).await
         }
         (ProxyProtocol::Socks5, _) => {
             let mut connected = Some(TokioIo::new(stream));
@@ -81,7 +81,7 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
             }
             let stream = socks.oneshot(server.clone()).await;
             let stream = stream.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
-            speak_over(stream.into_inner(), access).await
+            start_http(stream.into_inner(), access).await
         }
     }
 }
@@ -90,20 +90,20 @@ fn reason(failure: &(dyn Error + 'static)) -> String {
     failure_reason(failure, Peer::Server)
 }
 
-/// Goes on through an HTTP proxy: by a tunnel, or, without TLS, by requests that the proxy passes on.
-async fn speak_through<S>(mut stream: S, proxy: &Proxy, access: &Arc<Access>) -> Result<Connection, String>
+/// Connects through an HTTP proxy: by a tunnel, or, without TLS, by requests that the proxy forwards.
+async fn connect_through<S>(mut stream: S, proxy: &Proxy, access: &Arc<Access>) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let server = &access.config.server;
-    if !proxy.passes_on(server) {
+    if !proxy.forwards(server) {
         tunnel::open(&mut stream, proxy, server).await.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
     }
-    speak_over(stream, access).await
+    start_http(stream, access).await
 }
 
 /// Encrypts the stream if the server uses TLS, and starts HTTP on it.
-async fn speak_over<S>(stream: S, access: &Arc<Access>) -> Result<Connection, String>
+async fn start_http<S>(stream: S, access: &Arc<Access>) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

@@ -146,7 +146,7 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     head.uri = format!("{}{path}", server.path().trim_end_matches('/')).parse::<Uri>()?;
     let host = &tcp::without_zone(server.authority().map(|authority| authority.as_str()).unwrap_or_default());
-    if let Some(proxy) = access.config.proxy.as_ref().filter(|proxy| proxy.passes_on(server)) {
+    if let Some(proxy) = access.config.proxy.as_ref().filter(|proxy| proxy.forwards(server)) {
         head.uri = format!("http://{host}{}", head.uri).parse::<Uri>()?;
         if let Some(credentials) = proxy.authorization()? {
             head.headers.insert(PROXY_AUTHORIZATION, credentials);

@@ -38,9 +38,9 @@ struct State {
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
-    /// The number of connections that were begun since a request was last answered. An address that accepts
+    /// The number of connections that were opened since a request was last answered. An address that accepts
     /// connections may still answer nothing, so the next one begins at another address of the server.
-    fruitless: usize,
+    unanswered: usize,
 }
 
 /// A connection that is being opened.
@@ -59,7 +59,7 @@ impl Pool {
 
     /// Puts back a connection on which a request was answered.
     pub fn put_back(&self, connection: Connection) {
-        self.state().fruitless = 0;
+        self.state().unanswered = 0;
         self.add(connection);
     }
 
@@ -111,8 +111,8 @@ impl Pool {
         // The oldest one continues, because it may be slow rather than dead.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
-        let (pool, pending_access, skip) = (Arc::clone(self), Arc::clone(access), state.fruitless);
-        state.fruitless = state.fruitless.wrapping_add(1);
+        let (pool, pending_access, skip) = (Arc::clone(self), Arc::clone(access), state.unanswered);
+        state.unanswered = state.unanswered.wrapping_add(1);
         let task = tokio::spawn(async move {
             let connecting = connect(Arc::clone(&pending_access), pool.resolver.clone(), skip);
             let made = timeout(CONNECT_TIMEOUT, connecting).await;

@@ -107,8 +107,8 @@ impl FileLock {
     /// # Errors
     /// Fails if the folder does not exist, or the file is not a record.
     pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
-        // Symbolic links to its folder are followed at each access. A candidate that followed them once would go on
-        // leading in a folder that others no longer see.
+        // Symbolic links to its folder are followed at each access. A candidate that followed them only once would
+        // keep leading in a folder that others no longer see.
         let path = std::path::absolute(path).context("the current folder cannot be used")?;
         let (folder, _) = path.parent().zip(path.file_name()).context("it names no file")?;
         fs::metadata(folder).map_err(|failure| access::failed(Access::Read, &path, &failure))?;

@@ -10,7 +10,7 @@ use super::proc::{Identity, Proc};
 /// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// How many checks wait for all of them to stop before they are killed in any case. A check takes some ten microseconds
+/// How many checks wait for all of them to stop. Then they are killed even if one still runs. A check takes some ten microseconds
 /// for each process of the machine.
 const MAX_SCANS: usize = 20;
 

@@ -1,6 +1,6 @@
 //! Reads /proc without allocating, because a kill must not wait for memory.
 //!
-//! The list of children is read through a descriptor that stays open, so a kill goes on when the command has used up
+//! The list of children is read through a descriptor that stays open, so a kill continues when the command has used up
 //! every descriptor of the machine.
 
 use std::io::{self, Write};

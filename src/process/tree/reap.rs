@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
-/// How many children are reaped at once during a kill. The next round goes through the dead children that are left
-/// before it gets to the living ones.
+/// How many children are reaped at once during a kill. The next round first passes over the dead children that are
+/// left, before it reaches the living ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.

@@ -38,7 +38,7 @@ pub struct CandidateConfig {
 /// The condition under which a candidate is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReadyWhen {
-    /// While it waits and while it leads: a rolling update goes on.
+    /// While it waits and while it leads: a rolling update continues.
     Waiting,
     /// Only while it leads: a Service has the leader as its only endpoint.
     Leading,

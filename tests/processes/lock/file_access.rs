@@ -114,7 +114,7 @@ fn the_process_that_keeps_the_file_locked_is_named() {
         let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
         file.lock().expect("nobody else locks it");
         let keeps_it_locked = format!("process {} (", std::process::id());
-        // The first attempt to lock it still goes on when this wait is over.
+        // The first attempt to lock the file has not ended when this wait is over.
         let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
         let impatient = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
         let mut impatient = impatient.run(["true"]);
@@ -234,13 +234,13 @@ fn the_suggested_commands_work() {
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
         runs_for_each(&[ROOT], &lock_at(&path));
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
-        helps(&path, "it belongs to root and has mode");
+        assert_suggestion_helps(&path, "it belongs to root and has mode");
     }
-    helps(&closed.join("job"), "belongs to root and has mode 0755");
+    assert_suggestion_helps(&closed.join("job"), "belongs to root and has mode 0755");
 }
 
 #[track_caller]
-fn helps(path: &Path, says: &str) {
+fn assert_suggestion_helps(path: &Path, says: &str) {
     let lock = lock_at(path);
     let refused = candidate_of(ANN, &lock, &["--wait", "10s"]);
     eventually("it is refused", || refused.log().contains(says));
@@ -289,7 +289,7 @@ fn a_leader_survives_a_full_disk() {
         let renewed = status()["renewed"].clone();
         eventually("it is renewed", || status()["renewed"] != renewed);
     }
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it leads on: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it still leads: {}", a.log());
     a.stop();
     witnesses.wait_for("b", 1);
     fs::remove_file(fill).expect("it was there");

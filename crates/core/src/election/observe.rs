@@ -14,7 +14,7 @@ use crate::tenure::Tenure;
 /// After this many conflicts in a row the next request is delayed: another client keeps writing.
 const MAX_CONFLICTS_AT_ONCE: u32 = 3;
 
-/// How many unconfirmed writes are remembered. If one is forgotten, its lock is acquired by another write instead.
+/// How many unconfirmed writes are remembered. If a forgotten one acquires the lock, another write confirms that.
 const MAX_UNCONFIRMED_WRITES: usize = 16;
 
 impl Election {

@@ -78,8 +78,8 @@ impl ObservedRecord {
         let writer = run(record(&stored));
         let forced =
             record(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run(Some(record)));
-        // A release by force without a run only releases what holders had that were displaced before it. If it is an old
-        // record, restored over that of a later holder, it must release nothing.
+        // A release by force without a run ends the waits for the holders that were displaced before it. If it is an old
+        // record, restored over that of a later holder, it must end none.
         let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record(&stored));

@@ -1,4 +1,4 @@
-//! Preemption: a standby requests a less preferred leader to step down.
+//! Preemption: a standby asks a less preferred leader to step down.
 //!
 //! The standby sends at most one request to each leader, like `leaderrun step-down`, and only after it has been a
 //! standby of that leader for a configured time. That time starts again when the candidate restarts and when the leader
@@ -27,7 +27,7 @@ impl Election {
         }
     }
 
-    /// Returns when the leader is to be requested to step down, if at all.
+    /// Returns when the leader is to be asked to step down, if at all.
     pub(super) fn preempt_at(&self) -> Option<Instant> {
         let after = self.config.preference.preempt_after?;
         let Preemption { since, was_asked, .. } = self.preemption.as_ref().filter(|_| self.is_waiting())?;

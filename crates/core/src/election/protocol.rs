@@ -34,7 +34,7 @@ pub struct ElectionConfig {
 pub struct Preference {
     /// How long this candidate leaves a free lock to candidates with a shorter delay.
     pub claim_delay: Duration,
-    /// How long this candidate must be a standby of a leader with a longer delay before it requests that leader to step
+    /// How long this candidate must be a standby of a leader with a longer delay before it asks that leader to step
     /// down, once; `None` means never. There is at most one request in this time, even if candidates restart often.
     pub preempt_after: Option<Duration>,
 }
@@ -153,7 +153,7 @@ pub enum ElectionAction {
     StartLeading(Leadership),
     /// A renewal succeeded: the command may run for as long as this tenure lasts.
     Extend(Tenure),
-    /// This run was requested to step down: end the command cleanly. The lock is renewed until the command is gone.
+    /// This run was asked to step down: end the command cleanly. The lock is renewed until the command is gone.
     StepDown,
     /// Another candidate holds the lock: kill the command at once.
     Lose { holder: String },
@@ -221,6 +221,6 @@ pub enum ElectionNotice {
     Polling,
     /// The record is watched again.
     Watching,
-    /// A leader with a longer claim delay is requested to step down.
+    /// A leader with a longer claim delay is asked to step down.
     Preempting { holder: String },
 }

@@ -24,7 +24,7 @@ pub enum Roles {
     Known,
     /// All requests except those of administrators are refused.
     Unknown,
-    /// The next requests, except those of administrators, are refused; this is their number.
+    /// This many of the next requests are refused, not counting those of administrators.
     UnknownFor(usize),
 }
 

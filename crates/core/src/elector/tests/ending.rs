@@ -9,11 +9,11 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
     driver.report(now, gone(End::Exited(0), false));
     assert_eq!(driver.actions(), [command_gone(true)]);
     assert_eq!(driver.elector.next_timeout(), Some(now + Duration::from_millis(2500)));
-    assert_eq!(driver.ends(now), None);
+    assert_eq!(driver.exit_at(now), None);
     // A signal shortens the wait.
     driver.signal(now, libc::SIGTERM);
     assert_eq!(driver.actions(), [ElectorAction::StopElection]);
-    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Command(End::Exited(0))));
+    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Command(End::Exited(0))));
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
     let now = start();
     let mut driver = Driver::new(false);
     driver.election(now, ElectionReport::Finished(Outcome::NotAcquired));
-    assert_eq!(driver.ends(now), Some(Ending::NotAcquired));
+    assert_eq!(driver.exit_at(now), Some(Ending::NotAcquired));
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_claim_sent_during_the_shutdown_is_released() {
     driver.election(now, ElectionReport::Claiming);
     assert_eq!(driver.elector.next_timeout(), Some(now + RELEASE_TIMEOUT));
     driver.election(now, ElectionReport::Finished(Outcome::Stopped));
-    assert_eq!(driver.ends(now), Some(Ending::Signaled(libc::SIGTERM)));
+    assert_eq!(driver.exit_at(now), Some(Ending::Signaled(libc::SIGTERM)));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
         action(&mut driver);
         driver.report(now, gone(End::Exited(status), lost));
         driver.election(now, ElectionReport::Finished(Outcome::Lost));
-        driver.ends(now)
+        driver.exit_at(now)
     };
     let for_good = Some(LOST_FOR_GOOD);
     let sends = |signal| move |driver: &mut Driver| driver.signal(now, signal);
@@ -60,18 +60,18 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     driver.signal(now, libc::SIGTERM);
     driver.tree_empty(now);
     driver.election(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.ends(now), for_good);
+    assert_eq!(driver.exit_at(now), for_good);
 
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(0), true));
     driver.signal(now, libc::SIGTERM);
     driver.election(now, ElectionReport::Finished(Outcome::Lost));
-    assert_eq!(driver.ends(now), for_good);
+    assert_eq!(driver.exit_at(now), for_good);
 
     // A process that was frozen sees the loss and the signal when it is thawed.
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(0), true));
     let later = now + Duration::from_secs(60);
     driver.signal(later, libc::SIGTERM);
-    assert_eq!(driver.ends(later), for_good);
+    assert_eq!(driver.exit_at(later), for_good);
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_supervisor_is_late_by_the_tenure_that_it_reported_as_enforced() {
+fn a_supervisor_is_late_when_the_tenure_that_it_reported_is_over() {
     let now = start();
     let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
@@ -56,7 +56,7 @@ fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone()
     driver.tree_empty(now);
     assert_eq!(driver.actions(), [command_gone(false)]);
     driver.election(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.ends(now), Some(LOST));
+    assert_eq!(driver.exit_at(now), Some(LOST));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_report_sent_before_the_death_of_the_supervisor_counts() {
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [command_gone(false)]);
     driver.election(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.ends(now), Some(Ending::Command(End::Exited(7))));
+    assert_eq!(driver.exit_at(now), Some(Ending::Command(End::Exited(7))));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
     let mut driver = Driver::new(false);
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::StopElection]);
-    assert_eq!(driver.ends(now + RELEASE_TIMEOUT), Some(Ending::Failed { may_pass: true }));
+    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Failed { may_pass: true }));
 }
 
 #[test]
@@ -93,17 +93,17 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     for may_pass in [true, false] {
         let mut waiting = Driver::new(false);
         waiting.election(now, ElectionReport::Failed { may_pass });
-        assert_eq!(waiting.ends(now), Some(Ending::Failed { may_pass }));
+        assert_eq!(waiting.exit_at(now), Some(Ending::Failed { may_pass }));
     }
 
     let mut driver = leading(now);
     driver.election(now, ElectionReport::Failed { may_pass: true });
-    assert_eq!(driver.ends(now), None);
+    assert_eq!(driver.exit_at(now), None);
     driver.time(tenure(now).last_resort());
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
     driver.tree_empty(now);
     driver.election(now, ElectionReport::Failed { may_pass: true });
-    assert_eq!(driver.ends(now), Some(LOST));
+    assert_eq!(driver.exit_at(now), Some(LOST));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_supervisor_that_kills_one_process_after_the_other_gets_the_time_for_that() 
 }
 
 #[test]
-fn the_supervisor_knows_how_late_the_elector_runs() {
+fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
     let (now, late) = (start(), Duration::from_millis(300));
     let mut driver = leading(now);
     assert_eq!(driver.elector.measure_delay(now, late), None);

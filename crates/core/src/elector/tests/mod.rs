@@ -65,7 +65,7 @@ impl Driver {
     }
 
     /// Returns why leaderrun exits, if it does at this instant.
-    fn ends(&mut self, now: Instant) -> Option<Ending> {
+    fn exit_at(&mut self, now: Instant) -> Option<Ending> {
         self.time(now);
         let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
         self.actions().into_iter().find_map(ending)

@@ -25,7 +25,7 @@ fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
         // The lock is acquired after all, but no command is started.
         driver.election(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
-        assert_eq!(driver.ends(now + timeout), Some(Ending::Signaled(ends)));
+        assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(ends)));
     }
 }
 
@@ -40,7 +40,7 @@ fn a_leader_relays_signals_and_exits_by_them_if_the_command_was_not_started() {
     assert_eq!(driver.actions(), relayed.map(|signal| ElectorAction::Order(Order::Signal(signal))));
     driver.report(now, gone(End::NotStarted, false));
     driver.election(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.ends(now), Some(Ending::Signaled(15)));
+    assert_eq!(driver.exit_at(now), Some(Ending::Signaled(15)));
 }
 
 #[test]
