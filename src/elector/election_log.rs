@@ -183,6 +183,11 @@ impl ElectionLog {
         }
     }
 
+    /// Returns the error of the last request, unless a later one succeeded.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.last_failure.as_deref()
+    }
+
     /// Returns how long the wait has lasted, if that is to be logged now.
     pub fn due_reminder(&mut self) -> Option<Duration> {
         self.reminder.as_mut()?.is_due(clock::now())

@@ -133,7 +133,8 @@ impl ElectionLoop<'_> {
             self.send_next();
             self.observations.stepped(&self.election);
             if let Some(waited) = self.log.due_reminder() {
-                log_notices::still_waiting(self.log.name(), self.holders().as_deref(), waited);
+                let (name, holders) = (self.log.name(), self.holders());
+                log_notices::still_waiting(name, holders.as_deref(), self.log.last_failure(), waited);
             }
             let due = self.election.next_timeout().into_iter().chain(self.log.next_reminder()).min();
             self.timer.get().set(due)?;

@@ -106,12 +106,17 @@ pub fn doctor_hint(lock: &str) {
     log_events::doctor_hint(lock, &options().doctor);
 }
 
-/// Logs how long this candidate has waited.
-pub fn still_waiting(lock: &str, holder: Option<&str>, waited: Duration) {
+/// Logs how long this candidate has waited, and why: because requests fail, or another candidate holds the lock.
+pub fn still_waiting(lock: &str, holder: Option<&str>, failure: Option<&str>, waited: Duration) {
     let waited = format_duration(Duration::from_secs(waited.as_secs()));
     let holder = holder.map(shown);
-    let why = holder.as_ref().map(|holder| format!(": it is held by {holder}")).unwrap_or_default();
+    let why = reason_to_wait(holder.as_deref(), failure).map(|why| format!(": {why}")).unwrap_or_default();
     log_events::still_waiting(lock, holder.as_deref(), &format!("still waiting for {lock} after {waited}{why}"));
+}
+
+/// Returns why a candidate still waits. What is known of the holder may be outdated while requests fail.
+fn reason_to_wait(holder: Option<&str>, failure: Option<&str>) -> Option<String> {
+    failure.map(str::to_owned).or_else(|| Some(format!("it is held by {}", holder?)))
 }
 
 /// Logs that this candidate did not acquire the lock within `--wait`.
@@ -317,5 +322,18 @@ fn shown(holder: &str) -> String {
     match holder {
         "" => "nobody".to_owned(),
         holder => printable(holder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_request_is_the_reason_to_wait() {
+        let failure = "cannot read /run/job.lease: Transport endpoint is not connected";
+        assert_eq!(reason_to_wait(Some("a"), Some(failure)).as_deref(), Some(failure));
+        assert_eq!(reason_to_wait(Some("a"), None).as_deref(), Some("it is held by a"));
+        assert_eq!(reason_to_wait(None, None), None);
     }
 }

@@ -1,9 +1,9 @@
 //! Reasons for TLS failures, in words.
 
 use std::error::Error;
-use std::fmt;
-use std::io::{self, ErrorKind};
+use std::{fmt, io};
 
+use nix::errno::Errno;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
 
 use crate::telemetry::log::printable_root_cause;
@@ -33,12 +33,23 @@ pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
         if let Some(reason) = tls.map(|failure| tls_reason(failure, peer)) {
             return reason;
         }
-        if error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == ErrorKind::UnexpectedEof) {
-            return format!("{peer} closed the connection");
+        if let Some(reason) = error.downcast_ref().and_then(|failure| io_reason(failure, peer)) {
+            return reason;
         }
         cause = error.source();
     }
     printable_root_cause(failure)
+}
+
+/// Returns the reason for a failure of the system, where its own words say too little or too much.
+fn io_reason(failure: &io::Error, peer: Peer) -> Option<String> {
+    match Errno::from_raw(failure.raw_os_error().unwrap_or_default()) {
+        errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => {
+            Some(format!("{}; look for a firewall or a seccomp profile on this machine", errno.desc()))
+        }
+        _ if failure.kind() == io::ErrorKind::UnexpectedEof => Some(format!("{peer} closed the connection")),
+        _ => None,
+    }
 }
 
 fn tls_reason(failure: &rustls::Error, peer: Peer) -> String {
@@ -75,4 +86,25 @@ fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
         other => return format!("{peer} ended the TLS connection: {other:?}"),
     };
     format!("{peer} refused the client certificate: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ends_without_a_goodbye_was_closed() {
+        let failure =
+            io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed connection without sending TLS close_notify");
+        assert_eq!(failure_reason(&failure, Peer::Server), "the server closed the connection");
+    }
+
+    #[test]
+    fn a_connection_that_this_machine_refuses_has_a_remedy() {
+        let failure = io::Error::from(Errno::EPERM);
+        assert_eq!(
+            failure_reason(&failure, Peer::Server),
+            "Operation not permitted; look for a firewall or a seccomp profile on this machine"
+        );
+    }
 }

@@ -54,6 +54,9 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
     let folder = path.parent().unwrap_or(path);
     let reason = match errno {
         Errno::EACCES | Errno::EPERM => not_permitted(access, path, folder),
+        Errno::ELOOP if fs::metadata(folder).is_err() => {
+            format!("its folder {} is a symbolic link that leads to itself", folder.display())
+        }
         Errno::ELOOP => "it is a symbolic link; try the path that it leads to".to_owned(),
         Errno::ENOENT if fs::metadata(folder).is_err() => {
             format!("its folder {} does not exist; try mkdir -p {}", folder.display(), quoted(folder))

@@ -91,6 +91,8 @@ fn an_unusable_file_is_refused_with_a_remedy() {
     symlink(&record, &link).expect("a link");
     fs::write(&broken, "{\"uid").expect("a file");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let ring = folder.join("ring");
+    symlink(&ring, &ring).expect("a link");
     let none = folder.join("none");
     let missing = format!("its folder {none} does not exist; try mkdir -p {none}", none = none.display());
     for (path, says) in [
@@ -99,6 +101,7 @@ fn an_unusable_file_is_refused_with_a_remedy() {
         (&folder, "it is a folder, not a regular file"),
         (&fifo, "it is a FIFO, not a regular file"),
         (&none.join("record"), &missing),
+        (&ring.join("record"), "is a symbolic link that leads to itself"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
         candidate.wait_for_exit(69);
