@@ -9,7 +9,7 @@ use rcgen::{
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
@@ -78,10 +78,19 @@ pub fn sign(params: CertificateParams) -> (Certificate, String) {
 
 /// Returns the TLS settings of the servers: HTTP/1.1, with optional client certificates.
 pub fn server_config() -> Arc<ServerConfig> {
+    server_config_with(ClientCertVerifierBuilder::allow_unauthenticated)
+}
+
+/// Returns the TLS settings of servers that require client certificates.
+pub fn mutual_server_config() -> Arc<ServerConfig> {
+    server_config_with(|clients| clients)
+}
+
+fn server_config_with(clients: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder) -> Arc<ServerConfig> {
     let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("our own certificate");
     let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("our own key");
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), ring::default_provider().into());
-    let clients = clients.allow_unauthenticated().build().expect("a verifier of client certificates");
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), ring::default_provider().into());
+    let clients = clients(verifier).build().expect("a verifier of client certificates");
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .and_then(|config| config.with_client_cert_verifier(clients).with_single_cert(vec![certificate], key))

@@ -18,6 +18,8 @@ pub enum TunnelProtocol {
     Http,
     /// HTTP over TLS, with the certificate of all servers of this process.
     Https,
+    /// The same, with a client certificate of the tests' authority.
+    MutualHttps,
     Socks5,
 }
 
@@ -67,8 +69,10 @@ async fn serve(
     record: Arc<Mutex<Vec<String>>>,
 ) -> io::Result<()> {
     match protocol {
-        TunnelProtocol::Https => {
-            let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
+        TunnelProtocol::Https | TunnelProtocol::MutualHttps => {
+            let requires_certificate = protocol == TunnelProtocol::MutualHttps;
+            let config = if requires_certificate { tls::mutual_server_config() } else { tls::server_config() };
+            let stream = TlsAcceptor::from(config).accept(stream).await?;
             forward(BufReader::new(stream), protocol, target, record).await
         }
         TunnelProtocol::Http | TunnelProtocol::Socks5 => {
@@ -88,7 +92,7 @@ where
 {
     let requested = match protocol {
         TunnelProtocol::Socks5 => greet_by_socks(&mut stream).await?,
-        TunnelProtocol::Http | TunnelProtocol::Https => greet_by_http(&mut stream).await?,
+        _ => greet_by_http(&mut stream).await?,
     };
     record.lock().expect("the destinations").push(requested);
     let mut onward = TcpStream::connect(target).await?;

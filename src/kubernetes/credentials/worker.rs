@@ -15,7 +15,7 @@ use super::super::{kubeconfig, log_events, tls};
 use super::access::{Access, Lifetime};
 use super::exec_credential::{self, IssuedCredentials};
 use super::files::{self, Stamp};
-use super::material::{self, Material};
+use super::material::{self, Material, TlsMaterial};
 use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 
 /// How often files are read again that seem unchanged.
@@ -210,9 +210,8 @@ impl Worker {
         if let Some(present) = present.and_then(|access| access.tls.clone()) {
             return Ok(Some(present));
         }
-        let certificate = material.tls.certificate.as_ref();
-        let certificate = certificate.map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
-        tls::client_config(&config.tls, material.tls.authority.as_deref(), certificate).map(|tls| Some(Arc::new(tls)))
+        let TlsMaterial { authority, certificate } = &material.tls;
+        tls::client_config(&config.tls, authority.as_deref(), pair(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
     /// Returns the TLS configuration of connections to the proxy, like [`tls`](Self::tls).
@@ -224,14 +223,13 @@ impl Worker {
         if config.proxy.as_ref().is_none_or(|proxy| proxy.protocol != ProxyProtocol::Https) {
             return Ok(None);
         }
-        let is_same = |loaded: &&Loaded| {
-            loaded.config.tls == config.tls && loaded.material.tls.authority == material.tls.authority
-        };
+        let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
         let present = self.loaded.as_ref().filter(is_same).and(self.access.as_ref());
         if let Some(present) = present.and_then(|access| access.proxy_tls.clone()) {
             return Ok(Some(present));
         }
-        tls::proxy_config(&config.tls, material.tls.authority.as_deref()).map(|tls| Some(Arc::new(tls)))
+        let TlsMaterial { authority, certificate } = &material.tls;
+        tls::proxy_config(&config.tls, authority.as_deref(), pair(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
     /// Returns the plugin of the configuration, unless it has other credentials.
@@ -299,6 +297,10 @@ impl Worker {
             *state = State { config, access, failure, handled };
         });
     }
+}
+
+fn pair(certificate: &Option<(Vec<u8>, Vec<u8>)>) -> Option<(&[u8], &[u8])> {
+    certificate.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()))
 }
 
 fn missing(message: String) -> CredentialsError {

@@ -23,10 +23,9 @@ mod verifier;
 
 use std::sync::Arc;
 
-use rustls::client::WantsClientCert;
+use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, ConfigBuilder};
 
 use self::authority::Authorities;
 use self::verifier::{InsecureVerifier, ServerVerifier};
@@ -52,13 +51,7 @@ pub fn client_config(
         Some(pem) => Arc::new(ServerVerifier::new(Peer::Server, Authorities::configured(pem)?)),
         None => Arc::new(ServerVerifier::new(Peer::Server, Authorities::of_system()?)),
     };
-    let builder = verifying_with(verifier);
-    let mut config = match certificate {
-        Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(identity::resolver(certificate, key)?)),
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    Ok(config)
+    config_with(verifier, certificate)
 }
 
 /// Checks that these authorities can be trusted.
@@ -77,29 +70,40 @@ pub fn check_certificate(certificate: &[u8], key: &[u8]) -> Result<(), ConfigErr
     identity::resolver(certificate, key).map(drop)
 }
 
-/// Returns the TLS configuration of a connection to a proxy. kubectl trusts a proxy like the API server; certificates
-/// that the system trusts are trusted here as well. A proxy gets no client certificate.
+/// Returns the TLS configuration of a connection to a proxy. kubectl trusts a proxy like the API server, and presents the
+/// same client certificate; certificates that the system trusts are trusted here as well.
 ///
 /// # Errors
-/// Fails if there are no trusted certificates.
-pub fn proxy_config(options: &TlsOptions, authority: Option<&[u8]>) -> Result<ClientConfig, ConfigError> {
+/// Fails if there are no trusted certificates, or the client's certificate cannot be used.
+pub fn proxy_config(
+    options: &TlsOptions,
+    authority: Option<&[u8]>,
+    certificate: Option<(&[u8], &[u8])>,
+) -> Result<ClientConfig, ConfigError> {
     let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(InsecureVerifier)
     } else {
         Arc::new(ServerVerifier::new(Peer::Proxy, Authorities::of_system_and(authority)?))
     };
-    let mut config = verifying_with(verifier).with_no_client_auth();
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    Ok(config)
+    config_with(verifier, certificate)
 }
 
-fn verifying_with(verifier: Arc<dyn ServerCertVerifier>) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+fn config_with(
+    verifier: Arc<dyn ServerCertVerifier>,
+    certificate: Option<(&[u8], &[u8])>,
+) -> Result<ClientConfig, ConfigError> {
     let mut provider =
         CryptoProvider { signature_verification_algorithms: algorithms::SUPPORTED, ..ring::default_provider() };
     provider.kx_groups.push(&p521::KeyExchange);
-    ClientConfig::builder_with_provider(Arc::new(provider))
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .expect("the provider has the default TLS versions")
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match certificate {
+        Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(identity::resolver(certificate, key)?)),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    Ok(config)
 }

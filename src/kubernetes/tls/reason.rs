@@ -69,10 +69,7 @@ fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
         AlertDescription::CertificateRevoked => "it is revoked",
         AlertDescription::UnknownCA => "its issuer is unknown to it",
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            return match peer {
-                Peer::Server => "the server asks for a client certificate, and the kubeconfig has none".to_owned(),
-                Peer::Proxy => "the proxy asks for a client certificate, and proxies get none".to_owned(),
-            };
+            return format!("{peer} asks for a client certificate, and the kubeconfig has none");
         }
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate

@@ -205,7 +205,7 @@ fn a_plugin_runs_again_after_it_has_printed_half_a_certificate() {
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
     leader.configure(&json!({ "exec": exec }));
     let mut a = Candidate::new("a", &leader.lock).run_script("echo started");
-    a.wait_for_log("what it printed cannot be used: client-certificate: there is no certificate in it");
+    a.wait_for_log("its output cannot be used: client-certificate: there is no certificate in it");
     fs::write(leader.file("issued"), credential(&certificate.certificate, &certificate.key)).expect("a file");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "started\n");

@@ -13,6 +13,9 @@ use testkit::{Candidate, scratch, tls};
 /// An address that does not exist, so that only the proxy sees a request for it.
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
 
+/// The fields of a user.
+const TOKEN: &str = "{token: secret}";
+
 /// Writes a kubeconfig for a server, with additional fields of the cluster. Returns its path.
 fn kubeconfig(server: &str, more: &str) -> PathBuf {
     let file = scratch::folder("proxies").join("config");
@@ -97,13 +100,13 @@ fn this_machine_is_never_reached_through_a_proxy() {
     assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
 }
 
-/// Writes a kubeconfig that trusts the authority of the tests' servers. Returns its path.
-fn trusting_kubeconfig(proxy_url: &str) -> PathBuf {
+/// Writes a kubeconfig that trusts the authority of the tests' servers, with these fields of the user. Returns its path.
+fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     let authority = BASE64_STANDARD.encode(tls::authority());
     let file = scratch::folder("proxies").join("config");
     let text = format!(
         "{{clusters: [{{name: c, cluster: {{server: '{SERVER}', certificate-authority-data: {authority}, \
-         tls-server-name: localhost, proxy-url: '{proxy_url}'}}}}], users: [{{name: u, user: {{token: secret}}}}], \
+         tls-server-name: localhost, proxy-url: '{proxy_url}'}}}}], users: [{{name: u, user: {user}}}], \
          contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
     );
     fs::write(&file, text).expect("a kubeconfig");
@@ -133,7 +136,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
     {
         let proxy = TunnelProxy::start(protocol, server.address());
         for (credentials, as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
-            let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()));
+            let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), TOKEN);
             if let Some(arrived) = arrives_by_kubectl(&server, &kubeconfig) {
                 assert!(arrived, "kubectl through {scheme}");
             }
@@ -150,6 +153,22 @@ fn requests_arrive_through_proxies_of_each_kind() {
             assert_eq!(requested, [format!("api.leaderrun.invalid:6443{as_sent}")], "{scheme}");
         }
     }
+}
+
+#[testkit::test]
+fn a_proxy_gets_the_client_certificate() {
+    let server = RecordingServer::start(Some(tls::server_config()));
+    let proxy = TunnelProxy::start(TunnelProtocol::MutualHttps, server.address());
+    let me = tls::client_identity("me");
+    let [certificate, key] = [me.certificate, me.key].map(|pem| BASE64_STANDARD.encode(pem));
+    let user = format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}");
+    let proxy_url = format!("https://{}", proxy.address());
+    let kubeconfig = trusting_kubeconfig(&proxy_url, &user);
+    assert_ne!(arrives_by_kubectl(&server, &kubeconfig), Some(false), "kubectl does not present it");
+    let (arrived, log) = arrives_by_leaderrun(&server, &kubeconfig);
+    assert!(arrived, "{log}");
+    let (arrived, log) = arrives_by_leaderrun(&server, &trusting_kubeconfig(&proxy_url, TOKEN));
+    assert!(!arrived && log.contains("the proxy asks for a client certificate, and the kubeconfig has none"), "{log}");
 }
 
 #[testkit::test]
