@@ -4,14 +4,14 @@ use super::grammar::{CompletedOption, Grammar, Syntax, Value};
 
 const BEGINNING: &str = r#"# Completion of leaderrun for fish. Made by: leaderrun completion fish
 
-# Where -- is among the words before the cursor, if it is there.
+# Prints the position of -- among the words before the cursor, and fails if it is not there.
 function __leaderrun_dashes
     set -l words (commandline -opc)
     contains -i -- -- $words
 end
 
-# Whether the form of the command line is that of a subcommand, or that of a run where none is given.
-function __leaderrun_form
+# Succeeds if the command line has this subcommand, or no subcommand if none is named.
+function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1
     set -l words (commandline -opc)
@@ -54,15 +54,18 @@ pub fn script(grammar: &Grammar) -> String {
         syntax.options.iter().for_each(|option| script += &line(syntax, option));
         if !syntax.words.is_empty() {
             let words = syntax.words.join(" ");
-            script += &format!("complete -c leaderrun -n '__leaderrun_form {}' -a '{words}'\n", syntax.name);
+            script += &format!("complete -c leaderrun -n '__leaderrun_has_subcommand {}' -a '{words}'\n", syntax.name);
         }
     }
     script
 }
 
 fn line(syntax: &Syntax, option: &CompletedOption) -> String {
-    let condition =
-        if syntax.name.is_empty() { "__leaderrun_form" } else { &format!("'__leaderrun_form {}'", syntax.name) };
+    let condition = if syntax.name.is_empty() {
+        "__leaderrun_has_subcommand"
+    } else {
+        &format!("'__leaderrun_has_subcommand {}'", syntax.name)
+    };
     let short = option.short.map(|short| format!(" -s {short}")).unwrap_or_default();
     let value = match &option.value {
         Value::None => String::new(),

@@ -25,8 +25,8 @@ fn addresses_in(lock: &TestLock, name: &str) -> Vec<String> {
     endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
 }
 
-fn leads_to(lock: &TestLock, wanted: &[&str]) {
-    eventually(&format!("the Service leads to {wanted:?}"), || addresses(lock) == wanted);
+fn wait_for_addresses(lock: &TestLock, wanted: &[&str]) {
+    eventually(&format!("the Service routes to {wanted:?}"), || addresses(lock) == wanted);
 }
 
 fn services(lock: &TestLock) -> String {
@@ -61,7 +61,7 @@ fn serving(name: &str, lock: &TestLock, address: &str) -> Candidate {
 fn the_service_has_the_leaders_address_only() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
-    leads_to(&lock, &["10.1.2.3"]);
+    wait_for_addresses(&lock, &["10.1.2.3"]);
     let made = slice(&lock).expect("a slice");
     assert_eq!(made["metadata"]["labels"]["kubernetes.io/service-name"], "web");
     assert_eq!(made["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "leaderrun");
@@ -75,20 +75,20 @@ fn the_service_has_the_leaders_address_only() {
     b.wait_for_log("held by a");
     assert_eq!(addresses(&lock), ["10.1.2.3"]);
     a.stop();
-    leads_to(&lock, &["10.1.2.4"]);
+    wait_for_addresses(&lock, &["10.1.2.4"]);
     b.stop();
-    leads_to(&lock, &[]);
+    wait_for_addresses(&lock, &[]);
 }
 
 #[testkit::test]
 fn a_dead_leaders_address_is_replaced_by_the_next() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
-    leads_to(&lock, &["10.1.2.3"]);
+    wait_for_addresses(&lock, &["10.1.2.3"]);
     let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     drop(a);
-    leads_to(&lock, &["10.1.2.4"]);
+    wait_for_addresses(&lock, &["10.1.2.4"]);
     // The container of the dead leader restarts.
     let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("held by b");
@@ -96,7 +96,7 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
     a.wait_for_exit(143);
     assert_eq!(addresses(&lock), ["10.1.2.4"]);
     b.stop();
-    leads_to(&lock, &[]);
+    wait_for_addresses(&lock, &[]);
 }
 
 #[testkit::test]
@@ -120,7 +120,7 @@ fn an_address_that_arrives_late_is_refused() {
     let mut a = serving("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
     late.wait_until_held();
     a.stop();
-    leads_to(&lock, &[]);
+    wait_for_addresses(&lock, &[]);
     let conflicts = proxy.conflicts();
     late.release();
     eventually("it has arrived", || proxy.conflicts() > conflicts);
@@ -138,12 +138,12 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/endpointslices"));
     a.signal(Signal::SIGTERM);
-    leads_to(&lock, &["10.1.2.4"]);
+    wait_for_addresses(&lock, &["10.1.2.4"]);
     late.release();
     a.wait();
     assert_eq!(addresses(&lock), ["10.1.2.4"]);
     b.stop();
-    leads_to(&lock, &[]);
+    wait_for_addresses(&lock, &[]);
 }
 
 /// The second leader's address is of another family, or a loopback address, by which it reaches the API server.
@@ -162,7 +162,7 @@ fn a_leader_without_a_usable_address_removes_that_of_a_dead_leader() {
         drop(a);
         let mut b = Candidate::new("b", &lock).args(["--service", "web"]).args(own).run_script("sleep inf");
         b.wait_for_log(says);
-        leads_to(&lock, &[]);
+        wait_for_addresses(&lock, &[]);
         b.stop();
         assert!(!b.log().contains(": works again"), "{}", b.log());
     }
@@ -176,25 +176,25 @@ fn a_service_of_both_families_leads_to_an_address_of_each() {
     spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
     // An API server of a cluster with one family refuses it.
     let Ok(_) = admin.create(&services(&lock), &json!({ "metadata": { "name": "web" }, "spec": spec })) else { return };
-    let lead_to = |ipv4: &[&str], ipv6: &[&str]| {
-        leads_to(&lock, ipv4);
-        eventually(&format!("the Service leads to {ipv6:?}"), || addresses_in(&lock, "web-leader-ipv6") == ipv6);
+    let wait_for_both = |ipv4: &[&str], ipv6: &[&str]| {
+        wait_for_addresses(&lock, ipv4);
+        eventually(&format!("the Service routes to {ipv6:?}"), || addresses_in(&lock, "web-leader-ipv6") == ipv6);
     };
     let a = serving("a", &lock, "10.1.2.3,fd00::3").run_script("sleep inf");
     a.wait_for_log("the Service web routes to this candidate");
-    lead_to(&["10.1.2.3"], &["fd00::3"]);
-    assert!(!a.log().contains("by IPv4 only"), "{}", a.log());
+    wait_for_both(&["10.1.2.3"], &["fd00::3"]);
+    assert!(!a.log().contains("routes IPv4 only"), "{}", a.log());
     let second = slice_called(&lock, "web-leader-ipv6").expect("a slice");
     assert_eq!((&second["addressType"], &second["ports"]), (&"IPv6".into(), &slice(&lock).expect("a slice")["ports"]));
     drop(a);
     let mut b = serving("b", &lock, "10.1.2.4").run_script("sleep inf");
     b.wait_for_log("this candidate has no IPv6 address");
-    lead_to(&["10.1.2.4"], &[]);
+    wait_for_both(&["10.1.2.4"], &[]);
     b.stop();
     let mut c = serving("c", &lock, "fd00::5,10.1.2.5").run_script("sleep inf");
-    lead_to(&["10.1.2.5"], &["fd00::5"]);
+    wait_for_both(&["10.1.2.5"], &["fd00::5"]);
     c.stop();
-    lead_to(&[], &[]);
+    wait_for_both(&[], &[]);
 }
 
 #[testkit::test]
@@ -247,27 +247,17 @@ fn ports_are_those_that_the_service_defines() {
     let selecting = json!({ "selector": { "app": "web" }, "ports": [{ "port": 80 }] });
     let external = json!({ "type": "ExternalName", "externalName": "example.com" });
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "protocol": protocol });
-    let (lock, leads_here) = (TestLock::lease(), "the Service web routes to this candidate");
+    let (lock, routed) = (TestLock::lease(), "the Service web routes to this candidate");
     let namespace = lock.namespace();
     for (spec, options, ports, says) in [
-        (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), leads_here.to_owned()),
-        (
-            &two_ports(),
-            &["8080"],
-            json!([port("http", 8080, "TCP")]),
-            format!("{leads_here}, except for its ports dns"),
-        ),
-        (
-            &two_ports(),
-            &["53/udp"],
-            json!([port("dns", 53, "UDP")]),
-            format!("{leads_here}, except for its ports http"),
-        ),
-        (&headless, &[], json!([port("http", 8080, "TCP")]), leads_here.to_owned()),
-        (&unnamed, &[], json!([port("", 8080, "TCP")]), leads_here.to_owned()),
-        (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), leads_here.to_owned()),
-        (&server, &["8080"], json!([port("server", 8080, "TCP")]), leads_here.to_owned()),
-        (&in_pods, &["http:8080"], json!([port("server", 8080, "TCP")]), leads_here.to_owned()),
+        (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), routed.to_owned()),
+        (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{routed}, except for its ports dns")),
+        (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{routed}, except for its ports http")),
+        (&headless, &[], json!([port("http", 8080, "TCP")]), routed.to_owned()),
+        (&unnamed, &[], json!([port("", 8080, "TCP")]), routed.to_owned()),
+        (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), routed.to_owned()),
+        (&server, &["8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
+        (&in_pods, &["http:8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
         (&in_pods, &[], Value::Null, "give it, for example --port server:8080".to_owned()),
         (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
         (&two_ports(), &["9090"], Value::Null, "it has http (targetPort 8080), dns (targetPort 53)".to_owned()),
@@ -281,12 +271,12 @@ fn ports_are_those_that_the_service_defines() {
         }
         let mut a = serving.run_script("sleep inf");
         a.wait_for_log(&says);
-        assert_eq!(a.log().contains(leads_here), !ports.is_null(), "{}", a.log());
+        assert_eq!(a.log().contains(routed), !ports.is_null(), "{}", a.log());
         let present =
             slice(&lock).filter(|slice| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()));
         assert_eq!(present.map(|slice| slice["ports"].clone()).unwrap_or_default(), ports, "{spec} {options:?}");
         a.stop();
-        leads_to(&lock, &[]);
+        wait_for_addresses(&lock, &[]);
         Cluster::shared().admin().delete(&format!("{}/web", services(&lock))).expect("the Service");
     }
 }
@@ -300,7 +290,7 @@ fn a_service_that_is_not_there_yet_is_waited_for() {
     assert_eq!(slice(&lock), None);
     define(&lock, &two_ports());
     a.wait_for_log("the Service web routes to this candidate");
-    leads_to(&lock, &["10.1.2.3"]);
+    wait_for_addresses(&lock, &["10.1.2.3"]);
     a.stop();
 }
 
@@ -318,7 +308,7 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     a.wait_for_log("cannot check whether the Service");
     assert!(a.log().contains("leaderrun manifest with --service web prints a Role that allows it"), "{}", a.log());
     assert!(!a.log().contains("the Service web routes to this candidate"), "{}", a.log());
-    leads_to(&lock, &["10.1.2.3"]);
+    wait_for_addresses(&lock, &["10.1.2.3"]);
     a.stop();
 }
 

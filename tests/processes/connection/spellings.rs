@@ -201,13 +201,13 @@ impl Site {
         (self.outcome(prefix), said)
     }
 
-    /// Returns the outcome of a spelling from the requests that were recorded. `place` returns the prefix before the API's
+    /// Returns the outcome of a spelling from the requests that were recorded. `parse` returns the prefix before the API's
     /// own path and the namespace of a request, or `None` for a request that does not count.
-    fn outcome(&self, place: impl Fn(&str) -> Option<(String, String)>) -> String {
+    fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));
         let asked = https.chain(http).filter_map(|(scheme, request)| {
-            let (prefix, namespace) = place(&request.target)?;
+            let (prefix, namespace) = parse(&request.target)?;
             let name = request.server_name.as_ref().map(|name| format!(" called {name}")).unwrap_or_default();
             Some(format!("{scheme}{prefix}{name} as {} in {namespace}", self.user(&request)))
         });

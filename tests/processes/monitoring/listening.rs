@@ -8,7 +8,7 @@ fn has_user_namespaces() -> Result<(), String> {
     unshare(&["--user", "true"])
 }
 
-fn has_networks() -> Result<(), String> {
+fn can_create_networks() -> Result<(), String> {
     unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{NETWORK} test -e {BINDV6ONLY}")])
 }
 
@@ -40,7 +40,7 @@ const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 /// A new network namespace that only has the two loopback addresses.
 const NETWORK: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
-#[testkit::test(requires = has_networks())]
+#[testkit::test(requires = can_create_networks())]
 fn a_port_without_an_address_listens_on_both_address_families() {
     let ask = |address: &str| {
         format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")

@@ -31,8 +31,8 @@ const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
 /// The most by which one fraction, a weak sample, may multiply the estimate.
 const MAX_GROWTH: f64 = 16.0;
 
-/// Below this, an estimate grows by one at most: one candidate in twelve that is alone draws a fraction as small as the
-/// smallest of eight, and would delay the next hand-over for contenders that do not exist.
+/// Below this, an estimate grows by one at most. One in twelve candidates that are alone draws a fraction as small as the
+/// smallest of eight; a greater estimate would then delay the next hand-over for contenders that do not exist.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
 /// The least number of contenders that a refused claim indicates, as a multiple of the estimate.

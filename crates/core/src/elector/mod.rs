@@ -6,9 +6,9 @@
 //!
 //! # The rules
 //!
-//! - By the kill instant of the tenure that the supervisor last reported as enforced, it must have reported the command
-//!   gone. If it has not, or has died, the elector kills it and then every descendant. While it kills
-//!   one process after the other, it gets the time that this takes: stop and kill were brought forward by that time.
+//! - The supervisor must report the command gone by the kill instant of the tenure that it last reported as enforced. If
+//!   it does not, or dies, the elector kills the supervisor and then every descendant. A supervisor that kills one process
+//!   after the other gets the time that this takes, because stop and kill were brought forward by that time.
 //! - The supervisor allows for the delays of the elector, which kills the command if the supervisor fails. So the elector
 //!   reports how late it runs.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
@@ -127,8 +127,8 @@ impl Elector {
         Self { stop_signal, ..self }
     }
 
-    /// Records that the elector ran this long after it was due. If that changes the delay for which the supervisor must
-    /// allow, it is sent to the supervisor and returned.
+    /// Records that the elector was woken this late. If the delay to expect has changed, it is sent to the supervisor and
+    /// returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });

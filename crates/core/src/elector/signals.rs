@@ -1,4 +1,4 @@
-//! What the elector does with the signals that leaderrun receives.
+//! The elector's handling of the signals that leaderrun receives.
 
 use core::mem;
 use core::time::Duration;
