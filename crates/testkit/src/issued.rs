@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard};
 
 use hyper::header::{HeaderMap, HeaderValue};
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose};
+use rcgen::{Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose};
 use uuid::Uuid;
 
 use crate::tls;
@@ -40,14 +40,28 @@ pub fn revoke_token(token: &str) {
 
 /// Issues a client certificate to a user.
 pub fn issue_certificate(user: User) -> ClientCertificate {
+    let (certificate, key) = tls::sign(certificate_for(user));
+    register(user, &certificate, certificate.pem(), key)
+}
+
+/// Issues a client certificate to a user through another authority, whose certificate comes after it.
+pub fn issue_certificate_chain(user: User) -> ClientCertificate {
+    let (certificate, key, authority) = tls::sign_through_another(certificate_for(user));
+    register(user, &certificate, certificate.pem() + &authority, key)
+}
+
+fn certificate_for(user: User) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, user.name);
     user.groups.iter().for_each(|group| params.distinguished_name.push(DnType::OrganizationName, *group));
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let (certificate, key) = tls::sign(params);
-    let fingerprint = fingerprint(certificate.der());
+    params
+}
+
+fn register(user: User, issued: &Certificate, certificate: String, key: String) -> ClientCertificate {
+    let fingerprint = fingerprint(issued.der());
     lock(&CERTIFICATES).insert(fingerprint.clone(), user);
-    ClientCertificate { certificate: certificate.pem(), key, fingerprint }
+    ClientCertificate { certificate, key, fingerprint }
 }
 
 /// Revokes a client certificate.

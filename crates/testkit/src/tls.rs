@@ -27,12 +27,16 @@ pub struct ClientIdentity {
 }
 
 static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
+    CertifiedIssuer::self_signed(authority_called("leaderrun tests"), new_key()).expect("a certificate authority")
+});
+
+fn authority_called(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "leaderrun tests");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, new_key()).expect("a certificate authority")
-});
+    params
+}
 
 static SERVER: LazyLock<ServerCertificate> = LazyLock::new(|| {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -74,6 +78,14 @@ pub fn key_pair() -> (String, String) {
 pub fn sign(params: CertificateParams) -> (Certificate, String) {
     let key = new_key();
     (params.signed_by(&key, &AUTHORITY).expect("a certificate"), key.serialize_pem())
+}
+
+/// Signs a certificate with a new key, through another authority. Returns the certificate, and the key and the
+/// authority's certificate as PEM.
+pub fn sign_through_another(params: CertificateParams) -> (Certificate, String, String) {
+    let (key, authority) = (new_key(), authority_called("leaderrun tests, below"));
+    let authority = CertifiedIssuer::signed_by(authority, new_key(), &AUTHORITY).expect("an authority");
+    (params.signed_by(&key, &authority).expect("a certificate"), key.serialize_pem(), authority.pem())
 }
 
 /// Returns the TLS settings of the servers: HTTP/1.1, with optional client certificates.

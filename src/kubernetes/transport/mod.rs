@@ -30,6 +30,7 @@ use self::pool::Pool;
 pub use self::resolver::Resolver;
 use super::credentials::{Access, Credentials, MIN_PENDING};
 use super::impersonation;
+use super::tls::{Peer, failure_reason};
 
 /// The largest number of credentials that a request is sent with, one after the other.
 const MAX_CREDENTIALS: usize = 3;
@@ -83,7 +84,7 @@ impl Transport {
                     self.credentials.accepted(access);
                 }
             }
-            Err(failure) => attempt.failure = Some(failure.to_string()),
+            Err(failure) => attempt.failure = Some(failure_reason(&**failure, Peer::Server)),
         }
         answer
     }

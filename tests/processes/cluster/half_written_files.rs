@@ -122,6 +122,25 @@ fn a_client_certificate_and_its_key_are_written_in_parts() {
     leader.assert_held("does not belong to the key in client-key");
 }
 
+#[testkit::test]
+fn a_client_certificate_is_written_before_the_authority_that_issued_it() {
+    let mut leader = Leader::new();
+    let (old, new) = (issued::issue_certificate(ADMIN), issued::issue_certificate_chain(ADMIN));
+    let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
+    write("me.crt", &old.certificate);
+    write("me.key", &old.key);
+    leader.configure(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
+    leader.start();
+    leader.write_part("me.key", &new.key);
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let first = new.certificate.find(END).expect("a certificate") + END.len();
+    leader.write_part("me.crt", &new.certificate[..first]);
+    fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
+    issued::revoke_certificate(&old);
+    leader.wait_for_renewals();
+    leader.assert_held("the server refused the client certificate");
+}
+
 /// Rotates credentials while the file of authorities is half written.
 fn rotate_beside_a_half_written_authority(mut leader: Leader, publish: impl Fn(&Path, &str)) {
     let mut token = issued::issue_token(ADMIN);
