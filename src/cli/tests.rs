@@ -67,6 +67,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
             format!("leaderrun --lock {FILE} status"),
             "status: a subcommand must be the first argument; try leaderrun status --lock file:/tmp/never-made.lease",
         ),
+        (run("--kubeconfig="), "--kubeconfig '': not a valid value; for example --kubeconfig /etc/my-job.kubeconfig"),
         (
             "leaderrun --lock /tmp/foo.lock -- true".to_owned(),
             "--lock /tmp/foo.lock: the path of a lock begins with file:; try --lock file:/tmp/foo.lock",
