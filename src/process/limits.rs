@@ -19,7 +19,7 @@ pub struct LimitTooLow {
     name: &'static str,
     limit: u64,
     needed: u64,
-    /// The command that raises the limit.
+    /// What raises the limit.
     remedy: &'static str,
 }
 
@@ -29,9 +29,12 @@ pub struct LimitTooLow {
 /// Fails if it may not.
 pub fn check_open_files() -> Result<(), LimitTooLow> {
     match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((limit, _)) if limit < MIN_OPEN_FILES => {
-            Err(LimitTooLow { name: "open files", limit, needed: MIN_OPEN_FILES, remedy: "ulimit -n 1024" })
-        }
+        Ok((limit, _)) if limit < MIN_OPEN_FILES => Err(LimitTooLow {
+            name: "open files",
+            limit,
+            needed: MIN_OPEN_FILES,
+            remedy: "ulimit -n 1024, or LimitNOFILE=1024 in a unit",
+        }),
         _ => Ok(()),
     }
 }
@@ -46,7 +49,7 @@ pub fn check_stack() -> Result<(), LimitTooLow> {
             name: "the stack's kilobytes",
             limit: limit / 1024,
             needed: MIN_STACK,
-            remedy: "ulimit -s 8192",
+            remedy: "ulimit -s 8192, or LimitSTACK=8M in a unit",
         }),
         _ => Ok(()),
     }

@@ -57,7 +57,8 @@ impl fmt::Display for SystemCallError {
         write!(f, "the system call {} failed: {reason}", self.call)?;
         f.write_str(match self.errno() {
             Errno::EPERM | Errno::EACCES => {
-                "; allow it in the seccomp profile of the sandbox, or use a newer container runtime"
+                "; allow it in the seccomp profile of the container or in SystemCallFilter= of the unit, or use a newer \
+                 container runtime"
             }
             Errno::ENOSYS | Errno::EINVAL => {
                 "; use Linux 5.4 or later, and a sandbox or container runtime that has this system call"
@@ -99,8 +100,8 @@ mod tests {
         assert!(error.is_permanent());
         assert_eq!(
             error.to_string(),
-            "the system call pidfd_open failed: Operation not permitted; allow it in the seccomp profile of the sandbox, \
-             or use a newer container runtime"
+            "the system call pidfd_open failed: Operation not permitted; allow it in the seccomp profile of the container \
+             or in SystemCallFilter= of the unit, or use a newer container runtime"
         );
         let error = SystemCallError::of("fork")(io::Error::from(Errno::EAGAIN));
         assert!(!error.is_permanent());
