@@ -80,3 +80,30 @@ fn packages_contain_files_that_exist() {
         assert!(package().join(folder).exists(), "{name}");
     }
 }
+
+/// `cargo binstall` downloads the archive of a release, and takes the program from the folder in it.
+#[testkit::test]
+fn binstall_finds_the_archive_of_a_release() {
+    let script = read("packaging/build");
+    assert!(script.contains("name=leaderrun-$version-$target\n") && script.contains("\"$output/$name.tar.gz\""));
+    let workflow = read(".github/workflows/release.yml");
+    let manifest = read("Cargo.toml");
+    let (_, metadata) = manifest.split_once("[package.metadata.binstall").expect("the metadata");
+    let values = |key: &str| -> Vec<String> {
+        let lines =
+            metadata.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"'));
+        let filled = lines.map(|template| {
+            let musl = template.replace("{ target }", "x86_64-unknown-linux-musl").replace("{ version }", "1.2.3");
+            musl.replace("{ name }", "leaderrun").replace("{ bin }", "leaderrun").replace("{ binary-ext }", "")
+        });
+        filled.collect()
+    };
+    for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
+        assert!(workflow.contains(&format!("target: {target}")), "{target} is built");
+        let url = format!("{{ repo }}/releases/download/v1.2.3/leaderrun-1.2.3-{target}{{ archive-suffix }}");
+        assert!(values("pkg-url").contains(&url), "{url}: {:?}", values("pkg-url"));
+        let program = format!("leaderrun-1.2.3-{target}/leaderrun");
+        assert!(values("bin-dir").contains(&program), "{program}: {:?}", values("bin-dir"));
+    }
+    assert_eq!((values("pkg-url").len(), values("bin-dir").len()), (3, 3));
+}
