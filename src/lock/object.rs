@@ -8,8 +8,8 @@ use futures_util::{FutureExt, TryStreamExt};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{
     CLAIM_DELAY_ANNOTATION, CONTENDERS_ANNOTATION, FORCED_ANNOTATION, LOCK_ANNOTATION, NOT_BEFORE_ANNOTATION,
-    RETRY_PERIOD_ANNOTATION, RUN_ANNOTATION, Record, RecordSlot, RunId, SLOT_ANNOTATION, STEP_DOWN_ANNOTATION, Stored,
-    Version,
+    REPLACED_VERSION_ANNOTATION, RETRY_PERIOD_ANNOTATION, RUN_ANNOTATION, Record, RecordSlot, RunId, SLOT_ANNOTATION,
+    STEP_DOWN_ANNOTATION, Stored, Version,
 };
 use serde_json::{Value, json};
 
@@ -47,6 +47,7 @@ impl RecordFormat {
         // Releases of leaderrun that do not write this annotation do not bind their marks to an object.
         let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| is_written_for(lock, object));
         record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
+        record.replaced_version = annotation(REPLACED_VERSION_ANNOTATION).map(ToOwned::to_owned);
         record.not_before = annotation(NOT_BEFORE_ANNOTATION).and_then(|text| text.parse().ok());
         record.step_down = annotation(STEP_DOWN_ANNOTATION).map(RunId::new);
         record.contenders = annotation(CONTENDERS_ANNOTATION).and_then(|text| text.parse().ok());
@@ -231,6 +232,7 @@ impl ObjectLock {
         let annotations = [
             (LOCK_ANNOTATION, record.run.as_ref().map(|_| format!("{namespace}/{name}{uid}"))),
             (RUN_ANNOTATION, record.run.as_ref().map(ToString::to_string)),
+            (REPLACED_VERSION_ANNOTATION, record.replaced_version.clone()),
             (NOT_BEFORE_ANNOTATION, record.not_before.as_ref().map(ToString::to_string)),
             (CONTENDERS_ANNOTATION, record.contenders.map(|contenders| contenders.to_string())),
             (CLAIM_DELAY_ANNOTATION, record.claim_delay_millis.map(|millis| millis.to_string())),

@@ -3,13 +3,16 @@
 //! It has the fields that all implementations of the protocol share (client-go's `LeaderElectionRecord`), and those
 //! that leaderrun adds as annotations.
 
+mod mark;
+
 use alloc::string::String;
 use core::fmt;
-use core::str::FromStr;
 use core::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use self::mark::{ParseRunMarkError, RunId, RunMark, RunState};
 
 /// The annotation that states how often the holder renews the record, in milliseconds: see [`Record::retry_period`].
 pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
@@ -37,6 +40,9 @@ pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 /// The annotation that states the holder's claim delay in milliseconds, if it has one: see [`Record::claim_delay`].
 pub const CLAIM_DELAY_ANNOTATION: &str = "leaderrun/claim-delay-ms";
 
+/// The annotation that states which version of the object the acquisition replaced: see [`Record::replaced_version`].
+pub const REPLACED_VERSION_ANNOTATION: &str = "leaderrun/replaced-version";
+
 /// The annotation that states which slot the record is for, if the lock has slots: see [`RecordSlot`].
 pub const SLOT_ANNOTATION: &str = "leaderrun/slot";
 
@@ -57,6 +63,10 @@ pub struct Record {
     pub renew_time: Option<Timestamp>,
     /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
+    /// The resourceVersion that the acquisition replaced; none if it created the object. All later holders replaced a
+    /// later version, so this one tells a copy of an old record from the record of a successor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_version: Option<String>,
     /// The mark as stored, even if it does not count; see [`Record::mark`].
     pub run: Option<RunMark>,
     /// The time before which the command must not run again, as stored, even if that does not count; see
@@ -183,104 +193,6 @@ impl Record {
 /// Truncates a time to the resolution of a record.
 fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
-}
-
-/// The unique ID of one start of leaderrun. Candidates with the same identity have different run IDs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RunId(String);
-
-impl RunId {
-    /// Returns the run ID in a release by force of a record without a mark.
-    pub fn unknown() -> Self {
-        Self::new("none")
-    }
-
-    /// Creates a run ID from text without spaces, for example a UUID.
-    pub fn new(id: impl Into<String>) -> Self {
-        Self(id.into())
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The mark in each record that a run writes: its ID, whether the write holds or releases the lock, and its time.
-///
-/// Its text form is `RUN held|released TIME`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RunMark {
-    pub run: RunId,
-    pub state: RunState,
-    /// The `renewTime` written together with this mark.
-    pub renew_time: Timestamp,
-}
-
-/// The effect of the write that carries a mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RunState {
-    Held,
-    Released,
-}
-
-impl fmt::Display for RunMark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            RunState::Held => "held",
-            RunState::Released => "released",
-        };
-        write!(f, "{} {state} {:.6}", self.run, self.renew_time)
-    }
-}
-
-/// The error for a run annotation that is not a valid mark.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ParseRunMarkError;
-
-impl fmt::Display for ParseRunMarkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected RUN held|released TIME")
-    }
-}
-
-impl core::error::Error for ParseRunMarkError {}
-
-impl FromStr for RunMark {
-    type Err = ParseRunMarkError;
-
-    fn from_str(text: &str) -> Result<Self, ParseRunMarkError> {
-        let mut words = text.split(' ');
-        let (Some(run), Some(state), Some(time), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(ParseRunMarkError);
-        };
-        if run.is_empty() {
-            return Err(ParseRunMarkError);
-        }
-        let state = match state {
-            "held" => RunState::Held,
-            "released" => RunState::Released,
-            _ => return Err(ParseRunMarkError),
-        };
-        let renew_time = time.parse().map_err(|_| ParseRunMarkError)?;
-        Ok(Self { run: RunId::new(run), state, renew_time })
-    }
-}
-
-impl Serialize for RunMark {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for RunMark {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// The slot that a record is for. Its text form is `NUMBER of COUNT`; numbers begin at 0.

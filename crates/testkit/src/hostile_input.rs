@@ -80,6 +80,7 @@ pub fn record(random: &mut Rng) -> Record {
         slot: [None, Some(RecordSlot { number: u32::MAX, count: 0 })][random.usize(..2)],
         forced: None,
         contenders: [None, None, Some(0), Some(1000), Some(u32::MAX)][random.usize(..5)],
+        replaced_version: random.bool().then(|| text(random)),
     }
 }
 

@@ -115,6 +115,7 @@ impl Election {
         let claim = Record {
             holder_identity: self.config.identity.clone(),
             lease_transitions,
+            replaced_version: self.observed_version().map(|version| version.resource_version.clone()),
             contenders: Some(self.claims.estimate_of_winner(lease_transitions, has_waited)),
             ..Record::default()
         };

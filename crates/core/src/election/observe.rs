@@ -1,6 +1,6 @@
 //! Processes replies and watch events: updates what a candidate knows of the record, and its phase.
 
-use super::observed_record::ObservedRecord;
+use super::observed_record::{ObservedRecord, precedes};
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
 use super::{
@@ -256,11 +256,9 @@ impl Election {
     }
 }
 
-/// Returns whether a version of an object precedes another one. The versions of some kinds of lock cannot be compared.
+/// Returns whether a version of an object precedes another one.
 fn is_older(version: &Version, than: &Version) -> bool {
-    let (number, limit) = (&version.resource_version, &than.resource_version);
-    let are_numbers = number.bytes().chain(limit.bytes()).all(|digit| digit.is_ascii_digit());
-    version.uid == than.uid && are_numbers && (number.len(), number) < (limit.len(), limit)
+    version.uid == than.uid && precedes(&version.resource_version, &than.resource_version)
 }
 
 /// Returns whether another client edited a field of this run's record that renewals do not change.

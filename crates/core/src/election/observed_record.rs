@@ -90,7 +90,9 @@ impl ObservedRecord {
                 self.displaced.iter().find(|holder| holder.is_back(writer)).map(|holder| holder.holds_for)
             };
             let is_forced = forced.is_some() && run(before) == forced;
-            if !is_forced && before.is_some_and(|before| is_displaced(before, after, out_of_turn || recreated)) {
+            let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
+            let out_of_turn = out_of_turn || recreated || is_copy;
+            if !is_forced && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
                 self.remember(DisplacedHolder { run: run(before).cloned(), until, holds_for });
             }
@@ -169,15 +171,29 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
     Some(&record?.mark()?.run)
 }
 
-/// Returns whether the change from `before` to `after` took the lock from a holder that is not known to have released
-/// it or to have let it expire. Other implementations release by emptying the holder.
+/// Returns whether the mark in `after` cannot be that of a successor of `before`, so that it is a copy of an older
+/// record, such as a restored backup.
 ///
-/// A run that acquires the lock from a holder increments `leaseTransitions`. Another run's mark that follows without an
-/// increment belongs to a copy of an older record, such as a restored backup. That holds for a record that seems to have
-/// expired, too: its renewals may have been missed.
+/// A run that acquires the lock increments `leaseTransitions`, and states the version that it replaced. That holds for a
+/// record that seems to have expired, too: its renewals may have been missed. A copy can have more transitions than
+/// `before` if that was acquired over another copy.
+fn is_copy(after: &Record, before: &Stored) -> bool {
+    let replaced_older =
+        after.replaced_version.as_ref().is_some_and(|replaced| precedes(replaced, &before.version.resource_version));
+    replaced_older || after.lease_transitions <= before.record.lease_transitions
+}
+
+/// Returns whether the change from `before` to `after` took the lock from a holder that is not known to have released
+/// it or to have let it expire. Other implementations release by emptying the holder. `out_of_turn` states that the mark
+/// in `after` is not that of a successor.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
-    let is_copy = after.lease_transitions <= before.lease_transitions;
-    let by_another = (!after.is_held() || out_of_turn || is_copy) && run(Some(after)) != run(Some(before));
+    let by_another = (!after.is_held() || out_of_turn) && run(Some(after)) != run(Some(before));
     before.is_held() && before.mark().is_some() && (after.mark().is_none() || by_another)
+}
+
+/// Returns whether a resourceVersion precedes another one. Those of some kinds of lock cannot be compared.
+pub(super) fn precedes(version: &str, other: &str) -> bool {
+    let are_numbers = version.bytes().chain(other.bytes()).all(|digit| digit.is_ascii_digit());
+    are_numbers && (version.len(), version) < (other.len(), other)
 }

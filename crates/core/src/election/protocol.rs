@@ -138,6 +138,7 @@ pub enum WatchEvent {
 
 /// An action for the driver of an election to carry out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "actions are few and not stored")]
 pub enum ElectionAction {
     /// Send this request. Drop the previous one, if it is still under way, with its connection.
     Send(Request),

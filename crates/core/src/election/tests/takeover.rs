@@ -215,6 +215,32 @@ fn a_restored_old_record_also_hides_a_holder_whose_renewals_were_missed() {
 }
 
 #[test]
+fn a_restored_record_of_an_acquisition_before_the_present_one_hides_the_holder_whatever_its_transitions() {
+    let held = Record { lease_transitions: 3, ..record_by("r", RunState::Held, T1, 60) };
+    for (replaced_version, expected) in [("1", 60), ("9", 60), ("10", 3), ("11", 3), ("unknown", 3)] {
+        let mut driver = Driver::start(None);
+        driver.version = 10;
+        driver.read(Some(held.clone()));
+        driver.actions();
+        let replaced_version = Some(replaced_version.into());
+        let later = Record { lease_transitions: 4, replaced_version, ..record_by("later", RunState::Held, T2, 3) };
+        driver.watched(later);
+        assert_eq!(driver.time_to_next_timeout(), expected * SECOND);
+    }
+}
+
+#[test]
+fn a_claim_states_the_version_that_it_replaces() {
+    let mut driver = Driver::start(None);
+    driver.read(Some(record_by("r", RunState::Released, T1, 15)));
+    let version = driver.version.to_string();
+    assert_eq!(driver.expect_write().replaced_version, Some(version));
+    let mut driver = Driver::start(None);
+    driver.read(None);
+    assert_eq!(driver.expect_write().replaced_version, None);
+}
+
+#[test]
 fn a_successor_that_increments_the_transitions_replaces_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);

@@ -1,0 +1,106 @@
+//! The mark by which a run recognizes its own records, and others recognize a release.
+
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The unique ID of one start of leaderrun. Candidates with the same identity have different run IDs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Returns the run ID in a release by force of a record without a mark.
+    pub fn unknown() -> Self {
+        Self::new("none")
+    }
+
+    /// Creates a run ID from text without spaces, for example a UUID.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self(id.into())
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The mark in each record that a run writes: its ID, whether the write holds or releases the lock, and its time.
+///
+/// Its text form is `RUN held|released TIME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RunMark {
+    pub run: RunId,
+    pub state: RunState,
+    /// The `renewTime` written together with this mark.
+    pub renew_time: Timestamp,
+}
+
+/// The effect of the write that carries a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunState {
+    Held,
+    Released,
+}
+
+impl fmt::Display for RunMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            RunState::Held => "held",
+            RunState::Released => "released",
+        };
+        write!(f, "{} {state} {:.6}", self.run, self.renew_time)
+    }
+}
+
+/// The error for a run annotation that is not a valid mark.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ParseRunMarkError;
+
+impl fmt::Display for ParseRunMarkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected RUN held|released TIME")
+    }
+}
+
+impl core::error::Error for ParseRunMarkError {}
+
+impl FromStr for RunMark {
+    type Err = ParseRunMarkError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRunMarkError> {
+        let mut words = text.split(' ');
+        let (Some(run), Some(state), Some(time), None) = (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(ParseRunMarkError);
+        };
+        if run.is_empty() {
+            return Err(ParseRunMarkError);
+        }
+        let state = match state {
+            "held" => RunState::Held,
+            "released" => RunState::Released,
+            _ => return Err(ParseRunMarkError),
+        };
+        let renew_time = time.parse().map_err(|_| ParseRunMarkError)?;
+        Ok(Self { run: RunId::new(run), state, renew_time })
+    }
+}
+
+impl Serialize for RunMark {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunMark {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
