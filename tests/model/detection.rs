@@ -1,10 +1,10 @@
 //! Tests of the model itself: for each disabled rule, the search must find the violation that the rule prevents.
 
-use crate::clock::SECOND;
 use crate::disturbance::Disturbance;
 use crate::search::{Order, search};
 use crate::setting::{Rule, Setting, clock, tolerated_rate};
 use crate::world::ViolationKind;
+use testkit::simulated_time::SECOND;
 
 fn assert_detects(setting: Setting, violation: ViolationKind) {
     let (found, explored) = search(&setting, Order::BreadthFirst);

@@ -15,8 +15,6 @@
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.
 
-#[path = "../simulation/clock.rs"]
-mod clock;
 mod detection;
 mod disturbance;
 mod elector;
@@ -26,7 +24,6 @@ mod setting;
 mod steps;
 mod store;
 mod supervisor;
-
 mod world;
 
 use search::{Order, search};

@@ -13,10 +13,10 @@ use leaderrun_core::record::{RunId, RunState, Stored};
 use leaderrun_core::supervisor::{StopOptions, Supervisor};
 use leaderrun_core::tenure::Tenure;
 
-use crate::clock::Time;
 use crate::disturbance::{Cut, Role};
 use crate::setting::Rule;
 use crate::world::World;
+use testkit::simulated_time::Time;
 
 pub const TERM: i32 = 15;
 

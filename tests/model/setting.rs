@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use leaderrun_core::timing::Timing;
 
-use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 use crate::disturbance::Disturbance;
+use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
 /// The longest time that a kill takes: the elector's last resort, then the death of the tree.
 pub const KILL_TIME: Duration = Duration::from_millis(150);

@@ -3,12 +3,12 @@
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::record::{Record, RunState};
 
-use crate::clock::{MILLISECOND, Time};
 use crate::disturbance::{Cut, Disturbance};
 use crate::run::{ProcessState, Run};
 use crate::setting::{KILL_TIME, Rule, Setting};
 use crate::steps::Step;
 use crate::store::Store;
+use testkit::simulated_time::{MILLISECOND, Time};
 
 /// The time from "just before a timeout" to that timeout.
 pub const JUST_BEFORE: Time = MILLISECOND;

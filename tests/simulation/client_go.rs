@@ -6,11 +6,11 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use leaderrun_core::record::Record;
 
-use crate::clock::{MILLISECOND, SECOND, Time, wall};
 use crate::events::Event;
 use crate::invariants::is_displaced;
 use crate::trace;
 use crate::world::World;
+use testkit::simulated_time::{MILLISECOND, SECOND, Time, wall};
 
 const NAME: &str = "client_go";
 /// How many earlier records are kept.

@@ -1,6 +1,6 @@
 //! The command: a process tree, some of whose processes leave the process group.
 
-use crate::clock::Time;
+use testkit::simulated_time::Time;
 
 /// The parent of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

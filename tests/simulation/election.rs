@@ -14,7 +14,6 @@ use leaderrun_core::record::{RunId, Stored};
 use leaderrun_core::tenure::Tenure;
 use leaderrun_core::updates::Update;
 
-use crate::clock::{MILLISECOND, Time};
 use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
 use crate::pair_client::{Next, PairClient};
@@ -22,6 +21,7 @@ use crate::plan::{HostPlan, LockKind};
 use crate::routing::RoutingThread;
 use crate::trace;
 use crate::world::World;
+use testkit::simulated_time::{MILLISECOND, Time};
 
 /// The elector process.
 #[derive(Debug)]

@@ -10,13 +10,13 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::tenure::Tenure;
 
-use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::events::{self, Thread};
 use crate::mutation::Mutation;
 use crate::routing::{update_of_notice, update_of_report};
 use crate::trace;
 use crate::world::{Run, World};
+use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// How long after its end leaderrun is started again.
 pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;

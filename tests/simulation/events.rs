@@ -7,7 +7,7 @@ use leaderrun_core::pair::Member;
 use leaderrun_core::record::{Record, Version};
 use leaderrun_core::routing::StepResult;
 
-use crate::clock::Time;
+use testkit::simulated_time::Time;
 
 /// A thread of leaderrun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,12 +4,12 @@ use jiff::SignedDuration;
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::Record;
 
-use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::elector::RESTARTED_AFTER;
 use crate::events::{Event, Thread};
 use crate::plan::host_name;
 use crate::trace;
 use crate::world::{Host, RESUME_TIME, World};
+use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// A fault that is injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,7 +279,7 @@ impl World {
                     holder_identity: "holder of another lock".into(),
                     lease_duration_seconds: Some(1),
                     lease_transitions: self.rng.u32(..10),
-                    renew_time: Some(crate::clock::wall(self.now)),
+                    renew_time: Some(testkit::simulated_time::wall(self.now)),
                     ..Record::default()
                 };
                 self.edit("copies another lock's record here", |record| *record = copy);

@@ -7,10 +7,10 @@ use leaderrun_core::pair::Member;
 use leaderrun_core::record::Record;
 use leaderrun_core::tenure::Tenure;
 
-use crate::clock::{SECOND, Time, wall};
 use crate::events::Event;
 use crate::trace;
 use crate::world::{Host, RESUME_TIME, Run, SeenMark, World};
+use testkit::simulated_time::{SECOND, Time, wall};
 
 /// The kind of a violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

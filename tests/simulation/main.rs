@@ -7,7 +7,6 @@
 //! `cargo test --release --test simulation -- --ignored a_million_seeds --nocapture`.
 
 mod client_go;
-mod clock;
 mod command;
 mod detection;
 mod election;

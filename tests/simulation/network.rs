@@ -6,11 +6,11 @@ use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::pair::Member;
 use leaderrun_core::record::{Record, RunState, Stored, Version};
 
-use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::events::{Event, Thread};
 use crate::plan::LockKind;
 use crate::trace;
 use crate::world::World;
+use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// The server's side of a watch.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use jiff::SignedDuration;
 use leaderrun_core::pair::Member;
 use leaderrun_core::timing::Timing;
 
-use crate::clock::{Clock, SECOND, TRUE_RATE, Time};
 use crate::faults::Fault;
+use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
 /// The longest time from the kill instant to the death of the last process: the elector's last resort, and the kill of
 /// a tree generation by generation.

@@ -2,12 +2,12 @@
 
 use leaderrun_core::messages::Report;
 
-use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::command::Parent;
 use crate::elector::RESTARTED_AFTER;
 use crate::events::{Event, Thread};
 use crate::trace;
 use crate::world::{Run, World};
+use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
     /// Lets the forked child execute the command, which is alive from here on.

@@ -5,10 +5,10 @@ use leaderrun_core::messages::Report;
 use leaderrun_core::routing::{Route, RouteAction, RouteInputs, RoutingStep, StepResult};
 use leaderrun_core::updates::Update;
 
-use crate::clock::{MILLISECOND, SECOND};
 use crate::events::{Event, Thread};
 use crate::plan::HostPlan;
 use crate::world::World;
+use testkit::simulated_time::{MILLISECOND, SECOND};
 
 #[derive(Debug)]
 pub struct RoutingThread {

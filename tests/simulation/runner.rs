@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::clock::SECOND;
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::world::{Statistics, World};
+use testkit::simulated_time::SECOND;
 
 /// The number of seeds that a thread takes at a time.
 const BATCH: u64 = 16;

@@ -8,13 +8,13 @@ use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::supervisor::{StartResult, StopOptions, Supervisor, SupervisorAction, SupervisorInputs};
 use leaderrun_core::tenure::Tenure;
 
-use crate::clock::{MILLISECOND, Time};
 use crate::command::Parent;
 use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
 use crate::plan::{HostPlan, KILL_TIME};
 use crate::trace;
 use crate::world::{Run, World};
+use testkit::simulated_time::{MILLISECOND, Time};
 
 const TERM: i32 = 15;
 /// The shortest and the longest pause between two kills of the remaining children, as in production.

@@ -9,7 +9,6 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId};
 
 use crate::client_go::ClientGo;
-use crate::clock::{Clock, MILLISECOND, SECOND, Time};
 use crate::command::Tree;
 use crate::election::ElectorProcess;
 use crate::events::{Due, Event, Thread};
@@ -19,6 +18,7 @@ use crate::network::ServerWatch;
 use crate::plan::{Constraints, HostPlan, Plan, host_name};
 use crate::store::Store;
 use crate::supervisor::SupervisorProcess;
+use testkit::simulated_time::{Clock, MILLISECOND, SECOND, Time};
 
 /// How long the processes of a suspended machine take to handle everything that is due after it has resumed.
 pub const RESUME_TIME: Time = 100 * MILLISECOND;

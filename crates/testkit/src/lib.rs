@@ -34,6 +34,7 @@ mod rerun;
 mod running;
 pub mod runtime;
 pub mod scratch;
+pub mod simulated_time;
 mod stopped_thread;
 pub mod tls;
 pub mod tunnel;

@@ -15,9 +15,9 @@ use fastrand::Rng;
 use leaderrun_core::election::Preference;
 
 use self::world::World;
-use crate::clock::{MILLISECOND, SECOND, Time};
 use crate::mutation::Mutation;
 use crate::runner::search;
+use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// The time at which the faults of a schedule end.
 const FAULTY: Time = 60 * SECOND;

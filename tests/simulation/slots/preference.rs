@@ -5,7 +5,7 @@ use std::time::Duration;
 use leaderrun_core::election::Preference;
 
 use super::world::{Event, World};
-use crate::clock::SECOND;
+use testkit::simulated_time::SECOND;
 
 /// Returns the preference of a candidate without a claim delay, and of two others with five seconds.
 fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {

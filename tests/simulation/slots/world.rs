@@ -15,9 +15,9 @@ use leaderrun_core::record::RunId;
 use leaderrun_core::slots::{SlotAction, SlotElection, SlotInputs};
 use leaderrun_core::timing::Timing;
 
-use crate::clock::{Clock, MILLISECOND, SECOND, TRUE_RATE, Time};
 use crate::mutation::Mutation;
 use crate::store::Store;
+use testkit::simulated_time::{Clock, MILLISECOND, SECOND, TRUE_RATE, Time};
 
 #[derive(Debug)]
 pub enum Event {

@@ -3,7 +3,7 @@
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 
 use super::{Event, World};
-use crate::clock::{MILLISECOND, SECOND, Time};
+use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
     fn is_faulty(&mut self, share: f64) -> bool {
