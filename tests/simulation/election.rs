@@ -144,7 +144,9 @@ impl World {
             let replaces_watch =
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
             if !(replied && actions.iter().any(replaces_watch)) {
-                watch_events.iter().for_each(|event| self.observe_watch_event(run, event));
+                // An election that leads drops its watch, with what follows its own write.
+                let processed = acquired_by(&watch_events, &actions).map_or(watch_events.len(), |index| index + 1);
+                watch_events[..processed].iter().for_each(|event| self.observe_watch_event(run, event));
             }
             for action in actions {
                 self.carry_out(run, action, now);
@@ -328,6 +330,17 @@ impl World {
             Outcome::Unreachable => "not reached in time",
         }
     }
+}
+
+/// Returns which of these events showed the write by which the election acquired the lock.
+fn acquired_by(events: &[WatchEvent], actions: &[ElectionAction]) -> Option<usize> {
+    let acquired_in = actions.iter().find_map(|action| match action {
+        ElectionAction::StartLeading(Leadership { resource_version, .. }) => Some(resource_version),
+        _ => None,
+    })?;
+    events.iter().position(
+        |event| matches!(event, WatchEvent::Changed(stored) if stored.version.resource_version == *acquired_in),
+    )
 }
 
 fn ends_watch(event: &WatchEvent) -> bool {
