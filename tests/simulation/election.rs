@@ -230,6 +230,7 @@ impl World {
                 trace!(self, "{} has acquired the lock, token {resource_version}", self.name(run));
                 self.led_at = self.now;
                 self.runs[run].led_since = Some(self.now);
+                self.runs[run].claimed_at = self.clock(run).time_of(tenure.renewal_sent_at);
                 self.runs[run].fencing_token =
                     Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
                 self.update_routing(run, Update::Acquired { token: resource_version, uids: Vec::new() });

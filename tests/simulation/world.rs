@@ -41,6 +41,8 @@ pub struct Run {
     pub tree: Tree,
     pub wakes: [Option<Time>; 4],
     pub led_since: Option<Time>,
+    /// When the claim was sent by which this run acquired the lock.
+    pub claimed_at: Time,
     /// When the last process of its command died.
     pub gone_since: Option<Time>,
     /// The elector has reported that the command succeeded.
@@ -321,6 +323,7 @@ impl World {
             tree: Tree::default(),
             wakes: [None; 4],
             led_since: None,
+            claimed_at: 0,
             gone_since: None,
             succeeded: false,
             fencing_token: 0,
