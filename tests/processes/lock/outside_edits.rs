@@ -125,6 +125,30 @@ fn a_record_copied_from_another_lock_releases_nothing() {
     .expect_a_restores_it();
 }
 
+/// A backup is restored while the holder renews so seldom that it notices this later than the backup's record expires.
+#[testkit::test]
+fn a_standby_waits_for_the_holder_that_a_restored_backup_hides() {
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let (admin, path) = (Cluster::shared().admin(), lock.lease_path());
+    let short = ["--lease-duration", "3s", "--renew-deadline", "1500ms", "--retry-period", "500ms"];
+    let mut earlier = Candidate::with_timing("earlier", &lock, short).run_script("sleep 1000");
+    earlier.wait_for_log("started the command");
+    let held = admin.get(&path).expect("the lease");
+    earlier.stop();
+    let long = ["--lease-duration", "20s", "--renew-deadline", "18s", "--retry-period", "6s"];
+    let mut a = Candidate::with_timing("a", &lock, long).run_witness(&witnesses, &["ignore"]);
+    witnesses.wait_for("a", 1);
+    let mut b = Candidate::with_timing("b", &lock, long).run_witness(&witnesses, &[]);
+    b.wait_for_log("held by a");
+    let backup = json!({ "metadata": { "annotations": held["metadata"]["annotations"] }, "spec": held["spec"] });
+    admin.merge_patch(&path, &backup).expect("restored");
+    b.wait_for_log("held by earlier");
+    a.wait_for_exit(76);
+    witnesses.wait_for("b", 1);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
+
 #[testkit::test]
 fn a_label_on_the_lease_is_kept() {
     let fixture = edit_lease(|admin, lease| {

@@ -95,6 +95,30 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
 }
 
+/// A webhook for one of the two kinds may hang, fail or refuse. The lock is free, and somebody has to lead.
+#[testkit::test]
+fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
+    for status in [None, Some(500), Some(403)] {
+        let (old, proxy) = (TestLock::of_kind("endpoints"), Proxy::start(Cluster::shared()));
+        let (writes, witnesses) = (Match::put().on("/leases"), Witnesses::new());
+        let hanging = status.is_none().then(|| proxy.hold_requests(writes.clone()));
+        if let Some(status) = status {
+            proxy.answer(writes.clone(), status, None);
+        }
+        let both = as_kind(&old, BOTH).through(proxy.kubeconfig());
+        let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
+        proxy.wait_for_request(|request| writes.covers(request), testkit::TIMEOUT);
+        let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
+        witnesses.wait_for("b", 1);
+        assert!(!b.log().contains("expired"), "{status:?}: it waited for a candidate that does not lead: {}", b.log());
+        drop(hanging);
+        b.stop();
+        a.signal(nix::sys::signal::Signal::SIGTERM);
+        a.wait();
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
 #[testkit::test]
 fn a_lost_reply_is_not_taken_for_an_edit() {
     // A lost reply costs nearly half of the renew deadline.
