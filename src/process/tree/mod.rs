@@ -26,7 +26,7 @@ use std::mem;
 use std::path::Path;
 
 use leaderrun_core::instant::Instant;
-use leaderrun_core::kill_time::TaskCount;
+use leaderrun_core::kill_time::{KillAllowance, TaskCount};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -194,8 +194,8 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, it stops as soon as this many threads
-    /// have been killed and have not ended yet.
+    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, at most this many threads are
+    /// killed before others have ended, but at least one process.
     ///
     /// It allocates nothing, and needs no descriptor to kill the direct children.
     ///
@@ -221,13 +221,10 @@ impl Tree {
             nested.kill(proc, members, &mut note);
         }
         let mut found_nested = false;
-        let mut allowed = max_killed;
         // Killed children that have not ended come first in the list of children.
-        let mut is_allowed = |threads: &dyn Fn() -> u32| {
-            let may_be_killed = allowed != Some(0);
-            allowed = allowed.map(|left| left.saturating_sub(threads()));
-            may_be_killed
-        };
+        let mut allowance = max_killed.map(KillAllowance::new);
+        let mut is_allowed =
+            |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
         members.clear();
         let listed = proc.for_each_child(|number| {
             members.add(number);

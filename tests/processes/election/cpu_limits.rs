@@ -6,7 +6,7 @@
 //!
 //! The number is how often each row is tried; the row shows the worst.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
@@ -47,19 +47,46 @@ const ROOTS: [(&str, &str, &str, &str); 2] = [
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    fn new(percent: u32) -> Self {
-        let root = ROOTS.into_iter().find(|(root, ..)| Path::new(root).exists());
-        let (root, file, weight_file, weight) = root.expect("a cgroup file system");
+    fn new() -> Self {
+        let (root, _, weight_file, weight) = Self::root();
         let folder = Path::new(root).join(format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..)));
         fs::create_dir(&folder).expect("a cgroup");
-        fs::write(folder.join(file), (percent * 1000).to_string()).expect("a limit");
         fs::write(folder.join(weight_file), weight).expect("a weight");
         Self(folder)
+    }
+
+    fn limited_to(percent: u32) -> Self {
+        let cgroup = Self::new();
+        cgroup.limit_to(percent);
+        cgroup
+    }
+
+    fn limit_to(&self, percent: u32) {
+        let (_, file, ..) = Self::root();
+        fs::write(self.0.join(file), (percent * 1000).to_string()).expect("a limit");
+    }
+
+    /// Lifts the limit, under which killed threads might take minutes to end. How that is written depends on the version.
+    fn unlimit(&self) {
+        let (_, file, ..) = Self::root();
+        let _ = ["-1", "max"].map(|unlimited| fs::write(self.0.join(file), unlimited));
+    }
+
+    /// Returns the threads in it, by their numbers. Killed threads are among them until they have ended.
+    fn threads(&self) -> Vec<String> {
+        let list = ["tasks", "cgroup.threads"].map(|file| fs::read_to_string(self.0.join(file)));
+        let list = list.into_iter().find_map(Result::ok).expect("a list of threads");
+        list.lines().map(str::to_owned).collect()
+    }
+
+    fn root() -> (&'static str, &'static str, &'static str, &'static str) {
+        ROOTS.into_iter().find(|(root, ..)| Path::new(root).exists()).expect("a cgroup file system")
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        self.unlimit();
         eventually("the cgroup is empty", || fs::remove_dir(&self.0).is_ok());
     }
 }
@@ -122,7 +149,7 @@ fn end_of(pid: u32) -> thread::JoinHandle<u64> {
 fn cut_off(percent: Option<u32>, busy_threads: u32) -> Outcome {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let cgroup = percent.map(Cgroup::new);
+    let cgroup = percent.map(Cgroup::limited_to);
     let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING).args(["--log-format", "json"]);
     let mut a = limit(a, cgroup.as_ref()).run_witness(&witnesses, &["ignore", &format!("busy={busy_threads}")]);
     let start = Instant::now();
@@ -165,6 +192,39 @@ fn logged(candidate: &Running, event: &str, field: &str) -> f64 {
     let log = candidate.log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events.filter(|logged| logged["event"] == event).filter_map(|logged| logged[field].as_f64()).fold(0.0, f64::max)
+}
+
+/// Killed threads need CPU time of the limit to end. If all of these were killed at once, that would take minutes.
+#[testkit::test(requires = is_asked_for())]
+fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
+    let proxy = Proxy::start(Cluster::shared());
+    let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+    let cgroup = Cgroup::new();
+    let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING);
+    let process = witnesses.command(&["ignore", "threads=2000"]);
+    let seven = ["sh", "-c", "for i in 1 2 3 4 5 6; do \"$@\" & done; exec \"$@\"", "sh"].map(OsString::from);
+    let mut a = limit(a, Some(&cgroup)).run(seven.into_iter().chain(process));
+    witnesses.wait_for("a", 7);
+    cgroup.limit_to(10);
+    let mut b = Candidate::with_timing("b", &lock, TIMING).run_witness(&witnesses, &[]);
+    b.wait_for_log("held by a");
+    a.wait_for_log("threads of the command would take about");
+    let renewals = proxy.requests().len();
+    eventually("a renewal brings the deadlines forward", || proxy.requests().len() > renewals);
+    let leaderrun = [a.elector(), a.supervisor()].map(|process| process.to_string());
+    proxy.partition();
+    witnesses.wait_for("b", 1);
+    let is_of_command = |thread: &String| {
+        let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+        let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+        process.is_some_and(|process| !leaderrun.contains(&process.trim().to_owned()))
+    };
+    let left = cgroup.threads().iter().filter(|thread| is_of_command(thread)).count();
+    cgroup.unlimit();
+    assert_eq!(left, 0, "threads of the command are left: {}", a.log());
+    a.wait_for_exit(76);
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
 }
 
 #[testkit::test(requires = is_asked_for())]
