@@ -40,6 +40,8 @@ const STOPS: &[Fault] =
     &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeNetworkThread)];
 const CRASHES: &[Fault] = &[Fault::Process(ProcessFault::CrashSupervisor)];
 const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff];
+const RESTORING: &[Fault] =
+    &[Fault::Edit(OutsideEdit::RestoreOldRecord), Fault::Process(ProcessFault::CrashBoth), Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
 
 fn assert_detects(rule: &MutationTest) {
@@ -118,6 +120,8 @@ mutation_tests! {
         NoLeader;
     a_takeover_leaves_no_grace:
         GraceAfterTakeover, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::EditHolder)]), ..PLAIN }, Outlived;
+    a_restored_record_of_an_earlier_acquisition_is_no_succession:
+        IgnoreReplacedVersions, Constraints { faults: Some(RESTORING), hosts: Some(5), ..PLAIN }, Overlap;
     deadlines_come_forward_by_what_delays_a_kill:
         IgnoreDelays, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived | Overlap;
 }

@@ -54,6 +54,8 @@ pub enum Mutation {
     IgnoreNotBefore,
     /// The command gets its grace period even when another candidate is known to hold the lock.
     GraceAfterTakeover,
+    /// Candidates ignore which version an acquisition replaced.
+    IgnoreReplacedVersions,
     /// Stop and kill are not brought forward on a machine on which the kill is delayed.
     IgnoreDelays,
 }

@@ -71,6 +71,7 @@ impl World {
             (Mutation::LatestStatedDuration, Some(mark)) if stated < self.stated_by(&mark.run) => {
                 mark.run = RunId::new("an unknown run");
             }
+            (Mutation::IgnoreReplacedVersions, _) => stored.record.replaced_version = None,
             (Mutation::IgnoreNotBefore, _) => stored.record.not_before = None,
             (Mutation::IgnoreMarks, Some(mark)) if mark.run != *id => stored.record.run = None,
             _ => {}
