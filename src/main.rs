@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 fn carry_out() -> Exit {
     match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(elector, supervisor)) => run(*elector, supervisor).unwrap_or_else(|failure| {
-            complain(&failure);
+            report_failure(&failure);
             Exit::of_failure(&failure)
         }),
         Ok(Invocation::Subcommand(subcommand)) => answer(subcommand).unwrap_or_else(fail),
@@ -84,11 +84,11 @@ fn carry_out() -> Exit {
 }
 
 fn fail(failure: anyhow::Error) -> Exit {
-    complain(&failure);
+    report_failure(&failure);
     Exit::Status(exit::FAILED)
 }
 
-fn complain(failure: &anyhow::Error) {
+fn report_failure(failure: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(failure));
 }
 

@@ -9,7 +9,7 @@ use leaderrun_core::instant::Instant;
 
 use super::error_throttle::{Access, ErrorThrottle};
 use super::reminder::Reminder;
-use super::role_advice::{Complaint, Right, RoleAdvice};
+use super::role_advice::{FailureMessage, Right, RoleAdvice};
 use super::{log_events, log_notices};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
@@ -36,7 +36,7 @@ pub struct ElectionLog {
 /// What was logged of the election in one slot.
 struct SlotLog {
     name: String,
-    watch_complaint: Option<Complaint>,
+    watch_message: Option<FailureMessage>,
     /// The error of a broken watch, which has not been logged.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
@@ -45,7 +45,7 @@ struct SlotLog {
 impl ElectionLog {
     /// Creates the log of an election that begins now. `name` names the whole lock, and `slots` its slots.
     pub fn new(name: String, slots: Vec<String>, identity: String, tolerated_clock_rate: f64) -> Self {
-        let slot = |name| SlotLog { name, watch_complaint: None, watch_failure: None, last_notice: None };
+        let slot = |name| SlotLog { name, watch_message: None, watch_failure: None, last_notice: None };
         Self {
             name,
             identity,
@@ -88,9 +88,9 @@ impl ElectionLog {
             }
             Err(error) if error.kind == LockErrorKind::Conflict => {}
             Err(error) => {
-                let complaint = self.role_advice.explain(&self.slots[slot].name, right(access), error);
+                let message = self.role_advice.explain(&self.slots[slot].name, right(access), error);
                 self.last_failure = Some(error.message.clone());
-                self.complain(slot, access, &complaint, stop_in);
+                self.log_failure(slot, access, &message, stop_in);
             }
         }
     }
@@ -98,16 +98,16 @@ impl ElectionLog {
     /// Logs that a request was not answered in time. `pending` is what its sending waits for, if it was not sent.
     pub fn unanswered(&mut self, slot: usize, access: Access, pending: Option<String>, stop_in: Option<Duration>) {
         let name = &self.slots[slot].name;
-        let (failure, complaint) = match pending.map(|pending| still_waiting_for(&pending)) {
+        let (failure, message) = match pending.map(|pending| still_waiting_for(&pending)) {
             Some(failure) => (failure.clone(), format!("{name} cannot be asked: {failure}")),
             None => ("it does not answer".to_owned(), format!("{name} does not answer; trying again")),
         };
         self.last_failure = Some(failure);
-        self.complain(slot, access, &complaint.into(), stop_in);
+        self.log_failure(slot, access, &message.into(), stop_in);
     }
 
-    fn complain(&mut self, slot: usize, access: Access, complaint: &Complaint, stop_in: Option<Duration>) {
-        let Complaint { text, role } = complaint;
+    fn log_failure(&mut self, slot: usize, access: Access, message: &FailureMessage, stop_in: Option<Duration>) {
+        let FailureMessage { text, role } = message;
         let whole = format!("{text}{}", role.as_deref().unwrap_or_default());
         if self.error_throttle.handle_failure(clock::now(), access, &whole) {
             self.log_wait();
@@ -131,11 +131,11 @@ impl ElectionLog {
             self.slots[slot].watch_failure = Some(error.message.clone());
             return;
         }
-        let complaint = self.role_advice.explain(&self.slots[slot].name, Right::Watch, error);
-        if self.slots[slot].watch_complaint.as_ref() != Some(&complaint) {
+        let message = self.role_advice.explain(&self.slots[slot].name, Right::Watch, error);
+        if self.slots[slot].watch_message.as_ref() != Some(&message) {
             self.log_wait();
-            log_notices::request_failed(&self.slots[slot].name, &complaint.text, complaint.role.as_deref(), None);
-            self.slots[slot].watch_complaint = Some(complaint);
+            log_notices::request_failed(&self.slots[slot].name, &message.text, message.role.as_deref(), None);
+            self.slots[slot].watch_message = Some(message);
         }
     }
 

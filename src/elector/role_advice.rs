@@ -19,17 +19,17 @@ pub struct RoleAdvice {
     rights: [RightState; 3],
     is_role_logged: bool,
     /// Messages with the text that they were logged as, so that a repeated message is logged with the same text.
-    given: Vec<(String, Complaint)>,
+    given: Vec<(String, FailureMessage)>,
 }
 
 /// The text about a failed request, and the Role that grants the missing right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct FailureMessage {
     pub text: String,
     pub role: Option<String>,
 }
 
-impl From<String> for Complaint {
+impl From<String> for FailureMessage {
     fn from(text: String) -> Self {
         Self { text, role: None }
     }
@@ -49,24 +49,24 @@ impl RoleAdvice {
     }
 
     /// Records a failed request. Returns its message, with advice if that helps.
-    pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> Complaint {
+    pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> FailureMessage {
         let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone().into() };
         let state = &mut self.rights[right as usize];
         if state.was_allowed && !std::mem::replace(&mut state.was_just_refused, true) {
             return message.clone().into();
         }
-        if let Some((_, complaint)) = self.given.iter().find(|(given, _)| given == message) {
-            return complaint.clone();
+        if let Some((_, explained)) = self.given.iter().find(|(given, _)| given == message) {
+            return explained.clone();
         }
-        let complaint = if self.is_role_logged {
+        let explained = if self.is_role_logged {
             format!("{message}; leaderrun manifest --lock {lock} prints the whole Role").into()
         } else {
-            Complaint { text: message.clone(), role: Some(role.clone()) }
+            FailureMessage { text: message.clone(), role: Some(role.clone()) }
         };
         self.is_role_logged = true;
         self.given.truncate(MAX_GIVEN - 1);
-        self.given.insert(0, (message.clone(), complaint.clone()));
-        complaint
+        self.given.insert(0, (message.clone(), explained.clone()));
+        explained
     }
 }
 

@@ -246,7 +246,7 @@ struct State {
     /// The API server does not permit this user to set owners.
     is_refused: bool,
     /// The last reason that was logged.
-    complaint: Option<String>,
+    logged_reason: Option<String>,
 }
 
 impl Owner {
@@ -287,7 +287,7 @@ impl Owner {
         } else {
             format!("{error}; trying again")
         };
-        state.complain(lock, reason);
+        state.log_reason(lock, reason);
     }
 
     /// Makes the next read look up the owner again: the object may have been deleted because its owner was.
@@ -309,7 +309,7 @@ impl Owner {
         if is_refused {
             let mut state = self.state();
             state.is_refused = true;
-            state.complain(
+            state.log_reason(
                 &self.lock,
                 format!("{error}; allow this user to delete the lock's objects, or leave --owner out"),
             );
@@ -324,10 +324,10 @@ impl Owner {
 
 impl State {
     /// Logs the reason, unless it was the last one.
-    fn complain(&mut self, lock: &str, reason: String) {
-        if self.complaint.as_ref() != Some(&reason) {
+    fn log_reason(&mut self, lock: &str, reason: String) {
+        if self.logged_reason.as_ref() != Some(&reason) {
             log_events::owner_not_set(lock, &reason);
-            self.complaint = Some(reason);
+            self.logged_reason = Some(reason);
         }
     }
 }

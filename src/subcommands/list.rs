@@ -72,21 +72,21 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     }
     let mut reads_on = print(&text)?;
     let mut seen = rows;
-    let mut complaint = None;
+    let mut logged_error = None;
     while reads_on {
         sleep(POLL_INTERVAL).await;
         let rows = match lister.read().await {
             Ok(rows) => rows,
             Err(error) => {
                 let error = error.to_string();
-                if complaint.as_ref() != Some(&error) {
+                if logged_error.as_ref() != Some(&error) {
                     warn(&format!("{error}; trying again"));
-                    complaint = Some(error);
+                    logged_error = Some(error);
                 }
                 continue;
             }
         };
-        complaint = None;
+        logged_error = None;
         for row in changes(&seen, &rows) {
             reads_on = print(&match request.output {
                 Output::Text => line(&row, shows_namespace),

@@ -91,18 +91,18 @@ pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
 async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<()> {
     let mut printer = Printer { name: name.to_string(), output, last: None };
     let mut stored = answered(name, lock, lock.get()).await?;
-    let mut complaint = None;
+    let mut logged_error = None;
     while printer.print(stored.as_ref())? {
         match changed(lock, stored.as_ref(), &mut printer).await {
             Ok(Some(after)) => {
                 stored = after;
-                complaint = None;
+                logged_error = None;
             }
             Ok(None) => return Ok(()),
             Err(error) => {
-                if complaint.as_ref() != Some(&error.message) {
+                if logged_error.as_ref() != Some(&error.message) {
                     warn(&format!("{error}; reading {name} every {}s instead", POLL_INTERVAL.as_secs()));
-                    complaint = Some(error.message);
+                    logged_error = Some(error.message);
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
                 if let Ok(Ok(after)) = timeout(ANSWER_TIMEOUT, lock.get()).await {

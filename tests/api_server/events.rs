@@ -38,7 +38,7 @@ fn an_event_of_one_api_is_served_by_the_other() {
 fn the_new_api_requires_complete_events() {
     let namespace = Namespace::new();
     let complete = event(&namespace);
-    for (field, value, complaint) in [
+    for (field, value, expected) in [
         ("eventTime", Value::Null, "eventTime"),
         ("reportingController", json!("two words"), "reportingController"),
         ("reportingInstance", Value::Null, "reportingInstance"),
@@ -55,7 +55,7 @@ fn the_new_api_requires_complete_events() {
         let refused = namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
         let causes = &refused.details.as_ref().expect("details").causes;
-        assert!(causes.iter().any(|cause| cause.field == complaint), "{field}: {causes:?}");
+        assert!(causes.iter().any(|cause| cause.field == expected), "{field}: {causes:?}");
     }
 }
 

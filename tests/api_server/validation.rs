@@ -32,7 +32,7 @@ fn durations_and_transitions_have_bounds() {
 
 #[testkit::test]
 fn times_require_exactly_six_fractional_digits() {
-    for (time, complaint) in [
+    for (time, expected) in [
         ("2026-01-01T00:00:00Z", r#"cannot parse "Z" as ".000000""#),
         ("2026-01-01T00:00:00.001Z", r#"cannot parse ".001Z" as ".000000""#),
         ("2026-01-01T00:00:00.000000001Z", r#"cannot parse "001Z" as "Z07:00""#),
@@ -44,7 +44,7 @@ fn times_require_exactly_six_fractional_digits() {
             assert_eq!((status, &body["reason"]), (400, &json!("BadRequest")), "{time}");
             let message = body["message"].as_str().expect("a message");
             assert!(message.starts_with("Lease in version \"v1\" cannot be handled as a Lease: "), "{message}");
-            assert!(message.ends_with(complaint), "{message}");
+            assert!(message.ends_with(expected), "{message}");
         }
     }
     let (status, lease) = new_lease(&json!({ "renewTime": "2026-01-01T02:00:00.000001+02:00" }));
