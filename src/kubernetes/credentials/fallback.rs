@@ -43,15 +43,16 @@ impl Fallback {
     pub fn rejected(&self, access: &Access) -> Option<Arc<Access>> {
         let mut state = self.state();
         let reason = format!("the API server rejects {}", access.config.user);
-        let earlier = state.earlier_than(access, Some(&reason));
+        let earlier = state.earlier_than(access, &reason);
         if earlier.is_none() {
             (state.accepted, state.useless) = (None, None);
         }
         earlier
     }
 
-    /// Records that a request with these credentials had no answer, for a reason that may be the credentials.
-    pub fn unanswered(&self, access: &Access, failure: Option<&str>) {
+    /// Records that a request with these credentials failed, for a reason that may be the credentials. A request that
+    /// only takes long is no reason: other credentials may need another connection, which would take as long.
+    pub fn unanswered(&self, access: &Access, failure: &str) {
         let mut state = self.state();
         if state.earlier_than(access, failure).is_none() {
             // Perhaps the newer ones are useful by now.
@@ -66,14 +67,12 @@ impl Fallback {
 
 impl State {
     /// Returns earlier credentials that can replace these, which are noted as useless then.
-    fn earlier_than(&mut self, access: &Access, reason: Option<&str>) -> Option<Arc<Access>> {
+    fn earlier_than(&mut self, access: &Access, reason: &str) -> Option<Arc<Access>> {
         let accepted = self.accepted.clone();
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
         self.useless = Some(access.generation);
-        if let Some(reason) = reason
-            && self.logged.replace(access.generation) != Some(access.generation)
-        {
+        if self.logged.replace(access.generation) != Some(access.generation) {
             log_events::credentials_not_renewed(reason);
         }
         Some(earlier)
@@ -125,15 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn requests_without_an_answer_use_both_in_turn() {
+    fn requests_that_fail_use_both_in_turn() {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "a"));
         for expected in [1, 2, 1] {
-            fallback.unanswered(&fallback.choose(access(2, "a")), None);
+            fallback.unanswered(&fallback.choose(access(2, "a")), "refused");
             assert_eq!(chosen(&fallback, 2), expected);
         }
         fallback.accepted(&access(2, "a"));
-        fallback.unanswered(&access(2, "a"), None);
+        fallback.unanswered(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
     }
 
@@ -143,7 +142,7 @@ mod tests {
         fallback.accepted(&access(1, "another authority"));
         assert!(fallback.rejected(&access(2, "a")).is_none());
         fallback.accepted(&access(1, "another authority"));
-        fallback.unanswered(&access(2, "a"), None);
+        fallback.unanswered(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
     }
 }

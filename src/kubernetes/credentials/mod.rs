@@ -168,9 +168,9 @@ impl Credentials {
         self.shared.fallback.accepted(access);
     }
 
-    /// Records that a request with these credentials had no answer, and has the files checked at once. The reason may be
-    /// that the server has a new certificate or expects one of the client.
-    pub fn unanswered(&self, access: &Access, failure: Option<&str>) {
+    /// Records that a request with these credentials failed, and has the files checked at once. The reason may be that
+    /// the server has a new certificate or expects one of the client.
+    pub fn unanswered(&self, access: &Access, failure: &str) {
         self.shared.fallback.unanswered(access, failure);
         let _ = self.order(None);
     }

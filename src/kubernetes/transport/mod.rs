@@ -75,16 +75,11 @@ impl Transport {
     }
 
     async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
-        let mut attempt = Attempt { credentials: &self.credentials, access, failure: None, has_answer: false };
         let answer = self.try_send_as(access, head, body).await;
         match &answer {
-            Ok(answer) => {
-                attempt.has_answer = true;
-                if answer.status() != StatusCode::UNAUTHORIZED {
-                    self.credentials.accepted(access);
-                }
-            }
-            Err(failure) => attempt.failure = Some(failure_reason(&**failure, Peer::Server)),
+            Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {}
+            Ok(_) => self.credentials.accepted(access),
+            Err(failure) => self.credentials.unanswered(access, &failure_reason(&**failure, Peer::Server)),
         }
         answer
     }
@@ -107,22 +102,6 @@ impl Transport {
                 Some(unsent) => request = unsent,
                 None => return Err(failure.into_error().into()),
             }
-        }
-    }
-}
-
-/// A request that is sent with these credentials. It may be dropped before it has an answer.
-struct Attempt<'a> {
-    credentials: &'a Credentials,
-    access: &'a Access,
-    failure: Option<String>,
-    has_answer: bool,
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if !self.has_answer {
-            self.credentials.unanswered(self.access, self.failure.as_deref());
         }
     }
 }

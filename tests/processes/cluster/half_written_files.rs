@@ -18,6 +18,7 @@ const RENEWALS: usize = 3;
 
 /// A leader behind a proxy, with the files of its credentials.
 struct Leader {
+    cluster: Cluster,
     proxy: Proxy,
     folder: PathBuf,
     lock: TestLock,
@@ -27,10 +28,12 @@ struct Leader {
 
 impl Leader {
     fn new() -> Self {
-        let (proxy, folder) = (Proxy::start(Cluster::shared()), scratch::folder("half-written"));
+        let cluster = Cluster::start_in_process();
+        let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("half-written"));
         fs::write(folder.join("ca.crt"), tls::authority()).expect("an authority");
-        let lock = TestLock::lease_through(folder.join("kubeconfig"));
-        Self { proxy, folder, lock, witnesses: Witnesses::new(), running: None }
+        let name = format!("{}/job", cluster.new_namespace());
+        let lock = TestLock { name, kubeconfig: Some(folder.join("kubeconfig")) };
+        Self { cluster, proxy, folder, lock, witnesses: Witnesses::new(), running: None }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -57,7 +60,7 @@ impl Leader {
 
     /// Waits until the lease was renewed several times.
     fn wait_for_renewals(&self) {
-        let admin = Cluster::shared().admin();
+        let admin = self.cluster.admin();
         let renewed = || admin.get(&self.lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
         for _ in 0..RENEWALS {
             let before = renewed();

@@ -1,5 +1,6 @@
 //! Tests of connections that take longer to open than the timeout of a request.
 
+use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use testkit::issued::{self, ClientCertificate};
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, kubeconfig, scratch};
 
@@ -77,6 +79,34 @@ fn a_connection_that_takes_longer_than_a_request_may_is_opened_beside_the_reques
     }
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
     assert!(a.log().contains("still waiting for a connection to https://127.0.0.1:"), "{}", a.log());
+    a.stop();
+    witnesses.assert_one_at_a_time(1);
+}
+
+#[testkit::test]
+fn a_client_certificate_is_replaced_where_connections_take_longer_than_a_request_may() {
+    let cluster = Cluster::start_in_process();
+    let (path, witnesses, folder) = (SlowPath::to(cluster.address()), Witnesses::new(), scratch::folder("slow"));
+    let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| folder.join(name));
+    let write = |issued: &ClientCertificate| {
+        fs::write(&key, &issued.key).expect("a key");
+        fs::write(&certificate, &issued.certificate).expect("a certificate");
+    };
+    let old = issued::issue_certificate(ADMIN);
+    write(&old);
+    let user = json!({ "client-certificate": certificate, "client-key": key });
+    kubeconfig::write_with(&kubeconfig, path.address, ADMIN.name, &user);
+    let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(kubeconfig) };
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    write(&issued::issue_certificate(ADMIN));
+    issued::revoke_certificate(&old);
+    let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+    for _ in 0..3 {
+        let before = renewed();
+        eventually("a renewal", || renewed() != before);
+    }
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
     a.stop();
     witnesses.assert_one_at_a_time(1);
 }
