@@ -107,7 +107,7 @@ fn the_message_about_a_lock_file_that_a_sandbox_refuses_says_so() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for call in [libc::SYS_flock, libc::SYS_fsync] {
             let lock = format!("file:{}", open_folder("sticky", 0o1777).join("job").display());
-            let candidate = Candidate::bare("a").args(["--lock", &lock, "--wait", "1s"]);
+            let candidate = Candidate::bare("a").args(["--lock", &lock, "--wait", "10s"]);
             let mut a = candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran");
             a.wait_for_exit(69);
             assert!(a.log().contains("seccomp profile"), "{call}: {}", a.log());
@@ -193,7 +193,7 @@ fn has_loader() -> Result<(), String> {
 /// Runs leaderrun as this user with a limit of a resource.
 fn with_limit(user: u32, resource: Resource, limit: u64) -> Running {
     let lock = format!("file:{}", open_folder("limited", 0o777).join("job").display());
-    let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "1s"]);
+    let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "10s"]);
     let candidate = candidate.configure(|command| {
         become_user(command, user);
         // SAFETY: between fork and exec, only a system call.
