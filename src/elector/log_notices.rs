@@ -76,7 +76,7 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
             let (holder, lasts) = (shown(holder), format_duration(*lease_duration));
             let since = since.map(|since| format!("{since:.0}"));
             let held = match &since {
-                Some(since) => format!("has been held by {holder} since {since}"),
+                Some(since) => format!("is held by {holder}, which acquired it at {since}"),
                 None => format!("is held by {holder}"),
             };
             let sentence = format!("{lock} {held}; it expires {lasts} after the last renewal");

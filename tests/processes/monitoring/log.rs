@@ -39,7 +39,7 @@ fn a_hand_over_is_logged_in_sentences() {
     let [_, waiting, held, released, started, ended] = &sentences(&b)[..] else { panic!("{}", b.log()) };
     assert_eq!(*waiting, format!("waiting for {name} as b; tolerates clock rates that differ by up to 1.20x"));
     assert!(
-        held.starts_with(&format!("{name} has been held by a since 20"))
+        held.starts_with(&format!("{name} is held by a, which acquired it at 20"))
             && held.ends_with("Z; it expires 6s after the last renewal"),
         "{held}"
     );
