@@ -19,7 +19,7 @@ const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// Checks whether containers can run the programs of this machine.
-pub fn is_possible() -> Result<(), String> {
+pub fn can_run_containers() -> Result<(), String> {
     static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let import = format!(
             "docker image inspect {EMPTY_IMAGE} || tar --create --files-from /dev/null | docker import - {EMPTY_IMAGE}"
@@ -120,7 +120,8 @@ impl Candidate {
     fn run(self, command: &[OsString], witnesses: &Witnesses) -> Container {
         let Self { identity, network, docker, program, options } = self;
         let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
-        // This folder contains the locks, the kubeconfigs and the files of the witnesses. Containers may run as any user.
+        // This folder contains the locks, the kubeconfigs and the files of the witnesses. Containers may run as any
+        // user.
         let folder = witnesses.folder().parent().expect("the folder of this test process");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::set_permissions(witnesses.folder(), fs::Permissions::from_mode(0o777)).expect("a mode");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{docker, is_possible};
+use crate::engine::{can_run_containers, docker};
 
 /// Returns the path of the static binary that `.ci/run` builds and the Dockerfile copies.
 fn static_binary() -> PathBuf {
@@ -12,7 +12,7 @@ fn static_binary() -> PathBuf {
 }
 
 fn can_be_built() -> Result<(), String> {
-    is_possible()?;
+    can_run_containers()?;
     let binary = static_binary();
     if binary.exists() { Ok(()) } else { Err(format!("no {}", binary.display())) }
 }

@@ -2,7 +2,7 @@
 
 use testkit::{TestLock, Witnesses, eventually};
 
-use crate::engine::{Candidate, Container, is_possible};
+use crate::engine::{Candidate, Container, can_run_containers};
 
 /// A leader and a standby, each PID 1 of a container.
 struct Pair {
@@ -22,7 +22,7 @@ impl Pair {
     }
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn docker_stop_hands_over_when_the_command_has_ended() {
     let Pair { witnesses, leader, standby } = Pair::start(&["linger"], &[]);
     leader.docker(&["stop", "--time=20"]);
@@ -32,7 +32,7 @@ fn docker_stop_hands_over_when_the_command_has_ended() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn docker_stop_ends_a_command_that_ignores_it() {
     let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &["--kill-after", "1s"]);
     leader.docker(&["stop", "--time=20"]);
@@ -42,7 +42,7 @@ fn docker_stop_ends_a_command_that_ignores_it() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn docker_kill_leaves_the_lock_to_expire() {
     let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["kill"]);
@@ -51,7 +51,7 @@ fn docker_kill_leaves_the_lock_to_expire() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn docker_restart_makes_a_standby_of_the_leader() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&[], &[]);
     leader.docker(&["restart", "--time=20"]);
@@ -62,7 +62,7 @@ fn docker_restart_makes_a_standby_of_the_leader() {
 
 /// While all processes are frozen, none can end the command, so it continues together with them until the first signal
 /// reaches it. The promise does not cover that moment.
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["pause"]);

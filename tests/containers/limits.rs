@@ -2,7 +2,7 @@
 
 use testkit::{Cluster, Proxy, TestLock, Witnesses, leaderrun};
 
-use crate::engine::{Candidate, is_possible};
+use crate::engine::{Candidate, can_run_containers};
 
 /// A command that uses more memory than the limit.
 const MEMORY_EATER: &str = "$WITNESS & exec perl -e 'my @all; push @all, \"x\" x 1_000_000 while 1'";
@@ -12,7 +12,7 @@ const MEMORY_PRESSURE: &str = "$WITNESS & while :; do
     sh -c 'echo 1000 >/proc/self/oom_score_adj; exec perl -e \"push @all, chr(120) x 1_000_000 while 1\"'
 done";
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn a_command_that_uses_all_memory_is_killed_and_the_lock_is_released() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let limits = ["--memory=96m", "--memory-swap=96m"];
@@ -46,17 +46,17 @@ fn run_leaderrun_out_of_memory(options: &[&str]) {
     drop(b);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn the_command_of_a_leaderrun_that_is_killed_for_lack_of_memory_ends() {
     run_leaderrun_out_of_memory(&[]);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn the_command_of_a_leaderrun_below_an_init_that_is_killed_for_lack_of_memory_ends() {
     run_leaderrun_out_of_memory(&["--init"]);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn a_leaderrun_without_memory_ends_its_command_in_time() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -80,7 +80,7 @@ fn a_leaderrun_without_memory_ends_its_command_in_time() {
 /// A command that starts processes, which ignore SIGTERM, until the limit is reached.
 const MANY_PROCESSES: &str = "trap '' TERM; $WITNESS & sleep 1; (while sleep 1000 & do :; done); wait";
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn a_command_that_uses_up_the_process_limit_ends_on_request() {
     assert_ends_on_request("--pids-limit=60", MANY_PROCESSES, "--time=20");
 }
@@ -103,7 +103,7 @@ fn assert_ends_on_request(pids_limit: &str, script: &str, stop_time: &str) {
 /// A command with more threads than a tenth of a CPU can end if all are killed at once.
 const MANY_THREADS: &str = "$WITNESS & $WITNESS & $WITNESS & $WITNESS & wait";
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker(&["--pids-limit=15000"]);
@@ -123,7 +123,7 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held
 const FORK_STORM: &str = "trap '' TERM; $WITNESS & exec perl -e 'use POSIX; $SIG{TERM} = \"IGNORE\"; \
     for (1..100) { next if fork; while (1) { POSIX::setsid(); my $pid = fork; exit if $pid; sleep 1 unless defined $pid } } sleep'";
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn processes_that_fork_continuously_end_on_request() {
     assert_ends_on_request("--pids-limit=2000", FORK_STORM, "--time=50");
 }

@@ -9,7 +9,7 @@ use std::thread;
 use serde_json::Value;
 use testkit::{Cluster, TestLock, Witnesses, scratch};
 
-use crate::engine::{Candidate, docker, is_possible};
+use crate::engine::{Candidate, can_run_containers, docker};
 
 /// A Docker network. It is removed when dropped, which must be after the containers in it.
 struct Network(String);
@@ -33,8 +33,8 @@ impl Drop for Network {
     }
 }
 
-/// Forwards connections from containers to the API server, which only listens on the loopback device. Returns the address
-/// that containers connect to.
+/// Forwards connections from containers to the API server, which only listens on the loopback device. Returns the
+/// address that containers connect to.
 fn forward(gateway: &str, server: SocketAddr) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((gateway, 0))?;
     let address = listener.local_addr()?;
@@ -66,7 +66,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
     file
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn the_command_of_a_leader_that_is_cut_off_is_dead_before_the_next_starts() {
     let network = Network::new();
     let address = forward(&network.gateway(), Cluster::shared().address()).expect("a listener");

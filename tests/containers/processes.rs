@@ -1,11 +1,12 @@
-//! leaderrun's processes in a container: as PID 1, below an init, beside other containers, and the death of each.
+//! Tests of leaderrun's processes in a container: as PID 1, below an init, beside other containers, and when one of
+//! them is killed.
 
 use nix::sys::signal::Signal;
 use testkit::{TestLock, Witnesses};
 
-use crate::engine::{Candidate, docker, is_possible, shared_file};
+use crate::engine::{Candidate, can_run_containers, docker, shared_file};
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn pid_one_reaps_orphans_and_passes_the_status_on() {
     let script = "(setsid sh -c 'sleep 0.2' &); sleep 1; grep -l '^State:.Z' /proc/[0-9]*/status; exit 7";
     let witnesses = Witnesses::new();
@@ -14,8 +15,8 @@ fn pid_one_reaps_orphans_and_passes_the_status_on() {
     assert_eq!(docker(&["logs", &a.name]), "", "no zombie is left");
 }
 
-#[testkit::test(requires = is_possible())]
-fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_folder() {
+#[testkit::test(requires = can_run_containers())]
+fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_file_system() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let options = ["--user=65532:65532", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
     let candidate = |identity: &str| Candidate::new(identity, &lock).docker(&options).args(&["--kill-after", "1s"]);
@@ -29,7 +30,7 @@ fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_folder() 
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn a_command_that_becomes_a_daemon_ends_before_the_release() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).run_script(&witnesses, &["ignore"], "setsid $WITNESS & sleep 1");
@@ -57,18 +58,18 @@ fn kill_process(comm: &str, options: &[&str]) {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn the_command_ends_when_the_supervisor_is_killed() {
     kill_process("lr-supervisor", &[]);
 }
 
 /// PID 1 cannot be killed from inside its container, but below an init the elector is not PID 1.
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn the_command_ends_when_the_elector_is_killed() {
     kill_process("leaderrun", &["--init"]);
 }
 
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = can_run_containers())]
 fn processes_of_other_containers_are_left_alone() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let neighbour = Candidate::new("neighbour", &shared_file()).run_script(&witnesses, &[], "exec sleep 1000");

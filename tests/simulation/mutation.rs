@@ -1,7 +1,7 @@
-//! Mutations: rules that are disabled to show that the simulation detects it.
+//! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
-/// A disabled rule that the promise depends on. A mutation changes the inputs and outputs of the state machines, which
-/// themselves are the production code.
+/// A disabled rule that leaderrun's promise depends on. Each variant states the behaviour without its rule. A mutation
+/// changes the inputs and outputs of the state machines, which themselves are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Every rule holds.
@@ -24,13 +24,13 @@ pub enum Mutation {
     ReleaseAfterSupervisorDeath,
     /// Candidates wait for their own lease duration, not the record's.
     OwnLeaseDuration,
-    /// The latest duration that a run stated counts, not the longest.
+    /// The latest lease duration that a run stated counts, not the longest.
     LatestStatedDuration,
-    /// The time left is not checked before the spawn.
+    /// The command is started without a check that time is left.
     NoCheckBeforeSpawn,
     /// A run recognises its own records by its identity, not by its run ID.
     OwnByIdentity,
-    /// An overdue stop comes before the renewals in the queue.
+    /// The supervisor carries out an overdue stop before it reads the renewals that have arrived.
     StopBeforeRenewals,
     /// A renewal during a stop for loss delays the kill.
     DelayedKill,
@@ -50,7 +50,7 @@ pub enum Mutation {
     WriteFirstObjectOnly,
     /// A claim that reached only one object of a pair is not rolled back.
     KeepHalfClaims,
-    /// Candidates ignore when the command is due again.
+    /// Candidates run the command before it is due: they ignore `leaderrun/not-before`.
     IgnoreNotBefore,
     /// The command gets its grace period even when another candidate is known to hold the lock.
     GraceAfterTakeover,

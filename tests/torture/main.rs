@@ -4,10 +4,9 @@
 //! LEADERRUN_TORTURE=1h LEADERRUN_TORTURE_SEED=42 cargo test --test torture -- --nocapture
 //! ```
 //!
-//! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. Overlaps of two
-//! commands, of the lock or of one of its slots, are detected from their own records and from lists of all processes
-//! ([`checker`]). Without the variables
-//! the test takes a minute and prints its random seed.
+//! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. The commands' own
+//! records and lists of all processes show whether two commands overlap that lead the same lock, or the same slot of it
+//! ([`checker`]). Without the variables each test takes a minute and prints its random seed.
 
 mod arena;
 mod candidate;

@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any of them. A lost message can end a command earlier but not later, with one exception: if the
-//! report that stop and kill were brought forward is lost, and the supervisor then fails, the elector kills the command
-//! at the deadline that it knew before.
+//! The transport may lose any of them. A lost message can end a command earlier but not later, with one exception: if
+//! the report that stop and kill were brought forward is lost, and the supervisor then fails, the elector kills the
+//! command at the deadline that it knew before.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -60,8 +60,8 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed.
     CannotKill(String),
-    /// The main process ended by itself and left these processes running; `awaited` says whether they are the command
-    /// now (`--wait-for all`).
+    /// The main process ended by itself and left these processes running; `awaited` states whether they now count
+    /// as the command, so that leaderrun waits for their end (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },

@@ -66,8 +66,8 @@ struct Slot {
 }
 
 impl SlotElection {
-    /// Creates a candidate for this many slots, or for a lock without slots if it is one. `seed` determines which slot is
-    /// tried first, the jitter and the claim delays.
+    /// Creates a candidate for this many slots. If `slots` is one, the lock has no slots. `seed` determines which slot
+    /// is tried first, the jitter and the claim delays.
     pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
         let count = slots.max(1);
         let election = |number: usize| {
@@ -82,7 +82,8 @@ impl SlotElection {
         Self { slots, first, claimed: None, leads: false, finished: false, lateness: Lateness::default() }
     }
 
-    /// Records that this candidate was woken this late. Returns by how much renewals are sent earlier, if that has changed.
+    /// Records that this candidate was woken late by `delay`. Returns the time by which renewals are now sent earlier,
+    /// if it has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.slots.iter_mut().for_each(|slot| slot.election.expect_delay(delay));
@@ -102,8 +103,8 @@ impl SlotElection {
             inputs.stop = stop;
             inputs.command_gone = command_gone.filter(|_| self.claimed == Some(number));
             let is_due = self.slots[number].election.next_timeout().is_some_and(|at| now.boot >= at);
-            let is_concerned = has_input || stop || inputs.command_gone.is_some() || is_due || nothing_arrived;
-            if self.slots[number].outcome.is_none() && is_concerned {
+            let must_step = has_input || stop || inputs.command_gone.is_some() || is_due || nothing_arrived;
+            if self.slots[number].outcome.is_none() && must_step {
                 self.step_slot(number, now, inputs, &mut actions);
             }
         }
@@ -154,9 +155,9 @@ impl SlotElection {
                 }
                 _ => {}
             }
-            let starts = matches!(action, ElectionAction::StartLeading(_));
+            let starts_leading = matches!(action, ElectionAction::StartLeading(_));
             actions.push(SlotAction::In(number, action));
-            if starts {
+            if starts_leading {
                 self.stop_others(number, now, actions);
             }
         }
@@ -183,7 +184,8 @@ impl SlotElection {
         }
     }
 
-    /// Finishes the candidacy when it is over in all slots. If any slot was held, the lock counts as not acquired.
+    /// Finishes the candidacy when it is over in all slots. If this candidate leads in none of them and another
+    /// candidate held any, the outcome is `NotAcquired`.
     fn finish_if_over(&mut self, actions: &mut Vec<SlotAction>) {
         if self.finished || self.slots.iter().any(|slot| slot.outcome.is_none()) {
             return;
@@ -316,7 +318,7 @@ mod tests {
         assert!(matches!(actions[0], SlotAction::In(0, ElectionAction::StartLeading(_))), "{actions:?}");
         assert_eq!(actions[1..], [SlotAction::In(1, ElectionAction::Finish(Outcome::Stopped))]);
         assert_eq!(election.leading_slot(), Some(0));
-        // A release of the other slot is ignored.
+        // The deletion of the other slot's object is ignored.
         let released = ElectionInputs::watch_event(WatchEvent::Deleted);
         assert_eq!(election.step(now(101), arrived(vec![(1, released)])), []);
         let gone = SlotInputs { command_gone: Some(CommandGone { succeeded: true }), ..SlotInputs::default() };

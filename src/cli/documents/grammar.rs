@@ -32,6 +32,7 @@ pub struct CompletedOption {
     pub long: String,
     pub about: String,
     pub value: Value,
+    /// The option can be given more than once.
     pub repeats: bool,
 }
 
@@ -54,7 +55,7 @@ impl Grammar {
         let subcommands = definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
         Self {
             run: Syntax::new(&definition, ""),
-            subcommands: subcommands.map(|one| Syntax::new(one, one.get_name())).collect(),
+            subcommands: subcommands.map(|subcommand| Syntax::new(subcommand, subcommand.get_name())).collect(),
         }
     }
 

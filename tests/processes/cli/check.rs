@@ -12,17 +12,17 @@ fn script(text: &str) -> String {
 }
 
 /// Starts a leader with this script, behind a proxy.
-fn behind_a_proxy(text: &str) -> (Proxy, testkit::Running) {
+fn start_leader_behind_proxy(text: &str) -> (Proxy, testkit::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));
     (proxy, a)
 }
 
 #[testkit::test]
-fn check_turns_false_before_the_stop_signal() {
+fn check_fails_before_the_stop_signal() {
     let (proxy, mut a) =
-        behind_a_proxy("trap 'echo TERM; check; exit' TERM; while :; do check --min-remaining 2s; done");
-    eventually("it is held", || a.output().contains("check 0\n"));
+        start_leader_behind_proxy("trap 'echo TERM; check; exit' TERM; while :; do check --min-remaining 2s; done");
+    eventually("the lock is held", || a.output().contains("check 0\n"));
     proxy.partition();
     a.wait_for_exit(76);
     let output = a.output();
@@ -34,10 +34,10 @@ fn check_turns_false_before_the_stop_signal() {
 }
 
 #[testkit::test]
-fn check_stays_false_when_renewals_succeed_again() {
+fn check_keeps_failing_when_renewals_succeed_again() {
     let (proxy, mut a) =
-        behind_a_proxy("trap 'echo TERM; while :; do check; done' TERM; check; while :; do sleep 0.1; done");
-    eventually("it is held", || a.output().contains("check 0\n"));
+        start_leader_behind_proxy("trap 'echo TERM; while :; do check; done' TERM; check; while :; do sleep 0.1; done");
+    eventually("the lock is held", || a.output().contains("check 0\n"));
     proxy.partition();
     eventually("the stop signal arrives", || a.output().contains("TERM\n"));
     proxy.heal();
@@ -58,26 +58,28 @@ fn check_without_proc_says_what_to_mount() {
 }
 
 #[testkit::test]
-fn check_turns_false_when_both_processes_are_frozen() {
+fn check_fails_when_both_processes_are_frozen() {
     let a = Candidate::new("a", &TestLock::file()).run_script(&script("while :; do check; done"));
-    eventually("it is held", || a.output().ends_with("check 0\n"));
+    eventually("the lock is held", || a.output().ends_with("check 0\n"));
     let supervisor = a.supervisor();
-    kill(supervisor, Signal::SIGSTOP).expect("it lives");
+    kill(supervisor, Signal::SIGSTOP).expect("the supervisor is alive");
     a.signal(Signal::SIGSTOP);
     eventually("the tenure ends without a renewal", || a.output().ends_with("check 1\n"));
     a.signal(Signal::SIGCONT);
-    kill(supervisor, Signal::SIGCONT).expect("it lives");
+    kill(supervisor, Signal::SIGCONT).expect("the supervisor is alive");
 }
 
 #[testkit::test]
 fn check_works_with_any_descriptor_number() {
-    let own = format!("{} check", leaderrun());
+    let check = format!("{} check", leaderrun());
     for shell in ["sh", "dash", "bash", "busybox sh"] {
-        let there = format!("command -v {shell} >/dev/null || exit 0");
-        let nested = format!("{there}; {shell} -c '({own}) && {shell} -c \"{own}\" && exec {shell} -c \"exec {own}\"'");
+        let skip_if_missing = format!("command -v {shell} >/dev/null || exit 0");
+        let nested = format!(
+            "{skip_if_missing}; {shell} -c '({check}) && {shell} -c \"{check}\" && exec {shell} -c \"exec {check}\"'"
+        );
         Candidate::new("a", &TestLock::file()).run_script(&nested).wait_for_exit(0);
     }
-    let orphan = format!("setsid sh -c 'sleep 0.1; {own}; echo $?' & wait; kill -0 $$");
+    let orphan = format!("setsid sh -c 'sleep 0.1; {check}; echo $?' & wait; kill -0 $$");
     let mut a = Candidate::new("a", &TestLock::file()).run_script(&orphan);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "0\n", "{}", a.log());
@@ -88,7 +90,7 @@ fn check_works_with_any_descriptor_number() {
 
 #[testkit::test]
 fn check_reports_a_missing_descriptor() {
-    let own = format!("{} check; echo $?", leaderrun());
+    let check = format!("{} check; echo $?", leaderrun());
     for (change, says) in [
         (
             "unset LEADERRUN_TENURE_FD",
@@ -101,7 +103,7 @@ fn check_reports_a_missing_descriptor() {
         ("LEADERRUN_TENURE_FD=0", "descriptor 0 is not the one that leaderrun has opened"),
         ("LEADERRUN_RUN_ID=another", "belongs to another run than the one that LEADERRUN_RUN_ID names"),
     ] {
-        let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {own}"));
+        let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {check}"));
         a.wait_for_exit(0);
         assert_eq!(a.output(), "125\n", "{change}: {}", a.log());
         assert!(a.log().contains(says), "{change}: {}", a.log());
@@ -118,36 +120,36 @@ fn check_inside_a_nested_run_is_about_that_run() {
     let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
     let program = leaderrun();
     let kubeconfig = inner.kubeconfig.as_ref().expect("a kubeconfig").display();
-    let times = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
-    let inside = format!(
+    let timing = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
+    let inner_script = format!(
         "trap \"echo TERM; {program} check; echo inner \\$?; exit\" TERM; {program} check; echo inner $?; while :; do sleep 0.1; done"
     );
     let nested = format!(
-        "{program} --lock {} --kubeconfig {kubeconfig} {times} -- sh -c '{inside}'; echo $?; check",
+        "{program} --lock {} --kubeconfig {kubeconfig} {timing} -- sh -c '{inner_script}'; echo $?; check",
         inner.name
     );
     let mut a = Candidate::new("a", &outer).run_script(&script(&nested));
-    eventually("the inner one leads", || a.output().contains("inner 0\n"));
+    eventually("the inner run leads", || a.output().contains("inner 0\n"));
     proxy.partition();
     a.wait_for_exit(0);
     assert_eq!(a.output(), "inner 0\nTERM\ninner 1\n76\ncheck 0\n", "{}", a.log());
 }
 
 /// Returns an error if this user cannot create time namespaces.
-fn time_namespaces() -> Result<(), String> {
-    let tried = std::process::Command::new("unshare").args(["--time", "--boottime", "-1", "--fork", "true"]).output();
-    match tried {
+fn can_create_time_namespaces() -> Result<(), String> {
+    let output = std::process::Command::new("unshare").args(["--time", "--boottime", "-1", "--fork", "true"]).output();
+    match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(failure) => Err(format!("unshare: {failure}")),
     }
 }
 
-#[testkit::test(requires = time_namespaces())]
-fn a_time_namespace_does_not_change_the_answer() {
-    let own = format!("{} check", leaderrun());
+#[testkit::test(requires = can_create_time_namespaces())]
+fn a_time_namespace_does_not_change_the_result() {
+    let check = format!("{} check", leaderrun());
     for offset in [-1000, 1000] {
-        let shifted = format!("unshare --time --boottime {offset} --fork {own}");
+        let shifted = format!("unshare --time --boottime {offset} --fork {check}");
         let text = format!("{shifted}; echo $?; {shifted} --min-remaining 100s; echo $?");
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&text);
         a.wait_for_exit(0);

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
 
-fn slice(lock: &TestLock) -> Option<Value> {
-    slice_called(lock, "web-leader")
+fn endpoint_slice(lock: &TestLock) -> Option<Value> {
+    endpoint_slice_named(lock, "web-leader")
 }
 
-fn slice_called(lock: &TestLock, name: &str) -> Option<Value> {
+fn endpoint_slice_named(lock: &TestLock, name: &str) -> Option<Value> {
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices/{name}", lock.namespace());
     Cluster::shared().admin().get(&path).ok()
 }
@@ -20,7 +20,7 @@ fn addresses(lock: &TestLock) -> Vec<String> {
 }
 
 fn addresses_in(lock: &TestLock, name: &str) -> Vec<String> {
-    let endpoints = slice_called(lock, name).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
+    let endpoints = endpoint_slice_named(lock, name).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
     let endpoints = endpoints.as_array().cloned().unwrap_or_default();
     endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
 }
@@ -29,20 +29,20 @@ fn wait_for_addresses(lock: &TestLock, wanted: &[&str]) {
     eventually(&format!("the Service routes to {wanted:?}"), || addresses(lock) == wanted);
 }
 
-fn services(lock: &TestLock) -> String {
+fn services_path(lock: &TestLock) -> String {
     format!("/api/v1/namespaces/{}/services", lock.namespace())
 }
 
-/// Creates the Service `web` beside a lock.
-fn define(lock: &TestLock, spec: &Value) {
+/// Creates the Service `web` in the namespace of this lock.
+fn create_service(lock: &TestLock, spec: &Value) {
     let service = json!({ "metadata": { "name": "web" }, "spec": spec });
-    Cluster::shared().admin().create(&services(lock), &service).expect("a Service");
+    Cluster::shared().admin().create(&services_path(lock), &service).expect("a Service");
 }
 
-/// A lock beside a Service `web` with two ports.
+/// Returns a lock whose namespace has a Service `web` with two ports.
 fn lock_with_service() -> TestLock {
     let lock = TestLock::lease();
-    define(&lock, &two_ports());
+    create_service(&lock, &two_ports());
     lock
 }
 
@@ -53,25 +53,28 @@ fn two_ports() -> Value {
     ] })
 }
 
-fn serving(name: &str, lock: &TestLock, address: &str) -> Candidate {
+fn candidate_with_address(name: &str, lock: &TestLock, address: &str) -> Candidate {
     Candidate::new(name, lock).args(["--service", "web", "--port", "http:8080,dns:53/udp", "--address", address])
 }
 
 #[testkit::test]
 fn the_service_has_the_leaders_address_only() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
-    let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
+    let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     wait_for_addresses(&lock, &["10.1.2.3"]);
-    let made = slice(&lock).expect("a slice");
-    assert_eq!(made["metadata"]["labels"]["kubernetes.io/service-name"], "web");
-    assert_eq!(made["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "leaderrun");
-    assert_eq!((&made["addressType"], &made["endpoints"][0]["conditions"]["ready"]), (&"IPv4".into(), &true.into()));
+    let created = endpoint_slice(&lock).expect("a slice");
+    assert_eq!(created["metadata"]["labels"]["kubernetes.io/service-name"], "web");
+    assert_eq!(created["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "leaderrun");
+    assert_eq!(
+        (&created["addressType"], &created["endpoints"][0]["conditions"]["ready"]),
+        (&"IPv4".into(), &true.into())
+    );
     let ports = json!([
         { "name": "http", "port": 8080, "protocol": "TCP" },
         { "name": "dns", "port": 53, "protocol": "UDP" },
     ]);
-    assert_eq!(made["ports"], ports);
-    let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
+    assert_eq!(created["ports"], ports);
+    let mut b = candidate_with_address("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     assert_eq!(addresses(&lock), ["10.1.2.3"]);
     a.stop();
@@ -81,16 +84,16 @@ fn the_service_has_the_leaders_address_only() {
 }
 
 #[testkit::test]
-fn a_dead_leaders_address_is_replaced_by_the_next() {
+fn the_next_leader_replaces_the_address_of_a_dead_one() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
-    let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
+    let a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     wait_for_addresses(&lock, &["10.1.2.3"]);
-    let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
+    let mut b = candidate_with_address("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     drop(a);
     wait_for_addresses(&lock, &["10.1.2.4"]);
     // The container of the dead leader restarts.
-    let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
+    let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("held by b");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(143);
@@ -102,39 +105,40 @@ fn a_dead_leaders_address_is_replaced_by_the_next() {
 #[testkit::test]
 fn a_standby_with_the_address_of_the_leader_does_not_remove_it() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
-    let mut a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
+    let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("routes to this candidate");
-    let mut beside = serving("beside", &lock, "10.1.2.3").run_script("true");
-    beside.wait_for_log("held by a");
-    beside.signal(Signal::SIGTERM);
-    beside.wait_for_exit(143);
+    let mut b = candidate_with_address("b", &lock, "10.1.2.3").run_script("true");
+    b.wait_for_log("held by a");
+    b.signal(Signal::SIGTERM);
+    b.wait_for_exit(143);
     assert_eq!(addresses(&lock), ["10.1.2.3"]);
     a.stop();
 }
 
 #[testkit::test]
-fn an_address_that_arrives_late_is_refused() {
+fn a_late_request_does_not_restore_a_withdrawn_address() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let late = proxy.hold_requests(Match::method(Method::POST).on("/endpointslices").next(1));
-    let mut a = serving("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
+    let mut a = candidate_with_address("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
     late.wait_until_held();
     a.stop();
     wait_for_addresses(&lock, &[]);
     let conflicts = proxy.conflicts();
     late.release();
-    eventually("it has arrived", || proxy.conflicts() > conflicts);
+    eventually("the late request is refused", || proxy.conflicts() > conflicts);
     assert_eq!(addresses(&lock), [""; 0]);
 }
 
-/// The first leader did not read the slice before the second one wrote its address.
+/// The first leader's withdrawal reaches the API server after the second leader has written its address, which the
+/// first one has not read.
 #[testkit::test]
-fn a_late_withdrawal_leaves_the_later_leader_alone() {
+fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
-    let mut a = serving("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
+    let mut a = candidate_with_address("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
     a.wait_for_log("routes to this candidate");
-    let mut b = serving("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
+    let mut b = candidate_with_address("b", &lock, "10.1.2.4").run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/endpointslices"));
     a.signal(Signal::SIGTERM);
@@ -146,10 +150,11 @@ fn a_late_withdrawal_leaves_the_later_leader_alone() {
     wait_for_addresses(&lock, &[]);
 }
 
-/// The second leader's address is of another family, or a loopback address, by which it reaches the API server.
+/// The second leader's address is of the wrong family, or, without `--address`, the loopback address from which it
+/// reaches the API server.
 #[testkit::test]
-fn a_leader_without_a_usable_address_removes_that_of_a_dead_leader() {
-    for (own, says) in [
+fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
+    for (options, says) in [
         (
             &["--address", "fd00::7"][..],
             "has IPv4 only, and this candidate's address is IPv6; choose another one with --address",
@@ -157,10 +162,10 @@ fn a_leader_without_a_usable_address_removes_that_of_a_dead_leader() {
         (&[], "other machines cannot reach this candidate at 127.0.0.1; set --address to its address"),
     ] {
         let (lock, witnesses) = (lock_with_service(), Witnesses::new());
-        let a = serving("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
+        let a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
         a.wait_for_log("routes to this candidate");
         drop(a);
-        let mut b = Candidate::new("b", &lock).args(["--service", "web"]).args(own).run_script("sleep inf");
+        let mut b = Candidate::new("b", &lock).args(["--service", "web"]).args(options).run_script("sleep inf");
         b.wait_for_log(says);
         wait_for_addresses(&lock, &[]);
         b.stop();
@@ -169,36 +174,41 @@ fn a_leader_without_a_usable_address_removes_that_of_a_dead_leader() {
 }
 
 #[testkit::test]
-fn a_service_of_both_families_leads_to_an_address_of_each() {
+fn a_dual_stack_service_routes_to_an_address_of_each_family() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let mut spec = two_ports();
     spec["ipFamilyPolicy"] = "RequireDualStack".into();
     spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
-    // An API server of a cluster with one family refuses it.
-    let Ok(_) = admin.create(&services(&lock), &json!({ "metadata": { "name": "web" }, "spec": spec })) else { return };
+    // A cluster with one address family refuses a dual-stack Service.
+    let Ok(_) = admin.create(&services_path(&lock), &json!({ "metadata": { "name": "web" }, "spec": spec })) else {
+        return;
+    };
     let wait_for_both = |ipv4: &[&str], ipv6: &[&str]| {
         wait_for_addresses(&lock, ipv4);
         eventually(&format!("the Service routes to {ipv6:?}"), || addresses_in(&lock, "web-leader-ipv6") == ipv6);
     };
-    let a = serving("a", &lock, "10.1.2.3,fd00::3").run_script("sleep inf");
+    let a = candidate_with_address("a", &lock, "10.1.2.3,fd00::3").run_script("sleep inf");
     a.wait_for_log("the Service web routes to this candidate");
     wait_for_both(&["10.1.2.3"], &["fd00::3"]);
     assert!(!a.log().contains("routes IPv4 only"), "{}", a.log());
-    let second = slice_called(&lock, "web-leader-ipv6").expect("a slice");
-    assert_eq!((&second["addressType"], &second["ports"]), (&"IPv6".into(), &slice(&lock).expect("a slice")["ports"]));
+    let second = endpoint_slice_named(&lock, "web-leader-ipv6").expect("a slice");
+    assert_eq!(
+        (&second["addressType"], &second["ports"]),
+        (&"IPv6".into(), &endpoint_slice(&lock).expect("a slice")["ports"])
+    );
     drop(a);
-    let mut b = serving("b", &lock, "10.1.2.4").run_script("sleep inf");
+    let mut b = candidate_with_address("b", &lock, "10.1.2.4").run_script("sleep inf");
     b.wait_for_log("this candidate has no IPv6 address");
     wait_for_both(&["10.1.2.4"], &[]);
     b.stop();
-    let mut c = serving("c", &lock, "fd00::5,10.1.2.5").run_script("sleep inf");
+    let mut c = candidate_with_address("c", &lock, "fd00::5,10.1.2.5").run_script("sleep inf");
     wait_for_both(&["10.1.2.5"], &["fd00::5"]);
     c.stop();
     wait_for_both(&[], &[]);
 }
 
 #[testkit::test]
-fn an_unusable_address_is_refused() {
+fn invalid_routing_options_are_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
         (vec!["--port", "80"], "--port 80: it requires --service; for example --port 80 --service my-service"),
@@ -236,10 +246,10 @@ fn an_unusable_address_is_refused() {
     }
 }
 
-/// Each case has the definition of a Service, the options, and the ports that traffic is routed to, or the reason why
-/// it is not.
+/// Each case has the definition of a Service, the value of `--port`, the ports that traffic is routed to (null if
+/// none), and a part of the log.
 #[testkit::test]
-fn ports_are_those_that_the_service_defines() {
+fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });
     let unnamed = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });
     let server = json!({ "ports": [{ "name": "server", "port": 80, "targetPort": 8080 }] });
@@ -264,31 +274,31 @@ fn ports_are_those_that_the_service_defines() {
         (&selecting, &[], Value::Null, format!("remove it: kubectl patch service web -n {namespace} --type=json")),
         (&external, &[], Value::Null, "is an ExternalName, which has no endpoints".to_owned()),
     ] {
-        define(&lock, spec);
-        let mut serving = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]);
+        create_service(&lock, spec);
+        let mut candidate = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]);
         if let [ports] = options {
-            serving = serving.args(["--port", ports]);
+            candidate = candidate.args(["--port", ports]);
         }
-        let mut a = serving.run_script("sleep inf");
+        let mut a = candidate.run_script("sleep inf");
         a.wait_for_log(&says);
         assert_eq!(a.log().contains(routed), !ports.is_null(), "{}", a.log());
-        let present =
-            slice(&lock).filter(|slice| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()));
+        let present = endpoint_slice(&lock)
+            .filter(|slice| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()));
         assert_eq!(present.map(|slice| slice["ports"].clone()).unwrap_or_default(), ports, "{spec} {options:?}");
         a.stop();
         wait_for_addresses(&lock, &[]);
-        Cluster::shared().admin().delete(&format!("{}/web", services(&lock))).expect("the Service");
+        Cluster::shared().admin().delete(&format!("{}/web", services_path(&lock))).expect("the Service");
     }
 }
 
 #[testkit::test]
-fn a_service_that_is_not_there_yet_is_waited_for() {
+fn a_leader_waits_for_a_service_that_does_not_exist_yet() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]).run_script("sleep inf");
     a.wait_for_log(&format!("there is no Service {}/web; create it without a selector", lock.namespace()));
     assert!(!a.log().contains("routes to this candidate"), "{}", a.log());
-    assert_eq!(slice(&lock), None);
-    define(&lock, &two_ports());
+    assert_eq!(endpoint_slice(&lock), None);
+    create_service(&lock, &two_ports());
     a.wait_for_log("the Service web routes to this candidate");
     wait_for_addresses(&lock, &["10.1.2.3"]);
     a.stop();
@@ -303,7 +313,7 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     ]);
     Cluster::shared().grant(lock.namespace(), "candidate", rules);
     let lock = lock.through(Cluster::shared().kubeconfig_for("candidate"));
-    let mut a = serving("a", &lock, "10.1.2.3").run_script("sleep inf");
+    let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_script("sleep inf");
     a.wait_for_log("the EndpointSlice web-leader routes to this candidate");
     a.wait_for_log("cannot check whether the Service");
     assert!(a.log().contains("leaderrun manifest with --service web prints a Role that allows it"), "{}", a.log());
@@ -312,22 +322,22 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     a.stop();
 }
 
-/// Such endpoints remain when the selector of a Service is removed.
+/// When the selector of a Service is removed, the endpoints of its Pods remain.
 #[testkit::test]
-fn endpoints_beside_the_leaders_are_warned_of() {
+fn endpoints_other_than_the_leaders_cause_a_warning() {
     let lock = lock_with_service();
     let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
     let subsets = json!([{ "addresses": [{ "ip": "10.1.9.9" }], "ports": [{ "name": "http", "port": 8080 }] }]);
     let endpoints = json!({ "metadata": { "name": "web" }, "subsets": subsets });
     admin.create(&format!("/api/v1/namespaces/{namespace}/endpoints"), &endpoints).expect("Endpoints");
-    let left = json!({
+    let leftover = json!({
         "metadata": { "name": "web-x7k2p", "labels": { "kubernetes.io/service-name": "web" } },
         "addressType": "IPv4",
         "endpoints": [{ "addresses": ["10.1.9.9"] }],
     });
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-    admin.create(&slices, &left).expect("a slice");
-    let mut a = serving("a", &lock, "10.1.2.3").run_script("sleep inf");
+    admin.create(&slices, &leftover).expect("a slice");
+    let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_script("sleep inf");
     a.wait_for_log(&format!(
         "delete them: kubectl delete endpoints web -n {namespace} && kubectl delete endpointslices web-x7k2p -n {namespace}"
     ));

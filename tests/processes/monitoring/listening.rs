@@ -4,12 +4,12 @@ use std::process::Command;
 
 use testkit::{Candidate, TestLock, Witnesses, harness};
 
-fn has_user_namespaces() -> Result<(), String> {
+fn can_create_user_namespaces() -> Result<(), String> {
     unshare(&["--user", "true"])
 }
 
-fn can_create_networks() -> Result<(), String> {
-    unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{NETWORK} test -e {BINDV6ONLY}")])
+fn can_create_network_namespaces() -> Result<(), String> {
+    unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{LOOPBACK_UP} test -e {BINDV6ONLY}")])
 }
 
 /// Checks whether namespaces of this kind can be created.
@@ -22,7 +22,7 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
 }
 
 /// In a new user namespace even root has no right to low ports.
-#[testkit::test(requires = has_user_namespaces())]
+#[testkit::test(requires = can_create_user_namespaces())]
 fn no_command_is_started_if_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();
     let candidate =
@@ -37,21 +37,21 @@ fn no_command_is_started_if_the_port_is_not_permitted() {
 
 const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 
-/// A new network namespace that only has the two loopback addresses.
-const NETWORK: &str = "ip link set lo up || ifconfig lo up || exit 1;";
+/// The beginning of a script in a new network namespace: it brings up the loopback interface, the only one there.
+const LOOPBACK_UP: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
-#[testkit::test(requires = can_create_networks())]
+#[testkit::test(requires = can_create_network_namespaces())]
 fn a_port_without_an_address_listens_on_both_address_families() {
-    let ask = |address: &str| {
+    let request = |address: &str| {
         format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")
     };
-    let asks = ["127.0.0.1", "::1"].map(|address| format!("({})", ask(address))).join(" && ");
+    let requests = ["127.0.0.1", "::1"].map(|address| format!("({})", request(address))).join(" && ");
     for bindv6only in ["0", "1"] {
         let (lock, leaderrun) = (TestLock::file().name, harness::leaderrun());
         let script = format!(
-            "{NETWORK} echo {bindv6only} > {BINDV6ONLY}; exec {leaderrun} --lock {lock} --http :8080 -- bash -c \"$1\""
+            "{LOOPBACK_UP} echo {bindv6only} > {BINDV6ONLY}; exec {leaderrun} --lock {lock} --http :8080 -- bash -c \"$1\""
         );
-        let arguments = ["--map-root-user", "--net", "sh", "-c", &script, "sh", &asks];
+        let arguments = ["--map-root-user", "--net", "sh", "-c", &script, "sh", &requests];
         let mut a = Candidate::program("a", "unshare").args(arguments).start();
         a.wait_for_exit(0);
         assert_eq!(a.output(), "HTTP/1.0 200 OK\r\n".repeat(2), "bindv6only {bindv6only}: {}", a.log());

@@ -1,7 +1,7 @@
 //! The minimum hold: the time after an acquisition in which no candidate runs the command again, once it has succeeded.
 //!
-//! The release states that time on the wall clock. No command is alive before it, so a wrong clock can shift the next
-//! run but cannot cause an overlap.
+//! The release states the end of that time on the wall clock. No command is alive at the release, so a wrong clock can
+//! shift the next run but cannot cause an overlap.
 
 use core::time::Duration;
 
@@ -19,10 +19,10 @@ pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Ti
 
 /// Returns the instant before which a candidate must not acquire the lock with this record, which has not changed since
 /// `changed`.
-pub(super) fn wait_until(record: &Record, now: Now, changed: Instant) -> Option<Instant> {
+pub(super) fn earliest_acquisition(record: &Record, now: Now, changed: Instant) -> Option<Instant> {
     let not_before = record.valid_not_before()?;
-    let ahead = Duration::try_from(not_before.duration_since(now.wall)).ok()?;
+    let remaining = Duration::try_from(not_before.duration_since(now.wall)).ok()?;
     // A wrong wall clock must not delay an acquisition by more than the hold itself.
-    let longest = record.min_hold().map(|hold| changed + hold);
-    Some((now.boot + ahead).min(longest.unwrap_or(now.boot + ahead)))
+    let latest = record.min_hold().map(|hold| changed + hold);
+    Some((now.boot + remaining).min(latest.unwrap_or(now.boot + remaining)))
 }

@@ -175,7 +175,7 @@ impl Election {
             ElectionPhase::Finished => {}
         }
         self.forget_settled_writes();
-        self.follow_leader(now.boot);
+        self.update_preemption(now.boot);
         self.check_step_down();
         changed
     }

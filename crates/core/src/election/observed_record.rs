@@ -78,8 +78,8 @@ impl ObservedRecord {
         let writer = run(record(&stored));
         let forced =
             record(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run(Some(record)));
-        // A release by force without a run ends the waits for the holders that were displaced before it. If it is an old
-        // record, restored over that of a later holder, it must end none.
+        // A release by force without a run ends the waits for the holders that were displaced before it. If it is an
+        // old record, restored over that of a later holder, it must end none.
         let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record(&stored));
@@ -104,8 +104,8 @@ impl ObservedRecord {
         changed
     }
 
-    /// Counts a read of the same held record in another version as a change. Between the two versions the holder may have
-    /// renewed, and another client may have restored what was there before. A watch would have shown that.
+    /// Counts a read of the same held record in another version as a change. Between the two versions the holder may
+    /// have renewed, and another client may have restored what was there before. A watch would have shown that.
     pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
         let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
@@ -115,7 +115,7 @@ impl ObservedRecord {
     }
 
     fn set_stored(&mut self, now: Now, stored: Option<Stored>) {
-        self.not_before = record(&stored).and_then(|record| min_hold::wait_until(record, now, self.changed));
+        self.not_before = record(&stored).and_then(|record| min_hold::earliest_acquisition(record, now, self.changed));
         self.stored = stored;
     }
 
@@ -174,8 +174,8 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
 /// Returns whether the mark in `after` cannot be that of a successor of `before`, so that it is a copy of an older
 /// record, such as a restored backup.
 ///
-/// A run that acquires the lock increments `leaseTransitions`, and states the version that it replaced. That holds for a
-/// record that seems to have expired, too: its renewals may have been missed. A copy can have more transitions than
+/// A run that acquires the lock increments `leaseTransitions`, and states the version that it replaced. That holds for
+/// a record that seems to have expired, too: its renewals may have been missed. A copy can have more transitions than
 /// `before` if that was acquired over another copy.
 fn is_copy(after: &Record, before: &Stored) -> bool {
     let replaced_older =
@@ -184,8 +184,8 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 }
 
 /// Returns whether the change from `before` to `after` took the lock from a holder that is not known to have released
-/// it or to have let it expire. Other implementations release by emptying the holder. `out_of_turn` states that the mark
-/// in `after` is not that of a successor.
+/// it or to have let it expire. Other implementations release by emptying the holder. `out_of_turn` states that the
+/// mark in `after` is not that of a successor.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run(Some(after)) != run(Some(before));

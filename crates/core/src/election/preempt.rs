@@ -20,7 +20,7 @@ pub(super) struct Preemption {
 
 impl Election {
     /// Updates the leader that may be preempted, from the observed record.
-    pub(super) fn follow_leader(&mut self, now: Instant) {
+    pub(super) fn update_preemption(&mut self, now: Instant) {
         let leader = self.less_preferred_leader().cloned();
         if self.preemption.as_ref().map(|preemption| &preemption.leader) != leader.as_ref() {
             self.preemption = leader.map(|leader| Preemption { leader, since: now, was_asked: false });
@@ -58,7 +58,7 @@ impl Election {
         let record = self.observed.as_ref().and_then(ObservedRecord::record)?;
         let RunMark { run, state, .. } = record.mark()?;
         let is_led_by_another = *state == RunState::Held && *run != self.config.run;
-        let is_preferred = self.config.preference.claim_delay < record.claim_delay();
-        (is_led_by_another && is_preferred).then_some(run)
+        let is_less_preferred = self.config.preference.claim_delay < record.claim_delay();
+        (is_led_by_another && is_less_preferred).then_some(run)
     }
 }

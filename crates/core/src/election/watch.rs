@@ -28,7 +28,7 @@ impl Election {
             return;
         }
         // Do not reopen at once: the server may end every watch as soon as it is opened.
-        let soon = now.boot.max(since + self.jittered_retry());
+        let retry_at = now.boot.max(since + self.jittered_retry());
         self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
         match event {
             WatchEvent::Bookmark => {}
@@ -39,18 +39,18 @@ impl Election {
             }
             WatchEvent::Changed(stored) => self.observe_watched(now, Some(stored)),
             WatchEvent::Deleted => self.observe_watched(now, None),
-            WatchEvent::Ended => self.close_watch(soon),
+            WatchEvent::Ended => self.close_watch(retry_at),
             WatchEvent::Broken => {
                 let was_settled = now.boot >= since + self.config.timing.lease_duration();
                 self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
                 if self.broken_watches >= BROKEN_WATCHES_UNTIL_POLLING {
                     self.notify_polling();
                 }
-                self.poll_until(soon, soon);
+                self.close_watch_and_poll(retry_at, retry_at);
             }
             WatchEvent::Forbidden => {
                 self.notify_polling();
-                self.poll_until(now.boot + FORBIDDEN_WATCH_PAUSE, soon);
+                self.close_watch_and_poll(now.boot + FORBIDDEN_WATCH_PAUSE, retry_at);
             }
         }
         self.decide(now);
@@ -87,7 +87,7 @@ impl Election {
         self.timers.stop(Timer::SilentWatch);
     }
 
-    fn poll_until(&mut self, reopen_at: Instant, poll_at: Instant) {
+    fn close_watch_and_poll(&mut self, reopen_at: Instant, poll_at: Instant) {
         self.close_watch(reopen_at);
         self.timers.set(Timer::Poll, poll_at);
     }

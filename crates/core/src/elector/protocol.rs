@@ -17,9 +17,9 @@ pub struct ElectorInputs {
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
     pub supervisor_died: bool,
-    /// Traffic was routed away from the command, or that is not possible.
+    /// Traffic has been routed away from the command, or cannot be.
     pub withdrawn: bool,
-    /// The signals that leaderrun received, without those that it was started to ignore.
+    /// The signals that leaderrun received, except for those that were ignored when it was started.
     pub signals: Vec<i32>,
     /// The size of leaderrun's terminal has changed.
     pub resized: bool,
@@ -74,7 +74,7 @@ pub enum ElectorAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SupervisorFailure {
     Died,
-    /// It did not report the command gone in time.
+    /// It did not report in time that the command is gone.
     Late,
 }
 
@@ -85,7 +85,7 @@ pub enum Ending {
     Command(End),
     /// The leadership was lost. If nobody requested an end, leaderrun may wait for the lock again.
     Lost { may_rejoin: bool },
-    /// The wait timed out while the lock was held or not due.
+    /// The wait timed out while the lock was held, or while the command was not due.
     NotAcquired,
     /// The wait timed out while the lock could not be reached or used.
     Unreachable,

@@ -1,4 +1,4 @@
-//! By how much stop and kill are brought forward.
+//! The advance: the time by which stop and kill are brought forward, because they are delayed on this machine.
 
 use core::mem;
 use core::time::Duration;
@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 
-/// The delays of a kill, and their limit.
+/// The time by which stop and kill are brought forward: the sum of what delays a kill, and its limit.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Advance {
     /// How late this supervisor is woken.
@@ -29,7 +29,8 @@ impl Advance {
         }
     }
 
-    /// Records that the supervisor was woken this late. Returns the delay to expect, if it has changed.
+    /// Records that the supervisor was woken late by `delay`. Returns the delay to expect from now on, if it has
+    /// changed.
     pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.lateness.add(now, delay)
     }
@@ -43,12 +44,12 @@ impl Advance {
         mem::replace(&mut self.kill_time, kill_time) != kill_time
     }
 
-    /// Returns by how much stop and kill are brought forward.
+    /// Returns the time by which stop and kill are brought forward.
     pub(super) fn total(&self) -> Duration {
         self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
     }
 
-    /// Returns whether stop and kill can be brought forward by that much.
+    /// Returns whether stop and kill can be brought forward by the total.
     pub(super) fn is_possible(&self) -> bool {
         self.total() <= self.max
     }

@@ -12,12 +12,13 @@ use crate::tenure::Tenure;
 pub struct StopOptions {
     /// The signal to the command when the leadership is lost.
     pub stop_signal: i32,
-    /// The time from the end of the main process to the kill of the processes that it left running.
+    /// The time from the stop signal at a loss to the kill. The processes that the main process left running get the
+    /// same time from its end to their kill.
     pub lost_grace: Duration,
-    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means without a limit.
+    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means that there is no limit.
     pub kill_after: Option<Duration>,
-    /// The time from the start of the command to the stop signal, however long the lock is held; without a limit if
-    /// `None`.
+    /// The time from the start of the command to the stop signal, even if the lock is still held; `None` means that
+    /// there is no limit.
     pub max_run: Option<Duration>,
 }
 
@@ -55,7 +56,8 @@ pub enum SupervisorAction {
     Signal(i32),
     /// Send the stop signal to the command's process group: the leadership is lost.
     Stop,
-    /// Report which processes the main process left running; `awaited` states whether they are the command now.
+    /// Report which processes the main process left running; `awaited` states whether they now count as the
+    /// command, so that leaderrun waits for their end (`--wait-for all`).
     ReportLeftovers { awaited: bool },
     /// Relay this signal to all processes that the main process left running.
     SignalLeftovers(i32),

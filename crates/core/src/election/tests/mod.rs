@@ -1,4 +1,4 @@
-//! Tests of the single rules of the election. The simulation tests their combination.
+//! Tests of each rule of the election by itself. The simulation tests the rules together.
 
 mod contention;
 mod ending;
@@ -13,6 +13,7 @@ use crate::timing::Timing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Two renew times of another candidate.
 const T1: &str = "2020-01-01T00:00:01Z";
 const T2: &str = "2020-01-01T00:00:02Z";
 
@@ -31,16 +32,16 @@ impl Driver {
     }
 
     fn start_with(timing: Timing, wait: Option<Duration>) -> Self {
-        Self::start_as(timing, wait, Preference::default())
+        Self::start_configured(timing, wait, Preference::default())
     }
 
     /// Starts a candidate with this claim delay and preemption.
     fn start_with_preference(claim_delay: Duration, preempt_after: Option<Duration>) -> Self {
         let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
-        Self::start_as(timing, None, Preference { claim_delay, preempt_after })
+        Self::start_configured(timing, None, Preference { claim_delay, preempt_after })
     }
 
-    fn start_as(timing: Timing, wait: Option<Duration>, preference: Preference) -> Self {
+    fn start_configured(timing: Timing, wait: Option<Duration>, preference: Preference) -> Self {
         let config = ElectionConfig {
             identity: "me".into(),
             run: RunId::new("my-run"),
@@ -106,18 +107,21 @@ impl Driver {
         assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "expected a read, got {actions:?}");
     }
 
+    /// Answers a pending read with this record.
     fn read(&mut self, record: Option<Record>) {
         assert!(matches!(self.actions()[..], [.., ElectionAction::Send(Request::Get)]));
         let stored = record.map(|record| self.stored(record));
         self.reply(Reply::Read(stored));
     }
 
+    /// Answers a pending write: it has stored this record.
     fn written(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
         self.reply(Reply::Written(stored));
     }
 
+    /// Delivers a watch event: this record was stored.
     fn watched(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
@@ -134,6 +138,7 @@ impl Driver {
     }
 }
 
+/// Returns a record that another candidate's run has written, with a lease duration of this many seconds.
 fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
     let renew_time = renew_time.parse().unwrap();
     Record {

@@ -1,4 +1,4 @@
-//! Tenures and renewals.
+//! Tests of tenures and renewals.
 
 use super::*;
 
@@ -90,12 +90,12 @@ fn at_least_three_unanswered_requests_fit_before_the_stop() {
 fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_it_was_sent() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
-    let (sent, lost) = (driver.now.boot, driver.expect_write());
+    let (sent, renewal) = (driver.now.boot, driver.expect_write());
     driver.advance(driver.time_to_next_timeout());
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.read(Some(lost));
+    driver.read(Some(renewal));
     let actions = driver.actions();
     let [ElectionAction::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(tenure.renewal_sent_at, sent);
@@ -118,15 +118,15 @@ fn a_claim_whose_reply_was_lost_is_recognised_by_a_read() {
 }
 
 #[test]
-fn a_claim_that_is_recognised_late_is_renewed_before_the_command_starts() {
+fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     let mut driver = Driver::start(None);
     driver.read(None);
     let claim = driver.expect_write();
     driver.now.boot = driver.now.boot + 9 * SECOND;
     driver.written(claim);
     let sent = driver.now.boot;
-    let again = driver.expect_write();
-    driver.written(again);
+    let renewal = driver.expect_write();
+    driver.written(renewal);
     let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),

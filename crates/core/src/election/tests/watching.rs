@@ -1,4 +1,4 @@
-//! Watching and polling.
+//! Tests of watching and polling.
 
 use super::*;
 
@@ -39,10 +39,10 @@ fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     driver.watched(record_by("s", RunState::Held, T2, 15));
     notices(&mut driver);
     driver.reply(Reply::Read(Some(expired)));
-    assert_eq!(driver.unread, [], "the watch stays open, and no holder is missed");
+    assert_eq!(driver.unread, [], "the watch stays open, and its newer record counts");
     assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T2.parse().unwrap()));
 
-    // A backup that was restored before the read has an older version, too.
+    // A restored backup has an older version, too, but the watch has delivered nothing since this read was sent.
     driver.advance(15 * SECOND);
     driver.expect_read();
     driver.version -= 1;
@@ -88,7 +88,7 @@ fn read_and_reopen_the_watch(driver: &mut Driver) {
 }
 
 #[test]
-fn the_beginning_and_the_end_of_polling_are_notified() {
+fn the_beginning_and_the_end_of_polling_are_reported() {
     let mut driver = Driver::start(None);
     driver.read(Some(record_by("r", RunState::Held, T1, 15)));
     notices(&mut driver);

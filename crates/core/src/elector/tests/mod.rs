@@ -89,8 +89,8 @@ fn acquired(now: Instant) -> ElectionReport {
     ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
 }
 
-/// Returns a candidate that acquired the lock at this instant.
-fn leading_with(routes: bool, now: Instant) -> Driver {
+/// Returns a candidate that acquired the lock at this instant, with or without traffic routing.
+fn leading_with_routing(routes: bool, now: Instant) -> Driver {
     let mut driver = Driver::new(routes);
     driver.election(now, ElectionReport::Claiming);
     driver.election(now, acquired(now));
@@ -100,12 +100,12 @@ fn leading_with(routes: bool, now: Instant) -> Driver {
 }
 
 fn leading(now: Instant) -> Driver {
-    leading_with(false, now)
+    leading_with_routing(false, now)
 }
 
 /// Returns a leader whose command has started and gets traffic.
 fn routed(now: Instant) -> Driver {
-    let mut driver = leading_with(true, now);
+    let mut driver = leading_with_routing(true, now);
     driver.report(now, Report::Started { pid: 7 });
     driver
 }

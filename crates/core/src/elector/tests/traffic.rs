@@ -42,11 +42,11 @@ fn a_second_termination_signal_ends_the_deferral() {
 #[test]
 fn nothing_is_deferred_before_the_command_has_started() {
     let now = start();
-    let mut driver = leading_with(true, now);
+    let mut driver = leading_with_routing(true, now);
     driver.signal(now, libc::SIGTERM);
     assert!(
         driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)),
-        "no traffic is routed to it later"
+        "no traffic may be routed to the command later"
     );
     assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
 }
