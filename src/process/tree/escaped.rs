@@ -105,6 +105,7 @@ fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -121,8 +122,12 @@ mod tests {
             (vec![("OTHER_LEADERRUN_RUN_ID", "this")], false),
             (vec![], false),
         ] {
-            let mut child =
-                Command::new("cat").env_clear().envs(variables.clone()).stdin(Stdio::piped()).spawn().unwrap();
+            let mut child = Command::new("cat");
+            child.env_clear().envs(variables.clone()).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = child.spawn().unwrap();
+            // /proc shows the environment only some time after the execution has begun.
+            child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
             assert_eq!(has_mark(&proc, child.id() as i32, &mark("this")), expected, "{variables:?}");
             child.kill().unwrap();
             child.wait().unwrap();

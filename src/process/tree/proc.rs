@@ -373,11 +373,13 @@ mod tests {
     fn a_state_is_read_without_a_pass_over_all_threads() {
         const THREADS: usize = 1000;
         let (proc, number, ends) = (Proc::open().unwrap(), getpid().as_raw(), Barrier::new(THREADS + 1));
-        let took = |read: &dyn Fn()| {
+        let read_many = |read: &dyn Fn()| {
             let began = clock::cpu_time();
             (0..100).for_each(|_| read());
             clock::cpu_time().saturating_sub(began)
         };
+        // What else runs on the machine only makes it longer.
+        let took = |read: &dyn Fn()| (0..20).map(|_| read_many(read)).min().unwrap();
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 thread::Builder::new().stack_size(32 * 1024).spawn_scoped(scope, || ends.wait()).unwrap();
