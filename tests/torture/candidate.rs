@@ -95,7 +95,7 @@ impl TorturedCandidate {
     /// Returns whether it has logged that `holder` holds the lock.
     pub fn has_observed(&self, holder: &str) -> bool {
         let log = self.running.log();
-        [" since ", ";"].iter().any(|end| log.contains(&format!("held by {holder}{end}")))
+        [",", ";"].iter().any(|end| log.contains(&format!("held by {holder}{end}")))
     }
 
     /// Returns whether its command was started, so that it does not claim another slot any more.
