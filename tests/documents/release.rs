@@ -1,5 +1,7 @@
 //! The parts of a release, as far as they can be checked without a release.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -79,6 +81,69 @@ fn packages_contain_files_that_exist() {
         let folder = name.rsplit_once("/*").map_or(name, |(folder, _)| folder);
         assert!(package().join(folder).exists(), "{name}");
     }
+}
+
+/// Stands in for `gh` and `cargo`: what is published are files in `$STATE`, and the change number `$FAILS` fails.
+const FAKE_PUBLISHER: &str = r#"#!/bin/sh
+change() {
+    echo "$1" >>"$STATE/changes"
+    if [ "$(wc -l <"$STATE/changes")" = "$FAILS" ]; then exit 1; fi
+}
+case "$(basename "$0") $1 $2" in
+"gh release view") cat "$STATE/draft" 2>/dev/null || exit 1 ;;
+"gh release create") [ ! -e "$STATE/draft" ] || exit 1; change create; echo true >"$STATE/draft" ;;
+"gh release upload") [ "$(cat "$STATE/draft")" = true ] || exit 1; shift 4; cp "$1" "$STATE/files"; change upload; cp "$@" "$STATE/files" ;;
+"gh release edit") change edit; echo false >"$STATE/draft" ;;
+"cargo info --quiet") grep -qx "$3" "$STATE/crates" ;;
+"cargo publish --locked") ! grep -qx "$4@$VERSION" "$STATE/crates" || exit 1; change "$4"; echo "$4@$VERSION" >>"$STATE/crates" ;;
+*) exit 2 ;;
+esac
+"#;
+
+/// Runs `packaging/publish` with the fake programs, whose change number `fails` fails, and returns whether it succeeded.
+fn publish(folder: &Path, fails: usize) -> bool {
+    let version = env!("CARGO_PKG_VERSION");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("PATH"));
+    let mut script = Command::new(package().join("packaging/publish"));
+    script.arg(format!("v{version}")).arg(folder.join("dist"));
+    script.env("PATH", path).env("STATE", folder.join("state"));
+    script.env("VERSION", version).env("FAILS", fails.to_string()).output().expect("the script").status.success()
+}
+
+#[testkit::test]
+fn publishing_is_completed_by_a_second_run() {
+    let mut failures = 0;
+    loop {
+        let folder = testkit::scratch::folder("publish");
+        for name in ["dist", "state", "state/files"] {
+            fs::create_dir(folder.join(name)).expect("a folder");
+        }
+        for program in ["gh", "cargo"] {
+            let program = folder.join(program);
+            fs::write(&program, FAKE_PUBLISHER).expect("a program");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable program");
+        }
+        for (file, text) in [("dist/a.deb", "a"), ("dist/b.tar.gz", "b"), ("state/crates", ""), ("state/changes", "")] {
+            fs::write(folder.join(file), text).expect("a file");
+        }
+        let succeeded = publish(&folder, failures + 1);
+        assert!(succeeded || publish(&folder, 0), "after a failure of change {}", failures + 1);
+        let state = |name: &str| fs::read_to_string(folder.join("state").join(name)).expect(name);
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(state("crates"), format!("leaderrun-core@{version}\nleaderrun@{version}\n"));
+        assert_eq!((state("files/a.deb"), state("files/b.tar.gz")), ("a".to_owned(), "b".to_owned()));
+        let sums = state("files/SHA256SUMS");
+        assert!(sums.contains("  a.deb\n") && sums.contains("  b.tar.gz\n") && sums.lines().count() == 2, "{sums}");
+        assert_eq!(state("draft").trim(), "false");
+        let changes = state("changes");
+        assert!(publish(&folder, 0), "a third run");
+        assert_eq!(state("changes"), changes, "a run after a complete one changes nothing");
+        if succeeded {
+            break;
+        }
+        failures += 1;
+    }
+    assert_eq!(failures, 5, "create, upload, edit, and two crates");
 }
 
 /// `cargo binstall` downloads the archive of a release, and takes the program from the folder in it.
