@@ -13,14 +13,14 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | the exit status, 76 after a loss for example | `Exit::of` in `exit.rs` |
+//! | the exit status, for example 76 after a loss | `Exit::of` in `exit.rs` |
 //! | a signal to the command's process group | `Tree::signal_group` in `process/tree` |
 //! | the kill of all of the command's processes | `Tree::kill` in `process/tree`, repeated by its `KillRounds` |
-//! | the kinds of [`lock`] | a file for each, and a line in `lock/kinds.rs`; nothing else knows them |
-//! | log events | `log_events.rs` of the module that logs them |
+//! | the kinds of [`lock`] | a type in `lock/` that implements `RecordFormat` or `LocalStore`, and a line of `KINDS` in `lock/kinds.rs`; CONTRIBUTING.md has the whole recipe |
+//! | log events | the table `log_events!` in `log_events.rs` of the module that logs them; those of the state machines and the supervisor in `elector/log_events.rs` |
 //! | metrics | `METRICS` in `telemetry/metrics.rs` |
-//! | help, man page, completions and reference | generated from the options by `cli/documents`, whose tests compare them |
-//! | a fault that the simulation injects | `Fault` in `tests/simulation/faults.rs` |
+//! | help, man page, completions and reference | generated from the options by `cli/documents`; `the_documents_are_current` in its tests compares them |
+//! | a fault that the simulation injects | `Fault` and `inject_fault` in `tests/simulation/faults.rs` |
 //!
 //! The other commands about a lock are in [`subcommands`].
 //!

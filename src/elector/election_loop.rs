@@ -315,8 +315,7 @@ fn request_name(request: &Request) -> &'static str {
     }
 }
 
-/// Returns the time for a step of the election. Its `boot` is T0 of the requests that the step sends: see
-/// `begin_attempt` in `leaderrun_core::election`.
+/// Returns the time for a step of the election. Its `boot` is T0 of the requests that the step sends.
 fn now() -> Now {
     Now { boot: clock::now(), wall: Timestamp::now() }
 }

@@ -20,12 +20,13 @@
 //!
 //! | decision | where |
 //! |---|---|
-//! | the instant before a renewal is sent (T0) | `begin_attempt` in `election/decide.rs` |
+//! | the instant just before a renewal is sent (T0) | `Election::write` in `election/decide.rs`; leaderrun reads the clock in `now`, in its `elector/election_loop.rs` |
 //! | when an expired record may be taken over | `ObservedRecord::takeable_at` in `election/observed_record.rs` |
 //! | how the claims of many candidates are spread | `ClaimHistory` in `election/contention.rs` |
-//! | how long a command that succeeded is not run again | `election/min_hold.rs` |
-//! | when the command is stopped and killed | [`tenure::Tenure`], carried out by [`supervisor::Supervisor`] |
-//! | by how much stop and kill are brought forward | [`lateness`] and [`kill_time`] |
+//! | how long a command that succeeded is not run again (`--min-hold`) | `not_before` and `earliest_acquisition` in `election/min_hold.rs` |
+//! | the stop and kill instants of a renewal | [`tenure::Tenure::of_renewal`] |
+//! | by how much these instants are brought forward | `DeadlineAdvance` in `supervisor/deadline_advance.rs`, from [`lateness`] and [`kill_time`] |
+//! | when the command is stopped and killed | `Supervisor::handle_timeout` in `supervisor.rs`, and `supervisor/ending.rs` |
 //!
 //! To elect a leader in your own program you only need [`election`]: its documentation states the whole calling
 //! contract, and `examples/embedded.rs` in leaderrun's repository is a complete program.

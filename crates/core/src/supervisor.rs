@@ -19,7 +19,7 @@
 //!   block other candidates.
 //! - After a termination signal, or when no time is left, no command is started.
 
-mod advance;
+mod deadline_advance;
 mod ending;
 mod protocol;
 
@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use self::advance::Advance;
+use self::deadline_advance::DeadlineAdvance;
 pub use self::protocol::{StartResult, StopOptions, SupervisorAction, SupervisorInputs};
 use crate::instant::Instant;
 use crate::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
@@ -68,7 +68,7 @@ pub struct Supervisor {
     /// The command was sent a signal that requests its end.
     end_requested: bool,
     reported: Option<Gone>,
-    advance: Advance,
+    advance: DeadlineAdvance,
     /// How long after its last order an elector is killed, after a loss.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
@@ -99,7 +99,7 @@ impl Supervisor {
             waits_for_all: false,
             end_requested: false,
             reported: None,
-            advance: Advance::new(),
+            advance: DeadlineAdvance::new(),
             frozen_elector_timeout: None,
             elector_heard_at: None,
             published_held_until: None,

@@ -6,7 +6,7 @@ use crate::cli::{definition, variables};
 use crate::exit::{STATUSES, StatusDescription};
 use crate::telemetry::log_event::LogEvent;
 use crate::telemetry::metrics::{METRICS, MetricDescription, MetricLabel};
-use crate::{elector, kubernetes, lock, routing, telemetry};
+use crate::{elector, events, kubernetes, lock, routing, telemetry};
 
 const INTRODUCTION: &str = "\
 # Reference
@@ -168,6 +168,7 @@ fn log_events() -> String {
     let mut text = format!("{LOG}\n| Event | Level | Fields | Logged |\n|---|---|---|---|\n");
     let events = [
         elector::log_events::EVENTS,
+        events::log_events::EVENTS,
         kubernetes::log_events::EVENTS,
         lock::log_events::EVENTS,
         routing::log_events::EVENTS,

@@ -154,6 +154,7 @@ impl Election {
         self.actions.push(ElectionAction::Send(Request::Get));
     }
 
+    /// Sends `record`. The write's `sent_at` is T0: the instant just before the request is sent.
     fn write(&mut self, now: Now, record: Record) {
         let base = self.observed_version().cloned();
         self.last_renew_time = record.renew_time;
@@ -165,10 +166,10 @@ impl Election {
         }));
     }
 
-    /// Begins an attempt, and records T0: the instant just before the request is sent.
+    /// Begins an attempt: a request that is given up if no reply comes in time.
     pub(super) fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
-        self.attempt = Some(Attempt { sent_at: now.boot, write, is_overtaken: false });
+        self.attempt = Some(Attempt { write, is_overtaken: false });
         self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
     }
 

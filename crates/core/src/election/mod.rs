@@ -92,7 +92,6 @@ const MAX_RENEWALS: u32 = 4;
 /// A request that is under way.
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
-    sent_at: Instant,
     /// The claim, renewal or release; `None` for a read or a request to step down.
     write: Option<Write>,
     /// The watch has delivered the record since this was sent, so the reply to a read may be older than that.
@@ -106,6 +105,7 @@ struct Write {
     /// The number of the acquisition that the write is for.
     transitions: u32,
     renew_time: Option<Timestamp>,
+    /// T0: the instant just before the request was sent.
     sent_at: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! The advance: the time by which stop and kill are brought forward, because they are delayed on this machine.
+//! The time by which stop and kill are brought forward, because they are delayed on this machine.
 
 use core::mem;
 use core::time::Duration;
@@ -8,7 +8,7 @@ use crate::lateness::Lateness;
 
 /// The time by which stop and kill are brought forward: the sum of what delays a kill, and its limit.
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Advance {
+pub(super) struct DeadlineAdvance {
     /// How late this supervisor is woken.
     lateness: Lateness,
     /// How late the elector is woken. It kills the command if this supervisor fails.
@@ -19,7 +19,7 @@ pub(super) struct Advance {
     pub(super) max: Duration,
 }
 
-impl Advance {
+impl DeadlineAdvance {
     pub(super) fn new() -> Self {
         Self {
             lateness: Lateness::default(),

@@ -3,6 +3,8 @@
 //! An Event that cannot be written is left out. Events have a thread and a connection of their own, so a slow API
 //! server or file system never delays a renewal.
 
+pub mod log_events;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -19,7 +21,6 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep_until;
-use tracing::debug;
 
 use crate::kubernetes::{Cluster, ClusterAccess, Collection, EVENTS, ObjectName, Rule, Verb};
 use crate::lock::LockName;
@@ -184,7 +185,7 @@ impl Sink {
         let cluster = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
         let cluster = match cluster {
             Ok(cluster) => cluster,
-            Err(failure) => return debug!("no Event is written: {}", printable_cause(&failure)),
+            Err(failure) => return log_events::event_not_written(&printable_cause(&failure)),
         };
         let namespace = lock.namespace.as_deref().unwrap_or(cluster.default_namespace());
         let events = Collection::new(cluster, &EVENTS, namespace).with_timeout(*timeout);
@@ -192,7 +193,7 @@ impl Sink {
             let now = Timestamp::now();
             let name = format!("{}.{:x}", lock.name, now.as_nanosecond());
             if let Err(error) = events.create(&name, &event(&name, object, &uid, message, now)).await {
-                debug!("no Event is written: {error}");
+                log_events::event_not_written(&error.to_string());
             }
         }
     }

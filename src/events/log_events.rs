@@ -1,0 +1,8 @@
+//! The log events of the Kubernetes Events.
+
+use crate::telemetry::log_event::log_events;
+
+log_events! {
+    /// Logged when a Kubernetes Event could not be written. It is left out.
+    debug event_not_written(; reason: &str) "no Event is written: {reason}";
+}
