@@ -33,16 +33,16 @@ end
 complete -c leaderrun -f
 complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcommand --fcs-skip=(__leaderrun_dashes))'
 complete -c leaderrun -n __leaderrun_at_first -a status -d 'Show who holds a lock, since when and for how long'
-complete -c leaderrun -n __leaderrun_at_first -a list -d 'List the locks in a namespace: all Leases, and what older programs keep in ConfigMaps and Endpoints'
+complete -c leaderrun -n __leaderrun_at_first -a list -d 'List the locks in a namespace: all Leases, and the locks that older programs keep in ConfigMaps and Endpoints'
 complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print the service account of a lock and its rights, to be piped into kubectl apply -f -'
 complete -c leaderrun -n __leaderrun_at_first -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
 complete -c leaderrun -n __leaderrun_at_first -a release -d 'Release a lock whose holder is known to be dead, so that no candidate waits until it expires'
-complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check whether a command line of leaderrun would work, and say what to do about what is missing'
-complete -c leaderrun -n __leaderrun_at_first -a check -d 'Tell the command by the exit status whether its run still holds the lock'
+complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check whether a command line of leaderrun would work, and print what to do if it would not'
+complete -c leaderrun -n __leaderrun_at_first -a check -d 'Report to the command, by the exit status, whether its run still holds the lock'
 complete -c leaderrun -n __leaderrun_at_first -a completion -d 'Print the completion for a shell'
 complete -c leaderrun -n __leaderrun_at_first -a man -d 'Print the man page, for man -l'
 
-complete -c leaderrun -n '__leaderrun_has_subcommand status' -l slots -x -d 'Show all slots of a lock that has this many'
+complete -c leaderrun -n '__leaderrun_has_subcommand status' -l slots -x -d 'Show all slots of a lock with this number of slots'
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -s o -l output -x -a 'text json' -d 'The format of the answer'
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -s w -l watch -d 'Continue and print a line for each change'
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -l lock -x -d 'The lock'
@@ -61,8 +61,8 @@ complete -c leaderrun -n '__leaderrun_has_subcommand list' -l context -x -d 'The
 complete -c leaderrun -n '__leaderrun_has_subcommand list' -l as -x -d 'The user to act as'
 complete -c leaderrun -n '__leaderrun_has_subcommand list' -s h -l help -d 'Print help'
 
-complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l service-account -x -d 'The service account that the pods have'
-complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l priority -d 'Also print a FlowSchema'
+complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l service-account -x -d 'The service account of the pods'
+complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l priority -d 'Also print a FlowSchema that lets a busy API server serve renewals before other requests'
 complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l lock -x -d 'The lock'
 complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -s n -l namespace -x -d 'The namespace of a lock that names none'
 complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l kubeconfig -r -F -d 'The kubeconfig to use'
@@ -74,7 +74,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l pod-label -x -
 complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -l service -x -d 'Route this Service'
 complete -c leaderrun -n '__leaderrun_has_subcommand manifest' -s h -l help -d 'Print help'
 
-complete -c leaderrun -n '__leaderrun_has_subcommand step-down' -l wait -x -d 'Wait until the holder has handed over'
+complete -c leaderrun -n '__leaderrun_has_subcommand step-down' -l wait -x -d 'Wait until the holder has released the lock'
 complete -c leaderrun -n '__leaderrun_has_subcommand step-down' -l lock -x -d 'The lock'
 complete -c leaderrun -n '__leaderrun_has_subcommand step-down' -s n -l namespace -x -d 'The namespace of a lock that names none'
 complete -c leaderrun -n '__leaderrun_has_subcommand step-down' -l kubeconfig -r -F -d 'The kubeconfig to use'
@@ -131,7 +131,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s v -l verbose -d 
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s q -l quiet -d 'Log only warnings and errors'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s h -l help -d 'Print help (see more with \'--help\')'
 
-complete -c leaderrun -n '__leaderrun_has_subcommand check' -l min-remaining -x -d 'How long the lock must still be held at least'
+complete -c leaderrun -n '__leaderrun_has_subcommand check' -l min-remaining -x -d 'How long the lock must remain held at least'
 complete -c leaderrun -n '__leaderrun_has_subcommand check' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n '__leaderrun_has_subcommand completion' -s h -l help -d 'Print help'

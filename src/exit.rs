@@ -63,14 +63,14 @@ impl Exit {
             Ending::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
             Ending::Command(End::NotStarted) | Ending::Lost { .. } => Self::Status(LOST),
             Ending::NotAcquired => Self::Status(NOT_ACQUIRED),
-            Ending::Unreachable | Ending::Failed { may_pass: true } => Self::Status(UNAVAILABLE),
-            Ending::Failed { may_pass: false } => Self::Status(FAILED),
+            Ending::Unreachable | Ending::Failed { is_transient: true } => Self::Status(UNAVAILABLE),
+            Ending::Failed { is_transient: false } => Self::Status(FAILED),
         }
     }
 
     /// Returns how leaderrun ends after a failure of its own.
     pub fn of_failure(failure: &anyhow::Error) -> Self {
-        Self::Status(if may_pass(failure) { UNAVAILABLE } else { FAILED })
+        Self::Status(if is_transient(failure) { UNAVAILABLE } else { FAILED })
     }
 
     /// Returns the exit status. It also represents a signal, for a process that cannot end by one.
@@ -96,7 +96,7 @@ impl Error for PermanentFailure {}
 
 /// Returns whether another start of leaderrun may succeed after this failure of its own. Failures that are not known to
 /// be permanent may pass: a file, a server or memory was missing.
-pub fn may_pass(failure: &anyhow::Error) -> bool {
+pub fn is_transient(failure: &anyhow::Error) -> bool {
     let is_permanent = |cause: &(dyn Error + 'static)| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let call = cause.downcast_ref::<SystemCallError>().or_else(|| inner?.downcast_ref());

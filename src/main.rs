@@ -4,27 +4,26 @@
 //! > *run* within the tolerated rate of each other; clocks may *read* anything.
 //!
 //! Two nested processes keep that promise. The [`elector`] takes part in the election, and the [`supervisor`] owns the
-//! command. If either of them dies or freezes, the other one ends the command in time. Three state machines without
-//! clock, socket or task decide: [`leaderrun_core::election`] who may run and until when,
-//! [`leaderrun_core::supervisor`] when the command must be stopped and killed, and [`leaderrun_core::elector`] when the
-//! supervisor must be killed.
+//! command. If either of them dies or freezes, the other ends the command in time. The decisions are made by three
+//! state machines without clock, socket or task: [`leaderrun_core::election`] decides which candidate may run the
+//! command and until when, [`leaderrun_core::supervisor`] when the command must be stopped and killed, and
+//! [`leaderrun_core::elector`] when the supervisor must be killed.
 //!
-//! Where to find what else is decided, and what is often changed:
+//! Where to find other decisions, and the places that change often:
 //!
 //! | what | where |
 //! |---|---|
 //! | the exit status, for example 76 after a loss | `Exit::of` in `exit.rs` |
 //! | a signal to the command's process group | `Tree::signal_group` in `process/tree` |
-//! | the kill of all of the command's processes | `Tree::kill` in `process/tree`, repeated by its `KillRounds` |
+//! | the kill of all processes of the command | `Tree::kill` in `process/tree`, repeated by its `KillRounds` |
 //! | the kinds of [`lock`] | a type in `lock/` that implements `RecordFormat` or `LocalStore`, and a line of `KINDS` in `lock/kinds.rs`; CONTRIBUTING.md has the whole recipe |
 //! | log events | the table `log_events!` in `log_events.rs` of the module that logs them; those of the state machines and the supervisor in `elector/log_events.rs` |
 //! | metrics | `METRICS` in `telemetry/metrics.rs` |
 //! | help, man page, completions and reference | generated from the options by `cli/documents`; `the_documents_are_current` in its tests compares them |
 //! | a fault that the simulation injects | `Fault` and `inject_fault` in `tests/simulation/faults.rs` |
 //!
-//! The other commands about a lock are in [`subcommands`].
-//!
-//! [`routing`] routes traffic to the leader, and [`events`] writes Kubernetes Events about it.
+//! [`subcommands`] contains the commands that inspect or change a lock. [`routing`] routes traffic to the leader, and
+//! [`events`] writes Kubernetes Events about it.
 //!
 //! Imports run one way: `cli`, then `subcommands`, then `elector` and `supervisor`, then `routing` and `events`, then
 //! `lock`, then `kubernetes`, `channel` and `exit`, then `telemetry`, then `process`. All of them import
@@ -62,22 +61,23 @@ use crate::supervisor::SupervisorConfig;
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
-    let exit = limits::check_stack().map_or_else(|failure| fail(failure.into()), |()| carry_out());
+    let exit = limits::check_stack().map_or_else(|failure| fail(failure.into()), |()| execute_command_line());
     if let Exit::Signal { signal, to_group } = exit {
         signals::end_by(signal, to_group);
     }
     ExitCode::from(exit.status())
 }
 
-/// Does what the command line says. Its stack is not part of `main`'s, which checks that there is enough of it.
+/// Parses the command line and carries it out. It is never inlined into `main`, which checks that the stack is large
+/// enough before this function uses it.
 #[inline(never)]
-fn carry_out() -> Exit {
+fn execute_command_line() -> Exit {
     match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(elector, supervisor)) => run(*elector, supervisor).unwrap_or_else(|failure| {
             report_failure(&failure);
             Exit::of_failure(&failure)
         }),
-        Ok(Invocation::Subcommand(subcommand)) => answer(subcommand).unwrap_or_else(fail),
+        Ok(Invocation::Subcommand(subcommand)) => run_subcommand(subcommand).unwrap_or_else(fail),
         Ok(Invocation::Print(text)) => print(&text).map_or_else(fail, |_| Exit::Status(0)),
         Err(failure) => fail(failure.into()),
     }
@@ -92,8 +92,7 @@ fn report_failure(failure: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(failure));
 }
 
-/// Carries out a subcommand.
-fn answer(subcommand: Subcommand) -> Result<Exit> {
+fn run_subcommand(subcommand: Subcommand) -> Result<Exit> {
     limits::check_open_files()?;
     let CommandOutput { text, status } = subcommands::run(subcommand)?;
     print(&text)?;
@@ -111,8 +110,8 @@ fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig) -> Re
     match fork_supervisor()? {
         Role::Elector { supervisor } => {
             drop(to_elector);
-            // The switch is held until this process ends. Closed earlier, it would kill a command that outlives the
-            // supervisor.
+            // The switch must stay open until this process ends. Closing it earlier would kill a command that outlives
+            // the supervisor.
             let _held = switch.map(DeadMansSwitch::into_held);
             elector::run(elector_config, to_supervisor, supervisor, inherited)
         }

@@ -1,4 +1,4 @@
-//! Explains errors of the parser, each in one sentence.
+//! Turns each error of the command-line parser into one sentence.
 
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
@@ -11,10 +11,10 @@ use super::origin::{Origin, given_name, option_name, shell_word};
 use super::usage_error::UsageError;
 use super::{Line, Refusal, suggest};
 
-/// A run that works on every machine.
+/// A command line that works on every machine.
 const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
 
-/// Returns the value in an example for an option without a default.
+/// Returns a value for examples, for an option without a default.
 fn example_value(option: &clap::Arg) -> &'static str {
     match option.get_id().as_str() {
         "lock" => "default/my-job",
@@ -100,7 +100,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// Explains a word that is not valid in its place.
+    /// Explains an argument of a subcommand that is not one of the possible words.
     fn invalid_word(&self, name: &str) -> UsageError {
         let possible = match self.error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(possible)) => possible.join(", "),
@@ -112,7 +112,7 @@ impl Explanation<'_> {
             .for_example(format!("{} {example}", self.program()))
     }
 
-    /// Returns whether the value of this option is missing: `--` or nothing follows the option.
+    /// Returns whether the value of this option is missing, because `--` or nothing follows the option.
     fn value_is_missing(&self, value: &str, origin: &Origin<'_>) -> bool {
         value == "--" || (value.is_empty() && origin.is_on_command_line() && !self.has_empty_argument())
     }
@@ -121,7 +121,7 @@ impl Explanation<'_> {
         self.line.arguments.iter().any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
     }
 
-    /// Returns whether the line would not be refused for this option if it had that value.
+    /// Returns whether the option would be accepted with this value. The line may still be refused for another reason.
     fn is_accepted(&self, option: &clap::Arg, value: &str) -> bool {
         let name = option_name(option);
         let own = self.line.arguments.iter().take_while(|argument| *argument != "--").count();
@@ -208,7 +208,7 @@ impl Explanation<'_> {
         self.options.get_arguments().find(is_before).filter(|option| option.get_action().takes_values())
     }
 
-    /// Returns whether the line would be valid with `--` before that word.
+    /// Returns whether the line would be valid with `--` before this word.
     fn runs_with_double_dash(&self, word: &str) -> bool {
         let Some(index) = self.line.arguments.iter().position(|argument| argument == word) else { return false };
         let mut arguments = self.line.arguments.clone();
@@ -216,7 +216,7 @@ impl Explanation<'_> {
         Line::new(arguments).plan().is_ok()
     }
 
-    /// Returns the line with a subcommand instead of this word, in the place for subcommands.
+    /// Returns the line without this word, and with a subcommand as the first argument.
     fn as_subcommand(&self, subcommand: &str, word: &str) -> String {
         let others = self.line.arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
         let others = others.filter(|argument| argument != word).map(|argument| shell_word(&argument));

@@ -1,8 +1,8 @@
 //! The command line.
 //!
-//! [`arguments`] holds the options as they were given, in one struct for each topic, and `plan` decides what they mean
-//! on this machine. A command line that is not valid is explained in one sentence, with a suggestion that works when it
-//! is pasted.
+//! [`arguments`] contains the options as they were given, in one struct for each topic, and `plan` turns them into the
+//! configuration of the two processes. The error for an invalid command line is one sentence, with a suggestion that
+//! works when it is pasted.
 
 mod arguments;
 mod documents;
@@ -31,7 +31,7 @@ use crate::supervisor::SupervisorConfig;
 /// What the command line requests.
 #[derive(Debug)]
 pub enum Invocation {
-    /// Run a command, with the configurations of the two processes.
+    /// Run a command. The fields configure the elector and the supervisor.
     Run(Box<ElectorConfig>, SupervisorConfig),
     /// Carry out a subcommand.
     Subcommand(Subcommand),
@@ -66,9 +66,9 @@ struct Line {
 
 /// The reason why a command line is refused.
 enum Refusal {
-    /// The parser refuses it.
+    /// The parser refused the command line.
     Clap(clap::Error),
-    /// Its parts contradict each other or do not fit this machine.
+    /// Options contradict each other or cannot be used on this machine.
     Usage(UsageError),
 }
 
@@ -86,13 +86,13 @@ impl From<clap::Error> for Refusal {
 
 impl Line {
     fn new(arguments: Vec<OsString>) -> Self {
-        // Only the first argument can be a subcommand. Elsewhere the word may mean something else.
+        // Only the first argument can be a subcommand. A later one may be the value of an option.
         let first = arguments.get(1).and_then(|first| first.to_str());
         let subcommand = first.filter(|first| is_subcommand(first)).map(str::to_owned);
         Self { arguments, subcommand }
     }
 
-    /// Returns the definition of the options that this line may have.
+    /// Returns the definition of the options that are permitted on this line.
     fn options(&self) -> clap::Command {
         match &self.subcommand {
             None => definition(),

@@ -1,4 +1,4 @@
-//! Decides what the arguments mean on this machine, and whether they fit each other.
+//! Turns the arguments into the configuration of a run or a subcommand, and checks that they fit each other.
 
 use std::ffi::OsString;
 
@@ -45,7 +45,7 @@ pub fn plan_run(
     let slots = arguments.slots.slots;
     check_slots(&lock, slots, arguments.routing.target.target().as_ref(), origins)?;
     check_claim_delay(&arguments.election, origins)?;
-    // A pod on its node's network has the host name of the node.
+    // A pod with hostNetwork has the host name of its node, so --pod takes precedence.
     let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
     let owner = owner(arguments.owner, &lock, arguments.routing.pod.as_ref(), &host, origins)?;
     let routing = routing(arguments.routing, &lock, slots, &host, origins)?;
@@ -108,7 +108,7 @@ pub fn plan_run(
     Ok(Invocation::Run(Box::new(elector), supervisor))
 }
 
-/// Returns the line by which `leaderrun doctor` examines what a run with these arguments needs.
+/// Returns the command line of `leaderrun doctor` for a run with these arguments.
 fn doctor_line(arguments: &[OsString]) -> String {
     let own = arguments.iter().skip(1).take_while(|argument| *argument != "--");
     let own = own.map(|argument| shell_word(&argument.to_string_lossy()));
@@ -121,7 +121,7 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
     match wait {
         Some(wait) if !wait.is_zero() && wait <= claim_delay => {
             let (wait, delay) = (origins.of("wait"), origins.of("claim_delay"));
-            let reason = format!("it ends before {}, so this candidate never leads", delay.given());
+            let reason = format!("the wait ends before {}, so this candidate would never lead", delay.given());
             let longer = format_duration(*claim_delay * 2).to_string().replace(' ', "");
             Err(UsageError::new(wait.given(), reason).try_instead(wait.with(&longer)))
         }
@@ -204,7 +204,7 @@ fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName,
     let Some(chosen) = chosen else { return Ok(lock) };
     let origin = origins.of("namespace");
     let given_lock = origins.of("lock");
-    // The command line wins over a variable.
+    // An option on the command line takes precedence over a variable.
     let is_overruled = is_overruled(&origin, &given_lock);
     match &lock.namespace {
         None if lock.kind.is_in_cluster() => lock.namespace = Some(chosen),
@@ -225,7 +225,8 @@ fn is_overruled(variable: &Origin<'_>, other: &Origin<'_>) -> bool {
     !variable.is_on_command_line() && other.is_on_command_line()
 }
 
-/// Returns the log level. `-q` and `-v` contradict each other, but the command line wins over a variable.
+/// Returns the log level. `-q` and `-v` contradict each other, unless one of them is a variable: the command line takes
+/// precedence.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -25,7 +25,7 @@ pub fn routing(
         let useless = [("ports", !ports.is_empty()), ("addresses", !addresses.is_empty())];
         if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
             let given = origins.of(option).given();
-            let error = UsageError::new(&given, "it requires --service");
+            let error = UsageError::new(&given, "this option requires --service");
             return Err(error.for_example(format!("{given} --service my-service")));
         }
     }
@@ -53,7 +53,7 @@ fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), Usag
         [] | [_] => Ok(()),
         [one, other] if one.is_ipv4() != other.is_ipv4() => Ok(()),
         [first, ..] => {
-            let reason = "one address of each family can be given, IPv4 and IPv6";
+            let reason = "give at most one IPv4 and one IPv6 address";
             Err(UsageError::new(option.given(), reason).for_example(option.with(&first.to_string())))
         }
     }
@@ -86,7 +86,8 @@ fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -
     }
     let length = lock.name.len();
     if length > longest {
-        let reason = format!("to route traffic its name may have {longest} characters, not {length}");
+        let reason =
+            format!("the name has {length} characters, but a lock that routes traffic can have at most {longest}");
         return Err(UsageError::new(origin.given(), reason).for_example(origin.with("my-job")));
     }
     Ok(())

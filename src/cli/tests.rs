@@ -74,7 +74,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         ),
         (
             "leaderrun --lock default/My_Job -- true".to_owned(),
-            "--lock default/My_Job: the name may have lower-case letters, digits, - and . only; try --lock default/my-job",
+            "--lock default/My_Job: the name can contain only lower-case letters, digits, - and .; try --lock default/my-job",
         ),
         ("leaderrun -lock x -- true".to_owned(), "-lock: a long option begins with --; try --lock"),
         (
@@ -89,7 +89,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         ),
         (run("-E"), "-E: the value is missing; for example -E 75"),
         (run("-E 3 -E 4"), "-E: given more than once; give it once"),
-        (run("--max-run 0s"), "--max-run 0s: the command could do nothing in no time; for example --max-run 2h"),
+        (run("--max-run 0s"), "--max-run 0s: the command would be stopped at once; for example --max-run 2h"),
         (
             run("--ignore-min-hold --every 1m"),
             "--ignore-min-hold: cannot be used together with --every; leave one of them out",
@@ -115,7 +115,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         (run("--lost-grace soon"), "--lost-grace soon: not a valid duration; for example --lost-grace 2s"),
         (run("--log-format JSON"), "--log-format JSON: the value must be text or json; try --log-format json"),
         (run("--on-lost stop"), "--on-lost stop: the value must be exit or rejoin; for example --on-lost exit"),
-        (run("--identity ''"), "--identity '': a holder needs a name; for example --identity worker-0"),
+        (run("--identity ''"), "--identity '': an identity cannot be empty; for example --identity worker-0"),
         (run("--quiet=yes"), "--quiet=yes: this option takes no value; try --quiet"),
         (run("-q -v"), "-q: cannot be used together with -v; leave one of them out"),
         (run("--wait 1s --wait 2s"), "--wait: given more than once; give it once"),
@@ -126,9 +126,9 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
         ("leaderrun --lock a/b -n c -- true".to_owned(), "-n c: --lock a/b is in another namespace; try -n a"),
         (
             "leaderrun --lock b -n C -- true".to_owned(),
-            "-n C: it may have lower-case letters, digits and - only; try -n c",
+            "-n C: the namespace can contain only lower-case letters, digits and -; try -n c",
         ),
-        (run("--port 80"), "--port 80: it requires --service; for example --port 80 --service my-service"),
+        (run("--port 80"), "--port 80: this option requires --service; for example --port 80 --service my-service"),
         (
             format!("leaderrun --lock {FILE} -- ''"),
             "-- '': the name of the command is empty; for example -- echo leading",

@@ -1,4 +1,4 @@
-//! Checks the durations against each other, and explains those that do not fit with the names of their options.
+//! Checks the durations against each other. An error names the option that does not fit, and suggests values that do.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use super::arguments::TimeArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 
-/// An upper bound for the number of changes after which all four durations fit.
+/// The maximum number of changes that are tried before no suggestion is made. In practice fewer are enough.
 const MAX_CHANGES: usize = 8;
 
-/// The renew deadline is at least this many times as long as a suggested retry period, as with the defaults.
-const RETRY_SHARE: u32 = 5;
+/// The ratio of a suggested renew deadline to the retry period, as with the defaults (10s and 2s).
+const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns the option or variable that does not fit, why, and values for all options that must change. It does not name
-/// a default as the cause.
+/// Returns the option or variable that does not fit, why, and values for all options that must change. The option that
+/// is named was set by the user, even if its partner is a default.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {
         lease_duration: times.lease_duration,
@@ -78,7 +78,7 @@ impl Explanation<'_> {
             _ => field,
         };
         let error = UsageError::new(self.origin(blamed).given(), self.reason(invalid, blamed));
-        match self.fitting() {
+        match self.changes_that_fit() {
             Some(changes) => error.try_instead(self.assignments(blamed, &changes)),
             None => error,
         }
@@ -92,7 +92,7 @@ impl Explanation<'_> {
         self.origin(field).is_chosen()
     }
 
-    /// Returns the other fields that the problem is about.
+    /// Returns the other fields that take part in the conflict.
     fn partners(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
         match (invalid.problem, invalid.field) {
             _ if invalid.value.is_zero() => &[],
@@ -140,9 +140,9 @@ impl Explanation<'_> {
         }
     }
 
-    /// Returns the changes after which all durations fit. A duration that was chosen, or that follows from one, is only
-    /// changed if nothing else helps.
-    fn fitting(&self) -> Option<Vec<(TimingField, Duration)>> {
+    /// Returns changes after which all durations fit. Durations that the user chose, or that have been changed already,
+    /// are only changed if no other change helps.
+    fn changes_that_fit(&self) -> Option<Vec<(TimingField, Duration)>> {
         let mut durations = self.durations;
         let mut changes: Vec<(TimingField, Duration)> = Vec::new();
         for _ in 0..MAX_CHANGES {
@@ -179,14 +179,14 @@ impl Explanation<'_> {
                 (TimingField::RenewDeadline, latest_renew_deadline)
             }
             (Some(TimingField::RenewDeadline), TimingField::RetryPeriod) => {
-                (TimingField::RenewDeadline, retry_period.saturating_mul(RETRY_SHARE))
+                (TimingField::RenewDeadline, retry_period.saturating_mul(RETRY_PERIODS_PER_DEADLINE))
             }
             _ => (invalid.field, Duration::from_millis(invalid.suggestion.as_millis() as u64)),
         }
     }
 
-    /// Returns the options to use instead of those that do not fit. The option that is named as the cause is kept, if
-    /// possible.
+    /// Returns the options with values that fit. If the option that is named as the cause keeps its value, it is
+    /// included.
     fn assignments(&self, blamed: TimingField, changes: &[(TimingField, Duration)]) -> String {
         let kept = changes.iter().all(|(field, _)| *field != blamed).then(|| self.origin(blamed).given());
         let changed = changes.iter().map(|(field, value)| self.origin(*field).with(&compact(*value)));
@@ -198,7 +198,7 @@ fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }
 
-/// Returns a duration in one word, to be pasted.
+/// Formats a duration without spaces, so that it can be pasted as the value of an option.
 fn compact(duration: Duration) -> String {
     let only_milliseconds = duration.subsec_nanos() > 0 && duration.subsec_nanos().is_multiple_of(1_000_000);
     match only_milliseconds && duration < Duration::from_secs(60) {
@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    fn refusal(options: &str) -> Result<Timing, String> {
+    fn parse(options: &str) -> Result<Timing, String> {
         let definition = TimeArguments::augment_args(clap::Command::new("leaderrun").no_binary_name(true));
         let matches = definition.clone().try_get_matches_from(options.split(' ')).unwrap();
         let times = TimeArguments::from_arg_matches(&matches).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_is_not_named_as_the_cause() {
+    fn the_option_that_the_user_set_is_named_as_the_cause_and_not_a_default() {
         for (options, expected) in [
             (
                 "--lease-duration 5s",
@@ -245,11 +245,10 @@ mod tests {
                 "--lost-grace 5s: the command must be killed at least 1s before the lock expires, but the default --renew-deadline 10s and --lost-grace 5s leave less of the default --lease-duration 15s; try --lost-grace 5s --lease-duration 16s",
             ),
         ] {
-            assert_eq!(refusal(options), Err(expected.to_owned()));
+            assert_eq!(parse(options), Err(expected.to_owned()));
         }
     }
 
-    /// A line is accepted after its options are replaced by the suggested ones.
     #[test]
     fn suggestions_work_when_they_are_pasted() {
         let values = ["0s", "1ms", "40ms", "150ms", "1s", "1500ms", "2s", "4s", "10s", "15s", "1d", "100y"];
@@ -270,14 +269,14 @@ mod tests {
                                 .collect::<Vec<_>>()
                                 .join(" ")
                         };
-                        let Err(message) = refusal(&line(&given)) else { continue };
+                        let Err(message) = parse(&line(&given)) else { continue };
                         refused += 1;
                         let (_, words) = message.split_once("; try ").unwrap_or_else(|| panic!("{given:?}: {message}"));
                         let words: Vec<&str> = words.split(' ').collect();
                         let suggested: Vec<(&str, &str)> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
                         given.retain(|(option, _)| suggested.iter().all(|(other, _)| option != other));
                         given.extend(&suggested);
-                        refusal(&line(&given)).unwrap_or_else(|again| panic!("{message} leads to: {again}"));
+                        parse(&line(&given)).unwrap_or_else(|again| panic!("{message} leads to: {again}"));
                     }
                 }
             }
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_one_word() {
+    fn suggested_durations_contain_no_spaces() {
         let words = [3333, 90_000, 15_000, 90_500, 500].map(|millis| compact(Duration::from_millis(millis)));
         assert_eq!(words, ["3333ms", "1m30s", "15s", "1m30s500ms", "500ms"]);
     }

@@ -1,4 +1,4 @@
-//! The log of an election: its wait, its failed requests and the notices of the state machine.
+//! The log of an election: the wait for the lock, failed requests, and the notices of the state machine.
 
 use std::mem;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::{log_events, log_notices};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
 
-/// Decides what is logged of an election, and how often.
+/// Decides what is logged about an election, and how often.
 pub struct ElectionLog {
-    /// The name of the whole lock.
+    /// The name of the whole lock, including all slots.
     name: String,
     identity: String,
     tolerated_clock_rate: f64,
@@ -25,25 +25,27 @@ pub struct ElectionLog {
     last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
-    /// The wait was logged, or is over. It is logged with the first thing that keeps the candidate from leading at once.
+    /// Whether the wait was logged, or is over. It is logged together with the first reason to wait, so that a
+    /// candidate that leads at once does not log it.
     is_wait_logged: bool,
-    /// `leaderrun doctor` was suggested.
+    /// Whether `leaderrun doctor` was suggested.
     is_doctor_suggested: bool,
     /// When the wait is logged again, until the candidate leads.
     reminder: Option<Reminder>,
 }
 
-/// What was logged of the election in one slot.
+/// What was logged about the election in one slot.
 struct SlotLog {
     name: String,
     watch_message: Option<FailureMessage>,
-    /// The error of a broken watch, which has not been logged.
+    /// The error of a broken watch that has not been logged as a warning yet.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
 }
 
 impl ElectionLog {
-    /// Creates the log of an election that begins now. `name` names the whole lock, and `slots` its slots.
+    /// Creates the log of an election that begins now. `name` is the name of the whole lock, and `slots` are the names
+    /// of its slots.
     pub fn new(name: String, slots: Vec<String>, identity: String, tolerated_clock_rate: f64) -> Self {
         let slot = |name| SlotLog { name, watch_message: None, watch_failure: None, last_notice: None };
         Self {
@@ -95,11 +97,12 @@ impl ElectionLog {
         }
     }
 
-    /// Logs that a request was not answered in time. `pending` is what its sending waits for, if it was not sent.
+    /// Logs that a request was not answered in time. If the request could not be sent yet, `pending` is what it waits
+    /// for.
     pub fn unanswered(&mut self, slot: usize, access: Access, pending: Option<String>, stop_in: Option<Duration>) {
         let name = &self.slots[slot].name;
         let (failure, message) = match pending.map(|pending| still_waiting_for(&pending)) {
-            Some(failure) => (failure.clone(), format!("{name} cannot be asked: {failure}")),
+            Some(failure) => (failure.clone(), format!("cannot reach {name}: {failure}")),
             None => ("it does not answer".to_owned(), format!("{name} does not answer; trying again")),
         };
         self.last_failure = Some(failure);
@@ -112,7 +115,7 @@ impl ElectionLog {
         if self.error_throttle.handle_failure(clock::now(), access, &whole) {
             self.log_wait();
             log_notices::request_failed(&self.slots[slot].name, text, role.as_deref(), stop_in);
-            // A message that contains a suggestion needs no second one.
+            // A message that contains a suggestion needs no second suggestion.
             if !text.contains("; try ") && !mem::replace(&mut self.is_doctor_suggested, true) {
                 log_notices::doctor_hint(&self.name);
             }
@@ -148,7 +151,7 @@ impl ElectionLog {
         let SlotLog { name, watch_failure, last_notice, .. } = &mut self.slots[slot];
         match notice {
             ElectionNotice::Polling => {
-                // A watch without a failure is forbidden, which is logged.
+                // Without a failure the reason is a missing permission, which was logged already.
                 let reason = watch_failure.take().map(|reason| format!(": {reason}")).unwrap_or_default();
                 log_events::polling(name, &reason);
             }
@@ -157,7 +160,7 @@ impl ElectionLog {
         *last_notice = Some(notice);
     }
 
-    /// Records that a renewal succeeded. Outside edits after it are logged again.
+    /// Records that a renewal succeeded. Outside edits that follow are logged again.
     pub fn renewed(&mut self, slot: usize) {
         self.slots[slot].last_notice = None;
     }
@@ -198,8 +201,8 @@ impl ElectionLog {
         self.reminder.as_ref().map(Reminder::next)
     }
 
-    /// Logs why the candidacy has ended without a leadership. `not_before` is the earliest time of a next run, and
-    /// `pending` what a request still waits for.
+    /// Logs why the candidate ends without having led. `not_before` is the earliest time at which the command is due,
+    /// and `pending` is what a request still waits for.
     pub fn finished(
         &self,
         outcome: Outcome,

@@ -1,5 +1,5 @@
-//! The main loop of the election, which carries out the actions of the state machine over a lock or over the locks of
-//! all its slots.
+//! The main loop of the election. It carries out the actions of the state machine, on one lock or on the locks of all
+//! slots.
 
 use std::future::poll_fn;
 use std::io;
@@ -35,14 +35,14 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The rest of a wait that was used up by the opening of the lock. It is not zero, because a wait of zero means that the
-/// candidate does not queue behind a holder.
+/// The shortest time that is left of `--wait` after the lock was opened. It is not zero, because a wait of zero means
+/// something else: the candidate does not queue behind a holder.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The largest number of watch events in the inputs of one step.
 const MAX_WATCH_EVENTS: usize = 16;
 
-/// Takes part in the election for a lock, or for any of its slots, until it is over.
+/// Takes part in the election for a lock, or for any of its slots, until the election ends.
 ///
 /// # Errors
 /// Fails if the lock cannot be opened, or the kernel refuses a descriptor.
@@ -100,14 +100,14 @@ struct Slot<'a> {
 
 struct ElectionLoop<'a> {
     slots: Vec<Slot<'a>>,
-    /// The lock has slots, so there may be several leaders.
+    /// Whether the lock has slots, so that there may be several leaders.
     has_slots: bool,
     election: SlotElection,
     inbox: UnboundedReceiver<ElectionOrder>,
     timer: Readable<Timer>,
     requests: RequestQueue<'a>,
     observations: Observations,
-    /// The variables of the command that do not depend on the acquisition.
+    /// The environment variables of the command that are known before the acquisition.
     environment: Vec<(String, String)>,
     outer_runs: OuterRuns,
     log: ElectionLog,
@@ -143,14 +143,15 @@ impl ElectionLoop<'_> {
         }
     }
 
-    /// Refuses to wait for a lock that is held by a run inside whose command this process runs.
+    /// Fails if the lock is held by an outer run: this process runs inside the command of that run, so it would wait
+    /// for itself.
     fn check_outer_runs(&self) -> anyhow::Result<()> {
         let is_held_outside = |slot| self.record(slot).is_some_and(|record| self.outer_runs.hold(record));
         if (0..self.slots.len()).all(is_held_outside) {
             let (lock, holder) = (self.log.name(), self.holders().unwrap_or_default());
             let failure = format!(
                 "cannot wait for {lock}: this process runs inside the command for which {} holds it, so it would \
-                 wait for itself; leave out this leaderrun, or choose another lock for it",
+                 wait for itself; remove the inner leaderrun, or give it another lock",
                 printable(&holder)
             );
             return Err(PermanentFailure(failure).into());
@@ -158,7 +159,7 @@ impl ElectionLoop<'_> {
         Ok(())
     }
 
-    /// Returns everything that has arrived, as soon as there is anything or the next timeout has passed.
+    /// Collects the inputs of the next step. Returns as soon as there is any input, or the next timeout has passed.
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<io::Result<SlotInputs>> {
         let mut inputs = SlotInputs::default();
         while let Poll::Ready(Some(order)) = self.inbox.poll_recv(context) {
@@ -220,7 +221,8 @@ impl ElectionLoop<'_> {
                 self.slots[slot].watch = Some(self.slots[slot].lock.watch(from));
             }
             ElectionAction::Unwatch => self.slots[slot].watch = None,
-            // The main thread does not need these two at once, and the claim itself is more urgent.
+            // These two reports do not wake the main thread. It does not need them at once, and the claim is more
+            // urgent.
             ElectionAction::Claiming => main_thread.send_without_waking(ElectionReport::Claiming),
             ElectionAction::ClaimFailed => main_thread.send_without_waking(ElectionReport::ClaimFailed),
             ElectionAction::StartLeading(leadership) => self.start_leading(slot, leadership, main_thread),
@@ -254,7 +256,7 @@ impl ElectionLoop<'_> {
             environment.push((SLOT_VARIABLE.to_owned(), slot.to_string()));
         }
         self.log.leading(slot, &fencing_token);
-        // Observers come later: the start of the command waits for this report.
+        // The observers are notified after this, because the start of the command waits for this report.
         main_thread.send(ElectionReport::StartLeading { tenure, environment });
         if self.has_slots {
             self.observations.acquired_slot(slot);
@@ -268,7 +270,7 @@ impl ElectionLoop<'_> {
         self.election.election(slot).observed()?.0
     }
 
-    /// Returns the holders of all slots, if each slot has one by the record that was last seen.
+    /// Returns the holders of all slots, if each slot is held according to the record that was last seen.
     fn holders(&self) -> Option<String> {
         let holder = |slot| {
             let record = self.record(slot).filter(|record| record.is_held());
@@ -277,19 +279,19 @@ impl ElectionLoop<'_> {
         Some((0..self.slots.len()).map(holder).collect::<Option<Vec<_>>>()?.join(", "))
     }
 
-    /// Returns the earliest time of a next run, by the records that were last seen.
+    /// Returns the earliest time at which the command is due in any slot, according to the records that were last seen.
     fn not_before(&self) -> Option<Timestamp> {
         let not_before = (0..self.slots.len()).filter_map(|slot| self.record(slot)?.valid_not_before());
         not_before.filter(|time| *time > Timestamp::now()).min()
     }
 
-    /// Logs the answer to a request, and returns the reply for the election.
+    /// Logs the answer to a request, and converts it into a reply for the election.
     fn reply(&mut self, slot: usize, access: Access, answer: Result<Reply, LockError>) -> Reply {
         self.log.answered(slot, access, &answer, self.observations.time_until_stop());
         answer.unwrap_or_else(|error| error.to_reply())
     }
 
-    /// Returns the event for the election. A watch that has ended is dropped.
+    /// Converts an event into one for the election. A watch that has ended is dropped.
     fn watch_event(&mut self, slot: usize, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
         let event = match event {
             Some(Ok(event)) if event != WatchEvent::Ended => {
@@ -315,7 +317,8 @@ fn request_name(request: &Request) -> &'static str {
     }
 }
 
-/// Returns the time for a step of the election. Its `boot` is T0 of the requests that the step sends.
+/// Returns the time for a step of the election. Its `boot` becomes T0 of the requests that the step
+/// sends.
 fn now() -> Now {
     Now { boot: clock::now(), wall: Timestamp::now() }
 }

@@ -70,7 +70,7 @@ impl ElectionThread {
                 Ok(outcome) => ElectionReport::Finished(outcome),
                 Err(failure) => {
                     log_notices::failed(&failure);
-                    ElectionReport::Failed { may_pass: exit::may_pass(&failure) }
+                    ElectionReport::Failed { is_transient: exit::is_transient(&failure) }
                 }
             });
         });

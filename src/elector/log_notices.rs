@@ -19,17 +19,17 @@ use crate::process::rights::SignalRight;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
-/// The leadership, for log lines of the main thread. A process leads at most once: after a loss it exits or executes
-/// itself.
+/// The leadership, for log lines of the main thread. It is set at most once: after a loss this process exits or
+/// executes itself again.
 static LEADERSHIP: OnceLock<Leadership> = OnceLock::new();
 
-/// The warning that the supervisor runs late was logged. A metric shows how late it runs from then on.
+/// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
-/// It was logged that a kill takes long.
+/// Whether the warning that a kill would take long was logged.
 static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
 
-/// A kill that takes this long is worth a warning.
+/// The shortest estimated time of a kill for which a warning is logged.
 const LONG_KILL: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub fn note_options(options: OptionNames) {
 }
 
 fn options() -> &'static OptionNames {
-    OPTIONS.get().expect("the options are noted before anything happens")
+    OPTIONS.get().expect("the options are stored before anything is logged")
 }
 
 /// Stores which lock is led from now on.
@@ -62,7 +62,7 @@ pub fn memory(locked: Locked) {
     }
 }
 
-/// Logs that some commands could not be signalled, if that is so.
+/// Logs a warning if leaderrun may not signal commands that run as another user.
 pub fn signal_right(right: SignalRight) {
     if right == SignalRight::OnlyRoot {
         log_events::cannot_signal_others();
@@ -137,8 +137,8 @@ pub fn unreachable(lock: &str, failure: Option<&str>) {
     log_events::unreachable(lock, &format!("could not use {lock} within {}: {why}", options().wait));
 }
 
-/// Logs a failed request, with the time until the command is stopped unless a renewal succeeds, and the Role that grants
-/// the missing right.
+/// Logs a failed request, with the time until the command is stopped unless a renewal succeeds, and the Role that
+/// grants the missing right.
 pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Option<Duration>) {
     let mut sentence = match stop_in {
         None => failure.to_owned(),
@@ -228,7 +228,7 @@ pub fn supervisor(notice: &SupervisorNotice) {
     }
 }
 
-/// Logs that the terminal's key does not suspend this candidate.
+/// Logs that Ctrl-Z does not suspend this candidate.
 pub fn not_suspended() {
     log_events::not_suspended(match LEADERSHIP.get() {
         Some(_) => "the command continues: a leader cannot be suspended, because its lock would expire",
@@ -240,7 +240,7 @@ pub fn not_suspended() {
 }
 
 /// Logs that the elector kills the command in place of the supervisor.
-pub fn last_resort(failure: SupervisorFailure, processes: &str) {
+pub fn elector_kill(failure: SupervisorFailure, processes: &str) {
     let (reason, sentence) = match failure {
         SupervisorFailure::Died => ("supervisor_died", "the supervisor died; killing the command"),
         SupervisorFailure::Late => ("supervisor_late", "the supervisor is late; killing the command"),
@@ -269,7 +269,7 @@ pub fn elector(notice: &ElectorNotice) {
             );
         }
         ElectorNotice::Lost(Loss::NotRenewed) => {
-            log_events::lost("not_renewed", None, None, "it could not be renewed in time");
+            log_events::lost("not_renewed", None, None, "the lock could not be renewed in time");
         }
         ElectorNotice::CommandEnded(End::Exited(status)) => {
             let sentence = format!("the command ended with status {status}, and none of its processes is left");
@@ -307,12 +307,12 @@ pub fn failed(failure: &anyhow::Error) {
     log_events::failed(&printable_cause(failure));
 }
 
-/// Returns an estimated time for the field of an event; none if it has no end.
+/// Returns an estimated time for the field of an event, or `None` if the time is unbounded.
 fn seconds(time: Duration) -> Option<f64> {
     (time < Duration::MAX).then_some(time.as_secs_f64())
 }
 
-/// Returns an estimated time for people.
+/// Returns an estimated time as text.
 fn estimate(time: Duration) -> String {
     seconds(time).map_or_else(|| "longer than can be estimated".to_owned(), |seconds| format!("about {seconds:.1} s"))
 }

@@ -1,5 +1,6 @@
-//! The elector's main loop. It relays signals, passes tenures to the supervisor, and kills the command as a last resort
-//! when the supervisor dies or freezes. It waits for its descriptors only.
+//! The elector's main loop. It relays signals, passes tenures to the supervisor, and kills the command if the
+//! supervisor dies or freezes. It never waits for anything but its descriptors, so a frozen supervisor or network
+//! cannot block it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -47,7 +48,7 @@ const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct EndOfLoop {
     pub ending: Ending,
-    /// A signal has requested the end.
+    /// leaderrun received a termination signal.
     pub end_was_requested: bool,
     /// The command had the terminal, so signals from its keys reached only the command.
     pub command_had_terminal: bool,
@@ -71,7 +72,7 @@ pub struct MainLoop {
     /// The terminal, with its modes before the start of the command.
     terminal: Option<Terminal>,
     command_had_terminal: bool,
-    /// The standard streams are released once the command runs.
+    /// Whether to close the standard streams once the command runs.
     releases_streams: bool,
     tree: Tree,
     kill: Option<KillRounds>,
@@ -79,9 +80,9 @@ pub struct MainLoop {
     kill_pace: Option<KillPace>,
     /// The time of the next measurement of how late this thread runs.
     next_probe: Instant,
-    /// The real-time priority of this thread since a command was ordered to start, where that is permitted.
+    /// The real-time priority of this thread since the order to start the command, if leaderrun may have one.
     priority: Option<RealTimePriority>,
-    /// More dead children may be left than were reaped at once.
+    /// Whether the last call of `reap` may have left dead children.
     is_partly_reaped: bool,
 }
 
@@ -128,7 +129,7 @@ impl MainLoop {
         Self { withdrawn, ..self }
     }
 
-    /// Makes the loop release the standard streams once the command runs.
+    /// Makes the loop close the standard streams once the command runs.
     pub fn without_streams(self) -> Self {
         Self { releases_streams: true, ..self }
     }
@@ -148,12 +149,12 @@ impl MainLoop {
             let reports = inputs.reports.clone();
             let actions = self.elector.step(clock::now(), inputs);
             let mut actions = actions.into_iter().peekable();
-            // The kill comes before the log of what led to it.
+            // The kill comes first. Its cause is logged after it, so that logging cannot delay it.
             let kill = actions.next_if(|action| matches!(action, ElectorAction::KillAll(_)));
             let killed = kill.is_some().then(|| self.kill_all());
             self.log(&reports);
             if let (Some(ElectorAction::KillAll(failure)), Some(killed)) = (kill, killed) {
-                log_notices::last_resort(failure, &self.tree.names());
+                log_notices::elector_kill(failure, &self.tree.names());
                 self.log_kill(killed);
             }
             if let Some(ending) = actions.find_map(|action| self.act(action)) {
@@ -161,7 +162,7 @@ impl MainLoop {
             }
             self.wait()?;
         };
-        // The supervisor has no command and no descendants any more.
+        // At this point the supervisor has no descendants that could outlive it.
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
         tree::reap(None, false);
@@ -172,7 +173,7 @@ impl MainLoop {
         })
     }
 
-    /// Returns everything that has arrived.
+    /// Collects the inputs of the next step.
     fn inputs(&mut self) -> ElectorInputs {
         // This comes before the reports, so that the last report of a dead supervisor is received with its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
@@ -289,7 +290,7 @@ impl MainLoop {
     fn notify(&self, notice: ElectorNotice) {
         log_notices::elector(&notice);
         self.observer.notify(match notice {
-            ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.last_resort() },
+            ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.elector_kill_at() },
             ElectorNotice::Lost(loss) => Update::Lost(loss),
             ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,
             ElectorNotice::Terminating => Update::Terminating,
@@ -311,14 +312,14 @@ impl MainLoop {
         });
         let timeouts = [self.elector.next_timeout(), next_round, watchdog, Some(self.next_probe)];
         self.timer.set(timeouts.into_iter().flatten().min())?;
-        // An array needs no allocation. The timer stands in for descriptors that do not exist.
+        // This is an array, because a Vec would allocate. The timer takes the place of descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [supervisor, channel] =
             if self.supervisor_gone { [timer; 2] } else { [self.supervisor.as_fd(), self.channel.as_fd()] };
         let withdrawn = self.withdrawn.as_ref().map_or(timer, |withdrawn| withdrawn.as_fd());
         let descriptors = [timer, self.signals.as_fd(), self.election.as_fd(), supervisor, channel, withdrawn];
         let mut descriptors = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // No further SIGCHLD arrives for children that were left to reap.
+        // Dead children that are left to be reaped cause no further SIGCHLD, so poll must not block.
         let timeout = if self.is_partly_reaped { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}

@@ -126,9 +126,9 @@ pub fn run(
     let (ended, saved_counters) =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
-            let may_pass = exit::may_pass(&failure);
+            let is_transient = exit::is_transient(&failure);
             let ended = EndOfLoop {
-                ending: Ending::Failed { may_pass },
+                ending: Ending::Failed { is_transient },
                 end_was_requested: false,
                 command_had_terminal: false,
             };

@@ -42,7 +42,7 @@ pub enum ObjectEvent {
     /// The object was created or changed, and this is its present state.
     Changed(Value),
     Deleted,
-    /// The watch works, nothing has changed, and it can be resumed from this version.
+    /// Nothing has changed, and a later watch can start from this version.
     Bookmark {
         resource_version: String,
     },
@@ -54,7 +54,7 @@ impl Collection {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
     }
 
-    /// Returns what requests wait for before they can be sent, if that takes long at present.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
     pub fn pending(&self) -> Option<String> {
         self.cluster.pending()
     }
@@ -64,7 +64,7 @@ impl Collection {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Returns the object of that name, if there is one.
+    /// Returns the object with this name, if it exists.
     pub async fn get(&self, name: &str) -> Result<Option<Value>, Error> {
         match self.send(Verb::Get, name, Method::GET, &format!("/{name}"), None).await {
             Ok(object) => Ok(Some(object)),
@@ -87,14 +87,14 @@ impl Collection {
         }
     }
 
-    /// Returns the objects that have a label of this key, which must need no escape.
-    pub async fn labelled(&self, key: &str) -> Result<Vec<Value>, Error> {
-        let list = self.send(Verb::List, "", Method::GET, &format!("?labelSelector={key}"), None).await?;
+    /// Returns the objects that a label selector selects. The selector must be URL-encoded.
+    pub async fn labelled(&self, selector: &str) -> Result<Vec<Value>, Error> {
+        let list = self.send(Verb::List, "", Method::GET, &format!("?labelSelector={selector}"), None).await?;
         let items = list["items"].as_array().cloned().unwrap_or_default();
         Ok(items.into_iter().filter(is_object).collect())
     }
 
-    /// Creates the object of that name, and returns it as it is stored.
+    /// Creates the object with this name, and returns it as it is stored.
     pub async fn create(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::POST, "", Some((JSON, object))).await
     }
@@ -114,7 +114,8 @@ impl Collection {
         self.send(Verb::Patch, name, Method::PATCH, &format!("/{name}"), Some((MERGE_PATCH, patch))).await
     }
 
-    /// Watches the object of that name from a resourceVersion on, or from its present state if that is empty.
+    /// Watches the object with this name from a resourceVersion on. If `from` is empty, the watch begins with the
+    /// present state of the object.
     pub async fn watch(
         &self,
         name: &str,
@@ -142,7 +143,7 @@ impl Collection {
             Ok(WatchEvent::Bookmark(bookmark)) => {
                 Ok(ObjectEvent::Bookmark { resource_version: bookmark.metadata.resource_version })
             }
-            // Usually the requested version is too old.
+            // The usual reason is that the requested version is too old.
             Ok(WatchEvent::Error(status)) => {
                 let error = Error::of_status(&status).context("the watch broke");
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
@@ -226,8 +227,8 @@ impl Operation {
         if !error.lacks_role {
             return error.context(format_args!("cannot {self}"));
         }
-        // A PUT may lack the permission to `update`, or to `create` if the object does not exist. The answer states
-        // which.
+        // A PUT requires the permission to `update`, or to `create` if the object does not exist. The answer names the
+        // permission that is missing.
         let says = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
         let verb = [Verb::Create, Verb::Update].into_iter().find(says).unwrap_or(self.verb);
         let Self { resource, namespace, name, .. } = self;

@@ -1,4 +1,5 @@
-//! The configuration of a connection to the API server: its address, the trust in its certificate, and the user.
+//! The configuration of a connection to the API server: the address, the verification of the server's certificate, and
+//! the user.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub struct ConnectionConfig {
     /// The proxy on the way to the server.
     pub proxy: Option<Proxy>,
     pub user: UserOptions,
-    /// The namespace of a lock that names none.
+    /// The namespace of locks whose name does not include one.
     pub namespace: String,
     pub origin: ConfigOrigin,
 }
@@ -40,8 +41,8 @@ impl ConnectionConfig {
         self.server.scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// Checks that this configuration may replace the present one. It may not if parts of it are missing, perhaps because
-    /// its files are only half written.
+    /// Checks that this configuration may replace the present one. It may not if parts of it are missing, because
+    /// another program may be in the middle of writing the files.
     ///
     /// # Errors
     /// Fails if parts are missing.
@@ -52,7 +53,7 @@ impl ConnectionConfig {
         } else if is_of_pod(self) && self.tls.authority.is_none() && present.tls.authority.is_some() {
             "its ca.crt is missing"
         } else if !self.user.has_credentials() && present.user.has_credentials() {
-            "its user has no credentials any more"
+            "its user no longer has credentials"
         } else {
             return Ok(());
         };
@@ -69,11 +70,11 @@ impl ConnectionConfig {
 /// The options for the verification of the server's certificate.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The certificates that are trusted, as PEM. The default are those of the system.
+    /// The certificate authorities that are trusted, as PEM. The default is those of the system.
     pub authority: Option<Source>,
     /// The name in the server's certificate, if it differs from the host of the address.
     pub server_name: Option<String>,
-    /// No certificate is verified.
+    /// Whether the certificate of the server is not verified.
     pub insecure: bool,
 }
 
@@ -108,14 +109,14 @@ impl fmt::Display for UserOptions {
     }
 }
 
-/// The places of a client certificate and its key.
+/// Where a client certificate and its key are stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     pub certificate: Source,
     pub key: Source,
 }
 
-/// The place of one part of a configuration.
+/// Where one part of a configuration is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file, whose contents may change.
@@ -137,7 +138,7 @@ impl Source {
     }
 }
 
-/// Describes the place for messages, without the contents.
+/// Describes for messages where the part is stored, without its contents.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -147,14 +148,15 @@ impl fmt::Display for Source {
     }
 }
 
-/// The places of a bearer token. A file takes precedence over a fixed token while it can be read and is not empty.
+/// Where a bearer token is stored. The file takes precedence over the fixed token while the file can be read and is not
+/// empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSource {
     pub file: Option<PathBuf>,
     pub fixed: Option<String>,
 }
 
-/// Describes the place for messages, without the contents.
+/// Describes for messages where the token is stored, without the token.
 impl fmt::Display for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
@@ -178,14 +180,14 @@ pub struct ExecPlugin {
     pub command: PathBuf,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
-    /// The plugin's version of `client.authentication.k8s.io`, with the group.
+    /// The group and version of the plugin protocol, such as `client.authentication.k8s.io/v1`.
     pub api_version: String,
     pub interactive_mode: InteractiveMode,
-    /// The hint for users whose program is missing.
+    /// The hint for users if the program is missing.
     pub install_hint: Option<String>,
-    /// The plugin gets a description of the cluster in `KUBERNETES_EXEC_INFO`.
+    /// Whether the plugin gets a description of the cluster in `KUBERNETES_EXEC_INFO`.
     pub provide_cluster_info: bool,
-    /// The cluster's extension `client.authentication.k8s.io/exec`, a part of that description.
+    /// The cluster's extension `client.authentication.k8s.io/exec`, which is part of the description.
     pub cluster_config: Option<Value>,
 }
 
@@ -210,7 +212,7 @@ pub struct Impersonation {
 #[derive(Clone, PartialEq, Eq)]
 pub enum ConfigOrigin {
     Kubeconfig {
-        /// Kubeconfigs.
+        /// The kubeconfig files that were merged.
         files: Vec<PathBuf>,
         context: String,
     },
@@ -218,7 +220,7 @@ pub enum ConfigOrigin {
 }
 
 impl ConfigOrigin {
-    /// Returns the kubeconfigs that were read.
+    /// Returns the kubeconfig files that were read.
     pub fn files(&self) -> &[PathBuf] {
         match self {
             Self::Kubeconfig { files, .. } => files,
@@ -252,9 +254,9 @@ impl ConfigError {
         Self { subject: subject.to_string(), reason: reason.to_string() }
     }
 
-    /// Puts the place of the subject in front of it.
-    pub fn within(self, place: impl fmt::Display) -> Self {
-        Self::new(place, self)
+    /// Adds in front of the error what the subject is a part of.
+    pub fn within(self, whole: impl fmt::Display) -> Self {
+        Self::new(whole, self)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Proxies on the way to the API server, by the rules of Go's `net/http`.
+//! Proxies between leaderrun and the API server. The rules are those of Go's `net/http`.
 
 mod exceptions;
 
@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 use self::exceptions::Exceptions;
 
-/// A proxy on the way to the API server.
+/// A proxy between leaderrun and the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     pub protocol: ProxyProtocol,
@@ -42,7 +42,7 @@ pub enum ProxyOrigin {
 }
 
 impl Proxy {
-    /// Parses the address of a proxy. One without a scheme is an HTTP proxy.
+    /// Parses the address of a proxy. An address without a scheme is that of an HTTP proxy.
     ///
     /// # Errors
     /// Returns the reason why the address is invalid.
@@ -51,7 +51,7 @@ impl Proxy {
         let (protocol, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (ProxyProtocol::Http, 80),
             "https" => (ProxyProtocol::Https, 443),
-            // With both, the proxy resolves names, as in Go.
+            // As in Go, the proxy resolves names with either scheme.
             "socks5" | "socks5h" => (ProxyProtocol::Socks5, 1080),
             other => return Err(format!("unknown proxy scheme {other:?}; use http, https or socks5")),
         };
@@ -66,14 +66,14 @@ impl Proxy {
             (decoded(user), decoded(password))
         });
         let (host, port) = match address.rsplit_once(':') {
-            // These colons belong to an IPv6 address without a port.
+            // The colon is part of an IPv6 address without a port.
             Some((_, port)) if port.contains(']') => (address, ""),
             Some((host, port)) => (host, port),
             None => (address, ""),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
-            return Err("it names no host".to_owned());
+            return Err("the address has no host".to_owned());
         }
         if address.parse::<Authority>().is_err() {
             return Err(format!("{address:?} is not a host with a port"));
@@ -97,8 +97,8 @@ impl Proxy {
         format!("{scheme}://{host}:{port}")
     }
 
-    /// Returns whether requests to a server are forwarded by this proxy, rather than sent through a tunnel. As in Go, that
-    /// applies to servers without TLS.
+    /// Returns whether this proxy forwards single requests to a server, instead of opening a tunnel. As in Go, requests
+    /// to servers without TLS are forwarded.
     pub fn forwards(&self, server: &Uri) -> bool {
         self.protocol != ProxyProtocol::Socks5 && server.scheme() == Some(&Scheme::HTTP)
     }
@@ -132,7 +132,8 @@ impl Proxy {
     }
 
     fn from_variables(server: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
-        let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, said(variable(name))?)));
+        let first =
+            |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, unless_empty(variable(name))?)));
         let is_https = server.scheme() == Some(&Scheme::HTTPS);
         let names = if is_https { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
         let Some((name, url)) = first(names) else { return Ok(None) };
@@ -147,7 +148,7 @@ impl Proxy {
     }
 }
 
-fn said(value: Option<String>) -> Option<String> {
+fn unless_empty(value: Option<String>) -> Option<String> {
     value.filter(|value| !value.is_empty())
 }
 
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_of_a_proxy_is_read_as_go_reads_it() {
+    fn proxy_addresses_are_parsed_as_in_go() {
         let parsed = |url| {
             let proxy = Proxy::parse(url, ProxyOrigin::Kubeconfig)?;
             Ok::<_, String>((proxy.protocol, proxy.host, proxy.port, proxy.credentials))
@@ -215,7 +216,7 @@ mod tests {
         assert_eq!(proxy("http://host", &both).as_deref(), Some("h"));
         assert_eq!(proxy("https://host", &both[1..]), None);
         assert_eq!(proxy("https://host", &[("https_proxy", "low"), ("HTTPS_PROXY", "")]).as_deref(), Some("low"));
-        // Go does not read it.
+        // Go does not read ALL_PROXY.
         assert_eq!(proxy("https://host", &[("ALL_PROXY", "all")]), None);
         assert_eq!(proxy("https://host", &[("HTTPS_PROXY", "s"), ("no_proxy", "host")]), None);
         assert_eq!(proxy("https://localhost:6443", &both), None);

@@ -8,7 +8,7 @@ use super::kind::LockKind;
 use super::kinds::{KINDS, default_kind};
 use crate::kubernetes::ObjectName;
 
-/// The number of slots of a lock, each of which can be held at the same time.
+/// The number of slots of a lock. All slots can be held at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotCount(u8);
 
@@ -23,7 +23,7 @@ impl SlotCount {
         0..usize::from(self.0)
     }
 
-    /// Returns what belongs to each slot, which `in_slot` makes, or only `whole` if there are no slots.
+    /// Returns the result of `in_slot` for each slot, or only `whole` if there are no slots.
     pub fn for_each<T: Clone>(slots: Option<Self>, whole: &T, in_slot: impl Fn(&T, usize) -> T) -> Vec<T> {
         match slots {
             None => vec![whole.clone()],
@@ -51,14 +51,14 @@ impl fmt::Display for SlotCount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockName {
     pub kind: &'static LockKind,
-    /// The namespace of a lock in a cluster. The default is that of the kubeconfig's context or of the pod's service
-    /// account.
+    /// The namespace of a lock in a cluster. The default is the namespace of the kubeconfig's context or of the pod's
+    /// service account.
     pub namespace: Option<String>,
     pub name: String,
 }
 
 impl LockName {
-    /// Returns the lock of the slot with this number, which is an ordinary lock.
+    /// Returns the lock of the slot with this number. The lock of a slot is an ordinary lock.
     pub fn in_slot(&self, number: usize) -> Self {
         Self { name: format!("{}-{number}", self.name), ..self.clone() }
     }
@@ -68,7 +68,8 @@ impl LockName {
         SlotCount::for_each(slots, self, Self::in_slot)
     }
 
-    /// Returns the objects that contain the lock's record, in this namespace; none if it is not in a cluster.
+    /// Returns the objects in this namespace that contain the lock's record. A lock outside of a cluster has no
+    /// objects.
     pub fn objects(&self, namespace: &str) -> Vec<ObjectName> {
         self.kind.objects(namespace, &self.name)
     }
@@ -94,7 +95,7 @@ impl FromStr for LockName {
     }
 }
 
-/// Returns the kind that is written as this word.
+/// Returns the kind with this word.
 fn kind(word: &str) -> Result<&'static LockKind, String> {
     KINDS.iter().find(|kind| kind.word == word).ok_or_else(|| {
         let (last, others) = KINDS.split_last().expect("there is a default kind");
@@ -124,7 +125,7 @@ pub fn check_label(label: &str) -> Result<(), &'static str> {
     match label.as_bytes() {
         [] => Err("is empty"),
         bytes if bytes.len() > 63 => Err("has more than 63 characters"),
-        bytes if !bytes.iter().copied().all(allowed) => Err("may have lower-case letters, digits and - only"),
+        bytes if !bytes.iter().copied().all(allowed) => Err("can contain only lower-case letters, digits and -"),
         [b'-', ..] | [.., b'-'] => Err("must begin and end with a letter or digit"),
         _ => Ok(()),
     }
@@ -140,8 +141,10 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
     match name {
         "" => Err("is empty"),
         _ if name.len() > 253 => Err("has more than 253 characters"),
-        _ if !name.bytes().all(allowed) => Err("may have lower-case letters, digits, - and . only"),
-        _ if !name.split('.').all(ends_well) => Err("must begin and end with a letter or digit, around each . too"),
+        _ if !name.bytes().all(allowed) => Err("can contain only lower-case letters, digits, - and ."),
+        _ if !name.split('.').all(ends_well) => {
+            Err("must have a letter or digit at both ends and on both sides of each .")
+        }
         _ => Ok(()),
     }
 }
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_shown() {
+    fn lock_names_round_trip() {
         for (text, word, namespace, name) in [
             ("default/x", "lease", Some("default"), "x"),
             ("x", "lease", None, "x"),
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn each_slot_is_a_lock_of_its_own() {
+    fn each_slot_has_its_own_lock_name() {
         let slots = "2".parse().ok();
         let names = |text: &str| {
             let lock: LockName = text.parse().unwrap();

@@ -1,4 +1,4 @@
-//! A record in a Kubernetes object, whichever kind of object that is.
+//! A lock whose record is stored in a Kubernetes object of any kind.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ use super::{Lock, LockError, LockErrorKind};
 use crate::kubernetes::{self, Cluster, Collection, ErrorKind, ObjectEvent, ObjectName, Resource, Rule, Verb, role};
 use crate::telemetry::log::printable;
 
-/// A resourceVersion that no object has: etcd's own, before anything is stored.
+/// A resourceVersion that no object has, because etcd starts at it before anything is stored.
 const NO_OBJECTS_VERSION: &str = "1";
 
 /// The label that states which program created an object. It is only set on new objects.
@@ -30,7 +30,7 @@ pub struct RecordFormat {
     pub resource: &'static Resource,
     /// Returns whether an object belongs to a lock.
     pub is_lock: fn(&Value) -> bool,
-    /// Reads the record of an object, without leaderrun's annotations. An object without a record is a free one.
+    /// Reads the record of an object, without leaderrun's annotations. An object without a record is a free lock.
     pub read: fn(&Value) -> Result<Record, String>,
     /// Puts a record into an object and keeps everything else.
     pub write: fn(&mut Value, &Record),
@@ -40,11 +40,11 @@ impl RecordFormat {
     /// Reads the record of an object, with leaderrun's annotations.
     ///
     /// # Errors
-    /// Fails if the object contains something else in place of a record.
+    /// Fails if the object contains something else where the record should be.
     pub fn record(&self, object: &Value) -> Result<Record, String> {
         let mut record = (self.read)(object)?;
         let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
-        // Releases of leaderrun that do not write this annotation do not bind their marks to an object.
+        // Older releases of leaderrun do not write this annotation, so their marks count in any object.
         let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| is_written_for(lock, object));
         record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
         record.replaced_version = annotation(REPLACED_VERSION_ANNOTATION).map(ToOwned::to_owned);
@@ -59,7 +59,8 @@ impl RecordFormat {
     }
 }
 
-/// Returns whether a mark was written for this object, or by the write that created it.
+/// Returns whether a mark was written for this object, and not copied from another one. `written_for` is the lock with
+/// the uid of the object; the write that created the object did not know its uid yet.
 fn is_written_for(written_for: &str, object: &Value) -> bool {
     let metadata = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let (lock, uid) = written_for.split_once(' ').unwrap_or((written_for, metadata("uid")));
@@ -72,14 +73,14 @@ pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule>
     if resource.created_by_put {
         return vec![resource.rule(namespace, name, &[Verb::Get, Verb::Create, Verb::Update, Verb::Watch])];
     }
-    // RBAC cannot restrict a POST by name. The right is not needed if the object was created beforehand.
+    // RBAC cannot restrict a POST by name. The right is not needed if the object exists already.
     vec![
         resource.rule(namespace, name, &[Verb::Get, Verb::Update, Verb::Watch]),
         resource.rule(namespace, None, &[Verb::Create]),
     ]
 }
 
-/// The objects that the Role for a lock names: its own object, or those of all slots.
+/// The objects that the Role for a lock names: the object of the lock, or the objects of all its slots.
 #[derive(Debug)]
 pub struct RightsOfSlots {
     /// The lock that the Role is named after.
@@ -93,16 +94,17 @@ pub struct ObjectLock {
     objects: Collection,
     name: ObjectName,
     rights: Arc<RightsOfSlots>,
-    /// The owner that the object is to have, if any.
+    /// The owner to set on the object, if any.
     owner: Option<Arc<Owner>>,
-    /// The object as last seen. Writes keep the parts of it that are not leaderrun's.
+    /// The object as last seen. Writes keep its parts that leaderrun does not use.
     seen: Mutex<Option<Value>>,
-    /// Where the next watch starts. The version of an object that has not changed for minutes may have left the API
-    /// server's watch cache, and a watch from there would break at once.
+    /// Where the next watch starts, if that is not the object's own version. The version of an object that has not
+    /// changed for minutes may have left the API server's watch cache, and a watch from that version would break at
+    /// once.
     resume: Mutex<Option<Resume>>,
 }
 
-/// The start of the next watch of an object that is at `version`.
+/// The start of the next watch while the object has the version `version`.
 struct Resume {
     version: Version,
     /// The resourceVersion of a bookmark; empty for the present state.
@@ -110,7 +112,7 @@ struct Resume {
 }
 
 impl ObjectLock {
-    /// Creates the lock for the object of that name. It does not send a request yet.
+    /// Creates the lock for the object with this name, without sending a request.
     pub fn new(
         cluster: &Cluster,
         format: &'static RecordFormat,
@@ -132,7 +134,7 @@ impl ObjectLock {
         if found.is_none() && self.seen.lock().expect("nothing panics while it is held").is_some() {
             self.forget_owner();
         }
-        found.map(|object| self.note(object)).transpose()
+        found.map(|object| self.remember(object)).transpose()
     }
 
     async fn look_up_owner(&self) {
@@ -160,26 +162,26 @@ impl ObjectLock {
         }
         self.look_up_owner().await;
         let created = self.write_with_owner(Verb::Create, object, &record).await;
-        let stored = self.note(created.map_err(|error| self.error(error))?)?;
+        let stored = self.remember(created.map_err(|error| self.error(error))?)?;
         self.owner.iter().for_each(|owner| owner.handle_success());
         Ok(stored)
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
-        // If another version was seen since, the server would answer with a conflict as well.
+        // If a later version has been seen since, the server would answer with a conflict too.
         let Some(mut object) = self.seen_with(&version) else {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };
         self.put_record(&mut object, &record);
         let written = self.write_with_owner(Verb::Update, object, &record).await;
-        self.note(written.map_err(|error| match error.kind {
-            // It was deleted since it was read.
+        self.remember(written.map_err(|error| match error.kind {
+            // The object was deleted after it was read.
             ErrorKind::NotFound => LockError::new(LockErrorKind::Conflict, error.message),
             _ => self.error(error),
         })?)
     }
 
-    /// Writes the object with its owner, or without where this user must not set owners.
+    /// Writes the object with its owner, or without an owner if this user may not set owners.
     async fn write_with_owner(&self, verb: Verb, object: Value, record: &Record) -> Result<Value, kubernetes::Error> {
         if let Some(owner) = &self.owner {
             let mut owned = object.clone();
@@ -202,9 +204,9 @@ impl ObjectLock {
         }
     }
 
-    /// Remembers the object, and returns its record.
-    fn note(&self, mut object: Value) -> Result<Stored, LockError> {
-        // The API server maintains this field itself, and keeps it if a write leaves it out.
+    /// Remembers the object as last seen, and returns its record.
+    fn remember(&self, mut object: Value) -> Result<Stored, LockError> {
+        // The API server maintains this field itself, even if a write leaves it out.
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
@@ -214,8 +216,12 @@ impl ObjectLock {
     }
 
     fn stored(&self, object: &Value) -> Result<Stored, LockError> {
-        let no_version =
-            || LockError::new(LockErrorKind::Unknown, format!("{} came without uid or version", self.name));
+        let no_version = || {
+            LockError::new(
+                LockErrorKind::Unknown,
+                format!("the API server returned {} without uid or resourceVersion", self.name),
+            )
+        };
         let version = version(object).ok_or_else(no_version)?;
         let unusable = |reason: String| {
             LockError::new(LockErrorKind::Refused, format!("cannot use {}: {}", self.name, printable(&reason)))
@@ -258,7 +264,7 @@ impl ObjectLock {
 
     fn watched(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
         match event {
-            Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.note(object)?)),
+            Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.remember(object)?)),
             Ok(ObjectEvent::Deleted) => {
                 self.forget_owner();
                 Ok(WatchEvent::Deleted)
@@ -276,7 +282,7 @@ impl ObjectLock {
         }
     }
 
-    /// Sets where to resume the watch while the object stays at the version last seen.
+    /// Sets where the next watch starts while the object keeps the version that was last seen.
     fn resume_from(&self, from: String) {
         let seen = self.seen.lock().expect("nothing panics while it is held");
         if let Some(version) = seen.as_ref().and_then(version) {
@@ -284,7 +290,7 @@ impl ObjectLock {
         }
     }
 
-    /// Returns the resourceVersion to watch from when the object was last seen at this version.
+    /// Returns the resourceVersion from which to watch an object that was last seen with the version `seen`.
     fn watch_start(&self, seen: Option<Version>) -> String {
         let Some(seen) = seen else { return String::new() };
         let resume = self.resume.lock().expect("nothing panics while it is held");
@@ -314,7 +320,7 @@ impl ObjectLock {
             && error.message.contains(&format!("namespaces \"{namespace}\" not found"));
         if has_no_namespace {
             let message = format!(
-                "there is no namespace {namespace:?}; try kubectl create namespace {namespace}, or choose another one for the lock"
+                "there is no namespace {namespace:?}; try kubectl create namespace {namespace}, or use an existing namespace for the lock"
             );
             return LockError::new(kind, message);
         }

@@ -1,13 +1,14 @@
-//! The owner of a lock's objects, `--owner`: Kubernetes deletes them when their owner is deleted.
+//! The owner of a lock's objects (`--owner`). Kubernetes deletes the objects when their owner is deleted.
 //!
-//! The lock never depends on its owner: it works without one if the owner is not there or must not be read.
+//! The lock works without an owner if the owner does not exist or this user may not read it.
 //!
 //! # Rules
 //!
-//! - Kubernetes deletes an object whose owners do not exist. So a held record only names an owner that was found since
-//!   the object was last seen deleted. If the owner is deleted while the lock is held, Kubernetes deletes the object, the
-//!   holder creates it again without an owner, and its release names the deleted owner, so that nothing is left behind.
-//! - Other owners of the object are kept, except the same one before it was deleted and created again.
+//! - Kubernetes deletes an object whose owners do not exist. Therefore a held record only names an owner that was found
+//!   after the object was last seen to be deleted. If the owner is deleted while the lock is held, Kubernetes deletes the
+//!   object too. The holder then creates the object again without an owner, and adds the deleted owner when it releases
+//!   the lock, so that Kubernetes deletes the object.
+//! - Other owners of the object are kept. An earlier owner of the same name that was deleted and created again is replaced.
 //! - The reference never blocks the deletion of the owner.
 
 use std::fmt;
@@ -24,7 +25,7 @@ use crate::kubernetes::{
 };
 use crate::telemetry::log::printable;
 
-/// The kinds that can be named, with kubectl's short names.
+/// The kinds of owners, with kubectl's short names.
 static KINDS: [(&Resource, &str); 6] = [
     (&DEPLOYMENTS, "deploy"),
     (&STATEFUL_SETS, "sts"),
@@ -34,7 +35,7 @@ static KINDS: [(&Resource, &str); 6] = [
     (&CRON_JOBS, "cj"),
 ];
 
-/// The kinds of controllers that are usually controlled themselves: by a Deployment, and by a CronJob.
+/// The kinds of controllers that usually have a controller themselves: a Deployment or a CronJob.
 static CONTROLLED_KINDS: [&Resource; 2] = [&REPLICA_SETS, &JOBS];
 
 /// The value of `--owner` for the controller of the pod.
@@ -55,11 +56,11 @@ pub enum OwnerName {
 }
 
 impl OwnerName {
-    /// Returns the rights that it takes to find the owner.
+    /// Returns the rights that are required to find the owner.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         let get = |resource: &'static Resource, name| resource.rule(namespace, name, &[Verb::Get]);
         match self {
-            // The names of pods and of their controllers are not known beforehand.
+            // The names of the pods and their controllers are not known in advance.
             Self::Auto => [&PODS].into_iter().chain(CONTROLLED_KINDS).map(|resource| get(resource, None)).collect(),
             Self::Object { resource, name } => vec![get(resource, Some(name.clone()))],
         }
@@ -118,7 +119,8 @@ impl OwnerConfig {
         match &self.name {
             OwnerName::Object { resource, name } => {
                 let object = finder.get(resource, name).await?;
-                OwnerReference::to(resource, &object).ok_or_else(|| Error::unknown("it came without a uid"))
+                OwnerReference::to(resource, &object)
+                    .ok_or_else(|| Error::unknown("the API server returned it without a uid"))
             }
             OwnerName::Auto => finder.controller_of_pod(&self.pod).await,
         }
@@ -136,14 +138,17 @@ impl Finder<'_> {
     async fn get(&self, resource: &'static Resource, name: &str) -> Result<Value, Error> {
         let objects = Collection::new(self.cluster, resource, self.namespace).with_timeout(self.timeout);
         objects.get(name).await?.ok_or_else(|| {
-            let remedy =
-                if *resource == PODS { "give this pod's name in --pod" } else { "name another one in --owner" };
+            let remedy = if *resource == PODS {
+                "set --pod to the name of this pod"
+            } else {
+                "set --owner to an existing object"
+            };
             let kind = resource.kind;
             not_found(format!("there is no {kind} {name:?} in namespace {:?}; {remedy}", self.namespace))
         })
     }
 
-    /// Returns the uppermost controller of a pod, as far as its kind is known.
+    /// Returns the uppermost controller of a pod whose kind is known.
     async fn controller_of_pod(&self, pod: &str) -> Result<OwnerReference, Error> {
         let mut object = self.get(&PODS, pod).await?;
         let without = || not_found(format!("no controller created the pod {pod:?}; try --owner deployment/my-job"));
@@ -154,7 +159,9 @@ impl Finder<'_> {
             };
             object = self.get(resource, &owner.name).await?;
             if object["metadata"]["uid"] != owner.uid {
-                return Err(not_found(format!("{owner} was deleted; it is looked for again at the next start")));
+                return Err(not_found(format!(
+                    "{owner} was deleted; leaderrun looks for it again when it is restarted"
+                )));
             }
             let Some(controller) = OwnerReference::controller_of(&object) else { break };
             owner = controller;
@@ -227,7 +234,7 @@ pub struct Owner {
     config: OwnerConfig,
     cluster: Cluster,
     namespace: String,
-    /// The lock, for messages.
+    /// The name of the lock, for messages.
     lock: String,
     /// The timeout of a look-up of the owner, which is part of a request for the lock.
     timeout: Duration,
@@ -239,9 +246,9 @@ struct State {
     is_looked_up: bool,
     /// The owner that was found last.
     found: Option<OwnerReference>,
-    /// The last look-up found the owner.
+    /// Whether the last look-up found the owner.
     exists: bool,
-    /// The error of the last look-up, until it is known whether the lock can be reached.
+    /// The error of the last look-up. It is kept until it is known whether the lock can be reached.
     failure: Option<Error>,
     /// The API server does not permit this user to set owners.
     is_refused: bool,
@@ -250,13 +257,13 @@ struct State {
 }
 
 impl Owner {
-    /// Creates the owner of a lock in this namespace. Nothing is looked up yet.
+    /// Creates the owner of a lock in this namespace, without looking it up.
     pub fn new(config: OwnerConfig, cluster: &Cluster, namespace: &str, lock: &str, timeout: Duration) -> Self {
         let (cluster, namespace, lock) = (cluster.clone(), namespace.to_owned(), lock.to_owned());
         Self { config, cluster, namespace, lock, timeout, state: Mutex::default() }
     }
 
-    /// Looks the owner up, unless that was done.
+    /// Looks the owner up, unless it was looked up before.
     pub async fn look_up(&self) {
         if self.state().is_looked_up {
             return;
@@ -273,8 +280,9 @@ impl Owner {
         }
     }
 
-    /// Records that the lock could be reached. If the look-up has failed nevertheless, the owner is the reason. It is
-    /// looked up again at the next read, unless it does not exist or must not be read.
+    /// Records that the lock could be reached. If the look-up of the owner failed, the reason is therefore not the
+    /// connection, and is logged. The owner is looked up again at the next read, unless it does not exist or this user
+    /// may not read it.
     pub fn handle_success(&self) {
         let mut state = self.state();
         let Some(error) = state.failure.take() else { return };
@@ -290,7 +298,7 @@ impl Owner {
         state.log_reason(lock, reason);
     }
 
-    /// Makes the next read look up the owner again: the object may have been deleted because its owner was.
+    /// Makes the next read look up the owner again, because the object may have been deleted together with its owner.
     pub fn forget(&self) {
         self.state().is_looked_up = false;
     }
@@ -302,7 +310,7 @@ impl Owner {
         state.found.as_ref().filter(|_| may_add).is_some_and(|owner| owner.add_to(object))
     }
 
-    /// Returns whether a write failed because this user must not set owners. From then on no owner is added.
+    /// Returns whether a write failed because this user may not set owners. From then on no owner is added.
     pub fn is_refused(&self, error: &Error) -> bool {
         // The admission plugin OwnerReferencesPermissionEnforcement can only be recognised by its message.
         let is_refused = error.kind == ErrorKind::Forbidden && error.message.contains("ownerRef");
@@ -323,7 +331,7 @@ impl Owner {
 }
 
 impl State {
-    /// Logs the reason, unless it was the last one.
+    /// Logs the reason, unless it is the one that was logged last.
     fn log_reason(&mut self, lock: &str, reason: String) {
         if self.logged_reason.as_ref() != Some(&reason) {
             log_events::owner_not_set(lock, &reason);
@@ -345,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_named_as_for_kubectl() {
+    fn owner_kinds_are_spelled_as_in_kubectl() {
         let deployment = OwnerName::Object { resource: &DEPLOYMENTS, name: "web".into() };
         for text in ["deployment/web", "deployments/web", "deploy/web", "deployment.apps/web", "Deployment/web"] {
             assert_eq!(text.parse(), Ok(deployment.clone()), "{text}");
@@ -363,8 +371,8 @@ mod tests {
         let mut object = json!({ "metadata": { "ownerReferences": [other] } });
         assert!(owner("1").add_to(&mut object));
         assert_eq!(object["metadata"]["ownerReferences"], json!([other, reference("web", "1")]));
-        assert!(!owner("1").add_to(&mut object), "it is there already");
-        assert!(owner("2").add_to(&mut object), "it was created again");
+        assert!(!owner("1").add_to(&mut object), "the same owner is not added twice");
+        assert!(owner("2").add_to(&mut object), "an owner that was created again replaces the earlier one");
         assert_eq!(object["metadata"]["ownerReferences"], json!([other, reference("web", "2")]));
     }
 }

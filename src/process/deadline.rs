@@ -114,7 +114,9 @@ pub fn read() -> Result<Instant> {
     };
     let contents = mapping.contents();
     if contents.run != padded(&run) {
-        bail!("descriptor {number} belongs to another run than the one that {RUN_VARIABLE} names");
+        bail!(
+            "descriptor {number} was opened by another run, not by the one in {RUN_VARIABLE}; keep both as leaderrun set them"
+        );
     }
     // This process may be in another time namespace than the supervisor.
     let clock_offset = clock::offset().context("cannot compare this process's clock with leaderrun's")?;

@@ -18,10 +18,10 @@ use nix::unistd::{Pid, getpid, getppid, setsid};
 
 use super::pidfd::PidFd;
 
-/// The greatest size of a helper's output, and of its messages, which may include a long trace.
+/// The greatest size of a helper's stdout, and of its stderr. It is large, because stderr may include a long trace.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 
-/// The time after which a helper's messages are passed on while it runs, because they may say what it waits for.
+/// The time after which the messages of a running helper are passed on. They may say what it waits for.
 const PASS_ON_AFTER: Duration = Duration::from_secs(2);
 
 /// The access of a helper to the terminal.
@@ -38,7 +38,7 @@ pub enum Terminal {
 pub struct HelperOutput {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
-    /// The last line that it wrote to stderr; empty if stderr is the terminal.
+    /// The last line that the helper wrote to stderr; empty if stderr is the terminal.
     pub last_message: String,
 }
 
@@ -46,18 +46,19 @@ pub struct HelperOutput {
 #[derive(Debug)]
 pub enum HelperError {
     NotStarted(io::Error),
-    /// It did not end in time, and was killed.
+    /// The helper did not end in time, and was killed.
     TimedOut {
         last_message: String,
     },
-    /// Its output was too long, so it was killed.
+    /// The output of the helper was too long, so it was killed.
     TooMuchOutput,
     Failed(io::Error),
 }
 
-/// Runs a program to its end, for `limit` at most. `pass_on` gets the lines that a slow program writes to stderr.
+/// Runs a program until it ends, for at most `limit`. `pass_on` is called with the lines that a slow program writes to
+/// stderr.
 ///
-/// The calling thread must outlive the helper, which is its child.
+/// The helper is killed if the calling thread ends.
 ///
 /// # Errors
 /// Fails if the program cannot be started, does not end in time, or writes too much.
@@ -111,7 +112,8 @@ impl Helper {
             if stdout.is_too_much() || stderr.is_too_much() {
                 return Err(HelperError::TooMuchOutput);
             }
-            // The pipes are not read to their ends, because processes that it left running may hold them open.
+            // The pipes are not read until they are closed, because processes that the helper left running may hold
+            // them open.
             if has_ended {
                 let status = self.child.wait().map_err(HelperError::Failed)?;
                 self.has_ended = true;
@@ -226,7 +228,7 @@ mod tests {
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let numbers: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(numbers.len(), 2, "{text}");
-        assert_eq!(numbers[0], numbers[1], "it leads its session");
+        assert_eq!(numbers[0], numbers[1], "the helper leads its session");
     }
 
     #[test]
@@ -265,7 +267,7 @@ mod tests {
             lines.borrow_mut().push(line.to_owned());
             std::fs::write(&seen, "").unwrap();
         };
-        // It ends only when its line was passed on.
+        // The script only ends when its line was passed on.
         run(shell(&script), Terminal::Detached, LONG, &pass_on).unwrap();
         assert_eq!(*lines.borrow(), ["open https://example.com"]);
     }

@@ -12,28 +12,28 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// The variable that passes the signal mask to the next image of this process. It is not for users.
+/// The variable that passes the signal mask on when leaderrun executes itself again. It is not for users.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
-/// The signals that a process raises against itself. They are not blocked, because that would hide a crash.
+/// The signals of a crash. They are not blocked, because that would hide the crash.
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// The signals that the C library reserves: it refuses to block them and to change their dispositions. Sent by another
-/// process, they would end this one.
+/// The signals that the C library reserves. It refuses to block them and to change their dispositions, so leaderrun
+/// ignores them by direct system calls. Otherwise they would end leaderrun when another process sends them.
 const RESERVED: [i32; 2] = [32, 33];
 
-/// The signals that are sent by the keys of a terminal.
-const KEYS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
+/// The signals that the terminal sends for Ctrl-C and Ctrl-\.
+const KEY_SIGNALS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
 
-/// The signal state that leaderrun was started with, which the command gets.
+/// The signal state that leaderrun was started with. The command is started with the same state.
 #[derive(Clone, Debug)]
 pub struct Inherited {
     mask: SigSet,
     ignored: SigSet,
     /// The dispositions of the reserved signals.
     reserved: [KernelAction; RESERVED.len()],
-    /// One of the standard streams is a terminal.
+    /// Whether one of the standard streams is a terminal.
     on_terminal: bool,
 }
 
@@ -54,7 +54,7 @@ impl KernelAction {
     fn install(self, signal: i32) -> nix::Result<Self> {
         let mut before = Self::default();
         let (new, old) = (std::ptr::from_ref(&self), std::ptr::from_mut(&mut before));
-        // SAFETY: both are valid, laid out as the kernel has it, and no handler is installed.
+        // SAFETY: both pointers are valid, the layout is the kernel's, and no handler is installed.
         Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) })?;
         Ok(before)
     }
@@ -76,14 +76,14 @@ impl Inherited {
         // Rust's runtime ignores SIGPIPE before main, so its previous disposition is unknown.
         ignored.remove(Signal::SIGPIPE);
         let mut mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&takeable()), Some(&mut mask))?;
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked_signals()), Some(&mut mask))?;
         let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |handed_down| mask_from(&handed_down));
         let mut reserved = [KernelAction::default(); RESERVED.len()];
         for (signal, before) in RESERVED.into_iter().zip(&mut reserved) {
             *before = KernelAction::IGNORE.install(signal)?;
         }
         let on_terminal = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
-        // A parent that ignores SIGCHLD has its children reaped by the kernel: no exit status for us.
+        // If SIGCHLD were ignored, the kernel would reap children itself, and their exit statuses would be lost.
         set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
         Ok(Self { mask, ignored, reserved, on_terminal })
     }
@@ -97,9 +97,9 @@ impl Inherited {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
     }
 
-    /// Prepares for another image of this program, in which [`take`](Self::take) finds the same state. Signals stay
-    /// blocked until then, so that none is lost and none ends this process. Returns the variable that passes the mask
-    /// on.
+    /// Prepares for executing leaderrun again, so that [`take`](Self::take) finds the same state in the new program.
+    /// Signals stay blocked until then, so that no signal is lost and no signal ends this process. Returns the variable
+    /// that passes the mask on.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.
@@ -118,16 +118,16 @@ impl Inherited {
 
     /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
     ///
-    /// SIGINT and SIGQUIT are only ignored when a key sends them: a shell ignores them in its background jobs because
-    /// of the keys. [`Signals::receive`] leaves those out.
+    /// It returns false for SIGINT and SIGQUIT. Shells ignore these signals in background jobs, but only because of the
+    /// keys of the terminal, so only signals from keys are ignored: [`Signals::receive`] leaves them out.
     pub fn ignores(&self, signal: i32) -> bool {
-        !KEYS.contains(&signal) && is_in(&self.ignored, signal)
+        !KEY_SIGNALS.contains(&signal) && is_in(&self.ignored, signal)
     }
 }
 
 /// Returns the numbers of the signals in a mask, including real-time signals.
 fn mask_as_text(mask: &SigSet) -> String {
-    // SAFETY: it only reads the set.
+    // SAFETY: the call only reads the set.
     let has = |signal: &i32| unsafe { libc::sigismember(mask.as_ref(), *signal) } == 1;
     (1..=libc::SIGRTMAX()).filter(has).map(|signal| signal.to_string()).collect::<Vec<_>>().join(",")
 }
@@ -135,10 +135,10 @@ fn mask_as_text(mask: &SigSet) -> String {
 fn mask_from(text: &str) -> SigSet {
     let mut mask = *SigSet::empty().as_ref();
     for signal in text.split(',').filter_map(|signal| signal.parse().ok()) {
-        // SAFETY: the set is a valid one, and a number that is no signal's is refused.
+        // SAFETY: the set is valid, and a number that is not a signal is refused.
         unsafe { libc::sigaddset(&mut mask, signal) };
     }
-    // SAFETY: it was made of an empty set by adding signals.
+    // SAFETY: the set was created empty, and only signals were added.
     unsafe { SigSet::from_sigset_t_unchecked(mask) }
 }
 
@@ -147,9 +147,9 @@ fn is_in(signals: &SigSet, number: i32) -> bool {
 }
 
 fn is_ignored(signal: Signal) -> io::Result<bool> {
-    // SAFETY: an all-zero sigaction is a valid place for the kernel to write one to.
+    // SAFETY: all zeros are a valid sigaction.
     let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: nothing is installed; the kernel writes what is.
+    // SAFETY: the call installs no handler, and writes the present action to a valid address.
     match unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut present) } {
         0 => Ok(present.sa_sigaction == libc::SIG_IGN),
         _ => Err(io::Error::last_os_error()),
@@ -162,12 +162,12 @@ fn set_disposition(signal: Signal, handler: SigHandler) -> nix::Result<()> {
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
-fn takeable() -> SigSet {
-    let mut takeable = SigSet::all();
+fn blocked_signals() -> SigSet {
+    let mut blocked = SigSet::all();
     for fault in FAULTS {
-        takeable.remove(fault);
+        blocked.remove(fault);
     }
-    takeable
+    blocked
 }
 
 /// The blocked signals, as a descriptor.
@@ -181,12 +181,12 @@ pub struct Signals {
 /// The signals that have arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
-    /// The numbers of the signals. SIGTSTP from Ctrl-Z is left out: it is for leaderrun's process group, which a leader
-    /// does not obey, and relaying it would stop the command while leaderrun continues.
+    /// The numbers of the signals, except those that the next two fields report. SIGTSTP from Ctrl-Z is not among them,
+    /// because relaying it would stop the command while leaderrun continues.
     pub sent: Vec<i32>,
     /// The size of the terminal has changed.
     pub resized: bool,
-    /// The terminal's key wants to suspend this process.
+    /// Ctrl-Z was pressed.
     pub suspended: bool,
 }
 
@@ -197,7 +197,7 @@ impl Signals {
     /// Fails if the kernel refuses a descriptor.
     pub fn all(inherited: &Inherited) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let descriptor = SignalFd::with_flags(&takeable(), flags).map_err(SystemCallError::of("signalfd4"))?;
+        let descriptor = SignalFd::with_flags(&blocked_signals(), flags).map_err(SystemCallError::of("signalfd4"))?;
         Ok(Self { descriptor, on_terminal: inherited.on_terminal, ignored: inherited.ignored })
     }
 
@@ -207,7 +207,7 @@ impl Signals {
         for info in iter::from_fn(|| self.descriptor.read_signal().ok().flatten()) {
             match info.ssi_signo as i32 {
                 libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspended = true,
-                key if KEYS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
+                key if KEY_SIGNALS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
                 libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
                 signal => received.sent.push(signal),
             }
@@ -215,8 +215,9 @@ impl Signals {
         received
     }
 
-    /// Returns whether a SIGWINCH means that the terminal's size has changed. Programs that relay it for a terminal,
-    /// like sudo, send it as an ordinary signal. From outside of a container it is a request to end.
+    /// Returns whether a SIGWINCH means that the size of the terminal has changed. Programs that relay it from another
+    /// terminal, like sudo, send it as an ordinary signal. A SIGWINCH from outside of the container (pid 0) is the stop
+    /// signal of some images.
     fn is_resize(&self, info: &siginfo) -> bool {
         info.ssi_code == libc::SI_KERNEL || (self.on_terminal && info.ssi_pid != 0)
     }
@@ -228,11 +229,11 @@ impl AsFd for Signals {
     }
 }
 
-/// Ends this process, or its whole process group, by a signal. There is no core file, because leaderrun itself has not
-/// failed. It returns if the signal cannot end this process, as for process 1 of a container.
+/// Ends this process, or its whole process group, by a signal. No core file is written, because leaderrun has not
+/// crashed. The function returns if the signal cannot end this process, for example if it is process 1 of a container.
 pub fn end_by(signal: i32, to_group: bool) {
     let mut only = *SigSet::empty().as_ref();
-    // SAFETY: the set is a valid one, a disposition is set without a handler, and a process may signal itself.
+    // SAFETY: the set is valid, no handler is installed, and a process may signal itself.
     unsafe {
         let _ = nix::sys::prctl::set_dumpable(false);
         libc::sigaddset(&mut only, signal);
@@ -294,7 +295,7 @@ pub struct SignalHandling {
 }
 
 impl SignalHandling {
-    /// Returns the handling of another process; `None` if /proc does not state it.
+    /// Returns the signal handling of another process; `None` if /proc does not state it.
     pub fn of(process: Pid) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let set = |name: &str| {
@@ -304,8 +305,8 @@ impl SignalHandling {
         Some(Self { blocked: set("SigBlk:")?, ignored: set("SigIgn:")?, caught: set("SigCgt:")? })
     }
 
-    /// Returns whether this signal, which ends a process by default, would have killed the process.
-    pub fn would_be_dead(self, signal: i32) -> bool {
+    /// Returns whether this signal kills the process. The default action of the signal must be to end a process.
+    pub fn is_killed_by(self, signal: i32) -> bool {
         (self.blocked | self.ignored | self.caught) & (1 << (signal - 1)) == 0
     }
 }
@@ -320,14 +321,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_signals_of_a_mask_are_handed_down() {
+    fn a_signal_mask_is_passed_on_without_loss() {
         for text in ["", "1,15", "12,34,64"] {
             assert_eq!(mask_as_text(&mask_from(text)), text);
         }
     }
 
     #[test]
-    fn signals_have_names_and_numbers() {
+    fn signals_are_parsed_by_name_and_by_number() {
         for text in ["TERM", "term", "SIGTERM", "sigterm", "15"] {
             assert_eq!(parse(text), Ok(15), "{text}");
         }

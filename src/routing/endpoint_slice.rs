@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 
 use super::mark::Mark;
 use super::service_definition::SlicePort;
-use super::service_route::{Place, RouteReport, SERVICE_LABEL, Service, ServiceObjects, family};
-use super::{MAX_TRIES, StepReport, changed_all_the_time};
+use super::service_route::{RouteReport, SERVICE_LABEL, Service, ServiceObjects, SliceEndpoint, family};
+use super::{MAX_TRIES, StepReport, too_many_conflicts};
 use crate::kubernetes::{Collection, Error, ErrorKind};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
 impl Service {
     /// Makes this candidate the only endpoint. Nothing is sent after `until`. Nothing is written if it is the only
-    /// endpoint already, unless `rewrite` is set. `places` gets the slices before they are written.
+    /// endpoint already, unless `rewrite` is set. `endpoints` gets the slices before they are written.
     ///
     /// # Errors
     /// Fails if the slice cannot be written, or if the Service would not route to this candidate even then.
@@ -27,25 +27,25 @@ impl Service {
         addresses: &[IpAddr],
         mark: &Mark,
         (until, rewrite): (Instant, bool),
-        places: &Mutex<Vec<Place>>,
+        endpoints: &Mutex<Vec<SliceEndpoint>>,
     ) -> Result<StepReport, Error> {
         let (route, first) = join(self.route(objects, addresses), objects.slices.get(&self.name.slice())).await;
         let route = match route {
             Ok(route) => route,
             Err(error) => return self.remove_predecessor(objects, mark).await.and(Err(error)),
         };
-        places.lock().expect("nothing panics while it is held").clone_from(&route.places);
+        endpoints.lock().expect("nothing panics while it is held").clone_from(&route.endpoints);
         let (mut is_written, mut first) = (false, Some(first));
-        for place in &route.places {
-            let present = match first.take_if(|_| place.slice == self.name.slice()) {
+        for endpoint in &route.endpoints {
+            let present = match first.take_if(|_| endpoint.slice == self.name.slice()) {
                 Some(present) => present,
-                None => objects.slices.get(&place.slice).await,
+                None => objects.slices.get(&endpoint.slice).await,
             };
-            is_written |= self.put_in(objects, place, &route.ports, present, mark, (until, rewrite)).await?;
+            is_written |= self.put_in(objects, endpoint, &route.ports, present, mark, (until, rewrite)).await?;
         }
         if route.is_dual {
             for slice in self.name.slices() {
-                if !route.places.iter().any(|place| place.slice == slice) {
+                if !route.endpoints.iter().any(|endpoint| endpoint.slice == slice) {
                     self.remove_predecessor_from(objects, &slice, mark).await?;
                 }
             }
@@ -60,7 +60,7 @@ impl Service {
     async fn put_in(
         &self,
         objects: &ServiceObjects,
-        Place { slice: name, address }: &Place,
+        SliceEndpoint { slice: name, address }: &SliceEndpoint,
         ports: &[SlicePort],
         mut present: Result<Option<Value>, Error>,
         mark: &Mark,
@@ -94,7 +94,7 @@ impl Service {
                 }
             }
         }
-        Err(changed_all_the_time())
+        Err(too_many_conflicts())
     }
 
     /// Removes the endpoint of a predecessor, which is dead, if this candidate cannot be an endpoint.
@@ -116,13 +116,18 @@ impl Service {
     }
 
     /// Removes this candidate's endpoints after the leadership of this mark, so that pending writes of that leadership
-    /// have no effect. Endpoints of a later leadership are kept. Without `places` the candidate was never an endpoint.
-    /// Returns whether it was one.
-    pub async fn withdraw(&self, objects: &ServiceObjects, places: &[Place], mark: &Mark) -> Result<bool, Error> {
-        if places.is_empty() {
+    /// have no effect. Endpoints of a later leadership are kept. Without `endpoints` the candidate was never an
+    /// endpoint. Returns whether it was one.
+    pub async fn withdraw(
+        &self,
+        objects: &ServiceObjects,
+        endpoints: &[SliceEndpoint],
+        mark: &Mark,
+    ) -> Result<bool, Error> {
+        if endpoints.is_empty() {
             return self.withdraw_from(objects, &self.name.slice(), None, mark).await;
         }
-        let each = places.iter().map(|Place { slice, address }| {
+        let each = endpoints.iter().map(|SliceEndpoint { slice, address }| {
             let address = Some(*address);
             async move { self.withdraw_from(objects, slice, address, mark).await }
         });
@@ -150,7 +155,7 @@ impl Service {
                 result => return result.map(|_| was_in),
             }
         }
-        Err(changed_all_the_time())
+        Err(too_many_conflicts())
     }
 
     /// Creates the slice, or replaces it if it has the same version, and returns it as it is stored. Without `ports` it

@@ -16,5 +16,5 @@ log_events! {
     warn routing_failed(; sentence: &str) "{sentence}";
 
     /// Logged when routing works again after it failed.
-    info routing_recovered(; routing: &str) "{routing}: works again";
+    info routing_recovered(; routing: &str) "{routing}: recovered";
 }

@@ -1,7 +1,7 @@
 //! Routes traffic to the leader, by a label on its pod or by the endpoints of a Service.
 //!
-//! Routing has a thread and a connection of its own, so its failures never delay a renewal. Each write is conditional
-//! on the version that was read before, so late writes have no effect.
+//! Routing has its own thread and its own connection, so its failures never delay a renewal. Each write is conditional
+//! on the version that was read before, so a delayed write has no effect.
 
 mod endpoint_slice;
 pub mod log_events;
@@ -35,24 +35,23 @@ use crate::lock::SlotCount;
 use crate::process::{clock, event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
-/// The number of attempts to change an object that others change at the same time: other candidates, or the kubelet of
-/// a pod.
+/// The number of attempts to change an object that other candidates, or the kubelet of a pod, change at the same time.
 const MAX_TRIES: usize = 8;
 
 /// The placeholder for the number of the slot in `--pod-label` and `--service`.
 pub const SLOT_PLACEHOLDER: &str = "{slot}";
 
-/// Returns the text for the slot of that number.
+/// Replaces the placeholder by the number of a slot.
 fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
 }
 
-/// The object that routes traffic to the leader, for the permissions that it requires.
+/// The object that routes traffic to the leader, as it is named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
-    /// A Service selects pods by this label, which only the leader's pod has.
+    /// Only the leader's pod has this label, by which a Service selects pods.
     PodLabel(Label),
-    /// A Service without a selector has the leader's address.
+    /// This Service has no selector, and its only endpoint is the leader's address.
     Service(ServiceName),
 }
 
@@ -86,7 +85,7 @@ impl RoutingTarget {
         }
     }
 
-    /// Returns the permissions by which a candidate checks that traffic really reaches it.
+    /// Returns the permissions that a candidate needs to check that traffic is routed to it.
     pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
             Self::PodLabel(_) => Vec::new(),
@@ -105,7 +104,7 @@ impl fmt::Display for RoutingTarget {
     }
 }
 
-/// The method by which traffic is routed to the leader.
+/// How traffic is routed to the command of this candidate while it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Routing {
     PodLabel(PodLabel),
@@ -141,7 +140,7 @@ impl fmt::Display for Routing {
 #[derive(Clone)]
 pub struct RouterConfig {
     pub routing: Routing,
-    /// The namespace of the lock. The default is that of the cluster's configuration.
+    /// The namespace of the lock. The default is the namespace in the configuration of the cluster.
     pub namespace: Option<String>,
     /// The name of the lock.
     pub lock: String,
@@ -151,7 +150,7 @@ pub struct RouterConfig {
 }
 
 impl RouterConfig {
-    /// Returns the configuration for the slot with this number, which is a lock of its own.
+    /// Returns the configuration for the slot with this number. Each slot is a separate lock.
     fn in_slot(&self, slot: usize) -> Self {
         Self { routing: self.routing.in_slot(slot), lock: format!("{}-{slot}", self.lock), ..self.clone() }
     }
@@ -184,7 +183,7 @@ impl Router {
             result
         })?;
         let observer = Observer::new(move |update| {
-            // The thread is not woken for other updates.
+            // Updates that do not concern routing do not wake the thread.
             if is_about_routing(update) {
                 let _ = sender.send(update.clone());
             }
@@ -197,13 +196,13 @@ impl Router {
         self.observer.clone()
     }
 
-    /// Returns the descriptor that becomes readable when traffic was routed away because the command is ending, or
+    /// Returns the descriptor that becomes readable when the command is ending and traffic was routed away from it, or
     /// cannot be routed away.
     pub fn withdrawn(&self) -> Arc<EventFd> {
         Arc::clone(&self.withdrawn)
     }
 
-    /// Waits until traffic is routed away after [`Update::Exiting`], until this instant at the latest.
+    /// Waits until traffic is routed away after [`Update::Exiting`], but no longer than `until`.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {
@@ -230,7 +229,7 @@ fn is_about_routing(update: &Update) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
     written: bool,
-    /// What is known to route to this candidate, if that is less than what was configured, or more precise.
+    /// The sentence to log about what routes to this candidate, if it is more precise than the configuration.
     sentence: Option<String>,
     /// Problems that remain although the step succeeded.
     warnings: Vec<String>,
@@ -247,7 +246,7 @@ impl StepReport {
     }
 }
 
-/// Returns the error for an object that others have changed during every attempt.
-fn changed_all_the_time() -> Error {
+/// Returns the error for an object that other clients have changed during every attempt.
+fn too_many_conflicts() -> Error {
     Error::new(ErrorKind::Conflict, "other clients keep changing it")
 }

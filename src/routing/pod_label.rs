@@ -1,4 +1,4 @@
-//! A label that only the leader's pod has.
+//! Routes traffic by a label that only the leader's pod has.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,13 +7,13 @@ use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
 use super::mark::{Mark, SUFFIX};
-use super::{MAX_TRIES, changed_all_the_time, fill_in, log_events};
+use super::{MAX_TRIES, fill_in, log_events, too_many_conflicts};
 use crate::kubernetes::{Collection, Error, ErrorKind, PODS, Rule, Verb};
 use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The name, after the lock's prefix, of the annotation with the label that the pod has or is about to get.
+/// The name of the annotation for the label that the pod has or is about to get. It follows the prefix of the lock.
 const LABEL: &str = "label";
 
 /// The label in `--pod-label`.
@@ -34,7 +34,7 @@ impl FromStr for Label {
         if let Some(prefix) = prefix {
             check_name(prefix).map_err(|reason| format!("the key's prefix {reason}; for example role=leader"))?;
             if prefix.ends_with(SUFFIX) {
-                return Err(format!("keys with {SUFFIX}/ are leaderrun's own; for example role=leader"));
+                return Err(format!("keys with {SUFFIX}/ are reserved for leaderrun; for example role=leader"));
             }
         }
         check_word(name).map_err(|reason| format!("the key {reason}; for example role=leader"))?;
@@ -51,7 +51,7 @@ impl fmt::Display for Label {
 }
 
 impl Label {
-    /// Returns the label of the slot of that number.
+    /// Returns the label for the slot with this number.
     pub fn in_slot(&self, slot: usize) -> Self {
         Self { key: self.key.clone(), value: fill_in(&self.value, slot) }
     }
@@ -61,14 +61,14 @@ impl Label {
     }
 }
 
-/// Checks the name of a label, or its value unless that is empty.
+/// Checks the name or the value of a label. An empty value is refused too.
 fn check_word(word: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let ends_well = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     match word.as_bytes() {
         [] => Err("is empty"),
         bytes if bytes.len() > 63 => Err("has more than 63 characters"),
-        bytes if !bytes.iter().copied().all(allowed) => Err("may have letters, digits, -, _ and . only"),
+        bytes if !bytes.iter().copied().all(allowed) => Err("can contain only letters, digits, -, _ and ."),
         bytes if !ends_well(bytes.first()) || !ends_well(bytes.last()) => {
             Err("must begin and end with a letter or digit")
         }
@@ -91,12 +91,13 @@ impl PodLabel {
         vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Removes the label from every other pod that this lock has labelled, and then adds it to this one. Nothing is
-    /// sent after `until`. Nothing is written if the pod has the label already, unless `rewrite` is set. Returns
-    /// whether something was written.
+    /// Removes the label from every other pod that this lock has labelled, and then adds it to this pod. Nothing is
+    /// sent after `until`. Nothing is written if this pod has the label already, unless `rewrite` is set. Returns
+    /// whether anything was written.
     ///
-    /// A pod is only labelled after the [`Mark`] was seen on it. So a later leader finds every pod to which an earlier
-    /// leader's label may still be added, and by removing the mark it makes that pending write fail.
+    /// The label is only added after the [`Mark`] was seen on the pod. A later leader therefore finds, by their marks,
+    /// all pods to which delayed requests may still add the label. Removing the mark changes the pod's version, so
+    /// those requests fail.
     pub async fn route_here(
         &self,
         pods: &Collection,
@@ -106,7 +107,7 @@ impl PodLabel {
     ) -> Result<bool, Error> {
         let mut written = false;
         for _ in 0..MAX_TRIES {
-            let (mine, others): (Vec<_>, Vec<_>) =
+            let (own, others): (Vec<_>, Vec<_>) =
                 pods.labelled(&mark.key()).await?.into_iter().partition(|pod| name(pod) == self.pod);
             let mut conflict = false;
             for other in &others {
@@ -123,7 +124,7 @@ impl PodLabel {
             if conflict {
                 continue;
             }
-            let mut pod = match mine.into_iter().next() {
+            let mut pod = match own.into_iter().next() {
                 Some(pod) => pod,
                 None => self.read(pods).await?,
             };
@@ -142,7 +143,7 @@ impl PodLabel {
                 return Ok(true);
             }
         }
-        Err(changed_all_the_time())
+        Err(too_many_conflicts())
     }
 
     /// Removes the label from this pod after the leadership of this mark, so that pending writes of that leadership
@@ -163,17 +164,19 @@ impl PodLabel {
                 return Ok(label_on(&pod, mark).is_some());
             }
         }
-        Err(changed_all_the_time())
+        Err(too_many_conflicts())
     }
 
     async fn read(&self, pods: &Collection) -> Result<Value, Error> {
         pods.get(&self.pod).await?.ok_or_else(|| {
             let name = &self.pod;
-            Error::unknown(format!("there is no pod {name:?} in the lock's namespace; name this pod with --pod"))
+            Error::unknown(format!(
+                "there is no pod {name:?} in the lock's namespace; set --pod to the name of this pod"
+            ))
         })
     }
 
-    /// Checks that the label does not replace one that is not from a leader of this lock.
+    /// Checks that the label does not replace a label of another program.
     fn check_label(&self, pod: &Value, mark: &Mark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
@@ -184,8 +187,8 @@ impl PodLabel {
         }
     }
 
-    /// Returns the patch that adds the mark to this pod, and the annotation with the label that will follow. Another
-    /// label from an earlier leader is removed.
+    /// Returns the patch that adds to this pod the mark and the annotation for the label. A different label of an
+    /// earlier leader is removed.
     fn marking(&self, pod: &Value, mark: &Mark) -> Value {
         let mut labels = json!({ mark.key(): mark.stamp() });
         if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {
@@ -219,8 +222,8 @@ async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Val
     change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL): null } })).await
 }
 
-/// Changes a pod's metadata, where `null` removes a field. Returns the pod as it is stored, or `None` if it was changed
-/// or deleted since it was read.
+/// Changes the metadata of a pod; `null` removes a field. Returns the pod as it is stored, or `None` if the pod was
+/// changed or deleted after it was read.
 async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<Option<Value>, Error> {
     for field in ["uid", "resourceVersion"] {
         metadata[field] = pod["metadata"][field].clone();
@@ -232,7 +235,7 @@ async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<O
     }
 }
 
-/// Checks that there is time left: a later write might arrive among the next leader's writes.
+/// Checks that there is time left. A write after `until` might arrive among the writes of the next leader.
 fn check_time(until: Instant) -> Result<(), Error> {
     if clock::now() < until { Ok(()) } else { Err(Error::unknown("no time was left to label the pod")) }
 }
@@ -242,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_read() {
+    fn valid_labels_are_parsed() {
         for (text, key, value) in [("role=leader", "role", "leader"), ("example.com/a_B.c=1", "example.com/a_B.c", "1")]
         {
             assert_eq!(text.parse(), Ok(Label { key: key.into(), value: value.into() }));

@@ -1,7 +1,7 @@
 //! The definition of a Service, and the EndpointSlice that a leader writes for it.
 //!
-//! kube-proxy and the DNS server use the EndpointSlices of a Service without a selector. A port of a slice serves the
-//! Service's port of the same name, and its number is the container's.
+//! For a Service without a selector, kube-proxy and the DNS server use the EndpointSlices that others write. A port of
+//! a slice belongs to the port of the Service with the same name; its number is the port of the container.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use crate::telemetry::log::printable;
 /// A port in `--port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// The name of the port in the Service, or of its target port.
+    /// The name of a port in the Service, or the name of its target port.
     name: Option<String>,
     /// The port at which the container listens.
     number: u16,
@@ -73,13 +73,13 @@ impl SlicePort {
     }
 }
 
-/// Returns the ports of a slice for a Service that could not be read, so that `--port` must define them.
+/// Returns the ports of a slice for a Service that could not be read. In this case `--port` must define them.
 ///
 /// # Errors
 /// Returns what `--port` must define.
 pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
     if wanted.is_empty() {
-        return Err("--port has to say which ports it has; for example --port http:8080".into());
+        return Err("set --port to the ports of the Service; for example --port http:8080".into());
     }
     let ports = wanted.iter().map(|ServicePort { name, number, protocol }| SlicePort {
         name: name.clone().unwrap_or_default(),
@@ -92,7 +92,7 @@ pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String>
 fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
     let is_twice = |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);
     if ports.iter().enumerate().any(is_twice) {
-        return Err("each --port needs the name of another port; for example --port http:8080,https:8443".into());
+        return Err("each --port needs a different name; for example --port http:8080,https:8443".into());
     }
     Ok(ports)
 }
@@ -145,7 +145,7 @@ impl ServiceDefinition {
         }
     }
 
-    /// Checks whether the Service uses EndpointSlices that are not written by its controller.
+    /// Checks that the Service uses EndpointSlices that leaderrun writes.
     ///
     /// # Errors
     /// Returns why it does not, and what to do.
@@ -156,7 +156,7 @@ impl ServiceDefinition {
         }
         if self.has_selector {
             return Err(format!(
-                "the Service {full_name} has a selector, by which traffic goes to all pods that it selects; remove it: \
+                "the Service {full_name} has a selector, so traffic goes to all pods that it selects; remove the selector: \
                  kubectl patch service {name} -n {namespace} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/selector\"}}]'"
             ));
         }
@@ -177,12 +177,12 @@ impl ServiceDefinition {
     pub fn no_family(&self, families: &str) -> String {
         let (service, has) = (&self.full_name, self.families.join(" and "));
         format!(
-            "the Service {service} has {has} only, and this candidate's address is {families}; choose another one with --address"
+            "the Service {service} has {has} only, and this candidate's address is {families}; set --address to an {has} address"
         )
     }
 
-    /// Returns a sentence if the Service has a family other than those that are served. A headless Service has both by
-    /// default, and no address of its own to which nothing would answer.
+    /// Returns a warning if the Service has an IP family in which no address is served. For a headless Service there is
+    /// no warning: it has both families by default, and no cluster IP that would be without an endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
             return None;
@@ -190,15 +190,15 @@ impl ServiceDefinition {
         let other = self.families.iter().find(|has| !served.contains(&has.as_str()))?;
         let (service, served) = (&self.full_name, served.join(" and "));
         Some(format!(
-            "the Service {service} routes {served} only: this candidate has no {other} address; give one of each to \
-             --address, separated by a comma"
+            "the Service {service} routes {served} only: this candidate has no {other} address; set --address to an IPv4 \
+             and an IPv6 address, separated by a comma"
         ))
     }
 
     /// Returns the ports of the slice: those in `--port`, or all.
     ///
     /// # Errors
-    /// Returns what does not fit, and the option that does.
+    /// Returns which `--port` does not fit the Service, and what to use instead.
     pub fn slice_ports(&self, wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
         if self.ports.is_empty() && !wanted.is_empty() {
             // A headless Service does not need to define ports, because they are not mapped.
@@ -228,8 +228,8 @@ impl ServiceDefinition {
         match target {
             Target::Number(number) => Ok(SlicePort { name: name.clone(), number: *number, protocol: protocol.clone() }),
             Target::Name(target) => Err(format!(
-                "{} of the Service {} has the targetPort {target:?}, whose number only a container defines; give it, for \
-                 example {}",
+                "{} of the Service {} has the targetPort {target:?}, whose number only the container defines; set the number, \
+                 for example {}",
                 port.shown(),
                 self.full_name,
                 port.option(8080)
@@ -302,7 +302,7 @@ impl DefinedPort {
         })
     }
 
-    /// Returns the option for this port with a container's number.
+    /// Returns the option `--port` for this port and this port number of the container.
     fn option(&self, number: u16) -> String {
         let name = if self.name.is_empty() { String::new() } else { format!("{}:", self.name) };
         let protocol =

@@ -1,4 +1,4 @@
-//! The name of a Service, and those of the objects by which traffic is routed to the leader.
+//! The name of a Service, and the names of its EndpointSlices, which route traffic to the leader.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +28,7 @@ impl fmt::Display for ServiceName {
 }
 
 impl ServiceName {
-    /// Returns the name itself.
+    /// Returns the name of the Service.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,12 +38,12 @@ impl ServiceName {
         self.0.contains(SLOT_PLACEHOLDER)
     }
 
-    /// Returns the name of the Service for the slot of that number.
+    /// Returns the name of the Service for the slot with this number.
     pub fn in_slot(&self, slot: usize) -> Self {
         Self(fill_in(&self.0, slot))
     }
 
-    /// Returns the name of the EndpointSlice. All candidates write the same one, so it never has two leaders.
+    /// Returns the name of the EndpointSlice. All candidates write the same slice, so it never contains two leaders.
     pub fn slice(&self) -> String {
         format!("{}-leader", self.0)
     }
@@ -68,7 +68,7 @@ impl ServiceName {
         rules
     }
 
-    /// Returns the permissions by which a candidate checks that the Service routes to it, and to no other endpoint.
+    /// Returns the permissions that a candidate needs to check that the Service routes to it and to no other endpoint.
     pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
         vec![
             SERVICES.rule(namespace, Some(self.0.clone()), &[Verb::Get]),

@@ -1,5 +1,5 @@
-//! The route to a leader by the endpoints of a Service: its addresses, the slices that they belong in, and what the
-//! definition of the Service says about them. Nothing here writes.
+//! Determines how a Service routes to a leader: the leader's addresses, the EndpointSlices for them, and what the
+//! definition of the Service requires. Nothing is written here.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
@@ -27,7 +27,7 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
 }
 
-/// The objects of a namespace that a Service and its endpoints consist of.
+/// Access to the objects of a Service and its endpoints in one namespace.
 pub struct ServiceObjects {
     services: Collection,
     pub(super) slices: Collection,
@@ -36,7 +36,7 @@ pub struct ServiceObjects {
 }
 
 impl ServiceObjects {
-    /// Creates the collections of a namespace. `timeout` is that of each request.
+    /// Creates the access to the objects in a namespace. `timeout` is the timeout of each request.
     pub fn new(cluster: &Cluster, namespace: &str, timeout: Duration) -> Self {
         let collection = |resource| Collection::new(cluster, resource, namespace).with_timeout(timeout);
         Self {
@@ -48,18 +48,18 @@ impl ServiceObjects {
     }
 }
 
-/// One of this candidate's addresses, and the slice for its family.
+/// One of this candidate's addresses, and the name of the slice for its family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SliceEndpoint {
     pub slice: String,
     pub address: IpAddr,
 }
 
 /// The contents of the slices, and what is known about the Service.
 pub struct ServiceRoute {
-    pub places: Vec<Place>,
+    pub endpoints: Vec<SliceEndpoint>,
     pub ports: Vec<SlicePort>,
-    /// The Service has addresses of both families, so that it needs two slices.
+    /// Whether the Service has both IP families, so that it needs two slices.
     pub is_dual: bool,
     /// The definition of the Service, or the reason why it could not be read.
     definition: Result<ServiceDefinition, Error>,
@@ -69,7 +69,7 @@ pub struct ServiceRoute {
 pub struct RouteReport {
     /// The object that routes to the leader: the Service, or its slices if the Service could not be read.
     pub subject: String,
-    /// The ports that are not served, as the end of a sentence; empty if there are none.
+    /// The end of the sentence about the route, which names the ports that are not served; empty if all are served.
     pub except: String,
     pub warnings: Vec<String>,
 }
@@ -82,10 +82,11 @@ impl ServiceRoute {
 }
 
 impl Service {
-    /// Returns this candidate's addresses: the configured ones, or the one from which it reaches the API server.
+    /// Returns this candidate's addresses: the configured addresses, or the address from which it reaches the API
+    /// server.
     ///
     /// # Errors
-    /// Fails if there is no route to the API server, or the address is one that others cannot reach.
+    /// Fails if there is no route to the API server, or other machines cannot reach the address.
     pub async fn addresses(&self, cluster: &Cluster) -> Result<Vec<IpAddr>, Error> {
         if !self.addresses.is_empty() {
             return Ok(self.addresses.clone());
@@ -97,14 +98,14 @@ impl Service {
                 Ok(local) => format!("other machines cannot reach this candidate at {local}"),
                 Err(failure) => format!("found no route to the API server: {failure}"),
             };
-        Err(Error::unknown(format!("{found}; set --address to its address")))
+        Err(Error::unknown(format!("{found}; set --address to this candidate's address")))
     }
 
-    /// Determines the contents of the slices with which the Service routes to these addresses. Without addresses it only
-    /// checks the definition of the Service.
+    /// Determines the contents that the slices must have for the Service to route to these addresses. Without
+    /// addresses, only the definition of the Service is checked.
     ///
     /// # Errors
-    /// Fails if the Service cannot route to these addresses, or to any.
+    /// Fails if the Service cannot route to these addresses.
     pub async fn route(&self, objects: &ServiceObjects, addresses: &[IpAddr]) -> Result<ServiceRoute, Error> {
         let ServiceObjects { services, namespace, .. } = objects;
         let refused = |reason: String| Error::new(ErrorKind::Refused, reason);
@@ -113,14 +114,14 @@ impl Service {
             Ok(None) => {
                 let reason = format!("there is no Service {namespace}/{}", self.name);
                 return Err(refused(format!(
-                    "{reason}; create it without a selector, or name another one with --service"
+                    "{reason}; create it without a selector, or set --service to an existing Service"
                 )));
             }
             Err(error) if error.kind == ErrorKind::Forbidden => {
                 let ports = unchecked_ports(&self.ports).map_err(|reason| refused(format!("{error}; {reason}")))?;
                 let is_dual = addresses.len() > 1;
-                let places = self.places(addresses, is_dual);
-                return Ok(ServiceRoute { places, ports, is_dual, definition: Err(error) });
+                let endpoints = self.endpoints(addresses, is_dual);
+                return Ok(ServiceRoute { endpoints, ports, is_dual, definition: Err(error) });
             }
             Err(error) => return Err(error),
         };
@@ -133,25 +134,25 @@ impl Service {
         }
         let ports = definition.slice_ports(&self.ports).map_err(refused)?;
         let is_dual = definition.is_dual();
-        Ok(ServiceRoute { places: self.places(&serving, is_dual), ports, is_dual, definition: Ok(definition) })
+        Ok(ServiceRoute { endpoints: self.endpoints(&serving, is_dual), ports, is_dual, definition: Ok(definition) })
     }
 
-    /// Returns the slice for each of these addresses.
-    fn places(&self, addresses: &[IpAddr], is_dual: bool) -> Vec<Place> {
+    /// Returns these addresses, each with the slice that it belongs in.
+    fn endpoints(&self, addresses: &[IpAddr], is_dual: bool) -> Vec<SliceEndpoint> {
         let slice = |address: &IpAddr| {
             if is_dual && address.is_ipv6() { self.name.second_slice() } else { self.name.slice() }
         };
-        addresses.iter().map(|address| Place { slice: slice(address), address: *address }).collect()
+        addresses.iter().map(|address| SliceEndpoint { slice: slice(address), address: *address }).collect()
     }
 
-    /// Reports what is known about a route.
+    /// Describes a route for the log.
     pub fn report(&self, objects: &ServiceObjects, route: &ServiceRoute) -> RouteReport {
-        let ServiceRoute { places, ports, definition, .. } = route;
+        let ServiceRoute { endpoints, ports, definition, .. } = route;
         let definition = match definition {
             Ok(definition) => definition,
             Err(error) => {
                 let (service, namespace) = (&self.name, &objects.namespace);
-                let slices: Vec<&str> = places.iter().map(|place| place.slice.as_str()).collect();
+                let slices: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.slice.as_str()).collect();
                 let warning = format!(
                     "cannot check whether the Service {namespace}/{service} exists, has no selector and has these ports: \
                      {error}; leaderrun manifest with --service {service} prints a Role that allows it"
@@ -161,15 +162,18 @@ impl Service {
             }
         };
         let unserved = definition.unserved_ports(ports);
-        let except =
-            if unserved.is_empty() { String::new() } else { format!(", except for its ports {}", unserved.join(", ")) };
-        let families: Vec<&str> = places.iter().map(|place| family(place.address)).collect();
+        let except = match &unserved[..] {
+            [] => String::new(),
+            [port] => format!(", but not on its port {port}"),
+            ports => format!(", but not on its ports {}", ports.join(", ")),
+        };
+        let families: Vec<&str> = endpoints.iter().map(|endpoint| family(endpoint.address)).collect();
         let warnings = definition.unserved_family(&families).into_iter().collect();
         RouteReport { subject: format!("the Service {}", self.name), except, warnings }
     }
 
-    /// Returns a sentence if the Service also routes to others: the endpoints that its controller created for a selector
-    /// remain when the selector is removed. Returns `None` without the permission to read them.
+    /// Returns a warning if the Service also routes to endpoints that are not the leader's. Such endpoints remain when
+    /// the selector of a Service is removed. Returns `None` without the permission to read them.
     pub async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
         let (service, ours) = (self.name.as_str(), self.name.slices());
@@ -191,8 +195,8 @@ impl Service {
             return None;
         }
         Some(format!(
-            "the Service {namespace}/{service} also routes to endpoints that are not the leader's, such as those left from \
-             a selector that it once had; delete them: {}",
+            "the Service {namespace}/{service} also routes to endpoints that are not the leader's, for example because it \
+             once had a selector; delete them: {}",
             remedies.join(" && ")
         ))
     }
@@ -208,17 +212,17 @@ fn local_address((host, port): &(String, u16)) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Returns whether the API server accepts the address for an endpoint: whether others can reach it, as far as the
-/// address itself shows.
+/// Returns whether other machines may reach this address, judging by its kind. The API server refuses endpoints with
+/// other addresses.
 pub fn is_reachable(address: &IpAddr) -> bool {
-    let is_near = match address {
+    let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
     };
-    !is_near && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+    !is_link_local && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }
 
-/// Returns the name of the family of an address, as Services and slices have it.
+/// Returns the IP family of an address, as it is written in Services and slices.
 pub fn family(address: IpAddr) -> &'static str {
     if address.is_ipv6() { "IPv6" } else { "IPv4" }
 }

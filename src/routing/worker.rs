@@ -1,4 +1,4 @@
-//! The work of the routing thread: it carries out the steps of [`leaderrun_core::routing`], one at a time.
+//! The routing thread. It carries out the steps of [`leaderrun_core::routing`], one at a time.
 
 use std::io;
 use std::mem;
@@ -17,15 +17,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
 use super::mark::Mark;
-use super::service_route::{Place, Service, ServiceObjects};
+use super::service_route::{Service, ServiceObjects, SliceEndpoint};
 use super::{RouterConfig, Routing, StepReport, log_events};
 use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
 use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
 
-/// How long a withdrawal, which the command waits for, may take before a second one is started beside it. After a long
-/// idle time the connection of the first may be dead, and the second one gets another.
+/// How long a withdrawal may take before the same withdrawal is started a second time. The end of the command waits for
+/// it, and after a long idle time the connection of the first one may be dead.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
 pub struct Worker {
@@ -33,11 +33,11 @@ pub struct Worker {
     route: Route,
     /// The pending step.
     step: Option<(RoutingStep, BoxFuture<'static, Result<StepReport, Error>>)>,
-    /// It was logged that traffic is routed here.
+    /// Whether the last log line about the route said that traffic is routed here.
     is_logged_as_routed: bool,
     /// The last failure that was logged.
     logged_failure: Option<String>,
-    /// The current warnings, which were logged.
+    /// The present warnings, all of which were logged.
     logged_warnings: Vec<String>,
     withdrawn: Arc<EventFd>,
     /// The result of [`Route::may_be_routed`], for another thread.
@@ -84,7 +84,7 @@ impl Worker {
                     let update = update.unwrap_or(Update::Exiting);
                     self.is_exiting = matches!(update, Update::Exiting);
                     if let Update::Slot(slot) = update {
-                        // No step has begun, because none begins before the lock is acquired.
+                        // No step has begun yet, because the first step begins after the acquisition.
                         self.steps = Arc::new(Steps::new(self.steps.config.in_slot(slot)));
                     }
                     inputs.updates.push(update);
@@ -101,8 +101,8 @@ impl Worker {
         let (steps, taken) = (Arc::clone(&self.steps), step.clone());
         let taken = async move {
             match taken {
-                RoutingStep::RouteHere { .. } => steps.take(&taken).await,
-                RoutingStep::Withdraw { .. } => hedged(|| steps.take(&taken).boxed()).await,
+                RoutingStep::RouteHere { .. } => steps.carry_out(&taken).await,
+                RoutingStep::Withdraw { .. } => hedged(|| steps.carry_out(&taken).boxed()).await,
             }
         };
         self.step = Some((step, taken.boxed()));
@@ -128,7 +128,8 @@ impl Worker {
                 if self.logged_failure.take().is_some() && routes_here {
                     log_events::routing_recovered(&routing.to_string());
                 }
-                // A lost answer may have hidden a change.
+                // Even if nothing was written, the route may be new: an earlier write may have succeeded without an
+                // answer.
                 if written || self.is_logged_as_routed != routes_here {
                     if routes_here {
                         log_events::routed(&sentence.unwrap_or_else(|| format!("{routing} routes to this candidate")));
@@ -140,7 +141,7 @@ impl Worker {
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }
-                // Warnings that are only determined when nothing was written still hold after a write.
+                // Some warnings are only determined when nothing was written. After a write they are kept.
                 if !written {
                     self.logged_warnings.clear();
                 }
@@ -157,7 +158,7 @@ impl Worker {
     }
 }
 
-/// Starts the same operation a second time if the first one takes long, and returns the first result that is a success.
+/// Runs an operation, and starts it a second time if it takes long. Returns the first result that is a success.
 async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Result<T, E> {
     let mut first = begin();
     match timeout(HEDGE_DELAY, &mut first).await {
@@ -166,20 +167,19 @@ async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Re
     }
 }
 
-/// The state that all steps share.
+/// The state that the steps share.
 struct Steps {
     config: RouterConfig,
-    /// The connection, which is opened for the first step. A failure to open it is handled like a failed step, which is
-    /// retried.
+    /// The connection. The first step opens it; if that fails, the step has failed and is retried.
     cluster: OnceCell<Cluster>,
     addresses: OnceCell<Vec<IpAddr>>,
     /// The slices that this candidate may be an endpoint in.
-    places: Mutex<Vec<Place>>,
+    endpoints: Mutex<Vec<SliceEndpoint>>,
 }
 
 impl Steps {
     fn new(config: RouterConfig) -> Self {
-        Self { config, cluster: OnceCell::new(), addresses: OnceCell::new(), places: Mutex::default() }
+        Self { config, cluster: OnceCell::new(), addresses: OnceCell::new(), endpoints: Mutex::default() }
     }
 
     /// Returns the cluster and the namespace of the lock.
@@ -194,8 +194,7 @@ impl Steps {
         self.addresses.get_or_try_init(|| service.addresses(cluster)).await.map(Vec::as_slice)
     }
 
-    /// Carries out a step.
-    async fn take(&self, step: &RoutingStep) -> Result<StepReport, Error> {
+    async fn carry_out(&self, step: &RoutingStep) -> Result<StepReport, Error> {
         let (cluster, namespace) = self.cluster().await?;
         let RouterConfig { routing, lock, timeout, .. } = &self.config;
         let mark = |token: &str| Mark { lock: lock.clone(), token: token.to_owned() };
@@ -216,13 +215,13 @@ impl Steps {
                     RoutingStep::RouteHere { token, until, rewrite } => match self.addresses(service, cluster).await {
                         Ok(addresses) => {
                             let (mark, when) = (mark(token), (*until, *rewrite));
-                            service.route_here(&objects, addresses, &mark, when, &self.places).await
+                            service.route_here(&objects, addresses, &mark, when, &self.endpoints).await
                         }
                         Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },
                     RoutingStep::Withdraw { token } => {
-                        let places = self.places.lock().expect("nothing panics while it is held").clone();
-                        service.withdraw(&objects, &places, &mark(token)).await.map(StepReport::new)
+                        let endpoints = self.endpoints.lock().expect("nothing panics while it is held").clone();
+                        service.withdraw(&objects, &endpoints, &mark(token)).await.map(StepReport::new)
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! `leaderrun list`: the locks in a namespace, or in all namespaces.
+//! `leaderrun list`: lists the locks in a namespace or in all namespaces.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The arguments of `leaderrun list`.
 #[derive(Debug)]
 pub struct ListRequest {
-    /// The namespace. The default is that of the kubeconfig's context or of the pod.
+    /// The namespace. The default is the namespace of the kubeconfig's context or of the pod.
     pub namespace: Option<String>,
     pub all_namespaces: bool,
     pub cluster: ClusterOptions,
@@ -41,11 +41,11 @@ struct Row {
     status: LockStatus,
 }
 
-/// The key of a row, by which rows are identified and sorted: the namespace, the name up to the number at its end, that
-/// number, the name and the kind.
+/// The key that identifies and sorts rows: the namespace, the name without the number at its end, that number, the
+/// whole name, and the kind.
 type Key = (String, String, Option<u64>, String, &'static str);
 
-/// Lists the locks, once or with all changes.
+/// Lists the locks once, or with `--watch` continuously.
 pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     let access = ClusterAccess::new(request.cluster);
     let cluster = opened(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await?;
@@ -119,7 +119,7 @@ impl Lister {
         for (kind, format) in self.kinds.clone() {
             match self.objects(format).await {
                 Ok(objects) => rows.extend(objects.iter().filter_map(|object| row(kind, format, object))),
-                // Most locks are Leases, and a user who may only list Leases sees those.
+                // A user who may only list Leases still sees most locks.
                 Err(error) if error.kind == ErrorKind::Forbidden && kind != default_kind() => {
                     warn(&format!("{error}; locks of the kind {} are left out", kind.word));
                     self.kinds.retain(|(other, _)| *other != kind);
@@ -240,7 +240,7 @@ fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
     lines.iter().map(padded).collect()
 }
 
-/// Returns a line for each lock with slots, about all its slots.
+/// Returns, for each lock with slots, a line with the number of held slots.
 fn summary(rows: &BTreeMap<Key, Row>) -> String {
     let lines: String = slot_sums(rows).into_iter().map(|(lock, sum)| format!("{lock}: {sum}\n")).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
@@ -248,7 +248,7 @@ fn summary(rows: &BTreeMap<Key, Row>) -> String {
 
 /// Returns how many slots of each lock with slots are held.
 fn slot_sums(rows: &BTreeMap<Key, Row>) -> BTreeMap<String, String> {
-    // A slot that was never held has no row.
+    // A slot that was never held has no row, so the number of slots is taken from the rows of the others.
     let mut locks: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for Row { namespace, name, kind, status } in rows.values() {
         let Some(slot) = status.record_slot() else { continue };

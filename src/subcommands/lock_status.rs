@@ -1,4 +1,4 @@
-//! The status of a lock, derived from its record at some time, for users and programs.
+//! The status of a lock, derived from its record and the time, as text and as JSON.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,19 +11,20 @@ use serde::Serialize;
 
 use crate::telemetry::log::{in_one_line, printable};
 
-/// Durations longer than this are shown in whole seconds.
-const BRIEF: Duration = Duration::from_secs(10);
+/// Shorter durations are shown with tenths of seconds, and others in whole seconds.
+const SHOWN_WITH_TENTHS: Duration = Duration::from_secs(10);
 
-/// The status of a lock at a time on this machine's clock.
+/// The status of a lock at a time, by this machine's clock.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LockStatus {
     pub lock: String,
-    /// The slot's number and how many there are; none where the lock has no slots.
+    /// The number of the slot; `None` if the lock has no slots.
     slot: Option<u32>,
+    /// How many slots the lock has.
     slots: Option<u32>,
     pub state: State,
-    /// There is a record. A lock without one was never held, or its record was deleted.
+    /// Whether there is a record. A lock without a record was never held, or its record was deleted.
     has_record: bool,
     pub holder: Option<String>,
     /// The run of leaderrun that wrote the record; `None` if another program did.
@@ -34,7 +35,7 @@ pub struct LockStatus {
     pub renewed_seconds_ago: Option<f64>,
     lease_duration_seconds: Option<u32>,
     pub expires_in_seconds: Option<f64>,
-    /// How long the holder leaves a free lock to others, if it does.
+    /// How long the holder waits before it claims a free lock (`--claim-delay`), if it does.
     pub claim_delay_seconds: Option<f64>,
     pub transitions: u32,
     pub not_before: Option<Timestamp>,
@@ -53,7 +54,7 @@ pub enum State {
 }
 
 impl LockStatus {
-    /// Returns the status of a lock with this record at a time on this machine's clock.
+    /// Returns the status at a time, by this machine's clock, of a lock with this record.
     pub fn new(lock: String, record: Option<&Record>, now: Timestamp) -> Self {
         let has_record = record.is_some();
         let free = Record::default();
@@ -88,7 +89,7 @@ impl LockStatus {
         }
     }
 
-    /// Returns whether two statuses differ in more than the passed time.
+    /// Returns whether two statuses differ in anything but times that pass.
     pub fn differs_from(&self, other: &Self) -> bool {
         let lasting = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
@@ -97,12 +98,12 @@ impl LockStatus {
         lasting(self) != lasting(other)
     }
 
-    /// Returns which slot of how many it is, if the lock has slots.
+    /// Returns the number of this slot and the number of slots, if the lock has slots.
     pub fn record_slot(&self) -> Option<RecordSlot> {
         Some(RecordSlot { number: self.slot?, count: self.slots? })
     }
 
-    /// Returns who holds the lock.
+    /// Returns a phrase that names the lock and its holder.
     pub fn held_by(&self) -> String {
         format!("{} is held by {}", self.lock, self.holder.as_deref().map(shown).unwrap_or_default())
     }
@@ -142,9 +143,9 @@ pub fn escaped_json(json: &str) -> String {
     line
 }
 
-/// Returns a holder's identity, which comes from outside, in printable form.
+/// Returns a holder's identity, which other programs may have written, in printable form.
 fn shown(holder: &str) -> String {
-    if holder.is_empty() { "nobody by name".to_owned() } else { printable(holder) }
+    if holder.is_empty() { "a holder without a name".to_owned() } else { printable(holder) }
 }
 
 /// Returns when a held record expires, by the holder's clock.
@@ -232,7 +233,7 @@ fn moment(seconds_ago: f64) -> String {
 /// Returns a length of time in words.
 pub fn length(seconds: f64) -> String {
     let length = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let unit = if length < BRIEF { 100 } else { 1000 };
+    let unit = if length < SHOWN_WITH_TENTHS { 100 } else { 1000 };
     let units = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / unit;
     format_duration(Duration::from_millis(units.saturating_mul(unit))).to_string()
 }
@@ -304,7 +305,7 @@ transitions   3
     }
 
     #[test]
-    fn a_released_lock_with_a_later_due_time_is_not_due() {
+    fn a_released_lock_is_not_due_before_its_not_before_time() {
         let due = RENEWED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(10);
         let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
         released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
@@ -320,13 +321,13 @@ transitions   3
     fn statuses_that_differ_only_in_passed_time_are_equal() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
-        assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "its mark no longer counts");
-        assert!(after(Some(&held()), 0).differs_from(&after(Some(&held()), 20_000)), "it expires");
+        assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "the mark is for another renewTime");
+        assert!(after(Some(&held()), 0).differs_from(&after(Some(&held()), 20_000)), "the lock expires");
         assert!(after(Some(&held()), 0).differs_from(&after(None, 0)));
     }
 
     #[test]
-    fn a_difference_of_the_clocks_is_mentioned() {
+    fn a_renewal_in_the_future_is_explained_by_the_clocks() {
         let status = after(Some(&held()), -5000);
         assert!(status.to_string().contains("last renewed  5s in the future: the holder's clock differs"), "{status}");
     }

@@ -124,7 +124,7 @@ mod tests {
     use leaderrun_core::record::{RunId, RunMark, RunState};
 
     #[test]
-    fn a_renewal_is_waited_for_as_long_as_the_holder_may_take() {
+    fn the_wait_for_a_renewal_covers_two_retry_periods_or_a_third_of_the_lease() {
         let renew_time = Timestamp::UNIX_EPOCH;
         let mark = RunMark { run: RunId::new("r"), state: RunState::Held, renew_time };
         let of = |lease_duration_seconds, retry_period_millis| {

@@ -13,31 +13,32 @@ use crate::process::clock;
 use crate::process::cpu_limit::CpuCgroups;
 use crate::process::tree::{self, KillFailure, KillRounds, Reaped, Tree};
 
-/// The shortest time between two scans for processes in PID namespaces below ours.
+/// The shortest time between two scans for processes in nested PID namespaces.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest pause after a scan, as a multiple of the time that the scan took: scans take at most a 2000th of one CPU.
+/// The shortest pause after a scan, as a multiple of the CPU time of the scan, so that scans take at most a 2000th of a
+/// CPU.
 const SCAN_PAUSE: u32 = 2000;
 
-/// How often processes that are not our children are checked: their death causes no signal to us.
+/// How often processes that are not children of this process are checked. Their death causes no SIGCHLD here.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Everything that the command has started.
+/// All processes that the command has started.
 #[derive(Debug)]
 pub struct CommandTree {
     tree: Tree,
     kill: Option<KillRounds>,
-    /// The pids of the processes that were left running and were sent SIGTERM, in ascending order. Processes that are
-    /// orphaned later are sent it, too.
+    /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
+    /// later get SIGTERM too.
     terminated: Option<Vec<Pid>>,
-    /// All processes that are left are not our children.
+    /// Whether none of the processes that are left is a child of this process.
     awaits_nested: bool,
-    /// More dead children may be left than were reaped at once.
+    /// Whether the last call of [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
     next_scan: Instant,
     cpu: CpuCgroups,
     limit: Option<CpuLimit>,
-    /// The number of periods in which the limit was used up.
+    /// The number of periods so far in which the CPU limit was used up.
     throttled: Option<u64>,
     kill_time: Duration,
     kill_pace: Option<KillPace>,
@@ -76,21 +77,20 @@ impl CommandTree {
         reaped
     }
 
-    /// Returns whether more dead children may be left to reap. No signal arrives for them.
+    /// Returns whether dead children may be left to reap. No further SIGCHLD arrives for them.
     pub fn is_partly_reaped(&self) -> bool {
         self.is_partly_reaped
     }
 
-    /// Returns when [`run_round`](Self::run_round) and [`reap`](Self::reap) are to be called if nothing happens until
-    /// then.
+    /// Returns when [`run_round`](Self::run_round) and [`reap`](Self::reap) must be called at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let nested = self.awaits_nested.then(|| clock::now() + NESTED_INTERVAL);
         next_round.into_iter().chain(nested).min()
     }
 
-    /// Scans for processes in PID namespaces below ours, and remembers them: they may be reparented to other processes
-    /// when their parents die. Also estimates how long a kill takes. The scan ends at `until` at the latest.
+    /// Scans for processes in nested PID namespaces and remembers them, because they may get a parent outside of this
+    /// tree when their own parent dies. Also estimates how long a kill takes. The scan ends early at `until`.
     pub fn scan(&mut self, until: Option<Instant>) {
         let (began, before) = (clock::cpu_time(), self.tree.count());
         self.tree.scan(until);
@@ -102,7 +102,8 @@ impl CommandTree {
         self.estimate_kill_time();
     }
 
-    /// Calls [`scan`](Self::scan) if the last scan was long enough ago, and counts threads otherwise. A kill scans by itself.
+    /// Calls [`scan`](Self::scan) if the last scan was long enough ago, and otherwise counts threads. Does nothing
+    /// during a kill, which has its own scans.
     pub fn scan_if_due(&mut self, until: Option<Instant>) {
         if self.kill.is_some() {
             return;
@@ -121,8 +122,8 @@ impl CommandTree {
         self.limit = limit;
     }
 
-    /// Returns how late a process without a real-time priority would run, by the number of runnable threads; zero if they have not
-    /// used up a CPU limit since the last call.
+    /// Estimates how late a process without a real-time priority would run, from the number of runnable threads.
+    /// Returns zero if the threads have not used up a CPU limit since the last call.
     pub fn expected_delay(&mut self) -> Duration {
         let throttled = self.cpu.throttling().map(|throttling| throttling.throttled);
         let before = mem::replace(&mut self.throttled, throttled);
@@ -131,7 +132,7 @@ impl CommandTree {
         limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }
 
-    /// Returns how long the processes that the last scan has found take to end once they are killed.
+    /// Returns how long the processes that the last scan has found would take to end after a kill.
     pub fn kill_time(&self) -> Duration {
         self.kill_time
     }
@@ -176,8 +177,8 @@ impl CommandTree {
     fn terminate_leftovers(&mut self) {
         let Some(terminated) = &mut self.terminated else { return };
         for child in self.tree.children() {
-            if let Err(place) = terminated.binary_search(&child) {
-                terminated.insert(place, child);
+            if let Err(index) = terminated.binary_search(&child) {
+                terminated.insert(index, child);
                 let _ = kill(child, Signal::SIGTERM);
                 let _ = kill(child, Signal::SIGCONT);
             }
@@ -185,15 +186,17 @@ impl CommandTree {
         self.tree.terminate_nested();
     }
 
-    /// Sends SIGKILL to every process, and begins to repeat that. `main` is the main process unless it has been reaped.
+    /// Sends SIGKILL to every process, and schedules further rounds. `main` is the main process unless it has been
+    /// reaped.
     ///
     /// # Errors
     /// Returns why some process cannot be killed.
     pub fn begin_kill(&mut self, main: Option<Pid>) -> Result<(), KillFailure> {
         self.terminated = None;
         let pace = self.kill_pace;
-        // One call kills the whole group. The unreaped main process keeps the group's number from being used again. With
-        // nested PID namespaces it must not die first: processes below it would be reparented to others.
+        // One call kills the whole process group, whose number is not used again before the main process is reaped.
+        // With nested PID namespaces the main process must not die first, because processes below it could get a parent
+        // outside of this tree.
         if let Some(main) = main.filter(|_| !self.tree.has_nested() && pace.is_none()) {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }

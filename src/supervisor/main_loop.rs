@@ -35,7 +35,7 @@ use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, Tree};
 use crate::telemetry::log::printable;
 
-/// The supervisor's main loop, which runs in its only thread.
+/// The supervisor's main loop. It runs in the supervisor's only thread.
 pub struct MainLoop<'a> {
     config: SupervisorConfig,
     program: Program,
@@ -58,9 +58,9 @@ pub struct MainLoop<'a> {
     terminal: CommandTerminal,
     elector_pid: Pid,
     tree: CommandTree,
-    /// The time at which the expected delay of a kill is measured next.
+    /// When the expected delay of a kill is measured next.
     next_probe: Instant,
-    /// The real-time priority that this thread has while a command runs, where that is permitted.
+    /// The real-time priority of this thread while a command runs, if leaderrun may have one.
     priority: Option<RealTimePriority>,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
@@ -96,8 +96,8 @@ impl<'a> MainLoop<'a> {
             let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
-        // A command that ignores SIGTTIN is not stopped when it reads from a terminal that is not its own, so it has
-        // no way to ask for the terminal.
+        // A command gets the terminal on demand when SIGTTIN stops it. A command that ignores SIGTTIN is not stopped,
+        // so it gets the terminal at the start.
         let only_on_demand = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
         let terminal_policy = TerminalPolicy::new(config.foreground).only_on_demand(only_on_demand);
         Ok(Self {
@@ -142,14 +142,14 @@ impl<'a> MainLoop<'a> {
             if self.elector_gone && self.main.is_none() && self.start.is_none() {
                 return Ok(());
             }
-            // The next step needs the result of a start, so nothing is awaited before it.
+            // The next step needs the result of a start, so it must not wait.
             if self.start.is_none() {
                 self.wait()?;
             }
         }
     }
 
-    /// Returns everything that has arrived.
+    /// Collects the inputs of the next step.
     fn inputs(&mut self) -> SupervisorInputs {
         let elector_died = !self.elector_gone && self.elector.is_dead();
         self.elector_gone |= elector_died;
@@ -273,7 +273,7 @@ impl<'a> MainLoop<'a> {
         match start.spawn() {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
-                // Only after the fork: SCHED_RESET_ON_FORK would set the command's nice value to zero.
+                // This comes after the fork, because SCHED_RESET_ON_FORK would set the command's nice value to zero.
                 self.priority = RealTimePriority::acquire();
                 self.next_probe = clock::now() + probe_interval(true);
                 self.exec = Some(spawned);
@@ -314,26 +314,26 @@ impl<'a> MainLoop<'a> {
         let probe = Some(self.next_probe);
         let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
-        // This is an array, because a Vec would be allocated. The timer stands in for descriptors that do not exist.
+        // This is an array, because a Vec would allocate. The timer takes the place of descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [channel, elector] =
             if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
         let exec = self.exec.as_ref().map_or(timer, AsFd::as_fd);
         let mut descriptors =
             [timer, self.signals.as_fd(), channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        // Children that are still to be reaped cause no further SIGCHLD, so poll must not block.
+        // Dead children that are left to be reaped cause no further SIGCHLD, so poll must not block.
         let timeout = if self.tree.is_partly_reaped() { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        // The kill comes first: nothing may delay it.
+        // The kill comes first, so that nothing delays it.
         let killed = self.tree.run_round();
         self.report_kill(killed);
         self.probe();
-        // Children are reaped in every round. A signal to this process may be a copy of one that the elector relays.
+        // A signal to this process may be a copy of a signal that the elector relays.
         for signal in self.signals.receive().sent {
-            self.relay.handle_own(clock::now(), signal);
+            self.relay.handle_own_copy(clock::now(), signal);
         }
         self.relay_due();
         if let Some(main) = self.main.filter(|_| self.terminal.next_check().is_some_and(|at| clock::now() >= at)) {
@@ -342,8 +342,8 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Measures the expected delay of a kill: how late this process runs, and how long the command's processes take to
-    /// end.
+    /// Measures the expected delay of a kill: how late this process runs, plus how long the processes of the command
+    /// would take to end.
     fn probe(&mut self) {
         let now = clock::now();
         if now < self.next_probe {
@@ -377,8 +377,8 @@ impl<'a> MainLoop<'a> {
         self.report(&Report::Notice(notice));
     }
 
-    /// Sends a report. A report that cannot be sent is dropped: the pidfds of both processes tell when the other has
-    /// died, and deadlines take care of one that does not respond.
+    /// Sends a report. A report that cannot be sent is dropped, because the two processes do not depend on it: each
+    /// learns of the other's death by a pidfd, and of a frozen other process by deadlines.
     fn report(&self, report: &Report) {
         let _ = self.channel.send(report);
     }

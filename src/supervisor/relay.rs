@@ -1,10 +1,10 @@
-//! The relay of signals to the command, which sends each request to end only once.
+//! Relays termination signals to the command without delivering the same signal twice.
 //!
-//! A program that ends a whole unit or a whole tree, as systemd does with `KillMode=control-group`, signals each
-//! process: the elector, the supervisor and the command. The command then has the signal before it is relayed.
-//! A copy that is sent to the supervisor itself indicates that case. It does not prove it, because a user may signal
-//! leaderrun's two processes only. So a signal is relayed after all if the command seems to have missed it, and a
-//! repeated request is relayed as well.
+//! A program that ends a whole systemd unit (`KillMode=control-group`) or a whole process tree signals each process:
+//! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
+//! The supervisor recognises this case because it receives the signal itself. This is no proof, because a user may
+//! signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to have missed it,
+//! and a repeated signal is always relayed.
 
 use std::time::Duration;
 
@@ -12,20 +12,22 @@ use leaderrun_core::elector::WITHDRAWAL_TIMEOUT;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::signal::is_termination_signal;
 
-/// How long a request to end is held back for the supervisor's own copy of it. Copies are sent in one go.
+/// How long a termination signal from the elector is held back in case the supervisor receives the same signal itself.
+/// A program that signals a whole unit sends all copies within this time.
 const OWN_COPY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long before a request the supervisor's own copy of it may have arrived: the elector defers requests.
+/// How much earlier than the elector's signal the supervisor's own copy may arrive. The elector may defer the signal
+/// while traffic is withdrawn.
 const OWN_COPY_AGE: Duration = WITHDRAWAL_TIMEOUT.saturating_add(Duration::from_millis(500));
 
-/// How long a command may take to die by a signal that it was sent.
+/// How long a command that received the signal may take to die from it.
 const DEATH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The requests to end that are under way.
+/// The termination signals that are not relayed yet.
 #[derive(Debug, Default)]
 pub struct Relay {
-    /// The signals that were sent to the supervisor itself, and when they arrived.
-    own: Vec<(i32, Instant)>,
+    /// The signals that the supervisor received itself, and when they arrived.
+    own_copies: Vec<(i32, Instant)>,
     pending: Vec<PendingSignal>,
 }
 
@@ -33,7 +35,7 @@ pub struct Relay {
 struct PendingSignal {
     signal: i32,
     due: Instant,
-    /// The command seems to have got this signal already.
+    /// The command seems to have received this signal already.
     seems_delivered: bool,
 }
 
@@ -41,40 +43,42 @@ struct PendingSignal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayedSignal {
     Send(i32),
-    /// Send this signal only if the command has missed it: had the command got it, it would be dead.
+    /// Send this signal only if the command has missed it. A command that is still alive and would die from the signal
+    /// has missed it.
     SendIfMissed(i32),
 }
 
 impl Relay {
-    /// Records a signal that is to be relayed, and returns it unless it is held back.
+    /// Accepts a signal from the elector. Returns the signal if it can be relayed at once, or holds it back.
     pub fn request(&mut self, now: Instant, signal: i32) -> Option<i32> {
         if !is_termination_signal(signal) {
             return Some(signal);
         }
-        let own = self.own.iter().position(|(own, at)| *own == signal && now.since(*at) < OWN_COPY_AGE);
-        let seems_delivered = own.map(|index| self.own.swap_remove(index)).is_some();
+        let is_copy = |(copy, at): &(i32, Instant)| *copy == signal && now.since(*at) < OWN_COPY_AGE;
+        let copy = self.own_copies.iter().position(is_copy);
+        let seems_delivered = copy.map(|index| self.own_copies.swap_remove(index)).is_some();
         let due = now + if seems_delivered { DEATH_TIMEOUT } else { OWN_COPY_TIMEOUT };
         self.pending.push(PendingSignal { signal, due, seems_delivered });
         None
     }
 
-    /// Records a signal that was sent to the supervisor itself.
-    pub fn handle_own(&mut self, now: Instant, signal: i32) {
+    /// Records a signal that the supervisor received itself.
+    pub fn handle_own_copy(&mut self, now: Instant, signal: i32) {
         let is_waiting = |pending: &&mut PendingSignal| pending.signal == signal && !pending.seems_delivered;
         if let Some(pending) = self.pending.iter_mut().find(is_waiting) {
             *pending = PendingSignal { signal, due: now + DEATH_TIMEOUT, seems_delivered: true };
         } else {
-            self.own.retain(|(own, at)| *own != signal && now.since(*at) < OWN_COPY_AGE);
-            self.own.push((signal, now));
+            self.own_copies.retain(|(copy, at)| *copy != signal && now.since(*at) < OWN_COPY_AGE);
+            self.own_copies.push((signal, now));
         }
     }
 
-    /// Returns when the next signal is due.
+    /// Returns when the next held-back signal is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.pending.iter().map(|pending| pending.due).min()
     }
 
-    /// Returns the signals that are no longer held back.
+    /// Removes and returns the signals that are now due.
     pub fn due(&mut self, now: Instant) -> Vec<RelayedSignal> {
         let due = self.pending.extract_if(.., |pending| now >= pending.due);
         let relayed = |PendingSignal { signal, seems_delivered, .. }: PendingSignal| {
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_for_the_elector_alone_is_relayed() {
+    fn a_signal_that_only_the_elector_received_is_relayed() {
         let (mut relay, now) = (Relay::default(), start());
         assert_eq!(relay.request(now, libc::SIGUSR1), Some(libc::SIGUSR1));
         assert_eq!(relay.request(now, TERM), None);
@@ -106,17 +110,17 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_for_all_is_relayed_only_if_the_command_missed_it_whichever_copy_comes_first() {
+    fn a_signal_that_the_supervisor_received_too_is_relayed_only_if_the_command_missed_it() {
         let now = start();
         let later = now + Duration::from_millis(40);
         for own_first in [true, false] {
             let mut relay = Relay::default();
             if own_first {
-                relay.handle_own(now, TERM);
+                relay.handle_own_copy(now, TERM);
                 assert_eq!(relay.request(later, TERM), None);
             } else {
                 assert_eq!(relay.request(now, TERM), None);
-                relay.handle_own(later, TERM);
+                relay.handle_own_copy(later, TERM);
             }
             assert_eq!(relay.due(later + OWN_COPY_TIMEOUT), []);
             assert_eq!(relay.due(later + DEATH_TIMEOUT), [RelayedSignal::SendIfMissed(TERM)]);
@@ -124,15 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn each_own_copy_matches_one_request() {
+    fn each_copy_to_the_supervisor_holds_back_only_one_signal() {
         let (mut relay, now) = (Relay::default(), start());
-        relay.handle_own(now, TERM);
+        relay.handle_own_copy(now, TERM);
         relay.request(now, TERM);
         let repeated = now + Duration::from_millis(600);
         relay.due(repeated);
         relay.request(repeated, TERM);
         assert_eq!(relay.due(repeated + OWN_COPY_TIMEOUT), [RelayedSignal::Send(TERM)]);
-        relay.handle_own(now, libc::SIGINT);
+        relay.handle_own_copy(now, libc::SIGINT);
         relay.request(now + OWN_COPY_AGE, libc::SIGINT);
         assert_eq!(relay.due(now + OWN_COPY_AGE + OWN_COPY_TIMEOUT), [RelayedSignal::Send(libc::SIGINT)]);
     }

@@ -1,9 +1,9 @@
 //! The table of metrics, from which `/metrics` and the reference are generated.
 //!
-//! leaderrun has its own implementation because metrics must survive the re-execution of `--on-lost rejoin`: the
-//! process starts again while Prometheus sees one target, and counters that are reset would hide the loss that was
-//! counted last. So [`Counters`](super::counters::Counters) are plain data that serde saves and restores. The
-//! `prometheus-client` and `prometheus` crates can set a new counter to a value, but cannot restore a histogram.
+//! leaderrun has its own implementation because metrics must survive `--on-lost rejoin`, for which leaderrun executes
+//! itself again. For Prometheus it is still the same target, and a reset of the counters would hide the loss that was
+//! counted last. Therefore [`Counters`](super::counters::Counters) are plain data that serde saves and restores. The
+//! crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a histogram.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::exposition::Exposition;
 use super::histogram::Histogram;
 use super::state::{Activity, CandidateState};
 
-/// The label of all metrics that contains the name of the lock.
+/// The label that every sample has. Its value is the name of the lock.
 pub const LOCK_LABEL: &str = "name";
 
 /// One metric. Every sample has the label [`LOCK_LABEL`].
@@ -23,12 +23,12 @@ pub const LOCK_LABEL: &str = "name";
 pub struct MetricDescription {
     pub name: &'static str,
     pub help: &'static str,
-    /// The label that distinguishes its samples, if it has several.
+    /// The label that distinguishes the samples, if the metric has several.
     pub label: Option<MetricLabel>,
     reading: Reading,
 }
 
-/// A label with its possible values. If `is_open` is set, it can have other values as well.
+/// A label and its values. If `is_open` is set, other values are possible too.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricLabel {
     pub name: &'static str,
@@ -38,7 +38,7 @@ pub struct MetricLabel {
     pub is_open: bool,
 }
 
-/// The type of a metric, as Prometheus calls it.
+/// The type of a metric, in the terms of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
     Counter,
@@ -102,13 +102,13 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_last_success_age_seconds",
-        help: "Time since the lock was last read, written or watched with success, or since the start before that.",
+        help: "Time since the lock was last read, written or watched successfully, or since the start if it never was.",
         label: None,
         reading: Reading::Gauge(|state, now| Some(state.last_success_age(now).as_secs_f64())),
     },
     MetricDescription {
         name: "leaderrun_transitions_total",
-        help: "How often the lock passed from one holder to another, by its record as last seen; absent until that was read. With --slots it is that of the slot in which this candidate leads.",
+        help: "How often the lock passed from one holder to another, according to its record; absent until the record was read. With --slots, the count of the slot in which this candidate leads.",
         label: None,
         reading: Reading::Counter(|state| state.transitions().map(u64::from)),
     },
@@ -126,7 +126,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_renewal_margin_seconds",
-        help: "Time that was left before the stop of the command when a renewal had succeeded, in tenths of the renew deadline.",
+        help: "Time that was left until the stop of the command when a renewal succeeded. The buckets are tenths of the renew deadline.",
         label: None,
         reading: Reading::Histogram(|state| &state.counters().renewal_margin),
     },
@@ -183,7 +183,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_scheduling_delay_seconds",
-        help: "How late a thread is woken, as far as deadlines allow for it; absent until measured.",
+        help: "How late a thread is woken. Deadlines are brought forward by this time. Absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()
@@ -191,7 +191,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_kill_seconds",
-        help: "How long killing the command is estimated to take, from its number of threads and the CPU limit; absent while that is less than 50 ms.",
+        help: "Estimated time of killing the command, from its number of threads and the CPU limit; absent while it is less than 50 ms.",
         label: None,
         reading: Reading::Gauge(|state, _| state.kill_time().map(|time| time.as_secs_f64())),
     },

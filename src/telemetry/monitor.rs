@@ -78,7 +78,7 @@ impl HttpService {
                 http::log_listening(&listener)?;
                 Ok(Self::Listening(listener))
             }
-            Err(failure) if failure.may_pass() => Ok(Self::Taken(address, failure)),
+            Err(failure) if failure.is_transient() => Ok(Self::Taken(address, failure)),
             Err(failure) => Err(failure.into()),
         }
     }

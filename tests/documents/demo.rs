@@ -32,7 +32,7 @@ fn by_candidate(text: &str) -> Vec<String> {
     lines.into_iter().map(str::to_owned).collect()
 }
 
-fn is_possible() -> Result<(), String> {
+fn find_pgrep() -> Result<(), String> {
     match Command::new("pgrep").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err("no pgrep".to_owned()),
@@ -40,7 +40,7 @@ fn is_possible() -> Result<(), String> {
 }
 
 /// With `UPDATE` in the environment, the present output is written into the README.
-#[testkit::test(requires = is_possible())]
+#[testkit::test(requires = find_pgrep())]
 fn the_readme_shows_what_the_script_prints() {
     let programs = scratch::folder("programs");
     symlink(leaderrun(), programs.join("leaderrun")).expect("a link");

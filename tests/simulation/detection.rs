@@ -105,7 +105,7 @@ mutation_tests! {
     the_grace_period_ends_before_the_lease:
         GraceBeyondLease, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
     a_frozen_supervisor_is_killed_with_its_command:
-        NoLastResort, Constraints { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
+        NoElectorKill, Constraints { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
     the_kill_includes_all_descendants:
         KillMainOnly, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:

@@ -40,7 +40,7 @@ impl World {
                 ElectorAction::Order(order) => self.order(run, order),
                 ElectorAction::CommandGone { succeeded } => self.command_gone(run, succeeded),
                 ElectorAction::StopElection => self.stop_election(run),
-                ElectorAction::KillAll(SupervisorFailure::Late) if self.mutation == Mutation::NoLastResort => {}
+                ElectorAction::KillAll(SupervisorFailure::Late) if self.mutation == Mutation::NoElectorKill => {}
                 ElectorAction::KillAll(failure) => self.kill_all(run, failure, now),
                 ElectorAction::Notify(notice) => {
                     if let Some(update) = update_of_notice(&notice) {
@@ -94,7 +94,7 @@ impl World {
     fn trace_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
             ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => self.lose_by(run, Duration::ZERO),
-            ElectionReport::Lose => self.lose_by(run, Tenure::over(now).last_resort().since(now)),
+            ElectionReport::Lose => self.lose_by(run, Tenure::over(now).elector_kill_at().since(now)),
             ElectionReport::Finished(outcome) => {
                 trace!(self, "{} is finished: {}", self.name(run), Self::outcome(*outcome));
             }

@@ -41,7 +41,7 @@ pub enum Mutation {
     /// The grace period ends after the lease.
     GraceBeyondLease,
     /// The elector does not kill in place of a frozen supervisor.
-    NoLastResort,
+    NoElectorKill,
     /// Only the main process is killed.
     KillMainOnly,
     /// Only the first object of a pair is read.

@@ -1,5 +1,5 @@
-//! The arena, in which candidates start and end under faults. At the end one candidate must lead, or one in each slot,
-//! and after its end no process may be left.
+//! The arena of one torture run, which starts and ends candidates and injects faults. After the faults a candidate must
+//! lead in every slot, and after the last candidate has ended no process may be left.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -29,18 +29,18 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long after the end of leaderrun all its descendants must be dead.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest average time between hand-overs. It allows for edits that name another holder or extend the lease
-/// duration, after which all candidates wait.
+/// The largest allowed average time between hand-overs. It is long because some injected edits name another holder or
+/// extend the lease duration, after which all candidates wait.
 const SLOWEST_HAND_OVER: Duration = Duration::from_secs(30);
 
 /// How often the results are checked before the end.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The number of lines of the trace that are kept.
+/// The number of trace lines that are kept.
 const TRACE_LENGTH: usize = 120;
 
-/// A place for a sequence of candidates.
-pub struct Place {
+/// A sequence of candidates, of which one runs at a time. They share a proxy.
+pub struct CandidateSeries {
     pub proxy: Option<Proxy>,
     pub candidate: Option<TorturedCandidate>,
     starts: u32,
@@ -50,16 +50,16 @@ pub struct Place {
 pub struct Arena {
     pub kind: LockKind,
     lock: TestLock,
-    /// The record of the lock, or that of each slot.
+    /// Where the record of the lock is stored; with slots, one entry for each slot.
     pub stores: Vec<RecordStore>,
     pub cluster: Option<Cluster>,
-    pub places: Vec<Place>,
+    pub series: Vec<CandidateSeries>,
     pub witnesses: Witnesses,
     plan: Plan,
     checker: Checker,
     observers: Vec<Observer>,
     pub statistics: Statistics,
-    /// The faults that end by themselves, and when.
+    /// How to end each current fault, and when.
     pub undo: Vec<(Instant, Undo)>,
     /// No candidate may start before this instant; see [`crate::rules`].
     pub closed_until: Instant,
@@ -96,16 +96,21 @@ impl Arena {
         let stores: Vec<RecordStore> = suffixes.iter().map(store).collect();
         let witnesses = Witnesses::new();
         let now = Instant::now();
-        let place = |_| Place { proxy: cluster.as_ref().map(Proxy::start), candidate: None, starts: 0, start_at: now };
-        // Besides the leaders there are standbys.
-        let places = if slots.is_some() { stores.len() + 2 } else { 4 };
+        let new_series = |_| CandidateSeries {
+            proxy: cluster.as_ref().map(Proxy::start),
+            candidate: None,
+            starts: 0,
+            start_at: now,
+        };
+        // There are more candidates than leaders, so some of them are standbys.
+        let count = if slots.is_some() { stores.len() + 2 } else { 4 };
         Self {
             kind,
             lock,
-            places: (0..places).map(place).collect(),
+            series: (0..count).map(new_series).collect(),
             checker: Checker::start(witnesses.folder().to_owned(), slots.is_some()),
             observers: stores.iter().cloned().map(Observer::start).collect(),
-            plan: Plan::new(kind, places, stores.len(), seed),
+            plan: Plan::new(kind, count, stores.len(), seed),
             stores,
             cluster,
             witnesses,
@@ -122,8 +127,8 @@ impl Arena {
         self.stores.len() > 1
     }
 
-    /// Injects faults for this long. Then checks that a candidate leads in every slot, that other ones take over, and that
-    /// no process is left at the end.
+    /// Injects faults for this long. Then checks that a candidate leads in every slot, that other candidates take over
+    /// from the leaders, and that no process is left at the end.
     pub fn torture(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
         while self.began_at.elapsed() < duration {
@@ -142,7 +147,7 @@ impl Arena {
                 leader.send_to_elector(libc::SIGTERM);
             }
         }
-        // Like an impatient operator, the test does not wait for the command to end.
+        // The commands are killed at once, because some of them ignore SIGTERM.
         self.kill_all(|process| process.holder.as_ref().is_some_and(|holder| first.contains(holder)));
         self.wait_for_leaders(&first);
         self.end_all_candidates();
@@ -152,13 +157,13 @@ impl Arena {
         println!("torture of {:?} for {:?}:\n{}", self.kind, self.began_at.elapsed(), self.statistics);
     }
 
-    /// Waits for this long. Meanwhile ends faults that are due, and replaces candidates that have ended.
+    /// Ends faults when they are due, and replaces candidates that have ended, for this long.
     fn run_for(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         loop {
             self.end_due_faults();
-            for index in 0..self.places.len() {
-                self.update_place(index);
+            for index in 0..self.series.len() {
+                self.update_series(index);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -168,32 +173,32 @@ impl Arena {
         }
     }
 
-    fn update_place(&mut self, index: usize) {
+    fn update_series(&mut self, index: usize) {
         let now = Instant::now();
-        let place = &mut self.places[index];
-        match &mut place.candidate {
+        let series = &mut self.series[index];
+        match &mut series.candidate {
             Some(candidate) => {
                 let (ended, since) = candidate.has_ended();
                 let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
                 if ended {
-                    let (_, _, pause) = self.plan.candidate(index, place.starts);
-                    (place.candidate, place.start_at) = (None, now + pause);
+                    let (_, _, pause) = self.plan.candidate(index, series.starts);
+                    (series.candidate, series.start_at) = (None, now + pause);
                     self.trace(description);
                 } else {
                     self.require(since < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
                 }
             }
-            None if now >= place.start_at && now >= self.closed_until => self.start(index),
+            None if now >= series.start_at && now >= self.closed_until => self.start(index),
             None => {}
         }
     }
 
     fn start(&mut self, index: usize) {
-        let place = &mut self.places[index];
-        place.starts += 1;
-        let (words, options, _) = self.plan.candidate(index, place.starts);
-        let identity = format!("{}-{}", ["a", "b", "c", "d", "e"][index], place.starts);
-        let lock = match &place.proxy {
+        let series = &mut self.series[index];
+        series.starts += 1;
+        let (words, options, _) = self.plan.candidate(index, series.starts);
+        let identity = format!("{}-{}", ["a", "b", "c", "d", "e"][index], series.starts);
+        let lock = match &series.proxy {
             Some(proxy) => self.lock.through(proxy.kubeconfig()),
             None => self.lock.clone(),
         };
@@ -203,22 +208,23 @@ impl Arena {
         let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &words, &options);
         self.statistics.starts += 1;
         let description = format!("{} starts: {}", candidate.identity, candidate.description);
-        self.places[index].candidate = Some(candidate);
+        self.series[index].candidate = Some(candidate);
         self.trace(description);
     }
 
     pub fn candidate(&mut self, identity: &str) -> Option<&mut TorturedCandidate> {
-        let mut candidates = self.places.iter_mut().filter_map(|place| place.candidate.as_mut());
+        let mut candidates = self.series.iter_mut().filter_map(|series| series.candidate.as_mut());
         candidates.find(|candidate| candidate.identity == identity)
     }
 
-    /// Waits until every slot has had a living command of a candidate that is not in `except`. Returns these candidates.
+    /// Waits until every slot has had a living command of a candidate that is not in `except`. Returns these
+    /// candidates.
     fn wait_for_leaders(&mut self, except: &[String]) -> Vec<String> {
         let start = Instant::now();
         let mut leaders: BTreeMap<usize, String> = BTreeMap::new();
         while leaders.len() < self.stores.len() {
             self.run_for(INTERVAL * 5);
-            for process in processes::in_folder(self.witnesses.folder()) {
+            for process in processes::with_folder(self.witnesses.folder()) {
                 let slot = if self.has_slots() { process.slot } else { Some(0) };
                 if let Some((slot, holder)) = slot.zip(process.holder).filter(|(_, holder)| !except.contains(holder)) {
                     leaders.insert(slot, holder);
@@ -226,36 +232,34 @@ impl Arena {
             }
             self.require(
                 start.elapsed() < RECOVERY_TIMEOUT,
-                &format!(
-                    "{RECOVERY_TIMEOUT:?} after the last fault there are only the leaders {leaders:?}, but {except:?}"
-                ),
+                &format!("{RECOVERY_TIMEOUT:?} after the last fault only {leaders:?} lead; not counting {except:?}"),
             );
         }
         leaders.into_values().collect()
     }
 
-    /// Ends all candidates, and checks that nothing is left of them.
+    /// Ends all candidates, and checks that none of their processes is left.
     fn end_all_candidates(&mut self) {
         // No new candidate may start.
         self.closed_until = Instant::now() + Duration::from_secs(3600);
-        for place in &mut self.places {
-            if let Some(candidate) = &mut place.candidate {
+        for series in &mut self.series {
+            if let Some(candidate) = &mut series.candidate {
                 candidate.send_to_elector(libc::SIGTERM);
             }
         }
         self.kill_all(|process| process.holder.is_some());
         let start = Instant::now();
-        while self.places.iter().any(|place| place.candidate.is_some()) {
+        while self.series.iter().any(|series| series.candidate.is_some()) {
             self.require(start.elapsed() < CLEANUP_TIMEOUT, "leaderrun does not end");
             self.run_for(INTERVAL);
             self.kill_all(|process| process.holder.is_some());
         }
-        let left = processes::in_folder(self.witnesses.folder());
+        let left = processes::with_folder(self.witnesses.folder());
         self.require(left.is_empty(), &format!("left behind: {left:?}"));
     }
 
-    fn kill_all(&self, doomed: impl Fn(&processes::Process) -> bool) {
-        for process in processes::in_folder(self.witnesses.folder()).iter().filter(|process| doomed(process)) {
+    fn kill_all(&self, is_selected: impl Fn(&processes::Process) -> bool) {
+        for process in processes::with_folder(self.witnesses.folder()).iter().filter(|process| is_selected(process)) {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
     }
@@ -269,13 +273,13 @@ impl Arena {
         self.statistics.worst_margin = result.worst_margin;
         self.statistics.overlaps = result.overlaps.len();
         self.require(result.overlaps.is_empty(), &format!("overlaps: {:#?}", result.overlaps));
-        // This is as severe as an overlap, even if no candidate happened to take over.
+        // A command that outlives its lease is as severe as an overlap, even if no candidate took over meanwhile.
         let dead_in_time = result.worst_margin.is_none_or(|margin| margin > 0);
         self.require(dead_in_time, &format!("a command outlived its lease: {}", result.worst_run));
         result
     }
 
-    /// Adds a line to the trace, which a failure prints.
+    /// Adds a line to the trace, which is printed if the test fails.
     pub fn trace(&mut self, what: String) {
         if self.trace_lines.len() == TRACE_LENGTH {
             self.trace_lines.pop_front();
@@ -296,8 +300,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // After a failure this also kills leaderrun, which would start more processes.
-        while !processes::in_folder(self.witnesses.folder()).is_empty() {
+        // If the test failed, leaderrun is still running and is killed as well.
+        while !processes::with_folder(self.witnesses.folder()).is_empty() {
             self.kill_all(|_| true);
             thread::sleep(INTERVAL);
         }

@@ -65,7 +65,7 @@ impl Checker {
         let (all, stop) = (Arc::clone(&findings), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                let found = processes::in_folder(&folder);
+                let found = processes::with_folder(&folder);
                 all.lock().expect("the findings").add(&found);
                 thread::sleep(INTERVAL);
             }
@@ -73,8 +73,8 @@ impl Checker {
         Self { findings, stopped, thread: Some(thread) }
     }
 
-    /// Checks all results so far. `renewals` are those of each slot, and `deletions` are the times at which the file was
-    /// deleted, after which its fencing token starts again.
+    /// Checks all results so far. `renewals` are those of each slot, and `deletions` are the times at which the file
+    /// was deleted, after which its fencing token starts again.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], deletions: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use testkit::proxy::Hold;
 use testkit::{Match, Proxy, boot_time};
 
-use crate::arena::{Arena, Place};
+use crate::arena::{Arena, CandidateSeries};
 use crate::candidate::{Faulty, LEASE_DURATION};
 use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
 use crate::record::{LockKind, Observation, RecordStore, lock_companion};
@@ -17,7 +17,7 @@ use crate::{processes, rules};
 
 /// How a fault ends.
 pub enum Undo {
-    Heal { place: usize },
+    Heal { index: usize },
     Continue { identity: String, process: OwnProcess },
     ResumeReading { identity: String },
     Release(Hold),
@@ -30,12 +30,13 @@ impl Arena {
     pub fn inject(&mut self, step: Step) {
         let observed = self.stores[step.record].read();
         let holder = observed.as_ref().map(|observed| observed.holder.clone()).unwrap_or_default();
-        let leads = |place: &Place| place.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
-        let leader = self.places.iter().position(leads).filter(|_| step.target.leader);
-        let place = leader.unwrap_or(step.target.place);
-        if self.apply(place, step.record, step.fault, observed.as_ref()).is_some() {
+        let is_leader =
+            |series: &CandidateSeries| series.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
+        let leader = self.series.iter().position(is_leader).filter(|_| step.target.leader);
+        let index = leader.unwrap_or(step.target.index);
+        if self.apply(index, step.record, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());
-            let target = self.places[place].candidate.as_ref().map(|candidate| &candidate.identity);
+            let target = self.series[index].candidate.as_ref().map(|candidate| &candidate.identity);
             self.trace(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
         } else {
             self.statistics.skipped += 1;
@@ -54,44 +55,44 @@ impl Arena {
         for (_, undo) in std::mem::take(&mut self.undo) {
             self.undo(undo);
         }
-        self.places.iter().filter_map(|place| place.proxy.as_ref()).for_each(Proxy::heal);
+        self.series.iter().filter_map(|series| series.proxy.as_ref()).for_each(Proxy::heal);
     }
 
-    fn apply(&mut self, place: usize, record: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
+    fn apply(&mut self, index: usize, record: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
         let now = Instant::now();
         match fault {
             Fault::RestartServer => self.cluster.as_ref()?.restart(),
-            Fault::Network(fault, duration) => self.disturb(place, fault, now + duration)?,
+            Fault::Network(fault, duration) => self.disturb(index, fault, now + duration)?,
             Fault::HoldLockFile(duration) => {
                 let RecordStore::File(path) = &self.stores[record] else { return None };
                 self.undo.push((now + duration, Undo::UnlockFile(lock_companion(path)?)));
             }
             Fault::Edit(edit) => return self.edit(edit, record, observed?),
-            Fault::Kill(process) => self.send_to_own(place, process, Signal::SIGKILL)?,
+            Fault::Kill(process) => self.send_to_own(index, process, Signal::SIGKILL)?,
             Fault::Freeze(process, duration) => {
-                self.send_to_own(place, process, Signal::SIGSTOP)?;
-                let identity = self.places[place].candidate.as_ref()?.identity.clone();
+                self.send_to_own(index, process, Signal::SIGSTOP)?;
+                let identity = self.series[index].candidate.as_ref()?.identity.clone();
                 self.undo.push((now + duration, Undo::Continue { identity, process }));
             }
-            Fault::KillBoth => self.send_to_both(place, Signal::SIGKILL)?,
+            Fault::KillBoth => self.send_to_both(index, Signal::SIGKILL)?,
             Fault::FreezeAndKillBoth(duration) => {
-                self.send_to_both(place, Signal::SIGSTOP)?;
-                // Nothing else is done meanwhile that could delay the kill.
+                self.send_to_both(index, Signal::SIGSTOP)?;
+                // The whole test sleeps, so that nothing delays the kill.
                 thread::sleep(duration);
-                self.send_to_both(place, Signal::SIGKILL)?;
+                self.send_to_both(index, Signal::SIGKILL)?;
             }
             Fault::Signal(signal) => {
-                let sent = self.places[place].candidate.as_mut()?.send_to_elector(signal);
+                let sent = self.series[index].candidate.as_mut()?.send_to_elector(signal);
                 return sent.then_some(());
             }
             Fault::SignalCommand(signal) => {
-                let holder = &self.places[place].candidate.as_ref()?.identity;
-                let processes = processes::in_folder(self.witnesses.folder());
+                let holder = &self.series[index].candidate.as_ref()?.identity;
+                let processes = processes::with_folder(self.witnesses.folder());
                 let target = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
                 kill(Pid::from_raw(target.pid), signal).ok()?;
             }
             Fault::PauseReading(duration) => {
-                let candidate = self.places[place].candidate.as_ref()?;
+                let candidate = self.series[index].candidate.as_ref()?;
                 candidate.running.pause_reading(true);
                 let identity = candidate.identity.clone();
                 self.undo.push((now + duration, Undo::ResumeReading { identity }));
@@ -100,21 +101,21 @@ impl Arena {
         Some(())
     }
 
-    fn send_to_own(&mut self, place: usize, process: OwnProcess, signal: Signal) -> Option<()> {
-        let candidate = self.places[place].candidate.as_mut();
+    fn send_to_own(&mut self, index: usize, process: OwnProcess, signal: Signal) -> Option<()> {
+        let candidate = self.series[index].candidate.as_mut();
         let candidate = candidate.filter(|candidate| rules::may_fail(candidate, process))?;
         candidate.faulty = Some(Faulty::One(process));
         candidate.send(process, signal).then_some(())
     }
 
-    fn send_to_both(&mut self, place: usize, signal: Signal) -> Option<()> {
-        let candidate = self.places[place].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
+    fn send_to_both(&mut self, index: usize, signal: Signal) -> Option<()> {
+        let candidate = self.series[index].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
         candidate.faulty = Some(Faulty::Both);
         candidate.send_to_both(signal).then_some(())
     }
 
-    fn disturb(&mut self, place: usize, fault: NetworkFault, until: Instant) -> Option<()> {
-        let proxy = self.places[place].proxy.as_ref()?;
+    fn disturb(&mut self, index: usize, fault: NetworkFault, until: Instant) -> Option<()> {
+        let proxy = self.series[index].proxy.as_ref()?;
         match fault {
             NetworkFault::Partition => proxy.partition(),
             NetworkFault::PartitionRequests => proxy.partition_requests(),
@@ -133,17 +134,17 @@ impl Arena {
                 self.undo.push((until, Undo::Release(proxy.hold_replies(Match::put().next(2)))));
             }
         }
-        self.undo.push((until, Undo::Heal { place }));
+        self.undo.push((until, Undo::Heal { index }));
         Some(())
     }
 
     fn edit(&mut self, edit: Edit, record: usize, observed: &Observation) -> Option<()> {
         let hides_holder = rules::hides_holder(edit);
-        let candidates = self.places.iter_mut().filter_map(|place| place.candidate.as_mut());
+        let candidates = self.series.iter_mut().filter_map(|series| series.candidate.as_mut());
         if hides_holder && (observed.holder.is_empty() || !rules::all_know(candidates, &observed.holder)) {
             return None;
         }
-        let mut identities = self.places.iter().filter_map(|place| Some(&place.candidate.as_ref()?.identity));
+        let mut identities = self.series.iter().filter_map(|series| Some(&series.candidate.as_ref()?.identity));
         let standby = identities.find(|identity| **identity != observed.holder)?;
         if !self.stores[record].edit(edit, observed, standby) {
             return None;
@@ -152,7 +153,7 @@ impl Arena {
         if hides_holder {
             self.closed_until = rules::closed_until(now, LEASE_DURATION);
         }
-        // The counter of a file is lost with the file, unlike that of an API server.
+        // A new file starts its version counter again. The API server's resourceVersion goes on after a deletion.
         if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
             self.deletions.push(boot_time());
         }
@@ -164,7 +165,7 @@ impl Arena {
 
     fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::Heal { place } => self.places[place].proxy.iter().for_each(Proxy::heal),
+            Undo::Heal { index } => self.series[index].proxy.iter().for_each(Proxy::heal),
             Undo::Continue { identity, process } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.send(process, Signal::SIGCONT);
@@ -179,7 +180,7 @@ impl Arena {
             Undo::UnlockFile(file) => drop(file),
             Undo::RemoveGarbage { record } => {
                 let RecordStore::File(path) = &self.stores[record] else { return };
-                // For candidates that know a holder this is a deletion.
+                // For candidates that have seen a holder, removing the garbage deletes the record.
                 let _ = fs::remove_file(path);
                 self.closed_until = rules::closed_until(Instant::now(), LEASE_DURATION);
                 self.deletions.push(boot_time());

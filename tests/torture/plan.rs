@@ -19,8 +19,8 @@ pub enum OwnProcess {
 pub struct Target {
     /// The fault is for the leader, if there is one.
     pub leader: bool,
-    /// The place of the candidate that is the target otherwise.
-    pub place: usize,
+    /// The index of the series whose candidate is the target if `leader` is false, or if there is no leader.
+    pub index: usize,
 }
 
 /// An edit of the record by another program.
@@ -121,7 +121,7 @@ pub struct Step {
 pub struct Plan {
     kind: LockKind,
     /// How many candidates there are.
-    places: usize,
+    series_count: usize,
     /// How many records the lock has: one for each slot.
     records: usize,
     seed: u64,
@@ -129,15 +129,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(kind: LockKind, places: usize, records: usize, seed: u64) -> Self {
-        Self { kind, places, records, seed, random: fastrand::Rng::with_seed(seed ^ kind as u64) }
+    pub fn new(kind: LockKind, series_count: usize, records: usize, seed: u64) -> Self {
+        Self { kind, series_count, records, seed, random: fastrand::Rng::with_seed(seed ^ kind as u64) }
     }
 
     /// Returns the next fault.
     pub fn step(&mut self) -> Step {
         let random = &mut self.random;
         let pause = Duration::from_millis(random.u64(20..400));
-        let mut target = Target { leader: random.u8(..3) > 0, place: random.usize(..self.places) };
+        let mut target = Target { leader: random.u8(..3) > 0, index: random.usize(..self.series_count) };
         let record = random.usize(..self.records);
         let own = if random.bool() { OwnProcess::Elector } else { OwnProcess::Supervisor };
         // Some faults end before the renew deadline, some after the lease has expired.
@@ -162,10 +162,10 @@ impl Plan {
         Step { pause, record, target, fault }
     }
 
-    /// Returns how the `count`th candidate of a place behaves: words for its command, options for leaderrun, and how
+    /// Returns how the `count`th candidate of a series behaves: words for its command, options for leaderrun, and how
     /// long after the one before it starts.
-    pub fn candidate(&self, place: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
-        let mut random = fastrand::Rng::with_seed(self.seed ^ (place as u64 + 1) << 32 ^ u64::from(count));
+    pub fn candidate(&self, index: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
+        let mut random = fastrand::Rng::with_seed(self.seed ^ (index as u64 + 1) << 32 ^ u64::from(count));
         let stays_in_reach = random.u8(..100) < 40;
         let mut words: Vec<String> = Vec::new();
         for (word, percent) in [

@@ -1,21 +1,21 @@
-//! The processes of one arena, from /proc.
+//! Finds the processes of one torture run in /proc.
 
 use std::fs;
 use std::path::Path;
 
 use testkit::{boot_time, witness};
 
-/// A process of an arena: a leaderrun, or part of a command.
+/// A process of a torture run: a process of leaderrun or of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: i32,
     /// The start time in ticks since boot. Together with the pid it identifies a process.
     pub started: u64,
-    /// The holder whose command it is part of; `None` for a leaderrun.
+    /// The holder whose command this process belongs to; `None` for a process of leaderrun.
     pub holder: Option<String>,
     /// The slot that the command runs in, if it could be read.
     pub slot: Option<usize>,
-    /// A time at which it was alive.
+    /// An instant at which the process was alive, in nanoseconds since boot.
     pub seen_at: u64,
 }
 
@@ -26,9 +26,9 @@ impl Process {
     }
 }
 
-/// Returns all living processes with `folder` on their command line: those of the arena that writes there.
-pub fn in_folder(folder: &Path) -> Vec<Process> {
-    let mark = folder.as_os_str().as_encoded_bytes();
+/// Returns all living processes with `folder` on their command line. Each torture run has its own folder.
+pub fn with_folder(folder: &Path) -> Vec<Process> {
+    let folder = folder.as_os_str().as_encoded_bytes();
     let pids =
         fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
@@ -36,7 +36,7 @@ pub fn in_folder(folder: &Path) -> Vec<Process> {
         let started = stat(pid).filter(|stat| stat.alive)?.started;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        if !words.contains(&mark) {
+        if !words.contains(&folder) {
             return None;
         }
         let is_witness = words.get(1) == Some(&&b"--witness"[..]);
@@ -52,8 +52,8 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat(pid).map(|stat| stat.parent)
 }
 
-/// Returns the holder and the slot of the command that a witness is part of, from its word `run=TOKEN.HOLDER@SLOT`, or
-/// from its word `as=HOLDER` and its environment.
+/// Returns the holder and the slot of the command that a witness belongs to. They are read from its argument
+/// `run=TOKEN.HOLDER@SLOT`, or from its argument `as=HOLDER` and its environment.
 fn holder(pid: i32, words: &[&[u8]]) -> (Option<String>, Option<usize>) {
     let text = || words.iter().filter_map(|word| std::str::from_utf8(word).ok());
     if let Some((_, run)) = text().find_map(|word| word.strip_prefix("run=")?.split_once('.')) {

@@ -107,8 +107,8 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor was woken this late. Returns by how much stop and kill are brought forward for that, if
-    /// it has changed.
+    /// Records that the supervisor was woken this late. Returns by how much stop and kill are brought forward for that,
+    /// if it has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.measure_delay(now, delay)
     }
@@ -119,8 +119,8 @@ impl Supervisor {
         self.advance.set_kill_time(kill_time)
     }
 
-    /// Sets by how much stop and kill can be brought forward at most. If more is necessary, no command is started, and a
-    /// running one is stopped.
+    /// Sets by how much stop and kill can be brought forward at most. If more is necessary, no command is started, and
+    /// a running one is stopped.
     #[must_use]
     pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
         self.advance.max = max_advance;
@@ -234,7 +234,7 @@ impl Supervisor {
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
-        let is_in_time = now < tenure.stop && self.advance.is_possible();
+        let is_in_time = now < tenure.stop && self.advance.is_within_max();
         is_in_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated
     }
 
@@ -279,13 +279,14 @@ impl Supervisor {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.advance.is_possible()) {
-            let is_too_slow = !self.advance.is_possible();
+        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.advance.is_within_max()) {
+            let is_too_slow = !self.advance.is_within_max();
             if is_too_slow && !self.lost {
                 let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });
             }
-            // A command that has grown too large to be killed may grow further, so its grace period is not longer than usual.
+            // A command that has grown too large to be killed may grow further, so its grace period is not longer than
+            // usual.
             let grace_end = now + self.stop_options.lost_grace;
             self.begin_stop_for_loss(if is_too_slow { tenure.kill.min(grace_end) } else { tenure.kill });
         }

@@ -40,8 +40,8 @@ impl Tenure {
         Self { stop: self.stop - advance, kill: self.kill - advance, ..self }
     }
 
-    /// Returns when the elector stops waiting for the supervisor and kills the command itself.
-    pub fn last_resort(&self) -> Instant {
+    /// Returns the instant at which the elector kills the command itself, unless the supervisor has reported it gone.
+    pub fn elector_kill_at(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT
     }
 }

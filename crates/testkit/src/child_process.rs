@@ -25,13 +25,13 @@ impl ChildProcess {
         Ok(ChildProcess(child))
     }
 
-    /// Returns whether it is running.
+    /// Returns whether the process is running.
     pub fn is_alive(&self) -> bool {
         let mut child = self.0.lock().expect("a child process");
         matches!(child.try_wait(), Ok(None))
     }
 
-    /// Kills it, and waits until it has ended.
+    /// Kills the process, and waits until it has ended.
     pub fn kill(&self) {
         end(&self.0);
     }
@@ -45,7 +45,7 @@ impl Drop for ChildProcess {
 
 fn end(child: &Mutex<Child>) {
     if let Ok(mut child) = child.lock() {
-        // Both fail where it has already ended.
+        // Both calls fail if the process has already ended.
         let _ = child.kill();
         let _ = child.wait();
     }

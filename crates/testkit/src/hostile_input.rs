@@ -1,4 +1,4 @@
-//! Random malicious input: text, times, records, JSON, bytes.
+//! Generates random malicious input: text, times, records, JSON and bytes.
 
 use fastrand::Rng;
 use jiff::Timestamp;

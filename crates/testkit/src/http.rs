@@ -16,7 +16,7 @@ pub struct Page {
     pub body: String,
 }
 
-/// Returns the address that leaderrun listens at, from its log. It must have been started with port 0.
+/// Returns the address that leaderrun listens on, which it logs when it was started with `--http` and port 0.
 #[track_caller]
 pub fn address(running: &Running) -> SocketAddr {
     const ANNOUNCEMENT: &str = "answering at http://";
@@ -71,7 +71,7 @@ pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value)
     leader(running)
 }
 
-/// The samples of `/metrics`, by name and labels, without the label for the lock.
+/// The samples of `/metrics`, by name and labels. The label for the lock is left out.
 #[derive(Debug)]
 pub struct Samples(BTreeMap<String, f64>);
 
@@ -85,8 +85,8 @@ pub fn samples(running: &Running) -> Samples {
 fn sample(line: &str) -> (String, f64) {
     let (series, value) = line.rsplit_once(' ').expect("a value");
     let (name, labels) = series.split_once('{').expect("labels");
-    let own = labels.trim_end_matches('}').split_once(',').map_or("", |(_, own)| own);
-    (format!("{name}{{{own}}}"), value.parse().expect("a number"))
+    let without_lock = labels.trim_end_matches('}').split_once(',').map_or("", |(_, others)| others);
+    (format!("{name}{{{without_lock}}}"), value.parse().expect("a number"))
 }
 
 impl Samples {

@@ -16,9 +16,9 @@ use crate::{runtime, tls};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelProtocol {
     Http,
-    /// HTTP over TLS, with the certificate of all servers of this process.
+    /// HTTP over TLS. The proxy has the certificate that all servers of this process share.
     Https,
-    /// The same, with a client certificate of the tests' authority.
+    /// HTTP over TLS. The proxy requires a client certificate of the tests' certificate authority.
     MutualHttps,
     Socks5,
 }
@@ -49,8 +49,8 @@ impl TunnelProxy {
         self.address
     }
 
-    /// Returns the destinations that were requested since the last call: `HOST:PORT`, with the credentials if there were
-    /// any.
+    /// Returns the destinations that were requested since the last call: `HOST:PORT`, with the credentials if there
+    /// were any.
     pub fn take_requested(&self) -> Vec<String> {
         mem::take(&mut *self.requested.lock().expect("the destinations"))
     }
@@ -91,15 +91,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let requested = match protocol {
-        TunnelProtocol::Socks5 => greet_by_socks(&mut stream).await?,
-        _ => greet_by_http(&mut stream).await?,
+        TunnelProtocol::Socks5 => accept_socks(&mut stream).await?,
+        _ => accept_connect(&mut stream).await?,
     };
     record.lock().expect("the destinations").push(requested);
     let mut onward = TcpStream::connect(target).await?;
     copy_bidirectional(&mut stream, &mut onward).await.map(drop)
 }
 
-async fn greet_by_http<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
+async fn accept_connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut requested = String::new();
     loop {
         let mut line = String::new();
@@ -124,7 +124,7 @@ async fn greet_by_http<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader
     Ok(requested)
 }
 
-async fn greet_by_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
+async fn accept_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     const PASSWORD: u8 = 2;
     let _version = stream.read_u8().await?;
     let methods = read_text(stream).await?;
@@ -152,7 +152,7 @@ async fn greet_by_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReade
     Ok(format!("{host}:{port}{credentials}"))
 }
 
-/// Reads a text with one byte for its length in front.
+/// Reads a text that is preceded by one byte with its length.
 async fn read_text<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut text = vec![0; stream.read_u8().await?.into()];
     stream.read_exact(&mut text).await?;

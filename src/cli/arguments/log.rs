@@ -30,7 +30,7 @@ pub struct LogArguments {
     )]
     pub log_time: LogTime,
 
-    /// Log more; given twice, also what the libraries log
+    /// Log more; given twice, also log messages of the libraries
     #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, value_parser = values::verbosity)]
     pub verbose: u8,
 

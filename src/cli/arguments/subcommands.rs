@@ -28,17 +28,18 @@ pub enum SubcommandArguments {
     #[command(
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-The times in a record are read from the holder's clock and compared with this machine's, so they are off by the difference \
-of the two clocks. Candidates do not use them: each measures how long it has seen no change of the record.
+The holder writes the times in a record by its own clock, and this command compares them with the clock of this machine, so \
+they are off by the difference of the two clocks. Candidates do not depend on clocks: each measures how long it has seen no \
+change of the record.
 
 Exit status:
-  0    held; with --slots, every slot is
-  1    free: released, not due, or never held; with --slots, a slot is
+  0    held; with --slots, every slot is held
+  1    free: released, not due, or never held; with --slots, at least one slot is free
   2    expired by this machine's clock: the holder did not renew it in time
   125  unknown: the lock cannot be reached"
     )]
     Status {
-        /// Show all slots of a lock that has this many [default: the lock has no slots]
+        /// Show all slots of a lock with this number of slots [default: the lock has no slots]
         #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
         slots: Option<SlotCount>,
 
@@ -54,7 +55,7 @@ Exit status:
         target: TargetArguments,
     },
 
-    /// List the locks in a namespace: all Leases, and what older programs keep in ConfigMaps and Endpoints
+    /// List the locks in a namespace: all Leases, and the locks that older programs keep in ConfigMaps and Endpoints
     #[command(
         override_usage = "leaderrun list [-n NAMESPACE | -A] [OPTIONS]",
         after_help = "\
@@ -65,7 +66,7 @@ Exit status:
   125  not listed: the API server cannot be reached, or does not allow it"
     )]
     List {
-        /// The namespace [default: that of the kubeconfig's context or of the pod]
+        /// The namespace [default: the namespace of the kubeconfig's context or of the pod]
         #[arg(short, long, env = "LEADERRUN_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace)]
         namespace: Option<String>,
 
@@ -96,11 +97,11 @@ Exit status:
   125  not printed: wrong usage, or the namespace is not known"
     )]
     Manifest {
-        /// The service account that the pods have [default: the name of the lock]
+        /// The service account of the pods [default: the name of the lock]
         #[arg(long, value_name = "NAME", value_parser = values::object_name)]
         service_account: Option<String>,
 
-        /// Also print a FlowSchema, by which a busy API server serves renewals before other requests; it requires the rights of a cluster administrator
+        /// Also print a FlowSchema that lets a busy API server serve renewals before other requests; only a cluster administrator can apply it
         #[arg(long)]
         priority: bool,
 
@@ -121,8 +122,8 @@ Exit status:
     #[command(
         override_usage = "leaderrun step-down --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-It asks once and does not wait, unless with --wait. The holder finds the request at its next renewal and acts as on \
-SIGTERM: its command gets SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, it releases \
+This command asks once, and only waits with --wait. The holder finds the request at its next renewal and acts as on \
+SIGTERM: its command gets SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, the holder releases \
 the lock and ends.
 
 Exit status:
@@ -132,7 +133,7 @@ Exit status:
   125  not asked: the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
-        /// Wait until the holder has handed over, this long at most, and say who leads then [default: without a limit]
+        /// Wait until the holder has released the lock, for at most this long, and print the next leader [default: without a limit]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = values::duration)]
         wait: Option<Option<Duration>>,
 
@@ -144,9 +145,9 @@ Exit status:
     #[command(
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-It is for a long lease of a machine that does not come back. It waits for a renewal, and releases the lock if there is none; \
-standbys may acquire it at once. If the holder is alive after all and only cut off from the lock, its command continues until \
-its renew deadline beside the next one: then two commands run at once. To ask a living holder, use leaderrun step-down.
+Use this command for a long lease whose holder does not come back. It waits for a renewal, and releases the lock if there is \
+none; standbys may then acquire it at once. If the holder is in fact alive and only cut off from the lock, its command continues \
+until its renew deadline, so two commands may run at once. To ask a living holder, use leaderrun step-down.
 
 Exit status:
   0    released
@@ -167,11 +168,11 @@ Exit status:
         target: TargetArguments,
     },
 
-    /// Check whether a command line of leaderrun would work, and say what to do about what is missing
+    /// Check whether a command line of leaderrun would work, and print what to do if it would not
     #[command(
         override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS] [-- COMMAND [ARGUMENT]...]",
         after_help = "\
-It takes all options of a run: put doctor in front of those of a command line that does not work. \
+This command accepts all options of a run: insert doctor after leaderrun in a command line that does not work. \
 Nothing is written. A line begins with ok, with note for what could be better, or with FAILED.
 
 Exit status:
@@ -188,11 +189,11 @@ Exit status:
         command: Vec<OsString>,
     },
 
-    /// Tell the command by the exit status whether its run still holds the lock
+    /// Report to the command, by the exit status, whether its run still holds the lock
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
         after_help = "\
-It sends nothing and prints nothing. It reads an inherited file descriptor, whose number is LEADERRUN_TENURE_FD.
+This command sends no request and prints nothing. It reads an inherited file descriptor, whose number is in LEADERRUN_TENURE_FD.
 
 Exit status:
   0    held for at least this long
@@ -200,7 +201,7 @@ Exit status:
   125  unknown: the descriptor or the variables are missing"
     )]
     Check {
-        /// How long the lock must still be held at least
+        /// How long the lock must remain held at least
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
         min_remaining: Duration,
     },
@@ -214,7 +215,7 @@ For one session:
   zsh   source <(leaderrun completion zsh)
   fish  leaderrun completion fish | source
 
-For good, in a folder where the shell finds it:
+Permanently, in a folder that the shell searches:
   bash  leaderrun completion bash > /etc/bash_completion.d/leaderrun
   zsh   leaderrun completion zsh > /usr/local/share/zsh/site-functions/_leaderrun
   fish  leaderrun completion fish > ~/.config/fish/completions/leaderrun.fish"
@@ -240,7 +241,7 @@ pub struct TargetArguments {
     pub cluster: ClusterArguments,
 }
 
-/// Returns whether there is a subcommand of that name.
+/// Returns whether there is a subcommand with this name.
 pub fn is_subcommand(name: &str) -> bool {
     SubcommandArguments::has_subcommand(name)
 }

@@ -13,7 +13,7 @@ use crate::process::signals;
 use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
 use crate::telemetry::http::HttpAddress;
 
-/// The greatest length of an identity, longer than any pod's name with a UUID.
+/// The greatest length of an identity in bytes. The name of a pod with a UUID is always shorter.
 const LONGEST_IDENTITY: usize = 1024;
 
 /// The reason why a value is refused.
@@ -48,7 +48,7 @@ impl fmt::Display for InvalidValue {
 
 impl Error for InvalidValue {}
 
-/// Returns the parsed value, or the reason why the text is invalid with the first of the `suggestions` that is valid.
+/// Parses a text. An error has the reason, and the first of the `suggestions` that is valid.
 fn parsed<T: FromStr<Err: fmt::Display>>(
     text: &str,
     suggestions: impl IntoIterator<Item = Option<String>>,
@@ -63,7 +63,7 @@ fn reason(error: &impl fmt::Display) -> String {
     text
 }
 
-/// Parses a lock. A text that is not one may be a path or almost a name, for which a lock is suggested.
+/// Parses a lock. If the text is a path or nearly a valid name, the error suggests a lock.
 pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let (kind, rest) = text.split_once(':').unwrap_or(("", text));
     let is_path = text.starts_with(['/', '.']) && kind.is_empty();
@@ -95,13 +95,15 @@ pub fn slots(text: &str) -> Result<SlotCount, InvalidValue> {
 /// Parses a namespace.
 pub fn namespace(text: &str) -> Result<String, InvalidValue> {
     let checked = |text: &str| check_label(text).map(|()| text.to_owned());
-    checked(text).map_err(|reason| InvalidValue::new(format!("it {reason}")).suggest(checked, [suggest::label(text)]))
+    let invalid = |reason| InvalidValue::new(format!("the namespace {reason}"));
+    checked(text).map_err(|reason| invalid(reason).suggest(checked, [suggest::label(text)]))
 }
 
 /// Parses the name of an object.
 pub fn object_name(text: &str) -> Result<String, InvalidValue> {
     let checked = |text: &str| check_name(text).map(|()| text.to_owned());
-    checked(text).map_err(|reason| InvalidValue::new(format!("it {reason}")).suggest(checked, [suggest::name(text)]))
+    let invalid = |reason| InvalidValue::new(format!("the name {reason}"));
+    checked(text).map_err(|reason| invalid(reason).suggest(checked, [suggest::name(text)]))
 }
 
 /// Parses a duration.
@@ -116,7 +118,7 @@ pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
 pub fn period(text: &str) -> Result<Duration, InvalidValue> {
     match duration(text) {
         Ok(period) if period < Duration::from_secs(1) => {
-            Err(InvalidValue { reason: "it must be at least 1s".into(), suggestion: Some("1s".into()) })
+            Err(InvalidValue { reason: "the value must be at least 1s".into(), suggestion: Some("1s".into()) })
         }
         parsed => parsed,
     }
@@ -125,7 +127,7 @@ pub fn period(text: &str) -> Result<Duration, InvalidValue> {
 /// Parses how long a command may run.
 pub fn max_run(text: &str) -> Result<Duration, InvalidValue> {
     match duration(text) {
-        Ok(Duration::ZERO) => Err(InvalidValue::new("the command could do nothing in no time")),
+        Ok(Duration::ZERO) => Err(InvalidValue::new("the command would be stopped at once")),
         parsed => parsed,
     }
 }
@@ -134,7 +136,7 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
     let text = text.trim();
     let mut units = text.split(|character: char| !character.is_alphabetic());
     match humantime::parse_duration(text) {
-        // humantime parses it as a month.
+        // humantime would read M as months.
         _ if units.any(|unit| unit == "M") => Err("M could be minutes or months"),
         Ok(duration) => Ok(duration),
         Err(_) if text.starts_with('-') => Err("a duration cannot be negative"),
@@ -143,7 +145,7 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Parses how often an option is given.
+/// Parses the value of the variable for an option that can be given more than once.
 pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
 }
@@ -162,11 +164,11 @@ pub fn identity(text: &str) -> Result<String, InvalidValue> {
 
 fn check_identity(text: &str) -> Result<(), String> {
     match text.len() {
-        0 => Err("a holder needs a name".to_owned()),
+        0 => Err("an identity cannot be empty".to_owned()),
         length if length > LONGEST_IDENTITY => {
-            Err(format!("it has {length} bytes; a name has at most {LONGEST_IDENTITY}"))
+            Err(format!("an identity can have at most {LONGEST_IDENTITY} bytes, and this one has {length}"))
         }
-        _ if text.chars().any(char::is_control) => Err("a name cannot contain control characters".to_owned()),
+        _ if text.chars().any(char::is_control) => Err("an identity cannot contain control characters".to_owned()),
         _ => Ok(()),
     }
 }
@@ -192,7 +194,7 @@ pub fn pod_label(text: &str) -> Result<Label, InvalidValue> {
     parsed(text, [Some(format!("{key}={value}"))])
 }
 
-/// The owner of a lock's objects.
+/// Parses the owner of a lock's objects.
 pub fn owner(text: &str) -> Result<OwnerName, InvalidValue> {
     let deployment = suggest::name(text).filter(|_| !text.contains('/')).map(|name| format!("deployment/{name}"));
     let with_name = text.split_once('/').and_then(|(kind, name)| Some(format!("{kind}/{}", suggest::name(name)?)));
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_suggested_for_a_text_that_is_almost_one() {
+    fn a_similar_valid_lock_is_suggested_for_an_invalid_lock() {
         for (text, meant) in [
             ("/tmp/foo.lock", Some("file:/tmp/foo.lock")),
             ("./foo", Some("file:./foo")),
@@ -246,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_in_the_home_folder_is_named_by_its_full_path() {
+    fn the_full_path_is_suggested_for_a_lock_in_the_home_folder() {
         let home = env::var("HOME").expect("a home folder");
         assert_eq!(suggestion(lock("file:~/job")), Some(format!("file:{home}/job")));
     }
 
     #[test]
-    fn ambiguous_durations_are_refused() {
+    fn invalid_and_ambiguous_durations_are_refused_with_a_suggestion() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_suggested_too() {
+    fn similar_valid_values_are_suggested_for_other_options() {
         assert_eq!(suggestion(http_address("8080")).as_deref(), Some(":8080"));
         assert_eq!(suggestion(http_address("localhost:80")).as_deref(), Some("127.0.0.1:80"));
         assert_eq!(suggestion(http_address("10.0.0.1")).as_deref(), Some("10.0.0.1:8080"));

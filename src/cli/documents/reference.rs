@@ -1,4 +1,4 @@
-//! `docs/reference.md`: options, subcommands, exit statuses, log events and metrics, from their definitions.
+//! Generates `docs/reference.md` from the definitions of options, subcommands, exit statuses, log events and metrics.
 
 use clap::builder::StyledStr;
 
@@ -11,7 +11,7 @@ use crate::{elector, events, kubernetes, lock, routing, telemetry};
 const INTRODUCTION: &str = "\
 # Reference
 
-<!-- Made from the definitions in the source: UPDATE=1 cargo test --bin leaderrun documents -->
+<!-- Generated from the definitions in the source: UPDATE=1 cargo test --bin leaderrun documents -->
 
 - [Options](#options)
 - [Subcommands](#subcommands)
@@ -31,25 +31,25 @@ leaderrun SUBCOMMAND [OPTIONS]
 const OPTIONS: &str = "\
 ## Options
 
-Each option can also be set by its variable; the command line wins. Durations are written like `15s`, `1m30s` or `500ms`. The command does not
-inherit the variables. leaderrun warns of variables that begin with `LEADERRUN_` and set no option.
+Each option can also be set by its environment variable; the command line takes precedence. Durations are written like `15s`, `1m30s` or `500ms`. The
+command does not inherit these variables. leaderrun warns about a variable that begins with `LEADERRUN_` but sets no option.
 ";
 
 const LOG: &str = "\
 ## Log events
 
 The log goes to stderr; stdout belongs to the command. With `--log-format json` each line is an object with `timestamp`, `level`, `message`, the name of the
-`event`, and its fields. A field that has no value is left out. Events of level `detail` have the level `INFO` in JSON; the text format shows them only with `-v`, and
-those of level `debug` are logged only with `-v`. `-v -v` logs also what the libraries log.
+`event`, and its fields. A field that has no value is left out. Events of level `detail` have the level `INFO` in JSON; the text format shows them only with `-v`.
+Events of level `debug` are logged only with `-v`. `-v -v` also logs messages of the libraries.
 
-Nothing waits for the log: lines that stderr does not take in time are dropped, and an event `dropped` says how many `lines` these were. A failure that lasts is logged
-once, and so is its end. Names that others chose are printed so that no terminal obeys them.
+leaderrun never waits for stderr: lines that cannot be written in time are dropped, and an event `dropped` gives their number in `lines`. A failure that lasts is
+logged once when it begins and once when it ends. Terminal escape sequences in names from outside, such as holder identities, are made harmless.
 ";
 
 const METRICS_INTRODUCTION: &str = "\
 ## Metrics
 
-`--http` serves them at `/metrics`. Each sample has the label `name`, the lock; a metric whose value is not known yet is left out.
+`--http` serves the metrics at `/metrics`. Each sample has a label `name` with the name of the lock. A metric whose value is not known yet is left out.
 ";
 
 /// Returns the document.
@@ -114,7 +114,7 @@ fn subcommands() -> String {
             0 => {}
             // The notes of this subcommand state that it has all options of a run.
             count if count == of_run.len() - 1 => {}
-            _ => text += &format!("\nIt takes these options of a run: {}.\n", shared.join(", ")),
+            _ => text += &format!("\nIt accepts these options of a run: {}.\n", shared.join(", ")),
         }
         if !own.is_empty() {
             text += "\n| Option | Default | Meaning |\n|---|---|---|\n";
@@ -148,7 +148,7 @@ fn with_code_blocks(notes: &str) -> String {
 }
 
 fn exit_status() -> String {
-    let mut text = "## Exit status\n\nThe command's own, or:\n\n".to_owned();
+    let mut text = "## Exit status\n\nThe exit status of the command, or:\n\n".to_owned();
     text += "| Status | Meaning | What a script should do |\n|---|---|---|\n";
     for StatusDescription { status, meaning, advice } in STATUSES {
         text += &format!("| {status} | {} | {} |\n", options_as_code(meaning), options_as_code(advice));

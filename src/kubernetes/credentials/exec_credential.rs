@@ -108,20 +108,20 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
         return Err(format!("printed an {KIND} of {printed}, and the kubeconfig asks for {configured}"));
     }
     let Some(status) = status else { return Err(format!("printed an {KIND} without a status")) };
-    let said = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
-    let certificate = match (said(status.client_certificate_data), said(status.client_key_data)) {
+    let unless_blank = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
+    let certificate = match (unless_blank(status.client_certificate_data), unless_blank(status.client_key_data)) {
         (Some(certificate), Some(key)) => Some(IssuedCertificate { certificate, key }),
         (None, None) => None,
         (Some(_), None) => return Err("printed clientCertificateData without clientKeyData".to_owned()),
         (None, Some(_)) => return Err("printed clientKeyData without clientCertificateData".to_owned()),
     };
-    let token = said(status.token).map(|token| token.trim().to_owned());
+    let token = unless_blank(status.token).map(|token| token.trim().to_owned());
     if token.is_none() && certificate.is_none() {
         return Err(format!("printed an {KIND} with neither a token nor a client certificate"));
     }
-    let expires = said(status.expiration_timestamp);
+    let expires = unless_blank(status.expiration_timestamp);
     let expires = expires.map(|time| match time.trim() {
-        // "Never", of which jiff knows only the first hours.
+        // jiff cannot represent all of the last days of the year 9999, which stand for "never".
         time if time.starts_with("9999-12-3") => Ok(Timestamp::MAX),
         time => time.parse().map_err(|_| format!("printed an expirationTimestamp that is not a time: {time:?}")),
     });

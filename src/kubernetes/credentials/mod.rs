@@ -1,13 +1,13 @@
 //! The credentials of this process, which all clients share.
 //!
-//! A thread of its own reads the files and runs the plugin, so that a hanging file system or plugin does not delay
+//! A dedicated thread reads the files and runs the plugin. A hanging file system or plugin therefore does not delay
 //! clients that have credentials, and at most one plugin runs at a time. Credentials are kept until they are replaced:
 //!
-//! - While credentials are in use, their files are checked every few seconds, and after a failure. They are read again
-//!   after a change, and every minute. What cannot be read again stays as it was.
+//! - While credentials are in use, their files are checked every few seconds, and after a failed request. They are read
+//!   again when they have changed, and every minute. A file that cannot be read keeps its earlier contents.
 //! - Credentials from a plugin are renewed before they expire, while they are in use.
-//! - When the API server answers 401, everything is read again. If that does not help, the plugin is run again.
-//! - While newer credentials are of no use, the ones from before are used: see [`fallback`].
+//! - When the API server answers 401, the files are read again. If that does not help, the plugin is run again.
+//! - While the newest credentials do not work, earlier credentials are used: see [`fallback`].
 
 mod access;
 mod exec_credential;
@@ -34,10 +34,10 @@ use super::connection::{ClusterOptions, ConnectionConfig};
 /// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often the thread is requested to renew credentials that are about to expire.
+/// How often the thread is asked to renew credentials that are about to expire.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The time after which it is reported what the credentials wait for.
+/// The time after which a wait for credentials is reported.
 pub const MIN_PENDING: Duration = Duration::from_secs(1);
 
 /// The credentials of this process. Clones share them.
@@ -55,28 +55,28 @@ struct Shared {
     ordered: AtomicU64,
     /// The time of the next check of credentials that are in use.
     next_check: Mutex<Instant>,
-    /// A request was accepted since credentials were last rejected.
+    /// Whether a request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
     fallback: Fallback,
     activity: Mutex<Option<Activity>>,
 }
 
-/// The results of the thread.
+/// The results of the thread's work.
 #[derive(Clone, Default)]
 struct State {
     /// The configuration of the connection, which may be known before the credentials.
     config: Option<Arc<ConnectionConfig>>,
     access: Option<Arc<Access>>,
-    /// The reason why there are no newer credentials.
+    /// The reason why the last attempt to renew the credentials failed.
     failure: Option<CredentialsError>,
     /// The number of the last order that was carried out.
     handled: u64,
 }
 
-/// An order to check everything again.
+/// An order for the thread to check the files and the credentials.
 struct Order {
     number: u64,
-    /// The generation that the API server has rejected.
+    /// The generation of the credentials that the API server has rejected, if any.
     rejected: Option<u64>,
 }
 
@@ -114,7 +114,7 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Returns the present credentials. It waits only while there are no valid ones.
+    /// Returns the present credentials, without waiting if they are valid.
     ///
     /// # Errors
     /// Fails if there are no credentials.
@@ -127,7 +127,7 @@ impl Credentials {
         Ok(self.shared.fallback.choose(access))
     }
 
-    /// Returns the configuration of the connection, once it is known and the credentials were obtained or have failed.
+    /// Waits until the credentials were obtained or have failed, and returns the configuration of the connection.
     ///
     /// # Errors
     /// Fails if there is no usable configuration.
@@ -139,16 +139,16 @@ impl Credentials {
         self.shared.state.borrow().config.clone().ok_or(failure)
     }
 
-    /// Returns the configuration that was read last, if any was.
+    /// Returns the configuration that was read last, if any.
     pub fn known_configuration(&self) -> Option<Arc<ConnectionConfig>> {
         self.shared.state.borrow().config.clone()
     }
 
-    /// Returns other credentials after the API server has rejected these: newer ones, or else those that it has accepted
-    /// before. Returns `None` if there are no others.
+    /// Returns other credentials after the API server has rejected `rejected`. They are newer credentials if there are
+    /// any, or else credentials that it has accepted before. Returns `None` if there are no other credentials.
     ///
     /// # Errors
-    /// Fails if newer credentials should exist and cannot be obtained.
+    /// Fails if newer credentials cannot be obtained and there are no others.
     pub async fn instead_of(&self, rejected: &Access) -> Result<Option<Arc<Access>>, CredentialsError> {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
@@ -168,21 +168,21 @@ impl Credentials {
         self.shared.fallback.accepted(access);
     }
 
-    /// Records that a request with these credentials failed, and has the files checked at once. The reason may be that
-    /// the server has a new certificate or expects one of the client.
+    /// Records that a request with these credentials got no answer, and orders a check of the files. The server may
+    /// have a new certificate, or may require a new client certificate.
     pub fn unanswered(&self, access: &Access, failure: &str) {
         self.shared.fallback.unanswered(access, failure);
         let _ = self.order(None);
     }
 
-    /// Returns what the credentials wait for, if they take long at present.
+    /// Returns what the thread is waiting for, if it has waited for long.
     pub fn pending(&self) -> Option<String> {
         let activity = self.shared.activity.lock().expect("nothing panics while it is held");
         let Activity { description, since } = activity.clone().or_else(files::being_read)?;
         (since.elapsed() >= MIN_PENDING).then_some(description)
     }
 
-    /// Orders the thread to check everything again, and waits for the result.
+    /// Orders the thread to check the credentials, and waits for the result.
     async fn recheck(&self, rejected: Option<u64>) -> Result<Arc<Access>, CredentialsError> {
         let number = self.order(rejected)?;
         let mut state = self.shared.state.subscribe();
@@ -208,7 +208,7 @@ impl Credentials {
         is_due
     }
 
-    /// Sends an order to the thread, which is started if necessary. Returns the number of the order.
+    /// Sends an order to the thread, and starts the thread if necessary. Returns the number of the order.
     fn order(&self, rejected: Option<u64>) -> Result<u64, CredentialsError> {
         let orders = match self.orders.get() {
             Some(orders) => orders,
@@ -259,13 +259,13 @@ mod tests {
         let credentials =
             Credentials::new(ClusterOptions { kubeconfig: Some(path.clone()), ..ClusterOptions::default() });
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let look = || runtime.block_on(credentials.recheck(None)).unwrap();
-        let first = look();
+        let reread = || runtime.block_on(credentials.recheck(None)).unwrap();
+        let first = reread();
         let whole = kubeconfig("new");
         let (mut tokens, mut previous) = (Vec::new(), String::new());
         for end in 0..=whole.len() {
             fs::write(&path, &whole[..end]).unwrap();
-            let access = look();
+            let access = reread();
             assert!(access.can_replace(&first) && access.config.server == first.config.server, "{}", &whole[..end]);
             let token = access.authorization.as_ref().unwrap().to_str().unwrap().to_owned();
             if token != previous {

@@ -1,4 +1,4 @@
-//! The thread that reads files and runs the plugin.
+//! The thread that reads the files of the credentials and runs the credential plugin.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,11 +18,13 @@ use super::files::{self, Stamp};
 use super::material::{self, Material, TlsMaterial};
 use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 
-/// How often files are read again that seem unchanged.
+/// How often files are read again although they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause after a plugin run that did not help. It is doubled after each further one.
+/// The pause after the first run of the plugin that issued no usable credentials. It doubles with each further one.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause between runs of the plugin that issue no usable credentials.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps the credentials up to date.
@@ -35,8 +37,8 @@ pub struct Worker {
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no credentials.
     plugin_failure: Option<String>,
-    /// The reason why a file could not be read again.
-    unread: Option<String>,
+    /// The reason why a file could not be read again, as it was logged.
+    read_failure: Option<String>,
     access: Option<Arc<Access>>,
     is_server_change_logged: bool,
 }
@@ -50,7 +52,7 @@ struct Loaded {
     read_at: Instant,
 }
 
-/// The credentials from a plugin, with the plugin.
+/// The credentials that a plugin has issued, and that plugin.
 struct Issued {
     plugin: ExecPlugin,
     credentials: IssuedCredentials,
@@ -66,7 +68,7 @@ impl Worker {
             pause: Duration::ZERO,
             plugin_may_run_at: None,
             plugin_failure: None,
-            unread: None,
+            read_failure: None,
             access: None,
             is_server_change_logged: false,
         }
@@ -78,12 +80,12 @@ impl Worker {
             for later in orders.try_iter() {
                 order = Order { number: later.number, rejected: order.rejected.max(later.rejected) };
             }
-            let looked = self.recheck(order.rejected);
-            self.publish(order.number, looked);
+            let result = self.recheck(order.rejected);
+            self.publish(order.number, result);
         }
     }
 
-    /// Checks everything again.
+    /// Checks the files and the plugin's credentials, and renews what has changed, expires or was rejected.
     fn recheck(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
         let generation = self.access.as_ref().map(|access| access.generation);
         let is_rejected = generation.is_some() && rejected >= generation;
@@ -106,13 +108,13 @@ impl Worker {
         })
     }
 
-    /// Reads the configuration and the files that it names. What cannot be used stays as it was, so that the rest is
-    /// still renewed.
+    /// Reads the configuration and the files that it names. A part that cannot be read keeps its earlier contents, so
+    /// that the other parts are still renewed.
     fn reload(&mut self) -> Result<(), CredentialsError> {
         let unusable = |error: ConfigError| CredentialsError(error.to_string());
         let read = self.read_configuration().and_then(|config| self.load(config));
-        let unread = match (read, &self.loaded) {
-            (Ok(unread), _) => unread,
+        let failure = match (read, &self.loaded) {
+            (Ok(failure), _) => failure,
             (Err(error), None) => return Err(unusable(error)),
             (Err(error), Some(loaded)) => {
                 let config = ConnectionConfig::clone(&loaded.config);
@@ -120,11 +122,11 @@ impl Worker {
                 Some(error)
             }
         };
-        self.note_unread(unread);
+        self.note_read_failure(failure);
         Ok(())
     }
 
-    /// Returns the configuration that replaces the present one, if there is one.
+    /// Reads the configuration that replaces the present one. If it names another server, the present one is returned.
     fn read_configuration(&mut self) -> Result<ConnectionConfig, ConfigError> {
         let config = kubeconfig::load(&self.shared.options)?;
         if let Some(plugin) = &config.user.exec {
@@ -134,7 +136,7 @@ impl Worker {
         let Some(Loaded { config: present, .. }) = &self.loaded else { return Ok(config) };
         config.check_whole(present)?;
         if present.server != config.server {
-            // The lock is held on the previous server. On another server it would be another lock.
+            // The lock is on the previous server. A lock of this name on another server would be a different lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
                 log_events::server_changed(&present.server.to_string(), &config.server.to_string());
             }
@@ -145,27 +147,27 @@ impl Worker {
     }
 
     /// Logs why a file cannot be read again, once for each reason.
-    fn note_unread(&mut self, error: Option<ConfigError>) {
+    fn note_read_failure(&mut self, error: Option<ConfigError>) {
         let reason = error.map(|error| error.to_string());
-        if let Some(reason) = reason.as_ref().filter(|reason| self.unread.as_ref() != Some(*reason)) {
+        if let Some(reason) = reason.as_ref().filter(|reason| self.read_failure.as_ref() != Some(*reason)) {
             log_events::credentials_not_renewed(reason);
         }
-        self.unread = reason;
+        self.read_failure = reason;
     }
 
-    /// Reads the files that a configuration names, and builds the credentials from them and from the plugin's. Returns why
-    /// a file could not be read again, if its contents from before are used.
+    /// Reads the files that a configuration names, and builds the credentials from them and from those that the plugin
+    /// has issued. If a file cannot be read, its earlier contents are used and the reason is returned.
     fn load(&mut self, config: ConnectionConfig) -> Result<Option<ConfigError>, ConfigError> {
         let files = material::files_of(&config);
         let stamps = files::stamps(&files);
-        // Another plugin issues other credentials.
+        // Credentials of another plugin are not used.
         let issued = self.issued.as_ref().filter(|issued| Some(&issued.plugin) == config.user.exec.as_ref());
         let issued_material = issued.map(|issued| &issued.credentials);
         let (has_issued, lifetime) = (issued.is_some(), issued.and_then(|issued| issued.lifetime));
         let previous = self.loaded.as_ref().map(|loaded| (&*loaded.config, &loaded.material));
         let origin = config.origin.clone();
         let within = |error: ConfigError| error.within(&origin);
-        let (material, unread) = Material::read(&config, issued_material, previous).map_err(within)?;
+        let (material, read_failure) = Material::read(&config, issued_material, previous).map_err(within)?;
         let tls = self.tls(&config, &material).map_err(within)?;
         let config = match &self.loaded {
             Some(loaded) if *loaded.config == config => Arc::clone(&loaded.config),
@@ -185,11 +187,11 @@ impl Worker {
         }
         if self.plugin().is_some() && !has_issued {
             // The configuration has no credentials yet.
-            return Ok(unread);
+            return Ok(read_failure);
         }
         let present = self.access.as_ref();
         if is_unchanged && present.is_some_and(|present| present.lifetime == lifetime) {
-            return Ok(unread);
+            return Ok(read_failure);
         }
         let generation = present.map_or(1, |present| present.generation + u64::from(!is_unchanged));
         if present.is_some() && !is_unchanged {
@@ -197,10 +199,11 @@ impl Worker {
         }
         let access = Access { generation, config, tls, authority, identity, proxy_tls, authorization, lifetime };
         self.access = Some(Arc::new(access));
-        Ok(unread)
+        Ok(read_failure)
     }
 
-    /// Returns the TLS configuration, which is the previous one if nothing in it has changed.
+    /// Returns the TLS configuration. The previous one is kept if nothing in it has changed, so that connections are
+    /// kept.
     fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
         if !config.has_tls() {
             return Ok(None);
@@ -232,7 +235,7 @@ impl Worker {
         tls::proxy_config(&config.tls, authority.as_deref(), pair(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the plugin of the configuration, unless it has other credentials.
+    /// Returns the plugin of the configuration, unless the configuration has other credentials, which take precedence.
     fn plugin(&self) -> Option<ExecPlugin> {
         let user = &self.loaded.as_ref()?.config.user;
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
@@ -240,29 +243,29 @@ impl Worker {
 
     fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {
         let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
-        let is_wanted = is_rejected
+        let is_needed = is_rejected
             || issued
                 .is_none_or(|issued| issued.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now()));
         if is_rejected && self.shared.was_accepted.swap(false, Ordering::Relaxed) {
             (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
         }
-        is_wanted && self.plugin_may_run_at.is_none_or(|at| Instant::now() >= at)
+        is_needed && self.plugin_may_run_at.is_none_or(|at| Instant::now() >= at)
     }
 
     fn run_plugin(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> Result<(), CredentialsError> {
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let config = ConnectionConfig::clone(&loaded.config);
         let description = format!("the credential plugin {}", plugin.command.display());
-        self.note(Some(Activity { description, since: Instant::now() }));
+        self.set_activity(Some(Activity { description, since: Instant::now() }));
         let issued = plugin::run(plugin, &config, loaded.material.tls.authority.as_deref());
-        self.note(None);
+        self.set_activity(None);
         let result = issued.and_then(|credentials| {
             let lifetime = credentials.expires.and_then(|expires| Lifetime::until(expires, Timestamp::now()));
             let is_lasting = lifetime.is_some() || credentials.expires.is_none();
             let previous = self.issued.replace(Issued { plugin: plugin.clone(), credentials, lifetime });
             match self.load(config) {
-                Ok(unread) => {
-                    self.note_unread(unread);
+                Ok(failure) => {
+                    self.note_read_failure(failure);
                     Ok(is_lasting)
                 }
                 Err(error) => {
@@ -281,16 +284,16 @@ impl Worker {
         result.map(drop).map_err(missing)
     }
 
-    fn note(&self, activity: Option<Activity>) {
+    fn set_activity(&self, activity: Option<Activity>) {
         *self.shared.activity.lock().expect("nothing panics while it is held") = activity;
     }
 
-    fn publish(&self, handled: u64, looked: Result<(), CredentialsError>) {
-        let failure = looked.err();
+    fn publish(&self, handled: u64, result: Result<(), CredentialsError>) {
+        let failure = result.err();
         let access = self.access.clone();
         self.shared.state.send_modify(|state| {
-            let is_news = failure.as_ref().is_some_and(|failure| state.failure.as_ref() != Some(failure));
-            if let (Some(failure), true, Some(_)) = (&failure, is_news, &access) {
+            let is_new = failure.as_ref().is_some_and(|failure| state.failure.as_ref() != Some(failure));
+            if let (Some(failure), true, Some(_)) = (&failure, is_new, &access) {
                 log_events::credentials_not_renewed(&failure.to_string());
             }
             let config = self.loaded.as_ref().map(|loaded| Arc::clone(&loaded.config));

@@ -133,7 +133,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Deserializes a list, in which null stands for an empty entry.
+/// Deserializes a list. An entry that is null becomes an empty entry.
 fn list<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
     let entries: Option<Vec<Option<T>>> = Option::deserialize(deserializer)?;
     Ok(entries.map(|entries| entries.into_iter().map(Option::unwrap_or_default).collect()))
@@ -165,13 +165,13 @@ impl KubeconfigFile {
         let document = first_document(&text);
         merge_keys::check(document)?;
         let options = serde_saphyr::options! {
-            // One user may be the user of many contexts.
+            // Many aliases of one anchor are legitimate: one user may be used in many contexts.
             budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
-            // For Go, a number that is too large is a text.
+            // Go reads a number that is too large as text.
             non_finite_float_policy: NonFiniteFloatPolicy::AsString,
-            // As client-go does.
+            // client-go uses the last of several equal keys.
             duplicate_keys: DuplicateKeyPolicy::LastWins,
-            // A snippet could contain secrets.
+            // A snippet in an error message could contain secrets.
             with_snippet: false,
         };
         let file: Option<Self> =
@@ -186,7 +186,9 @@ impl KubeconfigFile {
         let is = |text: &Option<String>, expected| text.as_deref().is_none_or(|text| ["", expected].contains(&text));
         if !is(kind, "Config") || !is(api_version, "v1") {
             let (kind, version) = (kind.as_deref().unwrap_or_default(), api_version.as_deref().unwrap_or_default());
-            return Err(format!("it is of kind {kind:?}, version {version:?}, and a kubeconfig is a Config of v1"));
+            return Err(format!(
+                "it has kind {kind:?} and apiVersion {version:?}, but a kubeconfig has kind Config and apiVersion v1"
+            ));
         }
         check_names("context", contexts.iter().flatten().map(|entry| &entry.name))?;
         check_names("cluster", clusters.iter().flatten().map(|entry| &entry.name))?;
@@ -214,10 +216,10 @@ fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) 
     Ok(())
 }
 
-/// A character that ends lines in YAML 1.1, which client-go reads.
+/// A character that ends a line in YAML 1.1, the version that client-go reads.
 const NEXT_LINE: char = '\u{85}';
 
-/// Returns the text of a file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
+/// Decodes a file in UTF-8, or in UTF-16 with a byte order mark, which PowerShell writes.
 fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.as_chunks().0.iter().copied().map(unit).collect();
@@ -231,7 +233,7 @@ fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     .map(|text| if text.contains(NEXT_LINE) { text.replace(NEXT_LINE, "\n").into() } else { text })
 }
 
-/// Returns the first of several YAML documents. client-go ignores the others, too.
+/// Returns the first of several YAML documents. Like client-go, leaderrun ignores the others.
 pub fn first_document(text: &str) -> &str {
     let (mut end, mut has_begun) = (0, false);
     for line in text.split_inclusive('\n') {
@@ -241,8 +243,8 @@ pub fn first_document(text: &str) -> &str {
         if (is_marker || is_end) && has_begun {
             break;
         }
-        let says_nothing = words.is_empty() || words.starts_with(['#', '%', '\u{feff}']) && !is_marker;
-        has_begun |= !says_nothing;
+        let is_blank = words.is_empty() || words.starts_with(['#', '%', '\u{feff}']) && !is_marker;
+        has_begun |= !is_blank;
         end += line.len();
     }
     &text[..end]

@@ -17,7 +17,7 @@ use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
 use super::server::{self, ServerAddress};
 
-/// The versions of the plugin protocol.
+/// The supported versions of the plugin protocol.
 const V1: &str = "client.authentication.k8s.io/v1";
 const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 
@@ -25,7 +25,7 @@ const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 impl MergedKubeconfig {
-    /// Returns the configuration of the context of that name, or of the current one.
+    /// Returns the configuration of the context with this name, or of the current context.
     ///
     /// # Errors
     /// Fails if there is no such context, or a part of it cannot be used.
@@ -61,7 +61,8 @@ impl MergedKubeconfig {
 
         let user_name = chosen.user.as_deref().unwrap_or_default();
         let mut user = match self.user(user_name) {
-            // Without a scheme, TLS may have been intended. Like kubectl, leaderrun sends no secrets then.
+            // Without a scheme the connection has no TLS, which may be a mistake. Like kubectl, leaderrun sends no
+            // secrets.
             _ if !has_scheme => UserOptions::default(),
             None if user_name.is_empty() => UserOptions::default(),
             None => return Err(refused(format!("it has no user {user_name:?}"))),
@@ -85,14 +86,14 @@ impl MergedKubeconfig {
     fn without_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("it has no current-context; try --context {known:?}"),
-            None => "it has no contexts; name another kubeconfig".to_owned(),
+            None => "it has no contexts; use another kubeconfig".to_owned(),
         }
     }
 
     fn no_such_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("the kubeconfig has no such context; try --context {known:?}"),
-            None => "the kubeconfig has no contexts; name another kubeconfig".to_owned(),
+            None => "the kubeconfig has no contexts; use another kubeconfig".to_owned(),
         }
     }
 }
@@ -102,8 +103,8 @@ fn trimmed(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Returns a path of a kubeconfig in this folder. As in Go, `..` in a relative path removes the part in front of it,
-/// which may be missing or a symbolic link.
+/// Resolves a path in a kubeconfig, whose folder is `folder`. As in Go, `..` removes the part before it, even if that
+/// part does not exist or is a symbolic link.
 fn resolved(folder: &Path, path: &str) -> PathBuf {
     if Path::new(path).is_absolute() {
         return PathBuf::from(path);
@@ -119,7 +120,7 @@ fn resolved(folder: &Path, path: &str) -> PathBuf {
     resolved
 }
 
-/// Returns the source of a value. Data in the kubeconfig take precedence over a file.
+/// Returns where a value is stored. Data in the kubeconfig takes precedence over a file.
 fn source(file: &Option<String>, data: &Option<Base64>, folder: &Path) -> Option<Source> {
     let data = data.as_ref().filter(|Base64(data)| !data.is_empty());
     let file = || trimmed(file).map(|file| Source::File(resolved(folder, &file)));
@@ -159,7 +160,7 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
     Ok(UserOptions { certificate, token, basic, exec, impersonation: impersonation(user)? })
 }
 
-/// Returns the token that kubectl has stored for an OpenID Connect provider. It is not refreshed.
+/// Returns the token that kubectl has stored for an OpenID Connect provider. leaderrun does not refresh it.
 fn provided_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
     let id_token = config.as_ref().and_then(|config| trimmed(&config.get("id-token").cloned()));
     match (trimmed(name).as_deref(), id_token) {

@@ -78,10 +78,11 @@ impl Authorities {
     }
 
     /// Returns whether this authority allows this many others between itself and a server. webpki does not check that.
-    pub fn allow_between(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
+    pub fn allow_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_this_one = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_this_one);
-        certificates.any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_between(count)))
+        certificates
+            .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
 
     /// Returns whether one of them has issued the certificate directly, and may issue certificates for any name.

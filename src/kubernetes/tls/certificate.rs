@@ -94,7 +94,7 @@ impl Certificate {
     }
 
     /// Returns whether this many authorities are allowed between this one and a server.
-    pub fn allows_between(&self, count: usize) -> bool {
+    pub fn allows_intermediates(&self, count: usize) -> bool {
         let limit = self.constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
         limit.is_none_or(|limit| count <= limit.into())
     }

@@ -1,5 +1,5 @@
-//! Keys of client certificates on the curve P-521, and the key exchange on it, which ring does not support. In TLS 1.2
-//! neither side may use a P-521 key unless the client supports the key exchange on that curve.
+//! Client keys and the key exchange on the curve P-521, which ring does not support. The key exchange is needed because
+//! TLS 1.2 permits P-521 keys only if the client also supports the key exchange on that curve.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, NamedGroup, PeerMisbehaved, SignatureAlgorithm, SignatureScheme};
 
-/// The key of a client certificate.
+/// The P-521 key of a client certificate.
 pub struct ClientKey {
     key: Arc<EcdsaKey>,
     public_key: Vec<u8>,
 }
 
 impl ClientKey {
-    /// Parses a key of this curve as PKCS#8 or SEC 1.
+    /// Parses a P-521 key in PKCS#8 or SEC 1 format.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let key = SecretKey::from_der(der).ok()?;
         let public_key = key.public_key().to_public_key_der().ok()?.into_vec();
@@ -74,7 +74,7 @@ impl fmt::Debug for ClientSigner {
     }
 }
 
-/// The key exchange on this curve.
+/// The key exchange on P-521.
 #[derive(Debug)]
 pub struct KeyExchange;
 

@@ -93,7 +93,7 @@ impl ServerVerifier {
         if !path.intermediate_certificates().all(|between| may_sign(&between.der())) {
             return Err(webpki::Error::EndEntityUsedAsCa);
         }
-        if !self.authorities.allow_between(path.anchor(), path.intermediate_certificates().count()) {
+        if !self.authorities.allow_intermediates(path.anchor(), path.intermediate_certificates().count()) {
             return Err(webpki::Error::PathLenConstraintViolated);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The errors of record files that cannot be used: the reason, and the command that changes it.
+//! The errors of record files that cannot be used, with the reason and a command that helps.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -34,7 +34,8 @@ impl Access {
         }
     }
 
-    /// Returns the permission that the mode of the file must grant; for [`Access::Create`], that of its folder.
+    /// Returns the permission that the mode of the file must grant. For [`Access::Create`], the mode of the folder must
+    /// grant it.
     fn permission(self) -> Permission {
         match self {
             Self::Read | Self::Lock | Self::Watch => Permission::Read,
@@ -43,7 +44,7 @@ impl Access {
     }
 }
 
-/// Returns the error of a system call on a file that certainly changed nothing.
+/// Returns the error of a system call that has certainly changed nothing.
 pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
     let errno = failure.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let kind = match errno {
@@ -71,8 +72,10 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
             "its file system or a sandbox does not support that; try a file elsewhere, or look for a seccomp profile"
                 .to_owned()
         }
-        Errno::ENOLCK => "its file system grants no locks; try a file on a local disk".to_owned(),
-        Errno::EFBIG => "the limit of file sizes forbids it; raise it, for example with ulimit -f unlimited".to_owned(),
+        Errno::ENOLCK => "its file system does not support locks; try a file on a local disk".to_owned(),
+        Errno::EFBIG => {
+            "the limit of file sizes is too low; raise the limit, for example with ulimit -f unlimited".to_owned()
+        }
         Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),
         _ => errno.desc().to_owned(),
     };
@@ -92,7 +95,7 @@ pub fn unusable(path: &Path, reason: &str) -> LockError {
     )
 }
 
-/// Returns the reason why a file may not be accessed: its owner, its mode, and what to change.
+/// Returns why this user may not access a file, and what to change.
 fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     let user = User(geteuid().as_raw());
     let permission = access.permission();
@@ -103,7 +106,7 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     let class = Class::of_this_user(&found);
     if geteuid().is_root() || class.is_granted(permission, &found) {
         return if access == Access::Create && !may_replace(path, folder) {
-            "a sticky folder lets only the owner of a file replace it".to_owned()
+            "its folder is sticky, so only the owner of a file can replace it".to_owned()
         } else {
             "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
              SELinux, AppArmor or a seccomp profile"
@@ -125,14 +128,14 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     }
 }
 
-/// Returns whether this user may replace a file, as far as that depends on its sticky folder.
+/// Returns whether this user may replace a file, if its folder is sticky.
 fn may_replace(path: &Path, folder: &Path) -> bool {
     let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
     let owns = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.uid() == geteuid().as_raw());
     !is_sticky || geteuid().is_root() || owns(path) || owns(folder) || !path.exists()
 }
 
-/// A user, shown by number only, because a name lookup may block on a directory service.
+/// A user. Messages show only the number, because a lookup of the name may block on a directory service.
 struct User(u32);
 
 impl fmt::Display for User {
@@ -158,7 +161,8 @@ impl Permission {
         }
     }
 
-    /// Returns the letters for chmod(1). A record is read before it is written.
+    /// Returns the letters for chmod(1). Writing requires both permissions, because a record is read before it is
+    /// written.
     fn letters(self) -> &'static str {
         match self {
             Self::Read => "r",

@@ -1,7 +1,7 @@
 //! Mutual exclusion between the writers of a record file.
 //!
-//! Two advisory locks are held during the write itself: one on the record file, and one on `PATH.lock` beside it, which
-//! is the only one that older releases of leaderrun use. `PATH.lock` may be deleted at any time, because the safety of
+//! Two advisory locks are held during the write itself: one on the record file, and one on `PATH.lock` beside it. Older
+//! releases of leaderrun only use the lock on `PATH.lock`. That file may be deleted at any time, because the safety of
 //! a write does not depend on it: a write only replaces the file that it has checked.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -27,16 +27,20 @@ use super::{SAFE_OPEN_FLAGS, record_file};
 use crate::lock::LockError;
 use crate::process::clock;
 
-/// The first and the longest pause between attempts to lock a file that another process has locked. Doubled each time.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
+/// The first pause between attempts to lock a file that another process has locked. It doubles with each attempt.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long the locks may be held, in timeouts of a request: twice as long as a leader can be without a renewal.
-const ATTEMPTS_WITH_LOCKS: u32 = 2 * ATTEMPTS;
+/// The longest pause between attempts to lock a file.
+const MAX_PAUSE: Duration = Duration::from_millis(16);
 
-/// The shortest time that the locks may be held, because a busy process must not be taken for a frozen one.
+/// How long the locks may be held, as a multiple of the request timeout. This is twice as long as a leader can go
+/// without a renewal.
+const TIMEOUTS_WITH_LOCKS: u32 = 2 * ATTEMPTS;
+
+/// The shortest time for which the locks may be held. A busy process must not be mistaken for a frozen process.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The locks during a write, which end when this is dropped or released.
+/// The locks during a write. They end when this is dropped or released.
 #[derive(Debug)]
 pub struct Exclusive {
     /// The record file, if it exists.
@@ -47,27 +51,33 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
-    /// Locks `companion`, which is `PATH.lock`, and the record file at `path`, if it exists, within `attempt`. While that
-    /// takes long, `awaited` says why.
+    /// Locks `companion`, which is `PATH.lock`, and the record file at `path` if it exists. While that takes long,
+    /// `awaited` contains the reason.
     ///
     /// # Errors
-    /// Fails if another process keeps one of them locked, or they cannot be locked.
-    pub fn acquire(path: &Path, companion: &Path, attempt: Duration, awaited: &Awaited) -> Result<Self, LockError> {
-        Self::acquire_for(path, companion, attempt, MIN_TIME_LIMIT.max(attempt * ATTEMPTS_WITH_LOCKS), awaited)
+    /// Fails if another process keeps a file locked for most of `request_timeout`, or a file cannot be locked.
+    pub fn acquire(
+        path: &Path,
+        companion: &Path,
+        request_timeout: Duration,
+        awaited: &Awaited,
+    ) -> Result<Self, LockError> {
+        let limit = MIN_TIME_LIMIT.max(request_timeout * TIMEOUTS_WITH_LOCKS);
+        Self::acquire_for(path, companion, request_timeout, limit, awaited)
     }
 
     fn acquire_for(
         path: &Path,
         companion: &Path,
-        attempt: Duration,
+        request_timeout: Duration,
         limit: Duration,
         awaited: &Awaited,
     ) -> Result<Self, LockError> {
-        // This timeout comes before that of the whole request, whose error does not state the reason.
-        let give_up_at = clock::now() + attempt * 3 / 4;
+        // This timeout is shorter than that of the whole request, because the error of the whole request has no reason.
+        let give_up_at = clock::now() + request_timeout * 3 / 4;
         let time_limit = TimeLimit::start(limit);
-        let companion = lock_as_named(companion, give_up_at, awaited, open_companion)?;
-        let record_file = lock_as_named(path, give_up_at, awaited, record_file::open)?;
+        let companion = lock_at_path(companion, give_up_at, awaited, open_companion)?;
+        let record_file = lock_at_path(path, give_up_at, awaited, record_file::open)?;
         Ok(Self { record_file, companion, _time_limit: time_limit })
     }
 
@@ -85,15 +95,15 @@ impl Exclusive {
         let _ = companion.unlock();
         drop(time_limit);
         if futimens(&companion, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).is_err() {
-            // The file belongs to another user. Reading it updates at least its access time.
+            // The file belongs to another user. Reading the file updates at least its access time.
             let _ = companion.read(&mut [0]);
         }
     }
 }
 
-/// Locks the file that has this name once it is locked, even if it was replaced meanwhile. Returns `None` if there is
-/// none.
-fn lock_as_named(
+/// Locks the file at a path. If the file was replaced while its lock was waited for, the new file is locked. Returns
+/// `None` if there is no file.
+fn lock_at_path(
     path: &Path,
     give_up_at: Instant,
     awaited: &Awaited,
@@ -104,11 +114,11 @@ fn lock_as_named(
         let file = lock(file, path, give_up_at, awaited);
         awaited.set(None);
         let file = file?;
-        let has_the_name = match (FileId::of(&file), FileId::at(path)) {
-            (Ok(locked), Ok(named)) => locked == named,
+        let is_at_path = match (FileId::of(&file), FileId::at(path)) {
+            (Ok(locked), Ok(present)) => locked == present,
             _ => false,
         };
-        if has_the_name {
+        if is_at_path {
             return Ok(Some(file));
         }
         if clock::now() >= give_up_at {
@@ -117,8 +127,8 @@ fn lock_as_named(
     }
 }
 
-/// Opens `PATH.lock`, and creates it if it is missing. Returns `None` if it cannot be created: then older releases, run
-/// by the same user, cannot write there either.
+/// Opens `PATH.lock`, and creates it if it is missing. Returns `None` if it cannot be created. In that case older
+/// releases that run as the same user cannot write the record either.
 fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     loop {
         if let Some(file) = record_file::open(path)? {
@@ -136,16 +146,16 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// Locks an open file. Returns it, or another descriptor of it if this one cannot be locked.
+/// Locks an open file. Returns the locked descriptor, which may be another descriptor of the same file.
 fn lock(mut file: File, path: &Path, give_up_at: Instant, awaited: &Awaited) -> Result<File, LockError> {
-    let mut pause = PAUSES.0;
+    let mut pause = MIN_PAUSE;
     let mut is_writable = false;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if clock::now() < give_up_at => {
                 thread::sleep(pause);
-                if pause < PAUSES.1 {
+                if pause < MAX_PAUSE {
                     pause *= 2;
                 } else if awaited.get().is_none() {
                     awaited.set(Some(lock_holder::description(path, LockHolder::of(&file).as_ref())));
@@ -154,7 +164,7 @@ fn lock(mut file: File, path: &Path, give_up_at: Instant, awaited: &Awaited) -> 
             Err(TryLockError::WouldBlock) => {
                 return Err(lock_holder::locked_by_another(path, LockHolder::of(&file).as_ref()));
             }
-            // NFS only locks files that are open for writing.
+            // NFS can lock only files that are open for writing.
             Err(TryLockError::Error(failure)) if is_bad_descriptor(&failure) && !is_writable => {
                 file = record_file::open_for_writing(path)
                     .map_err(|failure| access::failed(Access::Write, path, &failure))?;
@@ -169,20 +179,20 @@ fn is_bad_descriptor(failure: &io::Error) -> bool {
     failure.raw_os_error() == Some(Errno::EBADF as i32)
 }
 
-/// A timer with which the kernel kills this process, unless this is dropped in time.
+/// A timer by which the kernel kills this process, unless the timer is dropped in time.
 ///
-/// A process that is frozen while it holds a lock, for example by SIGSTOP, blocks all others. Its lock must not be
-/// broken, because it may be thawed at any time and carry out an outdated write. So it is killed. Process 1 of a
-/// container cannot be killed in this way.
+/// A process that is frozen while it holds a lock, for example by SIGSTOP, blocks all other writers. They must not
+/// ignore its lock, because the process may continue at any time and carry out an outdated write. Therefore the kernel
+/// kills it. Process 1 of a container cannot be killed in this way.
 #[derive(Debug)]
 struct TimeLimit(#[expect(dead_code, reason = "the timer is deleted when it is dropped")] Timer);
 
 impl TimeLimit {
-    /// Starts the timer. Returns `None` if the kernel has no timer left for this user; the lock is then used without
-    /// one.
+    /// Starts the timer. Returns `None` if the kernel has no timer left for this user. The locks are then held without
+    /// a time limit.
     fn start(limit: Duration) -> Option<Self> {
         let kill = SigEvent::new(SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 });
-        // This clock does not count suspend, because no other process runs either while the machine is suspended.
+        // This clock does not count suspend. While the machine is suspended, this process blocks no others.
         let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, kill).ok()?;
         timer.set(Expiration::OneShot(TimeSpec::from(limit)), TimerSetTimeFlags::empty()).ok()?;
         Some(Self(timer))
@@ -198,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// The variable that names the folder with the files, set in the process that freezes.
+    /// The variable that is set in the process that freezes. Its value is the folder of the files.
     const FREEZE_FOLDER: &str = "LEADERRUN_TEST_FREEZE_FOLDER";
 
     #[test]
@@ -208,7 +218,7 @@ mod tests {
             let limit = Duration::from_secs(1);
             let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit, &Awaited::default()).unwrap();
             raise(Signal::SIGSTOP).unwrap();
-            unreachable!("it is killed while it is stopped");
+            unreachable!("this process is killed while it is stopped");
         }
         let folder = tempfile::tempdir().unwrap();
         let (path, companion) = (folder.path().join("job"), folder.path().join("job.lock"));

@@ -12,14 +12,14 @@ use rustix::io::Errno;
 use super::SAFE_OPEN_FLAGS;
 use super::file_id::FileId;
 
-/// The suffix of a new file's name, after the name of the record file and a random number.
+/// The suffix of the name of a new file. It follows the name of the record file and a random number.
 const SUFFIX: &str = ".new";
 
-/// The age from which a new file is considered to be left behind by a process that was killed.
+/// The age from which a new file counts as left behind by a process that was killed.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
-/// A new file. Dropping this deletes the file that has its name: the new file itself if it was not put in place, or,
-/// after an exchange, the file that it replaced.
+/// A new file. When this is dropped, the file with the temporary name is deleted. That is the new file itself if it did
+/// not become the record file, or the replaced record file after an exchange of the names.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
@@ -28,8 +28,8 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Writes a new file beside the record file at `path`, and syncs it to the disk. It gets the owner and the mode of
-    /// the file that it will replace, as far as this user may set them.
+    /// Writes a new file beside the record file at `path`, and syncs it to the disk. The new file gets the owner and
+    /// the mode of the file that it will replace, as far as this user may set them.
     ///
     /// # Errors
     /// Fails if the file cannot be created or written.
@@ -56,7 +56,7 @@ impl NewFile {
         }
     }
 
-    /// Gives the new file the name of the record file, if no file has it. Returns false if one has.
+    /// Gives the new file the name of the record file, if no file has that name. Returns false if a file has it.
     ///
     /// # Errors
     /// Fails if the file system refuses the operation.
@@ -76,10 +76,10 @@ impl NewFile {
         }
     }
 
-    /// Replaces the record file, if that is still the file `replaced`. Returns false if it is not.
+    /// Replaces the record file, if it is still the file `replaced`. Returns false if it is not.
     ///
-    /// No system call renames conditionally. An exchange shows afterwards which file was replaced, and can be undone,
-    /// so it loses no file that another process has created after a deletion of the record file.
+    /// No system call can rename a file only if the replaced file is a certain one. Therefore the two files exchange
+    /// their names. This shows which file was replaced, and can be undone if it was another file, so no file is lost.
     ///
     /// # Errors
     /// Fails if the file system refuses the operation.
@@ -109,7 +109,7 @@ impl NewFile {
         let folder = self.path.parent().unwrap_or(&self.path);
         match File::open(folder) {
             Ok(folder) => folder.sync_all(),
-            // The folder may be writable but not readable. Linux file systems sync the name together with the file.
+            // The folder may be writable but not readable. Linux file systems sync the name with the file.
             Err(_) => self.file.sync_all(),
         }
     }
@@ -137,7 +137,8 @@ fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
     new.set_permissions(Permissions::from_mode(replaced.mode() & 0o777))
 }
 
-/// Deletes the new files of processes that were killed during a write. Failures are ignored until the next call.
+/// Deletes the new files of processes that were killed during a write. Failures are ignored, because later calls try
+/// again.
 pub fn delete_left_behind(path: &Path) {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
     let is_left_behind = |entry: &DirEntry| {
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_given_file_is_replaced() {
+    fn a_file_is_not_replaced_if_another_file_has_its_name_by_now() {
         let (folder, path) = fixture();
         fs::write(&path, "meant").unwrap();
         let meant = FileId::at(&path).unwrap();
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_has_the_mode_of_the_one_that_it_replaces() {
+    fn a_new_file_has_the_mode_of_the_file_that_it_replaces() {
         let (_folder, path) = fixture();
         for mode in [0o600, 0o664, 0o666, 0o604] {
             fs::write(&path, "").unwrap();

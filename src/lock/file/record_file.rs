@@ -1,13 +1,14 @@
 //! A record file, with compare-and-swap by file system operations.
 //!
-//! A write is prepared first, including all disk writes. Then, under the [`Exclusive`] locks, the record is compared
-//! again and replaced. Even if other programs delete or replace files meanwhile, the write replaces the expected record
-//! or nothing:
+//! A write is first prepared, including all disk writes. Then the record is compared again and replaced while the
+//! [`Exclusive`] locks are held. Even if other programs delete or replace files meanwhile, the write replaces the
+//! expected record or nothing:
 //!
-//! - A record file is only created if there is none: the rename does not replace a file.
-//! - It is replaced by an exchange of names, which shows the file that was replaced: see [`NewFile::replace`].
-//! - If this user may not replace it, or no disk space is left, it is written in place: see [`contents`]. A write to a
-//!   file that was deleted meanwhile has no effect.
+//! - A record file is only created if none exists, because the rename does not replace a file.
+//! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced: see
+//!   [`NewFile::replace`].
+//! - If this user may not replace the file, or no disk space is left, the file is written in place: see [`contents`]. A
+//!   write to a file that was deleted meanwhile has no effect.
 //!
 //! [`contents`]: super::contents
 
@@ -35,17 +36,17 @@ use crate::lock::{LockError, LockErrorKind};
 /// The largest size of a record file. A larger file is not a record.
 const LARGEST_RECORD: u64 = 64 * 1024;
 
-/// A file that contains a record, or will be created with one.
+/// A file for a record, which may not exist yet.
 #[derive(Debug)]
 pub struct RecordFile {
     path: PathBuf,
     /// `PATH.lock`: see [`Exclusive`].
     companion: PathBuf,
     /// How long one request may wait for other processes.
-    attempt: Duration,
+    request_timeout: Duration,
     /// The highest version that was read or written.
     highest_version: AtomicU64,
-    /// The last write replaced no file: replacing was refused, but writing in place succeeded.
+    /// Whether the last write was in place because replacing the file was refused.
     is_written_in_place: AtomicBool,
     has_written: AtomicBool,
     awaited: Awaited,
@@ -94,7 +95,8 @@ enum PreparedWrite {
 }
 
 impl PreparedWrite {
-    /// Carries out the write. `replaced` is the locked record file. Returns false if it is no longer the record file.
+    /// Carries out the write. `replaced` is the locked record file. Returns false if another file is at the path by
+    /// now.
     fn carry_out(&mut self, path: &Path, replaced: Option<FileId>) -> io::Result<bool> {
         match (self, replaced) {
             (Self::Create(new), None) => new.place(path),
@@ -120,14 +122,14 @@ impl PreparedWrite {
 }
 
 impl RecordFile {
-    /// Creates a record file at an absolute path. `attempt` is the timeout of one request.
-    pub fn new(path: PathBuf, attempt: Duration) -> Self {
+    /// Creates a record file at an absolute path. Nothing is written yet.
+    pub fn new(path: PathBuf, request_timeout: Duration) -> Self {
         let mut companion = path.clone().into_os_string();
         companion.push(".lock");
         Self {
             path,
             companion: companion.into(),
-            attempt,
+            request_timeout,
             highest_version: AtomicU64::new(0),
             is_written_in_place: AtomicBool::new(false),
             has_written: AtomicBool::new(false),
@@ -140,12 +142,12 @@ impl RecordFile {
         &self.path
     }
 
-    /// Returns the path of the lock file beside it.
+    /// Returns the path of the lock file, `PATH.lock`.
     pub fn companion(&self) -> &Path {
         &self.companion
     }
 
-    /// Returns what a write waits for, if that takes long at present.
+    /// Returns what a write is waiting for, if it has waited for long.
     pub fn awaited(&self) -> Option<String> {
         self.awaited.get()
     }
@@ -161,7 +163,7 @@ impl RecordFile {
     /// Writes a record that replaces the one with the version `expected`, or creates it if `expected` is `None`.
     ///
     /// # Errors
-    /// Fails with [`LockErrorKind::Conflict`] if the present version is another one.
+    /// Fails with [`LockErrorKind::Conflict`] if the present version differs from `expected`.
     pub fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let found = self.find()?;
         if found.as_ref().and_then(Found::version).as_ref() != expected {
@@ -179,7 +181,8 @@ impl RecordFile {
                 let refused = |method: Method, failure| access::failed(method.access(), &self.path, failure);
                 let Some(otherwise) = otherwise else { return Err(refused(first, &refusal)) };
                 if let Err(second) = self.write_by(otherwise, found.as_ref(), &next, expected)? {
-                    // If only the file's mode prevents the write, its error is shown, because chmod can change that.
+                    // If only the mode of the file prevents the write, the error names the file, because chmod can mend
+                    // it.
                     let by_mode = otherwise == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
                     return Err(if by_mode { refused(otherwise, &second) } else { refused(first, &refusal) });
                 }
@@ -188,7 +191,7 @@ impl RecordFile {
         }
         self.highest_version.fetch_max(next.version, Ordering::Relaxed);
         if self.has_written.swap(true, Ordering::Relaxed) {
-            // This is not done at the first write, because a command waits for that.
+            // This is not done at the first write, because the start of the command waits for the first write.
             delete_left_behind(&self.path);
         }
         Ok(next.into_stored())
@@ -196,9 +199,10 @@ impl RecordFile {
 
     /// Returns whether a record file should not be replaced.
     fn prefers_in_place(&self, found: &Found) -> bool {
-        // A replacement would lose its other names. An empty file with other names may be linked here maliciously.
+        // A replacement would cut off the other names (hard links) of the file. An empty file with other names is
+        // replaced, because somebody may have linked it here with bad intent.
         let has_other_names = found.metadata.nlink() > 1 && found.layout.contents.is_some();
-        // This user could not give the new file to the group.
+        // This user cannot give a new file to the group that may use the present one.
         let group_would_lose_it = Class::of_this_user(&found.metadata) == Class::Others
             && Class::Group.permissions(&found.metadata) & !Class::Others.permissions(&found.metadata) != 0;
         has_other_names || group_would_lose_it || self.is_written_in_place.load(Ordering::Relaxed)
@@ -206,7 +210,7 @@ impl RecordFile {
 
     fn find(&self) -> Result<Option<Found>, LockError> {
         let Some(file) = open(&self.path)? else { return Ok(None) };
-        // The first read may have coincided with two writes in place.
+        // A read that coincides with two writes in place can find no valid record, so it is repeated once.
         let layout = self.layout_of(&file).or_else(|_| self.layout_of(&file))?;
         let version = layout.contents.as_ref().map_or(0, |contents| contents.version);
         self.highest_version.fetch_max(version, Ordering::Relaxed);
@@ -217,20 +221,21 @@ impl RecordFile {
     fn layout_of(&self, file: &File) -> Result<Layout, LockError> {
         let bytes = read_from_start(file).map_err(|failure| access::failed(Access::Read, &self.path, &failure))?;
         if bytes.len() as u64 > LARGEST_RECORD {
-            return Err(access::unusable(&self.path, "it is too long for a record of leaderrun"));
+            return Err(access::unusable(&self.path, "it is larger than a record of leaderrun can be"));
         }
         let not_a_record = |reason| access::unusable(&self.path, &format!("it is not a record of leaderrun: {reason}"));
         Layout::parse(&bytes).map_err(not_a_record)
     }
 
-    /// Returns the contents of the next write. Versions are fencing tokens, so those of a recreated file must be
-    /// greater than those of earlier files. They begin at the wall clock in microseconds, which exceeds any number of
-    /// writes since an earlier file was created, unless the clock was set back to before that.
+    /// Returns the contents of the next write. Versions are fencing tokens, so the versions of a recreated file must be
+    /// greater than those of the deleted file. The first version of a file is the wall clock in microseconds. It grows
+    /// faster than versions do, so it is greater unless the clock was set back to before the deleted file was created.
     fn next_contents(&self, found: Option<&Found>, record: Record) -> Result<Contents, LockError> {
         match found.and_then(|found| found.layout.contents.as_ref()) {
             Some(Contents { uid, version, .. }) => {
                 let version = version.checked_add(1);
-                let version = version.ok_or_else(|| access::unusable(&self.path, "its version cannot grow"))?;
+                let version = version
+                    .ok_or_else(|| access::unusable(&self.path, "its version is the largest possible number"))?;
                 Ok(Contents { uid: uid.clone(), version, record })
             }
             None => {
@@ -241,8 +246,7 @@ impl RecordFile {
         }
     }
 
-    /// Writes a record by one method. The inner error is a refusal by the file system, after which another method may
-    /// be tried.
+    /// Writes a record by one method. The inner error is a refusal by the file system; another method may succeed.
     fn write_by(
         &self,
         method: Method,
@@ -274,7 +278,8 @@ impl RecordFile {
                 let file = open_for_writing(&self.path)?;
                 let offset = found.and_then(|found| found.layout.free_slot);
                 let (offset, slot) = offset.zip(next.to_slot()).ok_or(ErrorKind::FileTooLarge)?;
-                // After a power failure the other slot may be the only valid one, so it must be on the disk.
+                // After a power failure during the write, only the other slot is valid, so it must be on the disk
+                // before.
                 file.sync_data()?;
                 Ok(PreparedWrite::InPlace { file, offset, slot })
             }
@@ -283,7 +288,7 @@ impl RecordFile {
 
     /// Carries out a prepared write under the locks, if the record still has the expected version.
     fn commit(&self, prepared: &mut PreparedWrite, expected: Option<&Version>) -> Result<io::Result<bool>, LockError> {
-        let exclusive = Exclusive::acquire(&self.path, &self.companion, self.attempt, &self.awaited)?;
+        let exclusive = Exclusive::acquire(&self.path, &self.companion, self.request_timeout, &self.awaited)?;
         let mut replaced = None;
         if let Some(file) = exclusive.record_file() {
             if self.layout_of(file)?.contents.as_ref().map(Contents::version).as_ref() != expected {
@@ -329,7 +334,7 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns whether a failure certainly changed nothing and may not occur with another [`Method`].
+/// Returns whether a failed write has certainly changed nothing, and another [`Method`] may succeed.
 fn is_refusal(failure: &io::Error) -> bool {
     let is_special = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
     let refuses = [Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::ENOSPC, Errno::EDQUOT];

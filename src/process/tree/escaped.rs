@@ -69,7 +69,7 @@ fn kill_marked(proc: &Proc, mark: &[u8]) {
 
 /// Returns a process if it is younger than this one and in a PID namespace below ours.
 fn suspect(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
-    let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.began() && !stat.is_dead())?;
+    let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.own_start() && !stat.is_dead())?;
     let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested)?;
     Some((Identity { number, started: stat.started }, numbers.pid))
 }

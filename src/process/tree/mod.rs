@@ -1,13 +1,14 @@
 //! The processes below this one, and the kill of all of them.
 //!
-//! The caller is a subreaper (or PID 1): when a process below it dies, that process's children become the caller's own.
-//! So killing the direct children, reaping them, and listing them again ends the whole tree, whatever sessions and process
-//! groups it hides in; and every direct child that is signalled is an unreaped one, whose pid cannot have been used
-//! again. [`Members`] only makes that faster: it finds all descendants at one scan.
+//! The caller is a subreaper (or PID 1): when a process below it dies, the children of that process become children of
+//! the caller. Killing the direct children, reaping them and listing the children again therefore ends the whole tree,
+//! including processes in other sessions and process groups. It never signals the wrong process, because the pid of an
+//! unreaped child is not used again. [`Members`] makes the kill faster by finding all descendants in one scan.
 //!
-//! Processes in a PID namespace below ours are different: their orphans are reparented to the init of their namespace,
-//! which may not be a descendant of ours (`nsenter`, `runc exec`). So they are remembered once they were seen, stopped
-//! before any process above them is killed, and killed from the leaves up. The tree is not empty before they are dead.
+//! Processes in a PID namespace below this one are different. Their orphans become children of the init process of
+//! their namespace, which may not be a descendant of the caller (`nsenter`, `runc exec`). Such processes are remembered
+//! when they are seen, stopped before any process above them is killed, and killed from the leaves up. The tree does
+//! not count as empty before they are dead.
 //!
 //! Children of *other threads* of the caller, such as credential plugins, are not part of the tree.
 
@@ -44,12 +45,12 @@ use crate::process::title;
 /// The largest number of processes that a message names.
 const MAX_NAMES: usize = 8;
 
-/// The largest number of processes whose threads are counted between scans. Counting them takes as long as a scan of
-/// the machine's processes.
+/// The largest number of processes whose threads are counted between scans. With more processes, counting would take as
+/// long as a scan of all processes of the machine.
 const MAX_RECOUNTED: usize = 64;
 
-/// The pause after a scan during a kill, as a multiple of the time that the scan took. Processes that are forked in the
-/// pause mostly become children of this process, which are killed without a scan.
+/// The pause after a scan during a kill, as a multiple of the time that the scan took. Most processes that are forked
+/// meanwhile become children of this process, which are killed without a scan.
 const SCAN_PAUSE: u32 = 9;
 
 /// Makes the orphans below this process its children, rather than those of PID 1.
@@ -63,11 +64,11 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// The reason why some process could not be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillFailure {
-    /// The process of this number in /proc could not be signalled.
+    /// The process with this number in /proc could not be signalled.
     Refused { number: i32, errno: Errno },
     /// The children could not be listed.
     NotListed(Errno),
-    /// The process of this number in /proc was killed and has not ended for long.
+    /// The process with this number in /proc was killed some time ago and has not ended.
     Stuck { number: i32 },
 }
 
@@ -79,7 +80,7 @@ impl KillFailure {
         }
     }
 
-    /// Returns whether the end of process 1 of a container would end the process.
+    /// Returns whether the kernel would kill the process when process 1 of its container exits.
     pub fn ends_with_init(self) -> bool {
         !matches!(self, Self::Stuck { .. })
     }
@@ -93,13 +94,13 @@ pub struct Tree {
     nested: Nested,
     /// The processes and threads that were counted last.
     count: TaskCount,
-    /// A kill checks whether each child is in a PID namespace below ours.
+    /// A kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
-    /// When a kill scans all processes again. Scans take at most a tenth of the time.
+    /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
-    /// The mark of this run in the environments of its processes.
+    /// The environment variable by which processes of this run are recognised.
     mark: Vec<u8>,
-    /// Processes with the mark were searched for since the command was started.
+    /// Whether processes with the mark were searched for since the command was started.
     was_searched: bool,
 }
 
@@ -127,7 +128,7 @@ impl Tree {
         })
     }
 
-    /// Sends a signal to the process group that a child of ours leads. The child must not have been reaped.
+    /// Sends a signal to the process group that a child of this process leads. The child must not have been reaped.
     ///
     /// # Errors
     /// Fails if the signal is not permitted.
@@ -141,7 +142,7 @@ impl Tree {
         }
     }
 
-    /// Returns the children of this thread, including dead ones that have not been reaped.
+    /// Returns the children of this thread, including dead children that have not been reaped.
     pub fn children(&self) -> Vec<Pid> {
         let mut children = Vec::new();
         let _ = self.proc.for_each_child(|number| {
@@ -150,19 +151,18 @@ impl Tree {
         children
     }
 
-    /// Makes a kill check the PID namespace of every child, for a process that has not [remembered](Self::scan) the
-    /// processes that may be reparented to others.
+    /// Makes a kill check the PID namespace of every child. This is for a process that has not [remembered](Self::scan)
+    /// the processes in nested PID namespaces.
     pub fn with_namespace_checks(self) -> Self {
         Self { checks_namespaces: true, ..self }
     }
 
-    /// Remembers every descendant in a PID namespace below ours that is found until this instant, and counts all
-    /// descendants.
+    /// Remembers the descendants in nested PID namespaces, and counts all descendants. The scan ends early at `until`.
     pub fn scan(&mut self, until: Option<Instant>) {
         self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
     }
 
-    /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, where these are few.
+    /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, if these are few enough.
     pub fn count_threads(&mut self) {
         let known = self.members.numbers();
         if known.len() <= MAX_RECOUNTED {
@@ -174,7 +174,7 @@ impl Tree {
         }
     }
 
-    /// Returns how many threads of the processes that the last [`scan`](Self::scan) has found run or wait for a CPU.
+    /// Estimates how many threads run or wait for a CPU, in the processes that the last [`scan`](Self::scan) has found.
     pub fn estimate_runnable(&self) -> u32 {
         runnable::estimate(&self.proc, self.members.numbers(), self.count.threads)
     }
@@ -189,15 +189,15 @@ impl Tree {
         !self.nested.is_empty()
     }
 
-    /// Sends SIGTERM to remembered processes that have not got it.
+    /// Sends SIGTERM to the remembered processes that have not received it yet.
     pub fn terminate_nested(&mut self) {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, at most this many threads are
-    /// killed before others have ended, but at least one process.
+    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, at most this many killed threads have
+    /// not ended yet, but at least one process is killed.
     ///
-    /// It allocates nothing, and needs no descriptor to kill the direct children.
+    /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
     /// # Errors
     /// Returns the first reason why a process was not killed.
@@ -221,7 +221,7 @@ impl Tree {
             nested.kill(proc, members, &mut note);
         }
         let mut found_nested = false;
-        // Killed children that have not ended come first in the list of children.
+        // Children that were killed before and have not ended come first in the list, so they use up the allowance.
         let mut allowance = max_killed.map(KillAllowance::new);
         let mut is_allowed =
             |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
@@ -252,10 +252,10 @@ impl Tree {
         listed.map_err(KillFailure::NotListed).and(killed)
     }
 
-    /// Checks that no process that the last [`kill`](Self::kill) has killed is still there.
+    /// Checks that all processes that the last [`kill`](Self::kill) has killed are gone.
     ///
     /// # Errors
-    /// Returns the first one.
+    /// Returns the first process that is not.
     pub fn check_progress(&self) -> Result<(), KillFailure> {
         let mut numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
         let stuck = numbers.find(|number| self.proc.stat(*number).is_ok_and(|stat| !stat.is_dead()));
@@ -270,13 +270,14 @@ impl Tree {
                 self.name(number)
             ),
             KillFailure::Refused { number, errno } => format!("{}: {}", self.name(number), errno.desc()),
-            KillFailure::Stuck { number } => format!("{}: {}", self.name(number), self.what_stops(number)),
-            KillFailure::NotListed(errno) => format!("what /proc does not list: {}", errno.desc()),
+            KillFailure::Stuck { number } => format!("{}: {}", self.name(number), self.reason_not_ended(number)),
+            KillFailure::NotListed(errno) => format!("processes that /proc does not list: {}", errno.desc()),
         }
     }
 
-    /// Returns why a killed process does not end, and what to do, as far as /proc says where it waits in the kernel.
-    fn what_stops(&self, number: i32) -> String {
+    /// Returns why a killed process does not end, and what to do. The reason is where the process waits in the kernel,
+    /// according to /proc.
+    fn reason_not_ended(&self, number: i32) -> String {
         let mut buffer = [0; 64];
         match self.proc.read_of(number, "wchan", &mut buffer).unwrap_or_default() {
             b"__refrigerator" => "a cgroup freezer stops it; thaw its cgroup".to_owned(),
@@ -290,8 +291,8 @@ impl Tree {
 
     /// Returns whether no process of the tree is left. This process must have no children.
     ///
-    /// The first time that none seems to be left, a child searches for processes that have escaped. Until that child
-    /// has ended, the tree is not empty.
+    /// The first time that the tree seems empty, a child process is started that searches for escaped processes. The
+    /// tree does not count as empty until that child has ended.
     pub fn is_empty(&mut self) -> bool {
         self.nested.forget_dead(&self.proc);
         if !self.nested.is_empty() {
@@ -305,8 +306,7 @@ impl Tree {
         (self.was_searched, self.count) = (false, TaskCount::default());
     }
 
-    /// Returns the names of some processes of the last [`kill`](Self::kill) for messages: the names that they gave
-    /// themselves, with their numbers in /proc.
+    /// Returns the names (`comm`) and numbers of some processes of the last [`kill`](Self::kill), for messages.
     pub fn names(&self) -> String {
         let others = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
         self.names_of(self.nested.numbers().chain(others))
@@ -326,8 +326,8 @@ impl Tree {
         (!living.is_empty()).then(|| self.names_of(living))
     }
 
-    /// Returns whether a process has the supervisor's name: it is the supervisor, or a fork of it that has executed
-    /// nothing. Messages about the command leave it out.
+    /// Returns whether a process has the supervisor's name. It is then the supervisor, or a fork of it that has not
+    /// executed a program yet. Messages about the command leave such processes out.
     fn is_supervisor(&self, number: i32) -> bool {
         self.comm(number, &mut [0; 64]) == title::SUPERVISOR.to_bytes()
     }
@@ -349,15 +349,15 @@ impl Tree {
 }
 
 /// Sends SIGKILL to the children of other threads, such as a credential plugin that hangs, and to the process groups
-/// that they lead. It is for the end of leaderrun, when they are no longer needed.
+/// that these children lead. This is done when leaderrun ends.
 pub fn kill_helpers() {
-    let this = fs::read_link("/proc/thread-self").unwrap_or_default();
+    let this_thread = fs::read_link("/proc/thread-self").unwrap_or_default();
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let Ok(proc) = Proc::open() else { return };
-    for other in threads.filter(|thread| this.file_name() != Some(&thread.file_name())) {
+    for other in threads.filter(|thread| this_thread.file_name() != Some(&thread.file_name())) {
         for child in children_in(&other.path().join("children")) {
             if let Some(pid) = proc.numbers(child).map(|numbers| numbers.pid) {
-                // A helper that shares the terminal is in leaderrun's own group.
+                // A helper that uses the terminal is in leaderrun's own process group.
                 let leads_group = getpgid(Some(pid)) == Ok(pid);
                 let _ = if leads_group { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGKILL) };
             }

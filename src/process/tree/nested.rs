@@ -10,8 +10,8 @@ use super::proc::{Identity, Proc};
 /// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// How many checks wait for all of them to stop. Then they are killed even if one still runs. A check takes some ten microseconds
-/// for each process of the machine.
+/// How many checks wait for all of them to stop. Then they are killed even if one still runs. A check takes some ten
+/// microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
 /// The remembered processes, each after the one that it descends from.
@@ -80,7 +80,7 @@ impl Nested {
             let mut all_still = true;
             let count = self.0.len();
             self.scan(proc, members, None, |member| {
-                if is_nested(member) && !member.stat.is_still() {
+                if is_nested(member) && !member.stat.is_dead_or_stopped() {
                     all_still = false;
                     let _ = send(proc, member.identity, Signal::SIGSTOP);
                 }

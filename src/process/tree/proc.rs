@@ -1,6 +1,6 @@
 //! Reads /proc without allocating, because a kill must not wait for memory.
 //!
-//! The list of children is read through a descriptor that stays open, so a kill continues when the command has used up
+//! The list of children is read through a descriptor that stays open, so a kill also works when the command has used up
 //! every descriptor of the machine.
 
 use std::fmt;
@@ -20,28 +20,30 @@ use rustix::fs::{RawDir, SeekFrom, seek};
 
 use crate::process::pidfd::PidFd;
 
-/// The length up to which `stat` and `status` are read. The required fields are before it, unless a user is in hundreds
-/// of groups.
+/// How many bytes of `stat` and `status` are read. The required fields come earlier, unless a user is in hundreds of
+/// groups.
 const READ_SIZE: usize = 4096;
 
-/// The length up to which the list of children is read: more than a hundred thousand children.
+/// How many bytes of the list of children are read. This is enough for more than a hundred thousand children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 
 /// An open /proc.
 ///
-/// It may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), where processes have other numbers
-/// than in ours. A number in /proc is an `i32`, and a number in our namespace is a [`Pid`].
+/// /proc may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), in which processes have other
+/// numbers than in this process's namespace. A number in /proc is an `i32`, and a number in this process's namespace is
+/// a [`Pid`].
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
     children: OwnedFd,
-    /// How many numbers a process of our own PID namespace has: one for each namespace from that of /proc inwards.
+    /// How many numbers a process of this PID namespace has: one for each namespace from that of /proc inwards.
     depth: usize,
     ticks_per_second: u64,
-    began: u64,
+    /// When this process was started, in clock ticks since boot.
+    own_start: u64,
 }
 
-/// A process, identified by its number and its start.
+/// A process, identified by its number and its start time, because numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub number: i32,
@@ -49,7 +51,7 @@ pub struct Identity {
     pub started: u64,
 }
 
-/// The fields of `stat` about a process.
+/// The fields of `stat` that are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub state: u8,
@@ -69,8 +71,8 @@ impl Stat {
         self.state == b'R'
     }
 
-    /// Returns whether the process cannot fork.
-    pub fn is_still(&self) -> bool {
+    /// Returns whether the process cannot fork, because it is dead or stopped.
+    pub fn is_dead_or_stopped(&self) -> bool {
         self.is_dead() || matches!(self.state, b'T' | b't')
     }
 }
@@ -78,9 +80,9 @@ impl Stat {
 /// The numbers of a process in the PID namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
-    /// The number in our own namespace.
+    /// The number in the PID namespace of this process.
     pub pid: Pid,
-    /// The process is in a PID namespace below ours.
+    /// The process is in a PID namespace below that of this process.
     pub is_nested: bool,
 }
 
@@ -95,12 +97,12 @@ impl Proc {
         let children = openat(&root, "thread-self/children", flags, Mode::empty())?;
         // SAFETY: sysconf takes an integer.
         let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
-        let mut proc = Self { root, children, depth: 0, ticks_per_second, began: 0 };
+        let mut proc = Self { root, children, depth: 0, ticks_per_second, own_start: 0 };
         let mut buffer = [0; READ_SIZE];
         let status = proc.read("self/status", &mut buffer)?;
         proc.depth = namespaced_numbers(status).count();
         let mut buffer = [0; READ_SIZE];
-        proc.began = parse_stat(proc.read("self/stat", &mut buffer)?).ok_or(Errno::EINVAL)?.started;
+        proc.own_start = parse_stat(proc.read("self/stat", &mut buffer)?).ok_or(Errno::EINVAL)?.started;
         if proc.depth == 0 {
             return Err(io::Error::other("no NSpid in /proc/self/status"));
         }
@@ -108,8 +110,8 @@ impl Proc {
     }
 
     /// Returns when this process was started, in clock ticks since boot.
-    pub fn began(&self) -> u64 {
-        self.began
+    pub fn own_start(&self) -> u64 {
+        self.own_start
     }
 
     /// Returns an instant in clock ticks since boot, rounded down.
@@ -119,8 +121,8 @@ impl Proc {
             + u64::from(since_boot.subsec_millis()) * self.ticks_per_second / 1000
     }
 
-    /// Calls `visit` with the number of each child of the thread that opened this, including dead ones. It ends even if
-    /// children are created faster than they are visited.
+    /// Calls `visit` with the number of each child of the thread that opened this, including dead children. The list
+    /// has a maximum length, so the call returns even if children are created faster than they are visited.
     ///
     /// # Errors
     /// Fails if /proc cannot be read.
@@ -157,23 +159,25 @@ impl Proc {
         }
     }
 
-    /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) takes these
-    /// numbers, too, and states each thread's own state.
+    /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) accepts
+    /// these numbers too, and then returns the state of the thread.
     pub fn for_each_thread(&self, number: i32, visit: impl FnMut(i32) -> bool) {
         if let Ok(threads) = self.open_of(number, "task") {
             for_each_number(&threads, visit);
         }
     }
 
-    /// Reads `stat` of a process or a thread, from the folder of the thread with this number. The file in the folder of
-    /// the process states the same, but to read it takes the kernel a tenth of a millisecond for each thousand threads
-    /// that the process has: it adds up their CPU times.
+    /// Reads `stat` of a process or a thread.
+    ///
+    /// The file is read from the folder of the thread with this number (`NUMBER/task/NUMBER`). The file in the folder
+    /// of the process has the same fields, but the kernel needs 0.1 ms to read it for each thousand threads of the
+    /// process, because it adds up their CPU times.
     ///
     /// # Errors
     /// Returns `ENOENT` or `ESRCH` if there is no such process.
     pub fn stat(&self, number: i32) -> nix::Result<Stat> {
         let (mut path, mut buffer) = ([0; PATH_SIZE], [0; READ_SIZE]);
-        let path = text(&mut path, format_args!("{number}/task/{number}/stat"));
+        let path = format_path(&mut path, format_args!("{number}/task/{number}/stat"));
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
     }
 
@@ -181,14 +185,14 @@ impl Proc {
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_of(number, "status", &mut buffer).ok()?;
-        let (mut ours, mut count) = (None, 0);
+        let (mut own, mut count) = (None, 0);
         for number in namespaced_numbers(status) {
             count += 1;
             if count == self.depth {
-                ours = Some(Pid::from_raw(number));
+                own = Some(Pid::from_raw(number));
             }
         }
-        Some(Numbers { pid: ours?, is_nested: count > self.depth })
+        Some(Numbers { pid: own?, is_nested: count > self.depth })
     }
 
     /// Returns the real user ID of a process.
@@ -204,13 +208,13 @@ impl Proc {
         std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the number of a process in our own PID namespace, if /proc states it.
+    /// Returns the number of a process in the PID namespace of this process, if /proc states it.
     pub fn pid(&self, number: i32) -> Option<Pid> {
-        if self.has_our_numbers() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
+        if self.is_of_own_namespace() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
     }
 
-    /// Returns whether numbers in /proc are those of our own PID namespace.
-    fn has_our_numbers(&self) -> bool {
+    /// Returns whether /proc belongs to the PID namespace of this process, so that numbers in /proc are pids.
+    fn is_of_own_namespace(&self) -> bool {
         self.depth == 1
     }
 
@@ -237,7 +241,7 @@ impl Proc {
         Ok(&buffer[..length])
     }
 
-    /// Returns whether this process is alive. If /proc gives no answer, it counts as alive.
+    /// Returns whether a process is alive. It counts as alive if /proc cannot be read.
     pub fn is_alive(&self, process: Identity) -> bool {
         match self.stat(process.number) {
             Ok(stat) => stat.started == process.started && !stat.is_dead(),
@@ -245,7 +249,8 @@ impl Proc {
         }
     }
 
-    /// Sends a signal to a child of ours, which only we can reap.
+    /// Sends a signal to a child of this process. Its number cannot be in use by another process, because only this
+    /// process can reap it.
     ///
     /// # Errors
     /// Fails if the signal is not permitted.
@@ -268,8 +273,8 @@ impl Proc {
             Ok(fd) => fd,
             Err(failure) => return ignore_dead(Err(errno(failure))),
         };
-        // This is read after the descriptor was opened: as long as that process is not reaped, no other process has its
-        // number.
+        // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it and
+        // not to a later process with the same number.
         if !self.is_alive(process) {
             return Ok(());
         }
@@ -287,11 +292,11 @@ fn ignore_dead(result: nix::Result<()>) -> nix::Result<()> {
 const PATH_SIZE: usize = 32;
 
 fn path<'a>(buffer: &'a mut [u8; PATH_SIZE], number: i32, file: &str) -> &'a str {
-    text(buffer, format_args!("{number}/{file}"))
+    format_path(buffer, format_args!("{number}/{file}"))
 }
 
-/// Formats a path. The longest one is 2147483647/task/2147483647/stat.
-fn text<'a>(buffer: &'a mut [u8; PATH_SIZE], path: fmt::Arguments<'_>) -> &'a str {
+/// Formats a path without allocating. The longest path is 2147483647/task/2147483647/stat.
+fn format_path<'a>(buffer: &'a mut [u8; PATH_SIZE], path: fmt::Arguments<'_>) -> &'a str {
     let mut rest = &mut buffer[..];
     let _ = rest.write_fmt(path);
     let length = PATH_SIZE - rest.len();
@@ -315,14 +320,14 @@ fn parse_number(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Parses `stat`. The name in parentheses may contain anything, parentheses and line breaks included.
+/// Parses `stat`. The name in parentheses can contain any character, including parentheses and line breaks.
 fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat[name_end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = *fields.next()?.first()?;
     let parent = parse_number(fields.next()?)?;
     let parse = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
-    // The fields from the process group to the nice value come first, and that of the interval timer between the two.
+    // These skip the fields from the process group to the nice value, and the field of the interval timer.
     let threads = u32::try_from(parse(fields.nth(15)?)?).ok()?;
     let started = parse(fields.nth(1)?)?;
     Some(Stat { state, parent, threads, started })
@@ -343,7 +348,7 @@ mod tests {
     use crate::process::clock;
 
     #[test]
-    fn a_name_can_contain_anything() {
+    fn stat_is_parsed_even_if_the_process_name_contains_parentheses_and_line_breaks() {
         let stat = b"42 (a) S 1 (b\n) R 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 14 0 12345 0 0";
         assert_eq!(parse_stat(stat), Some(Stat { state: b'R', parent: 7, threads: 14, started: 12345 }));
     }
@@ -368,9 +373,9 @@ mod tests {
         assert!(found);
     }
 
-    /// A supervisor reads the states of many threads while a limit leaves it little CPU time.
+    /// The supervisor reads the states of many threads, possibly under a CPU limit.
     #[test]
-    fn a_state_is_read_without_a_pass_over_all_threads() {
+    fn reading_the_state_of_a_process_does_not_visit_all_its_threads() {
         const THREADS: usize = 1000;
         let (proc, number, ends) = (Proc::open().unwrap(), getpid().as_raw(), Barrier::new(THREADS + 1));
         let read_many = |read: &dyn Fn()| {
@@ -378,7 +383,7 @@ mod tests {
             (0..100).for_each(|_| read());
             clock::cpu_time().saturating_sub(began)
         };
-        // What else runs on the machine only makes it longer.
+        // The minimum is used, because other programs on the machine can only make a measurement longer.
         let took = |read: &dyn Fn()| (0..20).map(|_| read_many(read)).min().unwrap();
         thread::scope(|scope| {
             for _ in 0..THREADS {

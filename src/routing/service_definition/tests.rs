@@ -45,7 +45,7 @@ fn without_an_option_all_ports_are_served() {
     assert_eq!(ports(two, &[]), Ok(vec![served("http", 8080, "TCP"), served("dns", 53, "UDP")]));
     let named = json!([{ "name": "http", "port": 80, "targetPort": "web" }]);
     let refusal = ports(named, &[]).unwrap_err();
-    assert!(refusal.ends_with("give it, for example --port http:8080"), "{refusal}");
+    assert!(refusal.ends_with("set the number, for example --port http:8080"), "{refusal}");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn an_address_has_to_be_of_a_family_of_the_service() {
     let single = definition(json!({ "ipFamilies": ["IPv4"] }));
     assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual());
     assert_eq!(single.unserved_family(&["IPv4"]), None);
-    assert!(single.no_family("IPv6").contains("choose another one with --address"));
+    assert!(single.no_family("IPv6").contains("set --address to an IPv4 address"));
     let dual = definition(json!({ "ipFamilies": ["IPv6", "IPv4"] }));
     assert!(dual.has_family("IPv4") && dual.is_dual());
     assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);

@@ -23,13 +23,14 @@ use crate::routing::{Routing, RoutingTarget};
 use crate::subcommands::ANSWER_TIMEOUT;
 use crate::telemetry::log::{printable, printable_cause};
 
-/// The number of requests of which the slowest is reported. The first one connects.
+/// The number of requests whose times are measured; the slowest is reported. The first request includes the time to
+/// connect.
 const SAMPLES: usize = 5;
 
 /// The priority level for requests of leader elections.
 const PRIORITY_LEVEL: &str = "leader-election";
 
-/// The priority level of administrators, whose requests are served before all others.
+/// The priority level of administrators. Their requests never wait.
 const EXEMPT: &str = "exempt";
 
 const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
@@ -46,7 +47,7 @@ pub struct Examined<'a> {
     /// The target of the routing, if there is one.
     pub target: Option<&'a RoutingTarget>,
     pub routing: Option<&'a Routing>,
-    /// The run depends on this machine's wall clock.
+    /// Whether the run depends on the wall clock of this machine.
     pub uses_clock: bool,
 }
 
@@ -71,7 +72,7 @@ impl Examined<'_> {
         let slot_locks = lock.in_slots(slots);
         let objects: Vec<ObjectName> = slot_locks.iter().flat_map(|lock| lock.objects(&namespace)).collect();
         let Some(path) = objects.iter().flat_map(lock::rules).find_map(|rule| rule.object_path()) else { return };
-        let Some(headers) = reach(table, &cluster, &path, timing).await else { return };
+        let Some(headers) = examine_api_server(table, &cluster, &path, timing).await else { return };
         if uses_clock {
             table.add(wall_clock(&headers));
         }
@@ -94,8 +95,8 @@ impl Examined<'_> {
     }
 }
 
-/// Returns the command that prints a Role with all permissions, for `user` if that is a service account in the lock's
-/// namespace.
+/// Returns the command that prints a Role with all permissions. If `user` is a service account in the namespace of the
+/// lock, the command also binds the Role to it.
 fn manifest(
     lock: &LockName,
     slots: Option<SlotCount>,
@@ -108,12 +109,13 @@ fn manifest(
     let owner = owner.map(|owner| format!(" --owner {}", owner.name)).unwrap_or_default();
     let target = target.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
-    let account = account.filter(|(its, _)| *its == namespace).map(|(_, name)| format!(" --service-account {name}"));
+    let account = account.filter(|(of, _)| *of == namespace).map(|(_, name)| format!(" --service-account {name}"));
     format!("leaderrun manifest --lock {lock}{slots}{owner}{target}{}", account.unwrap_or_default())
 }
 
-/// Adds rows about whether the API server answers, and fast enough. Returns the headers of an answer if it does.
-async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
+/// Adds rows about whether the API server answers, and whether it answers fast enough. Returns the headers of an
+/// answer, or `None` if the API server does not answer as it should.
+async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
     let address = cluster.address();
     let mut slowest = Duration::ZERO;
     let mut headers = None;
@@ -151,10 +153,10 @@ async fn reach(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing
     table.add(Row::ok("API server", format!("{address} answers")));
     let limit = timing.attempt();
     let finding = format!(
-        "the slowest of {SAMPLES} answers took {}; of the {} before the renew deadline each may take {}",
+        "the slowest of {SAMPLES} answers took {}; {} is the timeout of each of the {} attempts before the renew deadline",
         rounded(slowest),
+        rounded(limit),
         ATTEMPTS,
-        rounded(limit)
     );
     let remedy = "choose a longer --renew-deadline and --lease-duration, or find out why the API server is slow";
     table.add(match slowest {
@@ -178,7 +180,7 @@ async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
         table.add(Row::failed(
             "namespace",
             finding,
-            format!("kubectl create namespace {name}, or another one in --lock"),
+            format!("kubectl create namespace {name}, or use an existing namespace in --lock"),
         ));
     }
 }
@@ -212,8 +214,8 @@ fn lock_if_denied(verb: Verb) -> IfDenied {
     })
 }
 
-/// Adds rows for the permissions on some objects, or on all objects of a kind. Objects that exist do not need to be
-/// created.
+/// Adds rows for the permissions on some objects, or on all objects of a kind. If all the objects exist, a missing
+/// permission to create them is not a failure.
 pub async fn examine_rules(
     table: &mut Table,
     cluster: &Cluster,
@@ -222,12 +224,12 @@ pub async fn examine_rules(
     manifest: &str,
 ) {
     let paths: BTreeSet<String> = rules.iter().filter_map(Rule::object_path).collect();
-    let mut are_there = !paths.is_empty();
+    let mut all_exist = !paths.is_empty();
     for path in paths {
-        are_there &= ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200);
+        all_exist &= ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200);
     }
     let if_denied = |verb| match verb {
-        Verb::Create if are_there => IfDenied::Degraded("; all of its objects exist, and must not be deleted"),
+        Verb::Create if all_exist => IfDenied::Degraded("; all objects exist already, and must not be deleted"),
         verb => if_denied(verb),
     };
     for rule in rules {
@@ -260,42 +262,35 @@ async fn permissions(
             "spec": { "resourceAttributes": attributes },
         });
         let answer = ask(cluster, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
-        let other = || Error::unknown("it answers something else");
-        let allowed = answer.and_then(|review| review["status"]["allowed"].as_bool().ok_or_else(other));
-        let what_is_asked = verb.name();
+        let not_a_review = || Error::unknown("the answer is not a SelfSubjectAccessReview");
+        let allowed = answer.and_then(|review| review["status"]["allowed"].as_bool().ok_or_else(not_a_review));
+        let label = verb.name();
         table.add(match (allowed, if_denied(verb)) {
-            (Ok(true), _) => Row::ok(what_is_asked, format!("{what}: allowed")),
-            (Ok(false), IfDenied::Fails(then)) => {
-                Row::failed(what_is_asked, format!("{what}: not allowed{then}"), &remedy)
-            }
-            (Ok(false), IfDenied::Degraded(then)) => {
-                Row::note(what_is_asked, format!("{what}: not allowed{then}"), &remedy)
-            }
+            (Ok(true), _) => Row::ok(label, format!("{what}: allowed")),
+            (Ok(false), IfDenied::Fails(then)) => Row::failed(label, format!("{what}: not allowed{then}"), &remedy),
+            (Ok(false), IfDenied::Degraded(then)) => Row::note(label, format!("{what}: not allowed{then}"), &remedy),
             (Err(error), if_denied) => {
                 let finding = format!("{what}: the API server does not say whether it is allowed: {error}");
                 match if_denied {
-                    IfDenied::Fails(_) => Row::failed(what_is_asked, finding, &remedy),
-                    IfDenied::Degraded(_) => Row::note(what_is_asked, finding, &remedy),
+                    IfDenied::Fails(_) => Row::failed(label, finding, &remedy),
+                    IfDenied::Degraded(_) => Row::note(label, finding, &remedy),
                 }
             }
         });
     }
 }
 
-/// Returns a row about the priority of these requests on a busy API server.
+/// Returns a row about the priority that a busy API server gives to the requests of this user.
 async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row {
-    let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
-    let Some(level) = said("x-kubernetes-pf-prioritylevel-uid") else {
-        return Row::ok("priority", "the API server does not say, or has none");
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
+    let Some(level) = header("x-kubernetes-pf-prioritylevel-uid") else {
+        return Row::ok("priority", "the API server does not report priorities");
     };
-    let schema = said("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
-    let remedy =
-        format!("{manifest} --priority prints a FlowSchema, by which a busy API server does not keep renewals waiting");
+    let schema = header("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
+    let remedy = format!("{manifest} --priority prints a FlowSchema that lets a busy API server serve renewals first");
     match name_of_level(cluster, &level).await {
         Some(name) if name == PRIORITY_LEVEL => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
-        Some(name) if name == EXEMPT => {
-            Row::ok("priority", format!("level {EXEMPT}: these requests wait for no others"))
-        }
+        Some(name) if name == EXEMPT => Row::ok("priority", format!("level {EXEMPT}: these requests never wait")),
         Some(name) => {
             let finding = format!("level {name} (uid {level}), flow schema {schema}, and not level {PRIORITY_LEVEL}");
             Row::note("priority", finding, remedy)

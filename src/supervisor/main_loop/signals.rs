@@ -54,8 +54,8 @@ impl MainLoop<'_> {
         refused.is_none()
     }
 
-    /// Gives the command the terminal if leaderrun is the foreground job by now: it may have been continued by a shell's
-    /// `fg` or `bg`.
+    /// Gives the command the terminal if leaderrun is the foreground job by now: it may have been continued by a
+    /// shell's `fg` or `bg`.
     fn take_foreground(&mut self, main: Pid, asks: bool) {
         if self.terminal.give_to(main, asks) {
             self.notify(SupervisorNotice::HasTerminal);
@@ -75,7 +75,7 @@ impl MainLoop<'_> {
                 }
                 RelayedSignal::SendIfMissed(signal) => {
                     let handling = self.main.and_then(SignalHandling::of);
-                    if handling.is_some_and(|handling| handling.would_be_dead(signal)) {
+                    if handling.is_some_and(|handling| handling.is_killed_by(signal)) {
                         self.signal(signal);
                     }
                 }

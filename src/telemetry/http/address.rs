@@ -54,7 +54,7 @@ pub struct ListenError {
 
 impl ListenError {
     /// Returns whether a later attempt may succeed, because the port may be freed or the address assigned.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self.error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
     }
 }
@@ -78,7 +78,7 @@ impl HttpAddress {
     /// Listens on the address with a non-blocking socket.
     ///
     /// # Errors
-    /// Fails if the kernel refuses; see [`ListenError::may_pass`].
+    /// Fails if the kernel refuses; see [`ListenError::is_transient`].
     pub fn listen(&self) -> Result<TcpListener, ListenError> {
         let listener = match self.ip {
             Some(ip) => TcpListener::bind((ip, self.port)),
@@ -122,7 +122,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address: HttpAddress = taken.local_addr().expect("its address").to_string().parse().expect("an address");
         let refused = address.listen().expect_err("it is taken");
-        assert!(refused.may_pass());
+        assert!(refused.is_transient());
         assert_eq!(
             refused.to_string(),
             format!(

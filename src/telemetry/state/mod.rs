@@ -1,4 +1,4 @@
-//! The state of this candidate, from the updates of the elector's threads: its health and readiness, and the leader.
+//! The state of this candidate (health, readiness, the leader), collected from the updates of the elector's threads.
 
 mod activity;
 
@@ -15,7 +15,7 @@ use crate::telemetry::counters::Counters;
 use crate::telemetry::freshness::{Freshness, Obstacle, ObstacleKind};
 use crate::telemetry::log::printable;
 
-/// How late the election may act before it is considered stuck. It allows for a busy machine.
+/// How late the election may act before it is considered stuck. The limit is long because the machine may be busy.
 pub const ELECTION_DELAY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The configuration of a candidate from the command line. The lock's name is completed later.
@@ -31,16 +31,16 @@ pub struct CandidateConfig {
     /// The timeout of a request.
     pub request_timeout: Duration,
     pub ready_when: ReadyWhen,
-    /// How long a candidate may be unable to take over before it is unhealthy; `None` means without a limit.
+    /// How long a candidate may be unable to take over before it is unhealthy; `None` means any time.
     pub unhealthy_after: Option<Duration>,
 }
 
 /// The condition under which a candidate is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReadyWhen {
-    /// While it waits and while it leads: a rolling update continues.
+    /// Ready while it waits and while it leads, so that a rolling update continues.
     Waiting,
-    /// Only while it leads: a Service has the leader as its only endpoint.
+    /// Ready only while it leads, so that the leader is the only endpoint of a Service.
     Leading,
 }
 
@@ -53,7 +53,7 @@ struct LeadershipState {
     gone: Instant,
     command_started: bool,
     lost: bool,
-    /// The end of the command was requested.
+    /// Whether a termination signal for the command was received.
     is_ending: bool,
 }
 
@@ -62,7 +62,7 @@ struct LeadershipState {
 pub struct CandidateState {
     config: CandidateConfig,
     counters: Counters,
-    /// When the election acts at the latest; `None` while it only waits for input.
+    /// The latest instant at which the election must act; `None` while it only waits for input.
     election_due: Option<Instant>,
     observed: Option<Observed>,
     transitions: Option<u32>,
@@ -70,7 +70,7 @@ pub struct CandidateState {
     slot: Option<usize>,
     freshness: Freshness,
     leading: Option<LeadershipState>,
-    /// No process of the command is left, and leaderrun is about to exit or to execute itself again.
+    /// Whether the leadership is over: no process of the command is left, and leaderrun is about to exit or to rejoin.
     is_over: bool,
     scheduling_delays: SchedulingDelays,
     /// How long a kill of the command takes.
@@ -105,8 +105,8 @@ struct LeaderAnswer<'a> {
 }
 
 impl CandidateState {
-    /// Creates the state of a candidate that starts. `saved_counters` is the result of
-    /// [`saved_counters`](Self::saved_counters) before leaderrun executed itself again.
+    /// Creates the state of a candidate that starts. `saved_counters` was returned by
+    /// [`saved_counters`](Self::saved_counters) before leaderrun executed itself again for a rejoin.
     pub fn new(now: Instant, config: CandidateConfig, saved_counters: Option<&str>) -> Self {
         let counters = saved_counters
             .and_then(|saved| serde_json::from_str(saved).ok())
@@ -195,8 +195,8 @@ impl CandidateState {
         &self.counters
     }
 
-    /// Returns how often the lock passed from one holder to another, from its record as last seen. A standby of several
-    /// slots has none: it sees their records in turn, and a counter must not go back and forth between them.
+    /// Returns the transitions count of the record that was last seen. A standby of several slots returns none: it sees
+    /// the records of all slots, and the metric must not jump between their counts.
     pub fn transitions(&self) -> Option<u32> {
         self.transitions.filter(|_| self.config.slots.is_none() || self.is_leading())
     }
@@ -216,7 +216,7 @@ impl CandidateState {
         self.leading.as_ref().is_some_and(|leading| leading.command_started)
     }
 
-    /// Returns whether the end of the command was requested and it may be alive.
+    /// Returns whether a termination signal for the command was received and the command may be alive.
     pub fn is_ending(&self) -> bool {
         self.leading.as_ref().is_some_and(|leading| leading.is_ending)
     }
@@ -245,7 +245,7 @@ impl CandidateState {
         delays.into_iter().filter_map(|(thread, delay)| Some((thread, delay?)))
     }
 
-    /// Returns how long killing the command takes, where that is worth mentioning.
+    /// Returns the estimated time of killing the command, unless it is negligible.
     pub fn kill_time(&self) -> Option<Duration> {
         self.kill_time
     }
@@ -253,14 +253,14 @@ impl CandidateState {
     /// Returns an error if this process is unhealthy, so that a restart may help.
     pub fn health(&self, now: Instant) -> Result<(), String> {
         if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
-            return Err(format!("leadership should have ended {} ago, and has not", age(leading.gone, now)));
+            return Err(format!("leadership should have ended {} ago, but has not", age(leading.gone, now)));
         }
         if let Some(due) = self.election_due.filter(|due| now >= *due + ELECTION_DELAY_LIMIT) {
             return Err(format!("the election is stuck: it was due {} ago", age(due, now)));
         }
         match (self.config.unhealthy_after, self.obstacle(now)) {
             (Some(limit), Some(obstacle)) if now >= obstacle.since + limit => {
-                Err(format!("cannot lead since {}: {}", age(obstacle.since, now), self.explain(&obstacle, now)))
+                Err(format!("unable to lead for {}: {}", age(obstacle.since, now), self.explain(&obstacle, now)))
             }
             _ => Ok(()),
         }
@@ -280,7 +280,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns what keeps this candidate from taking over, if anything does.
+    /// Returns the reason why this candidate cannot take over, if there is one.
     fn obstacle(&self, now: Instant) -> Option<Obstacle> {
         if self.is_leading() || self.is_over {
             return None;
@@ -325,7 +325,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns the leader, as JSON.
+    /// Returns the JSON document of `/leader`.
     pub fn leader(&self, now: Instant) -> String {
         let observed = self.observed.as_ref().filter(|observed| !observed.holder.is_empty());
         let remaining = match &self.leading {
@@ -346,7 +346,7 @@ impl CandidateState {
         serde_json::to_string(&answer).unwrap_or_default() + "\n"
     }
 
-    /// Returns the counters in a form from which [`new`](Self::new) restores them.
+    /// Returns the counters as text, for [`new`](Self::new) after a rejoin.
     pub fn saved_counters(&self) -> String {
         serde_json::to_string(&self.counters).unwrap_or_default()
     }

@@ -51,7 +51,7 @@ fn an_election_without_a_timeout_is_not_stuck() {
 fn a_leadership_that_outlives_its_kill_deadline_is_unhealthy() {
     let mut state = state(ReadyWhen::Waiting, leading());
     assert_eq!(state.health(at(12)), Ok(()));
-    assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, and has not".into()));
+    assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, but has not".into()));
     state.apply(at(14), Update::CommandGone);
     assert_eq!(state.health(at(14)), Ok(()));
 }
@@ -94,7 +94,7 @@ fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
     assert_eq!(state.health(at(1000)), Ok(()), "without a limit it stays healthy");
     state.config.unhealthy_after = Some(Duration::from_secs(60));
     assert_eq!(state.health(at(59)), Ok(()));
-    assert_eq!(state.health(at(60)), Err("cannot lead since 1m: no answer from default/job for 1m".into()));
+    assert_eq!(state.health(at(60)), Err("unable to lead for 1m: no answer from default/job for 1m".into()));
     leading().into_iter().for_each(|update| state.apply(at(60), update));
     state.apply(at(60), Update::Leading { stop: at(170), gone: at(180) });
     assert_eq!(state.health(at(160)), Ok(()), "the limit does not apply to a leader");

@@ -70,7 +70,7 @@ fn check_fails_when_both_processes_are_frozen() {
 }
 
 #[testkit::test]
-fn check_works_with_any_descriptor_number() {
+fn check_works_in_nested_shells() {
     let check = format!("{} check", leaderrun());
     for shell in ["sh", "dash", "bash", "busybox sh"] {
         let skip_if_missing = format!("command -v {shell} >/dev/null || exit 0");
@@ -79,10 +79,19 @@ fn check_works_with_any_descriptor_number() {
         );
         Candidate::new("a", &TestLock::file()).run_script(&nested).wait_for_exit(0);
     }
+}
+
+#[testkit::test]
+fn check_works_in_an_orphan_in_another_session() {
+    let check = format!("{} check", leaderrun());
     let orphan = format!("setsid sh -c 'sleep 0.1; {check}; echo $?' & wait; kill -0 $$");
     let mut a = Candidate::new("a", &TestLock::file()).run_script(&orphan);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "0\n", "{}", a.log());
+}
+
+#[testkit::test]
+fn check_fails_if_less_time_is_left_than_required() {
     let mut long = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
     long.wait_for_exit(0);
     assert_eq!(long.output(), "check 1\n", "no lease is held for an hour");
@@ -101,7 +110,7 @@ fn check_reports_a_missing_descriptor() {
         ("LEADERRUN_TENURE_FD=x", "LEADERRUN_TENURE_FD \"x\" is not the number of a descriptor"),
         ("LEADERRUN_TENURE_FD=99", "descriptor 99 is closed"),
         ("LEADERRUN_TENURE_FD=0", "descriptor 0 is not the one that leaderrun has opened"),
-        ("LEADERRUN_RUN_ID=another", "belongs to another run than the one that LEADERRUN_RUN_ID names"),
+        ("LEADERRUN_RUN_ID=another", "was opened by another run, not by the one in LEADERRUN_RUN_ID"),
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {check}"));
         a.wait_for_exit(0);

@@ -37,7 +37,7 @@ fn bad_input_gets_one_sentence() {
         (&["--lock", f][..], "no command is given; for example -- echo leading"),
         (&["--", "true"], "--lock is missing; for example --lock default/my-job"),
         (&["--lock", f, "true"], "true: the command must come after --; try -- true"),
-        (&["--lock", "a/B", "--", "true"], "--lock a/B: the name may have lower-case"),
+        (&["--lock", "a/B", "--", "true"], "--lock a/B: the name can contain only lower-case"),
         (&["--lock", "", "--", "true"], "--lock '': the name is empty"),
         (&["--lock", "pod:a/b", "--", "true"], "--lock pod:a/b: the kind of a lock is"),
         (&["--lock", f, "--identity", "", "--", "true"], "--identity '': "),
@@ -95,7 +95,7 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
             &["--lock", "a/b", "--kubeconfig", real, "--context", "x", "--", "true"],
             "--context \"x\": the kubeconfig has no such context; ",
         ),
-        (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; name another kubeconfig"),
+        (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; use another kubeconfig"),
     ] {
         assert_refused(arguments, 69, says);
     }

@@ -192,7 +192,7 @@ fn the_doctor_explains_a_command_line_that_does_not_work() {
     let mut refused = Candidate::subcommand("doctor", &lock).args(["--port", "80"]).start();
     refused.wait_for_exit(125);
     assert!(
-        refused.log().contains("--port 80: it requires --service"),
+        refused.log().contains("--port 80: this option requires --service"),
         "the same message as for a run: {}",
         refused.log()
     );

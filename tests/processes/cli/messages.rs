@@ -36,7 +36,7 @@ fn each_obstacle_has_its_sentence() {
     assert_eq!(
         said(candidate(&nowhere), 69),
         "warning: could not use nowhere/job within --wait 0s: there is no namespace \"nowhere\"; try kubectl create namespace \
-         nowhere, or choose another one for the lock"
+         nowhere, or use an existing namespace for the lock"
     );
 
     let stranger = lease.through(Cluster::shared().kubeconfig_for("stranger"));

@@ -58,7 +58,7 @@ fn the_lock_of_an_outer_command_is_recognised_inside_another_one() {
 }
 
 #[testkit::test]
-fn another_lock_inside_a_command_is_waited_for() {
+fn a_nested_run_can_acquire_a_different_lock() {
     let (outer, inner) = (TestLock::file(), TestLock::file());
     let mut a = Candidate::new("a", &outer).run_script(&format!("{} {} -- env", leaderrun(), options(&inner)));
     a.wait_for_exit(0);

@@ -17,8 +17,8 @@ struct Plugin {
 }
 
 impl Plugin {
-    /// Creates a plugin that runs `script` in its folder and then prints the administrator's token, with a lifetime in
-    /// seconds if one is given.
+    /// Creates a plugin that runs `script` in its folder and then prints the administrator's token, which expires after
+    /// `lifetime` seconds if that is given.
     fn new(script: &str, lifetime: Option<u32>) -> Self {
         let expires = match lifetime {
             Some(lifetime) => format!(r#","expirationTimestamp":"'$(date -u -d '+{lifetime} seconds' +%FT%TZ)'""#),
@@ -32,7 +32,7 @@ impl Plugin {
         Self::printing(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Creates a plugin that runs `script` in its folder, and counts its runs there.
+    /// Creates a plugin that runs `script` in its folder and prints only what the script prints. Its runs are counted.
     fn printing(script: &str) -> Self {
         let folder = scratch::folder("plugin");
         let program = folder.join("plugin");
@@ -71,7 +71,7 @@ fn read_pid(path: &Path) -> Pid {
 }
 
 #[testkit::test]
-fn one_run_of_the_plugin_is_enough_for_the_lock_the_watch_and_the_events() {
+fn the_lock_the_watch_and_the_events_share_one_run_of_the_plugin() {
     let plugin = Plugin::new("", Some(3600));
     Candidate::new("a", &plugin.lock()).run_script("sleep 1.5").wait_for_exit(0);
     assert_eq!(plugin.runs(), 1);
@@ -79,7 +79,7 @@ fn one_run_of_the_plugin_is_enough_for_the_lock_the_watch_and_the_events() {
 
 #[testkit::test]
 fn a_plugin_does_not_read_the_input_of_the_command() {
-    let plugin = Plugin::new("cat > eaten; ls -l /proc/self/fd > descriptors", None);
+    let plugin = Plugin::new("cat > stdin; ls -l /proc/self/fd > descriptors", None);
     let input = plugin.file("input");
     fs::write(&input, "one\ntwo\n").expect("a file");
     let mut a = Candidate::new("a", &plugin.lock())
@@ -89,12 +89,12 @@ fn a_plugin_does_not_read_the_input_of_the_command() {
         .run_script("cat");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "one\ntwo\n");
-    assert_eq!(fs::read_to_string(plugin.file("eaten")).expect("the plugin's input"), "");
+    assert_eq!(fs::read_to_string(plugin.file("stdin")).expect("the plugin's input"), "");
 }
 
 #[testkit::test]
-fn a_plugin_that_is_slower_than_a_request_may_be_does_not_cause_a_loss() {
-    // The timeout of a request is a second.
+fn a_plugin_that_takes_longer_than_the_request_timeout_does_not_cause_a_loss() {
+    // With the durations of the tests the request timeout is one second.
     let (plugin, witnesses) = (Plugin::new("sleep 2", Some(6)), Witnesses::new());
     let mut a = Candidate::new("a", &plugin.lock()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -105,7 +105,7 @@ fn a_plugin_that_is_slower_than_a_request_may_be_does_not_cause_a_loss() {
 }
 
 #[testkit::test]
-fn a_plugin_that_hangs_is_named_and_ends_with_leaderrun() {
+fn a_plugin_that_hangs_is_logged_and_killed_when_leaderrun_ends() {
     let plugin = Plugin::printing("echo $$ > pid; sleep 1000 & echo $! > child; wait");
     let mut a = Candidate::new("a", &plugin.lock()).args(["--wait", "2s"]).run_script("echo started");
     let processes = [read_pid(&plugin.file("pid")), read_pid(&plugin.file("child"))];
@@ -117,7 +117,7 @@ fn a_plugin_that_hangs_is_named_and_ends_with_leaderrun() {
 }
 
 #[testkit::test]
-fn a_plugin_that_fails_is_named_with_its_reason_and_a_remedy() {
+fn the_error_for_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
     let status = |plugin: &Plugin| {
         let mut status = Candidate::subcommand("status", &plugin.lock()).start();
         status.wait();
@@ -169,7 +169,7 @@ fn a_plugin_can_ask_the_user_at_the_terminal() {
 }
 
 #[testkit::test]
-fn the_output_of_a_plugin_may_be_long() {
+fn long_output_of_a_plugin_is_accepted_but_endless_output_is_refused() {
     let plugin = Plugin::new("head -c 3000000 /dev/zero | tr '\\0' ' '", None);
     Candidate::subcommand("status", &plugin.lock()).start().wait_for_exit(1);
     let endless = Plugin::printing("yes");
@@ -202,7 +202,7 @@ fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
 }
 
 #[testkit::test]
-fn a_kubeconfig_whose_reading_blocks_is_named() {
+fn a_kubeconfig_that_blocks_readers_is_logged() {
     let fifo = scratch::folder("kubeconfig").join("fifo");
     mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
     let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };
@@ -216,7 +216,7 @@ fn a_kubeconfig_whose_reading_blocks_is_named() {
 }
 
 #[testkit::test]
-fn a_plugin_runs_again_though_the_kubeconfig_is_gone() {
+fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     let (plugin, witnesses) = (Plugin::new("", Some(6)), Witnesses::new());
     let lock = plugin.lock();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -231,7 +231,7 @@ fn a_plugin_runs_again_though_the_kubeconfig_is_gone() {
 }
 
 #[testkit::test]
-fn a_plugin_whose_credentials_cannot_be_used_is_named() {
+fn unusable_credentials_are_reported_with_the_plugin_that_printed_them() {
     let certificate = "\"clientCertificateData\":\"none\",\"clientKeyData\":\"none\"";
     for (status, reason) in [
         ("\"token\":\"a\\nb\"", "it contains characters that no token has"),

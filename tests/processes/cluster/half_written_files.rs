@@ -210,7 +210,7 @@ fn a_kubeconfig_is_written_in_parts() {
     fs::write(leader.file("kubeconfig"), &new_text).expect("a kubeconfig");
     issued::revoke_token(&old);
     leader.wait_for_renewals();
-    leader.assert_held("its user has no credentials any more");
+    leader.assert_held("its user no longer has credentials");
 }
 
 #[testkit::test]

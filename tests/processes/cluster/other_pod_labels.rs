@@ -51,7 +51,7 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
 
 /// Both candidates are in one pod. The first one removes its label only after the second one has added its own.
 #[testkit::test]
-fn a_late_withdrawal_leaves_the_later_leader_alone() {
+fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);

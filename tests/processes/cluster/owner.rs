@@ -164,7 +164,7 @@ fn without_an_owner_the_lock_works() {
         (
             &admin,
             &DEPLOYMENT,
-            format!("there is no Deployment \"web\" in namespace \"{namespace}\"; name another one in --owner"),
+            format!("there is no Deployment \"web\" in namespace \"{namespace}\"; set --owner to an existing object"),
         ),
         (&admin, &["--owner", "auto", "--pod", "none"], "there is no Pod \"none\"".to_owned()),
         (&admin, &["--owner", "auto", "--pod", "alone"], "no controller created the pod \"alone\"".to_owned()),

@@ -198,7 +198,7 @@ fn a_partition_never_leaves_two_labels() {
 }
 
 #[testkit::test]
-fn a_label_that_arrives_late_is_refused() {
+fn a_delayed_label_request_of_a_former_leader_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
@@ -226,7 +226,7 @@ fn marked_only(proxy: &Proxy, first: Hold) -> Hold {
 
 /// The label is sent before the partition, and arrives after that of the next leader.
 #[testkit::test]
-fn a_label_that_arrives_after_a_partition_is_refused() {
+fn a_label_request_that_a_partition_delayed_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);

@@ -157,9 +157,9 @@ fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
     for (options, says) in [
         (
             &["--address", "fd00::7"][..],
-            "has IPv4 only, and this candidate's address is IPv6; choose another one with --address",
+            "has IPv4 only, and this candidate's address is IPv6; set --address to an IPv4 address",
         ),
-        (&[], "other machines cannot reach this candidate at 127.0.0.1; set --address to its address"),
+        (&[], "other machines cannot reach this candidate at 127.0.0.1; set --address to this candidate's address"),
     ] {
         let (lock, witnesses) = (lock_with_service(), Witnesses::new());
         let a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
@@ -169,7 +169,7 @@ fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
         b.wait_for_log(says);
         wait_for_addresses(&lock, &[]);
         b.stop();
-        assert!(!b.log().contains(": works again"), "{}", b.log());
+        assert!(!b.log().contains(": recovered"), "{}", b.log());
     }
 }
 
@@ -211,10 +211,10 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
 fn invalid_routing_options_are_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
     for (arguments, says) in [
-        (vec!["--port", "80"], "--port 80: it requires --service; for example --port 80 --service my-service"),
-        (vec!["--pod-label", "a=b", "--address", "10.1.2.3"], "--address 10.1.2.3: it requires --service"),
+        (vec!["--port", "80"], "--port 80: this option requires --service; for example --port 80 --service my-service"),
+        (vec!["--pod-label", "a=b", "--address", "10.1.2.3"], "--address 10.1.2.3: this option requires --service"),
         (vec!["--pod-label", "role"], "--pod-label role: a label has a key and a value; try --pod-label role=true"),
-        (vec!["--service", "Web", "--port", "1"], "--service Web: the name may have lower-case letters"),
+        (vec!["--service", "Web", "--port", "1"], "--service Web: the name can contain only lower-case letters"),
         (vec!["--service", "web", "--port", "0"], "--port 0: ports are numbered 1 to 65535"),
         (
             vec!["--service", "web", "--port", "80", "--address", "127.0.0.1"],
@@ -226,14 +226,17 @@ fn invalid_routing_options_are_refused() {
         ),
         (
             vec!["--service", "web", "--address", "10.1.2.3,10.1.2.4"],
-            "one address of each family can be given, IPv4 and IPv6; for example --address 10.1.2.3",
+            "give at most one IPv4 and one IPv6 address; for example --address 10.1.2.3",
         ),
         (vec!["--service", "web", "--pod-label", "a=b"], "cannot be used together with"),
         (
             vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"],
             "traffic is only routed to the leader of a lock in a cluster",
         ),
-        (vec!["--lock", &long, "--pod-label", "a=b"], "to route traffic its name may have 243 characters, not 244"),
+        (
+            vec!["--lock", &long, "--pod-label", "a=b"],
+            "the name has 244 characters, but a lock that routes traffic can have at most 243",
+        ),
     ] {
         let mut refused = Candidate::bare("refused").args(["--lock", &lock.name]).args(&arguments);
         if arguments[0] == "--lock" {
@@ -261,14 +264,14 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let namespace = lock.namespace();
     for (spec, options, ports, says) in [
         (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), routed.to_owned()),
-        (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{routed}, except for its ports dns")),
-        (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{routed}, except for its ports http")),
+        (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{routed}, but not on its port dns")),
+        (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{routed}, but not on its port http")),
         (&headless, &[], json!([port("http", 8080, "TCP")]), routed.to_owned()),
         (&unnamed, &[], json!([port("", 8080, "TCP")]), routed.to_owned()),
         (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), routed.to_owned()),
         (&server, &["8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
         (&in_pods, &["http:8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
-        (&in_pods, &[], Value::Null, "give it, for example --port server:8080".to_owned()),
+        (&in_pods, &[], Value::Null, "set the number, for example --port server:8080".to_owned()),
         (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
         (&two_ports(), &["9090"], Value::Null, "it has http (targetPort 8080), dns (targetPort 53)".to_owned()),
         (&selecting, &[], Value::Null, format!("remove it: kubectl patch service web -n {namespace} --type=json")),

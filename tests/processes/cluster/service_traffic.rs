@@ -85,7 +85,8 @@ struct Case {
     /// The Service, if there is one.
     spec: Option<Value>,
     options: Vec<String>,
-    /// The names of the ports at which connections arrive, and the message in the log; or the message about the failure.
+    /// The names of the ports at which connections arrive, and the message in the log; or the message about the
+    /// failure.
     outcome: Result<(&'static [&'static str], &'static str), &'static str>,
     /// The message of `doctor` about the Service, if it differs.
     doctor: &'static str,
@@ -135,7 +136,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             "one of two ports",
             ports(&[&http, &dns]),
             tcp.to_string(),
-            Ok((&["http"], "the Service web routes to this candidate, except for its ports dns")),
+            Ok((&["http"], "the Service web routes to this candidate, but not on its port dns")),
             follows,
         ),
         case(

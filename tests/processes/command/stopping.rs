@@ -41,7 +41,7 @@ struct Freezer(PathBuf);
 impl Freezer {
     const ROOT: &str = "/sys/fs/cgroup/freezer";
 
-    fn is_possible() -> Result<(), String> {
+    fn check_available() -> Result<(), String> {
         let probe = Path::new(Self::ROOT).join(format!("leaderrun-probe-{}", std::process::id()));
         fs::create_dir(&probe).map_err(|failure| format!("no freezer of cgroup v1: {failure}"))?;
         fs::remove_dir(probe).map_err(|failure| failure.to_string())
@@ -72,7 +72,7 @@ impl Drop for Freezer {
     }
 }
 
-#[testkit::test(requires = Freezer::is_possible())]
+#[testkit::test(requires = Freezer::check_available())]
 fn a_killed_process_that_does_not_end_is_named_and_keeps_the_lock() {
     let lock = TestLock::file();
     let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";

@@ -5,22 +5,23 @@ use nix::unistd::tcgetpgrp;
 
 use testkit::{Candidate, Running, Screen, TestLock, eventually, leaderrun};
 
-fn on(screen: &Screen, script: &str) -> Running {
+fn run_on(screen: &Screen, script: &str) -> Running {
     Candidate::new("a", &TestLock::file()).configure(|command| screen.attach(command)).run_script(script)
 }
 
 #[testkit::test]
 fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
     let mut screen = Screen::new();
-    let mut a = on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
+    let mut a = run_on(&screen, "read line; echo read \"<$line>\"; read line; exit 4");
     screen.wait_for("started the command");
     let elector = a.elector();
     eventually("the command has the terminal", || tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != elector));
     screen.type_keys(b"typed\n");
     screen.wait_for("read <typed>");
-    // The session ends with its leader, so the restored terminal can only be seen from inside the session.
     screen.type_keys(b"\n");
     a.wait_for_exit(4);
+    // Here leaderrun was the leader of the session, which has ended with it. Whether the terminal is restored can only
+    // be seen in a session that goes on.
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
@@ -28,15 +29,15 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
         TestLock::file().name
     );
     let mut shell = shell(&screen, &["-i", "-c", &script]);
-    screen.type_keys(b"again mine\n");
-    screen.wait_for("<again mine>");
+    screen.type_keys(b"to the shell\n");
+    screen.wait_for("<to the shell>");
     shell.wait();
 }
 
 #[testkit::test]
 fn ctrl_c_reaches_the_command() {
     let mut screen = Screen::new();
-    let mut a = on(&screen, "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done");
+    let mut a = run_on(&screen, "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.01; done");
     screen.wait_for("ready");
     screen.type_keys(b"\x03");
     a.wait_for_exit(6);
@@ -47,7 +48,7 @@ fn ctrl_c_reaches_the_command() {
 #[testkit::test]
 fn ctrl_z_does_not_suspend_a_leader() {
     let mut screen = Screen::new();
-    let mut a = on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
+    let mut a = run_on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
     screen.wait_for("ready");
     screen.type_keys(b"\x1a");
     screen.wait_for("cannot be suspended");
@@ -74,7 +75,7 @@ fn ctrl_z_does_not_suspend_a_standby() {
 }
 
 #[testkit::test]
-fn in_a_pipeline_the_foreground_group_is_not_changed() {
+fn in_a_pipeline_the_other_programs_can_still_read_from_the_terminal() {
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'echo from the command; sleep 0.2' | sh -c 'cat; read line < /dev/tty; echo \"<$line>\"'",
@@ -105,7 +106,7 @@ fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
 }
 
 fn shell(screen: &Screen, arguments: &[&str]) -> Running {
-    // A startup file may take long, or wait for a lock that somebody left.
+    // Startup files are not read, because they may take long or wait for input.
     Candidate::program("shell", "bash")
         .args(["--norc"])
         .args(arguments)
@@ -162,7 +163,7 @@ fn in_a_script_a_command_can_read_from_the_terminal() {
     }
 }
 
-/// A script ends at Ctrl-C as it does without leaderrun, even while only the command has the terminal.
+/// Ctrl-C ends the whole script, as it does without leaderrun, even while only the command has the terminal.
 #[testkit::test]
 fn ctrl_c_ends_a_script() {
     for shell in ["bash", "dash"] {
@@ -201,14 +202,14 @@ fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
 fn the_modes_of_the_terminal_are_restored_after_a_command_that_was_killed() {
     let screen = Screen::new();
     let before = tcgetattr(&screen.terminal).expect("its modes");
-    let mut a = on(&screen, "stty raw -echo; kill -9 $$");
+    let mut a = run_on(&screen, "stty raw -echo; kill -9 $$");
     a.wait();
     let after = tcgetattr(&screen.terminal).expect("its modes");
     assert_eq!((after.local_flags, after.input_flags), (before.local_flags, before.input_flags));
 }
 
 #[testkit::test]
-fn the_time_to_the_kill_begins_with_ctrl_c() {
+fn kill_after_is_counted_from_ctrl_c() {
     for in_script in [false, true] {
         let mut screen = Screen::new();
         let ignoring = job("trap \"\" INT; echo ready; while :; do sleep 0.02; done");
@@ -224,7 +225,7 @@ fn the_time_to_the_kill_begins_with_ctrl_c() {
 #[testkit::test]
 fn with_kill_after_a_command_can_read_from_the_terminal() {
     let line = job("printf \"go on? \"; read line; echo \"<$line>\"").replace(" --lock", " --kill-after 5s --lock");
-    // The shell of the first line executes leaderrun in its own place, with SIGTTIN ignored.
+    // For the first line the shell replaces itself by leaderrun, with SIGTTIN ignored.
     for line in [line.clone(), format!("{line}; true")] {
         let mut screen = Screen::new();
         let mut shell = shell(&screen, &["-i", "-c", &line]);

@@ -1,10 +1,10 @@
-//! Measures under which CPU limits and loads leaderrun keeps its promise. The table in `docs/safety.md` is printed by:
+//! Tests of a leader under CPU limits and load. This command prints the table in `docs/safety.md`:
 //!
 //! ```console
 //! LEADERRUN_CPU_LIMITS=3 cargo test --test processes -- cpu_limits --nocapture
 //! ```
 //!
-//! The number is how often each row is tried; the row shows the worst.
+//! `LEADERRUN_CPU_LIMITS` is the number of trials for each row; a row shows the worst outcome.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -20,12 +20,12 @@ use serde_json::Value;
 use testkit::witness::boot_time;
 use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, eventually};
 
-/// Percentages of a CPU; none is without a limit.
+/// The CPU limits of the table, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
 
 const BUSY_THREADS: [u32; 4] = [0, 16, 64, 200];
 
-/// The defaults.
+/// leaderrun's default durations. The other tests use shorter ones.
 const TIMING: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
 
 /// How long the load lasts before the partition.
@@ -36,9 +36,10 @@ const KILL: u64 = 1 << (libc::SIGKILL - 1);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The folders in which cgroups with a CPU limit are created: for cgroup v1 and v2. With the file of the limit, that of the
-/// cgroup's weight, and the largest weight: only the limit counts, not what else runs on this machine.
-const ROOTS: [(&str, &str, &str, &str); 2] = [
+/// For each version of cgroups: the folder for new cgroups, the name of the file with the CPU limit, the name of the
+/// file with the CPU weight, and the largest weight. The cgroups of the tests get the largest weight, so that other
+/// programs on this machine do not take their CPU time.
+const CGROUP_VERSIONS: [(&str, &str, &str, &str); 2] = [
     ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "cpu.shares", "262144"),
     ("/sys/fs/cgroup", "cpu.max", "cpu.weight", "10000"),
 ];
@@ -66,13 +67,14 @@ impl Cgroup {
         fs::write(self.0.join(file), (percent * 1000).to_string()).expect("a limit");
     }
 
-    /// Lifts the limit, under which killed threads might take minutes to end. How that is written depends on the version.
+    /// Removes the limit, because killed threads may take minutes to end under it.
     fn unlimit(&self) {
         let (_, file, ..) = Self::root();
+        // cgroup v1 accepts -1, and v2 accepts max.
         let _ = ["-1", "max"].map(|unlimited| fs::write(self.0.join(file), unlimited));
     }
 
-    /// Returns the threads in it, by their numbers. Killed threads are among them until they have ended.
+    /// Returns the thread IDs in this cgroup, including those of killed threads that have not ended yet.
     fn threads(&self) -> Vec<String> {
         let list = ["tasks", "cgroup.threads"].map(|file| fs::read_to_string(self.0.join(file)));
         let list = list.into_iter().find_map(Result::ok).expect("a list of threads");
@@ -80,7 +82,7 @@ impl Cgroup {
     }
 
     fn root() -> (&'static str, &'static str, &'static str, &'static str) {
-        ROOTS.into_iter().find(|(root, ..)| Path::new(root).exists()).expect("a cgroup file system")
+        CGROUP_VERSIONS.into_iter().find(|(root, ..)| Path::new(root).exists()).expect("a cgroup file system")
     }
 }
 
@@ -95,7 +97,7 @@ fn repetitions() -> Option<u32> {
     std::env::var("LEADERRUN_CPU_LIMITS").ok()?.parse().ok()
 }
 
-fn is_asked_for() -> Result<(), String> {
+fn check_requested() -> Result<(), String> {
     repetitions().ok_or("LEADERRUN_CPU_LIMITS is not set")?;
     crate::other_users::root()
 }
@@ -128,9 +130,9 @@ struct Outcome {
     led: bool,
 }
 
-/// Returns when a process got SIGKILL or ended, in nanoseconds since boot. It executes nothing after that, although its
-/// threads may need a while to end.
-fn end_of(pid: u32) -> thread::JoinHandle<u64> {
+/// Waits until a process has received SIGKILL or has ended, and returns that time in nanoseconds since boot. A process
+/// with a pending SIGKILL executes nothing any more, although its threads may need a while to end.
+fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
         loop {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -145,8 +147,8 @@ fn end_of(pid: u32) -> thread::JoinHandle<u64> {
     })
 }
 
-/// Runs one candidate under a limit with a busy command, and cuts it off.
-fn cut_off(percent: Option<u32>, busy_threads: u32) -> Outcome {
+/// Runs a candidate with a busy command under a limit, and cuts it off from the API server.
+fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let cgroup = percent.map(Cgroup::limited_to);
@@ -156,7 +158,7 @@ fn cut_off(percent: Option<u32>, busy_threads: u32) -> Outcome {
     while witnesses.lifetimes_of("a").is_empty() && start.elapsed() < TIMEOUT {
         thread::sleep(POLL_INTERVAL);
     }
-    let end = witnesses.lifetimes_of("a").first().map(|life| end_of(life.pid));
+    let end = witnesses.lifetimes_of("a").first().map(|life| watch_for_end(life.pid));
     let mut b = Candidate::with_timing("b", &lock, TIMING).run_witness(&witnesses, &[]);
     thread::sleep(LOAD_TIME);
     let led = a.is_running() && witnesses.lifetimes_of("b").is_empty();
@@ -171,9 +173,10 @@ fn cut_off(percent: Option<u32>, busy_threads: u32) -> Outcome {
     Outcome { lateness: logged(&a, "runs_late", "delay_seconds"), margin, led }
 }
 
-/// Tries a row of the table, and prints the worst outcome. Returns a sentence if two commands were alive at once.
-fn row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
-    let outcomes: Vec<Outcome> = (0..repetitions()?).map(|_| cut_off(percent, busy_threads)).collect();
+/// Measures a row of the table and prints it, with the worst outcome. Returns the row if two commands were alive at
+/// once.
+fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
+    let outcomes: Vec<Outcome> = (0..repetitions()?).map(|_| cut_off_busy_candidate(percent, busy_threads)).collect();
     let lateness = outcomes.iter().map(|outcome| outcome.lateness).fold(0.0, f64::max);
     let margin = outcomes.iter().filter_map(|outcome| outcome.margin).min_by(f64::total_cmp);
     let led = outcomes.iter().filter(|outcome| outcome.led).count();
@@ -187,23 +190,24 @@ fn row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     margin.filter(|margin| *margin <= 0.0).map(|_| row)
 }
 
-/// Returns the greatest number that was logged in this field of this event; zero if none was.
+/// Returns the greatest number that was logged in this field of this event, or zero if the event was not logged.
 fn logged(candidate: &Running, event: &str, field: &str) -> f64 {
     let log = candidate.log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events.filter(|logged| logged["event"] == event).filter_map(|logged| logged[field].as_f64()).fold(0.0, f64::max)
 }
 
-/// Killed threads need CPU time of the limit to end. If all of these were killed at once, that would take minutes.
-#[testkit::test(requires = is_asked_for())]
+/// Killed threads need CPU time to end, and the limit applies to that time too. If all of these 14000 threads were
+/// killed at once, that would take minutes.
+#[testkit::test(requires = check_requested())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let cgroup = Cgroup::new();
     let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING);
     let process = witnesses.command(&["ignore", "threads=2000"]);
-    let seven = ["sh", "-c", "for i in 1 2 3 4 5 6; do \"$@\" & done; exec \"$@\"", "sh"].map(OsString::from);
-    let mut a = limit(a, Some(&cgroup)).run(seven.into_iter().chain(process));
+    let seven_copies = ["sh", "-c", "for i in 1 2 3 4 5 6; do \"$@\" & done; exec \"$@\"", "sh"].map(OsString::from);
+    let mut a = limit(a, Some(&cgroup)).run(seven_copies.into_iter().chain(process));
     witnesses.wait_for("a", 7);
     cgroup.limit_to(10);
     let mut b = Candidate::with_timing("b", &lock, TIMING).run_witness(&witnesses, &[]);
@@ -227,15 +231,16 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = is_asked_for())]
-fn the_table_of_cpu_limits() {
+#[testkit::test(requires = check_requested())]
+fn no_cpu_limit_and_load_leads_to_two_commands() {
     println!(
         "| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |"
     );
     println!("|---|---|---|---|---|");
-    let rows = |percent| move || BUSY_THREADS.into_iter().filter_map(|busy| row(percent, busy)).collect::<Vec<_>>();
+    let rows =
+        |percent| move || BUSY_THREADS.into_iter().filter_map(|busy| measure_row(percent, busy)).collect::<Vec<_>>();
     let (limited, unlimited): (Vec<_>, Vec<_>) = LIMITS.into_iter().partition(Option::is_some);
-    // The limits leave time for each other.
+    // Rows with a limit can be measured at the same time, because none of them uses a whole CPU.
     let limited: Vec<_> = limited.into_iter().map(|percent| thread::spawn(rows(percent))).collect();
     let overlaps = limited.into_iter().flat_map(|rows| rows.join().expect("the rows")).collect::<Vec<_>>();
     let overlaps: Vec<_> =

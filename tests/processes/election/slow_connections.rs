@@ -52,17 +52,17 @@ fn relay(client: TcpStream, server: SocketAddr) {
     thread::sleep(DELAY);
     let Ok(server) = TcpStream::connect(server) else { return };
     let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
-    thread::spawn(move || pass_on(from_client, to_server));
-    pass_on(server, client);
+    thread::spawn(move || copy_stream(from_client, to_server));
+    copy_stream(server, client);
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+fn copy_stream(mut from: TcpStream, mut to: TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Both);
 }
 
 #[testkit::test]
-fn a_connection_that_takes_longer_than_a_request_may_is_opened_beside_the_requests() {
+fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
     let (path, witnesses) = (SlowPath::to(Cluster::shared().address()), Witnesses::new());
     let file = scratch::folder("slow").join("kubeconfig");
     kubeconfig::write_with(&file, path.address, ADMIN.name, &json!({ "token": ADMIN.token }));
@@ -84,7 +84,7 @@ fn a_connection_that_takes_longer_than_a_request_may_is_opened_beside_the_reques
 }
 
 #[testkit::test]
-fn a_client_certificate_is_replaced_where_connections_take_longer_than_a_request_may() {
+fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
     let cluster = Cluster::start_in_process();
     let (path, witnesses, folder) = (SlowPath::to(cluster.address()), Witnesses::new(), scratch::folder("slow"));
     let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| folder.join(name));

@@ -139,7 +139,8 @@ fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
     a.wait_for_exit(69);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    assert!(a.log().contains("cannot be asked: still waiting for a connection to https://"), "{}", a.log());
+    let says = format!("cannot reach {}: still waiting for a connection to https://", lock.name);
+    assert!(a.log().contains(&says), "{}", a.log());
     assert!(a.log().contains("could not use "), "{}", a.log());
     witnesses.assert_one_at_a_time(0);
 }

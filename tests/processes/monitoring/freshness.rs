@@ -94,7 +94,7 @@ fn a_standby_that_may_not_write_is_not_ready() {
 fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
     let pair = Pair::start(&["--unhealthy-after", "8s"]);
     pair.proxy.partition();
-    fails(&pair.standby, "/healthz", "cannot lead since ");
+    fails(&pair.standby, "/healthz", "unable to lead for ");
     pair.proxy.heal();
     wait_for_status(&pair.standby, "/healthz", 200);
     pair.heals();

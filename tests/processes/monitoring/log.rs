@@ -175,7 +175,7 @@ fn a_lasting_failure_is_logged_once() {
     // On a busy machine the elector may have to kill the supervisor with its command, and logs that instead.
     let late = of("the supervisor is late; killing the command: ");
     assert_eq!(of("killing what is left of the command: ").max(late), 1, "{}", a.log());
-    assert_eq!(of("leadership lost: it could not be renewed in time").max(late), 1, "{}", a.log());
+    assert_eq!(of("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());
 }
 
 #[testkit::test]

@@ -20,7 +20,7 @@ use testkit::{
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 /// Checks whether this user may stop threads.
-static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::is_possible);
+static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
 /// Returns a kubeconfig with a credential plugin that hangs while there is a file `hang` beside it.
 fn with_plugin(kubeconfig: &Path) -> PathBuf {

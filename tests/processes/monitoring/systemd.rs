@@ -159,7 +159,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = StoppedThread::is_possible())]
+#[testkit::test(requires = StoppedThread::check_permitted())]
 fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];

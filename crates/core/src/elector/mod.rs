@@ -71,9 +71,9 @@ enum ElectorPhase {
 
 impl ElectorPhase {
     /// Returns when the elector kills the command itself, if the supervisor has not reported it gone by then.
-    fn last_resort(&self) -> Option<Instant> {
+    fn elector_kill_at(&self) -> Option<Instant> {
         let Self::Leading { enforced, killed_by, .. } = self else { return None };
-        Some(enforced.last_resort()).max(*killed_by)
+        Some(enforced.elector_kill_at()).max(*killed_by)
     }
 }
 
@@ -127,8 +127,8 @@ impl Elector {
         Self { stop_signal, ..self }
     }
 
-    /// Records that the elector was woken this late. If the delay to expect has changed, it is sent to the supervisor and
-    /// returned.
+    /// Records that the elector was woken this late. If the delay to expect has changed, it is sent to the supervisor
+    /// and returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });
@@ -176,7 +176,7 @@ impl Elector {
     pub fn next_timeout(&self) -> Option<Instant> {
         let deferred_until = self.deferred.as_ref().map(|deferred| deferred.until);
         match &self.phase {
-            ElectorPhase::Leading { .. } => deferred_until.into_iter().chain(self.phase.last_resort()).min(),
+            ElectorPhase::Leading { .. } => deferred_until.into_iter().chain(self.phase.elector_kill_at()).min(),
             ElectorPhase::Ending { until, .. } => Some(*until),
             ElectorPhase::Waiting { .. } | ElectorPhase::Killing => None,
         }
@@ -249,7 +249,7 @@ impl Elector {
                 self.order(Order::Lose);
             }
             ElectionReport::Finished(outcome) => self.handle_finished(now, outcome),
-            ElectionReport::Failed { may_pass } => self.handle_election_failed(now, may_pass),
+            ElectionReport::Failed { is_transient } => self.handle_election_failed(now, is_transient),
         }
     }
 
@@ -276,10 +276,10 @@ impl Elector {
     }
 
     /// A running command continues until its tenure ends without a renewal; the supervisor then stops and kills it.
-    fn handle_election_failed(&mut self, now: Instant, may_pass: bool) {
+    fn handle_election_failed(&mut self, now: Instant, is_transient: bool) {
         match &mut self.phase {
             ElectorPhase::Waiting { .. } => {
-                self.phase = ElectorPhase::Ending { ending: Ending::Failed { may_pass }, until: now };
+                self.phase = ElectorPhase::Ending { ending: Ending::Failed { is_transient }, until: now };
             }
             ElectorPhase::Ending { until, .. } => *until = now,
             ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
@@ -292,7 +292,7 @@ impl Elector {
             ElectorPhase::Waiting { .. } => {
                 self.notify(ElectorNotice::SupervisorDied);
                 self.actions.push(ElectorAction::StopElection);
-                let ending = Ending::Failed { may_pass: true };
+                let ending = Ending::Failed { is_transient: true };
                 self.phase = ElectorPhase::Ending { ending, until: now + RELEASE_TIMEOUT };
             }
             ElectorPhase::Killing | ElectorPhase::Ending { .. } => {}
@@ -303,7 +303,7 @@ impl Elector {
         if self.deferred.as_ref().is_some_and(|deferred| now >= deferred.until) {
             self.forward_deferred();
         }
-        if self.phase.last_resort().is_some_and(|at| now >= at) {
+        if self.phase.elector_kill_at().is_some_and(|at| now >= at) {
             self.kill_all(SupervisorFailure::Late);
         }
     }

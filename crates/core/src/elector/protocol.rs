@@ -49,7 +49,7 @@ pub enum ElectionReport {
     /// The election thread has failed, for a reason outside the election.
     Failed {
         /// Another start may succeed.
-        may_pass: bool,
+        is_transient: bool,
     },
 }
 
@@ -94,7 +94,7 @@ pub enum Ending {
     /// leaderrun itself failed.
     Failed {
         /// Another start may succeed.
-        may_pass: bool,
+        is_transient: bool,
     },
 }
 

@@ -50,7 +50,7 @@ impl DeadlineAdvance {
     }
 
     /// Returns whether stop and kill can be brought forward by the total.
-    pub(super) fn is_possible(&self) -> bool {
+    pub(super) fn is_within_max(&self) -> bool {
         self.total() <= self.max
     }
 }

@@ -1,4 +1,5 @@
-//! How a command ends: a stop for loss, the processes that it leaves running, and the report that it is gone.
+//! The end of a command: the stop after a loss, the processes that the command leaves running, and the report that the
+//! command is gone.
 
 use super::{MainProcess, Supervisor, SupervisorAction};
 use crate::instant::Instant;
@@ -24,7 +25,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether the processes that the main process left running are the command now.
+    /// Returns whether the main process has ended and the processes that it left running are waited for.
     pub(super) fn awaits_leftovers(&self) -> bool {
         let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported.is_none();
         self.waits_for_all && has_leftovers && !self.killing

@@ -1,4 +1,4 @@
-//! Tests of record files. Each [`RecordFile`] stands for a candidate.
+//! Tests of record files. Each [`RecordFile`] represents a candidate.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -80,7 +80,7 @@ fn write_interrupted(
     candidate.commit(&mut prepared, expected).map(Result::unwrap)
 }
 
-fn is_carried_out(written: Result<bool, LockError>) -> bool {
+fn was_written(written: Result<bool, LockError>) -> bool {
     match written {
         Ok(done) => done,
         Err(failure) => {
@@ -95,7 +95,7 @@ fn is_conflict(written: Result<Stored, LockError>) -> bool {
 }
 
 #[test]
-fn a_write_must_name_the_present_version() {
+fn a_write_with_an_outdated_version_is_a_conflict() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let first = candidate.write(None, Record::default()).unwrap();
@@ -121,7 +121,7 @@ fn a_recreated_file_has_another_uid_and_a_greater_token() {
 }
 
 #[test]
-fn a_token_exceeds_all_observed_ones_even_if_the_clock_was_set_back() {
+fn a_new_token_is_greater_than_all_observed_tokens_even_if_the_clock_was_set_back() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let far_ahead = u64::MAX / 2;
@@ -146,9 +146,9 @@ fn a_write_is_refused_while_another_process_holds_either_lock() {
     fixture.candidate_with_short_timeout().write(Some(&first.version), Record::default()).unwrap();
 }
 
-/// Both writers have found no file.
+/// Both writers have found no file, and one of them is late.
 #[test]
-fn one_of_two_first_writes_is_carried_out_even_if_files_are_deleted_meanwhile() {
+fn a_late_first_write_does_not_replace_another_first_write_even_if_files_are_deleted_meanwhile() {
     for deleted in [&[][..], &["job.lock"], &["job"], &["job", "job.lock"]] {
         let fixture = Fixture::new();
         let (a, b) = (fixture.candidate(), fixture.candidate());
@@ -160,7 +160,7 @@ fn one_of_two_first_writes_is_carried_out_even_if_files_are_deleted_meanwhile() 
                 b.write(None, held_by("b")).unwrap();
             }
         });
-        assert!(!is_carried_out(late));
+        assert!(!was_written(late));
         assert_eq!(holder(&a), "b");
     }
 }
@@ -175,7 +175,7 @@ fn a_late_write_does_not_replace_a_recreated_file() {
             fixture.delete_everything();
             b.write(None, held_by("b")).unwrap();
         });
-        assert!(!is_carried_out(late));
+        assert!(!was_written(late));
         assert_eq!(holder(&b), "b");
     }
 }
@@ -217,7 +217,7 @@ fn one_of_many_concurrent_writes_succeeds_while_the_lock_file_is_deleted_repeate
 }
 
 #[test]
-fn a_file_with_two_names_keeps_both() {
+fn a_file_with_two_hard_links_keeps_both() {
     let fixture = Fixture::new();
     let a = fixture.candidate();
     let mut stored = a.write(None, held_by("a")).unwrap();
@@ -242,9 +242,9 @@ fn an_empty_file_is_a_file_without_a_record() {
     assert_eq!(fs::metadata(fixture.path()).unwrap().permissions().mode() & 0o777, 0o640);
 }
 
-/// The link may be an attack to have another file overwritten.
+/// An attacker may have linked the file here to have it overwritten.
 #[test]
-fn an_empty_file_with_another_name_is_not_written_to() {
+fn an_empty_file_with_another_hard_link_is_not_overwritten() {
     let fixture = Fixture::new();
     let victim = fixture.folder.path().join("victim");
     fs::write(&victim, "").unwrap();
@@ -313,7 +313,7 @@ fn every_write_updates_the_times_of_the_lock_file() {
 }
 
 #[test]
-fn a_record_that_is_written_in_place_stays_one_file_and_one_block() {
+fn writes_in_place_keep_the_file_and_do_not_make_it_larger() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let mut stored = candidate.write(None, held_by("a")).unwrap();
@@ -335,6 +335,6 @@ fn a_record_that_is_too_long_for_a_slot_replaces_the_file() {
     let stored = candidate.write(None, held_by("a")).unwrap();
     candidate.is_written_in_place.store(true, Ordering::Relaxed);
     let long = Record { step_down: Some(RunId::new("x".repeat(SLOT_SIZE))), ..held_by("a") };
-    // A file that can be replaced as a whole has no such limit.
+    // Replacing the file as a whole succeeds, because its size is not limited to a slot.
     candidate.write(Some(&stored.version), long).unwrap();
 }

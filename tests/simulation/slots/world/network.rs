@@ -6,8 +6,8 @@ use super::{Event, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    fn is_faulty(&mut self, share: f64) -> bool {
-        self.now < self.healthy_from && self.rng.f64() < share
+    fn is_faulty(&mut self, probability: f64) -> bool {
+        self.now < self.healthy_from && self.rng.f64() < probability
     }
 
     pub(super) fn delay(&mut self) -> Time {

@@ -13,13 +13,16 @@ fn claiming_a_released_lock() -> Driver {
 }
 
 #[test]
-fn a_watch_that_lags_behind_a_read_is_closed() {
+fn a_watch_is_reopened_if_a_read_shows_a_record_that_it_has_not_delivered() {
     let mut driver = claiming_a_released_lock();
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.read(Some(record_by("s", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
+}
 
+#[test]
+fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
     let mut driver = claiming_a_released_lock();
     driver.reply(Reply::Conflict);
     driver.version += 1;
@@ -118,7 +121,7 @@ fn a_record_whose_watch_is_silent_is_read() {
     driver.advance(SECOND);
     driver.read(Some(held));
     driver.advance(SILENT_WATCH_LIMIT - SECOND);
-    assert_eq!(driver.actions(), [], "so does the reply to a read");
+    assert_eq!(driver.actions(), [], "the reply to a read restarts the limit");
     driver.advance(SECOND);
     assert_eq!(driver.actions(), [ElectionAction::Send(Request::Get)]);
 }

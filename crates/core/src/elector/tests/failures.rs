@@ -10,12 +10,12 @@ fn a_supervisor_is_late_when_the_tenure_that_it_reported_is_over() {
     // An order that is not confirmed does not extend the tenure.
     driver.election(now, ElectionReport::Extend(second));
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::Extend(second))]);
-    assert_eq!(driver.elector.next_timeout(), Some(first.last_resort()));
+    assert_eq!(driver.elector.next_timeout(), Some(first.elector_kill_at()));
     driver.report(now, Report::Enforcing(second));
-    assert_eq!(driver.elector.next_timeout(), Some(second.last_resort()));
-    driver.time(first.last_resort());
+    assert_eq!(driver.elector.next_timeout(), Some(second.elector_kill_at()));
+    driver.time(first.elector_kill_at());
     assert_eq!(driver.actions(), []);
-    driver.time(second.last_resort());
+    driver.time(second.elector_kill_at());
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
 }
 
@@ -26,7 +26,7 @@ fn a_lock_held_by_another_leaves_no_grace_whatever_the_supervisor_reports() {
     driver.election(now, ElectionReport::Lose);
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::Lose)]);
     driver.report(now, Report::Enforcing(tenure(now)));
-    assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).last_resort()));
+    assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).elector_kill_at()));
 }
 
 #[test]
@@ -84,25 +84,25 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
     let mut driver = Driver::new(false);
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::StopElection]);
-    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Failed { may_pass: true }));
+    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Failed { is_transient: true }));
 }
 
 #[test]
 fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     let now = start();
-    for may_pass in [true, false] {
+    for is_transient in [true, false] {
         let mut waiting = Driver::new(false);
-        waiting.election(now, ElectionReport::Failed { may_pass });
-        assert_eq!(waiting.exit_at(now), Some(Ending::Failed { may_pass }));
+        waiting.election(now, ElectionReport::Failed { is_transient });
+        assert_eq!(waiting.exit_at(now), Some(Ending::Failed { is_transient }));
     }
 
     let mut driver = leading(now);
-    driver.election(now, ElectionReport::Failed { may_pass: true });
+    driver.election(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), None);
-    driver.time(tenure(now).last_resort());
+    driver.time(tenure(now).elector_kill_at());
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
     driver.tree_empty(now);
-    driver.election(now, ElectionReport::Failed { may_pass: true });
+    driver.election(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), Some(LOST));
 }
 
@@ -123,7 +123,7 @@ fn a_supervisor_that_kills_one_process_after_the_other_gets_the_time_for_that() 
     let paced = Some(KillPace { max_killed: 10, lasts });
     assert_eq!(kills_at(paced, true), lasts);
     for [pace, has_begun] in [[true, false], [false, true]] {
-        let usual = tenure(now).last_resort().since(tenure(now).kill);
+        let usual = tenure(now).elector_kill_at().since(tenure(now).kill);
         assert_eq!(kills_at(paced.filter(|_| pace), has_begun), usual, "{pace} {has_begun}");
     }
 }

@@ -24,7 +24,7 @@ fn the_deferral_of_a_termination_signal_times_out() {
     assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
     driver.time(now + WITHDRAWAL_TIMEOUT);
     assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
-    assert_eq!(driver.elector.next_timeout(), Some(tenure(now).last_resort()));
+    assert_eq!(driver.elector.next_timeout(), Some(tenure(now).elector_kill_at()));
 }
 
 #[test]
