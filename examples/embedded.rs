@@ -1,6 +1,6 @@
 //! Leader election inside another program, over any storage that has compare-and-swap: `cargo run --example embedded`.
 //!
-//! Two threads compete. The one that leads works for two seconds, releases the lock, and the other one takes over.
+//! Two threads compete for a lock. The leader works for two seconds and releases the lock; then the other thread leads.
 
 use std::mem;
 use std::sync::Mutex;
