@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::process::system_call::SystemCallError;
 
-/// An upper bound for messages. Text from outside is truncated before it is put into a message.
+/// The largest size of a message, in bytes. Text from outside is truncated before it is put into a message.
 const LARGEST_PACKET: usize = 64 * 1024;
 
 /// One end of the channel, which sends `S` and receives `R`.
@@ -52,10 +52,11 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         Ok(())
     }
 
-    /// Returns all messages that have arrived, in order. It does not report that the other side is gone; pidfds do.
+    /// Returns all messages that have arrived, in order. It does not report that the other side is gone, because a
+    /// pidfd does that.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
-        // On the stack: the supervisor calls this between a deadline and its signal.
+        // The buffer is on the stack because the supervisor must not wait for memory between a deadline and its signal.
         let mut packet = [0; LARGEST_PACKET];
         loop {
             match recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {

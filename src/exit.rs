@@ -1,4 +1,4 @@
-//! Exit statuses.
+//! How leaderrun exits: the exit statuses, and when it ends by a signal.
 
 use std::error::Error;
 use std::fmt;
@@ -11,41 +11,41 @@ use crate::process::limits::LimitTooLow;
 use crate::process::system_call::SystemCallError;
 use crate::telemetry::http::ListenError;
 
-/// The lock could not be reached or used within `--wait`, or another thing that leaderrun needs was missing:
-/// `EX_UNAVAILABLE` of sysexits.h.
+/// The lock could not be reached or used within `--wait`, or something else that leaderrun needs was not available.
+/// This is `EX_UNAVAILABLE` of sysexits.h.
 pub const UNAVAILABLE: u8 = 69;
-/// The lock was not acquired within `--wait`: `EX_TEMPFAIL` of sysexits.h, try again later.
+/// The lock was not acquired within `--wait`. This is `EX_TEMPFAIL` of sysexits.h.
 pub const NOT_ACQUIRED: u8 = 75;
 /// The leadership was lost, so the command was stopped.
 pub const LOST: u8 = 76;
-/// The command was stopped after `--max-run`, as by timeout(1).
+/// The command was stopped after `--max-run`. timeout(1) has the same status.
 pub const TIMED_OUT: u8 = 124;
 /// leaderrun was used wrongly or cannot work on this system, so that another start would fail as well.
 pub const FAILED: u8 = 125;
-/// The command was found and cannot be executed.
+/// The command was found but cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-/// Added to the number of the signal that ended the command or leaderrun.
+/// The status is this number plus the number of the signal that ended the command or leaderrun.
 pub const SIGNALED: u8 = 128;
 
 /// The way in which leaderrun's own process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Status(u8),
-    /// It ends by this signal, as the command did, or as a command that had not been started would have. So a shell
-    /// stops its loop at Ctrl-C, and systemd can tell a unit that was stopped from one that failed.
+    /// leaderrun ends by this signal, as the command did or would have done. Shells can then stop their loops at
+    /// Ctrl-C, and systemd can distinguish a stopped unit from a failed unit.
     Signal {
         signal: i32,
-        /// The signal is sent to leaderrun's whole process group, as the terminal would have done. While the command
-        /// had the terminal, the keys reached only the command, and a shell ends its script at Ctrl-C only if it gets
-        /// the signal itself.
+        /// Whether the signal is sent to leaderrun's whole process group, as the terminal does. While the command had
+        /// the terminal, only the command received the signal of Ctrl-C, but a shell only ends its script if it
+        /// receives the signal too.
         to_group: bool,
     },
 }
 
 impl Exit {
-    /// Returns how leaderrun ends after this.
+    /// Returns how leaderrun exits after a run with this ending.
     pub fn of(ending: &Ending, command_had_terminal: bool) -> Self {
         match ending {
             Ending::Command(End::Exited(status)) => Self::Status(*status as u8),
@@ -56,7 +56,7 @@ impl Exit {
             Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
             Ending::Command(End::TimedOut) => Self::Status(TIMED_OUT),
             Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
-            // Processes, memory or descriptors are short, which says nothing about the command.
+            // The system is short of processes, memory or descriptors. The command itself may be fine.
             Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE)) => {
                 Self::Status(UNAVAILABLE)
             }
@@ -68,12 +68,13 @@ impl Exit {
         }
     }
 
-    /// Returns how leaderrun ends after a failure of its own.
+    /// Returns how leaderrun exits after it has failed itself.
     pub fn of_failure(failure: &anyhow::Error) -> Self {
         Self::Status(if is_transient(failure) { UNAVAILABLE } else { FAILED })
     }
 
-    /// Returns the exit status. It also represents a signal, for a process that cannot end by one.
+    /// Returns the exit status. For a signal it is the status that shells show, in case the signal cannot end the
+    /// process.
     pub fn status(self) -> u8 {
         match self {
             Self::Status(status) => status,
@@ -94,8 +95,8 @@ impl fmt::Display for PermanentFailure {
 
 impl Error for PermanentFailure {}
 
-/// Returns whether another start of leaderrun may succeed after this failure of its own. Failures that are not known to
-/// be permanent may pass: a file, a server or memory was missing.
+/// Returns whether leaderrun may succeed if it is started again after this failure. Failures that are not known to be
+/// permanent count as transient, for example because a file, a server or memory was not available.
 pub fn is_transient(failure: &anyhow::Error) -> bool {
     let is_permanent = |cause: &(dyn Error + 'static)| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -128,23 +129,23 @@ pub struct StatusDescription {
 pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "69",
-        meaning: "the lock could not be reached or used within --wait, or something else that leaderrun needs was not there: a file, a folder, a process, memory",
-        advice: "report a failure, and start leaderrun again later: it may pass; `leaderrun doctor` says what is wrong",
+        meaning: "the lock could not be reached or used within --wait, or something else that leaderrun needs was not available: a file, a folder, a process, memory",
+        advice: "report a failure, and start leaderrun again later, because the failure may be temporary; `leaderrun doctor` finds the reason",
     },
     StatusDescription {
         status: "75",
         meaning: "not acquired within --wait; --conflict-exit-code chooses another status",
-        advice: "nothing: another candidate runs the command, or it is not due",
+        advice: "nothing: another candidate runs the command, or the command is not due",
     },
     StatusDescription {
         status: "76",
-        meaning: "leadership was lost, and the command was stopped for it",
-        advice: "start leaderrun again, unless with --on-lost rejoin; what the command did may be incomplete",
+        meaning: "leadership was lost, so the command was stopped",
+        advice: "start leaderrun again; the work of the command may be incomplete. With --on-lost rejoin leaderrun continues by itself",
     },
     StatusDescription {
         status: "124",
         meaning: "the command was stopped because it had run for --max-run",
-        advice: "as for timeout(1): find out why it took so long, or give it more time",
+        advice: "as for timeout(1): find out why the command took so long, or give it more time",
     },
     StatusDescription {
         status: "125",
@@ -153,17 +154,17 @@ pub const STATUSES: [StatusDescription; 8] = [
     },
     StatusDescription {
         status: "126",
-        meaning: "the command was found and cannot be executed",
-        advice: "report a failure: the file has no permission to be executed, or is for another machine",
+        meaning: "the command was found but cannot be executed",
+        advice: "report a failure: the file is not executable, or is for another machine",
     },
     StatusDescription {
         status: "127",
         meaning: "the command was not found",
-        advice: "report a failure: give the full path, above all under cron and systemd",
+        advice: "report a failure: use the full path, especially under cron and systemd",
     },
     StatusDescription {
         status: "128+N",
-        meaning: "signal N ended the command, or leaderrun while it waited; leaderrun then ends by that signal, too",
+        meaning: "signal N ended the command, or ended leaderrun while it waited; leaderrun itself ends by that signal",
         advice: "as for the command itself: 143 is SIGTERM, 137 is SIGKILL",
     },
 ];

@@ -17,7 +17,7 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Returns the origin of a value that was refused, for which there are no matches.
+    /// Returns the origin of a value that was refused. In this case clap returns no matches.
     pub fn of_refused(option: &'a clap::Arg, arguments: &[OsString], value: &str) -> Self {
         let given = given_name(option, arguments);
         let source = match given {
@@ -27,7 +27,7 @@ impl<'a> Origin<'a> {
         Self { option, source, name: given.unwrap_or_else(|| option_name(option)), value: value.to_owned() }
     }
 
-    /// Returns whether the value was given, rather than a default.
+    /// Returns whether the value was given, so that it is not the default.
     pub fn is_chosen(&self) -> bool {
         self.source != ValueSource::DefaultValue
     }
@@ -54,7 +54,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// Returns the same option or variable with another value, to be pasted.
+    /// Returns the same option or variable with another value, quoted so that it can be pasted into a shell.
     pub fn with(&self, value: &str) -> String {
         let takes_value = self.option.get_action().takes_values();
         match self.source {
@@ -88,7 +88,8 @@ impl<'a> Origins<'a> {
     }
 }
 
-/// Returns the name by which an option is given on the command line, before the command; `None` if it is not given.
+/// Returns the option's name as it is written on leaderrun's own command line, before `--`. Returns `None` if it is not
+/// given there.
 pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
     let long = option_name(option);
     let short = option.get_short().map(|short| format!("-{short}"));
@@ -105,7 +106,7 @@ pub fn option_name(option: &clap::Arg) -> String {
     option.get_long().map(|long| format!("--{long}")).unwrap_or_default()
 }
 
-/// Returns a word as a shell reads it, quoted if necessary.
+/// Returns a word in the form in which a shell reads it, quoted if necessary.
 pub fn shell_word(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "_./:=@%+,-".contains(character);
     match word {

@@ -1,4 +1,4 @@
-//! Decides on the owner of a lock's objects on this host.
+//! Decides from the options which object owns the lock's objects.
 
 use super::arguments::OwnerArguments;
 use super::origin::Origins;
@@ -20,7 +20,7 @@ pub fn owner(
     let Some(name) = arguments.owner else { return Ok(None) };
     let origin = origins.of("owner");
     if !lock.kind.is_in_cluster() {
-        let reason = format!("{} is not in a cluster, so no object owns it", origins.of("lock").given());
+        let reason = format!("{} is not in a cluster, so it has no owner", origins.of("lock").given());
         return Err(UsageError::new(origin.given(), reason).remedy(format!("leave {} out", origin.name())));
     }
     let pod = match name {

@@ -1,4 +1,4 @@
-//! Decides how traffic is routed to the command of a lock on this host.
+//! Decides from the options how traffic is routed to the command of the leader.
 
 use std::net::IpAddr;
 
@@ -22,8 +22,8 @@ pub fn routing(
     let target = arguments.target.target();
     let RoutingArguments { pod, ports, addresses, .. } = arguments;
     if !matches!(target, Some(RoutingTarget::Service(_))) {
-        let useless = [("ports", !ports.is_empty()), ("addresses", !addresses.is_empty())];
-        if let Some((option, _)) = useless.iter().find(|(_, given)| *given) {
+        let requiring_service = [("ports", !ports.is_empty()), ("addresses", !addresses.is_empty())];
+        if let Some((option, _)) = requiring_service.iter().find(|(_, is_given)| *is_given) {
             let given = origins.of(option).given();
             let error = UsageError::new(&given, "this option requires --service");
             return Err(error.for_example(format!("{given} --service my-service")));
@@ -47,7 +47,7 @@ pub fn routing(
 /// Checks that there is no more than one address of each family.
 ///
 /// # Errors
-/// What does not fit, why, and what to do.
+/// Returns which option does not fit, why, and what to do.
 fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), UsageError> {
     match addresses {
         [] | [_] => Ok(()),
@@ -59,7 +59,7 @@ fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), Usag
     }
 }
 
-/// Returns the name of this pod, which an option needs: that of `--pod`, or the host name.
+/// Returns the name of this pod, which `option` requires: the value of `--pod`, or the host name.
 ///
 /// # Errors
 /// Returns which option does not fit, why, and what to do.
@@ -73,7 +73,8 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
     })
 }
 
-/// Checks that the lock is in a cluster, and that its name is short enough for the marks of the routing.
+/// Checks that the lock is in a cluster, and that its name is short enough to be part of the labels that mark the
+/// leader.
 ///
 /// # Errors
 /// Returns which option does not fit, why, and what to do.

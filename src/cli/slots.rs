@@ -1,11 +1,11 @@
-//! Checks whether the other options fit a lock with slots.
+//! Checks that the other options can be used with a lock with slots.
 
 use super::origin::Origins;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, default_kind};
 use crate::routing::RoutingTarget;
 
-/// Checks that each slot can be a lock of its own, and that traffic is routed to each slot by an object of its own.
+/// Checks that each slot can have its own lock, and its own label or Service if traffic is routed.
 ///
 /// # Errors
 /// Returns which option does not fit, why, and what to do.
@@ -27,7 +27,7 @@ pub fn check_slots(
     }
     lock.kind.check_name(&lock.in_slot(SlotCount::HIGHEST).name).map_err(|problem| {
         let (problem, _) = problem.split_once("; ").unwrap_or((&problem, ""));
-        let reason = format!("with the number of a slot behind it, {problem}");
+        let reason = format!("the number of the slot is appended to the name, and then {problem}");
         UsageError::new(origin.given(), reason).for_example(origin.with("my-job"))
     })
 }

@@ -1,7 +1,7 @@
 //! Suggestions for mistyped words.
 
-/// Returns the known word that is nearest to a mistyped one, if one is near: a few letters differ, or it is the only
-/// one that begins with the mistyped word.
+/// Returns the known word that was probably meant by a mistyped one: it differs in a few letters, or it is the only one
+/// that begins with the mistyped word.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
     let tolerated = (word.trim_start_matches('-').chars().count() / 3).max(1);

@@ -22,11 +22,11 @@ fn refusal(line: &str) -> String {
     }
 }
 
-/// Returns the words of a line, with the suggested options in place of those of the same name.
+/// Returns the words of a line after the suggested options were pasted over the options with the same names.
 fn pasted(line: &str, suggestion: &str) -> Vec<String> {
     let (given, suggested) = (words(line), words(suggestion));
     let mut rest = given.into_iter().peekable();
-    // The program's name may also be a suggested value.
+    // The suggestion may contain the whole command line, including the program.
     let mut line: Vec<String> = rest.next_if(|program| suggested.first() != Some(program)).into_iter().collect();
     while let Some(word) = rest.next_if(|word| *word != "--") {
         match suggested.contains(&word) {
@@ -44,7 +44,7 @@ fn the_definition_passes_the_checks_of_clap() {
 }
 
 #[test]
-fn refusals_name_what_was_given_why_and_what_to_do() {
+fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
     let run = |options: &str| format!("leaderrun --lock {FILE} {options} -- true");
     for (line, expected) in [
         (
@@ -142,7 +142,7 @@ fn refusals_name_what_was_given_why_and_what_to_do() {
 fn suggestions_work_when_they_are_pasted() {
     let values =
         ["", "''", "1", "-1", "15s", "1M", "soon", "x", "X_Y", "a/b/c", "/tmp/x", "a=b", "a:b", ":", "80:http", "KILL"];
-    let mut pasted_well = 0;
+    let mut accepted = 0;
     for option in definition().get_arguments() {
         let Some(long) = option.get_long().filter(|_| option.get_action().takes_values()) else { continue };
         // Routing needs a lock in a cluster.
@@ -162,10 +162,10 @@ fn suggestions_work_when_they_are_pasted() {
             let Some((_, suggestion)) = suggestion else { continue };
             let pasted = pasted(&line, suggestion);
             plan(&pasted).unwrap_or_else(|again| panic!("{message} leads to {again}: {pasted:?}"));
-            pasted_well += 1;
+            accepted += 1;
         }
     }
-    assert!(pasted_well > 100, "{pasted_well}");
+    assert!(accepted > 100, "{accepted}");
 }
 
 fn example(name: &str) -> String {

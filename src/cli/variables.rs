@@ -1,4 +1,4 @@
-//! The variables whose names begin with `LEADERRUN_`.
+//! The environment variables whose names begin with `LEADERRUN_`.
 
 use std::ffi::OsString;
 
@@ -13,23 +13,23 @@ use super::suggest;
 
 const PREFIX: &str = "LEADERRUN_";
 
-/// The variables that the command sees, with their meanings.
+/// The variables that the command gets, with their meanings.
 pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
     ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
-    ("LEADERRUN_HOLDER", "the name by which it is held"),
+    ("LEADERRUN_HOLDER", "the identity of this candidate, as in the record of the lock"),
     (SLOT_VARIABLE, "with `--slots`: the number of the slot, from 0"),
     (RUN_VARIABLE, "a UUID, new for every start of leaderrun"),
-    (OUTER_RUNS_VARIABLE, "where leaderrun runs inside a command of leaderrun, the run IDs of the outer ones"),
+    (OUTER_RUNS_VARIABLE, "if leaderrun runs inside a command of leaderrun: the run IDs of the outer runs"),
     ("LEADERRUN_TRANSITIONS", "how often the lock was acquired after another candidate had held it"),
     (
         "LEADERRUN_FENCING_TOKEN",
-        "a decimal integer of any length that grows with every acquisition. A store that refuses a token smaller than \
-         the greatest it has seen is safe even from a command that should be dead",
+        "a decimal integer of any length that grows with every acquisition. A store that refuses every token smaller than \
+         the greatest that it has seen is safe even from a command that should be dead",
     ),
     (FD_VARIABLE, "the number of the descriptor that `leaderrun check` reads"),
 ];
 
-/// The variables that leaderrun sets for its own re-execution. The command does not inherit them.
+/// The variables that leaderrun sets when it executes itself again. The command does not inherit them.
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
 /// Returns the variables that set options.
@@ -52,12 +52,12 @@ pub fn not_inherited() -> Vec<String> {
         .collect()
 }
 
-/// Returns a sentence for each variable that looks like one of leaderrun's and sets no option.
+/// Returns a warning for each variable whose name begins with `LEADERRUN_` and that leaderrun does not know.
 pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let known = option_variables();
     let is_known = |name: &str| {
-        let handed = COMMAND_VARIABLES.iter().map(|(name, _)| *name).chain(INTERNAL);
-        known.iter().any(|known| known == name) || handed.into_iter().any(|handed| handed == name)
+        let set_by_leaderrun = COMMAND_VARIABLES.iter().map(|(name, _)| *name).chain(INTERNAL);
+        known.iter().any(|known| known == name) || set_by_leaderrun.into_iter().any(|known| known == name)
     };
     let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let unknown = variables.filter(|(name, value)| {
@@ -66,8 +66,8 @@ pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec
     let own_part = |name: &str| name.trim_start_matches(PREFIX).to_owned();
     let parts: Vec<String> = known.iter().map(|known| own_part(known)).collect();
     let sentence = |name: &str| match suggest::nearest(&own_part(name), parts.iter().map(String::as_str)) {
-        Some(meant) => format!("{name}: no option is set by this variable; try {PREFIX}{meant}"),
-        None => format!("{name}: no option is set by this variable"),
+        Some(meant) => format!("{name}: this variable sets no option; try {PREFIX}{meant}"),
+        None => format!("{name}: this variable sets no option"),
     };
     unknown.map(|(name, _)| sentence(&name)).collect()
 }
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn a_mistyped_variable_is_reported_with_a_suggestion() {
-        let said = unknown_of(&[("LEADERRUN_LOKC", "x"), ("LEADERRUN_PORT", "8080"), ("LEADERRUN_COLOUR", "red")]);
+        let warnings = unknown_of(&[("LEADERRUN_LOKC", "x"), ("LEADERRUN_PORT", "8080"), ("LEADERRUN_COLOUR", "red")]);
         assert_eq!(
-            said,
+            warnings,
             [
-                "LEADERRUN_LOKC: no option is set by this variable; try LEADERRUN_LOCK",
-                "LEADERRUN_PORT: no option is set by this variable; try LEADERRUN_PORTS",
-                "LEADERRUN_COLOUR: no option is set by this variable",
+                "LEADERRUN_LOKC: this variable sets no option; try LEADERRUN_LOCK",
+                "LEADERRUN_PORT: this variable sets no option; try LEADERRUN_PORTS",
+                "LEADERRUN_COLOUR: this variable sets no option",
             ]
         );
     }

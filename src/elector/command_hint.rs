@@ -6,8 +6,8 @@ use std::path::Path;
 /// The characters with a special meaning in a shell, apart from those that separate words.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
-/// Returns what to do about a command that could not be executed. If its first word alone could be executed, its words
-/// were probably quoted as one.
+/// Returns a suggestion for a command that could not be executed. If its first word alone could be executed, the
+/// command and its arguments were probably quoted as one word.
 pub fn command_hint(command: &str) -> Option<String> {
     if command.starts_with('-') {
         return Some("options of leaderrun come before --".to_owned());
@@ -15,7 +15,7 @@ pub fn command_hint(command: &str) -> Option<String> {
     quoting_hint(command).or_else(|| path_hint(command))
 }
 
-/// Returns the folders in which a missing program was searched.
+/// Returns a suggestion with the folders in which a missing program was searched.
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     let is_missing = !command.contains(['/', ' ']) && !is_executable(command);
@@ -30,7 +30,7 @@ fn quoting_hint(command: &str) -> Option<String> {
     }
     let words: Vec<&str> = command.split_whitespace().collect();
     Some(if needs_shell {
-        format!("it is for a shell; try -- sh -c '{}'", command.replace('\'', r"'\''"))
+        format!("only a shell can run this; try -- sh -c '{}'", command.replace('\'', r"'\''"))
     } else {
         format!("the command and its arguments were quoted as one word; try -- {}", words.join(" "))
     })
@@ -60,7 +60,7 @@ mod tests {
             hint("/bin/sh -x").as_deref(),
             Some("the command and its arguments were quoted as one word; try -- /bin/sh -x")
         );
-        assert_eq!(hint("date | cat").as_deref(), Some("it is for a shell; try -- sh -c 'date | cat'"));
+        assert_eq!(hint("date | cat").as_deref(), Some("only a shell can run this; try -- sh -c 'date | cat'"));
         assert_eq!(hint("--wait 1s").as_deref(), Some("options of leaderrun come before --"));
         for other in ["sleep", "no-such-program 1", "/no/such/program 1"] {
             assert_eq!(hint(other), None, "{other}");

@@ -193,7 +193,7 @@ impl ElectionLog {
 
     /// Returns how long the wait has lasted, if that is to be logged now.
     pub fn due_reminder(&mut self) -> Option<Duration> {
-        self.reminder.as_mut()?.is_due(clock::now())
+        self.reminder.as_mut()?.take_due(clock::now())
     }
 
     /// Returns when [`due_reminder`](Self::due_reminder) is to be called next.

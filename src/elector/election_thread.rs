@@ -26,7 +26,7 @@ use crate::telemetry::observer::Observer;
 pub enum ElectionOrder {
     /// No process of the command is left.
     CommandGone { succeeded: bool },
-    /// The candidacy is to end.
+    /// Stop taking part in the election.
     Stop,
 }
 
@@ -39,7 +39,7 @@ pub struct ElectionThread {
 }
 
 impl ElectionThread {
-    /// Starts the election on a thread of its own.
+    /// Starts the election on a new thread.
     ///
     /// # Errors
     /// Fails if the kernel refuses a descriptor or a thread.
@@ -59,7 +59,8 @@ impl ElectionThread {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, access, config, &main_thread, inbox, &observer);
                     let ended = runtime.block_on(election);
-                    // Dropping the runtime would wait for a file or a name look-up that may never return.
+                    // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never
+                    // return.
                     runtime.shutdown_background();
                     ended
                 }
@@ -96,7 +97,7 @@ impl AsFd for ElectionThread {
     }
 }
 
-/// The elector's main thread, for reports from the election.
+/// The election's channel to the elector's main thread.
 pub struct MainThread {
     reports: mpsc::Sender<ElectionReport>,
     arrived: Arc<EventFd>,
@@ -109,7 +110,7 @@ impl MainThread {
         let _ = self.arrived.write(1);
     }
 
-    /// Sends a report that the main thread finds when it wakes for something else.
+    /// Sends a report without waking the main thread, which finds the report when it wakes for another reason.
     pub fn send_without_waking(&self, report: ElectionReport) {
         let _ = self.reports.send(report);
     }
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
     use crate::kubernetes::ClusterOptions;
 
-    /// A candidate for a lock in the memory of this process.
+    /// Starts a candidate for a lock in the memory of this process.
     fn candidate(lock: &str, identity: &str) -> ElectionThread {
         let seconds = Duration::from_secs;
         let config = ElectionConfig {
@@ -153,7 +154,7 @@ mod tests {
         })
     }
 
-    fn acquires(candidate: &ElectionThread) -> String {
+    fn wait_for_acquisition(candidate: &ElectionThread) -> String {
         let token = OnceCell::new();
         eventually("the candidate leads", || {
             if let Some(found) = fencing_token(candidate) {
@@ -167,13 +168,13 @@ mod tests {
     #[test]
     fn a_leader_hands_the_lock_over_to_a_standby() {
         let leader = candidate("memory:handed-over", "leader");
-        assert_eq!(acquires(&leader), "1");
+        assert_eq!(wait_for_acquisition(&leader), "1");
         let standby = candidate("memory:handed-over", "standby");
         leader.order(ElectionOrder::Stop);
         leader.order(ElectionOrder::CommandGone { succeeded: true });
         eventually("the leader releases the lock", || {
             leader.reports().contains(&ElectionReport::Finished(Outcome::Released))
         });
-        assert_eq!(acquires(&standby), "3");
+        assert_eq!(wait_for_acquisition(&standby), "3");
     }
 }

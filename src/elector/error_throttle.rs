@@ -1,14 +1,14 @@
-//! Decides which failed requests are logged: a failure that lasts is logged once, and so is its end.
+//! Decides which failed requests are logged. A failure that lasts is logged once when it begins and once when it ends.
 
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 
-/// How many different errors are logged without a pause between them. Further ones wait, so that a message that varies
-/// each time does not flood the log.
+/// How many different errors are logged without a pause. Further errors are logged only after a pause, so that a
+/// message that varies each time does not flood the log.
 const BURST: usize = 3;
 
-/// The pause before a recurring error is logged again. It is doubled each time, up to [`MAX_PAUSE`].
+/// The first pause before an error is logged again. It doubles each time, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(600);
@@ -23,12 +23,12 @@ pub enum Access {
     Write,
 }
 
-/// Keeps track of what was logged; see the [module](self).
+/// Keeps track of which errors were logged; see the [module](self).
 #[derive(Debug, Default)]
 pub struct ErrorThrottle {
     is_read_failing: bool,
     is_write_failing: bool,
-    /// The last line was an error, not its end.
+    /// Whether the last logged line was about an error, and not about its end.
     is_logged_as_failing: bool,
     /// The latest errors that were logged.
     logged: Vec<String>,
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_lasts_is_logged_once_and_so_is_its_end() {
+    fn a_failure_that_lasts_is_logged_when_it_begins_and_when_it_ends() {
         let mut throttle = ErrorThrottle::default();
         let logged: Vec<bool> =
             (0..900).map(|second| throttle.handle_failure(at(second), Access::Read, "no answer")).collect();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_vary_are_logged_less_and_less_often() {
+    fn errors_that_vary_do_not_flood_the_log() {
         let varying =
             lines(|throttle, second| throttle.handle_failure(at(second), Access::Read, &format!("port {second}")));
         let alternating = lines(|throttle, second| {

@@ -1,6 +1,6 @@
-//! The outer process, which takes part in the election, relays signals, and kills the command as a last resort.
+//! The outer process. It takes part in the election, relays signals, and kills the command if the supervisor fails.
 //!
-//! The main thread waits for its descriptors only. The election runs on a thread of its own, with the network.
+//! The election runs on its own thread, which uses the network. The main thread never waits for that thread.
 //! [`leaderrun_core::elector`] decides what the main thread does.
 
 pub mod command_hint;
@@ -48,10 +48,10 @@ use crate::telemetry::log::{self, Format, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// The variable that contains the number of the slot, for the command of a lock with slots.
+/// The environment variable that tells the command the number of its slot, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
-/// How long leaderrun waits at its end for traffic to be routed away and for the last Event.
+/// How long leaderrun waits before it exits until traffic is routed away and the last Event is written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration of the elector, from the command line.
@@ -64,9 +64,9 @@ pub struct ElectorConfig {
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
-    /// The signal that requests the end of the command.
+    /// The signal by which the command is stopped.
     pub stop_signal: i32,
-    /// leaderrun waits for the lock again after a command that has succeeded.
+    /// Whether leaderrun waits for the lock again after a command that has succeeded.
     pub repeats: bool,
     /// The exit status when the lock was not acquired within `--wait`.
     pub conflict_status: u8,
@@ -74,18 +74,17 @@ pub struct ElectorConfig {
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
-    /// The time after which a candidate that could not have led is unhealthy; never if `None`.
+    /// The time after which a candidate that could not have led is unhealthy; `None` means never.
     pub unhealthy_after: Option<Duration>,
     pub notify_by: NotifyBy,
     pub log_format: Format,
     pub log_time: LogTime,
     pub log_level: LevelFilter,
-    /// A sentence for each variable that looks like one of leaderrun's and sets no option.
+    /// A warning for each variable whose name begins with `LEADERRUN_` and that sets no option.
     pub unknown_variables: Vec<String>,
 }
 
-/// The parts of the command line that log lines quote, as the user gave them: options with their values, `--wait 3s` or
-/// `LEADERRUN_WAIT=3s`, and the command line of `leaderrun doctor`.
+/// The options that log lines quote, as the user gave them, for example `--wait 3s` or `LEADERRUN_WAIT=3s`.
 #[derive(Clone, Debug)]
 pub struct OptionNames {
     pub wait: String,
@@ -103,10 +102,10 @@ pub enum OnLost {
     Rejoin,
 }
 
-/// Runs the elector to the end of the command, and returns how leaderrun ends.
+/// Runs the elector until the command has ended, and returns how leaderrun ends.
 ///
 /// # Errors
-/// Fails if the kernel refuses a descriptor, a thread or a wait. The supervisor ends with this process.
+/// Fails if the kernel refuses a system call that leaderrun needs. The supervisor ends when this process ends.
 pub fn run(
     config: ElectorConfig,
     channel: ElectorEnd,
@@ -154,7 +153,7 @@ pub fn run(
         Some(Err(NotRejoined::Signaled(signal))) => Ok(Exit::Signal { signal, to_group: false }),
         Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
     };
-    // This comes last: a request that waits for a helper may start another one.
+    // This comes last, because a pending request could still start another helper.
     tree::kill_helpers();
     status
 }

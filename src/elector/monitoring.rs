@@ -1,4 +1,4 @@
-//! The health checks, metrics and systemd notifications of this candidate, as far as they are configured.
+//! Starts the health checks, metrics and systemd notifications of this candidate, as far as they are configured.
 
 use leaderrun_core::election::ElectionConfig;
 
@@ -47,7 +47,7 @@ impl Monitoring {
         self.watchdog.take()
     }
 
-    /// Returns the counters for the process that leaderrun becomes when it rejoins.
+    /// Returns the counters, which are continued when leaderrun executes itself to rejoin.
     pub fn saved_counters(&self) -> Option<String> {
         self.monitor.as_ref().and_then(Monitor::saved_counters)
     }

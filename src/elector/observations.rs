@@ -1,4 +1,4 @@
-//! The updates about an election for its observers.
+//! Translates the steps of an election into updates for observers, such as the metrics.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
 use crate::telemetry::observer::Observer;
 
-/// Translates what an election does into updates for its observers.
+/// Notifies the observers of an election.
 #[derive(Debug)]
 pub struct Observations {
     observer: Observer,
-    /// How long this candidate leaves a free lock to others.
+    /// How long this candidate waits before it claims a free lock.
     claim_delay: Duration,
-    /// The stop instant of the tenure that is held.
+    /// The stop instant of the present tenure; `None` while this candidate does not lead.
     held_until: Option<Instant>,
     /// When the pending renewal was sent.
     renewal: Option<Instant>,
     /// The slots that have been watched at least once.
     watched: BTreeSet<usize>,
-    /// The pending request is a claim.
+    /// Whether the pending request is a claim.
     is_claim: bool,
     /// The time for which the election's timer is set.
     timer_due: Option<Instant>,
@@ -50,7 +50,7 @@ impl Observations {
         self.timer_due = due;
     }
 
-    /// Records that the election's timer has expired, and tells the election how late, so that it renews earlier.
+    /// Records that the election's timer has expired, and passes the delay to the election, which then renews earlier.
     pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
         let now = clock::now();
@@ -62,7 +62,7 @@ impl Observations {
     /// Reports the state of the election after a step.
     pub fn stepped(&self, election: &SlotElection) {
         self.observer.notify(Update::ActsBy(election.next_timeout()));
-        // A standby reports the slot that may be acquired first.
+        // A standby reports the slot that it may acquire first.
         let slots = match election.leading_slot() {
             Some(slot) => slot..slot + 1,
             None => 0..election.slot_count(),
@@ -78,7 +78,7 @@ impl Observations {
         }
     }
 
-    /// Records that a request is sent. A pending one before it has timed out.
+    /// Records that a request is sent. If another request was still pending, that request has timed out.
     pub fn sending(&mut self, request: &Request) {
         self.end_renewal(RenewalResult::Timeout);
         let is_write = *request != Request::Get;
@@ -112,7 +112,7 @@ impl Observations {
         }
     }
 
-    /// Reports the slot that is acquired, before [`acquired`](Self::acquired).
+    /// Reports the number of the acquired slot. Must be called before [`acquired`](Self::acquired).
     pub fn acquired_slot(&self, slot: usize) {
         self.observer.notify(Update::Slot(slot));
     }
@@ -122,7 +122,7 @@ impl Observations {
         self.observer.notify(Update::Acquired { token, uids });
     }
 
-    /// Records the first tenure or a renewed one.
+    /// Records a new tenure, from the acquisition or from a renewal.
     pub fn held(&mut self, tenure: Tenure) {
         if let Some(before) = self.held_until.replace(tenure.stop) {
             self.observer.notify(Update::Renewed { margin: before.since(clock::now()) });
@@ -134,7 +134,7 @@ impl Observations {
         self.held_until.map(|until| until.since(clock::now()))
     }
 
-    /// Records that the command is gone. Writes after that release the lock.
+    /// Records that the command is gone. Later writes release the lock.
     pub fn stopped_leading(&mut self) {
         self.held_until = None;
     }

@@ -1,4 +1,4 @@
-//! The opening of the lock, which takes as long as credentials and file systems do.
+//! Opens the lock. This takes as long as the credentials and the file system take.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::log_notices;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
 
-/// How much longer than its own timeouts the opening of a lock may take: inner timeouts fire first.
+/// How much longer than its own timeouts the opening of a lock may take, so that these timeouts come first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
-/// How long the opening of the lock may take before its cause is logged.
+/// If the opening of the lock takes longer than this, what it waits for is logged.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
 /// Opens the lock, or the locks of all its slots. It takes as long as necessary, unless the wait for the lock is
-/// limited: then nothing is returned at the end of that time. Logs what an opening that takes long waits for.
+/// limited, and returns `None` at the end of that limit. If it takes long, it logs what it waits for.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -28,7 +28,7 @@ pub async fn open_lock(
 ) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
     let lock_name = name_with_slots(&lock.name, lock.slots);
     let mut opening = pin!(lock::open_slots(lock, access, config.timing.attempt(), &config.run));
-    // With a wait of zero the candidate does not queue behind a holder, but the lock must still be opened.
+    // With `--wait 0s`, the candidate does not wait for a holder, but the lock still needs time to be opened.
     let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
     let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
     if let Ok(opened) = timeout(quiet, &mut opening).await {

@@ -6,13 +6,13 @@ use leaderrun_core::record::Record;
 
 use crate::process::deadline::RUN_VARIABLE;
 
-/// The variable with the run IDs of the runs around the one that [`RUN_VARIABLE`] names, with spaces between them.
+/// The variable with the IDs of the runs outside the one that [`RUN_VARIABLE`] names, separated by spaces.
 pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
 
 /// The run IDs of every leaderrun that this process was started under, the innermost one last.
 ///
-/// A run ID identifies a lock even under another name, such as another path to a file or another name of the API
-/// server.
+/// With a run ID, a lock is recognised even if it has another name, such as another path to its file or another name of
+/// the API server.
 #[derive(Debug, Default)]
 pub struct OuterRuns(Vec<String>);
 

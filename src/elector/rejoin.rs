@@ -1,6 +1,7 @@
 //! Waits for the lock again: after a loss with `--on-lost rejoin`, and after a success with `--every`.
 //!
-//! The program executes itself. The process remains, as PID 1 must, and no state of the ended leadership is left in it.
+//! leaderrun executes its own program again with execve(2). The process stays the same, which is necessary if it is PID
+//! 1 of a container, but no state of the previous leadership is left in it.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -20,18 +21,20 @@ use crate::process::signals::{Inherited, Signals};
 use crate::process::tree;
 use crate::telemetry::log::LOG_START_VARIABLE;
 
-/// The number of losses that followed each other quickly. This variable is not for users, and the command does not
-/// inherit it.
+/// The variable with the number of losses that followed each other quickly. It is not for users, and the command does
+/// not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
-/// The counters before the loss. This variable is not for users, and the command does not inherit it.
+/// The variable with the counters from before the loss. It is not for users, and the command does not inherit it.
 pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// The shortest leadership after which a loss is not a quick one.
+/// A loss counts as a quick one if it comes sooner than this after the program was executed.
 const MIN_HEALTHY_TENURE: Duration = Duration::from_secs(60);
 
-/// The pause after the first quick loss, which is doubled after each further one, and the longest pause.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// The pause after the first quick loss. It is doubled after each further one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The reason for waiting for the lock again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +52,15 @@ pub enum NotRejoined {
     Failed(io::Error),
 }
 
-/// Executes this program again, after a pause that grows with the number of losses in a row. `since` is when this image
-/// of the program began and `log_start` when the log began; `counted` are the counters to continue.
+/// Executes this program again, after a pause that grows with the number of losses in a row.
+///
+/// `since` is when the program was last executed, `log_start` is when the log began, and `counters` are the saved
+/// counters, which are continued.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &Inherited,
     since: Instant,
-    counted: Option<String>,
+    counters: Option<String>,
     log_start: Instant,
 ) -> Result<Infallible, NotRejoined> {
     let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
@@ -64,22 +69,22 @@ pub fn rejoin(
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }
-    execute_again(losses, counted, log_start, inherited).map_err(NotRejoined::Failed)
+    execute_again(losses, counters, log_start, inherited).map_err(NotRejoined::Failed)
 }
 
 /// Executes this program again. std's `exec` is not used, because it empties the signal mask, which must be preserved
 /// for the command.
 fn execute_again(
     losses: u32,
-    counted: Option<String>,
+    counters: Option<String>,
     log_start: Instant,
     inherited: &Inherited,
 ) -> io::Result<Infallible> {
     let arguments = own_command_line()?;
-    let counted = counted.map(|counted| (COUNTED_VARIABLE.into(), counted));
+    let counters = counters.map(|counters| (COUNTED_VARIABLE.into(), counters));
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
     let log_start = (LOG_START_VARIABLE.into(), log_start.as_nanos().to_string());
-    let added: Vec<_> = [losses, log_start, inherited.hand_down()?].into_iter().chain(counted).collect();
+    let added: Vec<_> = [losses, log_start, inherited.hand_down()?].into_iter().chain(counters).collect();
     let environment = environment::with(|_| false, &added);
     tree::kill_helpers();
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
@@ -94,14 +99,13 @@ fn own_command_line() -> io::Result<Vec<CString>> {
 }
 
 fn pause_after(losses: u32) -> Duration {
-    let (shortest, longest) = PAUSES;
     match losses {
         0 => Duration::ZERO,
-        losses => shortest.saturating_mul(2_u32.saturating_pow(losses - 1)).min(longest),
+        losses => SHORTEST_PAUSE.saturating_mul(2_u32.saturating_pow(losses - 1)).min(LONGEST_PAUSE),
     }
 }
 
-/// Waits for this long. Returns a signal that requests the end of leaderrun at once.
+/// Waits for this long. If a signal requests the end of leaderrun, it is returned at once.
 fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::all(inherited)?, Timer::new()?);
     let end = clock::now() + duration;

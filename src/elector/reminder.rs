@@ -22,14 +22,14 @@ impl Reminder {
         Self { since: now, count: 0 }
     }
 
-    /// Returns the next instant at which [`is_due`](Self::is_due) returns a duration.
+    /// Returns the next instant at which [`take_due`](Self::take_due) returns a duration.
     pub fn next(&self) -> Instant {
         let days = self.count.saturating_sub(FIRST.len() as u32 - 1);
         self.since + FIRST.get(self.count as usize).copied().unwrap_or(DAY.saturating_mul(days))
     }
 
-    /// Returns how long the wait has lasted, if that is to be logged now.
-    pub fn is_due(&mut self, now: Instant) -> Option<Duration> {
+    /// Returns how long the wait has lasted if a reminder is due now. Reminders that were missed are not repeated.
+    pub fn take_due(&mut self, now: Instant) -> Option<Duration> {
         let mut is_due = false;
         while now >= self.next() {
             self.count += 1;
@@ -49,17 +49,17 @@ mod tests {
         let mut reminder = Reminder::new(start);
         let minutes = 0..3 * 24 * 60 + 1;
         let due: Vec<u64> =
-            minutes.filter(|minute| reminder.is_due(start + Duration::from_secs(60 * minute)).is_some()).collect();
+            minutes.filter(|minute| reminder.take_due(start + Duration::from_secs(60 * minute)).is_some()).collect();
         assert_eq!(due, [1, 60, 24 * 60, 2 * 24 * 60, 3 * 24 * 60]);
     }
 
     #[test]
-    fn missed_reminders_are_made_up_once() {
+    fn several_missed_reminders_result_in_one() {
         let start = Instant::after_boot(Duration::from_secs(1000));
         let mut reminder = Reminder::new(start);
         let later = start + DAY * 5;
-        assert_eq!(reminder.is_due(later), Some(DAY * 5));
-        assert_eq!(reminder.is_due(later), None);
+        assert_eq!(reminder.take_due(later), Some(DAY * 5));
+        assert_eq!(reminder.take_due(later), None);
         assert_eq!(reminder.next(), start + DAY * 6);
     }
 }

@@ -1,7 +1,7 @@
-//! The requests of all slots, of which one is sent at a time.
+//! The queue of the requests of all slots, which sends one request at a time.
 //!
-//! All slots share the connection to the API server. With a connection for each slot, a leader whose renewal is not
-//! answered would take another slot's connection from the pool, which is as dead as its own.
+//! All slots share one connection to the API server. If each slot had its own connection, a leader whose renewal is not
+//! answered would next use another slot's connection from the pool, which is probably just as dead.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -39,17 +39,18 @@ impl<'a> RequestQueue<'a> {
     /// Adds a request of a slot, which replaces the slot's previous one. Returns the access of the previous one if it
     /// was pending.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<Access> {
-        let given_up = self.under_way.take_if(|under_way| under_way.slot == slot).map(|given_up| given_up.access);
+        let cancelled = self.under_way.take_if(|under_way| under_way.slot == slot).map(|cancelled| cancelled.access);
         self.waiting.retain(|(other, _)| *other != slot);
         // Claims are more urgent than reads of other slots.
         match access(&request) {
             Access::Write => self.waiting.push_front((slot, request)),
             Access::Read => self.waiting.push_back((slot, request)),
         }
-        given_up
+        cancelled
     }
 
-    /// Drops the requests whose replies are no longer awaited: other requests would wait for them, possibly forever.
+    /// Drops the requests whose replies are no longer awaited. Otherwise the other requests would wait for them,
+    /// possibly forever.
     pub fn retain(&mut self, awaits_reply: impl Fn(usize) -> bool) {
         self.under_way.take_if(|under_way| !awaits_reply(under_way.slot));
         self.waiting.retain(|(slot, _)| awaits_reply(*slot));

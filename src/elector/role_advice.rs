@@ -1,9 +1,9 @@
-//! Adds the missing Role to the error of a request that lacks permission, once.
+//! Adds the Role that would grant a missing permission to the first error that needs it.
 
 use crate::lock::LockError;
 
-/// How many refusals are remembered with their advice.
-const MAX_GIVEN: usize = 8;
+/// The largest number of refusals that are remembered with their advice.
+const MAX_EXPLAINED: usize = 8;
 
 /// The permission that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,9 @@ pub enum Right {
 pub struct RoleAdvice {
     rights: [RightState; 3],
     is_role_logged: bool,
-    /// Messages with the text that they were logged as, so that a repeated message is logged with the same text.
-    given: Vec<(String, FailureMessage)>,
+    /// The messages of refusals with the text that was logged for each, so that a repeated refusal is logged with the
+    /// same text.
+    explained: Vec<(String, FailureMessage)>,
 }
 
 /// The text about a failed request, and the Role that grants the missing right.
@@ -37,7 +38,8 @@ impl From<String> for FailureMessage {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct RightState {
-    /// A request was permitted before. A single refusal after that may come from an API server that is just starting.
+    /// A request was permitted before. After that, a single refusal gets no advice, because it may come from an API
+    /// server that is just starting.
     was_allowed: bool,
     was_just_refused: bool,
 }
@@ -55,7 +57,7 @@ impl RoleAdvice {
         if state.was_allowed && !std::mem::replace(&mut state.was_just_refused, true) {
             return message.clone().into();
         }
-        if let Some((_, explained)) = self.given.iter().find(|(given, _)| given == message) {
+        if let Some((_, explained)) = self.explained.iter().find(|(other, _)| other == message) {
             return explained.clone();
         }
         let explained = if self.is_role_logged {
@@ -64,8 +66,8 @@ impl RoleAdvice {
             FailureMessage { text: message.clone(), role: Some(role.clone()) }
         };
         self.is_role_logged = true;
-        self.given.truncate(MAX_GIVEN - 1);
-        self.given.insert(0, (message.clone(), explained.clone()));
+        self.explained.truncate(MAX_EXPLAINED - 1);
+        self.explained.insert(0, (message.clone(), explained.clone()));
         explained
     }
 }
@@ -85,7 +87,11 @@ mod tests {
         let mut advice = RoleAdvice::default();
         let first = advice.explain("a/b", Right::Read, &refused("get"));
         assert_eq!(first.role.as_deref(), Some("kind: Role"));
-        assert_eq!(advice.explain("a/b", Right::Read, &refused("get")), first, "what is repeated reads the same");
+        assert_eq!(
+            advice.explain("a/b", Right::Read, &refused("get")),
+            first,
+            "a repeated refusal is explained in the same way"
+        );
         let second = advice.explain("a/b", Right::Watch, &refused("watch"));
         assert_eq!(second.text, "not allowed to watch leases; leaderrun manifest --lock a/b prints the whole Role");
         assert_eq!(second.role, None);

@@ -1,6 +1,7 @@
-//! Events on the lock's objects, as client-go writes them, for `kubectl describe`.
+//! Writes Kubernetes Events about the lock's objects, which `kubectl describe` shows. They have the form of
+//! client-go's.
 //!
-//! An Event that cannot be written is left out. Events have a thread and a connection of their own, so a slow API
+//! An Event that cannot be written is dropped. Events have their own thread and their own connection, so a slow API
 //! server or file system never delays a renewal.
 
 pub mod log_events;
@@ -28,10 +29,10 @@ use crate::process::{clock, runtime_thread};
 use crate::telemetry::log::printable_cause;
 use crate::telemetry::observer::Observer;
 
-/// The program that an Event says it comes from.
+/// The source that is stated in each Event.
 const COMPONENT: &str = "leaderrun";
 
-/// How long after the start of the command the first Event is written: a hand-over has more urgent things to do.
+/// How long after the start of the command the first Event is written. Requests of the hand-over are more urgent.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(1);
 
 /// Returns the right that a candidate needs to write Events. The lock works without it.
@@ -65,7 +66,7 @@ impl Events {
         let (sender, updates) = unbounded_channel();
         let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
         let observer = Observer::new(move |update| {
-            // The thread is not woken for other updates.
+            // Other updates do not wake the thread.
             if matches!(
                 update,
                 Update::Slot(_) | Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting
@@ -81,20 +82,20 @@ impl Events {
         self.observer.clone()
     }
 
-    /// Waits for the last Event to be written after [`Update::Exiting`], until this instant at the latest.
+    /// Waits until the last Event is written after [`Update::Exiting`], but no longer than `until`.
     pub fn finish(self, until: Instant) {
         let _ = self.ended.recv_timeout(until.since(clock::now()));
     }
 }
 
-/// The Events that have been written, and those that are to be written.
+/// Writes the Events about the leaderships of this candidate.
 struct Writer {
     sink: Arc<Sink>,
     /// The uids of the lock's objects, in the present leadership.
     uids: Vec<String>,
     /// When the Event about the beginning of the leadership is due.
     first_due: Option<tokio::time::Instant>,
-    /// The Event about the beginning of the leadership was written, and the one about its end was not.
+    /// Whether an Event about the beginning of a leadership was queued, and none about its end.
     is_leading: bool,
     queue: VecDeque<BoxFuture<'static, ()>>,
     is_over: bool,
@@ -132,7 +133,7 @@ impl Writer {
 
     fn handle(&mut self, update: &Update) {
         match update {
-            // No Event was written before this update.
+            // This update comes before any Event is written.
             Update::Slot(slot) => {
                 let mut config = self.sink.config.clone();
                 config.lock = config.lock.in_slot(*slot);
@@ -173,8 +174,7 @@ impl Writer {
 /// The API server that Events are written to.
 struct Sink {
     config: EventsConfig,
-    /// The connection, which is opened for the first Event. A failure to open it is handled like a failed request: the
-    /// next Event tries again.
+    /// The connection. The first Event opens it; if that fails, the next Event tries again.
     cluster: OnceCell<Cluster>,
 }
 

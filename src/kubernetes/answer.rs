@@ -1,4 +1,4 @@
-//! Interprets an answer: an object, an error of the API server, or the answer of another server.
+//! Interprets an answer, which is an object, an error of the API server, or the answer of another server.
 
 use std::time::Duration;
 
@@ -18,26 +18,26 @@ pub fn object(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Valu
     let (code, body) = (answer.status(), answer.body().as_ref());
     let value = serde_json::from_slice::<Value>(body);
     if code.is_success() {
-        return value.map_err(|_| foreign(answer, address));
+        return value.map_err(|_| not_from_api_server(answer, address));
     }
     let is_status = value.as_ref().is_ok_and(|value| value["kind"] == "Status");
     let status = value.ok().filter(|_| is_status).and_then(|value| serde_json::from_value::<Status>(value).ok());
     let error = match status {
         Some(status) if status.code == 0 => Error::of_status(&status.with_code(code.as_u16())),
         Some(status) => Error::of_status(&status),
-        None => foreign(answer, address),
+        None => not_from_api_server(answer, address),
     };
     let retry_after = error.retry_after.or_else(|| retry_after(answer.headers()));
     Err(Error { retry_after, ..error })
 }
 
 /// Returns the error for an answer that is not from an API server. Its contents, perhaps a page of HTML, are left out.
-fn foreign(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
+fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(location) = answer.headers().get(LOCATION).filter(|_| code.is_redirection()) {
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
-        let reason = "leaderrun follows no redirects, because another server would have another lock";
+        let reason = "leaderrun does not follow redirects, because another server would have another lock";
         return Error::unknown(format!(
             "{address} redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to the \
              address of the API server itself"
@@ -46,7 +46,7 @@ fn foreign(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let what = if body.is_empty() {
         "an empty answer"
     } else if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        "a compressed answer, which leaderrun does not ask for"
+        "a compressed answer, although leaderrun did not ask for one"
     } else if content_type.contains("html") || body.trim_ascii_start().starts_with(b"<") {
         "a page of HTML"
     } else if serde_json::from_slice::<Value>(body).is_ok() {
@@ -54,7 +54,7 @@ fn foreign(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     } else {
         "text"
     };
-    // A proxy in front of the API server that is too busy has not passed the request on.
+    // This is probably a proxy in front of the API server that is too busy, so it has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
     Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
 }

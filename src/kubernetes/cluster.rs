@@ -1,4 +1,4 @@
-//! The clients by which the API server is reached.
+//! The clients for requests to the API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::error::{Error, ErrorKind};
 use super::response_limit;
 use super::transport::{Resolver, Transport};
 
-/// The access to a cluster, which all threads of a process share: its credentials and the addresses of its server.
+/// What all threads of a process share to reach a cluster: its credentials and the addresses of its server.
 #[derive(Clone)]
 pub struct ClusterAccess {
     credentials: Credentials,
@@ -44,8 +44,10 @@ impl ClusterAccess {
     }
 }
 
-/// A cluster, with one client for requests and another for watches. A request that timed out closes its connection, and
-/// the next one must not reuse the watch's, which is probably dead as well.
+/// A cluster, with one client for requests and another for watches.
+///
+/// When a request times out, its connection is closed. With a single client, the next request could get the connection
+/// of the watch, which is probably dead as well.
 #[derive(Clone)]
 pub struct Cluster {
     config: Arc<ConnectionConfig>,
@@ -56,8 +58,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Opens a cluster, for which it waits until the configuration is read. The first request connects. `attempt` is
-    /// the timeout of one request. The clients belong to the tokio runtime of the present thread.
+    /// Opens a cluster: waits until its configuration has been read, but does not connect before the first request.
+    /// `attempt` is the timeout of one request. The clients belong to the tokio runtime of the current thread.
     ///
     /// # Errors
     /// Fails if the kubeconfig cannot be used, or there is none and this is not a pod.

@@ -1,4 +1,4 @@
-//! The error of a request to the API server, and its meaning for the next request.
+//! The error of a request to the API server, and what the next request can assume after it.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
-/// The reason in a `Status` that kube makes of an answer that contains none. Its message is the whole answer.
+/// The reason in the `Status` that kube creates for an answer without a `Status`. Its message is the whole answer.
 const NO_STATUS: &str = "Failed to parse error data";
 
 /// The error of a request.
@@ -25,7 +25,7 @@ pub struct Error {
     pub lacks_role: bool,
 }
 
-/// The meaning of a failed request for the next one.
+/// What is known after a failed request, and what the next request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The object has changed since it was read. Nothing was written; it must be read again.
@@ -34,7 +34,7 @@ pub enum ErrorKind {
     NotFound,
     /// The user lacks permission. Nothing was written; a later attempt may succeed, because permissions can be granted.
     Forbidden,
-    /// The resourceVersion of a watch is too old; it must begin with the present state.
+    /// The resourceVersion of a watch is too old. The next watch must begin with the present state.
     Expired,
     /// The API server refused the request for another reason. Nothing was written.
     Refused,
@@ -96,7 +96,7 @@ impl Error {
         Self { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())), lacks_role }
     }
 
-    /// Puts what failed in front of the message.
+    /// Adds a description of what failed in front of the message.
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
     }

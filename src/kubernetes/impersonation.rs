@@ -1,4 +1,4 @@
-//! The headers by which a request acts as another user.
+//! The headers with which a request acts as another user.
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http;
@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::connection::Impersonation;
 
-/// The characters that Go encodes in the name of a header: all that a name cannot contain, and the percent sign.
+/// The characters that Go encodes in the name of a header: those that a name cannot contain, and the percent sign.
 const ENCODED_IN_NAMES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -23,7 +23,7 @@ const ENCODED_IN_NAMES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// Returns the headers by which a request acts as this user.
+/// Returns the headers with which a request acts as this user.
 ///
 /// # Errors
 /// Fails if a name cannot be a header.

@@ -3,11 +3,11 @@
 use crate::telemetry::log_event::log_events;
 
 log_events! {
-    /// Logged when a credential plugin that takes long writes to stderr, which may be what it waits for.
+    /// Logged when a credential plugin that takes long writes to stderr, which may say what it waits for.
     info plugin_message(plugin: &str; message: &str) "the credential plugin {plugin} says: {message}";
 
-    /// Logged when new credentials cannot be obtained and the present ones are still used.
-    warn credentials_not_renewed(; reason: &str) "still using the credentials from before: {reason}";
+    /// Logged when new credentials cannot be obtained and the previous ones are still used.
+    warn credentials_not_renewed(; reason: &str) "still using the previous credentials: {reason}";
 
     /// Logged when new credentials replace the previous ones.
     debug credentials_renewed(; origin: &str) "using new credentials: {origin}";

@@ -1,7 +1,7 @@
 //! Requests to the API server.
 //!
 //! A [`Cluster`] holds the connections, and a [`Collection`] sends requests for the objects of one kind in one
-//! namespace. The lock, routing, Events and `doctor` all use them, with one [`Error`].
+//! namespace. The lock, routing, Events and `doctor` all use them, and share the same [`Error`].
 
 mod answer;
 mod cluster;

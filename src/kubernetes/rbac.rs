@@ -35,7 +35,7 @@ impl fmt::Display for Verb {
     }
 }
 
-/// Some verbs for one object, or for all objects of a kind in a namespace.
+/// A permission: some verbs for one object, or for all objects of a kind in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub resource: &'static Resource,
@@ -99,7 +99,7 @@ impl fmt::Display for MergedRule<'_> {
     }
 }
 
-/// Returns a Role for the lock of that name, as YAML.
+/// Returns a Role with these rules for the lock of that name, as YAML.
 pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> String {
     let namespace = yaml(namespace);
     let mut merged: Vec<MergedRule<'_>> = Vec::new();

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::{Body, Bytes, Frame};
 
-/// The greatest size of an answer or of a line of a watch. Objects are smaller, because etcd accepts 1.5 MiB.
+/// The largest size of an answer or of a line of a watch. Objects are smaller, because etcd accepts at most 1.5 MiB.
 const LARGEST: usize = 4 * 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -22,7 +22,8 @@ where
     response.map(|body| Limited::new(body, LARGEST).boxed_unsync())
 }
 
-/// Limits the size of each line of a watch, which has no end. The size of any other answer is limited as a whole.
+/// Limits the size of each line of a watch, because a watch as a whole has no end. If the answer is an error, its whole
+/// size is limited.
 pub fn lines<B>(response: Response<B>) -> Response<AnyBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
@@ -53,7 +54,7 @@ impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
             };
         }
         Poll::Ready(match self.length > LARGEST {
-            true => Some(Err("the API server sends a line without an end".into())),
+            true => Some(Err("the API server sends a line that is too long".into())),
             false => frame.map(Ok),
         })
     }

@@ -1,10 +1,14 @@
-//! The record in an annotation of an Endpoints object or a ConfigMap, as in older releases of client-go and in
-//! fabric8's kubernetes-client.
+//! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and fabric8's
+//! kubernetes-client write it.
 //!
-//! Both write it as JSON, with different fields. client-go has `leaseDurationSeconds`, a number, and reads times with
-//! any number of fractional digits. fabric8 has `leaseDuration`, an ISO 8601 duration or a number of seconds, which it
-//! requires. It also requires times with six fractional digits, and omits an empty holder. Both formats are read. Both
-//! fields are written, except into a record that only has fabric8's, because fabric8 rejects unknown fields.
+//! Both libraries write JSON, with different fields:
+//!
+//! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
+//! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with six
+//!   fractional digits, leaves out an empty holder, and rejects unknown fields.
+//!
+//! leaderrun reads both formats and writes both fields. Into a record that only has fabric8's field, it only writes
+//! that field.
 
 use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::record::Record;
@@ -70,7 +74,7 @@ fn read(object: &Value) -> Result<Record, String> {
     let Some(annotation) = annotation(object)? else { return Ok(Record::default()) };
     let fabric8 = annotation.lease_duration.map(|duration| duration.seconds());
     let seconds = annotation.lease_duration_seconds.max(fabric8).filter(|seconds| *seconds > 0);
-    // An invalid time is an error: without its time a renewal would equal the one before.
+    // An invalid time is an error. If it were ignored, a renewal would look like the previous record.
     let time = |text: Option<String>| match text {
         None => Ok(None),
         Some(text) => text
@@ -92,11 +96,11 @@ fn write(object: &mut Value, record: &Record) {
     let time = |time: Option<Timestamp>| time.map(|time| format!("{time:.6}"));
     let seconds = record.lease_duration_seconds.map(i64::from);
     let present = annotation(object).ok().flatten();
-    let is_fabric8s =
+    let is_written_by_fabric8 =
         present.is_some_and(|present| present.lease_duration.is_some() && present.lease_duration_seconds.is_none());
     let annotation = Annotation {
         holder_identity: Some(record.holder_identity.clone()),
-        lease_duration_seconds: seconds.filter(|_| !is_fabric8s),
+        lease_duration_seconds: seconds.filter(|_| !is_written_by_fabric8),
         lease_duration: seconds.map(SignedDuration::from_secs).map(Fabric8Duration::Iso),
         acquire_time: time(record.acquire_time),
         renew_time: time(record.renew_time),
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn client_go_is_read() {
+    fn a_record_of_client_go_is_read() {
         let text = r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-01-02T03:04:05Z","renewTime":"2026-01-02T03:04:06Z","leaderTransitions":3}"#;
         let record = read(&object(Some(text))).unwrap();
         assert_eq!((record.holder_identity.as_str(), record.lease_duration_seconds), ("a", Some(15)));
@@ -146,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn fabric8_is_read() {
+    fn a_record_of_fabric8_is_read() {
         let text = r#"{"holderIdentity":"a","leaseDuration":"PT15.5S","acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z","leaderTransitions":3}"#;
         let record = read(&object(Some(text))).unwrap();
         assert_eq!(record.lease_duration_seconds, Some(16));
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_in_fabric8_s_format_keeps_that_format() {
+    fn a_record_of_fabric8_is_written_back_without_unknown_fields() {
         for duration in [r#""PT15S""#, "15.000000000", "14.2"] {
             let mut object = object(Some(&format!(r#"{{"leaseDuration":{duration}}}"#)));
             let record = read(&object).unwrap();
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn both_processes_can_read_the_record() {
+    fn client_go_and_fabric8_can_both_read_the_record() {
         let time = Some("2026-01-02T03:04:05Z".parse().unwrap());
         let record = Record {
             holder_identity: "a".into(),
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_garbage_is_never_free() {
+    fn an_annotation_with_garbage_is_an_error_and_not_a_free_lock() {
         for text in [
             "",
             "null,",

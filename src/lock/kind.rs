@@ -19,13 +19,13 @@ pub struct LockKind {
 
 /// The place where the locks of a kind keep their records.
 pub enum Store {
-    /// A Kubernetes object, or two objects of one name that are both held.
+    /// A Kubernetes object, or two objects with the same name, which are held together.
     Objects(&'static RecordFormat, Option<&'static RecordFormat>),
     /// A place on this machine.
     Local(&'static dyn LocalStore),
 }
 
-/// A store of locks on this machine, which have neither a namespace nor anything else of a cluster.
+/// A store of locks on this machine. They need no cluster, and have no namespace.
 pub trait LocalStore: Sync {
     /// Checks the name of a lock, the part of `--lock` after the colon.
     ///
@@ -54,8 +54,8 @@ pub struct Finding {
 }
 
 impl LockKind {
-    /// Returns whether locks of this kind are in a cluster. Only such locks have a namespace and Events and need
-    /// permissions, and only to the leaders of such locks is traffic routed.
+    /// Returns whether locks of this kind are in a cluster. Only such locks have a namespace and Events, need
+    /// permissions, and can have traffic routed to their leader.
     pub fn is_in_cluster(&self) -> bool {
         matches!(self.store, Store::Objects(..))
     }
@@ -71,7 +71,7 @@ impl LockKind {
         [Some(first), second].into_iter().flatten().map(object).collect()
     }
 
-    /// Returns the format of the objects that are locks of this kind, if one object is a lock.
+    /// Returns the format of the object of a lock of this kind, if it has exactly one.
     pub fn object_format(&self) -> Option<&'static RecordFormat> {
         match self.store {
             Store::Objects(format, None) => Some(format),

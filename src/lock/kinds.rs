@@ -7,7 +7,7 @@ use super::lease::LEASE;
 #[cfg(test)]
 use super::memory::MemoryStore;
 
-/// The kinds of lock. The first is the kind of a lock that names none.
+/// The kinds of lock. The first one is the default.
 pub static KINDS: &[LockKind] = &[
     LockKind { word: "lease", store: Store::Objects(&LEASE, None) },
     LockKind { word: "endpoints", store: Store::Objects(&ENDPOINTS, None) },
@@ -19,7 +19,7 @@ pub static KINDS: &[LockKind] = &[
     LockKind { word: "memory", store: Store::Local(&MemoryStore) },
 ];
 
-/// Returns the kind of a lock that names none.
+/// Returns the kind of a lock whose name does not contain a kind.
 pub fn default_kind() -> &'static LockKind {
     &KINDS[0]
 }

@@ -1,4 +1,4 @@
-//! A lock whose record is in the memory of a test: the least that a kind of lock needs.
+//! A lock whose record is in the memory of a test. It shows the least that a kind of lock has to implement.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};

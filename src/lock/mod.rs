@@ -33,20 +33,20 @@ pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.
 ///
-/// There is one request at a time. Dropping its future drops the request with its connection, but the request may still
-/// be carried out later.
+/// Only one request is sent at a time. If its future is dropped, its connection is closed, but the request may still be
+/// carried out later.
 pub trait Lock: Send + Sync {
     /// Reads the record with a consistent read, which reflects all earlier writes.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
 
-    /// Creates the record, if there is none.
+    /// Creates the record if there is none.
     fn create(&self, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
 
-    /// Replaces the record, if it has this version.
+    /// Replaces the record if it has this version.
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
 
-    /// Watches changes from a version on, or from the present state on. The stream ends when the watch can be resumed
-    /// from the last version seen.
+    /// Watches for changes since a version, or since the present state. When the stream ends without an error, the
+    /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
     /// Returns what requests wait for before they can be sent, if that takes long at present.
@@ -77,7 +77,7 @@ pub struct LockError {
     pub role: Option<String>,
 }
 
-/// The meaning of a failed request for the election.
+/// What the election knows after a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockErrorKind {
     /// The write is not based on the present state.

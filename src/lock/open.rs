@@ -22,10 +22,10 @@ pub struct LockConfig {
 }
 
 /// Opens the lock with this name. Returns it with its full name, which includes the namespace. `attempt` is the timeout
-/// of one request, and `run` identifies our own writes.
+/// of one request, and `run` identifies the writes of this run.
 ///
 /// # Errors
-/// Fails if the lock cannot be used. It does not send a request to an API server yet.
+/// Fails if the lock cannot be used. No request is sent to an API server yet.
 pub async fn open(
     name: LockName,
     access: &ClusterAccess,
@@ -54,7 +54,8 @@ pub async fn open_slots(
             let objects: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let rights = Arc::new(RightsOfSlots { lock: name.name.clone(), objects: objects.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // A look-up that gets no answer leaves time for the request that it is part of.
+            // The owner is looked up as part of a request. If the look-up gets no answer, there is time left for the
+            // request itself.
             let new_owner = |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), attempt / 2);
             let owner = owner.map(new_owner).map(Arc::new);
             let open = |object: &String| -> Box<dyn Lock> {

@@ -21,14 +21,14 @@ pub struct TwoObjectLock {
     first: Box<dyn Lock>,
     second: Box<dyn Lock>,
     requests: Mutex<PairRequests>,
-    attempt: Duration,
+    request_timeout: Duration,
 }
 
 impl TwoObjectLock {
-    /// Creates the lock over `first`, which candidates use today, and `second`, which they will use after the migration. `run`
-    /// identifies our own writes, and `attempt` is the timeout of one request.
-    pub fn new(first: Box<dyn Lock>, second: Box<dyn Lock>, run: RunId, attempt: Duration) -> Self {
-        Self { first, second, requests: Mutex::new(PairRequests::new(run, attempt)), attempt }
+    /// Creates a lock over `first`, which candidates use before the migration, and `second`, which they use after it.
+    /// `run` identifies the writes of this candidate.
+    pub fn new(first: Box<dyn Lock>, second: Box<dyn Lock>, run: RunId, request_timeout: Duration) -> Self {
+        Self { first, second, requests: Mutex::new(PairRequests::new(run, request_timeout)), request_timeout }
     }
 
     async fn carry_out(&self, request: Request) -> Result<Reply, LockError> {
@@ -41,23 +41,24 @@ impl TwoObjectLock {
                 PairStep::Answer(reply) => return answer(reply, failure),
                 PairStep::ReadBoth => {
                     let read = try_join(self.first.get(), self.second.get()).map(|read| read.map(Pair::from));
-                    // Keep time to roll back a half claim, which is possible without the result of the read.
+                    // A claim that reached only one object can be rolled back without the result of this read, so the
+                    // read must leave time for that.
                     let read = if is_half_claimed {
-                        answered_by(started + self.attempt * 5 / 6, read).await
+                        answered_by(started + self.request_timeout * 5 / 6, read).await
                     } else {
                         read.await
                     };
-                    let read = read.map_err(|error| note(&mut failure, error));
+                    let read = read.map_err(|error| to_reply(error, &mut failure));
                     self.requests().handle_read(read)
                 }
                 PairStep::Write(member, request) => {
                     let written = write(self.member(member), request);
                     let written = if is_half_claimed && member == Member::Second {
-                        answered_by(started + self.attempt * 2 / 3, written).await
+                        answered_by(started + self.request_timeout * 2 / 3, written).await
                     } else {
                         written.await
                     };
-                    let reply = written.map_or_else(|error| note(&mut failure, error), Reply::Written);
+                    let reply = written.map_or_else(|error| to_reply(error, &mut failure), Reply::Written);
                     self.requests().handle_reply(reply)
                 }
             };
@@ -108,7 +109,7 @@ impl TwoObjectLock {
     }
 }
 
-/// Waits for an answer until `limit`, when there is still time for another request.
+/// Waits for an answer until `limit`.
 async fn answered_by<T>(limit: Instant, answer: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
     let late =
         |_| LockError::new(LockErrorKind::Unknown, "a request to one of the two objects was not answered in time");
@@ -123,8 +124,8 @@ async fn write(lock: &dyn Lock, request: Request) -> Result<Stored, LockError> {
     }
 }
 
-/// Keeps the first error for the log, and returns the reply for it.
-fn note(failure: &mut Option<LockError>, error: LockError) -> Reply {
+/// Converts an error into a reply. The first error is stored in `failure`, for the log.
+fn to_reply(error: LockError, failure: &mut Option<LockError>) -> Reply {
     let reply = error.to_reply();
     failure.get_or_insert(error);
     reply
@@ -176,7 +177,7 @@ impl Lock for TwoObjectLock {
         stream::select(self.changes(Member::First), self.changes(Member::Second)).boxed()
     }
 
-    /// Returns the token of the second object, whose kind remains after the migration.
+    /// Returns the token of the second object, because candidates use that object after the migration.
     fn fencing_token(&self, resource_version: &str) -> String {
         Pair::second_resource_version(resource_version).to_owned()
     }

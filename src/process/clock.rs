@@ -1,4 +1,4 @@
-//! The clock of all deadlines, `CLOCK_BOOTTIME`. It also counts suspend, and it cannot be set.
+//! The clock of all deadlines, `CLOCK_BOOTTIME`. It also counts the time of a suspend, and cannot be set.
 
 use std::fs;
 use std::io;
@@ -27,8 +27,8 @@ pub fn cpu_time() -> Duration {
     Duration::from(time)
 }
 
-/// Returns how many nanoseconds the boot clock of this process is ahead of the machine's. It is only nonzero in a time
-/// namespace.
+/// Returns how many nanoseconds the boot clock of this process is ahead of the machine's. This is zero outside of a
+/// time namespace.
 ///
 /// # Errors
 /// Fails if /proc does not state it.
@@ -36,14 +36,14 @@ pub fn offset() -> io::Result<i64> {
     const NAMESPACE: &str = "/proc/self/ns/time";
     let own = match fs::read_link(NAMESPACE) {
         Ok(own) => own,
-        // The kernel has no time namespaces, unless /proc is missing.
+        // If /proc is mounted, a missing file means that the kernel has no time namespaces.
         Err(failure) if failure.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => return Ok(0),
         Err(failure) => {
             let reason = Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO)).desc();
             return Err(io::Error::other(format!("cannot read {NAMESPACE}: {reason}; mount /proc")));
         }
     };
-    // The file is about the namespace that children will be in.
+    // timens_offsets states the offsets of the namespace that children will be in.
     if fs::read_link("/proc/self/ns/time_for_children")? != own {
         return Err(io::Error::other("this process has prepared another time namespace for its children"));
     }
@@ -72,8 +72,8 @@ impl Timer {
         Ok(Self(timer.map_err(SystemCallError::of("timerfd_create"))?))
     }
 
-    /// Sets the timer to an instant, or stops it. It expires at once if the instant has passed. Setting it cancels an
-    /// earlier expiry, so a timer that is set again does not need to be read.
+    /// Sets the timer to an instant, or stops it. The timer expires at once if the instant has passed. Setting the
+    /// timer clears an earlier expiry, so it never needs to be read.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.
@@ -89,7 +89,7 @@ impl Timer {
     }
 }
 
-/// An instant beyond any uptime that the kernel accepts.
+/// An instant later than any uptime, which the kernel still accepts.
 const FAR_AWAY: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl AsFd for Timer {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_set_to_the_past_fires_at_once_unless_it_is_set_again() {
+    fn a_timer_fires_at_once_for_the_past_and_setting_it_again_clears_that() {
         let timer = Timer::new().unwrap();
         timer.set(Some(Instant::after_boot(Duration::ZERO))).unwrap();
         assert!(fires(&timer, PollTimeout::NONE));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_offset_of_a_time_namespace() {
+    fn the_offset_of_a_time_namespace_is_parsed() {
         assert_eq!(
             parse_offset("monotonic           0         0\nboottime           -1000         5\n"),
             Some(-999_999_999_995)

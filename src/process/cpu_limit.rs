@@ -1,7 +1,7 @@
-//! The limits of CPU time that the cgroups of this process set.
+//! The CPU limits that the cgroups of this process set.
 //!
-//! Each cgroup from that of this process up to the outermost visible one may have a limit, and all of them apply. The
-//! limits of a running container can be changed, so they are read repeatedly.
+//! The cgroup of this process and each cgroup above it may have a limit, and all limits apply. The limits of a running
+//! container can be changed, so they are read repeatedly.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use leaderrun_core::kill_time::CpuLimit;
 
-/// The mount points of cgroup v2, and of the CPU controller of v1.
+/// The mount points of cgroup v2, and of the CPU controller of cgroup v1.
 const ROOTS: [(Version, &str); 2] = [(Version::V2, "/sys/fs/cgroup"), (Version::V1, "/sys/fs/cgroup/cpu")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,12 @@ struct CpuCgroup {
     folder: PathBuf,
 }
 
-/// The number of periods in which processes had to wait for CPU time.
+/// How often a limit has throttled processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttling {
+    /// The number of periods so far.
     pub periods: u64,
+    /// The number of periods in which the limit was used up.
     pub throttled: u64,
 }
 
@@ -46,18 +48,18 @@ impl CpuCgroups {
         Self(cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect())
     }
 
-    /// Returns the tightest limit.
+    /// Returns the lowest of all limits.
     pub fn limit(&self) -> Option<CpuLimit> {
-        self.tightest().map(|(limit, _)| limit)
+        self.lowest().map(|(limit, _)| limit)
     }
 
-    /// Returns how often the tightest limit has throttled processes.
+    /// Returns how often the lowest limit has throttled processes.
     pub fn throttling(&self) -> Option<Throttling> {
-        let (_, cgroup) = self.tightest()?;
+        let (_, cgroup) = self.lowest()?;
         parse_throttling(&cgroup.read("cpu.stat")?)
     }
 
-    fn tightest(&self) -> Option<(CpuLimit, &CpuCgroup)> {
+    fn lowest(&self) -> Option<(CpuLimit, &CpuCgroup)> {
         let limited = self.0.iter().filter_map(|cgroup| Some((parse_max(&cgroup.read_max()?)?, cgroup)));
         limited.min_by(|(one, _), (other, _)| one.cpus().total_cmp(&other.cpus()))
     }
@@ -84,16 +86,16 @@ fn path_in(own: &str, version: Version) -> Option<&str> {
     own.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
-        let is_meant = match version {
+        let is_of_version = match version {
             Version::V1 => controllers.split(',').any(|controller| controller == "cpu"),
             Version::V2 => controllers.is_empty(),
         };
-        is_meant.then_some(path)
+        is_of_version.then_some(path)
     })
 }
 
-/// Returns the folder of a cgroup and of each one above it. If the file system shows only a part of the hierarchy, as
-/// in a container, its root may represent a path that does not exist.
+/// Returns the folders of a cgroup and of all cgroups above it. In a container the file system may show only a part of
+/// the hierarchy, so some of these folders may not exist.
 fn folders(root: &Path, path: &str) -> Vec<PathBuf> {
     let names = Path::new(path).components().filter(|component| matches!(component, Component::Normal(_)));
     let own = names.fold(root.to_owned(), |folder, name| folder.join(name));
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_all_cgroups_above_apply() {
+    fn the_limits_of_all_enclosing_cgroups_apply() {
         let root = Path::new("/cgroup");
         assert_eq!(folders(root, "/a/b"), ["/cgroup/a/b", "/cgroup/a", "/cgroup"].map(PathBuf::from));
         assert_eq!(folders(root, "/"), [root]);

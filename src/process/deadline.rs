@@ -1,7 +1,7 @@
-//! An instant that the command and its descendants can read, and only the supervisor can change.
+//! The deadline of the tenure, which the command and its descendants can read, and only the supervisor can change.
 //!
-//! It is in a sealed memory file, whose descriptor is inherited. So it does not depend on a pid, which could be used
-//! again. The run ID beside it distinguishes it from that of another leaderrun.
+//! It is stored in a sealed memory file, whose descriptor is inherited, so it does not depend on a pid, which could be
+//! used again. The run ID in the file distinguishes it from the file of another run.
 
 use std::env;
 use std::fs::File;
@@ -24,16 +24,16 @@ use nix::sys::stat::fstat;
 use super::system_call::SystemCallError;
 use super::{clock, inherited_fd};
 
-/// The variable with the number of the descriptor.
+/// The environment variable with the number of the descriptor.
 pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 
-/// The variable with the run ID.
+/// The environment variable with the run ID.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
 
-/// The greatest length of a run ID, longer than a UUID.
+/// The greatest length of a run ID. A UUID is shorter.
 const LONGEST_RUN: usize = 56;
 
-const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<Contents>()).expect("it has a length");
+const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<Contents>()).expect("the length is not zero");
 
 /// The seals of the memory file. The existing mapping stays writable, but new writable mappings and writes are refused.
 const SEALS: SealFlag = SealFlag::F_SEAL_GROW
@@ -46,7 +46,7 @@ const SEALS: SealFlag = SealFlag::F_SEAL_GROW
 pub struct Deadline {
     memory: OwnedFd,
     mapping: Mapping,
-    /// How many nanoseconds our boot clock is ahead of the machine's.
+    /// How many nanoseconds the boot clock of this time namespace is ahead of the machine's.
     clock_offset: i64,
 }
 
@@ -82,7 +82,7 @@ impl AsFd for Deadline {
 /// Returns the deadline of the run that this process belongs to.
 ///
 /// # Errors
-/// Fails if it belongs to none, or the descriptor was not inherited.
+/// Fails if this process does not belong to a run, or has not inherited the descriptor.
 pub fn read() -> Result<Instant> {
     let variable = |name: &str| {
         env::var(name)
@@ -95,7 +95,7 @@ pub fn read() -> Result<Instant> {
         .ok()
         .filter(|number| *number >= 0)
         .with_context(|| format!("{FD_VARIABLE} {number:?} is not the number of a descriptor"))?;
-    // SAFETY: not closed while it is borrowed: nothing here closes what it did not open.
+    // SAFETY: nothing in this process closes the descriptor while it is borrowed.
     let memory = unsafe { BorrowedFd::borrow_raw(number) };
     let seals = match fcntl(memory, FcntlArg::F_GET_SEALS) {
         Err(Errno::EBADF) => {
@@ -108,9 +108,7 @@ pub fn read() -> Result<Instant> {
     let fits = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
     let mapping = match seals.contains(SEALS) && fits() {
         true => Mapping::new(memory, ProtFlags::PROT_READ)?,
-        false => bail!(
-            "descriptor {number} is not the one that leaderrun has opened: the command must not close or replace it"
-        ),
+        false => bail!("descriptor {number} is not leaderrun's any more; the command must not close or replace it"),
     };
     let contents = mapping.contents();
     if contents.run != padded(&run) {
@@ -142,24 +140,24 @@ struct Contents {
 struct Mapping(NonNull<Contents>);
 
 impl Mapping {
-    /// Maps the memory file. It must be as long as the contents, and sealed against shrinking before other processes
-    /// get it.
+    /// Maps the memory file. The file must be as long as the contents, and must be sealed against shrinking before
+    /// other processes get it.
     fn new(memory: BorrowedFd<'_>, protection: ProtFlags) -> nix::Result<Self> {
-        // SAFETY: a new mapping, anywhere; nothing of this process is replaced.
+        // SAFETY: the kernel chooses the address, so no memory of this process is replaced.
         let address = unsafe { mmap(None, LENGTH, protection, MapFlags::MAP_SHARED, memory, 0) };
         Ok(Self(address?.cast()))
     }
 
     fn contents(&self) -> &Contents {
-        // SAFETY: mapped for as long as this lives, page-aligned, long enough; any bytes are valid. Others
-        // change nothing but the atomic.
+        // SAFETY: the mapping lives as long as this, is page-aligned and long enough. Any bytes are valid, and other
+        // processes change nothing but the atomic.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and every reference into it borrows from this.
+        // SAFETY: `new` has mapped this address, and every reference into the mapping borrows from this.
         let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
     }
 }

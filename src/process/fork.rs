@@ -16,13 +16,13 @@ pub enum Role {
     Supervisor { elector: Pid },
 }
 
-/// Forks the supervisor. It must be called before threads exist, so that the child may make any call.
+/// Forks the supervisor. This must be called before there are other threads, so that the child may call any function.
 ///
 /// # Errors
 /// Fails if the kernel refuses a process or a pidfd.
 pub fn fork_supervisor() -> io::Result<Role> {
     let elector = getpid();
-    // SAFETY: this process has one thread, so the child may do whatever this one may.
+    // SAFETY: this process has only one thread, so the child may do everything that this process may do.
     match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
         ForkResult::Parent { child } => Ok(Role::Elector { supervisor: PidFd::open(child)? }),
         ForkResult::Child => Ok(Role::Supervisor { elector }),

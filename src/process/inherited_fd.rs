@@ -8,10 +8,11 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::system_call::SystemCallError;
 
-/// The lowest number of an inherited descriptor. Shells use the lower ones.
+/// The lowest number that an inherited descriptor should have, because shells use lower ones.
 const LOWEST: RawFd = 10;
 
-/// Moves a descriptor out of the range that shells use, if the limit on open files permits it. It remains close-on-exec.
+/// Moves a descriptor out of the range that shells use, if the limit on open files permits it. It remains
+/// close-on-exec.
 ///
 /// # Errors
 /// Fails if the kernel refuses for a reason other than that limit.
@@ -24,7 +25,7 @@ pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Makes a descriptor inherited across an exec. It only makes a system call, so a forked child may call it.
+/// Lets a descriptor stay open across an exec. It only makes a system call, so a forked child may call it.
 ///
 /// # Errors
 /// Fails if the kernel refuses, which is not expected.

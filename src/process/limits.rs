@@ -1,4 +1,4 @@
-//! The limits of this process below which leaderrun cannot work.
+//! Checks the limits of this process that must be high enough for leaderrun to work.
 
 use std::error::Error;
 use std::fmt;
@@ -8,8 +8,8 @@ use nix::sys::resource::{Resource, getrlimit};
 /// The number of files that leaderrun may have open at once, with a reserve. With a lower limit, libraries panic.
 const MIN_OPEN_FILES: u64 = 40;
 
-/// The kilobytes of stack that the command line takes to be parsed, with a reserve. With a lower limit, leaderrun would
-/// be aborted.
+/// The kilobytes of stack that are needed to parse the command line, with a reserve. With a lower limit, leaderrun
+/// would be aborted.
 const MIN_STACK: u64 = 512;
 
 /// The error of a limit that is too low.
@@ -46,7 +46,7 @@ pub fn check_open_files() -> Result<(), LimitTooLow> {
 pub fn check_stack() -> Result<(), LimitTooLow> {
     match getrlimit(Resource::RLIMIT_STACK) {
         Ok((limit, _)) if limit / 1024 < MIN_STACK => Err(LimitTooLow {
-            name: "the stack's kilobytes",
+            name: "kilobytes of stack",
             limit: limit / 1024,
             needed: MIN_STACK,
             remedy: "ulimit -s 8192, or LimitSTACK=8M in a unit",

@@ -1,7 +1,7 @@
-//! Locks this program in memory.
+//! Locks leaderrun in memory.
 //!
-//! A page of the program that is not in memory must be read from its disk. A network disk may vanish together with the
-//! API server, and a process that waits for such a page cannot kill the command.
+//! If a page of the program is not in memory, it is read from the disk. A network disk may become unavailable together
+//! with the API server, and a process that waits for such a page cannot kill the command.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
     Everything,
-    /// Only a part, in bytes, for this reason.
+    /// Only a part is locked, for the reason in `errno`. The sizes are in bytes.
     Partly {
         locked: usize,
         of: usize,
@@ -19,16 +19,16 @@ pub enum Locked {
     },
 }
 
-/// Locks the present mappings, as far as that is permitted: all of the program's code, and the used parts of the heap and
-/// the stack. Their other parts are locked once they are used, which needs no disk.
+/// Locks the present mappings, as far as that is permitted: all of the program's code, and the used parts of the heap
+/// and the stack. The unused parts are locked when they are first used, for which nothing is read from the disk.
 pub fn lock() -> Locked {
-    // SAFETY: the call takes an integer. Memory that is locked has the same contents.
+    // SAFETY: the call takes an integer, and does not change the contents of the memory.
     let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
     let mut refused = None;
     let (mut locked, mut of) = (0, 0);
     for Mapping { start, length, .. } in mappings().iter().filter(|mapping| !locks_all || mapping.is_file) {
         of += length;
-        // SAFETY: as above; a mapping that is gone by now is an error.
+        // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
         match Errno::result(unsafe { libc::mlock(*start as *const libc::c_void, *length) }) {
             Ok(_) => locked += length,
             Err(errno) => refused = Some(errno),
@@ -41,7 +41,7 @@ pub fn lock() -> Locked {
 }
 
 struct Mapping {
-    /// The mapping has contents of a file.
+    /// The memory contains a part of a file.
     is_file: bool,
     start: usize,
     length: usize,

@@ -1,4 +1,4 @@
-//! What both processes need from Unix.
+//! Interfaces to the operating system for both of leaderrun's processes.
 
 pub mod clock;
 pub mod cpu_limit;

@@ -1,7 +1,7 @@
 //! The system calls without which no command can be run.
 //!
-//! They are tried before anything is started. If a sandbox refused one of them later, leaderrun would end half-way, or
-//! hold the lock without a command.
+//! They are tried before anything is started. If a sandbox refused one of them later, leaderrun might end while it
+//! starts the command, or hold the lock without a command.
 
 use std::ptr;
 
@@ -16,11 +16,11 @@ type Attempt = (&'static str, c_long, [c_long; 4]);
 /// An argument that the kernel does not accept.
 const INVALID: c_long = -1;
 
-/// The clock that is not read without a system call.
+/// A clock that can only be read with a system call.
 const CPU_CLOCK: c_long = libc::CLOCK_THREAD_CPUTIME_ID as c_long;
 
-/// Calls that change nothing. Those that the C library and Rust's runtime need as well are left out: without them, no
-/// program gets as far as this.
+/// Calls that change nothing. Calls that the C library or Rust's runtime also needs are left out, because without them
+/// leaderrun would not have got this far.
 const ATTEMPTS: [Attempt; 20] = [
     ("clock_gettime", libc::SYS_clock_gettime, [CPU_CLOCK, 0, 0, 0]),
     ("epoll_create1", libc::SYS_epoll_create1, [INVALID, 0, 0, 0]),
@@ -47,7 +47,7 @@ const ATTEMPTS: [Attempt; 20] = [
 /// Tries the system calls that leaderrun cannot work without.
 ///
 /// # Errors
-/// Fails with the first one that the kernel does not have, or that a sandbox refuses.
+/// Fails with the first call that the kernel does not have, or that a sandbox refuses.
 pub fn check() -> Result<(), SystemCallError> {
     for (name, number, [first, second, third, fourth]) in ATTEMPTS {
         // SAFETY: every pointer is null, which the kernel refuses or does not use.

@@ -36,7 +36,7 @@ impl<T: AsFd> Readable<T> {
         &self.0.get_ref().0
     }
 
-    /// Returns once the descriptor has become readable since the last call that returned.
+    /// Returns `Ready` if the descriptor has become readable since the last call that returned `Ready`.
     ///
     /// # Errors
     /// Fails if the runtime is shutting down.
@@ -44,7 +44,7 @@ impl<T: AsFd> Readable<T> {
         self.0.poll_read_ready(context).map_ok(|mut guard| guard.clear_ready())
     }
 
-    /// Waits until the descriptor has become readable since the last call returned.
+    /// Waits until the descriptor becomes readable, unless it already has since the last call.
     ///
     /// # Errors
     /// Fails if the runtime is shutting down.

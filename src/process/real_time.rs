@@ -1,23 +1,25 @@
 //! The real-time priority of leaderrun's main threads while the command runs.
 //!
-//! A scheduler that is fair to hundreds of busy processes leaves the one that has to kill them too little time, and under
-//! a CPU limit it gets none once they have used up the limit. A real-time thread does not wait for either.
+//! If the command has hundreds of busy processes, the scheduler gives leaderrun too little time to kill them, and once
+//! they have used up a CPU limit it gives it none. A real-time thread is not delayed by either.
 
 use nix::errno::Errno;
 
 /// The lowest real-time priority, which is enough to run before all ordinary threads.
 const PRIORITY: i32 = 1;
 
-/// Threads of this priority take turns. Under SCHED_FIFO a second leaderrun would wait until this one sleeps.
+/// With SCHED_RR, threads of the same priority take turns. With SCHED_FIFO, a second leaderrun would have to wait until
+/// this one sleeps.
 const POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
 
-/// A real-time priority, by which this thread runs before all ordinary threads until this is dropped.
+/// The real-time priority of the thread that has acquired it. It runs before all ordinary threads until this is
+/// dropped.
 #[derive(Debug)]
 pub struct RealTimePriority(());
 
 impl RealTimePriority {
-    /// Gives this thread the priority. Returns `None` without the right to do so (CAP_SYS_NICE), or if the thread already
-    /// has another policy.
+    /// Gives this thread the priority. Returns `None` if this process may not do so because it lacks CAP_SYS_NICE, or
+    /// if the thread already has a scheduling policy of its own.
     pub fn acquire() -> Option<Self> {
         // SAFETY: takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };

@@ -9,7 +9,7 @@ const CAP_SETUID: u64 = 1 << 7;
 /// The processes that may be signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalRight {
-    /// Those of any user: by CAP_KILL, or by CAP_SETUID, which lets a child become that user.
+    /// Those of any user, because of CAP_KILL, or of CAP_SETUID, with which a child can become that user.
     AnyUser,
     /// Only those of this user.
     OwnUser,

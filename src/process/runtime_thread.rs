@@ -10,14 +10,14 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::system_call::SystemCallError;
 
-/// How long an idle thread for blocking calls is kept. It is never released, because a new one may not be available
-/// later.
+/// How long an idle thread for blocking calls is kept. In effect, it is kept forever, because it may not be possible to
+/// start a new one later.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Builds a runtime for the present thread, with one more thread for blocking calls such as name look-ups.
+/// Builds a runtime for the current thread, with another thread for blocking calls such as name look-ups.
 ///
-/// That thread is started at once, because tokio panics if it cannot start the first one, for example when the command
-/// has used up the process limit. If one exists, further calls wait for it.
+/// That thread is started at once, because tokio panics later if it needs a first thread and cannot start it, for
+/// example because the command has used up the process limit. If there is one, blocking calls wait for it instead.
 ///
 /// # Errors
 /// Fails if the kernel refuses a thread or a descriptor.
@@ -30,7 +30,7 @@ pub fn runtime() -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Runs `work` to its end on a new thread with this name. The receiver gets its result.
+/// Runs `work` to its end on a new thread with this name. Its result can be received from the returned receiver.
 ///
 /// # Errors
 /// Fails if the kernel refuses a thread.
@@ -44,7 +44,7 @@ where
         let runtime = runtime();
         let result = runtime.and_then(|runtime| {
             let result = runtime.block_on(work());
-            // Dropping the runtime would wait for its blocking calls.
+            // If the runtime was just dropped, this would wait for its blocking calls.
             runtime.shutdown_background();
             result
         });

@@ -1,15 +1,15 @@
 //! The dead-man's switch: when both of leaderrun's processes are dead, the kernel kills the command's process group.
 //!
-//! It is a pair of connected sockets. Only the two processes hold the first one, which is closed on exec. The second one
-//! is set up so that the kernel sends SIGKILL to the command's process group when the first one is closed. That happens
-//! when the last of the two processes has died, for whatever reason.
+//! It is a pair of connected sockets. Only leaderrun's two processes have the first one open, because it is closed on
+//! exec. The second one is set up so that the kernel sends SIGKILL to the command's process group when the first one is
+//! closed. That happens when the last of the two processes has died, for whatever reason.
 //!
-//! No process needs to have the second socket open: it was sent through itself, so it is in the queue of the first one,
-//! which the kernel empties only after the signal. Thus the command cannot use it, and whatever descriptors a command
-//! closes in the processes that it starts, as Python and Java do, all of them are killed.
+//! No process needs to keep the second socket open. It was sent through itself, so it is in the receive queue of the
+//! first one, which the kernel empties only after the signal. Therefore the command does not have it, and cannot
+//! disable the switch by closing descriptors, as Python and Java do in the processes that they start.
 //!
-//! It does not reach processes that have left the group, or that run as another user whom leaderrun's user may not
-//! signal.
+//! The switch does not kill processes that have left the process group, or that run as another user whom leaderrun's
+//! user may not signal.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -50,12 +50,13 @@ impl DeadMansSwitch {
         Ok(Self { held, signaling })
     }
 
-    /// Returns the socket that must stay open as long as this process lives, and closes the other one.
+    /// Closes the second socket, and returns the first one, which must stay open as long as this process lives.
     pub fn into_held(self) -> OwnedFd {
         self.held
     }
 
-    /// Makes the switch kill this process's group. It only makes a system call, so a forked child may call it.
+    /// Makes the switch kill the process group of the calling process. It only makes a system call, so a forked child
+    /// may call it.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.

@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// The size of a thread's stack in Rust, for which the C library needs some more.
-const STACK: NonZeroUsize = NonZeroUsize::new(2 << 20).expect("it is a number");
+/// The default size of a thread's stack in Rust. The C library maps a little more than that.
+const STACK: NonZeroUsize = NonZeroUsize::new(2 << 20).expect("the size is not zero");
 
 /// The error of a system call that leaderrun needs.
 #[derive(Debug)]
@@ -25,12 +25,12 @@ impl SystemCallError {
         move |cause| Self { call, cause: cause.into() }
     }
 
-    /// Returns the error of a thread that could not be started. The C library does not say that there was no memory for
-    /// its stack.
+    /// Returns the error of a thread that could not be started. The C library returns EAGAIN even if there was no
+    /// memory for the stack, so this is tried here.
     pub fn of_thread(cause: io::Error) -> Self {
-        let is_short = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
+        let is_again = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
         match map_stack() {
-            Err(errno) if is_short => Self::of("mmap")(errno),
+            Err(errno) if is_again => Self::of("mmap")(errno),
             _ => Self::of("clone3")(cause),
         }
     }
@@ -50,7 +50,7 @@ impl fmt::Display for SystemCallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = match self.errno() {
             Errno::UnknownErrno => self.cause.to_string(),
-            // Its other name, EWOULDBLOCK, has the description "Try again".
+            // nix would describe it as "Try again", which says less.
             Errno::EAGAIN => "Resource temporarily unavailable".to_owned(),
             errno => errno.desc().to_owned(),
         };
@@ -78,7 +78,7 @@ impl fmt::Display for SystemCallError {
 /// Maps as much memory as a thread needs for its stack, and unmaps it.
 fn map_stack() -> nix::Result<()> {
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping, anywhere, which nothing else uses.
+    // SAFETY: this is a new mapping at an address of the kernel's choice, and nothing else uses it.
     unsafe { munmap(mmap_anonymous(None, STACK, protection, MapFlags::MAP_PRIVATE)?, STACK.get()) }
 }
 

@@ -1,4 +1,4 @@
-//! The terminal, whose foreground process group is the command's while it runs.
+//! The terminal. While the command runs, its process group is the terminal's foreground group.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -11,11 +11,11 @@ use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 /// The cases in which the command gets the terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct TerminalPolicy {
-    /// The command gets it whenever leaderrun's job has it: `--foreground`.
+    /// The command gets the terminal whenever leaderrun's job has it (`--foreground`).
     always: bool,
-    /// leaderrun is in a pipeline, in which other processes may need the terminal.
+    /// leaderrun is part of a pipeline, so other processes may need the terminal.
     in_pipeline: bool,
-    /// Signals from the terminal's keys must reach leaderrun, so the command gets the terminal only when it needs it.
+    /// Signals such as that of Ctrl-C must reach leaderrun, so the command gets the terminal only when it needs it.
     only_on_demand: bool,
 }
 
@@ -25,14 +25,14 @@ impl TerminalPolicy {
         Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe(), only_on_demand: false }
     }
 
-    /// Makes a command get the terminal only when it needs it. Until then Ctrl-C is sent to leaderrun, as a request to
-    /// end from which `--kill-after` counts.
+    /// Sets whether the command gets the terminal only when it needs it. Until then Ctrl-C reaches leaderrun, which
+    /// takes it as a request to end and kills the command `--kill-after` later.
     pub fn only_on_demand(self, only_on_demand: bool) -> Self {
         Self { only_on_demand, ..self }
     }
 
-    /// Returns whether a command may have the terminal. In a script a command only gets it when it needs it, for
-    /// example to read from it: until then Ctrl-C is for the whole script.
+    /// Returns whether a command may have the terminal. If leaderrun is started by a script, the command only gets the
+    /// terminal when it needs it, for example to read from it, because until then Ctrl-C is meant for the whole script.
     fn allows(self, is_own_job: bool, asks: bool) -> bool {
         self.always || (!self.in_pipeline && (asks || (is_own_job && !self.only_on_demand)))
     }
@@ -78,7 +78,7 @@ impl Terminal {
         self.give_to(self.job);
     }
 
-    /// Restores the modes of the terminal, for a command that died without doing so.
+    /// Restores the modes of the terminal after a command that died without restoring them.
     pub fn restore_modes(&self) {
         if let Some(modes) = &self.modes {
             let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, modes);
@@ -86,7 +86,7 @@ impl Terminal {
     }
 }
 
-/// Returns whether stdin is a terminal of which this process belongs to the foreground job, so that it may be read.
+/// Returns whether stdin is a terminal and this process belongs to its foreground job, so that it may read from it.
 pub fn is_foreground_job() -> bool {
     tcgetpgrp(io::stdin()) == Ok(getpgrp())
 }

@@ -8,7 +8,8 @@ use nix::sys::prctl;
 
 use super::system_call::SystemCallError;
 
-/// The elector's name, which is the program's. After an execution through /proc/self/exe it would be `exe`.
+/// The elector's name, which is that of the program. It has to be set because it is `exe` after an execution of
+/// /proc/self/exe.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
 /// The supervisor's name. It differs from the elector's, so that a program that kills leaderrun by name leaves the
@@ -23,13 +24,13 @@ pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
     prctl::set_name(name).map_err(SystemCallError::of("prctl"))
 }
 
-/// Replaces this process's command line by its name, for programs that search for `leaderrun` there, like `pkill -f`.
-/// From then on its arguments must not be read. If /proc does not state where the command line is, it is not changed.
+/// Replaces this process's command line by its name, so that `pkill -f leaderrun` and similar programs do not find it.
+/// After that the arguments must not be read. If /proc does not say where the command line is, it is not changed.
 pub fn replace_command_line(name: &std::ffi::CStr) {
     let Ok((start, length)) = command_line() else { return };
     let name = name.to_bytes();
-    // SAFETY: the kernel says that this is the memory of the arguments: this process's own, on its stack, writable.
-    // Nothing refers to it: there is one thread, and what it has parsed are copies.
+    // SAFETY: according to the kernel, this is the memory of the arguments, which is on this process's stack and can be
+    // written to. Nothing refers to it: there is only one thread, and it has copied what it has parsed.
     unsafe {
         ptr::write_bytes(start, 0, length);
         ptr::copy_nonoverlapping(name.as_ptr(), start, name.len().min(length.saturating_sub(1)));
@@ -38,7 +39,7 @@ pub fn replace_command_line(name: &std::ffi::CStr) {
 
 /// Returns where the kernel reads this process's command line, and how long it is.
 fn command_line() -> io::Result<(*mut u8, usize)> {
-    /// See proc_pid_stat(5): `arg_start` is field 48, and the first one after the name is field 3.
+    /// In proc_pid_stat(5), `arg_start` is field 48, and the first field after the name is field 3.
     const ARG_START: usize = 48 - 3;
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();

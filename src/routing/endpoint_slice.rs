@@ -1,4 +1,4 @@
-//! The endpoints of a Service without a selector: the leader's address, or none.
+//! Writes the EndpointSlices of a Service without a selector. The only endpoint is the leader.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -16,11 +16,12 @@ use crate::process::clock;
 use crate::telemetry::log::printable;
 
 impl Service {
-    /// Makes this candidate the only endpoint. Nothing is sent after `until`. Nothing is written if it is the only
-    /// endpoint already, unless `rewrite` is set. `endpoints` gets the slices before they are written.
+    /// Makes this candidate the only endpoint of the Service. Nothing is sent after `until`. Nothing is written if this
+    /// candidate is the only endpoint already, unless `rewrite` is set. The endpoints are stored in `endpoints` before
+    /// they are written.
     ///
     /// # Errors
-    /// Fails if the slice cannot be written, or if the Service would not route to this candidate even then.
+    /// Fails if a slice cannot be written, or if the Service would not route to this candidate although it was written.
     pub async fn route_here(
         &self,
         objects: &ServiceObjects,
@@ -75,9 +76,9 @@ impl Service {
             if slice["addressType"] != family(*address) {
                 self.remove_predecessor(objects, mark).await?;
                 let family = printable(&slice["addressType"].to_string());
-                let reason = format!("the EndpointSlice {name} is for {family} addresses, and {address} is not one");
+                let reason = format!("the EndpointSlice {name} is for {family} addresses, unlike {address}");
                 return Err(Error::unknown(format!(
-                    "{reason}; choose another address with --address, or delete the slice"
+                    "{reason}; set --address to an address of that family, or delete the slice"
                 )));
             }
             if clock::now() >= until {
@@ -90,14 +91,15 @@ impl Service {
                 Ok(stored) if routes_here(&stored) => return Ok(true),
                 Ok(_) => {
                     let reason = format!("the API server stored the EndpointSlice {name} with other endpoints");
-                    return Err(Error::unknown(format!("{reason}; look for an admission webhook that changes it")));
+                    return Err(Error::unknown(format!("{reason}; look for an admission webhook that changes slices")));
                 }
             }
         }
         Err(too_many_conflicts())
     }
 
-    /// Removes the endpoint of a predecessor, which is dead, if this candidate cannot be an endpoint.
+    /// Removes the endpoints of the previous leader, which is dead. This is done if this candidate cannot be an
+    /// endpoint.
     pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &Mark) -> Result<(), Error> {
         let [slice, second] = self.name.slices();
         self.remove_predecessor_from(objects, &slice, mark).await?;
@@ -115,9 +117,9 @@ impl Service {
         }
     }
 
-    /// Removes this candidate's endpoints after the leadership of this mark, so that pending writes of that leadership
-    /// have no effect. Endpoints of a later leadership are kept. Without `endpoints` the candidate was never an
-    /// endpoint. Returns whether it was one.
+    /// Removes this candidate's endpoints after the leadership of this mark. Pending writes of that leadership then
+    /// fail. Endpoints of a later leadership are kept. `endpoints` is empty if the candidate never was an endpoint.
+    /// Returns whether this candidate was an endpoint.
     pub async fn withdraw(
         &self,
         objects: &ServiceObjects,
@@ -149,17 +151,17 @@ impl Service {
             if mark_of(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
-            let was_in = address.is_some_and(|address| routes_to(&slice, address));
+            let was_endpoint = address.is_some_and(|address| routes_to(&slice, address));
             match self.write(&objects.slices, slice, json!([]), None, mark).await {
                 Err(error) if is_outdated(&error) => {}
-                result => return result.map(|_| was_in),
+                result => return result.map(|_| was_endpoint),
             }
         }
         Err(too_many_conflicts())
     }
 
-    /// Creates the slice, or replaces it if it has the same version, and returns it as it is stored. Without `ports` it
-    /// keeps its ports.
+    /// Creates the slice, or replaces it if its version has not changed, and returns it as it is stored. Without
+    /// `ports` the slice keeps its ports.
     async fn write(
         &self,
         slices: &Collection,
@@ -198,7 +200,7 @@ fn slice_ports(ports: &[SlicePort]) -> Value {
     ports.iter().map(SlicePort::to_json).collect()
 }
 
-/// Returns whether the slice has changed or was deleted since it was read.
+/// Returns whether a write failed because the slice has changed or was deleted since it was read.
 fn is_outdated(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound)
 }

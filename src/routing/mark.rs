@@ -1,19 +1,20 @@
-//! The mark on an object that routes traffic, with its lock and the leadership.
+//! The label or annotation with which an object that routes traffic is marked. It names the lock and the leadership.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The end of the prefix of a [`Mark`]'s key, after the lock's name.
+/// What follows the lock's name in the prefix of a [`Mark`]'s key, as in `my-job.leaderrun/token`.
 pub const SUFFIX: &str = ".leaderrun";
 
-/// The longest name of a lock that leaves room for the suffix: a prefix is a DNS-1123 subdomain.
+/// The longest name of a lock that leaves room for the suffix. The prefix is a DNS-1123 subdomain, which has at most
+/// 253 characters.
 pub const LONGEST_LOCK: usize = 253 - SUFFIX.len();
 
-/// The leadership in which an object routes traffic, or did last.
+/// The leadership in which an object routes traffic, or the last one in which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The lock's name without its kind, so that it remains when the lock moves to another kind. Its namespace is the
-    /// object's.
+    /// The lock's name without its kind, so that the mark remains valid when the lock is moved to another kind. The
+    /// lock is in the same namespace as the object.
     pub lock: String,
     /// The fencing token of the leadership.
     pub token: String,
@@ -25,8 +26,8 @@ impl Mark {
         self.key_of("token")
     }
 
-    /// Returns the key of further information beside the mark. It names the lock, because several locks can mark one
-    /// object.
+    /// Returns the key for another value of the same lock. It contains the lock's name, because several locks can mark
+    /// one object.
     pub fn key_of(&self, what: &str) -> String {
         format!("{}{SUFFIX}/{what}", self.lock)
     }

@@ -1,4 +1,4 @@
-//! `leaderrun check`: whether the run that this process belongs to still holds the lock.
+//! `leaderrun check`: checks whether the run that this process belongs to still holds the lock.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::CommandOutput;
 use crate::process::clock;
 use crate::process::deadline;
 
-/// Checks the instant in the memory that the supervisor shares. It sends no request.
+/// Compares the present time with the deadline in the memory that the supervisor shares. It sends no request.
 pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
     let holds = clock::now() + min_remaining < held_until;

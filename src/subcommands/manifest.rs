@@ -1,4 +1,4 @@
-//! `leaderrun manifest`: the objects that permit a candidate to run in a cluster.
+//! `leaderrun manifest`: prints the service account, Roles and bindings that a candidate needs in a cluster.
 
 use anyhow::{Result, anyhow, bail};
 
@@ -8,13 +8,15 @@ use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rul
 use crate::lock::{self, check_name};
 use crate::telemetry::log::printable_cause;
 
-/// Returns a service account and its permissions as YAML; with `priority`, also a FlowSchema, by which a busy API
-/// server serves its requests first.
+/// Returns a service account and its permissions as YAML. With `priority` the output includes a FlowSchema that lets a
+/// busy API server serve the requests of the account first.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let ManifestRequest { target, slots, owner, service_account, routing, priority } = request;
     let LockTarget { lock, cluster } = target;
     if !lock.kind.is_in_cluster() {
-        bail!("--lock {lock}: it is not in a cluster, so it needs no permissions; for example --lock default/my-job");
+        bail!(
+            "--lock {lock}: this lock is not in a cluster, so it needs no permissions; for example --lock default/my-job"
+        );
     }
     let namespace = match &lock.namespace {
         Some(namespace) => namespace.clone(),
@@ -37,7 +39,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
         rules.extend(target.checking_rules(&namespace));
     }
     rules.extend(owner.iter().flat_map(|owner| owner.rules(&namespace)));
-    // This rule is last, because the lock works without it.
+    // This rule comes last, because the lock works without it.
     rules.push(events::rule(&namespace));
     let (own, others): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
     let service_account = yaml(service_account.as_ref().unwrap_or(name));
@@ -56,8 +58,8 @@ metadata:
     );
     if !others.is_empty() {
         text += "---
-# This takes the rights of a cluster administrator: an administrator of the namespace, by the ClusterRole admin, may not
-# grant rights to EndpointSlices.
+# Only a cluster administrator can apply this: the ClusterRole admin does not let an administrator of the namespace grant
+# rights to EndpointSlices.
 ";
         text += &account.role_and_binding(&format!("{name}-service"), &others);
     }
@@ -74,7 +76,7 @@ struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Returns a Role of this name and its binding to this account.
+    /// Returns a Role with this name and its binding to this account.
     fn role_and_binding(&self, name: &str, rules: &[Rule]) -> String {
         let (role, namespace, account) = (role(self.namespace, name, rules), yaml(self.namespace), self.name);
         format!(
@@ -98,7 +100,7 @@ subjects:
     }
 }
 
-/// Returns the FlowSchema by which the API server serves the account's requests for its lock before those of others.
+/// Returns a FlowSchema that gives the account's requests for its lock priority over other requests.
 fn flow_schema(account: &Account<'_>, name: &str, objects: &[ObjectName]) -> Result<String> {
     let (namespace, account) = (yaml(account.namespace), account.name);
     let flow_schema = format!("leaderrun.{}.{name}", namespace.trim_matches('"'));
@@ -110,8 +112,8 @@ fn flow_schema(account: &Account<'_>, name: &str, objects: &[ObjectName]) -> Res
     let requests = objects.iter().map(requests).collect::<Vec<_>>().join("\n");
     Ok(format!(
         "---
-# This takes the rights of a cluster administrator, and outlives the namespace: a busy API server then serves renewals
-# before the requests of other service accounts.
+# With this FlowSchema a busy API server serves renewals before the requests of other service accounts. Only a cluster
+# administrator can apply it, and it is not deleted together with the namespace.
 apiVersion: flowcontrol.apiserver.k8s.io/v1
 kind: FlowSchema
 metadata:
@@ -134,7 +136,8 @@ spec:
     ))
 }
 
-/// Returns the rule of the FlowSchema for the requests for an object. It applies to all objects of that kind.
+/// Returns the rule of the FlowSchema for requests for an object. A rule cannot name single objects, so it applies to
+/// all objects of this kind.
 fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
     let group = if resource.group.is_empty() { "\"\"" } else { resource.group };
     format!(
@@ -153,7 +156,7 @@ mod tests {
     use crate::lock::{self, LockName};
 
     #[test]
-    fn the_role_in_the_readme_is_the_one_that_is_printed() {
+    fn the_readme_contains_the_role_that_is_printed() {
         let objects = "my-job".parse::<LockName>().unwrap().objects("default");
         let role = role("default", "my-job", &lock::rules(&objects[0]));
         assert!(include_str!("../../README.md").contains(&role), "README.md: the Role must be\n{role}");

@@ -1,4 +1,4 @@
-//! The subcommands: they do everything else that leaderrun can do with a lock.
+//! The subcommands, which inspect or change a lock without running a command.
 
 mod check;
 mod doctor;
@@ -41,17 +41,17 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// A subcommand with its arguments.
 #[derive(Debug)]
 pub enum Subcommand {
-    /// Show the holder of the lock, or those of all slots.
+    /// Show the holder of the lock, or the holders of all slots.
     Status(StatusRequest),
     /// Show the locks of a namespace.
     List(ListRequest),
-    /// Print the objects that permit a candidate to run in a cluster.
+    /// Print the service account, Role and other objects that a candidate needs in a cluster.
     Manifest(ManifestRequest),
     /// Ask the holder of the lock to release it.
     StepDown(LockTarget, Wait),
-    /// Release the lock in place of its holder, which is dead, after watching for renewals for this long.
+    /// Release the lock for a holder that is dead, unless it renews the lock within this time.
     Release(LockTarget, Option<Duration>),
-    /// Check what running a command under the lock will need.
+    /// Check whether a run with these options would work.
     Doctor(Box<DoctorRequest>),
     /// Report by the exit status whether the run that this process belongs to holds the lock for at least this long.
     Check(Duration),
@@ -64,7 +64,7 @@ pub struct LockTarget {
     pub cluster: ClusterOptions,
 }
 
-/// Whose status to show, and how.
+/// The arguments of `leaderrun status`.
 #[derive(Debug)]
 pub struct StatusRequest {
     pub target: LockTarget,
@@ -82,7 +82,7 @@ pub struct ManifestRequest {
     pub owner: Option<OwnerName>,
     pub service_account: Option<String>,
     pub routing: Option<RoutingTarget>,
-    /// Also print the FlowSchema that gives the requests for the lock priority.
+    /// Whether to also print a FlowSchema that gives priority to requests for the lock.
     pub priority: bool,
 }
 
@@ -95,19 +95,19 @@ pub struct DoctorRequest {
     pub timing: Timing,
     pub traffic: Option<RoutingTarget>,
     pub routing: Option<Routing>,
-    /// The run depends on the wall clock, for example by `--min-hold`.
+    /// Whether the run depends on the wall clock, for example because of `--min-hold`.
     pub uses_clock: bool,
     pub http: Option<HttpAddress>,
     /// The command; empty if none was given.
     pub command: Vec<OsString>,
 }
 
-/// Opens a lock like [`lock::open`], with an access to the cluster that has other users.
+/// Opens a lock. Fails after [`OPEN_TIMEOUT`].
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
     opened(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
 }
 
-/// Opens the locks of all slots, or the lock itself if it has none, each with its name.
+/// Opens the locks of all slots, or the lock itself if it has no slots. Returns each lock with its name.
 async fn open_slots(
     name: LockName,
     slots: Option<SlotCount>,
@@ -118,8 +118,7 @@ async fn open_slots(
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
-/// Warns that a lock without a record has slots, as far as the record of the first one says so: they are locks of
-/// their own. Returns whether it has.
+/// Warns if a lock without a record has slots, according to the record of the first slot. Returns whether it has slots.
 async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     let Ok((first, _)) = open(lock.in_slot(0), access).await else { return false };
     let Ok(Ok(Some(stored))) = timeout(ANSWER_TIMEOUT, first.get()).await else { return false };
@@ -129,7 +128,7 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     true
 }
 
-/// Waits until something is open, for [`OPEN_TIMEOUT`] at most.
+/// Waits for an opening lock or cluster, for at most [`OPEN_TIMEOUT`].
 async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| {
         let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
@@ -138,7 +137,7 @@ async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<
     timeout(OPEN_TIMEOUT, opening).await.map_err(late)?
 }
 
-/// Waits for the answer to a request for the lock of this name, for [`ANSWER_TIMEOUT`] at most.
+/// Waits for the answer to a request for the lock with this name, for at most [`ANSWER_TIMEOUT`].
 async fn answered<T, E>(name: &LockName, lock: &dyn Lock, answer: impl Future<Output = Result<T, E>>) -> Result<T>
 where
     anyhow::Error: From<E>,
@@ -202,12 +201,12 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     }
 }
 
-/// Runs a subcommand's future. It takes a trait object, so that the runtime is compiled only once.
+/// Runs the future of a subcommand. The parameter is a trait object, so that this function is compiled only once.
 fn wait_for(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot prepare for requests")?;
     let answer = runtime.block_on(answer);
-    // Dropping the runtime would wait for a file or a name look-up that may never return.
+    // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never return.
     runtime.shutdown_background();
     tree::kill_helpers();
     answer

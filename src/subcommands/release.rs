@@ -1,4 +1,4 @@
-//! `leaderrun release --force`: releases a lock in place of a holder that is known to be dead.
+//! `leaderrun release --force`: releases a lock whose holder is known to be dead.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const FREE: u8 = 1;
 /// The exit status if the holder renews the lock.
 const RENEWED: u8 = 2;
 
-/// How many of the holder's retry periods to wait for a renewal: one may be late.
+/// How many of the holder's retry periods to wait for a renewal. One renewal may be late.
 const RETRY_PERIODS: u32 = 2;
 
 /// The shortest wait for a renewal.
@@ -31,12 +31,10 @@ const MIN_OBSERVATION: Duration = Duration::from_secs(2);
 /// The lease duration that is assumed if the record states none.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// The fraction of the lease duration to wait for a renewal by a holder that does not state its retry period: one part
-/// in this many.
-const LEASE_SHARE: u32 = 3;
+/// If the holder does not state its retry period, the wait for a renewal is the lease duration divided by this number.
+const LEASE_DIVISOR: u32 = 3;
 
-/// Releases the lock, unless its holder is seen to renew it within `observe`, or by default within
-/// [`RETRY_PERIODS`] of its retry periods.
+/// Releases the lock, unless its holder renews it within `observe`. The default is [`observation`].
 pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
@@ -66,15 +64,15 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
         false => Ok(refused(&name)),
         true => {
             let sentence = format!(
-                "released {name} by force: every candidate may acquire it at once; a command of its earlier holder that \
-                 still runs now runs beside the next one"
+                "released {name} by force: every candidate may acquire it at once, even if a command of the earlier holder \
+                 is still running"
             );
             Ok(CommandOutput::sentence(&sentence, 0))
         }
     }
 }
 
-/// Writes the record if the stored one is still the one that was seen, and returns whether it was.
+/// Writes the record if the stored record has not changed since it was seen. Returns whether the record was written.
 async fn write(lock: &dyn Lock, seen: Option<Stored>, record: Record) -> Result<bool> {
     let written = match seen {
         Some(Stored { version, .. }) => lock.update(version, record).await,
@@ -96,10 +94,10 @@ fn renewed_part(stored: Option<&Stored>) -> Option<(Record, &str)> {
 fn observation(record: Option<&Record>) -> Duration {
     let by_record = record.and_then(Record::retry_period).map(|period| period.saturating_mul(RETRY_PERIODS));
     let lease = record.map_or(USUAL_LEASE_DURATION, |record| record.lease_duration(USUAL_LEASE_DURATION));
-    by_record.unwrap_or(lease / LEASE_SHARE).max(MIN_OBSERVATION)
+    by_record.unwrap_or(lease / LEASE_DIVISOR).max(MIN_OBSERVATION)
 }
 
-/// Describes what the release overrides.
+/// Describes the present state of the lock, which the release overrides.
 fn describe(name: &LockName, record: Option<&Record>) -> String {
     let status = LockStatus::new(name.to_string(), record, Timestamp::now());
     match record.filter(|record| record.is_held()) {

@@ -1,4 +1,4 @@
-//! `leaderrun status`: who holds a lock, according to its record.
+//! `leaderrun status`: shows who holds a lock, according to its record.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
 use crate::telemetry::log::in_one_line;
 
-/// The interval of reads of a lock that cannot be watched.
+/// How often a lock that cannot be watched is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The longest wait for a change before the record is read again: a watch on a dead path never ends.
+/// The longest wait for a change before the record is read again. A watch whose connection is dead never ends.
 const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// Reads the record, or those of all slots, and describes them.
+/// Reads the record, or the records of all slots, and describes them.
 pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
     let StatusRequest { target, slots, output, watch: _ } = request;
     let access = ClusterAccess::new(target.cluster);
@@ -79,8 +79,8 @@ async fn status_of_slots(
     Ok(CommandOutput { text, status: status.exit_status() })
 }
 
-/// Prints a line about the record, or about those of all slots, and another one for each change, until no process reads
-/// them.
+/// Prints a line about the record, or about the records of all slots, and a line for each change, until stdout is
+/// closed.
 pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
     let StatusRequest { target, slots, output, watch: _ } = request;
     let locks = open_slots(target.lock, slots, &ClusterAccess::new(target.cluster)).await?;
@@ -114,8 +114,8 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<(
     Ok(())
 }
 
-/// Waits for a change of the record, and prints if it expires before. Returns the changed record, or `None` when no
-/// process reads the output.
+/// Waits for a change of the record. If the record expires before it changes, that is printed. Returns the changed
+/// record, or `None` when stdout is closed.
 async fn changed(
     lock: &dyn Lock,
     stored: Option<&Stored>,
@@ -151,7 +151,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints the present status if it is new. Returns false if no process reads the output.
+    /// Prints the present status if it is new. Returns false if stdout is closed.
     fn print(&mut self, stored: Option<&Stored>) -> Result<bool> {
         let now = Timestamp::now();
         let status = LockStatus::new(self.name.clone(), stored.map(|stored| &stored.record), now);
@@ -166,7 +166,7 @@ impl Printer {
         print(&line)
     }
 
-    /// Returns the time until the status changes without a write.
+    /// Returns the time until the status changes even if the record is not written: it expires, or becomes due.
     fn next_change(&self, stored: Option<&Stored>) -> Duration {
         let now = Timestamp::now();
         let record = stored.map(|stored| &stored.record);

@@ -1,4 +1,4 @@
-//! The terminal of the command: when the command gets it, and when it is taken back.
+//! Decides when the command gets the terminal and when it is taken back.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ pub struct CommandTerminal {
 }
 
 impl CommandTerminal {
-    /// Creates the terminal of a command that has not been started. `elector` is in leaderrun's job.
+    /// Creates the terminal of a command that has not been started. `elector` is the process that belongs to
+    /// leaderrun's job.
     pub fn new(elector: Pid, policy: TerminalPolicy) -> Self {
         Self { elector, policy, terminal: None, next_check: None }
     }
@@ -68,8 +69,8 @@ impl CommandTerminal {
         self.next_check
     }
 
-    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was killed has left the
-    /// modes of the terminal as it had set them, so they are restored.
+    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was killed could not
+    /// restore the modes that it had set, so that is done here.
     pub fn take_back(&mut self, end: &End) {
         self.next_check = None;
         if let Some(terminal) = self.terminal.take() {

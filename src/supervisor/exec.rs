@@ -1,7 +1,7 @@
 //! Executes a program in a forked child, as execvp(3) does, and returns the reason if that fails.
 //!
-//! The C library's function is not used: it passes a program for another machine to the shell, and does not say that
-//! the interpreter of a script is missing.
+//! The C library's function is not used, because it passes a program for another machine to the shell, and does not
+//! report that the interpreter of a script is missing.
 
 use std::env;
 use std::ffi::{CStr, CString, OsStr};
@@ -16,13 +16,13 @@ use nix::unistd::{AccessFlags, access, execve};
 
 use super::file_format::FileFormat;
 
-/// The longest encoded failure, which a pipe accepts in one piece.
+/// The length of the longest encoded failure. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// The folders in which programs are searched without a PATH, as by execvp(3).
+/// The folders that are searched if PATH is not set, as by execvp(3).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// The interpreter of a script that names none.
+/// The interpreter of a script without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
 
 /// The reason why a program could not be executed.
@@ -39,7 +39,7 @@ impl From<Errno> for ExecFailure {
 }
 
 impl ExecFailure {
-    /// Returns the failure of a file that exists and cannot be executed.
+    /// Returns the failure for a file that exists but cannot be executed.
     fn not_executable(reason: impl Into<String>) -> Self {
         Self { errno: Errno::ENOEXEC, reason: reason.into() }
     }
@@ -59,23 +59,23 @@ impl ExecFailure {
     }
 }
 
-/// Executes the program that the first argument names. Returns why that failed.
+/// Executes the program that the first argument names. Returns only if that fails, with the reason.
 pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     let Some(name) = arguments.first() else { return Errno::ENOENT.into() };
     if name.to_bytes().contains(&b'/') {
         return execute_file(name, arguments, environment);
     }
-    // As in a shell, a program in a folder without search permission is not found. One without execute permission is
-    // found, and its failure is returned if no other folder has the program.
+    // As in a shell, a program in a folder without search permission counts as not found. A program without execute
+    // permission counts as found, but a program in a later folder takes precedence.
     let (mut found, mut closed) = (None, Vec::new());
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     for folder in env::split_paths(&path) {
         let file = folder.join(OsStr::from_bytes(name.to_bytes()));
-        let is_there = file.is_file();
+        let exists = file.is_file();
         let Ok(file) = CString::new(file.into_os_string().into_vec()) else { continue };
         let failure = execute_file(&file, arguments, environment);
         match failure.errno {
-            Errno::EACCES if is_there => found = found.or(Some(failure)),
+            Errno::EACCES if exists => found = found.or(Some(failure)),
             Errno::EACCES if closed_folder(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
                 closed.push(folder)
             }
@@ -86,7 +86,8 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     found.unwrap_or_else(|| not_found(&closed))
 }
 
-/// Returns the failure of a program that is in no folder of PATH, except perhaps in these, which may not be searched.
+/// Returns the failure for a program that was found in no folder of PATH. This user may not search the folders in
+/// `closed`.
 fn not_found(closed: &[PathBuf]) -> ExecFailure {
     let mut failure = ExecFailure::from(Errno::ENOENT);
     if !closed.is_empty() {
@@ -104,7 +105,7 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
         Errno::EACCES => return ExecFailure { errno, reason: not_permitted(path) },
         Errno::ETXTBSY => return ExecFailure { errno, reason: "a process has it open for writing".to_owned() },
         Errno::E2BIG => {
-            let reason = "its arguments and environment are longer than the kernel allows; pass them in a file";
+            let reason = "its arguments and environment are longer than the kernel allows; pass the data in a file";
             return ExecFailure { errno, reason: reason.to_owned() };
         }
         _ => return errno.into(),
@@ -118,7 +119,7 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
             let shell_arguments: Vec<_> =
                 [SHELL, file].into_iter().chain(arguments[1..].iter().map(CString::as_c_str)).collect();
             let Err(errno) = execve(SHELL, &shell_arguments, environment);
-            ExecFailure::not_executable(format!("it names no interpreter, and /bin/sh cannot be executed: {errno}"))
+            ExecFailure::not_executable(format!("it has no #! line, and /bin/sh cannot be executed: {errno}"))
         }
         (Errno::ENOEXEC, Some(FileFormat::Program(program))) => match program.other_machine() {
             Some(machine) => ExecFailure::not_executable(format!("it is a program for another machine: {machine}")),
@@ -135,9 +136,7 @@ fn not_permitted(path: &Path) -> String {
     let interpreter = || FileFormat::of(path)?.interpreter().map(str::to_owned);
     match (fs::metadata(path), interpreter()) {
         (Ok(found), _) if found.is_dir() => "it is a folder".to_owned(),
-        (Ok(found), _) if found.is_file() && !is_executable(&found) => {
-            "it is not executable; make it so with chmod +x".to_owned()
-        }
+        (Ok(found), _) if found.is_file() && !is_executable(&found) => "it is not executable; try chmod +x".to_owned(),
         _ if statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC)) => {
             "its file system is mounted with noexec".to_owned()
         }
@@ -145,7 +144,7 @@ fn not_permitted(path: &Path) -> String {
             format!("its interpreter {interpreter} is not executable")
         }
         (Ok(found), _) if found.is_file() && access(path, AccessFlags::X_OK).is_err() => {
-            format!("its owner and its mode {:04o} do not allow it to this user", found.mode() & 0o7777)
+            format!("its mode {:04o} does not let this user execute it", found.mode() & 0o7777)
         }
         (Err(_), _) => closed_folder(path).map_or_else(
             || Errno::EACCES.desc().to_owned(),
@@ -155,14 +154,14 @@ fn not_permitted(path: &Path) -> String {
     }
 }
 
-/// Returns the outermost folder of this path that this user may not search.
+/// Returns the outermost folder in this path that this user may not search.
 fn closed_folder(path: &Path) -> Option<&Path> {
     let mut folders: Vec<&Path> = path.ancestors().skip(1).filter(|folder| *folder != Path::new("")).collect();
     folders.reverse();
     folders.into_iter().find(|folder| access(*folder, AccessFlags::X_OK) == Err(Errno::EACCES))
 }
 
-/// Returns a sentence about the interpreter that a file names and that cannot be executed.
+/// Returns the reason why the interpreter of a file cannot be executed.
 fn missing(interpreter: &str) -> String {
     let path = Path::new(interpreter);
     if let Some(name) = interpreter.strip_suffix('\r') {

@@ -1,14 +1,14 @@
-//! The format of a file that the kernel does not execute, for the message about it.
+//! Determines the format of a file that the kernel did not execute, for the error message.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The length of the beginning of a file by which the kernel determines its format.
+/// How many bytes at the start of a file the kernel reads to determine its format.
 const START: u64 = 256;
 
-/// The names of machines by their numbers in an ELF header.
+/// The machine numbers of ELF headers, with their names.
 const MACHINES: [(u16, &str); 11] = [
     (3, "i386"),
     (8, "mips"),
@@ -23,10 +23,10 @@ const MACHINES: [(u16, &str); 11] = [
     (258, "loongarch"),
 ];
 
-/// The type of the segment that names a program's interpreter, the dynamic loader.
+/// The type of the segment that contains the path of the program's interpreter, the dynamic loader.
 const PT_INTERP: u64 = 3;
 
-/// The format of a file, by its beginning.
+/// The format of a file, determined by its first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// A script that names its interpreter.
@@ -35,7 +35,7 @@ pub enum FileFormat {
     },
     /// An ELF file.
     Program(ElfProgram),
-    /// A text, which a shell executes as a script.
+    /// Text, which a shell would execute as a script.
     Text,
     Data,
 }
@@ -66,7 +66,7 @@ impl FileFormat {
         Some(if first_line.contains(&0) { Self::Data } else { Self::Text })
     }
 
-    /// Returns the interpreter that the file names.
+    /// Returns the path of the interpreter in the file.
     pub fn interpreter(&self) -> Option<&str> {
         match self {
             Self::Script { interpreter } => Some(interpreter),
@@ -91,7 +91,7 @@ impl ElfProgram {
             return None;
         }
         let name = MACHINES.iter().find(|(number, _)| *number == self.machine).map(|(_, name)| (*name).to_owned());
-        Some(name.unwrap_or_else(|| format!("number {} of ELF's machines", self.machine)))
+        Some(name.unwrap_or_else(|| format!("ELF machine number {}", self.machine)))
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn this_program_is_one_for_this_machine() {
+    fn the_test_program_is_recognised_as_a_program_for_this_machine() {
         let Some(FileFormat::Program(program)) = FileFormat::of(Path::new("/proc/self/exe")) else { panic!("no ELF") };
         assert_eq!(program.other_machine(), None);
         if let Some(interpreter) = program.interpreter {

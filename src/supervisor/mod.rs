@@ -1,8 +1,8 @@
 //! The inner process, which owns the command and every process that the command forks.
 //!
-//! It has one thread, and it does not use the network. It enforces the stop and kill instants without the elector: an
-//! elector that hangs, dies or is stopped can only stop *extending* the time. [`leaderrun_core::supervisor`] decides
-//! when the command must end.
+//! It has one thread, and it does not use the network. It stops and kills the command on time without the help of the
+//! elector: the elector can postpone these instants, but if it hangs, dies or is stopped, it just no longer does.
+//! [`leaderrun_core::supervisor`] decides when the command must end.
 
 mod command_terminal;
 mod command_tree;
@@ -29,10 +29,10 @@ use crate::process::memory;
 use crate::process::signals::Inherited;
 use crate::process::switch::DeadMansSwitch;
 
-/// The processes whose end is the end of the command.
+/// The processes that must have ended before the command counts as ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum WaitFor {
-    /// The process that leaderrun has started. The processes that it leaves running are terminated.
+    /// Only the process that leaderrun has started. The processes that it leaves running are terminated.
     Main,
     /// All processes of the command, as with a daemon that goes into the background.
     All,
@@ -49,10 +49,10 @@ pub struct SupervisorConfig {
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
-    /// How long after its last order an elector that sends no more orders is killed once the command is gone; never if
-    /// `None`.
+    /// The time after its last order after which the elector is killed, if the command is gone and the elector sends no
+    /// more orders. It is never killed if this is `None`.
     pub frozen_elector_timeout: Option<Duration>,
-    /// By how much stop and kill can be brought forward at most.
+    /// The longest time by which the stop and the kill can be advanced.
     pub max_advance: Duration,
 }
 
@@ -66,7 +66,7 @@ pub fn run(
 ) -> ! {
     // A panic prints no message: stderr is the command's, and might block. The elector logs the end of this process.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    // The kernel refuses this to the elector as well, which logs it.
+    // If the kernel refuses this, it also refuses it to the elector, which logs it.
     let _ = memory::lock();
     let main_loop = MainLoop::new(config, &channel, elector, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());

@@ -1,5 +1,5 @@
-//! The start of the command by fork and exec. The supervisor does both itself, so that an exec that hangs or fails is
-//! an event of its main loop and never blocks it.
+//! Starts the command by fork and exec. The supervisor calls both itself, so that an exec that hangs or fails does not
+//! block its main loop.
 
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
@@ -21,14 +21,15 @@ use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
 
-/// The message in the exec pipe of a child that found, at the last moment, that no time was left. An encoded failure is
-/// longer.
+/// The message that a child writes to the exec pipe if no time was left just before exec. It is shorter than any
+/// encoded failure.
 const TOO_LATE: [u8; 1] = [0];
 
-/// The variables in which systemd names the process that it passes sockets to, and the one that it watches.
+/// The variables in which systemd states the pid of the process that gets its sockets, and of the process that it
+/// watches.
 const PROCESS_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
-/// The variable in which newer versions of systemd identify the process that they pass sockets to.
+/// The variable in which newer versions of systemd identify the process that gets their sockets.
 const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
 
 /// The arguments and environment of the command.
@@ -36,42 +37,42 @@ const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
 pub struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// The variables that must name the command's process.
-    names_process: Vec<&'static str>,
+    /// The variables whose value must be the pid of the command.
+    pid_variables: Vec<&'static str>,
 }
 
 impl Program {
-    /// Creates the program from the command line, still without an environment.
+    /// Creates the program from a command line, without an environment.
     ///
     /// # Errors
     /// Fails if an argument contains a NUL.
     pub fn new(command: &[OsString]) -> Result<Self, NulError> {
         let arguments = command.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
-        Ok(Self { arguments, environment: Vec::new(), names_process: Vec::new() })
+        Ok(Self { arguments, environment: Vec::new(), pid_variables: Vec::new() })
     }
 
-    /// Gives the command this process's environment without the variables in `removed`, and with `added`. A variable of
-    /// systemd's that names leaderrun, which is process `elector`, will name the command.
+    /// Sets the environment of the command: that of this process without the variables in `removed`, and with `added`.
+    /// In systemd's variables the pid of leaderrun, which is `elector`, is replaced by the pid of the command.
     pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)], elector: Pid) {
         let elector = elector.to_string();
         let names_elector = |name: &&'static str| env::var(name).is_ok_and(|value| value == elector);
-        self.names_process = PROCESS_VARIABLES.into_iter().filter(names_elector).collect();
+        self.pid_variables = PROCESS_VARIABLES.into_iter().filter(names_elector).collect();
         let is_removed = |name: &OsStr| {
             removed.iter().any(|other| name == other.as_str())
-                || self.names_process.iter().any(|other| name == *other)
+                || self.pid_variables.iter().any(|other| name == *other)
                 || name == LISTEN_PIDFD_VARIABLE
         };
         self.environment = environment::with(is_removed, added);
     }
 
-    /// Returns the environment of a command that is this process.
+    /// Returns the environment of a command with this pid.
     fn environment_of(&self, command: Pid) -> Vec<CString> {
-        let naming = self.names_process.iter().filter_map(|name| CString::new(format!("{name}={command}")).ok());
-        self.environment.iter().cloned().chain(naming).collect()
+        let with_pid = self.pid_variables.iter().filter_map(|name| CString::new(format!("{name}={command}")).ok());
+        self.environment.iter().cloned().chain(with_pid).collect()
     }
 }
 
-/// A child that has been forked, and the pipe that says whether it could execute the command.
+/// A forked child, and the pipe on which it reports whether it could execute the command.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
@@ -83,7 +84,7 @@ pub struct Spawned {
 pub enum Exec {
     Executed,
     Failed(ExecFailure),
-    /// The child found that no time was left, and ended without executing anything.
+    /// No time was left, so the child ended without executing the command.
     TooLate,
     /// The child has not executed the command yet.
     Pending,
@@ -112,9 +113,9 @@ impl AsFd for Spawned {
 pub struct Start<'a> {
     pub program: &'a Program,
     pub tenure: Tenure,
-    /// The signal state that leaderrun was started with, which the command gets.
+    /// The signal state that leaderrun was started with. The command is started with the same state.
     pub signals: &'a Inherited,
-    /// The terminal of which the command's process group becomes the foreground group.
+    /// The terminal whose foreground process group becomes that of the command.
     pub terminal: Option<&'a Terminal>,
     /// The descriptor that `leaderrun check` reads.
     pub deadline: Option<BorrowedFd<'a>>,
@@ -122,18 +123,18 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Forks, and executes the program in a process group of its own, unless the tenure is over by then. The child is
-    /// killed when the supervisor dies.
+    /// Forks, and executes the program in a new process group, unless the tenure is over by then. The kernel kills the
+    /// child when the supervisor dies.
     ///
     /// # Errors
     /// Fails if the kernel refuses a pipe or a process.
     pub fn spawn(self) -> Result<Spawned, SystemCallError> {
         let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
         let supervisor = getpid();
-        // SAFETY: this process has one thread, so the child may do whatever this one may.
+        // SAFETY: this process has only one thread, so the child may call any function.
         match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
             ForkResult::Parent { child } => {
-                // Both sides of the fork do this, so that the group exists before a signal goes to it.
+                // Parent and child both do this, so that the process group exists before a signal is sent to it.
                 let _ = setpgid(child, child);
                 if let Some(terminal) = self.terminal {
                     terminal.give_to(child);
@@ -143,27 +144,26 @@ impl Start<'_> {
             ForkResult::Child => {
                 let message = self.execute(supervisor).map_or(TOO_LATE.to_vec(), |failure| failure.encode());
                 let _ = write(&failure, &message);
-                // SAFETY: ends this process without running what belongs to the supervisor.
+                // SAFETY: the call ends this process without running the supervisor's destructors and exit handlers.
                 unsafe { libc::_exit(127) }
             }
         }
     }
 
-    /// Executes the program in the child. Returns only if that failed, with the reason, or if it was too late, without
-    /// one.
+    /// Executes the program in the child. Returns the reason if that fails, or `None` if it was too late.
     fn execute(self, supervisor: Pid) -> Option<ExecFailure> {
         if let Err(errno) = self.prepare() {
             return Some(errno.into());
         }
         let environment = self.program.environment_of(getpid());
-        // The supervisor may have died before its death could have killed this child.
+        // If the supervisor died before the parent-death signal was set, nothing would kill this child.
         if getppid() != supervisor || clock::now() >= self.tenure.stop {
             return None;
         }
         Some(exec::execute(&self.program.arguments, &environment))
     }
 
-    /// Prepares in the child what the command inherits and what kills it.
+    /// Sets up in the child what the command inherits, and the signals that kill it when leaderrun dies.
     fn prepare(&self) -> nix::Result<()> {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         if let Some(terminal) = self.terminal {

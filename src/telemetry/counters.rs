@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 
-/// The upper bounds for the durations of requests, in seconds: the defaults of Prometheus's own libraries.
+/// The upper bounds for the durations of requests, in seconds. They are the defaults of Prometheus's client libraries.
 const REQUEST_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The number of buckets into which the renew deadline is divided for the margins of renewals.
@@ -94,7 +94,8 @@ fn loss_reason(loss: Loss) -> &'static str {
 pub struct CounterByLabel(BTreeMap<String, u64>);
 
 impl CounterByLabel {
-    /// Creates counters at zero for the values known beforehand, because a rate needs a first value.
+    /// Creates a counter at zero for each value that is known beforehand: Prometheus computes no rate for the increment
+    /// with which a counter appears.
     fn new(values: &[&str]) -> Self {
         Self(values.iter().map(|value| ((*value).to_owned(), 0)).collect())
     }

@@ -1,10 +1,9 @@
 //! Decides whether a standby's view of the lock is recent enough to take over.
 //!
-//! A standby sends no requests while it watches the lock. A holder renews every few seconds, so if the watch of a held
-//! lock is silent for the lease duration, either its connection or the holder is dead; the election then reads the
-//! lock. A free lock that is not due causes no events, but the watch's bookmarks, about one a minute, show that the
-//! connection works, and the election reads a lock whose watch has been silent for longer. So while everything works,
-//! the longest time without a response is:
+//! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
+//! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
+//! lock. If the lock is free but not due, the API server sends about one bookmark a minute, and the election reads the
+//! lock if the watch is silent for longer. While everything works, the longest time without a response is therefore:
 //!
 //! - until the record expires, or one lease duration, whichever is longer,
 //! - but at most [`SILENT_WATCH_LIMIT`] for a lock that is not expected to change,
@@ -15,7 +14,7 @@ use std::time::Duration;
 use leaderrun_core::election::SILENT_WATCH_LIMIT;
 use leaderrun_core::instant::Instant;
 
-/// When the lock was last read, written or watched successfully, and whether claims are refused.
+/// Tracks when the lock was last read, written or watched successfully, and whether claims are refused.
 #[derive(Debug)]
 pub struct Freshness {
     lease_duration: Duration,
@@ -42,7 +41,7 @@ impl Freshness {
         self.claims_refused_since.get_or_insert(now);
     }
 
-    /// Records that any candidate acquired the lock.
+    /// Records that a candidate, this one or another, has acquired the lock.
     pub fn handle_acquisition(&mut self) {
         self.claims_refused_since = None;
     }
@@ -52,8 +51,8 @@ impl Freshness {
         now.since(self.last_success.unwrap_or(self.started_at))
     }
 
-    /// Returns what keeps this candidate from taking over, if anything does. `takeable_at` is when the record as last
-    /// seen may be taken over; `None` before the first read.
+    /// Returns the reason why this candidate cannot take over, if there is one. `takeable_at` is the instant at which
+    /// the record, as last seen, may be taken over; `None` before the first read.
     pub fn obstacle(&self, now: Instant, takeable_at: Option<Instant>) -> Option<Obstacle> {
         let (Some(last_success), Some(takeable_at)) = (self.last_success, takeable_at) else {
             return Some(Obstacle { since: self.started_at, kind: ObstacleKind::NeverRead });
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_for_the_lease_duration_and_a_request_is_an_obstacle() {
+    fn silence_for_the_lease_duration_and_a_request_timeout_is_an_obstacle() {
         let mut freshness = freshness();
         freshness.handle_success(at(10));
         assert_eq!(freshness.obstacle(at(26), Some(at(25))), None);
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_record_may_be_silent_for_longer_but_not_without_limit() {
+    fn silence_until_a_later_expiry_is_allowed_up_to_the_limit_of_a_silent_watch() {
         let mut freshness = freshness();
         freshness.handle_success(at(10));
         assert_eq!(freshness.obstacle(at(69), Some(at(70))), None);

@@ -1,7 +1,6 @@
 //! The definition of log events: each has a level, a name, fields, a sentence, and a description of when it is logged.
 
-/// The target of events that the text format omits unless it is verbose, because other events contain enough for
-/// people.
+/// The target of events that the text format only shows with `-v`, because the other events are enough for people.
 pub const DETAIL_TARGET: &str = "leaderrun::detail";
 
 /// The description of an event for the reference.

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use super::log_event::log_events;
 
 log_events! {
-    /// Logged when `--http` is answered.
+    /// Logged when leaderrun listens at the address of `--http`.
     info http(; address: SocketAddr) "answering at http://{address}";
 
-    /// Logged when `--http` cannot be answered. An address that is taken is retried every second.
+    /// Logged when leaderrun cannot listen at the address of `--http`. If the address is in use, it is retried every second.
     warn http_failed(; sentence: &str) "{sentence}";
 
     /// Logged when systemd cannot be notified, once.

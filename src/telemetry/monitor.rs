@@ -36,7 +36,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts the thread, which serves HTTP and notifies systemd, if requested. An address that is taken is retried.
+    /// Starts the thread, which serves HTTP and notifies systemd, if requested. If the address is in use, the thread
+    /// tries again until it is free.
     ///
     /// # Errors
     /// Fails if the address can never be listened on, or the thread cannot be created.
@@ -65,10 +66,10 @@ impl Monitor {
     }
 }
 
-/// The HTTP server, as set up before the thread starts.
+/// The HTTP server as it is set up before the thread starts.
 enum HttpService {
     Listening(TcpListener),
-    Taken(HttpAddress, ListenError),
+    AddressInUse(HttpAddress, ListenError),
 }
 
 impl HttpService {
@@ -78,7 +79,7 @@ impl HttpService {
                 http::log_listening(&listener)?;
                 Ok(Self::Listening(listener))
             }
-            Err(failure) if failure.is_transient() => Ok(Self::Taken(address, failure)),
+            Err(failure) if failure.is_transient() => Ok(Self::AddressInUse(address, failure)),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -86,7 +87,7 @@ impl HttpService {
     async fn serve(self, state: Rc<RefCell<CandidateState>>) {
         match self {
             Self::Listening(listener) => http::serve(listener, state).await,
-            Self::Taken(address, failure) => http::serve_when_free(address, failure, state).await,
+            Self::AddressInUse(address, failure) => http::serve_when_free(address, failure, state).await,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Notifications to systemd with the protocol of sd_notify(3), if `NOTIFY_SOCKET` is set.
 //!
-//! leaderrun is the main process of its unit, and reports its own state: that it is ready, as `--ready-when` defines
-//! it, its activity, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`. With
-//! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores the command's messages. With `NotifyAccess=all`
-//! it accepts both processes' messages. Then `--notify command` lets the command report while it runs, and leaderrun
-//! only reports while it waits.
+//! leaderrun is the main process of its unit, and reports that it is ready (as `--ready-when` defines it), what it
+//! does, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`. With
+//! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages of the command. With `NotifyAccess=all`,
+//! systemd accepts messages of both. In that case `--notify command` lets the command report while it runs, and
+//! leaderrun only while it waits.
 //!
-//! The `sd-notify` crate is not used, because its sends block while systemd's queue is full, for example while systemd
-//! executes itself again, and leaderrun must never wait for systemd.
+//! The crate `sd-notify` is not used, because it blocks while systemd's queue is full, for example while systemd
+//! executes itself again. leaderrun must never wait for systemd.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -28,7 +28,7 @@ use super::state::{CandidateState, ELECTION_DELAY_LIMIT, ReadyWhen};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum NotifyBy {
     Leaderrun,
-    /// The command itself, for which the unit needs `NotifyAccess=all`.
+    /// The command itself. The unit needs `NotifyAccess=all`.
     Command,
 }
 
@@ -56,7 +56,8 @@ impl NotifySocket {
         Ok(Some(Self { socket: Arc::new(socket), address }))
     }
 
-    /// Sends assignments, one on each line. The socket is looked up each time, because systemd may have recreated it.
+    /// Sends variable assignments, one on each line. The path of the socket is resolved each time, because systemd may
+    /// have created the socket again.
     fn send(&self, message: &str) -> io::Result<()> {
         self.socket.send_to_addr(message.as_bytes(), &self.address).map(drop)
     }
@@ -96,7 +97,7 @@ impl ServiceNotifier {
         Self { socket, notify_by, sent: ServiceReport::default(), has_failed: false }
     }
 
-    /// Sends the changes since the last message. If systemd's queue is full, they are sent with the next change.
+    /// Sends the changes since the last message. If systemd's queue is full, the changes are sent with the next one.
     pub fn report(&mut self, state: &CandidateState, now: Instant) {
         let report = self.next_report(state, now);
         let Some(message) = report.message_after(&self.sent) else { return };
@@ -138,10 +139,11 @@ pub struct Watchdog {
     seen: Arc<WatchdogView>,
 }
 
-/// The state of other threads, which is shared with the watchdog without a lock.
+/// The state of other threads that the watchdog needs. It is atomic, so that the watchdog never waits for a mutex.
 #[derive(Debug, Default)]
 struct WatchdogView {
-    /// When the election acts at the latest, in nanoseconds since boot; zero while it only waits for input.
+    /// The latest instant at which the election must act, in nanoseconds since boot; zero while it only waits for
+    /// input.
     election_due: AtomicU64,
     is_command_running: AtomicBool,
 }
@@ -169,12 +171,13 @@ impl Watchdog {
         })
     }
 
-    /// Returns when [`handle_timeout`](Self::handle_timeout) is to be called.
+    /// Returns when [`handle_timeout`](Self::handle_timeout) must be called next.
     pub fn next_timeout(&self) -> Instant {
         self.next
     }
 
-    /// Notifies systemd if it is time and the election is not stuck. It never blocks, and may be called early.
+    /// Notifies systemd if a notification is due and the election is not stuck. It never blocks, and may be called
+    /// early.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.next {
             return;

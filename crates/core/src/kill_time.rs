@@ -1,26 +1,26 @@
-//! How long killed processes take to end.
+//! Estimates how long killed processes take to end.
 //!
-//! A killed thread exits by itself, which takes CPU time. Under a CPU limit, the kernel also has to throttle every killed
-//! thread that is left in each period, and that takes time from the same limit: up to a few thousand threads the kill
-//! takes linear time, and beyond some number it hardly makes progress. So [`CpuLimit::max_killed`] limits how many
-//! threads are killed at once.
+//! A killed thread needs CPU time to exit. Under a CPU limit, the kernel also throttles every killed thread that is
+//! left in each period of the limit, which takes CPU time from the same limit. With up to a few thousand threads, the
+//! duration of the kill is proportional to their number. With more threads, the kill hardly makes progress. Therefore
+//! [`CpuLimit::max_killed`] limits how many threads are killed at once.
 //!
-//! The constants are measurements on Linux 6.18 on a busy machine, rounded up; `docs/safety.md` has the table.
+//! The constants were measured on Linux 6.18 on a busy machine and rounded up; `docs/safety.md` has the table.
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The CPU time that the end of a process takes, its first thread included.
+/// The CPU time that the end of a process takes, including its first thread.
 const PROCESS_END: Duration = Duration::from_micros(100);
 
 /// The CPU time that the end of each further thread takes.
 const THREAD_END: Duration = Duration::from_micros(25);
 
-/// The CPU time that each killed thread takes in each period of a limit, until it has ended.
+/// The CPU time that each killed thread takes in each period of a CPU limit, until it has ended.
 const THREAD_IN_PERIOD: Duration = Duration::from_nanos(1200);
 
-/// The share of a limit that the throttling of killed threads may take.
+/// The share of a CPU limit that the throttling of killed threads may take.
 const THROTTLING_SHARE: f64 = 1.0 / 4.0;
 
 /// Shorter times are covered by [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
@@ -32,7 +32,7 @@ pub struct TaskCount {
     pub processes: u32,
     /// The number of threads, including the first one of each process.
     pub threads: u32,
-    /// The number of threads of the process that has most.
+    /// The number of threads of the process with the most threads.
     pub largest: u32,
 }
 
@@ -59,7 +59,7 @@ impl CpuLimit {
     }
 
     /// Returns how many threads can be killed at once without slowing each other down. A process with more threads is
-    /// killed nevertheless.
+    /// nevertheless killed.
     pub fn max_killed(&self) -> u32 {
         let [quota, _] = self.in_seconds();
         (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
@@ -72,14 +72,15 @@ impl CpuLimit {
         (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
     }
 
-    /// The threads of a process mostly end one after the other, so a second CPU does not help.
+    /// Returns the quota and the period, in seconds. The quota is at most one CPU, because the threads of a process
+    /// mostly end one after the other, so a second CPU does not help.
     fn in_seconds(&self) -> [f64; 2] {
         [self.quota.min(self.period).as_secs_f64(), self.period.as_secs_f64()]
     }
 }
 
-/// Returns how long it takes until all of these are killed and gone; zero if that is negligible, and [`Duration::MAX`] if
-/// the limit is too small for them ever to end.
+/// Returns how long it takes to kill these processes until all of them have ended. Returns zero if the time is
+/// negligible, and [`Duration::MAX`] if they would never end because the limit is too small.
 pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     let further_threads = tasks.threads.saturating_sub(tasks.processes);
     let work = PROCESS_END * tasks.processes + THREAD_END * further_threads;
@@ -98,12 +99,13 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     if time < NEGLIGIBLE { Duration::ZERO } else { time }
 }
 
-/// The pace of a kill that would take longer if all threads were killed at once.
+/// The pace of a gradual kill, which is faster than to kill all threads at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KillPace {
     /// No further process is killed while this many killed threads have not ended.
     pub max_killed: u32,
-    /// How long the pace is kept. Then all processes are killed, so that one that does not end cannot protect the others.
+    /// How long the pace is kept. After that, all processes are killed, because a killed process that does not end must
+    /// not keep the others alive.
     pub lasts: Duration,
 }
 
@@ -115,7 +117,7 @@ impl KillPace {
     }
 }
 
-/// How many more threads may be killed before those that were killed have ended.
+/// How many more threads may be killed before the threads that were killed have ended.
 #[derive(Clone, Copy, Debug)]
 pub struct KillAllowance {
     max_killed: u32,
@@ -129,8 +131,9 @@ impl KillAllowance {
         Self { max_killed, left: max_killed }
     }
 
-    /// Counts a process with this number of threads, and returns whether it may be killed. The first one that does not
-    /// fit is the last one that is counted. One that has more threads than all that may be killed is killed alone.
+    /// Counts a process with this number of threads, and returns whether it may be killed in this round. After the
+    /// first process that may not, no other process may. A process with more threads than a round allows is killed in a
+    /// round of its own.
     pub fn take(&mut self, threads: impl FnOnce() -> u32) -> bool {
         if self.left == 0 {
             return false;
@@ -204,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn too_many_threads_are_killed_one_process_after_the_other() {
+    fn a_kill_of_many_processes_ends_but_a_process_with_too_many_threads_never_does() {
         assert!((3.0..5.0).contains(&time(7, 14_000, Some(10))));
         let mut one = TaskCount::default();
         one.add(14_000);
         assert_eq!(kill_time(one, Some(limit(10))), Duration::MAX);
-        assert_eq!(KillPace::of(one, Some(limit(10))), None, "waiting would not help");
+        assert_eq!(KillPace::of(one, Some(limit(10))), None, "a slower kill does not help");
     }
 }

@@ -1,4 +1,4 @@
-//! How late a thread runs after it should have been woken.
+//! Measures how late a thread is woken, and estimates how late it may be woken next.
 
 use core::time::Duration;
 
@@ -11,11 +11,12 @@ const NEGLIGIBLE: Duration = Duration::from_millis(50);
 /// The length of a window. A delay counts in its window and in the next one.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// How long a thread keeps the CPU while others wait: a slice of the scheduler, rounded up to a clock tick.
+/// How long a thread keeps the CPU while others wait. This is a time slice of the scheduler, rounded up to a clock
+/// tick.
 const TIME_SLICE: Duration = Duration::from_millis(5);
 
-/// Returns how late a thread may be woken under a CPU limit that is used up, behind this many runnable threads. Most
-/// measured delays are much shorter, so they do not predict the next one.
+/// Returns how late a thread may be woken if a CPU limit is used up and this many threads are runnable. The longest
+/// delay cannot be predicted from measured delays, because most of them are much shorter.
 pub fn expected_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
     let seconds = TIME_SLICE.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
@@ -26,25 +27,25 @@ pub fn probe_interval(command_runs: bool) -> Duration {
     if command_runs { Duration::from_millis(500) } else { Duration::from_secs(5) }
 }
 
-/// The delays of a thread, as far as its deadlines have to allow for them.
+/// The delays of a thread. From them follows the delay that its deadlines have to allow for.
 ///
-/// A thread that was late twice within a minute is expected to be late again, as under a CPU limit. A single delay, such
-/// as that of a suspend or a SIGSTOP, predicts nothing.
+/// A thread that was late twice within a minute is expected to be late again, for example because of a CPU limit. A
+/// single delay does not count, because it may come from a suspend or a SIGSTOP.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Lateness {
     window_began: Option<Instant>,
-    present: Greatest,
-    previous: Greatest,
+    present: LongestDelays,
+    previous: LongestDelays,
 }
 
-/// The two greatest delays of a window.
+/// The two longest delays of a window.
 #[derive(Clone, Copy, Debug, Default, Hash)]
-struct Greatest {
+struct LongestDelays {
     first: Duration,
     second: Duration,
 }
 
-impl Greatest {
+impl LongestDelays {
     fn add(&mut self, delay: Duration) {
         if delay > self.first {
             (self.first, self.second) = (delay, self.first);
@@ -55,24 +56,24 @@ impl Greatest {
 }
 
 impl Lateness {
-    /// Records that this thread was woken this late. Returns the new allowance, if it has changed.
+    /// Records that this thread was woken late by this delay. Returns the new allowance if it has changed.
     pub fn add(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.allowance();
         let window_began = *self.window_began.get_or_insert(now);
         if now.since(window_began) >= WINDOW {
-            (self.previous, self.present) = (self.present, Greatest::default());
+            (self.previous, self.present) = (self.present, LongestDelays::default());
             self.window_began = Some(now);
         }
         self.present.add(delay);
         Some(self.allowance()).filter(|allowance| *allowance != before)
     }
 
-    /// Returns by how much deadlines have to be brought forward.
+    /// Returns the time by which deadlines have to be brought forward.
     pub fn allowance(&self) -> Duration {
-        let mut greatest = self.present;
-        greatest.add(self.previous.first);
-        greatest.add(self.previous.second);
-        if greatest.second < NEGLIGIBLE { Duration::ZERO } else { greatest.second }
+        let mut longest = self.present;
+        longest.add(self.previous.first);
+        longest.add(self.previous.second);
+        if longest.second < NEGLIGIBLE { Duration::ZERO } else { longest.second }
     }
 }
 

@@ -1,22 +1,22 @@
 //! Leader election, and the supervision of the command that only the leader runs, as state machines without I/O.
 //!
-//! This crate is the pure half of [leaderrun](https://crates.io/crates/leaderrun), which runs a command only while it
-//! is the leader. It is `no_std`, so it cannot do I/O: it has no clock, no file, no socket and no thread. The
-//! program around it passes in the time and what has arrived, and carries out the actions that are returned:
+//! This crate contains the decisions of [leaderrun](https://crates.io/crates/leaderrun), which runs a command only
+//! while it is the leader. The crate is `no_std`, so it cannot do I/O: it has no clock, no file, no socket and no
+//! thread. The program that uses it passes the time and all inputs to it, and carries out the returned actions:
 //!
 //! | machine | decides | driven by |
 //! |---|---|---|
 //! | [`election::Election`] | which candidate leads, and until when | the client of one lock |
 //! | [`slots::SlotElection`] | which of several locks a candidate holds, and until when | the client of these locks |
-//! | [`elector::Elector`] | which orders the supervisor gets, and when it is killed with the command | leaderrun's outer process |
+//! | [`elector::Elector`] | which orders are sent to the supervisor, and when it is killed together with the command | leaderrun's outer process |
 //! | [`supervisor::Supervisor`] | when the command is started, stopped and killed | leaderrun's inner process |
-//! | [`routing::Route`] | when traffic is routed to the command, and when away from it | the client that updates pods and Services |
+//! | [`routing::Route`] | when traffic is routed to the command, and when it is routed away | the client that updates pods and Services |
 //!
-//! Each has a method `step(now, inputs)` that returns actions, in order, and a method `next_timeout`. The machine
-//! decides in which order simultaneous inputs are processed, so production, simulations and model checkers process
-//! them in the same order.
+//! Each state machine has a method `step(now, inputs)`, which returns actions in order, and a method `next_timeout`. It
+//! decides itself in which order simultaneous inputs are processed, so the order is the same in production, in
+//! simulations and in model checkers.
 //!
-//! The decisions that the safety of a command depends on:
+//! The safety of a command depends on these decisions:
 //!
 //! | decision | where |
 //! |---|---|
@@ -28,8 +28,8 @@
 //! | by how much these instants are brought forward | `DeadlineAdvance` in `supervisor/deadline_advance.rs`, from [`lateness`] and [`kill_time`] |
 //! | when the command is stopped and killed | `Supervisor::handle_timeout` in `supervisor.rs`, and `supervisor/ending.rs` |
 //!
-//! To elect a leader in your own program you only need [`election`]: its documentation states the whole calling
-//! contract, and `examples/embedded.rs` in leaderrun's repository is a complete program.
+//! To elect a leader in your own program you only need [`election`]. Its documentation explains how to call it, and
+//! `examples/embedded.rs` in leaderrun's repository is a complete program.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

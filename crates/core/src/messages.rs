@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any of them. A lost message can end a command earlier but not later, with one exception: if
-//! the report that stop and kill were brought forward is lost, and the supervisor then fails, the elector kills the
-//! command at the deadline that it knew before.
+//! The transport may lose any message. Because of a lost message, a command may be ended earlier, but not later, with
+//! one exception: if the supervisor reports that it has brought the stop and the kill forward, this report is lost, and
+//! the supervisor then fails, the elector kills the command at the earlier known deadline.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,9 +20,10 @@ pub enum Order {
     Start { tenure: Tenure, environment: Vec<(String, String)> },
     /// A renewal succeeded.
     Extend(Tenure),
-    /// Another candidate holds the lock: kill at once.
+    /// Another candidate holds the lock: kill the command at once.
     Lose,
-    /// The elector is woken this late, so it would be this late in killing the command of a failed supervisor.
+    /// The elector is woken late by this delay. If the supervisor fails, the elector kills the command late by this
+    /// delay.
     ElectorLate { delay: Duration },
     /// leaderrun received this signal.
     Signal(i32),
@@ -31,32 +32,32 @@ pub enum Order {
 /// A message from the supervisor to the elector.
 #[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Report {
-    /// The tenure that is enforced now. It confirms every `Start` and `Extend` until the command is gone.
+    /// The tenure that is now enforced. This is sent after every `Start` and `Extend` until the command is gone.
     Enforcing(Tenure),
     /// The command was executed.
     Started { pid: i32 },
-    /// No process of the command is left, or it was never started. Repeated for every later `Extend`.
+    /// No process of the command is left, or it was never started. This is repeated after every later `Extend`.
     Gone(Gone),
-    /// An event that is worth a log line.
+    /// An event that is logged.
     Notice(SupervisorNotice),
 }
 
-/// An event in the life of a command that is worth a log line.
+/// An event that the supervisor reports and the elector logs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SupervisorNotice {
-    /// The leadership is lost; the command gets this signal.
+    /// The leadership is lost, and this signal is sent to the command.
     Stopping { signal: i32 },
-    /// The command has run for `--max-run` and gets this signal.
+    /// The command has run for `--max-run`, and this signal is sent to it.
     TimedOut { signal: i32 },
     /// These processes and all of their descendants are killed.
     Killing { reason: KillReason, processes: String },
-    /// The supervisor is woken this late, so it stops and kills the command earlier by this delay.
+    /// The supervisor is woken late by this delay, so it stops and kills the command earlier by this delay.
     RunsLate { delay: Duration },
     /// Killing the command's processes and threads takes this long, so it is stopped and killed earlier by this time.
     KillTime { kill_time: Duration, processes: u32, threads: u32, pace: Option<KillPace> },
     /// Stop and kill would have to be brought forward by more than is possible, so no command is run.
     TooSlow { advance: Duration, max_advance: Duration },
-    /// The command could not be sent this signal.
+    /// This signal could not be sent to the command.
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed.
     CannotKill(String),
@@ -71,13 +72,14 @@ pub enum SupervisorNotice {
     HasTerminal,
     /// The command is stopped because it tried to use the terminal from the background.
     AwaitsTerminal,
-    /// Somebody has stopped the command's main process with this signal.
+    /// The command's main process was stopped by this signal.
     CommandStopped { pid: i32, signal: i32 },
     /// `leaderrun check` cannot be used.
     CheckUnavailable { reason: String },
-    /// The supervisor ends because the kernel refuses what it needs.
+    /// The supervisor ends because the kernel refuses something that it needs.
     Failed { reason: String },
-    /// If both processes of leaderrun are killed at once, the command is not killed.
+    /// The dead-man's switch cannot be used. If both processes of leaderrun are killed at once, the command is not
+    /// killed.
     SwitchUnavailable { reason: String },
 }
 
@@ -106,10 +108,10 @@ pub struct Gone {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum End {
     NotStarted,
-    /// The command could not be executed; the error is this `errno`.
+    /// The command could not be executed because of the error with this `errno`.
     NotExecuted(i32),
     Exited(i32),
     Signaled(i32),
-    /// It was stopped because it had run for `--max-run`.
+    /// The command was stopped because it had run for `--max-run`.
     TimedOut,
 }

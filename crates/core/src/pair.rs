@@ -1,15 +1,16 @@
-//! A record that lives in two objects, for moving a running system from one kind of lock to another: client-go's
-//! multilock.
+//! A lock whose record is stored in two objects, like client-go's multilock. It is used to move a running system from
+//! one kind of lock to another.
 //!
-//! [`Pair`] combines the records of the two objects into one. A holder in either object is enough to mark the lock
-//! held:
+//! [`Pair`] combines the records of the two objects into a single record. The lock is held if the record in either
+//! object is held:
 //!
-//! - Both objects contain the same write of one run, or a run is between its two writes: the result is that run's
-//!   record. It is held if either of them is, and the later `not_before` applies.
-//! - One is held and the other is not: the result is the held one. A claim of this run that is in only one object is
-//!   ignored.
-//! - Neither is held: the result is the one with the later `not_before`, or the one that states who released it.
-//! - Both are held, by different writes: the result is held by an unknown holder, for the longer of the two durations.
+//! - If both objects contain the same write of a run, or a run is between its two writes, the result is that run's record.
+//!   It is held if either record is held, and the later `not_before` applies.
+//! - If only one record is held, it is the result. A claim of this run that is in only one object is ignored.
+//! - If neither record is held, the result is the record with the later `not_before`, or the record that states who
+//!   released it.
+//! - If both records are held, by different writes, the holder of the result is unknown, and its lease duration is the
+//!   longer one.
 //!
 //! [`PairRequests`] writes the two objects one after the other, and rolls back a claim that reached only one of them.
 
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 pub use self::requests::{PairRequests, PairStep};
 use crate::record::{Record, RunId, Stored, Version};
 
-/// client-go's name for the holder when the two records name different ones.
+/// client-go's name for the holder if the two records name different holders.
 const UNKNOWN_HOLDER: &str = "leaderelection.k8s.io/unknown";
 
 /// The separator between the parts of a version. Neither a uid nor a resourceVersion contains it.
@@ -39,14 +40,14 @@ pub enum Member {
     Second,
 }
 
-/// The run for which a pair is evaluated: its own half-written claims do not make it a holder.
+/// The run for which a pair is evaluated. If a claim of this run is in only one object, the run does not hold the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Viewer {
     pub run: RunId,
-    /// Whether both objects have contained a claim of this run that it did not roll back, so that it may lead.
+    /// Whether this run may lead, because both objects have contained a claim of this run that it did not roll back.
     pub may_lead: bool,
-    /// The `renewTime` of the last claim that this run rolled back. The roll-back may be carried out late, so the claim
-    /// is ignored even while both objects contain it.
+    /// The `renewTime` of the last claim that this run rolled back. The claim is ignored even while both objects
+    /// contain it, because the roll-back may be carried out later.
     pub rolled_back: Option<Timestamp>,
 }
 
@@ -94,7 +95,7 @@ impl Pair {
         }
     }
 
-    /// Returns whether both objects contain the same write of the viewer, by which it holds the lock.
+    /// Returns whether both objects contain the same write of the viewer, and the viewer holds the lock because of it.
     pub fn is_held_in_both_by(&self, viewer: &Viewer) -> bool {
         let holds = |stored: &Option<Stored>| {
             stored
@@ -105,7 +106,8 @@ impl Pair {
         holds(&self.first) && holds(&self.second) && self.has_one_write()
     }
 
-    /// Returns whether an object contains a claim of the viewer that is not in both, or that it rolled back.
+    /// Returns whether an object contains a claim of the viewer that is not in both objects, or that the viewer has
+    /// rolled back.
     pub fn is_half_claimed(&self, member: Member, viewer: &Viewer) -> bool {
         let holds = |stored: &Stored| viewer.has_written(&stored.record) && stored.record.is_held();
         !viewer.may_lead && self.member(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)
@@ -116,9 +118,9 @@ impl Pair {
         Some(Stored { version: self.version()?, record: self.record(viewer) })
     }
 
-    /// Returns the version that a write replaces in each object if it replaces this combined version; `None` if that is
-    /// not the version last seen.
-    pub fn writes(&self, replaced: Option<&Version>) -> Option<[Option<Version>; 2]> {
+    /// Returns the version in each object that a write of this combined version must replace. Returns `None` if the
+    /// combined version is not the last known version.
+    pub fn versions_to_replace(&self, replaced: Option<&Version>) -> Option<[Option<Version>; 2]> {
         let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
         (self.version().as_ref() == replaced).then(|| [version(&self.first), version(&self.second)])
     }
@@ -166,13 +168,14 @@ impl Pair {
         let has_two_holders = !may_have_one_holder(&first, &second);
         let is_between_writes = is_one_run && (!is_ours || viewer.may_lead && !has_two_holders);
         if is_between_writes {
-            // Of two writes of our own the older one counts: at least that one is in both objects.
+            // If both are writes of this run, the older one counts, because both objects have contained it.
             let takes_first =
                 first.is_held() && (!is_ours || !second.is_held() || first.renew_time < second.renew_time);
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // If our records name two holders, another client edited one. Otherwise, ours is a claim that is not in both.
+        // If the records of this run name two holders, another client has edited one of them. If not, the record is a
+        // claim that is not in both objects.
         let counts_ours = is_ours && (viewer.may_lead || has_two_holders);
         let is_held = |record: &Record| record.is_held() && (counts_ours || !viewer.has_written(record));
         match (is_held(&first), is_held(&second)) {
@@ -189,7 +192,7 @@ impl Pair {
                     UNKNOWN_HOLDER.to_owned()
                 },
                 lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
-                // Containing both times, this record changes whenever either of the two does.
+                // This record contains both times, so it changes whenever one of the two records changes.
                 acquire_time: second.renew_time,
                 renew_time: first.renew_time,
                 lease_transitions: first.lease_transitions.max(second.lease_transitions),
@@ -205,7 +208,7 @@ impl From<(Option<Stored>, Option<Stored>)> for Pair {
     }
 }
 
-/// Returns whether two records of one run do not name different holders.
+/// Returns whether two records of the same run can have the same holder, because they do not name different ones.
 fn may_have_one_holder(first: &Record, second: &Record) -> bool {
     first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
@@ -215,8 +218,8 @@ fn without_holder(record: Record) -> Record {
     if record.is_held() { Record { holder_identity: String::new(), run: None, ..record } } else { record }
 }
 
-/// Returns the key by which one of two free records is chosen: the later `not_before`, then whether it states which run
-/// released it, then the later renewal.
+/// Returns the key by which one of two free records is chosen: the record with the later `not_before`, then the record
+/// that states which run released it, then the record with the later renewal.
 fn release_precedence(free: &Record) -> (Option<Timestamp>, bool, Option<Timestamp>) {
     (free.valid_not_before(), free.mark().is_some(), free.renew_time)
 }
@@ -238,7 +241,7 @@ mod tests {
         Some(Stored { record, version: Version { uid: "u".into(), resource_version: second.to_string() } })
     }
 
-    /// Returns our own viewer.
+    /// Returns the viewer for the run "us".
     fn viewer(may_lead: bool) -> Viewer {
         Viewer { may_lead, ..Viewer::new(RunId::new("us")) }
     }
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn our_claim_in_only_one_object_does_not_hold_the_lock() {
+    fn a_claim_of_this_run_in_only_one_object_does_not_hold_the_lock() {
         use RunState::Held;
         assert_eq!(holder(stored("us", Held, 2), None), "");
         assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn our_older_write_counts_once_we_may_lead() {
+    fn the_older_write_of_a_run_counts_once_it_may_lead() {
         use RunState::{Held, Released};
         for (first, second) in [(Held, Held), (Released, Held)] {
             let pair = Pair::new(stored("us", first, 2), stored("us", second, 1));
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_claim_is_recognised_by_its_own_run() {
+    fn a_run_recognises_its_claim_that_is_in_only_one_object() {
         use RunState::Held;
         let us = viewer(false);
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_due_time_of_a_half_release_counts() {
+    fn the_not_before_of_a_release_in_only_one_object_counts() {
         let not_before = Timestamp::from_second(100).unwrap();
         let mut released = stored("a", RunState::Released, 2);
         released.as_mut().unwrap().record.not_before = Some(not_before);
@@ -306,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_due_time_counts_in_whichever_object_it_was_written() {
+    fn a_not_before_counts_in_either_object() {
         use RunState::{Held, Released};
         let not_before = Timestamp::from_second(100).unwrap();
         let mut succeeded = stored("a", Released, 1);
@@ -322,10 +325,10 @@ mod tests {
     fn a_write_replaces_only_the_versions_that_were_seen() {
         let pair = Pair::new(stored("a", RunState::Released, 1), None);
         let version = pair.stored(&viewer(false)).unwrap().version;
-        let [first, second] = pair.writes(Some(&version)).unwrap();
+        let [first, second] = pair.versions_to_replace(Some(&version)).unwrap();
         assert_eq!(first, Some(Version { uid: "u".into(), resource_version: "1".into() }));
         assert_eq!(second, None);
-        assert_eq!(pair.writes(None), None);
-        assert_eq!(Pair::default().writes(None), Some([None, None]));
+        assert_eq!(pair.versions_to_replace(None), None);
+        assert_eq!(Pair::default().versions_to_replace(None), Some([None, None]));
     }
 }

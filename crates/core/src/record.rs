@@ -1,7 +1,7 @@
-//! The leader election record: what candidates read and write, wherever it is stored.
+//! The leader election record, which candidates read and write.
 //!
-//! It has the fields that all implementations of the protocol share (client-go's `LeaderElectionRecord`), and those
-//! that leaderrun adds as annotations.
+//! It has the fields of client-go's `LeaderElectionRecord`, which all implementations of the protocol share, and fields
+//! that leaderrun stores in annotations.
 
 mod mark;
 
@@ -17,15 +17,16 @@ pub use self::mark::{ParseRunMarkError, RunId, RunMark, RunState};
 /// The annotation that states how often the holder renews the record, in milliseconds: see [`Record::retry_period`].
 pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
 
-/// The annotation that marks a release in place of a holder that is known to be dead: see
+/// The annotation that marks a release by a user, in place of a holder that is known to be dead: see
 /// [`Record::is_released_by_force`].
 pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
 
 /// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
-/// The annotation that states for which lock, and which object of it, a mark was written: `NAMESPACE/NAME UID`, without
-/// the uid in the write that creates the object. A mark that was copied from another lock does not count.
+/// The annotation that states for which lock and which object a mark was written, as `NAMESPACE/NAME UID`. The uid is
+/// missing in the write that creates the object. Because of this annotation, a mark that was copied from another lock
+/// does not count.
 pub const LOCK_ANNOTATION: &str = "leaderrun/lock";
 
 /// The annotation that states when a command that succeeded is due again: see [`Record::not_before`].
@@ -46,7 +47,7 @@ pub const REPLACED_VERSION_ANNOTATION: &str = "leaderrun/replaced-version";
 /// The annotation that states which slot the record is for, if the lock has slots: see [`RecordSlot`].
 pub const SLOT_ANNOTATION: &str = "leaderrun/slot";
 
-/// The smallest difference between two renewals: a record's times have a resolution of microseconds.
+/// The smallest difference between the times of two renewals, which have a resolution of microseconds.
 const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 
 /// One leader election record.
@@ -63,13 +64,13 @@ pub struct Record {
     pub renew_time: Option<Timestamp>,
     /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
-    /// The resourceVersion that the acquisition replaced; none if it created the object. All later holders replaced a
-    /// later version, so this one tells a copy of an old record from the record of a successor.
+    /// The resourceVersion that the acquisition replaced; `None` if it created the object. Every later holder has
+    /// replaced a later version, so a copy of an old record can be distinguished from the record of a successor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_version: Option<String>,
     /// The mark as stored, even if it does not count; see [`Record::mark`].
     pub run: Option<RunMark>,
-    /// The time before which the command must not run again, as stored, even if that does not count; see
+    /// The time before which the command must not run again, as stored, even if it does not count; see
     /// [`Record::valid_not_before`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -95,7 +96,7 @@ pub struct Record {
 
 impl Record {
     /// Returns the time on the wall clock before which the released lock must not be acquired, if the record's mark is
-    /// valid. No command is alive meanwhile, so a wrong clock can shift the next run but cannot cause an overlap.
+    /// valid. No command is alive until then, so a wrong clock can shift the next run, but two runs cannot overlap.
     pub fn valid_not_before(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }
@@ -160,7 +161,7 @@ impl Record {
             && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
     }
 
-    /// Returns whether `run` is asked to end its command and to release the lock. Its next write removes the
+    /// Returns whether `run` is asked to end its command and to release the lock. The next write of `run` removes the
     /// request.
     pub fn asks_to_step_down(&self, run: &RunId) -> bool {
         self.step_down.as_ref() == Some(run)
@@ -179,8 +180,9 @@ impl Record {
         self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// Returns the `renewTime` of the next renewal: the wall clock, but always later than the previous one. The API
-    /// server drops writes that change nothing, so standbys would consider the holder dead.
+    /// Returns the `renewTime` of the next renewal, which is the time of the wall clock, but always later than the
+    /// previous `renewTime`. If it was not, the API server would drop the write because it changes nothing, and
+    /// standbys would consider the holder dead.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);
         match previous {
@@ -217,12 +219,12 @@ impl fmt::Display for RecordSlot {
     }
 }
 
-/// The version of the stored object that contains a record. A write names the version it replaces.
+/// The version of the stored object that contains a record. Each write contains the version that it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The unique ID of the object. It changes when the object is deleted and recreated under the same name.
     pub uid: String,
-    /// The resourceVersion, which grows with every write. That of the acquisition is the fencing token.
+    /// The resourceVersion, which grows with every write. The resourceVersion of the acquisition is the fencing token.
     pub resource_version: String,
 }
 
@@ -278,11 +280,14 @@ mod tests {
     fn a_mark_is_valid_only_with_the_time_of_the_record() {
         let mut record = held("r1");
         assert!(record.is_held_by_run(&RunId::new("r1"), "somebody"));
-        assert!(!record.is_held_by_run(&RunId::new("r2"), "somebody"), "the identity is not enough");
+        assert!(
+            !record.is_held_by_run(&RunId::new("r2"), "somebody"),
+            "a holder with the same identity, but another run"
+        );
         record.renew_time = Some(time("2026-01-02T03:04:06Z"));
         assert_eq!(record.mark(), None);
         assert!(!record.is_held_by_run(&RunId::new("r1"), "somebody"));
-        assert!(record.is_held(), "another writer's record is held by its holder");
+        assert!(record.is_held(), "without a valid mark, the identity counts");
     }
 
     #[test]

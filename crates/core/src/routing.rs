@@ -1,15 +1,15 @@
-//! Decides when traffic is routed to this candidate's command, and when away from it.
+//! Decides when traffic is routed to this candidate's command, and when it is routed away.
 //!
 //! [`Route`] is a state machine without I/O. Its driver calls [`Route::step`] with everything that has arrived, carries
-//! out the actions in order, and waits for more or for [`Route::next_timeout`]. Its writes are compare-and-swap and
-//! name the leadership by its fencing token, so a late write of an earlier leadership changes nothing.
+//! out the actions in order, and waits for more or for [`Route::next_timeout`]. Every write is a compare-and-swap and
+//! contains the fencing token of the leadership, so a late write of an earlier leadership changes nothing.
 //!
 //! # The rules
 //!
-//! - Traffic is routed to a command that has started, and away from it before it gets the stop signal.
+//! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
-//! - A step that was dropped may have been carried out.
-//! - A leader checks, at growing intervals, whether traffic is still routed to it: a late write of a predecessor may
+//! - A step that was dropped may nevertheless have been carried out.
+//! - A leader checks at growing intervals whether traffic is still routed to it, because a late write of a predecessor may
 //!   have changed that.
 
 use alloc::string::String;
@@ -20,27 +20,31 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::updates::Update;
 
-/// The first and the longest interval after which a leader checks whether traffic is routed to it. Doubled each time.
-const CHECK_INTERVALS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(60));
+/// The first interval after which a leader checks whether traffic is routed to it. It is doubled after each check.
+const FIRST_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
-/// The first and the longest pause before a failed step is retried. Doubled after each failure.
-const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const LONGEST_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause before a forbidden step is retried: a Role may be added later.
+/// The pause before a failed step is retried. It is doubled after each further failure.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
+
+/// The pause before a forbidden step is retried. A Role that permits it may have been added by then.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default)]
 pub struct RouteInputs {
     pub updates: Vec<Update>,
-    /// The result of the routing step under way.
+    /// The result of the current routing step.
     pub result: Option<StepResult>,
 }
 
 /// An action for the driver of a route to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
-    /// Begin this routing step, and drop the one under way.
+    /// Begin this routing step, and drop the current one.
     Begin(RoutingStep),
     /// The withdrawal is finished or not possible: the command may get its termination signal.
     Withdrawn,
@@ -55,12 +59,12 @@ pub enum RoutingStep {
     RouteHere {
         /// The fencing token of the leadership.
         token: String,
-        /// The instant after which nothing may be written.
+        /// The step must not write anything after this instant.
         until: Instant,
-        /// Whether to write even if traffic is already routed here: a pending withdrawal may undo that.
+        /// Whether to write even if traffic is already routed here, because a pending withdrawal may change that.
         rewrite: bool,
     },
-    /// Route traffic away from this candidate, whose leadership had this token. Earlier writes may still be under way.
+    /// Route traffic away from this candidate, whose leadership had this token. Earlier writes may still be pending.
     Withdraw { token: String },
 }
 
@@ -69,7 +73,7 @@ pub enum RoutingStep {
 pub enum StepResult {
     Succeeded,
     Failed,
-    /// The API server does not permit it.
+    /// The API server does not permit the step.
     Forbidden,
 }
 
@@ -90,7 +94,7 @@ pub struct Route {
     token: Option<String>,
     stop: Option<Instant>,
     started: bool,
-    /// The command has got the stop or a termination signal, or is about to.
+    /// The stop signal or a termination signal has been sent to the command, or is about to be sent.
     ending: bool,
     exiting: bool,
     known: KnownRoute,
@@ -103,7 +107,7 @@ pub struct Route {
     check_interval: Duration,
     /// The number of steps in a row that failed.
     failures: u32,
-    /// The instant before which no step is begun.
+    /// No step is begun before this instant.
     retry_at: Option<Instant>,
 }
 
@@ -123,7 +127,7 @@ impl Route {
             may_be_withdrawn: false,
             withdrawal_forbidden: false,
             awaited: false,
-            check_interval: CHECK_INTERVALS.0,
+            check_interval: FIRST_CHECK_INTERVAL,
             failures: 0,
             retry_at: None,
         }
@@ -191,7 +195,7 @@ impl Route {
             let pause = if result == StepResult::Forbidden {
                 FORBIDDEN_PAUSE
             } else {
-                RETRY_PAUSES.0.saturating_mul(2_u32.saturating_pow(self.failures)).min(RETRY_PAUSES.1)
+                FIRST_RETRY_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY_PAUSE)
             };
             self.failures += 1;
             self.retry_at = Some(now + pause);
@@ -201,7 +205,7 @@ impl Route {
         self.known = match step {
             RoutingStep::RouteHere { .. } => {
                 let check_at = now + self.check_interval;
-                self.check_interval = (self.check_interval * 2).min(CHECK_INTERVALS.1);
+                self.check_interval = (self.check_interval * 2).min(LONGEST_CHECK_INTERVAL);
                 KnownRoute::Here { check_at }
             }
             RoutingStep::Withdraw { .. } => KnownRoute::Withdrawn,
@@ -220,7 +224,7 @@ impl Route {
                 RoutingStep::RouteHere { token: token.clone(), until, rewrite: self.may_be_withdrawn }
             }
             (_, _, KnownRoute::Withdrawn) => return None,
-            // Before the command starts, traffic stays where a predecessor routed it.
+            // Before the command starts, the routing by a predecessor is not changed.
             (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
             _ => return None,
         };

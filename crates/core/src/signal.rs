@@ -11,8 +11,9 @@ pub fn is_termination_signal(signal: i32) -> bool {
     matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 
-/// Returns whether a signal ends a candidate that has no command to relay it to. An image may name any signal as the one
-/// that stops its containers: haproxy's is SIGUSR1, httpd's SIGWINCH, systemd's a real-time signal.
+/// Returns whether a signal ends a candidate that has no command to which it could be relayed. Almost every signal
+/// does, because a container image can choose the signal that stops its containers: haproxy chooses SIGUSR1, httpd
+/// SIGWINCH, and systemd a real-time signal.
 pub fn ends_candidate(signal: i32) -> bool {
     is_relayed(signal) && !matches!(signal, libc::SIGCONT | libc::SIGURG | libc::SIGTSTP)
 }

@@ -1,14 +1,15 @@
-//! An election over several locks, called slots, of which each candidate holds at most one: up to N leaders.
+//! An election over several locks, called slots. A candidate holds at most one slot, so a lock with N slots has up to N
+//! leaders.
 //!
 //! [`SlotElection`] contains one [`Election`] for each slot. It is driven like an election, except that replies, watch
 //! events and actions carry the number of their slot.
 //!
 //! # The rules
 //!
-//! - A candidate waits for all slots and claims any that is free. The seed determines which one it tries first, so that
-//!   not all candidates claim the same slot.
-//! - A candidate claims one slot at a time: while a claim is pending, it claims no other slot.
-//! - A candidate that leads in one slot ends its candidacy in the others.
+//! - A candidate waits for all slots and claims any free slot. The seed determines which slot it tries first, so that the
+//!   candidates do not all claim the same slot.
+//! - A candidate claims one slot at a time. While a claim is pending, it claims no other slot.
+//! - A candidate that leads in a slot ends its candidacy in all other slots.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -25,7 +26,7 @@ pub struct SlotInputs {
     pub command_gone: Option<CommandGone>,
     /// The candidacy is to end. A leader continues until its command is gone.
     pub stop: bool,
-    /// The replies and watch events of each slot, with the slot's number. Their other fields are ignored.
+    /// The replies and watch events of each slot, with the slot's number. The other fields of these inputs are ignored.
     pub slots: Vec<(usize, ElectionInputs)>,
 }
 
@@ -66,8 +67,8 @@ struct Slot {
 }
 
 impl SlotElection {
-    /// Creates a candidate for this many slots. If `slots` is one, the lock has no slots. `seed` determines which slot
-    /// is tried first, the jitter and the claim delays.
+    /// Creates a candidate for this many slots. If `slots` is 1, the lock has no slots. `seed` determines which slot is
+    /// tried first, the jitter and the claim delays.
     pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
         let count = slots.max(1);
         let election = |number: usize| {
@@ -184,8 +185,8 @@ impl SlotElection {
         }
     }
 
-    /// Finishes the candidacy when it is over in all slots. If this candidate leads in none of them and another
-    /// candidate held any, the outcome is `NotAcquired`.
+    /// Finishes the candidacy when it is over in all slots. If this candidate leads in no slot and another candidate
+    /// held at least one, the outcome is `NotAcquired`.
     fn finish_if_over(&mut self, actions: &mut Vec<SlotAction>) {
         if self.finished || self.slots.iter().any(|slot| slot.outcome.is_none()) {
             return;
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_candidate_claims_in_another_slot() {
+    fn after_a_refused_claim_a_candidate_claims_another_slot() {
         let (mut election, _) = candidate(2, None, 0);
         election.step(now(100), arrived(vec![reply(0, Reply::Read(None)), reply(1, Reply::Read(None))]));
         let actions = election.step(now(100), arrived(vec![reply(0, Reply::Conflict)]));
@@ -304,7 +305,7 @@ mod tests {
         // The unanswered claim is written again in its own slot, and nothing is written in the other one.
         let actions = election.step(now(103), SlotInputs::default());
         assert!(writes(&actions).iter().all(|(slot, _)| *slot == 0), "{actions:?}");
-        assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "the driver must not spin");
+        assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "the next timeout is in the future");
     }
 
     #[test]
@@ -334,7 +335,7 @@ mod tests {
         let (mut election, _) = candidate(2, Some(3 * SECOND), 0);
         election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
         let actions = election.step(now(103), SlotInputs::default());
-        assert_eq!(finishes(&actions), Some(Outcome::NotAcquired), "one of the slots is held");
+        assert_eq!(finishes(&actions), Some(Outcome::NotAcquired), "another candidate holds slot 0");
         let (mut unreachable, _) = candidate(2, Some(3 * SECOND), 0);
         assert_eq!(finishes(&unreachable.step(now(103), SlotInputs::default())), Some(Outcome::Unreachable));
     }

@@ -6,17 +6,20 @@
 //!
 //! # The rules
 //!
-//! - The stop signal is sent when the tenure ends, and SIGKILL to the whole tree `lost_grace` later.
-//! - Once a stop for loss has begun, its kill instant is fixed: later renewals keep the *lock*, not the command.
+//! - When the tenure ends, the stop signal is sent to the command, and `lost_grace` later SIGKILL to the whole process tree.
+//! - Once a stop for loss has begun, later renewals do not save the command: they can keep the lock, but do not change the
+//!   kill instant.
 //! - A kill instant can only become earlier.
 //! - Stop and kill are brought forward by the delay with which the supervisor or the elector is woken, and by the time
-//!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running one is
-//!   stopped while the lock is still held.
-//! - A command that has run for `max_run` gets the stop signal as well, and SIGKILL `kill_after` or `lost_grace` later.
-//! - When the main process has ended, the processes that it left running get SIGTERM, and SIGKILL after `lost_grace`.
-//!   With [`Supervisor::with_wait_for_all`] they are the command from then on, until the last one has ended.
-//! - An elector that sends no orders after a loss is killed long after its lease has expired, if a frozen elector would
-//!   block other candidates.
+//!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running command
+//!   is stopped while the lock is still held.
+//! - If a command has run for `max_run`, the stop signal is sent to it as well, and SIGKILL `kill_after` or `lost_grace`
+//!   later.
+//! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
+//!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes count as the command until the last one has
+//!   ended.
+//! - If a frozen elector would block other candidates, the supervisor kills an elector that sends no orders after a loss,
+//!   but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
 
 mod deadline_advance;
@@ -56,26 +59,26 @@ pub struct Supervisor {
     /// The main process ended before the leadership was lost, so its exit status counts.
     ended_as_leader: bool,
     terminated: bool,
-    /// The end of `max_run`, if the command may not run for longer.
+    /// The end of `max_run`, if the time that the command may run is limited.
     runs_until: Option<Instant>,
-    /// The command was sent the stop signal at the end of `max_run`.
+    /// The stop signal was sent to the command at the end of `max_run`.
     timed_out: bool,
     kill: Option<(Instant, KillReason)>,
     killing: bool,
     leftovers_due: bool,
-    /// The command ends with its last process rather than with its main process.
+    /// The command counts as ended when its last process has ended, not when its main process has.
     waits_for_all: bool,
-    /// The command was sent a signal that requests its end.
+    /// A signal that requests the end of the command was sent to it.
     end_requested: bool,
     reported: Option<Gone>,
     advance: DeadlineAdvance,
-    /// How long after its last order an elector is killed, after a loss.
+    /// After a loss, the elector is killed if it sends no orders for this long.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
     elector_heard_at: Option<Instant>,
     /// The last instant published by [`SupervisorAction::SetHeldUntil`].
     published_held_until: Option<Instant>,
-    /// The actions of the step under way.
+    /// The actions of the current step.
     actions: Vec<SupervisorAction>,
 }
 
@@ -107,8 +110,8 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor was woken this late. Returns by how much stop and kill are brought forward for that,
-    /// if it has changed.
+    /// Records that the supervisor was woken late by this delay. If this changes the time by which stop and kill are
+    /// brought forward for delays, it is returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.measure_delay(now, delay)
     }
@@ -119,23 +122,23 @@ impl Supervisor {
         self.advance.set_kill_time(kill_time)
     }
 
-    /// Sets by how much stop and kill can be brought forward at most. If more is necessary, no command is started, and
-    /// a running one is stopped.
+    /// Sets the longest time by which stop and kill can be brought forward. If more is necessary, no command is
+    /// started, and a running command is stopped.
     #[must_use]
     pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
         self.advance.max = max_advance;
         self
     }
 
-    /// Makes the supervisor kill an elector that sends no order for this long, after a loss and when the command is
-    /// gone. This is for locks that a process blocks for all others when it is frozen during a write.
+    /// Makes the supervisor kill the elector if it sends no order for this long after a loss and when the command is
+    /// gone. This is for locks that are blocked for all candidates when a process is frozen while it writes.
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }
     }
 
-    /// Treats the processes that the main process leaves running as the command, for a daemon that goes into the
-    /// background.
+    /// Sets whether the processes that the main process leaves running count as the command, for a daemon that goes
+    /// into the background.
     #[must_use]
     pub fn with_wait_for_all(self, waits_for_all: bool) -> Self {
         Self { waits_for_all, ..self }
@@ -144,8 +147,9 @@ impl Supervisor {
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
     /// Simultaneous inputs are processed in this order: the result of the start, renewals, the other orders, timeouts,
-    /// the elector's death, the end of the main process, the end of the last process. Renewals come before an overdue
-    /// deadline: a supervisor that was frozen finds both, and the tenure of a queued renewal began at its T0.
+    /// the elector's death, the end of the main process, the end of the last process. Renewals come before overdue
+    /// deadlines because a supervisor that was frozen may find both at once. This is safe, because the tenure of a
+    /// renewal always begins when its request was sent, however late the supervisor reads it.
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
@@ -170,7 +174,8 @@ impl Supervisor {
         }
         if elector_died {
             self.frozen_elector_timeout = None;
-            // There are no more renewals, so stop at once. The kill instant is that of the last tenure.
+            // There will be no more renewals, so the command is stopped at once. The kill instant is that of the last
+            // tenure.
             self.begin_stop_for_loss(self.tenure().map_or(now, |tenure| tenure.kill));
             self.handle_timeout(now);
         }
@@ -193,7 +198,7 @@ impl Supervisor {
         }
         let held_until = self.held_until();
         if mem::replace(&mut self.published_held_until, held_until) != held_until {
-            // This action comes first: the command must not rely on the lock when it gets the stop signal.
+            // This action comes first, so that the command no longer relies on the lock when it gets the stop signal.
             self.actions.insert(0, SupervisorAction::SetHeldUntil(held_until));
         }
         mem::take(&mut self.actions)
@@ -213,7 +218,7 @@ impl Supervisor {
         Some(self.elector_heard_at? + timeout)
     }
 
-    /// Returns the tenure that is enforced: the last one that was granted, brought forward.
+    /// Returns the tenure that is enforced: the last granted tenure, with stop and kill brought forward.
     pub fn tenure(&self) -> Option<Tenure> {
         self.granted.map(|granted| granted.earlier_by(self.advance.total()))
     }
@@ -223,7 +228,7 @@ impl Supervisor {
         self.main == MainProcess::Running
     }
 
-    /// Returns until when the command may rely on the lock, by the present tenure; `None` once the lock is lost.
+    /// Returns the time until which the command may rely on the lock, or `None` once the lock is lost.
     fn held_until(&self) -> Option<Instant> {
         self.tenure().filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
     }
@@ -269,7 +274,7 @@ impl Supervisor {
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
         let is_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
         let answer = match (reported, self.tenure()) {
-            // An elector that still renews has not received the report.
+            // An elector that still renews has not received the report that the command is gone, so it is repeated.
             (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
             (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || is_moved),
             (None, None) => None,
@@ -285,8 +290,7 @@ impl Supervisor {
                 let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });
             }
-            // A command that has grown too large to be killed may grow further, so its grace period is not longer than
-            // usual.
+            // A command that takes too long to kill may grow further, so its grace period is limited.
             let grace_end = now + self.stop_options.lost_grace;
             self.begin_stop_for_loss(if is_too_slow { tenure.kill.min(grace_end) } else { tenure.kill });
         }
@@ -307,12 +311,12 @@ impl Supervisor {
             && !self.killing
         {
             self.killing = true;
-            // The kill comes first: nothing may delay it.
+            // The kill comes first, so that nothing delays it.
             self.actions.insert(0, SupervisorAction::Kill(reason));
         }
     }
 
-    /// Relays a signal, after an overdue stop.
+    /// Relays a signal. If a stop is overdue, that comes first.
     fn handle_signal(&mut self, now: Instant, signal: i32) {
         self.handle_timeout(now);
         match self.main {
@@ -338,8 +342,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether a signal requests the end of the command. SIGHUP and SIGQUIT do not: on SIGHUP many commands
-    /// only reload their configuration, and on SIGQUIT some print a stack trace.
+    /// Returns whether a signal requests the end of the command. SIGHUP and SIGQUIT do not, because many commands only
+    /// reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
     fn requests_end(&self, signal: i32) -> bool {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }

@@ -8,17 +8,18 @@ use crate::instant::Instant;
 use crate::timing::Timing;
 
 /// How long after the kill instant the elector waits for the report that the command is gone, before it kills the
-/// supervisor and the command itself. Part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
+/// supervisor and the command itself. It is a part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The time for which one successful renewal lets the command run, and the instant at which the command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
-    /// T0, the instant just before the renewal's request was sent. Nobody can have seen the renewal earlier.
+    /// T0, the instant just before the renewal's request was sent. No other candidate can have seen the renewal
+    /// earlier.
     pub renewal_sent_at: Instant,
-    /// When the command gets the stop signal.
+    /// When the stop signal is sent to the command.
     pub stop: Instant,
-    /// When every descendant gets SIGKILL, until none is left.
+    /// When SIGKILL is sent to every descendant, repeatedly until none is left.
     pub kill: Instant,
 }
 
@@ -34,13 +35,14 @@ impl Tenure {
         Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
-    /// Returns this tenure with its deadlines this much earlier.
+    /// Returns this tenure with its deadlines earlier by this time.
     #[must_use]
     pub fn earlier_by(self, advance: Duration) -> Self {
         Self { stop: self.stop - advance, kill: self.kill - advance, ..self }
     }
 
-    /// Returns the instant at which the elector kills the command itself, unless the supervisor has reported it gone.
+    /// Returns the instant at which the elector kills the command itself, unless the supervisor has reported that it is
+    /// gone.
     pub fn elector_kill_at(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT
     }

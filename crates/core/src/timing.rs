@@ -1,4 +1,4 @@
-//! The durations of an election, and the rules under which they are safe together.
+//! The durations of an election, and the rules that make their combination safe.
 
 use core::fmt;
 use core::time::Duration;
@@ -7,8 +7,8 @@ use core::time::Duration;
 /// time.
 pub const MIN_KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// The number of requests that fit between the first renewal that fails and the renew deadline, so that a dead
-/// connection causes one failed request but not the loss of the lock.
+/// The number of requests that must fit between the first renewal that fails and the renew deadline. A dead connection
+/// then causes a failed request, but the lock is not lost.
 pub const ATTEMPTS: u32 = 3;
 
 /// The shortest timeout of a request.
@@ -17,7 +17,8 @@ const MIN_ATTEMPT: Duration = Duration::from_millis(50);
 /// The longest duration that a lease can state: `leaseDurationSeconds` is an `int32`.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(i32::MAX as u64);
 
-/// The lease duration that is suggested if no valid one is close to the given one: client-go's default.
+/// The lease duration that is suggested if no valid lease duration is close to the given one. It is client-go's
+/// default.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
 /// A valid combination of durations; see [`Timing::new`].
@@ -106,13 +107,14 @@ impl Timing {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
-    /// Returns by how much stop and kill can be brought forward at most. Even then the stop comes after the end of a
-    /// renewal that is sent on time and takes as long as its timeout allows.
+    /// Returns the longest time by which stop and kill can be brought forward. Even then, a renewal that is sent on
+    /// time and takes as long as its timeout allows ends before the stop.
     pub fn max_advance(&self) -> Duration {
         self.renew_deadline - self.retry_period - self.attempt()
     }
 
-    /// Returns the tolerated ratio of two candidates' clock rates, up to which no two commands are alive at once.
+    /// Returns the largest ratio of two candidates' clock rates with which their commands are never alive at the same
+    /// time.
     pub fn tolerated_clock_rate(&self) -> f64 {
         self.lease_duration.as_secs_f64() / (self.renew_deadline + self.lost_grace).as_secs_f64()
     }
@@ -135,17 +137,17 @@ pub enum TimingField {
 /// The reason why a duration does not fit the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimingProblem {
-    /// It is not a whole number of seconds, or is zero.
+    /// The duration is not a whole number of seconds, or is zero.
     NotWholeSeconds,
-    /// It is longer than [`MAX_LEASE_DURATION`].
+    /// The duration is longer than [`MAX_LEASE_DURATION`].
     AboveMaximum,
-    /// It is too short for a renew deadline and [`MIN_KILL_MARGIN`].
+    /// The duration is too short for a renew deadline and [`MIN_KILL_MARGIN`].
     NoRoomForRenewDeadline,
-    /// It is zero, or the kill would be less than [`MIN_KILL_MARGIN`] before the end of the lease duration.
+    /// The duration is zero, or the kill would be less than [`MIN_KILL_MARGIN`] before the end of the lease duration.
     BeyondKillMargin { lease_duration: Duration },
-    /// It is too short for [`ATTEMPTS`] requests.
+    /// The duration is too short for [`ATTEMPTS`] requests.
     TooShort,
-    /// It is zero, or too little time is left for [`ATTEMPTS`] requests before the renew deadline.
+    /// The duration is zero, or leaves too little time for [`ATTEMPTS`] requests before the renew deadline.
     NoRoomForAttempts { renew_deadline: Duration },
 }
 
@@ -251,9 +253,8 @@ mod tests {
         }
     }
 
-    /// Applying the suggestions one after the other leads to a valid combination.
     #[test]
-    fn suggestions_lead_to_valid_durations() {
+    fn applying_each_suggestion_leads_to_valid_durations() {
         let values = [0, 1, 40, 100, 500, 999, 1000, 1001, 1500, 2000, 3000, 10_000, 15_000, 86_400_000];
         for lease in values {
             for renew in values {

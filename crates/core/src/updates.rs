@@ -13,12 +13,12 @@ use crate::instant::Instant;
 pub enum Update {
     /// The full name of the lock, including the parts that the user left out.
     Lock(String),
-    /// The election will act by this instant; `None` means that it only waits for input.
+    /// The election does something by this instant. `None` means that it only waits for input.
     ActsBy(Option<Instant>),
     Observed(Observed),
-    /// A request was answered, or the watch delivered an event: the lock is reachable.
+    /// A request was answered, or the watch delivered an event, so the lock is reachable.
     LockAnswered,
-    /// A claim of the free lock was refused: the lock can be read but not acquired.
+    /// A claim of the free lock was refused, so the lock can be read but not acquired.
     ClaimRefused,
     WatchRestarted,
     Renewal {
@@ -39,15 +39,15 @@ pub enum Update {
         uids: Vec<String>,
     },
     Leading {
-        /// When the command gets the stop signal.
+        /// When the stop signal is sent to the command.
         stop: Instant,
-        /// When every process of the command is dead at the latest.
+        /// The time by which every process of the command is dead.
         gone: Instant,
     },
     CommandStarted,
     /// The end of the command was requested, by a signal or by a request to step down.
     TerminationRequested,
-    /// The command is about to get a termination signal.
+    /// A termination signal is about to be sent to the command.
     Terminating,
     /// The main process of the command has ended, with this exit status as a shell shows it.
     CommandEnded(String),
@@ -111,6 +111,6 @@ pub enum Loss {
     /// Another candidate holds the lock.
     Taken,
     SupervisorDied,
-    /// The supervisor did not report the command gone in time.
+    /// The supervisor did not report in time that the command is gone.
     SupervisorLate,
 }

@@ -12,7 +12,7 @@ use crate::supervisor::WaitFor;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = COMMAND)]
 pub struct CommandArguments {
-    /// The signal that the command gets when leadership is lost, by name or number
+    /// The signal that is sent to the command when leadership is lost, by name or number
     #[arg(long, env = "LEADERRUN_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM", value_parser = values::signal)]
     pub stop_signal: i32,
 
@@ -20,7 +20,7 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub kill_after: Option<Duration>,
 
-    /// When the command counts as ended: when its main process has ended, or when all processes that it leaves running have, such as a daemon
+    /// When the command counts as ended: when its main process has ended, or when all of its processes have ended, including those that the main process leaves running, such as a daemon
     #[arg(long, env = "LEADERRUN_WAIT_FOR", value_name = "PROCESSES", default_value = "main")]
     pub wait_for: WaitFor,
 
@@ -28,7 +28,7 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub foreground: bool,
 
-    /// Stop the command when it has run for this long: the stop signal, SIGKILL after --kill-after or --lost-grace, and status 124 as in timeout(1) [default: never]
+    /// Stop the command when it has run for this long: send the stop signal, send SIGKILL after --kill-after or --lost-grace, and exit with status 124 as in timeout(1) [default: never]
     #[arg(long, env = "LEADERRUN_MAX_RUN", value_name = "DURATION", value_parser = values::max_run)]
     pub max_run: Option<Duration>,
 }

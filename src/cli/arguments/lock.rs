@@ -18,7 +18,7 @@ pub struct LockArguments {
     #[arg(long, env = "LEADERRUN_LOCK", value_name = "LOCK", value_parser = values::lock)]
     pub lock: LockName,
 
-    /// The namespace of a lock that names none [default: that of the kubeconfig's context or of the pod]
+    /// The namespace of the lock if --lock does not contain one [default: that of the kubeconfig's context or of the pod]
     #[arg(short, long, env = "LEADERRUN_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace)]
     pub namespace: Option<String>,
 }
@@ -49,11 +49,11 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
     pub identity: Option<String>,
 
-    /// Give up with status 75 when the lock is not acquired within this time, or 69 when it cannot be used; 0s gives up as soon as a renewal shows a living holder [default: wait without a limit]
+    /// Give up with status 75 when the lock is not acquired within this time, or with 69 when it cannot be used; 0s gives up as soon as a renewal shows that the holder is alive [default: wait without a limit]
     #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = values::duration)]
     pub wait: Option<Duration>,
 
-    /// The status with which to give up when another candidate holds the lock, or it is not due, as in flock(1)
+    /// The status with which to give up when another candidate holds the lock or the command is not due, as in flock(1)
     #[arg(short = 'E', long, env = "LEADERRUN_CONFLICT_EXIT_CODE", value_name = "STATUS", default_value_t = NOT_ACQUIRED, value_parser = values::exit_status)]
     pub conflict_exit_code: u8,
 
@@ -65,11 +65,11 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), conflicts_with = "every")]
     pub ignore_min_hold: bool,
 
-    /// Leave a lock that is free to other candidates for this long, so that those with a shorter delay lead first
+    /// Leave a free lock to other candidates for this long, so that those with a shorter delay lead first
     #[arg(long, env = "LEADERRUN_CLAIM_DELAY", value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
     pub claim_delay: Duration,
 
-    /// Ask a leader with a longer --claim-delay to step down once this candidate has been its standby for this long, 1s at least; a leader is asked once [default: never]
+    /// Ask a leader with a longer --claim-delay to step down once this candidate has been its standby for this long, at least 1s; each leader is asked once [default: never]
     #[arg(long, env = "LEADERRUN_PREEMPT", value_name = "DURATION", value_parser = values::period)]
     pub preempt: Option<Duration>,
 

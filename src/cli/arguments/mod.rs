@@ -1,7 +1,7 @@
 //! The options as they were given, in one struct for each topic.
 //!
-//! Nothing here looks at this machine; what the options mean there is decided by [`plan`](super::plan). The definitions
-//! are the one table from which parser, help, man page, completions and `docs/reference.md` are made.
+//! Nothing here depends on this machine: [`plan`](super::plan) decides what the options mean on it. The parser, the help,
+//! the man page, the completions and `docs/reference.md` are all generated from these definitions.
 
 mod cluster;
 mod command;
@@ -49,10 +49,10 @@ fn after_help() -> String {
     let statuses = STATUSES.map(|StatusDescription { status, meaning, .. }| format!("  {status:<6} {meaning}"));
     format!(
         "\
-Every option can also be set by a variable, for example --lock by LEADERRUN_LOCK. The command line wins.
+Every option can also be set by a variable, for example --lock by LEADERRUN_LOCK. The command line takes precedence.
 
 Exit status:
-  the command's own, or
+  that of the command, or
 {}",
         statuses.join("\n")
     )

@@ -4,7 +4,7 @@ use clap::builder::ValueHint;
 
 use crate::cli::definition;
 
-/// The signals that are offered for an option that takes one.
+/// The signals that are offered for an option whose value is a signal.
 const SIGNALS: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
 
 /// Everything that can be completed.
@@ -123,7 +123,7 @@ impl Value {
     }
 }
 
-/// Returns the part of a help text that fits beside an option.
+/// Returns the beginning of a help text, which is short enough to be shown beside an option.
 fn brief(help: &str) -> String {
     let ends = [" [", ": ", "; ", ", "].into_iter().filter_map(|end| help.find(end));
     help[..ends.min().unwrap_or(help.len())].to_owned()

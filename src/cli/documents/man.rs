@@ -1,4 +1,4 @@
-//! The man page.
+//! Generates the man page.
 
 use clap::builder::StyledStr;
 use clap_mangen::Man;
@@ -7,7 +7,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::cli::{definition, variables};
 use crate::exit::{STATUSES, StatusDescription};
 
-/// Options that subcommands share with a run, so that the page describes them once.
+/// The options that subcommands share with a run. The page describes them once.
 const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impersonate", "help"];
 
 /// Returns the page.
@@ -45,7 +45,7 @@ fn subcommands() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
     roff.text([roman(
-        "A subcommand is the first argument. The lock and the cluster are chosen as above, also by variables.",
+        "A subcommand is the first argument. The options and variables for the lock and the cluster are the same as above.",
     )]);
     let definition = definition();
     for mut subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {
@@ -76,11 +76,13 @@ fn environment() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["ENVIRONMENT"]);
     roff.text([
-        roman("Every option can also be set by a variable: "),
+        roman("Every option can also be set by an environment variable: "),
         bold("LEADERRUN_RENEW_DEADLINE"),
         roman(" for "),
         bold("--renew-deadline"),
-        roman(", and so on. The command line wins. The command does not inherit these variables. It sees:"),
+        roman(
+            ", and so on. The command line takes precedence. The command does not inherit these variables, but gets these:",
+        ),
     ]);
     for (variable, meaning) in variables::COMMAND_VARIABLES {
         roff.control("TP", []);
@@ -93,7 +95,7 @@ fn environment() -> Roff {
 fn exit_status() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    roff.text([roman("The command's own, or:")]);
+    roff.text([roman("The exit status of the command, or:")]);
     for StatusDescription { status, meaning, .. } in STATUSES {
         roff.control("TP", []);
         roff.text([bold(status)]);
@@ -118,7 +120,7 @@ fn examples() -> Roff {
     for (what, command) in [
         ("Run a worker on one pod at a time:", "leaderrun --lock default/my-job -- ./worker"),
         (
-            "From cron on several machines, never two at a time, and without waiting for another one:",
+            "From cron on several machines, on one at a time, without waiting for a job that is running:",
             "leaderrun --quiet --lock default/my-job --wait 0s -- ./job.sh",
         ),
         (

@@ -1,4 +1,4 @@
-//! The credentials at one time, with everything that requests and connections need.
+//! The credentials at a certain time, with everything that requests and connections need.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 
 use super::super::connection::ConnectionConfig;
 
-/// How long before the expiry of its credentials a plugin is run again at most.
+/// The longest time before the expiry of a plugin's credentials at which the plugin is run again.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
 /// The credentials for requests and connections. An instance never changes, but is replaced by a newer one.
@@ -24,7 +24,7 @@ pub struct Access {
     pub authority: Option<Vec<u8>>,
     /// The client certificate that connections present, as PEM.
     pub identity: Option<Vec<u8>>,
-    /// The configuration of TLS to the proxy; `None` without a proxy or for one without TLS.
+    /// The configuration of TLS to the proxy; `None` if there is no proxy or it is used without TLS.
     pub proxy_tls: Option<Arc<ClientConfig>>,
     /// The value of the `Authorization` header, if there is one.
     pub authorization: Option<HeaderValue>,
@@ -43,20 +43,22 @@ impl Access {
         self.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now())
     }
 
-    /// Returns whether the connections of the other credentials can be used with these: they present the same client
-    /// certificate. Whom they trusted does not matter any more, as in client-go: an open connection is better than one
-    /// that perhaps cannot be opened, because the server does not use its new certificate yet.
+    /// Returns whether connections that were opened with the other credentials can be used with these, because they
+    /// present the same client certificate.
+    ///
+    /// As in client-go, the trusted authorities may differ. An open connection still works, while a new one perhaps
+    /// fails because the server does not use its new certificate yet.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
         self.tls.is_some() == other.tls.is_some() && self.identity == other.identity
     }
 
-    /// Returns whether these credentials can be used instead of others. A server that is no longer trusted must not be
-    /// reached by them.
+    /// Returns whether these older credentials can be used instead of the others. They cannot if the trusted
+    /// authorities have changed since, because a server that is no longer trusted must not be reached.
     pub fn can_replace(&self, other: &Self) -> bool {
         !self.has_expired() && self.config.tls == other.config.tls && self.authority == other.authority
     }
 
-    /// Returns whether new connections are opened like those of the other credentials.
+    /// Returns whether new connections have the same TLS configuration as with the other credentials.
     pub fn connects_like(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),

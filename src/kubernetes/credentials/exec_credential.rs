@@ -1,4 +1,5 @@
-//! The messages between leaderrun and a credential plugin: `ExecCredential` of `client.authentication.k8s.io`.
+//! The messages between leaderrun and a credential plugin. Their format is `ExecCredential` of
+//! `client.authentication.k8s.io`.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ use super::super::proxy::ProxyOrigin;
 
 const KIND: &str = "ExecCredential";
 
-/// The supported versions. Older ones were removed in Kubernetes 1.24.
+/// The supported versions. Kubernetes 1.24 removed the older versions.
 const VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 
 /// The credentials from a plugin: a token, a client certificate, or both.
@@ -42,7 +43,7 @@ impl fmt::Debug for IssuedCredentials {
 /// Checks that a plugin's version is supported.
 ///
 /// # Errors
-/// Returns the reason in words.
+/// Returns the reason and what to do, as a phrase about the plugin.
 pub fn check_version(plugin: &ExecPlugin) -> Result<(), String> {
     let version = &plugin.api_version;
     if VERSIONS.contains(&version.as_str()) {
@@ -83,29 +84,29 @@ pub fn exec_info(
 /// Parses the output of a plugin.
 ///
 /// # Errors
-/// Returns the reason in words.
+/// Returns the reason, as a phrase about the plugin.
 pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, String> {
     if output.trim_ascii().is_empty() {
         return Err("printed nothing".to_owned());
     }
     // JSON is YAML, but the parser for JSON has better error messages.
     let printed: Result<ExecCredential, String> = match output.trim_ascii_start().first() {
-        // Of two keys of one name the last one counts, as in Go.
+        // Parsing to a Value first accepts duplicate keys, of which the last counts, as in Go.
         Some(b'{') => serde_json::from_slice::<Value>(output)
             .and_then(serde_json::from_value)
             .map_err(|failure| failure.to_string()),
         _ => serde_saphyr::from_str(first_document(&String::from_utf8_lossy(output)))
-            .map_err(|_| "it is not JSON".to_owned()),
+            .map_err(|_| "the output is not JSON".to_owned()),
     };
     let ExecCredential { api_version, kind, status } =
-        printed.map_err(|reason| format!("printed something else than an {KIND}: {reason}"))?;
+        printed.map_err(|reason| format!("did not print an {KIND}: {reason}"))?;
     if !["", KIND].contains(&kind.as_str()) {
-        return Err(format!("printed something else than an {KIND}: it is of kind {kind:?}"));
+        return Err(format!("did not print an {KIND}: the output has kind {kind:?}"));
     }
     if api_version != plugin.api_version {
         let configured = &plugin.api_version;
         let printed = if api_version.is_empty() { "no apiVersion" } else { &api_version };
-        return Err(format!("printed an {KIND} of {printed}, and the kubeconfig asks for {configured}"));
+        return Err(format!("printed an {KIND} with {printed}, but the kubeconfig requires {configured}"));
     }
     let Some(status) = status else { return Err(format!("printed an {KIND} without a status")) };
     let unless_blank = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
@@ -182,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_that_never_comes_is_accepted() {
+    fn an_expiry_in_the_last_days_of_the_year_9999_means_never() {
         let forever = parsed(r#"{"token":"abc","expirationTimestamp":"9999-12-31T23:59:59Z"}"#).unwrap();
         assert_eq!(forever.expires, Some(Timestamp::MAX));
     }
 
     #[test]
-    fn a_credential_in_yaml_is_read() {
+    fn credentials_are_accepted_as_yaml_too() {
         let printed = format!("apiVersion: {}\nkind: ExecCredential\nstatus:\n  token: abc\n---\nmore\n", VERSIONS[1]);
         assert_eq!(parse(&plugin(), printed.as_bytes()).unwrap().token.as_deref(), Some("abc"));
     }
@@ -210,7 +211,7 @@ mod tests {
         }
         let other = format!(r#"{{"apiVersion":"{}","kind":"ExecCredential"}}"#, VERSIONS[0]);
         let refusal = parse(&plugin(), other.as_bytes()).unwrap_err();
-        assert!(refusal.starts_with("printed an ExecCredential of client.authentication.k8s.io/v1,"), "{refusal}");
+        assert!(refusal.starts_with("printed an ExecCredential with client.authentication.k8s.io/v1,"), "{refusal}");
         assert_eq!(parse(&plugin(), b" \n").unwrap_err(), "printed nothing");
     }
 

@@ -1,15 +1,15 @@
-//! The earlier credentials that are used while newer ones are rejected.
+//! Earlier credentials, which are used while the server rejects the newest credentials.
 //!
-//! A file may be replaced by a program that empties it, waits, and then writes it. What is read in between may look like
-//! credentials: the first half of a token, or a certificate without the authorities after it. The server rejects them,
-//! and still accepts the ones from before.
+//! Some programs replace a file by emptying it and writing it slowly. A file that is read meanwhile may still look like
+//! credentials, for example the first half of a token, or a certificate without its intermediate authorities. The
+//! server rejects them, but still accepts the earlier credentials.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::log_events;
 use super::access::Access;
 
-/// The credentials that were accepted last, and those that are of no use.
+/// Keeps the credentials that the server has accepted last, and notes which newer credentials do not work.
 #[derive(Default)]
 pub struct Fallback(Mutex<State>);
 
@@ -17,17 +17,17 @@ pub struct Fallback(Mutex<State>);
 struct State {
     /// The credentials of the last request that the server has accepted.
     accepted: Option<Arc<Access>>,
-    /// The generation of newer credentials that are of no use.
-    useless: Option<u64>,
-    /// The generation that was last logged as useless.
+    /// The generation of the newer credentials that do not work.
+    not_working: Option<u64>,
+    /// The last generation for which it was logged that the credentials do not work.
     logged: Option<u64>,
 }
 
 impl Fallback {
-    /// Returns these credentials, or earlier ones if these are of no use.
+    /// Returns `newest`, or earlier credentials if `newest` does not work.
     pub fn choose(&self, newest: Arc<Access>) -> Arc<Access> {
         let state = self.state();
-        let accepted = state.accepted.as_ref().filter(|_| state.useless == Some(newest.generation));
+        let accepted = state.accepted.as_ref().filter(|_| state.not_working == Some(newest.generation));
         match accepted {
             Some(accepted) if accepted.can_replace(&newest) => Arc::clone(accepted),
             _ => newest,
@@ -39,24 +39,25 @@ impl Fallback {
         self.state().accepted = Some(Arc::clone(access));
     }
 
-    /// Records that the server has rejected these credentials, and returns earlier ones that it may still accept.
+    /// Records that the server has rejected these credentials. Returns earlier credentials that it may still accept.
     pub fn rejected(&self, access: &Access) -> Option<Arc<Access>> {
         let mut state = self.state();
         let reason = format!("the API server rejects {}", access.config.user);
         let earlier = state.earlier_than(access, &reason);
         if earlier.is_none() {
-            (state.accepted, state.useless) = (None, None);
+            (state.accepted, state.not_working) = (None, None);
         }
         earlier
     }
 
-    /// Records that a request with these credentials failed, for a reason that may be the credentials. A request that
-    /// only takes long is no reason: other credentials may need another connection, which would take as long.
+    /// Records that a request with these credentials failed, perhaps because of the credentials. This must not be
+    /// called for a request that only takes long, because other credentials may need a new connection, which would take
+    /// as long.
     pub fn unanswered(&self, access: &Access, failure: &str) {
         let mut state = self.state();
         if state.earlier_than(access, failure).is_none() {
-            // Perhaps the newer ones are useful by now.
-            state.useless = None;
+            // The newer credentials are tried again.
+            state.not_working = None;
         }
     }
 
@@ -66,12 +67,13 @@ impl Fallback {
 }
 
 impl State {
-    /// Returns earlier credentials that can replace these, which are noted as useless then.
+    /// Returns earlier credentials that can replace these, if there are any. In that case these are noted as not
+    /// working.
     fn earlier_than(&mut self, access: &Access, reason: &str) -> Option<Arc<Access>> {
         let accepted = self.accepted.clone();
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
-        self.useless = Some(access.generation);
+        self.not_working = Some(access.generation);
         if self.logged.replace(access.generation) != Some(access.generation) {
             log_events::credentials_not_renewed(reason);
         }
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_credentials_are_used_until_there_are_others_or_they_are_rejected() {
+    fn earlier_credentials_are_used_until_newer_ones_exist_or_they_are_rejected_too() {
         let fallback = Fallback::default();
         assert!(fallback.rejected(&access(1, "a")).is_none());
         fallback.accepted(&access(1, "a"));
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_fail_use_both_in_turn() {
+    fn after_each_failed_request_the_other_credentials_are_tried() {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "a"));
         for expected in [1, 2, 1] {
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_no_longer_trusted_is_not_reached_by_earlier_credentials() {
+    fn earlier_credentials_with_another_certificate_authority_are_not_used() {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "another authority"));
         assert!(fallback.rejected(&access(2, "a")).is_none());

@@ -1,5 +1,5 @@
-//! Reads the files of the configuration, and tells which one is being read: a read from a dead file system may never
-//! end.
+//! Reads the files of the configuration, and keeps track of which one is being read, because a read from a dead file
+//! system may never end.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::Activity;
 
-/// The greatest size of a file, larger than any useful one.
+/// The largest size of a file. No useful file is as large.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
@@ -20,10 +20,10 @@ static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
 /// # Errors
 /// Fails if the file cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let note = |reading| *BEING_READ.lock().expect("nothing panics while it is held") = reading;
-    note(Some((path.to_owned(), Instant::now())));
+    let set_being_read = |reading| *BEING_READ.lock().expect("nothing panics while it is held") = reading;
+    set_being_read(Some((path.to_owned(), Instant::now())));
     let contents = read_to_end(path);
-    note(None);
+    set_being_read(None);
     contents
 }
 

@@ -1,4 +1,4 @@
-//! The raw credentials: the contents of files, and the output of a plugin.
+//! The raw credentials, from files and from the output of a plugin.
 
 use std::path::PathBuf;
 
@@ -11,14 +11,14 @@ use super::super::tls;
 use super::exec_credential::IssuedCredentials;
 use super::files;
 
-/// Everything that was read. Two instances are equal if nothing has changed.
+/// All credentials that were read. Two values are equal if nothing has changed.
 #[derive(PartialEq, Eq)]
 pub struct Material {
     pub tls: TlsMaterial,
     pub authorization: Option<HeaderValue>,
 }
 
-/// The part that connections need, as PEM.
+/// The part of the credentials that connections need, as PEM.
 #[derive(PartialEq, Eq)]
 pub struct TlsMaterial {
     pub authority: Option<Vec<u8>>,
@@ -27,17 +27,17 @@ pub struct TlsMaterial {
 }
 
 impl Material {
-    /// Reads the files that the configuration names. What cannot be used, perhaps because it is only half written, and was
-    /// read before, is taken from the previous contents; then the reason is returned as well.
+    /// Reads the files that the configuration names. If a file cannot be used, perhaps because it is only half written,
+    /// its previous contents are used, and the reason is returned too.
     ///
     /// # Errors
-    /// Fails if a file cannot be read or contains nothing that can be used.
+    /// Fails if a file cannot be used and has no previous contents.
     pub fn read(
         config: &ConnectionConfig,
         issued: Option<&IssuedCredentials>,
         previous: Option<(&ConnectionConfig, &Self)>,
     ) -> Result<(Self, Option<ConfigError>), ConfigError> {
-        let (user, is_tls, mut unread) = (&config.user, config.has_tls(), None);
+        let (user, is_tls, mut failure) = (&config.user, config.has_tls(), None);
         let issued_certificate = issued.and_then(|issued| issued.certificate.clone());
         let certificate = match (issued_certificate, &user.certificate) {
             (Some(issued), _) => Some((issued.certificate.into_bytes(), issued.key.into_bytes())),
@@ -52,7 +52,7 @@ impl Material {
                     }
                     Ok((certificate, key))
                 });
-                Some(or_before(pair, before, &mut unread)?)
+                Some(or_previous(pair, before, &mut failure)?)
             }
             (None, None) => None,
         };
@@ -65,7 +65,7 @@ impl Material {
                 }
                 Ok(pem)
             });
-            or_before(pem, before, &mut unread)
+            or_previous(pem, before, &mut failure)
         });
         let authority = authority.transpose()?;
         let authorization = match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
@@ -73,32 +73,32 @@ impl Material {
                 let before = previous.filter(|(before, _)| before.user.token == user.token);
                 let before = before.and_then(|(_, before)| before.authorization.clone());
                 let token = token(source).and_then(|token| bearer(&token, &source.to_string()));
-                Some(or_before(token, before, &mut unread)?)
+                Some(or_previous(token, before, &mut failure)?)
             }
             (None, Some(basic), _) => Some(basic_authorization(basic)?),
             (None, None, Some(issued)) => Some(bearer(issued, "the token")?),
             (None, None, None) => None,
         };
-        Ok((Self { tls: TlsMaterial { authority, certificate }, authorization }, unread))
+        Ok((Self { tls: TlsMaterial { authority, certificate }, authorization }, failure))
     }
 }
 
-/// Returns what was read, or else the contents from before, and notes the first error.
-fn or_before<T>(
+/// Returns what was read. If reading failed, returns the previous contents and stores the first error in `failure`.
+fn or_previous<T>(
     read: Result<T, ConfigError>,
     before: Option<T>,
-    unread: &mut Option<ConfigError>,
+    failure: &mut Option<ConfigError>,
 ) -> Result<T, ConfigError> {
     match (read, before) {
         (Err(error), Some(before)) => {
-            unread.get_or_insert(error);
+            failure.get_or_insert(error);
             Ok(before)
         }
         (read, _) => read,
     }
 }
 
-/// Returns the files that the configuration consists of.
+/// Returns all files that the configuration depends on.
 pub fn files_of(config: &ConnectionConfig) -> Vec<PathBuf> {
     let certificate = config.user.certificate.as_ref();
     let sources = [
@@ -124,14 +124,14 @@ fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigErro
     match (contents, fixed) {
         (Ok(token), _) if !token.is_empty() => Ok(token),
         (_, Some(fixed)) => Ok(fixed.clone()),
-        (Ok(_), None) => Err(ConfigError::new(path.display(), "the file has no token in it")),
+        (Ok(_), None) => Err(ConfigError::new(path.display(), "the file contains no token")),
         (Err(failure), None) => Err(ConfigError::new(path.display(), failure)),
     }
 }
 
-fn bearer(token: &str, place: &str) -> Result<HeaderValue, ConfigError> {
+fn bearer(token: &str, source: &str) -> Result<HeaderValue, ConfigError> {
     secret(&format!("Bearer {token}"))
-        .ok_or_else(|| ConfigError::new(place, "it contains characters that no token has; remove them"))
+        .ok_or_else(|| ConfigError::new(source, "it contains characters that a token cannot have; remove them"))
 }
 
 fn basic_authorization(BasicCredentials { username, password }: &BasicCredentials) -> Result<HeaderValue, ConfigError> {

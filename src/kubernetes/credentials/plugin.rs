@@ -22,13 +22,13 @@ use crate::telemetry::log::printable;
 /// The time after which a plugin is considered hung and is killed.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same time for a plugin that may interact with the user.
+/// The same limit for a plugin that may interact with the user.
 const INTERACTIVE_TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs the plugin once and returns what it has issued. The calling thread must outlive it.
+/// Runs the plugin once and returns the credentials that it has issued. The calling thread must outlive the plugin.
 ///
 /// # Errors
-/// Returns a sentence with the plugin, the reason, and what to do.
+/// Returns a sentence that names the plugin, the reason, and what to do.
 pub fn run(
     plugin: &ExecPlugin,
     config: &ConnectionConfig,
@@ -73,7 +73,8 @@ pub fn run(
         .map_err(|reason| failed(&format!("it {}{}", printable(&reason), quoted(&output.last_message))))
 }
 
-/// Returns the program that a name stands for in leaderrun's own `PATH`, whatever the plugin's will be.
+/// Returns the path of the plugin's program. A bare name is looked up in leaderrun's own `PATH`, even if the plugin is
+/// started with a different one.
 fn program(command: &Path) -> PathBuf {
     let paths = env::var_os("PATH").filter(|_| command.components().count() == 1);
     let mut programs = paths.iter().flat_map(env::split_paths).map(|folder| folder.join(command));

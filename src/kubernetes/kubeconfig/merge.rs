@@ -1,5 +1,5 @@
-//! Merges several kubeconfigs. For each name the first file that has it takes precedence, and so does the first current
-//! context.
+//! Merges several kubeconfigs. If several files have an entry with the same name, that of the first file is used, and
+//! so is the first current context.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub struct Entry<'a, T> {
 }
 
 impl MergedKubeconfig {
-    /// Merges files, of which earlier ones take precedence.
+    /// Merges files. Earlier files take precedence over later ones.
     pub fn new(files: Vec<KubeconfigFile>) -> Self {
         Self { files }
     }

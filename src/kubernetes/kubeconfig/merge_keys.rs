@@ -1,7 +1,8 @@
 //! Checks the order of merge keys (`<<`) in YAML.
 //!
-//! In YAML the keys of a map take precedence over those that it merges. client-go, however, replaces the keys in front
-//! of `<<`, so that kubectl may use another server. A file that the two read differently is refused.
+//! In YAML the keys of a map take precedence over merged keys, wherever `<<` is. In client-go, however, merged keys
+//! replace the keys before `<<`, so kubectl might use another server than leaderrun. leaderrun refuses a file for which
+//! this makes a difference.
 
 use std::fmt;
 
@@ -11,10 +12,10 @@ use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
 
 const MERGE_KEY: &str = "<<";
 
-/// Checks that no merge key replaces a key in front of it.
+/// Checks that no merged key is equal to a key before `<<`.
 ///
 /// # Errors
-/// Returns the reason in words.
+/// Returns the key and what to do.
 pub fn check(document: &str) -> Result<(), String> {
     if !document.contains(MERGE_KEY) {
         return Ok(());
@@ -30,17 +31,17 @@ pub fn check(document: &str) -> Result<(), String> {
     checked.map(drop).map_err(|failure| failure.to_string())
 }
 
-/// The part of a value that matters here.
+/// A YAML value, reduced to the keys of its maps.
 enum Node {
     Text(String),
     List(Vec<Node>),
-    /// The keys of a map, with those that it merges.
+    /// The keys of a map, including merged keys.
     Map(Vec<String>),
     Other,
 }
 
 impl Node {
-    /// Returns the keys that a map gets from this value of its merge key.
+    /// Returns the keys that a map gets if this is the value of its merge key.
     fn merged_keys(self) -> Vec<String> {
         match self {
             Self::Map(keys) => keys,
@@ -73,8 +74,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
                     let merged = map.next_value::<Node>()?.merged_keys();
                     if let Some(replaced) = merged.iter().find(|key| keys.contains(key)) {
                         return Err(A::Error::custom(format_args!(
-                            "the key {replaced:?} is also in the map that << merges after it, and programs differ in \
-                             which of the two counts; put << first"
+                            "the key {replaced:?} is also in the map that << merges after it, and programs disagree \
+                             about which of the two counts; put << first"
                         )));
                     }
                     keys.extend(merged);
@@ -141,7 +142,7 @@ mod tests {
     const ANCHORS: &str = "a: &a {server: one, color: red}\nb: &b {server: two}\n";
 
     #[test]
-    fn a_merge_key_may_not_replace_what_is_in_front_of_it() {
+    fn a_merged_key_that_is_equal_to_a_key_before_it_is_refused() {
         for map in [
             "{<<: *a, server: three}",
             "{<<: [*a, *b]}",

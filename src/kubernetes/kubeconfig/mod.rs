@@ -1,6 +1,7 @@
 //! Loads a [`ConnectionConfig`] from kubeconfigs or a pod's service account, by the rules of client-go.
 //!
-//! If a configuration that was named cannot be used, that is an error: there is no fallback to another cluster.
+//! If the user has named a configuration that cannot be used, that is an error. leaderrun never falls back to another
+//! cluster.
 
 mod file;
 mod in_cluster;
@@ -20,8 +21,8 @@ use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Impersona
 
 /// Loads the configuration of the connection to the API server.
 ///
-/// Its source is `--kubeconfig`, else the files in `KUBECONFIG`, else `~/.kube/config` if it exists, else the pod's
-/// service account.
+/// The first of these sources is used: `--kubeconfig`, the files in `KUBECONFIG`, `~/.kube/config` if it exists, and
+/// the pod's service account.
 ///
 /// # Errors
 /// Fails if the named configuration cannot be used, or there is none.

@@ -24,14 +24,14 @@ const ENCODED_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The address of an API server, and the user in it.
+/// The address of an API server, and the user name and password that it contained.
 pub struct ServerAddress {
     pub server: Uri,
-    /// The user name and password in front of the host. As for kubectl, they take precedence over a token.
+    /// The user name and password in front of the host. As with kubectl, they take precedence over a token.
     pub credentials: Option<BasicCredentials>,
 }
 
-/// Parses the address of an API server. Without a scheme it is a server without TLS, as for kubectl.
+/// Parses the address of an API server. As with kubectl, an address without a scheme is that of a server without TLS.
 ///
 /// # Errors
 /// Returns the reason why the address is invalid.
@@ -49,9 +49,9 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     if stated_scheme.is_none() && !path.is_empty() {
         return Err(format!("server \"{authority}{path}\" begins neither with http:// nor with https://"));
     }
-    // An empty port is the scheme's own.
+    // An empty port means the default port of the scheme.
     let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
-    // The part that may be a password is left out.
+    // Messages leave out the user name and the password.
     let shown = format!("{scheme}://{authority}{}", cleaned(path));
     if scheme != "http" && scheme != "https" {
         return Err(format!("server {shown:?} begins with {scheme}://, neither with http:// nor with https://"));
@@ -65,21 +65,19 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     }
     let is_escape = |rest: &[u8]| rest.len() > 2 && rest[1..3].iter().all(u8::is_ascii_hexdigit);
     if !path.match_indices('%').all(|(at, _)| is_escape(&path.as_bytes()[at..])) {
-        return Err(format!(
-            "server \"{scheme}://{authority}{path}\": a % in it is not followed by two hexadecimal digits"
-        ));
+        return Err(format!("server \"{scheme}://{authority}{path}\": a % is not followed by two hexadecimal digits"));
     }
     if authority.is_empty() {
-        return Err(format!("server {shown:?} names no host"));
+        return Err(format!("server {shown:?} has no host"));
     }
     let server = shown.parse::<Uri>().map_err(|invalid| format!("server {shown:?}: {invalid}"))?;
     match server.host() {
-        None | Some("") => Err(format!("server {shown:?} names no host")),
+        None | Some("") => Err(format!("server {shown:?} has no host")),
         Some(_) => Ok(ServerAddress { server, credentials }),
     }
 }
 
-/// Returns a host and port, in which an IPv6 address may lack its brackets, as in Go.
+/// Adds the brackets that an IPv6 address with a port may lack, as in Go.
 fn bracketed(authority: &str) -> Cow<'_, str> {
     match authority.rsplit_once(':') {
         Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}").into(),
@@ -87,7 +85,7 @@ fn bracketed(authority: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns a path without empty parts, `.` and `..`, and encoded as Go encodes it.
+/// Removes empty parts, `.` and `..` from a path, and encodes it as Go does.
 fn cleaned(path: &str) -> String {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     let mut parts = Vec::new();
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_as_kubectl_reads_it() {
+    fn server_addresses_are_parsed_as_by_kubectl() {
         for (text, address) in [
             ("https://host", "https://host/"),
             (" https://host:6443/ ", "https://host:6443/"),
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_name_and_a_password_are_not_part_of_the_address() {
+    fn a_user_name_and_a_password_in_the_address_become_credentials() {
         let parsed = parse("https://me:p%40ss@host:6443/path");
         let ServerAddress { server, credentials } = parsed.unwrap_or_else(|refusal| panic!("{refusal}"));
         assert_eq!(server, "https://host:6443/path");
@@ -151,14 +149,14 @@ mod tests {
     fn invalid_addresses_are_refused_with_the_reason() {
         for (text, reason) in [
             ("ftp://host", "neither with http:// nor with https://"),
-            ("https://", "names no host"),
-            ("https:///host", "names no host"),
-            ("https://host/a%2", "a % in it is not followed by two hexadecimal digits"),
-            ("https://host/a%+f", "a % in it is not followed by two hexadecimal digits"),
+            ("https://", "has no host"),
+            ("https:///host", "has no host"),
+            ("https://host/a%2", "a % is not followed by two hexadecimal digits"),
+            ("https://host/a%+f", "a % is not followed by two hexadecimal digits"),
             ("https:/host", "server \"https:/host\" begins neither with http:// nor with https://"),
             ("host/prefix", "begins neither with http:// nor with https://"),
             ("https://fd00::1", "invalid authority"),
-            ("https://:6443", "names no host"),
+            ("https://:6443", "has no host"),
             ("https://a b", "invalid uri character"),
             ("https://host:port", "\"port\" is not a port"),
             ("https://host:+80", "\"+80\" is not a port"),

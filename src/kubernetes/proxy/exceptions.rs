@@ -1,7 +1,6 @@
-//! The servers that are reached without a proxy: `NO_PROXY`, as Go's `httpproxy` reads it.
+//! The servers that are reached without a proxy. `NO_PROXY` is parsed as by Go's `httpproxy`.
 //!
-//! The matchers of HTTP libraries in Rust follow curl, which does not support ports and treats a leading dot
-//! differently.
+//! HTTP libraries in Rust parse it like curl, which does not support ports and treats a leading dot differently.
 
 use std::net::IpAddr;
 
@@ -19,8 +18,8 @@ enum Exception {
     Domain {
         /// The domain, with a leading dot.
         suffix: String,
-        /// The exception includes the domain itself.
-        itself: bool,
+        /// Whether the exception includes the domain itself, and not only its subdomains.
+        includes_domain: bool,
         port: Option<u16>,
     },
 }
@@ -28,13 +27,12 @@ enum Exception {
 impl Exceptions {
     /// Parses a list. Invalid entries are left out.
     pub fn parse(list: &str) -> Self {
-        // Go does not split the list at spaces, but names cannot contain spaces, so they can only be separators.
+        // Unlike Go, leaderrun also splits the list at spaces, because names cannot contain spaces.
         let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();
         Self { entries }
     }
 
-    /// Returns whether the server at this address is reached without a proxy. This machine is always reached without
-    /// one.
+    /// Returns whether the server at this address is reached without a proxy. This is always true for this machine.
     pub fn contain(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();
@@ -68,8 +66,8 @@ impl Exception {
         let host = if host.starts_with("*.") { &host[1..] } else { host };
         match host.strip_prefix('.') {
             _ if host.is_empty() => None,
-            Some(_) => Some(Self::Domain { suffix: host.to_owned(), itself: false, port }),
-            None => Some(Self::Domain { suffix: format!(".{host}"), itself: true, port }),
+            Some(_) => Some(Self::Domain { suffix: host.to_owned(), includes_domain: false, port }),
+            None => Some(Self::Domain { suffix: format!(".{host}"), includes_domain: true, port }),
         }
     }
 
@@ -78,8 +76,8 @@ impl Exception {
             Self::All => true,
             Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
             Self::Address(known, known_port) => address == Some(*known) && known_port.is_none_or(|known| known == port),
-            Self::Domain { suffix, itself, port: known_port } => {
-                (host.ends_with(suffix.as_str()) || (*itself && *host == suffix[1..]))
+            Self::Domain { suffix, includes_domain, port: known_port } => {
+                (host.ends_with(suffix.as_str()) || (*includes_domain && *host == suffix[1..]))
                     && known_port.is_none_or(|known| known == port)
             }
         }
@@ -91,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_proxy_is_read_as_go_reads_it() {
+    fn no_proxy_is_parsed_as_in_go() {
         let (reached_directly, proxied) = (true, false);
         for (list, host, port, expected) in [
             ("", "api.example.com", 443, proxied),

@@ -12,7 +12,7 @@ use super::pem;
 #[derive(Debug)]
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
-    /// The certificates are those of the system.
+    /// The system's authorities are trusted, because none are configured.
     pub are_of_system: bool,
 }
 
@@ -62,12 +62,13 @@ impl Authorities {
         Ok(Self { certificates: loaded.certs, are_of_system: true })
     }
 
-    /// Returns whether this certificate is one of them.
+    /// Returns whether this certificate is one of the authorities'.
     pub fn contain(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)
     }
 
-    /// Returns the certificates that may issue others at that time. As in Go, expired ones may not.
+    /// Returns the authorities that may issue certificates at that time. As in Go, those with an expired certificate
+    /// may not.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
@@ -77,7 +78,8 @@ impl Authorities {
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
     }
 
-    /// Returns whether this authority allows this many others between itself and a server. webpki does not check that.
+    /// Returns whether this authority allows this many intermediate authorities between itself and a server. webpki
+    /// does not check that.
     pub fn allow_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_this_one = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_this_one);
@@ -85,7 +87,8 @@ impl Authorities {
             .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
 
-    /// Returns whether one of them has issued the certificate directly, and may issue certificates for any name.
+    /// Returns whether the certificate was issued directly by one of the authorities that may issue certificates for
+    /// any name.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
         let Some((message, algorithm, signature)) = certificate.signed() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
@@ -100,7 +103,7 @@ impl Authorities {
         })
     }
 
-    /// Returns why the one that has issued a certificate is not valid at that time, if it is not.
+    /// If there is only one authority and its certificate is not valid at that time, returns why.
     pub fn invalidity(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;

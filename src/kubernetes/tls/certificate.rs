@@ -1,4 +1,4 @@
-//! The contents of a certificate, for messages and for checks that webpki does not make.
+//! Parses certificates, for messages and for checks that webpki does not make.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.
 const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The critical extensions that an authority's certificate may have: those that Go evaluates.
+/// The critical extensions that are allowed in the certificate of an authority. Go evaluates these extensions.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.14"),
     ObjectIdentifier::new_unwrap("2.5.29.15"),
@@ -28,8 +28,8 @@ const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.37"),
 ];
 
-/// The length in bytes of the modulus of the shortest RSA key that cannot be broken. ring rounds lengths up to bytes,
-/// too.
+/// The length in bytes of the modulus of the shortest RSA key that is considered secure. Like ring, leaderrun rounds
+/// the length up to whole bytes.
 const MIN_MODULUS: usize = 2048 / 8;
 
 /// A certificate of any version.
@@ -64,12 +64,13 @@ impl Certificate {
         algorithm.oid == RSA && modulus().is_none_or(|length| length < MIN_MODULUS)
     }
 
-    /// Returns whether it may issue certificates for servers.
+    /// Returns whether this certificate may issue certificates for servers.
     pub fn may_issue(&self) -> bool {
-        self.is_authority() && self.may_sign_certificates() && self.is_for_servers() && self.is_understood()
+        self.is_authority() && self.may_sign_certificates() && self.is_for_servers() && self.has_only_known_extensions()
     }
 
-    /// Returns whether it belongs to an authority. As in Go, only certificates of version 3 state that.
+    /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 are
+    /// accepted, because they cannot state it.
     fn is_authority(&self) -> bool {
         match self.constraints() {
             Ok(Some(constraints)) => constraints.ca,
@@ -78,7 +79,7 @@ impl Certificate {
         }
     }
 
-    /// Returns whether its key may sign certificates.
+    /// Returns whether the key of this certificate may sign certificates.
     pub fn may_sign_certificates(&self) -> bool {
         match self.0.tbs_certificate().get_extension::<KeyUsage>() {
             Ok(Some((_, usage))) => usage.key_cert_sign(),
@@ -87,13 +88,13 @@ impl Certificate {
         }
     }
 
-    /// Returns whether all its critical extensions are known.
-    fn is_understood(&self) -> bool {
+    /// Returns whether all critical extensions of this certificate are known.
+    fn has_only_known_extensions(&self) -> bool {
         let mut extensions = self.0.tbs_certificate().extensions().into_iter().flatten();
         extensions.all(|extension| !extension.critical || KNOWN_EXTENSIONS.contains(&extension.extn_id))
     }
 
-    /// Returns whether this many authorities are allowed between this one and a server.
+    /// Returns whether this many intermediate authorities are allowed between this authority and a server.
     pub fn allows_intermediates(&self, count: usize) -> bool {
         let limit = self.constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
         limit.is_none_or(|limit| count <= limit.into())
@@ -103,12 +104,12 @@ impl Certificate {
         Ok(self.0.tbs_certificate().get_extension()?.map(|(_, constraints)| constraints))
     }
 
-    /// Returns whether it restricts the names that it may issue certificates for.
+    /// Returns whether this authority may issue certificates only for certain names.
     pub fn constrains_names(&self) -> bool {
         !matches!(self.0.tbs_certificate().get_extension::<NameConstraints>(), Ok(None))
     }
 
-    /// Returns whether this certificate names that one as its issuer.
+    /// Returns whether this certificate states `issuer` as its issuer.
     pub fn names_issuer(&self, issuer: &Self) -> bool {
         self.0.tbs_certificate().issuer() == issuer.0.tbs_certificate().subject()
     }
@@ -116,12 +117,13 @@ impl Certificate {
     /// Returns the signed part, the algorithm as encoded in a signature, and the signature.
     pub fn signed(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
         let message = self.0.tbs_certificate().to_der().ok()?;
-        // The tag and the length, which are one byte each, are left out.
+        // The first two bytes are the tag and the length.
         let algorithm = self.0.signature_algorithm().to_der().ok()?.split_off(2);
         Some((message, algorithm, self.0.signature().raw_bytes()))
     }
 
-    /// Returns whether it has a wildcard with only one label after it that matches the host: `*.lan` for `api.lan`.
+    /// Returns whether the certificate has a wildcard with a single label that matches the host, such as `*.lan` for
+    /// `api.lan`. webpki refuses such wildcards.
     pub fn has_short_wildcard_for(&self, host: &str) -> bool {
         let Ok(Some((_, SubjectAltName(names)))) = self.0.tbs_certificate().get_extension() else { return false };
         let Some((_, domain)) = host.trim_end_matches('.').split_once('.').filter(|(label, _)| !label.is_empty())
@@ -136,7 +138,7 @@ impl Certificate {
         })
     }
 
-    /// Returns whether it may be used by a server.
+    /// Returns whether a server may use this certificate.
     fn is_for_servers(&self) -> bool {
         match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
             Ok(Some((_, ExtendedKeyUsage(purposes)))) => {
@@ -147,10 +149,10 @@ impl Certificate {
         }
     }
 
-    /// Checks whether it can be used by a server at that time.
+    /// Checks that a server may use this certificate at this time.
     ///
     /// # Errors
-    /// Returns the reason why it cannot.
+    /// Returns the reason why a server may not use it.
     pub fn check_server(&self, now: UnixTime) -> Result<(), String> {
         match self.invalidity(now) {
             Some(invalidity) => Err(invalidity),
@@ -159,7 +161,7 @@ impl Certificate {
         }
     }
 
-    /// Returns why it is not valid at that time, if it is not.
+    /// Returns why this certificate is not valid at this time, if it is not.
     pub fn invalidity(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();

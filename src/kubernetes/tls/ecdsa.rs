@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 type Verify = fn(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), InvalidSignature>;
 
-/// Verifies a digest that is at least half as long as the scalars of the curve.
+/// Defines the verification of a digest, which must be at least half as long as the scalars of the curve.
 macro_rules! verify {
     ($curve:ident) => {
         |public_key, digest, signature| {
@@ -25,7 +25,7 @@ const P384: Verify = verify!(p384);
 const P521: Verify = |public_key, digest, signature| {
     const SIZE: usize = 66;
     let verify: Verify = verify!(p521);
-    // Short digests are refused, and leading zeros do not change the number.
+    // p521 refuses digests that are too short. Leading zeros do not change the number that is verified.
     let mut padded = vec![0; SIZE - digest.len()];
     padded.extend(digest);
     verify(public_key, &padded, signature)

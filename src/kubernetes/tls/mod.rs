@@ -1,14 +1,25 @@
-//! TLS to the API server: what Go accepts is accepted, and what Go refuses is refused.
+//! TLS to the API server. With a few exceptions, it accepts and refuses the same certificates as Go, in which kubectl
+//! is written.
 //!
-//! rustls is stricter than Go in some points that clusters depend on: it accepts no X.509 v1 client certificate, no
-//! P-521 key, no P-256 signature with SHA-512, no server certificate that is itself an authority's, and no wildcard of
-//! one label. These are accepted here. It is less strict in what an authority may do, which is checked here, too.
+//! Some clusters depend on things that Go accepts and rustls refuses. They are accepted here:
+//! - client certificates of X.509 version 1
+//! - keys on the curve P-521
+//! - signatures of P-256 keys with SHA-512
+//! - a server certificate that is itself the certificate of an authority
+//! - wildcards such as `*.local`, with a single label after the asterisk
 //!
-//! These are accepted by Go and still refused: RSA keys of less than 2048 bits, which can be broken; RSA keys of more than
-//! 8192 bits; client keys that are RSA of other lengths than 2048, 3072 or 4096 bits, or with a public exponent below 65537,
-//! which ring cannot use; dates before 1970; critical certificate policies; more than six certificates between the
-//! server's and the authority's; an authority's certificate as the server's that was issued by an intermediate
-//! authority; CBC cipher suites in TLS 1.2.
+//! rustls is less strict than Go about what an authority may do, so that is checked here as well.
+//!
+//! Go also accepts the following, which are refused here:
+//! - RSA keys of less than 2048 bits, because they can be broken
+//! - RSA keys of more than 8192 bits
+//! - client keys that ring cannot use: RSA keys with a length other than 2048, 3072 or 4096 bits, or with a public
+//!   exponent below 65537
+//! - dates before 1970
+//! - critical certificate policies
+//! - more than six certificates between those of the server and the authority
+//! - a server certificate that is the certificate of an authority and was issued by an intermediate authority
+//! - CBC cipher suites in TLS 1.2
 
 mod algorithms;
 mod authority;
@@ -33,11 +44,11 @@ use super::connection::{ConfigError, TlsOptions};
 
 pub use self::reason::{Peer, failure_reason};
 
-/// The only protocol to servers and proxies.
+/// The only protocol that is offered to servers and proxies.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Returns the TLS configuration of connections. `authority` contains the trusted certificates, or the system's are
-/// trusted without it; `certificate` contains the client's certificate and its key. All are PEM.
+/// Returns the TLS configuration of connections. `authority` contains the trusted certificates; without it, those of
+/// the system are trusted. `certificate` contains the client's certificate and its key. All of them are PEM.
 ///
 /// # Errors
 /// Fails if one of them cannot be used.
@@ -70,8 +81,8 @@ pub fn check_certificate(certificate: &[u8], key: &[u8]) -> Result<(), ConfigErr
     identity::resolver(certificate, key).map(drop)
 }
 
-/// Returns the TLS configuration of a connection to a proxy. kubectl trusts a proxy like the API server, and presents the
-/// same client certificate; certificates that the system trusts are trusted here as well.
+/// Returns the TLS configuration of a connection to a proxy. As in kubectl, the same authorities are trusted as for the
+/// API server, and the same client certificate is presented. The authorities of the system are trusted as well.
 ///
 /// # Errors
 /// Fails if there are no trusted certificates, or the client's certificate cannot be used.

@@ -24,7 +24,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Returns the reason for a failure of a connection to this peer: that of TLS, or else the innermost cause.
+/// Returns the reason for the failure of a connection to this peer: a failure of TLS if there is one among the causes,
+/// and the innermost cause if not.
 pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     let mut cause = Some(failure);
     while let Some(error) = cause {
@@ -41,7 +42,7 @@ pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     printable_root_cause(failure)
 }
 
-/// Returns the reason for a failure of the system, where its own words say too little or too much.
+/// Returns the reason for a failure of the system, if the system's own description is not clear enough.
 fn io_reason(failure: &io::Error, peer: Peer) -> Option<String> {
     match Errno::from_raw(failure.raw_os_error().unwrap_or_default()) {
         errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => {
@@ -90,14 +91,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_that_ends_without_a_goodbye_was_closed() {
+    fn a_connection_that_ends_without_close_notify_is_reported_as_closed() {
         let failure =
             io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed connection without sending TLS close_notify");
         assert_eq!(failure_reason(&failure, Peer::Server), "the server closed the connection");
     }
 
     #[test]
-    fn a_connection_that_this_machine_refuses_has_a_remedy() {
+    fn the_message_about_a_connection_that_this_machine_refuses_has_a_remedy() {
         let failure = io::Error::from(Errno::EPERM);
         assert_eq!(
             failure_reason(&failure, Peer::Server),

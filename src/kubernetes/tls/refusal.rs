@@ -1,4 +1,4 @@
-//! Reasons why a server's certificate is refused, in words.
+//! Messages about why a server's certificate is refused.
 
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::Error;
@@ -22,8 +22,8 @@ pub fn reason(
 ) -> String {
     match error {
         Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
-            let of_this_one = Certificate::parse(der).and_then(|certificate| certificate.invalidity(now));
-            of_this_one.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
+            let own_invalidity = Certificate::parse(der).and_then(|certificate| certificate.invalidity(now));
+            own_invalidity.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
         }
         Error::CertNotValidForName(names) => {
             let name = server_name.to_str();
@@ -34,7 +34,7 @@ pub fn reason(
             }
             let remedy = match peer {
                 Peer::Server => "perhaps set tls-server-name",
-                Peer::Proxy => "name the proxy by one of them",
+                Peer::Proxy => "use one of these names for the proxy",
             };
             format!("it is for {}, not for {name}; {remedy}", presented.join(", "))
         }
@@ -45,7 +45,7 @@ pub fn reason(
             }
             None => "its issuer is not the configured authority (certificate-authority)".into(),
         },
-        Error::UnsupportedCertVersion => "it is of an old version of X.509, which names no host".into(),
+        Error::UnsupportedCertVersion => "it has an old version of X.509, which contains no host names".into(),
         Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),

@@ -1,4 +1,4 @@
-//! The verification of the server's certificate.
+//! Verifies the certificate of the API server or of a proxy.
 
 use std::error::Error;
 use std::fmt;
@@ -17,7 +17,7 @@ use super::certificate::Certificate;
 use super::reason::Peer;
 use super::refusal;
 
-/// Verifies servers by trusted certificates.
+/// Verifies servers by the trusted certificate authorities.
 #[derive(Debug)]
 pub struct ServerVerifier {
     peer: Peer,
@@ -51,19 +51,21 @@ impl ServerVerifier {
         let Self { peer, authorities } = self;
         let reason = |error| refusal::reason(error, *peer, authorities, der, server_name, now);
         let certificate = EndEntityCert::try_from(der).map_err(reason)?;
-        let said = Certificate::parse(der).ok_or_else(|| Certificate::defect(der))?;
-        if said.has_short_rsa_key() {
+        let parsed = Certificate::parse(der).ok_or_else(|| Certificate::defect(der))?;
+        if parsed.has_short_rsa_key() {
             return Err("its RSA key has less than 2048 bits".to_owned());
         }
         match self.verify_issuer(&certificate, intermediates, now) {
-            // webpki does not accept an authority's certificate for a server, but Go does.
-            _ if authorities.contain(der) => said.check_server(now)?,
-            Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&said, now) => said.check_server(now)?,
+            // Unlike Go, webpki does not accept the certificate of an authority as that of a server.
+            _ if authorities.contain(der) => parsed.check_server(now)?,
+            Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&parsed, now) => {
+                parsed.check_server(now)?;
+            }
             issued => issued.map_err(reason)?,
         }
         let verify_name = |name: &ServerName<'_>| certificate.verify_is_valid_for_subject_name(name);
         match server_name {
-            ServerName::DnsName(name) if said.has_short_wildcard_for(name.as_ref()) => Ok(()),
+            ServerName::DnsName(name) if parsed.has_short_wildcard_for(name.as_ref()) => Ok(()),
             // As in Go, an IPv4 address may be written as IPv6 in the certificate.
             ServerName::IpAddress(IpAddr::V4(address)) => verify_name(server_name).or_else(|error| {
                 let as_ipv6 = Ipv4Addr::from(*address).to_ipv6_mapped();
@@ -86,11 +88,12 @@ impl ServerVerifier {
         certificate.verify_for_usage(SUPPORTED.all, &anchors, intermediates, now, usage, None, check_path).map(drop)
     }
 
-    /// Checks what webpki does not: whether the authorities may sign certificates, and how many there may be.
+    /// Checks what webpki does not check: whether the authorities may sign certificates, and whether there are too many
+    /// of them.
     fn check_path(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
         let may_sign =
-            |der: &CertificateDer<'_>| Certificate::parse(der).is_some_and(|said| said.may_sign_certificates());
-        if !path.intermediate_certificates().all(|between| may_sign(&between.der())) {
+            |der: &CertificateDer<'_>| Certificate::parse(der).is_some_and(|parsed| parsed.may_sign_certificates());
+        if !path.intermediate_certificates().all(|intermediate| may_sign(&intermediate.der())) {
             return Err(webpki::Error::EndEntityUsedAsCa);
         }
         if !self.authorities.allow_intermediates(path.anchor(), path.intermediate_certificates().count()) {
@@ -100,7 +103,7 @@ impl ServerVerifier {
     }
 }
 
-/// The purpose of a server's certificate, which a certificate without a stated purpose also has.
+/// Requires that a certificate is for servers. A certificate that states no purpose is for all purposes.
 struct ServerPurpose;
 
 impl ExtendedKeyUsageValidator for ServerPurpose {
@@ -134,9 +137,9 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.verify(end_entity, intermediates, server_name, now);
         verified.map(|()| ServerCertVerified::assertion()).map_err(|reason| {
-            let whose =
+            let names =
                 Certificate::parse(end_entity).map(|certificate| format!(" {certificate},")).unwrap_or_default();
-            let refusal = Refusal(format!("{}'s certificate{whose} is refused: {reason}", self.peer));
+            let refusal = Refusal(format!("{}'s certificate{names} is refused: {reason}", self.peer));
             rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
         })
     }

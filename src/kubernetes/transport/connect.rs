@@ -24,14 +24,14 @@ use super::connection::Connection;
 use super::resolver::Resolver;
 use super::{tcp, tunnel};
 
-/// The reason why there is no connection. No request was sent.
+/// The reason why a connection could not be opened. The request was therefore not sent.
 #[derive(Clone, Debug)]
 pub struct ConnectError(String);
 
 impl ConnectError {
-    /// Returns the error for a connection that was not open after this time.
+    /// Returns the error for a connection that could not be opened within this time.
     pub fn timed_out(access: &Access, after: Duration) -> Self {
-        Self(format!("cannot connect to {}: there is no connection after {}", target(access), format_duration(after)))
+        Self(format!("cannot connect to {}: timed out after {}", target(access), format_duration(after)))
     }
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// Connects to the API server, through the proxy if there is one. `skip` is the number of addresses that are tried last.
+/// Connects to the API server, through the proxy if there is one. The first `skip` addresses are tried last.
 ///
 /// # Errors
 /// Fails if any step fails.
@@ -90,7 +90,8 @@ fn reason(failure: &(dyn Error + 'static)) -> String {
     failure_reason(failure, Peer::Server)
 }
 
-/// Connects through an HTTP proxy: by a tunnel, or, without TLS, by requests that the proxy forwards.
+/// Connects through an HTTP proxy. The proxy opens a tunnel to a server with TLS, and forwards the requests for a
+/// server without TLS.
 async fn connect_through<S>(mut stream: S, proxy: &Proxy, access: &Arc<Access>) -> Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -121,8 +122,8 @@ where
     handshaken.map_err(|failure| reason(&failure))
 }
 
-/// Returns the name that a certificate must be for. As in Go, an address may be in brackets, and one of IPv4 may be
-/// written as IPv6.
+/// Returns the name that the certificate must be for. As in Go, an address may be in brackets, and an IPv4 address may
+/// be written as IPv6.
 fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, String> {
     let unbracketed = name.trim_matches(['[', ']']);
     let address =
@@ -132,11 +133,11 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
     }
     match ServerName::try_from(name.to_owned()) {
         Ok(name) => Ok(name),
-        // The certificate is not verified. With an address, no name is sent.
+        // The certificate is not verified, so any address will do. For an address, TLS sends no server name.
         Err(_) if insecure => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
-        Err(_) => {
-            Err(format!("no certificate can be for the name {name:?}; set tls-server-name to one that it is for"))
-        }
+        Err(_) => Err(format!(
+            "no certificate can be for the name {name:?}; set tls-server-name to a name in the certificate"
+        )),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts HTTP on a stream. As for Go, a header may have several lines, and white space after its name.
+    /// Starts HTTP on a stream. As in Go, a header may have several lines, and white space after its name.
     ///
     /// # Errors
     /// Fails if the stream is closed.
@@ -43,16 +43,16 @@ impl Connection {
         Ok(Self { sender, access, driver })
     }
 
-    /// Returns whether it seems open, and can be used with these credentials.
+    /// Returns whether the connection seems open and can be used with these credentials.
     pub fn is_usable(&self, access: &Access) -> bool {
         !self.sender.is_closed() && self.access.shares_connections_with(access)
     }
 
-    /// Sends a request. The connection returns to the pool once the answer was read to its end, and is closed
-    /// otherwise.
+    /// Sends a request. Once its answer has been read to the end, the connection is returned to the pool. If that does
+    /// not happen, the connection is closed.
     ///
     /// # Errors
-    /// Fails if there is no answer. The error contains the request if that was not sent.
+    /// Fails if there is no answer. The error contains the request if it was not sent.
     pub async fn send(
         mut self,
         request: Request<RequestBody>,

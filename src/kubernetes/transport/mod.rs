@@ -1,7 +1,7 @@
-//! The transport of requests to the API server.
+//! Sends requests to the API server.
 //!
-//! The preparation of a request (credentials, addresses, a connection) runs beside the request and is kept when the
-//! request is dropped: however long it takes, it is done once.
+//! The preparation of a request (credentials, addresses, a connection) continues when the request is dropped, and later
+//! requests use its result. A slow preparation is therefore done only once, however short the timeout of a request is.
 
 mod connect;
 mod connection;
@@ -32,7 +32,7 @@ use super::credentials::{Access, Credentials, MIN_PENDING};
 use super::impersonation;
 use super::tls::{Peer, failure_reason};
 
-/// The largest number of credentials that a request is sent with, one after the other.
+/// The largest number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -50,13 +50,14 @@ impl Transport {
         Self { credentials, pool: Arc::new(Pool::new(resolver, attempt)) }
     }
 
-    /// Returns what requests wait for before they can be sent, if that takes long at present.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
     pub fn pending(&self) -> Option<String> {
         let connection = || Some(format!("a connection to {}", self.pool.pending(MIN_PENDING)?));
         self.credentials.pending().or_else(connection)
     }
 
-    /// Sends a request. If the API server rejects it with 401 and there are other credentials, it is sent again.
+    /// Sends a request. If the API server rejects it with 401, it is sent again with other credentials if there are
+    /// any.
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
@@ -97,7 +98,7 @@ impl Transport {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            // The server may have closed an idle connection.
+            // If the server had closed an idle connection, the request was not sent, and is sent on another connection.
             match failure.take_message() {
                 Some(unsent) => request = unsent,
                 None => return Err(failure.into_error().into()),
@@ -120,7 +121,7 @@ impl Service<Request<Body>> for Transport {
     }
 }
 
-/// Returns the head of a request for this server, with the server's path and host, and the user's credentials.
+/// Completes the head of a request with the server's path and host, and the user's credentials.
 fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     let server = &access.config.server;
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -143,8 +144,8 @@ fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     Ok(head)
 }
 
-/// Returns the name of leaderrun in the API server's audit log, in the format of Go programs and with Go's names for
-/// the machine.
+/// Returns the user agent, which appears in the API server's audit log. It has the format and the machine names of Go
+/// programs.
 fn user_agent() -> String {
     let machine = match env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,7 +1,8 @@
-//! The connections of one client: one that is idle, and those that are being opened.
+//! The connections of one client: an idle connection, and connections that are being opened.
 //!
-//! A connection is opened by a task of its own, which continues when its request is dropped, and the next request gets
-//! its result. A request that is dropped closes the connection that it was sent on, so the next one is sent on another.
+//! A separate task opens each connection. The task continues when the request is dropped, and the next request uses the
+//! connection. If a request is dropped after it was sent, its connection is closed, so the next request is sent on
+//! another connection.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::connect::{self, ConnectError, connect};
 use super::connection::Connection;
 use super::resolver::Resolver;
 
-/// The largest number of connections that are being opened.
+/// The largest number of connections that are being opened at the same time.
 const MAX_PENDING: usize = 2;
 
 /// The timeout for opening a connection.
@@ -33,13 +34,13 @@ pub struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The idle connection. There is only one, because after a failure of the network all are dead, and each would cost
-    /// an attempt.
+    /// The idle connection. There is only one, because a network failure would leave all of them dead, and each would
+    /// cost a request.
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
-    /// The number of connections that were opened since a request was last answered. An address that accepts
-    /// connections may still answer nothing, so the next one begins at another address of the server.
+    /// The number of connections that were opened since a request was last answered. An address may accept connections
+    /// without ever answering a request, so each new connection begins with another address of the server.
     unanswered: usize,
 }
 
@@ -69,7 +70,7 @@ impl Pool {
         drop(replaced);
     }
 
-    /// Returns a connection for a request: the idle one, or the first one that is opened.
+    /// Returns a connection for a request: the idle connection, or the first connection that is opened.
     ///
     /// # Errors
     /// Fails if no connection can be opened.
@@ -86,7 +87,7 @@ impl Pool {
             let ended = pending
                 .into_iter()
                 .map(|mut ended| async move { ended.wait_for(Option::is_some).await.ok()?.clone() }.boxed());
-            // A connection that was opened for this request may be used by another one, or be replaced by a newer one.
+            // The opened connection is idle now. If another request has taken it, the loop waits for a further one.
             if let (Some(Err(error)), ..) = select_all(ended).await {
                 return Err(error);
             }
@@ -100,15 +101,15 @@ impl Pool {
         state.pending.iter().find(is_slow).map(|pending| connect::target(&pending.access))
     }
 
-    /// Begins to open a connection, unless another one began recently.
+    /// Begins to open a connection, unless that was begun recently.
     fn begin(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
         state.pending.retain(|pending| pending.access.connects_like(access) && !pending.task.is_finished());
-        // A connection that a request has waited for until its timeout began at least one attempt ago.
+        // A request that times out has waited this long for a connection. The next request then begins another one.
         let is_recent = |pending: &PendingConnection| pending.began.elapsed() < self.attempt * 9 / 10;
         if state.pending.last().is_some_and(is_recent) {
             return;
         }
-        // The oldest one continues, because it may be slow rather than dead.
+        // The oldest pending connection continues, because it may be slow and not dead.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
         let (pool, pending_access, skip) = (Arc::clone(self), Arc::clone(access), state.unanswered);

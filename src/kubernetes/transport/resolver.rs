@@ -1,7 +1,7 @@
 //! Name look-ups that continue when their requests are dropped.
 //!
-//! A look-up may take many seconds, because each name server that does not answer costs five. It runs once, on a thread
-//! of its own, for all requests that need it. A request does not wait for it if earlier addresses are known.
+//! A look-up may take many seconds, because the timeout for each name server is five seconds. One look-up, on its own
+//! thread, serves all requests that need it. If earlier addresses are known, a request waits for it only briefly.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,12 +16,12 @@ use tokio::time::timeout;
 /// How long a request waits for a look-up if earlier addresses are known.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The age up to which addresses are not looked up again.
+/// How long addresses are used without looking them up again.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
 type Lookup = Result<Vec<IpAddr>, String>;
 
-/// Looks up the addresses of names. Clones share their addresses.
+/// Looks up the addresses of names. Clones share the known addresses.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     /// The function that looks up a name. It blocks until the name servers have answered.
@@ -79,7 +79,7 @@ impl Resolver {
         };
         let ended = async {
             let lookup = pending.wait_for(Option::is_some).await;
-            lookup.ok().and_then(|lookup| lookup.clone()).unwrap_or_else(|| Err("the look-up broke off".to_owned()))
+            lookup.ok().and_then(|lookup| lookup.clone()).unwrap_or_else(|| Err("the look-up was aborted".to_owned()))
         };
         let lookup = if known.is_empty() {
             ended.await
@@ -93,7 +93,7 @@ impl Resolver {
         }
     }
 
-    /// Starts a look-up on a thread of its own.
+    /// Starts a look-up on a new thread.
     fn begin(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
         let (sender, pending) = watch::channel(None);
         let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
@@ -122,7 +122,7 @@ mod tests {
         runtime.block_on(resolver.addresses(name))
     }
 
-    fn age(resolver: &Resolver) {
+    fn make_addresses_outdated(resolver: &Resolver) {
         for known in resolver.names.lock().unwrap().values_mut() {
             known.found_at = None;
         }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_from_before_are_used_while_a_look_up_takes_long_or_fails() {
+    fn earlier_addresses_are_used_while_a_look_up_takes_long_or_fails() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let resolver = Resolver {
             look_up: |_| match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
@@ -152,7 +152,7 @@ mod tests {
         };
         for _ in 0..3 {
             assert_eq!(resolve(&resolver, "api.example.com").unwrap(), [IpAddr::from(ADDRESS)]);
-            age(&resolver);
+            make_addresses_outdated(&resolver);
         }
         assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3);
         resolve(&resolver, "api.example.com").unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_found_is_named() {
+    fn the_error_for_an_unknown_name_contains_the_name() {
         let resolver = Resolver { look_up: |_| Err(io::Error::other("no such name")), ..Resolver::default() };
         let failure = resolve(&resolver, "api.example.com").unwrap_err();
         assert_eq!(failure.to_string(), "cannot look up api.example.com: no such name");

@@ -13,11 +13,11 @@ use tokio::time::timeout;
 
 use super::resolver::Resolver;
 
-/// How long one address is tried alone before the next one is tried as well, as RFC 8305 recommends.
+/// How long an address is tried before the next address is tried too. RFC 8305 recommends this delay.
 const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to a host, which is a name or an address, by the first of its addresses that answers. `skip` is the number
-/// of addresses that are tried last, because connections to them were of no use.
+/// Connects to the first address of a host that answers. The host is a name or an address. The first `skip` addresses
+/// are tried last, because earlier connections to them did not work.
 ///
 /// # Errors
 /// Fails if the host has no address that answers.
@@ -36,8 +36,8 @@ pub async fn connect(resolver: &Resolver, host: &str, port: u16, skip: usize) ->
     Ok(stream)
 }
 
-/// Returns the result of the first attempt that succeeds. Each begins when the one before has failed or takes long, and
-/// continues beside the next ones.
+/// Returns the result of the first attempt that succeeds. An attempt begins when the previous attempt has failed or
+/// takes long. Slow attempts continue.
 async fn first_success<T>(
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
@@ -62,7 +62,7 @@ async fn first_success<T>(
     }
 }
 
-/// Returns the address of an IPv6 host with a zone, such as `[fe80::1%25eth0]`. The resolver knows no zones.
+/// Returns the address of an IPv6 host with a zone, such as `[fe80::1%25eth0]`, which the resolver does not support.
 fn zoned_address(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
     let host = host.trim_matches(['[', ']']);
     let Some((address, zone)) = split_zone(host) else { return Ok(None) };
@@ -72,13 +72,13 @@ fn zoned_address(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
     Ok(Some(SocketAddrV6::new(address, port, 0, index).into()))
 }
 
-/// Splits an IPv6 address with a zone. In a URL the percent sign is encoded.
+/// Splits an IPv6 address with a zone into both. The percent sign may be encoded as `%25`, as in a URL.
 pub fn split_zone(host: &str) -> Option<(Ipv6Addr, &str)> {
     let (address, zone) = host.split_once("%25").or_else(|| host.split_once('%'))?;
     Some((address.parse().ok()?, zone))
 }
 
-/// Returns a host and port without the zone of the address, which means nothing on another machine.
+/// Returns a host and port without the zone of the address. A zone has a meaning only on this machine.
 pub fn without_zone(authority: &str) -> String {
     match (authority.find('%'), authority.rfind(']')) {
         (Some(zone), Some(end)) if zone < end => format!("{}{}", &authority[..zone], &authority[end..]),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_were_of_no_use_are_tried_last() {
+    fn skipped_addresses_are_tried_last() {
         let first = TcpListener::bind("127.0.0.2:0").unwrap();
         let port = first.local_addr().unwrap().port();
         let _second = TcpListener::bind(("127.0.0.3", port)).unwrap();

@@ -8,13 +8,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::super::proxy::Proxy;
 use crate::telemetry::log::printable;
 
-/// The greatest size of a proxy's answer, without the page of HTML that may follow it.
+/// The largest size of the head of a proxy's answer, without the page of HTML that may follow it.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
 ///
 /// # Errors
-/// Fails if the proxy refuses, with its reason.
+/// Fails if the proxy refuses. The error contains the proxy's reason.
 pub async fn open<S>(stream: &mut S, proxy: &Proxy, server: &Uri) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -35,7 +35,7 @@ where
     match status.split(' ').next() {
         Some("200") => Ok(()),
         Some("407") => Err(io::Error::other(refused_credentials(proxy))),
-        _ => Err(io::Error::other(format!("the proxy refused it with {}", printable(status.trim())))),
+        _ => Err(io::Error::other(format!("the proxy refused the tunnel with {}", printable(status.trim())))),
     }
 }
 

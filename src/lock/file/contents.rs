@@ -1,17 +1,18 @@
 //! The two layouts of a record file.
 //!
-//! A file that is replaced as a whole contains one JSON document. A file that cannot be replaced is written in place,
-//! in two slots of fixed size. Each write goes to the slot that does not contain the present record, so a write that is
-//! interrupted by a kill or a power failure leaves the present record intact. Both slots fit into one block of the file
-//! system, so a record can be written in place even if the disk is full.
+//! A file that is replaced as a whole contains one JSON document. A file that cannot be replaced is written in place
+//! and has two slots of fixed size. Each write goes to the slot that does not contain the present record, so the
+//! present record stays intact if a kill or a power failure interrupts the write. Both slots fit into one block of the
+//! file system, so a record can be written in place even if the disk is full.
 
 use leaderrun_core::record::{Record, Stored, Version};
 use serde::{Deserialize, Serialize};
 
-/// The size of a slot. The first one begins at the start of the file, and the second one follows it.
+/// The size of a slot. The first slot is at the start of the file, and the second slot follows it.
 pub const SLOT_SIZE: usize = 2048;
 
-/// The first word of a slot. The document's length and checksum follow, then the document on the next line.
+/// The first word of a slot. The length and the checksum of the document follow on the same line, and the document on
+/// the next line.
 const SLOT_MARK: &str = "leaderrun-slot";
 
 /// A record with its version, as stored in a file.
@@ -25,7 +26,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Returns the version that a write must name to replace these contents.
+    /// Returns the version that a write must expect in order to replace these contents.
     pub fn version(&self) -> Version {
         Version { uid: self.uid.clone(), resource_version: self.version.to_string() }
     }
@@ -40,7 +41,7 @@ impl Contents {
         serde_json::to_vec(self).expect("strings, numbers and times can be serialized")
     }
 
-    /// Returns the bytes of a slot; `None` if the document is too long for one.
+    /// Returns the bytes of a slot; `None` if the document is too long for a slot.
     pub fn to_slot(&self) -> Option<Vec<u8>> {
         let document = self.to_document();
         let mut slot = format!("{SLOT_MARK} {} {:016x}\n", document.len(), checksum(&document)).into_bytes();
@@ -53,7 +54,7 @@ impl Contents {
 /// The parsed contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// The record; `None` in an empty file, which may have been created by mktemp(1), for example.
+    /// The record; `None` in an empty file, such as mktemp(1) creates.
     pub contents: Option<Contents>,
     /// The offset of the slot that a write in place may overwrite, if there is one.
     pub free_slot: Option<u64>,
@@ -63,7 +64,7 @@ impl Layout {
     /// Parses the bytes of a whole file.
     ///
     /// # Errors
-    /// Returns the reason why they contain no record.
+    /// Returns the reason why the bytes are not a record.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.is_empty() {
             return Ok(Self { contents: None, free_slot: Some(0) });
@@ -71,7 +72,7 @@ impl Layout {
         let (first, second) = bytes.split_at(bytes.len().min(SLOT_SIZE));
         let first_document = match first.starts_with(SLOT_MARK.as_bytes()) {
             true => None,
-            // The document ends at the hole before the second slot.
+            // Zero bytes follow the document if the second slot was written later.
             false => Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default()),
         };
         let first = match first_document {
@@ -107,7 +108,7 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
     serde_json::from_slice(document).map_err(|failure| failure.to_string())
 }
 
-/// Returns the 64-bit FNV-1a hash, which is enough to detect a document that was written partially.
+/// Returns the 64-bit FNV-1a hash, which is good enough to detect an incomplete write.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
@@ -163,7 +164,7 @@ mod tests {
                 let mut interrupted = file.clone();
                 write(&mut interrupted, offset, &next, written);
                 if interrupted.iter().skip(offset as usize).take(next.len() - 1).eq(&next[..next.len() - 1]) {
-                    // The bytes that were overwritten have the same end, so the write is complete.
+                    // The rest of the old bytes equals the rest of the new bytes, so the write is complete.
                     continue;
                 }
                 let found = Layout::parse(&interrupted).unwrap().contents.unwrap().version;
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_document_leaves_no_room_for_a_slot() {
+    fn a_document_that_is_longer_than_a_slot_cannot_be_followed_by_a_slot() {
         let mut long = contents(1);
         long.record.holder_identity = "x".repeat(SLOT_SIZE);
         assert_eq!(long.to_slot(), None);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_bytes_are_an_error() {
+    fn bytes_that_are_no_record_are_an_error() {
         for text in ["text", "{}", "leaderrun-slot", "leaderrun-slot 2 0\n{}\n", "leaderrun-slot 99 0\n{", "\0\0"] {
             assert!(Layout::parse(text.as_bytes()).is_err(), "{text:?}");
         }

@@ -10,13 +10,13 @@ use super::FileLock;
 use crate::lock::Finding;
 use crate::telemetry::log::printable_cause;
 
-/// The timeout of a request, of which none is sent.
-const NO_ATTEMPT: Duration = Duration::ZERO;
+/// The timeout of a request. It does not matter, because no request is sent.
+const UNUSED_TIMEOUT: Duration = Duration::ZERO;
 
 /// Examines whether a candidate can use the lock file at `path`.
 pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match FileLock::new(path, NO_ATTEMPT) {
+    match FileLock::new(path, UNUSED_TIMEOUT) {
         Ok(lock) => {
             findings.push(met("record", format!("{} can be read or created", path.display())));
             findings.extend(examine_companion(lock.lock_file()));
@@ -46,7 +46,7 @@ fn examine_folder(path: &Path) -> Finding {
     }
 }
 
-/// Examines the file that is locked while the record is written. A missing one is created.
+/// Examines the file that is locked while the record is written. It may be missing, because candidates create it.
 fn examine_companion(path: &Path) -> Option<Finding> {
     let errno = access(path, AccessFlags::R_OK).err().filter(|errno| *errno != Errno::ENOENT)?;
     Some(Finding {

@@ -13,7 +13,7 @@ use super::access::{self, Access};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::readable::Readable;
 
-/// The file systems whose changes by other machines inotify does not report, by their numbers in statfs(2).
+/// The file systems on which inotify does not report changes by other machines, with their numbers in statfs(2).
 const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6969,      // NFS
     0xff53_4d42, // CIFS
@@ -85,7 +85,8 @@ impl FolderWatch {
         }
     }
 
-    /// Returns whether an event is about the file. An event without a name means that others were lost.
+    /// Returns whether an event is about the file. An event without a name means that events were lost, so the file may
+    /// have changed.
     fn concerns(&self, event: &InotifyEvent) -> bool {
         event.name.as_ref().is_none_or(|name| *name == self.file_name)
     }

@@ -1,5 +1,5 @@
-//! Lock files with contents that leaderrun did not write: they are rejected with an error, and are neither free nor
-//! held by this candidate.
+//! Tests with lock files whose contents were not written by leaderrun. Reading and writing them fails, unless the file
+//! is empty or missing.
 
 use std::fs;
 use std::path::Path;

@@ -10,7 +10,7 @@ use super::access;
 use crate::lock::{LockError, LockErrorKind};
 use crate::telemetry::log::printable;
 
-/// What a write waits for, if that takes long. The election reads it while another thread waits.
+/// A description of what a write waits for, if that takes long. The election reads it while another thread waits.
 #[derive(Debug, Default)]
 pub struct Awaited(Mutex<Option<String>>);
 
@@ -32,8 +32,9 @@ pub struct LockHolder {
 }
 
 impl LockHolder {
-    /// Returns the process that has locked an open file, if the kernel names it. It names none from another PID
-    /// namespace, and one that has died after it handed its descriptor on.
+    /// Returns the process that has locked an open file, if that is known. The kernel does not name a process of
+    /// another PID namespace. If a process has passed the descriptor to another one and died, the kernel still names
+    /// the dead one, and this returns `None`.
     pub fn of(file: &File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
@@ -91,7 +92,7 @@ mod tests {
                      3: -> FLOCK  ADVISORY  WRITE 10 fe:00:12 0 EOF\n\
                      4: FLOCK  ADVISORY  WRITE 0 fe:00:13 0 EOF\n";
         assert_eq!(locker(locks, "fe:00:12"), Some(9));
-        assert_eq!(locker(locks, "fe:00:13"), None, "it is in another PID namespace");
+        assert_eq!(locker(locks, "fe:00:13"), None, "the process is in another PID namespace");
         assert_eq!(locker(locks, "fe:00:14"), None);
     }
 

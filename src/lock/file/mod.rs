@@ -1,4 +1,4 @@
-//! A lock whose record is in a local file, for processes on one machine without a cluster.
+//! A lock whose record is in a local file. It is for processes on one machine, without a cluster.
 
 mod access;
 mod contents;
@@ -39,18 +39,20 @@ use crate::telemetry::log::printable_cause;
 /// The timeout for opening a lock file, after which its file system is considered unavailable.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The flags with which files are opened in a folder that others may write to. A symbolic link is not followed, and
-/// opening a FIFO does not block.
+/// The flags for opening files in a folder that other users may write to. Symbolic links are not followed, and opening
+/// a FIFO does not block.
 const SAFE_OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// The locks whose records are in files; the name of a lock is its path.
+/// The kind of locks whose records are in files. The name of such a lock is a path.
 pub struct FileStore;
 
 impl LocalStore for FileStore {
     fn check_name(&self, path: &str) -> Result<(), String> {
         match path {
             "" => Err("the path is missing; for example file:/run/job.lease".into()),
-            _ if path.ends_with('/') => Err("the path is that of a folder; for example file:/run/job.lease".into()),
+            _ if path.ends_with('/') => {
+                Err("the path ends with /, like that of a folder; for example file:/run/job.lease".into())
+            }
             _ if path.starts_with("~/") => Err("a shell replaces ~ only at the beginning of a word".into()),
             _ => Ok(()),
         }
@@ -60,7 +62,7 @@ impl LocalStore for FileStore {
         async move { Ok(Box::new(open(path, attempt).await?) as _) }.boxed()
     }
 
-    /// A candidate writes the record while it holds the lock of a second file, which a frozen one keeps.
+    /// Candidates lock a second file while they write the record. A frozen candidate may keep that file locked.
     fn blocks_while_frozen(&self) -> bool {
         true
     }
@@ -80,13 +82,13 @@ async fn open(path: &str, attempt: Duration) -> anyhow::Result<FileLock> {
         .await
         .map_err(|_| anyhow!("timed out opening {path}: its file system does not respond"))?;
     opened?.map_err(|failure| {
-        // The errors of a file system contain a suggestion already.
+        // File system errors contain a suggestion already.
         let remedy = if failure.is::<LockError>() { "" } else { "; for example file:/run/job.lease" };
         anyhow!("--lock file:{path}: {}{remedy}", printable_cause(&failure))
     })
 }
 
-/// Returns what something is that is neither a regular file nor a link.
+/// Returns a phrase for a type of file, which is neither a regular file nor a symbolic link.
 fn kind_of(found: FileType) -> &'static str {
     match found {
         _ if found.is_dir() => "a folder",
@@ -102,15 +104,15 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Opens the lock in the file at `path`. `attempt` is the timeout of one request.
+    /// Opens the lock in the file at `path`. `attempt` is the timeout of each request.
     ///
     /// # Errors
     /// Fails if the folder does not exist, or the file is not a record.
     pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
-        // Symbolic links to its folder are followed at each access. A candidate that followed them only once would
-        // keep leading in a folder that others no longer see.
+        // Symbolic links in the path of the folder are followed at each access. Otherwise a candidate could keep
+        // leading in a folder to which the link no longer leads.
         let path = std::path::absolute(path).context("the current folder cannot be used")?;
-        let (folder, _) = path.parent().zip(path.file_name()).context("it names no file")?;
+        let (folder, _) = path.parent().zip(path.file_name()).context("the path has no file name")?;
         fs::metadata(folder).map_err(|failure| access::failed(Access::Read, &path, &failure))?;
         match fs::symlink_metadata(&path).map(|found| found.file_type()) {
             Ok(found) if found.is_symlink() => {
@@ -171,7 +173,7 @@ impl Lock for FileLock {
             Ok(watch) => watch,
             Err(failure) => return stream::iter([Err(failure)]).boxed(),
         };
-        // The record is read once at the beginning, because it may have changed before the watch was open.
+        // The record is read when the watch is open, because it may have changed before.
         let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
         let changes = stream::unfold(watch, async move |watch| {
             let event = match watch.next().await {

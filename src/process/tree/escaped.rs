@@ -1,9 +1,9 @@
-//! The search for processes of the command that left the tree before they were seen there.
+//! Searches for processes of the command that left the tree before they were seen in it.
 //!
-//! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans are reparented to that
-//! namespace's init instead of to us. They are identified by the run ID in their environment. Reading it can block
-//! while the kernel waits for a page of that process, so a separate process reads it. As a child of ours it is part of
-//! the tree until it ends.
+//! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans become children of the init
+//! process of that namespace. Such processes are recognised by the run ID in their environment. Reading the environment
+//! can block while the kernel waits for a page of that process, so a child process reads it. The child is part of the
+//! tree until it ends.
 
 use std::os::fd::AsFd;
 
@@ -19,16 +19,17 @@ use crate::process::pidfd::PidFd;
 /// How long to wait for the death of a killed process, in milliseconds.
 const DEATH_TIMEOUT: u16 = 1000;
 
-/// The largest number of times that all processes are read, because killed processes may have forked before.
+/// The largest number of searches. The search is repeated after a kill, because killed processes may have forked.
 const MAX_SCANS: usize = 100;
 
-/// Returns the mark of a run: its variable in an environment, with a NUL before and after it.
+/// Returns the mark by which processes of a run are recognised: the variable with the run ID, with a NUL before and
+/// after it.
 pub fn mark(run: &str) -> Vec<u8> {
     format!("\0{RUN_VARIABLE}={run}\0").into_bytes()
 }
 
-/// Forks a child that kills every process with this mark in a PID namespace below ours, and returns its pid. Returns
-/// `None` if no process can be one of them. The tree below us must be empty.
+/// Forks a child that kills every process with this mark in a nested PID namespace, and returns its pid. Returns `None`
+/// if no process could have the mark. The tree must be empty.
 pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
     let mut has_suspects = false;
     proc.for_each_process(|number| {
@@ -47,7 +48,7 @@ pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
             if getppid() == parent {
                 kill_marked(proc, mark);
             }
-            // SAFETY: ends this process without running what belongs to its parent.
+            // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
             unsafe { libc::_exit(0) }
         }
         Err(_) => None,
@@ -67,7 +68,7 @@ fn kill_marked(proc: &Proc, mark: &[u8]) {
     }
 }
 
-/// Returns a process if it is younger than this one and in a PID namespace below ours.
+/// Returns a process if it is younger than this process and in a nested PID namespace, so that it may have the mark.
 fn suspect(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
     let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.own_start() && !stat.is_dead())?;
     let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested)?;
@@ -97,7 +98,7 @@ fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
         if buffer[..length].windows(mark.len()).any(|window| window == mark) {
             return true;
         }
-        // The next part may complete a mark.
+        // A mark may begin at the end of this part.
         kept = length.min(mark.len());
         buffer.copy_within(length - kept..length, 0);
     }
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_found_wherever_it_is() {
+    fn a_mark_is_found_anywhere_in_an_environment() {
         let proc = Proc::open().unwrap();
         let filler = "x".repeat(16 * 1024 - 20);
         for (variables, expected) in [
@@ -125,7 +126,7 @@ mod tests {
             let mut child = Command::new("cat");
             child.env_clear().envs(variables.clone()).stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = child.spawn().unwrap();
-            // /proc shows the environment only some time after the execution has begun.
+            // The child has executed the program when it answers. Only then does /proc show its environment.
             child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
             child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
             assert_eq!(has_mark(&proc, child.id() as i32, &mark("this")), expected, "{variables:?}");

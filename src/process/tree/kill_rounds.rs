@@ -8,29 +8,31 @@ use leaderrun_core::kill_time::KillPace;
 
 use super::{KillFailure, Tree};
 
-/// The shortest and the longest pause between two rounds while nothing changes. Each pause is twice the one before.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+/// The shortest pause between two rounds. While nothing changes, each pause is twice as long as the previous one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long no process may end before one is reported. It allows for a busy machine.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// If no process has ended for this long, one is reported. The time is long enough for a busy machine.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
-    /// The number of threads that are killed at once, and until when it is limited.
+    /// The pace that limits how many threads are killed at once, and the time until which it does.
     pace: Option<(KillPace, Instant)>,
     next_round: Instant,
     pause: Duration,
-    /// When a process has ended most recently, or the kill began.
+    /// When the last process ended, or when the kill began if none has.
     progress_at: Instant,
     has_failed: bool,
 }
 
 impl KillRounds {
-    /// Creates a kill at this pace, whose first round is due.
+    /// Creates a kill at this pace. Its first round is due at once.
     pub fn begin(now: Instant, pace: Option<KillPace>) -> Self {
         let pace = pace.map(|pace| (pace, now + pace.lasts));
-        Self { pace, next_round: now, pause: PAUSES.0, progress_at: now, has_failed: false }
+        Self { pace, next_round: now, pause: SHORTEST_PAUSE, progress_at: now, has_failed: false }
     }
 
     /// Returns when to call [`run_round`](Self::run_round) again.
@@ -38,18 +40,19 @@ impl KillRounds {
         self.next_round
     }
 
-    /// Brings the next round forward, because children have ended and theirs have become ours.
+    /// Makes the next round due at once, because children have ended and their own children have become children of
+    /// this process.
     pub fn handle_ended(&mut self, now: Instant) {
-        (self.next_round, self.pause, self.progress_at) = (now, PAUSES.0, now);
+        (self.next_round, self.pause, self.progress_at) = (now, SHORTEST_PAUSE, now);
     }
 
     /// Kills every descendant that one scan finds, as far as the pace allows.
     ///
     /// # Errors
-    /// Returns why a process could not be killed, but only the first time.
+    /// Returns why a process could not be killed. Only the first failure is returned.
     pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
         self.next_round = now + self.pause;
-        self.pause = (self.pause * 2).min(PAUSES.1);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
         let mut killed = tree.kill(pace.map(|pace| pace.max_killed));
         if killed.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {

@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// The largest number of processes that one scan can find. The next scan finds more: by then the first ones are dead,
-/// and their children have become ours.
+/// The largest number of processes that one scan can find. The next scan finds the others: by then the first ones have
+/// been killed, and their children have become children of the supervisor.
 const CAPACITY: usize = 8192;
 
 /// The longest duration of one scan.
@@ -25,12 +25,12 @@ pub struct Member {
     pub identity: Identity,
     pub stat: Stat,
     pub numbers: Numbers,
-    /// It was [added](Members::add) before the scan.
+    /// The process was [added](Members::add) before the scan.
     pub is_added: bool,
 }
 
 impl Member {
-    /// Returns the number in our own PID namespace.
+    /// Returns the process's number in the PID namespace of the supervisor.
     pub fn pid(&self) -> Pid {
         self.numbers.pid
     }
@@ -53,9 +53,9 @@ impl Members {
     /// Adds a process whose descendants are searched, if there is room.
     pub fn add(&mut self, number: i32) {
         if self.0.len() < CAPACITY
-            && let Err(place) = self.0.binary_search(&number)
+            && let Err(index) = self.0.binary_search(&number)
         {
-            self.0.insert(place, number);
+            self.0.insert(index, number);
         }
     }
 
@@ -69,22 +69,23 @@ impl Members {
     ///
     /// A parent almost always has a lower number than its child. A child with a lower number is found by the next scan.
     ///
-    /// A process that started after the scan began is left for the next one. So no number in the list can have been
-    /// used again: its new process would be younger than the scan, and so would the children.
+    /// A process that started after the scan began is left for the next scan. A number of the list may have been given
+    /// to another process in the meantime, but the children of that process are then younger than the scan and are not
+    /// mistaken for descendants.
     ///
-    /// The scan ends at `until`, and after [`MAX_SCAN_TIME`]: it would not end if processes were forked faster than they
-    /// are read.
+    /// The scan ends at `until`, and after [`MAX_SCAN_TIME`] at the latest: it might never end if processes were forked
+    /// faster than they are read. Returns whether it has read every process.
     pub fn scan(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
         let began = clock::now();
         let longest = began + MAX_SCAN_TIME;
         let until = until.map_or(longest, |until| until.min(longest));
-        let look_began = proc.ticks(began);
+        let began_ticks = proc.ticks(began);
         let mut is_complete = true;
         proc.for_each_process(|number| {
             let is_added = self.0.binary_search(&number).is_ok();
             is_complete = clock::now() < until;
             let Ok(stat) = proc.stat(number) else { return is_complete };
-            let is_child = stat.started < look_began && self.0.binary_search(&stat.parent).is_ok();
+            let is_child = stat.started < began_ticks && self.0.binary_search(&stat.parent).is_ok();
             if (is_added || is_child)
                 && let Some(numbers) = proc.numbers(number)
             {

@@ -1,4 +1,5 @@
-//! Descendants in a PID namespace below ours, whose orphans do not become our children.
+//! Descendants in a PID namespace below the supervisor's. When their parent dies, they become children of the init
+//! process of that namespace and not of the supervisor, so they have to be remembered.
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
@@ -10,11 +11,11 @@ use super::proc::{Identity, Proc};
 /// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// How many checks wait for all of them to stop. Then they are killed even if one still runs. A check takes some ten
-/// microseconds for each process of the machine.
+/// The largest number of scans that wait for all of them to stop. After that they are killed even if one still runs. A
+/// scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
-/// The remembered processes, each after the one that it descends from.
+/// The remembered processes. Each comes after the one that it descends from.
 #[derive(Debug)]
 pub struct Nested(Vec<Remembered>);
 
@@ -48,7 +49,8 @@ impl Nested {
         self.0.retain(|remembered| proc.is_alive(remembered.identity));
     }
 
-    /// Remembers every descendant in a namespace below ours, and the descendants of those that were remembered before.
+    /// Remembers every descendant in a namespace below the supervisor's, and the descendants of those that were
+    /// remembered before. Returns the number of their threads, or `last` if the scan was incomplete and found fewer.
     pub fn remember(
         &mut self,
         proc: &Proc,
@@ -63,7 +65,7 @@ impl Nested {
         if is_complete || count.threads > last.threads { count } else { last }
     }
 
-    /// Sends SIGTERM to those that have not got it yet.
+    /// Sends SIGTERM to the remembered processes that have not received it yet.
     pub fn terminate(&mut self, proc: &Proc) {
         for remembered in self.0.iter_mut().filter(|remembered| !remembered.terminated) {
             remembered.terminated = true;
@@ -73,19 +75,19 @@ impl Nested {
         }
     }
 
-    /// Stops all of them, so that none can fork during the search, and kills them from the leaves up: a process that is
-    /// killed before its parent is not reparented. `note` gets the result of each kill.
+    /// Stops all of them, so that none can fork during the search, and kills them with children before parents, so that
+    /// none becomes an orphan. `note` is called with the result of each kill.
     pub fn kill(&mut self, proc: &Proc, members: &mut Members, note: &mut impl FnMut(i32, nix::Result<()>)) {
         for _ in 0..MAX_SCANS {
-            let mut all_still = true;
+            let mut all_stopped = true;
             let count = self.0.len();
             self.scan(proc, members, None, |member| {
                 if is_nested(member) && !member.stat.is_dead_or_stopped() {
-                    all_still = false;
+                    all_stopped = false;
                     let _ = send(proc, member.identity, Signal::SIGSTOP);
                 }
             });
-            if all_still && self.0.len() == count {
+            if all_stopped && self.0.len() == count {
                 break;
             }
         }
@@ -94,7 +96,8 @@ impl Nested {
         }
     }
 
-    /// Remembers the processes that one scan finds, and calls `visit` with each of them and whether it cannot fork.
+    /// Remembers the nested processes that one scan finds, and calls `visit` with every process that it finds. Returns
+    /// whether the scan was complete.
     fn scan(
         &mut self,
         proc: &Proc,

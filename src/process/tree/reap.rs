@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
-/// How many children are reaped at once during a kill. The next round first passes over the dead children that are
-/// left, before it reaches the living ones.
+/// The largest number of children that are reaped at once during a kill. It is larger because dead children that are
+/// left delay the next round of the kill, which has to read them before it finds the living ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.
@@ -35,16 +35,16 @@ pub struct Reaped {
     pub main_ended: Option<Ended>,
     /// The signal that stopped the main process, if one did.
     pub main_stopped: Option<i32>,
-    /// Any child has ended.
+    /// At least one child has ended.
     pub has_ended: bool,
     /// No child is left, dead or alive.
     pub none_left: bool,
-    /// More dead children may be left. No signal arrives for them.
+    /// More dead children may be left. No further SIGCHLD arrives for them.
     pub is_partial: bool,
 }
 
 /// Reaps a limited number of dead children of this thread. Returns whether and how the child `main` has ended. It
-/// allocates nothing, because it comes before every kill.
+/// allocates no memory, because it runs before every kill.
 pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();
@@ -52,7 +52,7 @@ pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
         let mut status = 0;
         // nix's waitpid is not used, because it reaps a child that was killed by a real-time signal and loses its
         // status.
-        // SAFETY: the kernel writes one int to where it may.
+        // SAFETY: the kernel writes one int to `status`.
         let pid = unsafe { libc::waitpid(-1, &mut status, flags) };
         let is_main = main.is_some_and(|main| main.as_raw() == pid);
         match pid {

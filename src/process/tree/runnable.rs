@@ -1,18 +1,18 @@
-//! The number of threads that run or wait for a CPU, from a sample of them.
+//! An estimate of how many threads run or wait for a CPU, from a sample of them.
 
 use super::proc::Proc;
 
-/// The largest number of threads that a sample is taken from.
+/// The largest number of threads from which a sample is taken.
 const MAX_LISTED: usize = 4096;
 
-/// The number of runnable threads after which the sample ends: under a CPU limit that they use up, reading more would
+/// The number of runnable threads after which the sample ends. If the threads use up a CPU limit, reading more would
 /// delay this process further.
 const ENOUGH: u32 = 16;
 
 /// The largest number of threads in the sample.
 const MAX_READ: u32 = 256;
 
-/// Returns about how many of all threads of these processes are runnable.
+/// Returns an estimate of how many threads of these processes are runnable.
 pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     let mut threads = Vec::new();
     for process in processes {
@@ -37,7 +37,7 @@ pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     extrapolate(runnable, read, all_threads)
 }
 
-/// Returns how many of all threads are runnable, if `runnable` of the `read` ones are.
+/// Returns how many of all threads are probably runnable if `runnable` of `read` threads are.
 fn extrapolate(runnable: u32, read: u32, all_threads: u32) -> u32 {
     let estimate = u64::from(runnable) * u64::from(all_threads) / u64::from(read.max(1));
     u32::try_from(estimate).unwrap_or(u32::MAX)

@@ -1,7 +1,8 @@
 //! Signals to processes of another user.
 //!
-//! In a container whose root has no `CAP_KILL`, an entry point that changes to another user cannot be signalled. With
-//! `CAP_SETUID`, which the entry point needed itself, a child of ours can become that user and signal it.
+//! In a container whose root user has no `CAP_KILL`, an entry point that changes to another user cannot be signalled.
+//! But the entry point needed `CAP_SETUID` for that, so a child of the supervisor can become the same user and signal
+//! it.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -28,7 +29,7 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
     }
 }
 
-/// Waits for a child that only makes system calls that do not block.
+/// Waits for a child. It ends soon, because it only makes system calls that do not block.
 fn wait_for(child: Pid) -> nix::Result<()> {
     let mut status = 0;
     // SAFETY: the kernel writes one int to `status`.

@@ -74,7 +74,7 @@ fn a_service_that_does_not_follow_slices_is_refused() {
 }
 
 #[test]
-fn an_address_has_to_be_of_a_family_of_the_service() {
+fn an_address_must_have_a_family_of_the_service() {
     let single = definition(json!({ "ipFamilies": ["IPv4"] }));
     assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual());
     assert_eq!(single.unserved_family(&["IPv4"]), None);
@@ -84,5 +84,5 @@ fn an_address_has_to_be_of_a_family_of_the_service() {
     assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);
     assert!(dual.unserved_family(&["IPv4"]).is_some_and(|sentence| sentence.contains("no IPv6 address")));
     let headless = definition(json!({ "clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"] }));
-    assert_eq!(headless.unserved_family(&["IPv4"]), None, "it has no address of its own");
+    assert_eq!(headless.unserved_family(&["IPv4"]), None, "a headless Service has no address of its own");
 }

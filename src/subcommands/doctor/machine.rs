@@ -8,10 +8,11 @@ use crate::process::memory::{self, Locked};
 use crate::process::rights::{self, SignalRight};
 use crate::process::tree::Tree;
 
-/// The number of CPUs below which a few busy threads of the command can delay leaderrun.
+/// With a lower limit of CPUs, a few busy threads of the command can delay leaderrun.
 const ENOUGH_CPUS: f64 = 1.0;
 
-/// Examines whether processes can be listed, the CPU limit, the memory that may be locked, and the permission to send signals.
+/// Examines whether processes can be listed, the CPU limit, the memory that may be locked, and the permission to send
+/// signals.
 pub fn examine(table: &mut Table) {
     table.add(processes());
     table.add(cpu(&CpuCgroups::find()));
@@ -43,8 +44,8 @@ fn cpu(cgroups: &CpuCgroups) -> Row {
     if cpus < ENOUGH_CPUS {
         let finding =
             format!("{finding}; about {threads} threads of a command can be killed within {MIN_KILL_MARGIN:?}");
-        let remedy = "choose a higher CPU limit or none, or a longer --lease-duration: where many threads of the command are \
-                      busy, leaderrun runs late and stops the command that much earlier";
+        let remedy = "raise or remove the CPU limit, or choose a longer --lease-duration: if many threads of the command are \
+                      busy, leaderrun runs late, and stops the command earlier to allow for that";
         Row::note("CPU", finding, remedy)
     } else {
         Row::ok("CPU", finding)

@@ -16,8 +16,8 @@ use crate::kubernetes::Cluster;
 use crate::process::clock;
 use crate::subcommands::ANSWER_TIMEOUT;
 
-/// The difference of two clocks up to which it is not reported: a `Date` header has whole seconds, and the answer takes
-/// time.
+/// A difference between two clocks is only reported if it is larger than this, because a `Date` header has whole
+/// seconds and the answer takes time.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Returns a row about the time until a request could be sent: a credential plugin may be slow.
@@ -56,7 +56,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
 pub fn wall_clock(headers: &HeaderMap) -> Row {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let Some(date) = date.and_then(|date| rfc2822::parse(date).ok()) else {
-        return Row::ok("wall clock", "the API server does not say its time");
+        return Row::ok("wall clock", "the API server does not send its time");
     };
     let apart = Timestamp::now().duration_since(date.timestamp());
     let shown = rounded(Duration::from_secs(apart.unsigned_abs().as_secs()));

@@ -15,7 +15,7 @@ use crate::telemetry::log::printable;
 /// Adds a row for the command: whether it will be found and may be executed.
 pub fn examine_command(table: &mut Table, name: &OsStr) {
     let shown = printable(&name.to_string_lossy());
-    let give_path = "give the full path of an existing program: under cron and systemd PATH is short";
+    let give_path = "give the full path of an existing program: under cron and systemd, PATH has few folders";
     table.add(match find(name) {
         Ok(path) => Row::ok("command", printable(&path.display().to_string())),
         Err(Errno::EACCES) => {
@@ -52,7 +52,7 @@ fn find(name: &OsStr) -> Result<PathBuf, Errno> {
 /// Adds a row for the address of `--http`: whether it can be listened on now.
 pub fn examine_http(table: &mut Table, address: HttpAddress) {
     table.add(match address.listen() {
-        Ok(_) => Row::ok("http", format!("--http {address}: it can be listened on")),
+        Ok(_) => Row::ok("http", format!("leaderrun can listen at {address}")),
         Err(error) => {
             let sentence = error.to_string();
             let (finding, remedy) = finding_and_remedy(&sentence, "choose another address");

@@ -1,11 +1,11 @@
-//! The table of results: a line for each, and below it what to do about it.
+//! The table of results. It has a line for each result, and below the line what to do about it.
 
 use std::fmt;
 
 use crate::lock::Finding;
 use crate::telemetry::log::in_one_line;
 
-/// The remedy for a sentence that names none.
+/// The remedy for a failure whose message contains none.
 pub const SEE_HELP: &str = "see leaderrun --help";
 
 /// The results, in the order of their examination.
@@ -46,8 +46,8 @@ impl Row {
     }
 }
 
-/// Splits a sentence of the form `what failed: why; what to do` into the finding and the remedy. `default_remedy` is that
-/// of a sentence without one.
+/// Splits a sentence of the form `what failed: why; what to do` into the finding and the remedy. If it contains no
+/// remedy, `default_remedy` is returned.
 pub fn finding_and_remedy<'a>(sentence: &'a str, default_remedy: &'a str) -> (&'a str, &'a str) {
     sentence.split_once("; ").unwrap_or((sentence, default_remedy))
 }

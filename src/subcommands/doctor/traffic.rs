@@ -11,8 +11,8 @@ async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod:
     let answer = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
     if answer.is_ok_and(|answer| answer.status() == 404) {
         let finding = format!(
-            "there is no pod {pod:?} in namespace {namespace:?}; the host name is another one with hostNetwork, or with a \
-             hostname in the pod's spec"
+            "there is no pod {pod:?} in namespace {namespace:?}; with hostNetwork, or with a hostname in the pod's spec, the \
+             host name is not the pod's name"
         );
         let remedy = "set LEADERRUN_POD from the field metadata.name by the downward API, or give --pod";
         table.add(Row::failed("pod", finding, remedy));
@@ -37,8 +37,8 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
     examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
 }
 
-/// Adds rows about whether the Service can be routed to this candidate, and to nobody else. Returns whether it needs
-/// two slices.
+/// Adds rows about whether the Service can be routed to this candidate and to nobody else. Returns whether it needs two
+/// EndpointSlices.
 async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
     let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
         // The doctor may run on a different machine from the candidate.

@@ -1,4 +1,4 @@
-//! Signals to the command's process group, and what stops it.
+//! Signals to the command's process group, and signals that have stopped it.
 
 use leaderrun_core::messages::SupervisorNotice;
 use leaderrun_core::signal::is_termination_signal;
@@ -11,8 +11,9 @@ use crate::process::signals::SignalHandling;
 use crate::supervisor::relay::RelayedSignal;
 
 impl MainLoop<'_> {
-    /// Continues a command that Ctrl-Z stopped. A leader cannot be suspended, since its lock would expire, and while
-    /// the foreground group is stopped no process reads from the terminal.
+    /// Handles a command that was stopped by a signal. It is continued if the signal came from Ctrl-Z, because a
+    /// suspended leader would lose its lock, and because no process reads from the terminal while the foreground group
+    /// is stopped.
     pub(super) fn handle_stopped(&mut self, pid: Pid, signal: i32) {
         match signal {
             libc::SIGTTIN | libc::SIGTTOU => self.handle_awaited_terminal(pid),
@@ -24,8 +25,9 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Handles a command that was stopped because it needs the terminal and does not have it. leaderrun may have become
-    /// the foreground job without a SIGCONT: a shell's `fg` sends none to a job that is running.
+    /// Handles a command that was stopped because it needs the terminal and does not have it. If leaderrun has become
+    /// the foreground job in the meantime, the command gets the terminal. leaderrun may not have noticed, because a
+    /// shell's `fg` sends no SIGCONT to a job that is running.
     pub(super) fn handle_awaited_terminal(&mut self, main: Pid) {
         self.take_foreground(main, true);
         if self.terminal.belongs_to(main) {
@@ -44,7 +46,7 @@ impl MainLoop<'_> {
         }
         let sent = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
-            // A stopped process takes no signal but SIGKILL until it is continued.
+            // While a process is stopped, it reacts to no signal except SIGKILL.
             let _ = self.tree.signal_group(main, libc::SIGCONT);
         }
         let refused = sent.err().filter(|errno| *errno != Errno::ESRCH);
@@ -54,18 +56,18 @@ impl MainLoop<'_> {
         refused.is_none()
     }
 
-    /// Gives the command the terminal if leaderrun is the foreground job by now: it may have been continued by a
-    /// shell's `fg` or `bg`.
+    /// Gives the command the terminal if leaderrun is now the foreground job, for example because a shell's `fg` has
+    /// continued it. `asks` says that the command needs the terminal now.
     fn take_foreground(&mut self, main: Pid, asks: bool) {
         if self.terminal.give_to(main, asks) {
             self.notify(SupervisorNotice::HasTerminal);
         }
     }
 
-    /// Sends the signals that are no longer held back for other copies of them.
+    /// Sends the signals that were held back because the command may have received them already, and that are now due.
     pub(super) fn relay_due(&mut self) {
         for relayed in self.relay.due(clock::now()) {
-            // Once the main process is reaped, the number of its group may be used again.
+            // Once the main process has been reaped, the number of its group may belong to another group.
             if !self.supervisor.main_runs() {
                 continue;
             }

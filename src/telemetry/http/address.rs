@@ -1,4 +1,4 @@
-//! The address to listen on, as given with `--http`.
+//! The address of `--http`, and listening on it.
 
 use std::fmt;
 use std::io;
@@ -78,7 +78,7 @@ impl HttpAddress {
     /// Listens on the address with a non-blocking socket.
     ///
     /// # Errors
-    /// Fails if the kernel refuses; see [`ListenError::is_transient`].
+    /// Fails if the kernel refuses to listen on the address.
     pub fn listen(&self) -> Result<TcpListener, ListenError> {
         let listener = match self.ip {
             Some(ip) => TcpListener::bind((ip, self.port)),
@@ -118,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_may_be_freed() {
+    fn a_port_that_is_in_use_is_a_transient_error() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address: HttpAddress = taken.local_addr().expect("its address").to_string().parse().expect("an address");
-        let refused = address.listen().expect_err("it is taken");
+        let refused = address.listen().expect_err("the port is in use");
         assert!(refused.is_transient());
         assert_eq!(
             refused.to_string(),
@@ -130,6 +130,6 @@ mod tests {
             )
         );
         drop(taken);
-        address.listen().expect("it is free");
+        address.listen().expect("the port is free");
     }
 }

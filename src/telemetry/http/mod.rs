@@ -1,6 +1,6 @@
 //! The HTTP server of `--http`, which serves health, readiness, the leader and metrics.
 //!
-//! The resources for clients are limited: a connection serves one request and lasts a few seconds at most, and when
+//! Clients can only use limited resources: a connection serves one request and lasts a few seconds at most, and if
 //! there are too many connections, the oldest one is closed.
 
 mod address;
@@ -26,7 +26,7 @@ use super::log_events;
 use super::state::CandidateState;
 use crate::process::clock;
 
-/// The longest duration of a connection, from its acceptance to the last byte of the response.
+/// The longest duration of a connection, from when it is accepted to the last byte of the response.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest number of connections at a time.
@@ -40,7 +40,7 @@ const MAX_HEADERS: usize = 64;
 /// The pause after a connection could not be accepted, for example because no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause between attempts to listen on an address that is taken.
+/// The pause between attempts to listen on an address that is in use.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Logs the address that is listened on.
@@ -52,7 +52,7 @@ pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Retries to listen on an address that was not available when leaderrun started, and then serves it.
+/// Tries again to listen on an address that was not available when leaderrun started, and serves HTTP once it is.
 pub async fn serve_when_free(address: HttpAddress, first: ListenError, state: Rc<RefCell<CandidateState>>) {
     log_events::http_failed(&format!("{first}; retrying every second"));
     loop {

@@ -42,7 +42,7 @@ fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     response(status, PLAIN_TEXT, in_one_line(line) + "\n")
 }
 
-/// Builds a response without hyper's builder, whose errors could only be handled by a panic.
+/// Builds a response. hyper's builder is not used, because it returns errors that could only be handled by a panic.
 fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -1,7 +1,7 @@
-//! The log on stderr. No other thread ever waits for it.
+//! The log on stderr. Logging never blocks the thread that logs.
 //!
-//! stderr may block: it may be a pipe that is not read, or a terminal stopped with Ctrl-S. So a separate thread writes
-//! the log, and lines that exceed its queue are dropped and counted.
+//! stderr may block, because it may be a pipe that is not read or a terminal that was stopped with Ctrl-S. Therefore a
+//! separate thread writes the log. Lines that do not fit into its queue are dropped and counted.
 
 mod printable;
 mod text;
@@ -32,13 +32,14 @@ use crate::process::system_call::SystemCallError;
 /// The largest number of lines in the queue for stderr.
 const BACKLOG: usize = 1024;
 
-/// How long leaderrun waits at its exit until the last lines are written to stderr.
+/// How long leaderrun waits before it exits until the last lines are written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many times longer it waits if stderr would accept the lines: then only a busy machine delays them.
+/// How many times [`FLUSH_TIMEOUT`] is waited for while stderr accepts output, because only a busy machine delays the
+/// lines then.
 const FLUSH_ATTEMPTS: u32 = 25;
 
-/// The internal variable that passes the start of the log to leaderrun when it executes itself again.
+/// The internal variable that passes the start time of the log on when leaderrun executes itself again.
 pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
 /// The format of log lines.
@@ -48,21 +49,21 @@ pub enum Format {
     Json,
 }
 
-/// What a line in the text format says of its time.
+/// The time at the beginning of a line in the text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogTime {
     /// The time since the start.
     Elapsed,
-    /// The wall clock, in UTC.
+    /// The time of the wall clock, in UTC.
     Wall,
-    /// Nothing, for what is read by something that notes the time itself.
+    /// No time, for example because journald adds the time itself.
     None,
 }
 
-/// Starts the log. It must be called after the fork, and may be called again after a failure.
+/// Starts the log. It must be called after the fork, because it starts a thread.
 ///
 /// # Errors
-/// Fails if the thread cannot be created. No log is set up then.
+/// Fails if the thread cannot be created. In that case no log is set up, and this may be called again.
 pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
@@ -71,12 +72,12 @@ pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Lo
     thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of_thread)?;
     // Events of libraries are only logged for debugging, with -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
-    // The text format omits details, because the other lines contain enough for people. The JSON format has all events.
+    // The text format leaves out events of level `detail`. The JSON format has all events.
     let details = if format == Format::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
     let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
     let targets = targets.with_default(others);
-    let handed_down = std::env::var(LOG_START_VARIABLE).ok().and_then(|nanos| nanos.parse().ok());
-    let started_at = handed_down.map_or_else(clock::now, Instant::from_nanos);
+    let inherited = std::env::var(LOG_START_VARIABLE).ok().and_then(|nanos| nanos.parse().ok());
+    let started_at = inherited.map_or_else(clock::now, Instant::from_nanos);
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
@@ -103,7 +104,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`] if stderr is blocked. Returns when the log began.
+    /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`] if stderr is blocked. Returns when the log
+    /// began.
     pub fn finish(self) -> Instant {
         if self.lines.try_send(Line::Flush).is_ok() {
             for _ in 0..FLUSH_ATTEMPTS {
@@ -155,7 +157,7 @@ impl Write for Lines {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let gap = match self.format {
-                Format::Text => format!("leaderrun: {dropped} lines of log were dropped here\n"),
+                Format::Text => format!("leaderrun: {dropped} log lines were dropped here\n"),
                 Format::Json => format!("{{\"level\":\"WARN\",\"event\":\"dropped\",\"lines\":{dropped}}}\n"),
             };
             text.splice(0..0, gap.into_bytes());

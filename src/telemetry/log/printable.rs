@@ -11,8 +11,8 @@ pub fn printable(text: &str) -> String {
     }
 }
 
-/// Returns text with every character escaped that could end a line or control a terminal. Text that is escaped already
-/// stays as it is.
+/// Returns the text with every character escaped that could end a line or control a terminal. Text that is already
+/// escaped is not changed.
 pub fn in_one_line(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -26,8 +26,8 @@ pub fn in_one_line(text: &str) -> String {
     shown
 }
 
-/// Returns an error in one line: its context and, unless that contains it, its innermost cause. The causes in between
-/// mostly repeat one of the two.
+/// Returns an error in one line: its context, followed by its innermost cause if the context does not contain it. The
+/// causes in between mostly repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
     let all = match inner.lines().next() {
@@ -37,7 +37,7 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
     in_one_line(without_number(&all))
 }
 
-/// Returns an error of the operating system without its number, which says less than its words.
+/// Removes the number from an error of the operating system, as in `No such file or directory (os error 2)`.
 fn without_number(text: &str) -> &str {
     text.rsplit_once(" (os error ").filter(|(_, number)| number.ends_with(')')).map_or(text, |(words, _)| words)
 }

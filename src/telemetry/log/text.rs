@@ -14,11 +14,11 @@ use tracing_subscriber::registry::LookupSpan;
 use super::{LogTime, in_one_line};
 use crate::process::clock;
 
-/// A format with one line for each event: `leaderrun +3m06s: what happened`, with the time that [`LogTime`] says. Text
-/// from outside, such as a path, cannot break a line or forge one.
+/// A format with one line for each event, such as `leaderrun +3m06s: what happened`. [`LogTime`] determines the time.
+/// Text from outside, such as a path, cannot break a line or forge a line.
 ///
-/// The fields of leaderrun's own events are left out, because their sentences contain the same information. Only a
-/// [`BLOCK`] follows the sentence, in lines of its own.
+/// The fields of leaderrun's own events are left out, because their sentences contain the same information. Only the
+/// field [`BLOCK`] is printed, on separate lines after the sentence.
 pub struct TextFormat {
     started_at: Instant,
     time: LogTime,
@@ -31,7 +31,7 @@ impl TextFormat {
         Self { started_at, time, is_colored }
     }
 
-    /// Returns what a line begins with.
+    /// Returns the beginning of a line: the program and the time.
     fn prefix(&self) -> String {
         match self.time {
             LogTime::Elapsed => format!("leaderrun {}:", elapsed(clock::now().since(self.started_at))),
@@ -85,7 +85,7 @@ fn elapsed(since: Duration) -> String {
     }
 }
 
-/// The field with text of several lines that users copy. It must not contain any text from outside.
+/// The field with a text of several lines for users to copy. It must not contain any text from outside.
 const BLOCK: &str = "role";
 
 #[derive(Default)]
@@ -139,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn a_role_follows_its_line() {
+    fn a_role_is_printed_on_separate_lines_after_the_sentence() {
         let text = logged(|| tracing::warn!(role = "kind: Role\nrules: []\n", "bind this Role:"));
         assert_eq!(text, "leaderrun: warning: bind this Role:\nkind: Role\nrules: []\n");
     }
 
     #[test]
-    fn later_times_are_shown_less_precisely() {
+    fn longer_elapsed_times_are_shown_in_larger_units() {
         let at = |seconds: f64| elapsed(Duration::from_secs_f64(seconds));
         let shown = [0.0, 9.96, 59.9, 60.0, 3599.0, 3600.0, 86_399.0, 86_400.0, 1_000_000.0].map(at);
         assert_eq!(shown, ["+0.0s", "+9.9s", "+59.9s", "+1m00s", "+59m59s", "+1h00m", "+23h59m", "+1d00h", "+11d13h"]);

@@ -1,4 +1,4 @@
-//! Tests of the state that results from updates.
+//! Tests of how updates change the state of a candidate.
 
 use leaderrun_core::updates::Loss;
 
@@ -57,7 +57,7 @@ fn a_leadership_that_outlives_its_kill_deadline_is_unhealthy() {
 }
 
 #[test]
-fn a_leader_is_ready_from_the_start_of_its_command_to_its_stop() {
+fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
     for ready_when in [ReadyWhen::Waiting, ReadyWhen::Leading] {
         let mut state = state(ready_when, leading());
         assert_eq!(state.readiness(at(9)), Ok(()));
@@ -70,7 +70,7 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_its_stop() {
 }
 
 #[test]
-fn a_standby_that_could_take_over_is_ready_only_with_ready_when_waiting() {
+fn a_standby_is_ready_if_it_could_take_over_and_ready_when_is_waiting() {
     let standby = |ready_when| state(ready_when, [Update::LockAnswered, observed("b", Some(3))]);
     assert_eq!(state(ReadyWhen::Waiting, []).readiness(at(1)), Err("default/job has not been read yet".into()));
     assert_eq!(standby(ReadyWhen::Waiting).readiness(at(16)), Ok(()));
@@ -121,7 +121,7 @@ fn the_summary_describes_the_activity() {
 }
 
 #[test]
-fn transitions_are_printed_once_known_and_kept_when_the_record_is_deleted() {
+fn transitions_are_exported_once_known_even_if_the_record_is_deleted_later() {
     let mut state = state(ReadyWhen::Waiting, []);
     let has_transitions = |state: &CandidateState, sample: &str| exposition(state, at(1)).contains(sample);
     assert!(!has_transitions(&state, "\nleaderrun_transitions_total{"));
@@ -132,7 +132,7 @@ fn transitions_are_printed_once_known_and_kept_when_the_record_is_deleted() {
 }
 
 #[test]
-fn a_standby_of_several_slots_prints_no_transitions() {
+fn a_standby_of_several_slots_exports_no_transitions() {
     let mut state = state(ReadyWhen::Waiting, [observed("b", Some(3))]);
     state.config.slots = Some(2);
     assert_eq!(state.transitions(), None);

@@ -135,7 +135,7 @@ fn a_bad_variable_is_named_as_a_variable() {
     let quiet = Candidate::new("a", &TestLock::file()).args(["--quiet"]).env("LEADERRUN_VERBOSE", "1");
     let mut quiet = quiet.run_script("true");
     quiet.wait_for_exit(0);
-    assert_eq!(quiet.log(), "", "the command line wins over a variable");
+    assert_eq!(quiet.log(), "", "the command line takes precedence over a variable");
 }
 
 #[testkit::test]
@@ -150,7 +150,7 @@ fn a_mistyped_variable_is_reported() {
     let log = a.log();
     let warnings: Vec<&str> =
         log.lines().filter_map(|line| line.split_once("warning: ")).map(|(_, text)| text).collect();
-    assert_eq!(warnings, ["LEADERRUN_WIAT: no option is set by this variable; try LEADERRUN_WAIT"], "{log}");
+    assert_eq!(warnings, ["LEADERRUN_WIAT: this variable sets no option; try LEADERRUN_WAIT"], "{log}");
 }
 
 #[testkit::test]
@@ -181,7 +181,7 @@ fn a_command_that_was_quoted_as_one_word_is_recognised() {
             "sleep 0",
             "error: cannot execute sleep 0: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 0",
         ),
-        ("echo a | cat", "it is for a shell; try -- sh -c 'echo a | cat'"),
+        ("echo a | cat", "only a shell can run this; try -- sh -c 'echo a | cat'"),
         ("no-such-program 1", "error: cannot execute no-such-program 1: No such file or directory\n"),
         ("--wait", "error: cannot execute --wait: No such file or directory; options of leaderrun come before --"),
     ] {

@@ -161,7 +161,7 @@ fn a_file_and_an_unknown_namespace_have_no_manifest() {
     for (lock, says) in [
         (
             "file:/run/x",
-            "--lock file:/run/x: it is not in a cluster, so it needs no permissions; for example --lock default/my-job",
+            "--lock file:/run/x: this lock is not in a cluster, so it needs no permissions; for example --lock default/my-job",
         ),
         ("x", "--lock x: its namespace is not known: "),
     ] {

@@ -127,8 +127,8 @@ fn the_error_for_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
         ("echo first >&2; echo no network >&2; exit 3", "it ended with status 3: no network"),
         ("kill -9 $$", "it was ended by SIGKILL"),
         ("true", "it printed nothing"),
-        ("echo hello", "it printed something else than an ExecCredential"),
-        ("echo '{\"kind\":\"Status\"}'", "it printed something else than an ExecCredential: it is of kind \"Status\""),
+        ("echo hello", "it did not print an ExecCredential"),
+        ("echo '{\"kind\":\"Status\"}'", "it did not print an ExecCredential: the output has kind \"Status\""),
     ] {
         let plugin = Plugin::printing(script);
         let (log, program) = (status(&plugin), plugin.file("plugin"));
@@ -224,17 +224,17 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     fs::remove_file(plugin.file("kubeconfig")).expect("a kubeconfig");
     let before = plugin.runs();
     eventually("two renewals of the token", || plugin.runs() >= before + 2);
-    a.wait_for_log("still using the credentials from before: --kubeconfig");
+    a.wait_for_log("still using the previous credentials: --kubeconfig");
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
     a.stop();
-    assert_eq!(a.log().matches("still using the credentials from before").count(), 1, "{}", a.log());
+    assert_eq!(a.log().matches("still using the previous credentials").count(), 1, "{}", a.log());
 }
 
 #[testkit::test]
 fn unusable_credentials_are_reported_with_the_plugin_that_printed_them() {
     let certificate = "\"clientCertificateData\":\"none\",\"clientKeyData\":\"none\"";
     for (status, reason) in [
-        ("\"token\":\"a\\nb\"", "it contains characters that no token has"),
+        ("\"token\":\"a\\nb\"", "it contains characters that a token cannot have"),
         (certificate, "there is no certificate in it"),
     ] {
         let version = "client.authentication.k8s.io/v1";

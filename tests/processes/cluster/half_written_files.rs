@@ -80,7 +80,7 @@ impl Leader {
         let mut running = self.running.take().expect("a leader");
         let log = running.log();
         assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {log}");
-        let lines = log.lines().filter(|line| line.contains("still using the credentials from before"));
+        let lines = log.lines().filter(|line| line.contains("still using the previous credentials"));
         assert!(lines.clone().any(|line| line.contains(reason)), "{reason}: {log}");
         running.stop();
     }

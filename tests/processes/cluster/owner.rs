@@ -277,7 +277,7 @@ fn invalid_owners_are_refused() {
         (
             "file:/tmp/x",
             "auto",
-            "--owner auto: --lock file:/tmp/x is not in a cluster, so no object owns it; leave --owner out",
+            "--owner auto: --lock file:/tmp/x is not in a cluster, so it has no owner; leave --owner out",
         ),
     ] {
         let mut refused = Candidate::bare("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);

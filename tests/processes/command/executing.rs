@@ -72,7 +72,7 @@ fn the_message_names_a_missing_execute_permission() {
     fs::write(&script, format!("#!{}\n", plain.display())).expect("a file");
     fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("the file is ours");
     for (file, reason) in [
-        (&plain, "it is not executable; make it so with chmod +x"),
+        (&plain, "it is not executable; try chmod +x"),
         (&script, &format!("its interpreter {} is not executable", plain.display())),
         (&folder, "it is a folder"),
     ] {
@@ -109,7 +109,7 @@ fn the_message_names_the_folders_that_may_not_be_searched() {
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
     let mut others = run(&path, "program");
     others.wait_for_exit(126);
-    assert!(others.log().contains("its owner and its mode 0700 do not allow it to this user"), "{}", others.log());
+    assert!(others.log().contains("its mode 0700 does not let this user execute it"), "{}", others.log());
 }
 
 #[testkit::test]

@@ -25,7 +25,7 @@ fn the_processes_that_are_terminated_are_named_with_a_remedy() {
     let log = a.log();
     let warning = log.lines().find(|line| line.contains("warning")).unwrap_or_default();
     assert!(warning.contains("terminating what it left running: sh ("), "{log}");
-    assert!(warning.ends_with("try running it in the foreground, or --wait-for all"), "{log}");
+    assert!(warning.ends_with("try running the command in the foreground, or --wait-for all"), "{log}");
     assert!(a.output().contains("stopping"), "{}", a.output());
 }
 

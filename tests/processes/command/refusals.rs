@@ -207,7 +207,7 @@ fn the_message_about_a_small_stack_says_how_much_is_needed() {
     for kilobytes in [64, 128, 384] {
         let mut a = with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
         a.wait_for_exit(125);
-        let says = format!("the limit of the stack's kilobytes is {kilobytes}, and leaderrun needs 512; raise it");
+        let says = format!("the limit of kilobytes of stack is {kilobytes}, and leaderrun needs 512; raise it");
         assert!(a.log().contains(&says), "{}", a.log());
     }
     with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);

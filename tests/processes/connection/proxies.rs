@@ -100,7 +100,8 @@ fn this_machine_is_never_reached_through_a_proxy() {
     assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
 }
 
-/// Writes a kubeconfig that trusts the authority of the tests' servers, with these fields of the user. Returns its path.
+/// Writes a kubeconfig that trusts the authority of the tests' servers, with these fields of the user. Returns its
+/// path.
 fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     let authority = BASE64_STANDARD.encode(tls::authority());
     let file = scratch::folder("proxies").join("config");
@@ -210,8 +211,8 @@ fn a_proxy_that_cannot_be_used_is_named() {
 #[testkit::test]
 fn a_proxy_that_refuses_is_named_with_its_reason() {
     for (code, credentials, reason) in [
-        (403, "", "the proxy refused it with 403 Forbidden"),
-        (502, "", "the proxy refused it with 502 Bad Gateway"),
+        (403, "", "the proxy refused the tunnel with 403 Forbidden"),
+        (502, "", "the proxy refused the tunnel with 502 Bad Gateway"),
         (407, "", "the proxy asks for a user name and a password; add them to proxy-url"),
         (407, "me:pw@", "the proxy rejected the user name \"me\" with its password; check proxy-url"),
     ] {

@@ -1,11 +1,12 @@
 //! Spreads the claims of many candidates over time.
 //!
-//! All standbys see a release at the same instant. If a thousand of them claimed at once, all but one of the writes
-//! would be refused. So the claims are spread over a time that grows with the number of candidates: each draws a
-//! random fraction of it as its delay. The watches show the first claim to most others before their own is due.
+//! All standbys see a release at the same time. If a thousand standbys claimed the lock at once, all writes but one
+//! would be refused. Therefore the claims are spread over a time that grows with the number of candidates: each
+//! candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
+//! before their own claim is due.
 //!
-//! No candidate knows how many others there are. The record carries an estimate, which each winner corrects from the
-//! fraction it drew: the smallest of n fractions is about 1/n.
+//! A candidate does not know how many others there are. The record contains an estimate, which each winner corrects
+//! with the fraction that it drew, because the smallest of n fractions is about 1/n.
 
 use core::f64::consts::LN_2;
 use core::time::Duration;
@@ -15,35 +16,36 @@ use super::random::{Fraction, Random};
 /// Up to this many candidates claim without a delay.
 pub const NO_SPREAD_MAX: u32 = 5;
 
-/// How often an estimate without a spread is replaced by the smallest one that has a spread: at every eighth
-/// acquisition. Without a spread a winner learns nothing about the number of candidates.
+/// If the estimate is so small that there is no spread, every eighth acquisition replaces it by the smallest estimate
+/// with a spread, because without a spread a winner learns nothing about the number of candidates.
 const PROBE_INTERVAL: u32 = 8;
-/// The first acquisition at which the estimate is replaced. The candidate that creates a new lock is usually alone, so
-/// it is not the one numbered 0.
+/// The first acquisition at which the estimate is replaced. It is not the acquisition that creates the lock (number 0),
+/// because that candidate is usually alone.
 const FIRST_PROBE: u32 = 1;
 
-/// The longest average time between two claims: enough for a claim to reach the watches of the others.
+/// The longest average time between two claims. It is long enough for a claim to reach the watches of the others.
 const MAX_CLAIM_DISTANCE: Duration = Duration::from_millis(20);
 
 /// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_DISTANCE`].
 const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// The most by which one fraction, a weak sample, may multiply the estimate.
+/// The largest factor by which a single fraction may increase the estimate, because it is only a small sample.
 const MAX_GROWTH: f64 = 16.0;
 
-/// Below this, an estimate grows by one at most. One in twelve candidates that are alone draws a fraction as small as the
-/// smallest of eight; a greater estimate would then delay the next hand-over for contenders that do not exist.
+/// Below this, an estimate grows by at most one. A candidate that is alone draws a fraction as small as the smallest of
+/// eight in one of twelve cases. A larger estimate would then delay the next hand-over although there are no
+/// contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
-/// The least number of contenders that a refused claim indicates, as a multiple of the estimate.
+/// The smallest number of contenders that is indicated by a refused claim, as a multiple of the estimate.
 const REFUSED_GROWTH: f64 = 4.0;
 
-/// How many acquisitions by others show, together with a recent refusal, that a small estimate is too low. Its spread
-/// is shorter than the latency of a message, so fractions carry no information.
+/// How many acquisitions by others show, together with a recent refusal, that a small estimate is too low. The
+/// fractions do not show it, because the spread of a small estimate is shorter than the latency of a message.
 pub const MISSED_BY_MANY: u32 = 8;
 
-/// From this estimate on the spread is long enough for fractions to carry information.
-const WIDELY_SPREAD: u32 = 32;
+/// From this estimate on, the spread is long enough that fractions contain information.
+const WIDE_SPREAD_MIN: u32 = 32;
 
 /// What a candidate has learnt about the number of candidates that claim the same lock.
 #[derive(Clone, Debug, Hash)]
@@ -70,7 +72,7 @@ impl ClaimHistory {
         self.refused = transitions.or(self.refused);
     }
 
-    /// Records a change of the record, after which others have acquired the lock `acquired` more times.
+    /// Records a change of the record, since which others have acquired the lock `acquired` more times.
     pub(super) fn note_change(
         &mut self,
         contenders: Option<u32>,
@@ -91,7 +93,7 @@ impl ClaimHistory {
     /// Returns the estimate that this candidate writes with its claim for an acquisition.
     pub(super) fn estimate_of_winner(&self, transitions: u32, has_waited: bool) -> u32 {
         let evidence = Evidence {
-            fraction: self.fraction.filter(|_| has_waited).map(|share| share.0),
+            fraction: self.fraction.filter(|_| has_waited).map(|fraction| fraction.0),
             refused_ago: self.refused.map(|refused| transitions.saturating_sub(refused)),
             missed: self.missed,
         };
@@ -108,35 +110,35 @@ fn spread(contenders: u32, longest: Duration) -> Duration {
     distance.saturating_mul(contenders).min(longest)
 }
 
-/// The observations by which a winner corrects the estimate.
+/// The observations with which a winner corrects the estimate.
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
     /// The fraction of the spread that the winner drew, if it did.
     fraction: Option<f64>,
-    /// How many acquisitions ago a claim of the winner was refused: 1 for the previous one.
+    /// How many acquisitions ago a claim of the winner was refused; 1 for the previous acquisition.
     refused_ago: Option<u32>,
     /// The number of acquisitions by others that the winner has seen.
     missed: u32,
 }
 
-/// Returns the winner's estimate, from the one in the record, the evidence, and the acquisition's number.
+/// Returns the winner's estimate, given the estimate in the record, the evidence, and the number of the acquisition.
 fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
     if contenders <= NO_SPREAD_MAX {
         return if transitions % PROBE_INTERVAL == FIRST_PROBE { NO_SPREAD_MAX + 1 } else { contenders };
     }
     let Evidence { fraction: Some(fraction), refused_ago, missed } = evidence else { return contenders };
-    // A short spread yields evidence only rarely, so an older refusal counts as well.
-    let lately = if contenders < WIDELY_SPREAD { MISSED_BY_MANY } else { 1 };
-    let is_one_of_many = missed >= MISSED_BY_MANY && refused_ago.is_some_and(|ago| ago <= lately);
-    let found = f64::from(contenders);
-    // Half of all winners among n draw less than this share of 1/n.
-    let drawn = (LN_2 / fraction).clamp(1.0, found * MAX_GROWTH);
-    let least = if is_one_of_many { found * REFUSED_GROWTH } else { 1.0 };
-    let estimate = rounded_sqrt(found * drawn.max(least));
+    // With a short spread there is little evidence, so an older refusal counts as well.
+    let max_refused_ago = if contenders < WIDE_SPREAD_MIN { MISSED_BY_MANY } else { 1 };
+    let is_one_of_many = missed >= MISSED_BY_MANY && refused_ago.is_some_and(|ago| ago <= max_refused_ago);
+    let previous = f64::from(contenders);
+    // The median of the smallest of n fractions is about LN_2/n.
+    let by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_GROWTH);
+    let by_refusal = if is_one_of_many { previous * REFUSED_GROWTH } else { 1.0 };
+    let estimate = rounded_sqrt(previous * by_fraction.max(by_refusal));
     if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
 
-/// Returns the rounded square root; `f64::sqrt` needs the standard library.
+/// Returns the rounded square root. `f64::sqrt` is not used, because it needs the standard library.
 fn rounded_sqrt(square: f64) -> u32 {
     let doubled = ((4.0 * square) as u64).isqrt();
     doubled.div_ceil(2) as u32
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn many_candidates_spread_over_a_bounded_time() {
+    fn the_claims_of_many_candidates_are_spread_over_a_limited_time() {
         assert_eq!(spread(100, LONG), Duration::from_secs(2));
         assert_eq!(spread(u32::MAX, LONG), LONG);
         assert!(spread(NO_SPREAD_MAX + 1, LONG) < Duration::from_millis(10));

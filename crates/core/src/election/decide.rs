@@ -1,4 +1,4 @@
-//! The election's decisions: what a candidate sends next, and when.
+//! Decides what a candidate sends next, and when.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -106,7 +106,8 @@ impl Election {
             let holder = expired.holder_identity.clone();
             self.actions.push(ElectionAction::Notify(ElectionNotice::Expired { holder }));
         }
-        // A claim that is written again did not wait for its claim delay, so it says nothing about the contention.
+        // If a claim is written again, it has not waited for its delay, so it contains no information about the number
+        // of contenders.
         let (lease_transitions, has_waited) = match observed {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, false),
             Some(others) => (next_transitions(others), true),
@@ -128,7 +129,8 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// Returns the record as this run writes it next: with its own lease duration, even if that was edited.
+    /// Returns the record as this run writes it next. It always contains the lease duration of this run, even if
+    /// another client has edited it.
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record).and_then(|record| record.renew_time);
         let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
@@ -166,15 +168,15 @@ impl Election {
         }));
     }
 
-    /// Begins an attempt: a request that is given up if no reply comes in time.
+    /// Begins an attempt, which is given up if the reply does not arrive in time.
     pub(super) fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
         self.attempt = Some(Attempt { write, is_overtaken: false });
         self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
     }
 
-    /// Returns how long a request may stay unanswered. The timeout of a standby's reads doubles with each one that is
-    /// not answered: the API server may be slow rather than the connection dead, and waiting risks nothing.
+    /// Returns the timeout of a request. The timeout of a standby's reads doubles with each unanswered read, because
+    /// the API server may just be slow, and it is safe for a standby to wait.
     fn attempt_timeout(&self, is_read: bool) -> Duration {
         let timing = &self.config.timing;
         if is_read && self.is_waiting() {
@@ -185,8 +187,8 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate claims the lock, if claims are allowed: when the lock may be acquired, plus this
-    /// candidate's share of the spread.
+    /// Returns when this candidate claims the lock, if claims are allowed: when the lock may be acquired, plus the
+    /// delays of this candidate.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
         self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
@@ -221,7 +223,8 @@ impl Election {
             return Some(self.started + wait);
         }
         let lease_duration = self.config.timing.lease_duration();
-        // A dead holder's record must have time to expire; an API server that does not answer gets a fixed time.
+        // The record of a dead holder must have time to expire. The first answer of the API server is awaited for a
+        // fixed time.
         Some(match &self.observed {
             Some(observed) => {
                 observed.takeable_at().max(self.last_answer) + self.config.preference.claim_delay + lease_duration

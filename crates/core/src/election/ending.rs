@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::timers::Timer;
 use super::{Election, ElectionAction, ElectionPhase, Now, Outcome, min_hold};
 
-/// How long a candidate that is stopped tries to release a lock that its pending claim may have acquired.
+/// If a candidate is stopped while a claim is pending, the claim may acquire the lock. The candidate tries to release
+/// it for this long.
 pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Election {
@@ -48,7 +49,7 @@ impl Election {
         self.stop_watching();
         self.must_read |= !self.unconfirmed_writes.is_empty();
         self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
-        // The outcome of a pending claim must be known while there is time left to release the lock.
+        // A pending claim is given up early enough that there is time left to read its outcome and to release the lock.
         let half_time = now.boot + RELEASE_TIMEOUT / 2;
         if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
             self.timers.set(Timer::GiveUp, half_time);
@@ -74,7 +75,8 @@ impl Election {
         self.actions.push(ElectionAction::Finish(outcome));
     }
 
-    /// Returns the outcome for a candidate that gives up: the lock was held or not due, or it could not be used.
+    /// Returns the outcome for a candidate that gives up: `NotAcquired` if the lock was held or not due, and
+    /// `Unreachable` if it could not be used.
     pub(super) fn outcome_of_waiting(&self, now: Now) -> Outcome {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
         let is_held = observed.record().is_some_and(|record| record.is_held() && !self.is_mine(record));

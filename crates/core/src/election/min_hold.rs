@@ -1,7 +1,8 @@
-//! The minimum hold: the time after an acquisition in which no candidate runs the command again, once it has succeeded.
+//! The minimum hold (`--min-hold`): if the command succeeds, no candidate runs it again for this time after the lock
+//! was acquired.
 //!
 //! The release states the end of that time on the wall clock. No command is alive at the release, so a wrong clock can
-//! shift the next run but cannot cause an overlap.
+//! shift the next run, but two runs cannot overlap.
 
 use core::time::Duration;
 
@@ -17,7 +18,7 @@ pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Ti
     held.acquire_time?.checked_add(min_hold).ok()
 }
 
-/// Returns the instant before which a candidate must not acquire the lock with this record, which has not changed since
+/// Returns the instant before which a candidate must not acquire the lock with this record, which last changed at
 /// `changed`.
 pub(super) fn earliest_acquisition(record: &Record, now: Now, changed: Instant) -> Option<Instant> {
     let not_before = record.valid_not_before()?;

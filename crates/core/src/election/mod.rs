@@ -1,35 +1,35 @@
 //! The election: which candidate leads, and until when.
 //!
 //! [`Election`] is one candidate in the election for one lock. It is a state machine without I/O: its inputs are the
-//! time, replies and watch events, its outputs are actions. Production, the simulation and the model drive the same
+//! time, replies and watch events, and its outputs are actions. The program, the simulation and the model use the same
 //! code.
 //!
 //! # How to drive an election
 //!
-//! 1. Call [`Election::step`] once with no inputs: its actions begin with the first request.
-//! 2. Carry out the returned actions in order. At most one request and one watch are under way at a time: a new
-//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the one before it, whose results must be dropped.
+//! 1. Call [`Election::step`] once without inputs. It returns the first request.
+//! 2. Carry out the returned actions in order. There is at most one pending request and one watch at a time. A new
+//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose results must be dropped.
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
 //!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
 //!    which order simultaneous inputs are processed.
-//! 4. Use a clock that only moves forward and also counts suspend. Its readings are never stored in the record or
-//!    compared with those of another machine.
-//! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`; every
-//!    [`ElectionAction::Extend`] moves that instant. At `kill` every process of the command must be dead. Report
-//!    [`ElectionInputs::command_gone`] only when no process of the command is left: the lock is released then.
+//! 4. Use a clock that only moves forward, and that continues while the machine is suspended. Its readings are never stored
+//!    in the record or compared with those of another machine.
+//! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
+//!    [`ElectionAction::Extend`] postpones that instant. At `kill` every process of the command must be dead. Report
+//!    [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then released.
 //! 6. The election is over after [`ElectionAction::Finish`].
 //!
 //! # The rules
 //!
-//! The protocol is client-go's (`tools/leaderelection/leaderelection.go`), with these rules on top:
+//! The protocol is that of client-go (`tools/leaderelection/leaderelection.go`), with these additional rules:
 //!
 //! - A tenure begins at the instant just *before* its renewal's request is sent (T0).
-//! - Every write is a compare-and-swap on the uid and resourceVersion last read, a release included.
-//! - Every renewal differs from the one before.
+//! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
+//! - Every renewal differs from the previous one.
 //! - A candidate that is woken late sends its renewals earlier by that delay.
-//! - A record is this run's own if it carries this run's mark. The holder's identity alone does not count.
+//! - A run recognises its own record by its mark. The holder's identity is not enough.
 //! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
-//! - The claims of many candidates are spread over time: see `contention.rs`.
+//! - If there are many candidates, their claims are spread over time; see `contention.rs`.
 //! - Only the run that holds a lock can release it. After another client has emptied, deleted or replaced the record,
 //!   candidates that observed the holder wait for its lease duration.
 
@@ -67,10 +67,11 @@ use crate::instant::Instant;
 use crate::record::{Record, RecordSlot, Version};
 use crate::tenure::Tenure;
 
-/// The jitter of the pauses between polls, as a fraction of the retry period: client-go's `JitterFactor`.
+/// The jitter of the pauses between polls, as a fraction of the retry period, like client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
-/// How long a candidate polls after a watch was forbidden, before it tries to watch again: a Role may be added later.
+/// How long a candidate polls after a watch was forbidden, before it tries again. A Role that permits it may have been
+/// added by then.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
 /// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just
@@ -83,13 +84,13 @@ const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
 /// The longest pause between the requests of a candidate with `wait` zero.
 const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 
-/// The longest that a candidate with `wait` zero waits for the first answer, whatever the lease duration.
+/// The longest time that a candidate with `wait` zero waits for the first answer, even if the lease duration is longer.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest number of renewals in a retry period, by a candidate that runs late.
+/// The largest number of renewals in a retry period. More than one is only sent by a candidate that runs late.
 const MAX_RENEWALS: u32 = 4;
 
-/// A request that is under way.
+/// A request whose reply is awaited.
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
     /// The claim, renewal or release; `None` for a read or a request to step down.
@@ -98,7 +99,7 @@ struct Attempt {
     is_overtaken: bool,
 }
 
-/// The fields of a write by which a later read recognises it if its reply is lost.
+/// The fields of a write by which it is recognised in a record that is read later, if its reply is lost.
 #[derive(Clone, Debug, Hash)]
 struct Write {
     base: Option<Version>,
@@ -139,7 +140,7 @@ pub struct Election {
     phase: ElectionPhase,
     started: Instant,
     observed: Option<ObservedRecord>,
-    /// The observed record is known to be outdated: it is read again before the next write.
+    /// The observed record is known to be outdated, so it is read again before the next write.
     must_read: bool,
     attempt: Option<Attempt>,
     /// Writes without an answer that may have been, or may still be, carried out.
@@ -158,7 +159,7 @@ pub struct Election {
     /// The number of reads in a row that were not answered in time.
     unanswered_reads: u32,
     watch: WatchState,
-    /// The watch was replaced in this step: the remaining events in the inputs belong to the old one and are ignored.
+    /// The watch was replaced in this step. The remaining events in the inputs belong to the old watch and are ignored.
     watch_replaced: bool,
     /// The number of watches in a row that broke within a lease duration.
     broken_watches: u32,
@@ -170,7 +171,7 @@ pub struct Election {
     /// How late this candidate is woken.
     delay: Duration,
     random: Random,
-    /// The actions of the step under way.
+    /// The actions of the current step.
     actions: Vec<ElectionAction>,
 }
 
@@ -264,8 +265,8 @@ impl Election {
         self.attempt.is_some()
     }
 
-    /// Allows or forbids new claims; they are allowed initially. A pending claim and a lock that is held are not
-    /// affected.
+    /// Allows or forbids new claims. Initially, they are allowed. This does not affect a pending claim or a lock that
+    /// is already held.
     pub(crate) fn set_may_claim(&mut self, may_claim: bool) {
         self.may_claim = may_claim;
     }
@@ -283,7 +284,7 @@ impl Election {
 
     fn handle_timeout(&mut self, now: Now) {
         if self.attempt.is_some() && self.timers.has_expired(Timer::GiveUp, now.boot) {
-            // The connection is probably dead: retry at once on another one.
+            // The connection is probably dead, so the request is retried at once on a new connection.
             self.apply_reply(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
         }
         if self.timers.has_expired(Timer::WatchSettled, now.boot) {

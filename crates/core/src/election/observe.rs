@@ -1,4 +1,4 @@
-//! Processes replies and watch events: updates what a candidate knows of the record, and its phase.
+//! Processes replies and watch events: updates the candidate's phase, and what it knows about the record.
 
 use super::observed_record::{ObservedRecord, precedes};
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
@@ -11,10 +11,11 @@ use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
 
-/// After this many conflicts in a row the next request is delayed: another client keeps writing.
+/// After more than this many conflicts in a row, the next request is delayed, because another client keeps writing.
 const MAX_CONFLICTS_AT_ONCE: u32 = 3;
 
-/// How many unconfirmed writes are remembered. If a forgotten one acquires the lock, another write confirms that.
+/// The largest number of unconfirmed writes that are remembered. If a write acquires the lock after it was forgotten,
+/// this candidate writes the record again to confirm it.
 const MAX_UNCONFIRMED_WRITES: usize = 16;
 
 impl Election {
@@ -39,8 +40,8 @@ impl Election {
                 }
                 let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {
-                    // The watch should have delivered this change: it is dead, or it began at a version that is never
-                    // reached.
+                    // The watch has not delivered this change, so it is dead, or it began at a version that does not
+                    // exist yet.
                     self.stop_watching();
                 } else if matches!(self.watch, WatchState::Open { .. }) {
                     self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
@@ -113,8 +114,8 @@ impl Election {
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
         let mine_since = written.map(|write| write.sent_at);
-        // A delayed create may be carried out after another run has created and renewed the record, unobserved by this
-        // one, and another client has deleted it.
+        // A delayed create of this run may be carried out after another run has created and renewed the record and
+        // another client has deleted it, all without being observed by this run.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, known) = (mine.is_some(), self.observed.is_some());
         let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
@@ -141,7 +142,8 @@ impl Election {
         let renewal_interval = self.renewal_interval();
         match &mut self.phase {
             ElectionPhase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
-                // After half of the renew deadline too little time is left: claim again before the command starts.
+                // If more than half of the renew deadline has passed since the claim was sent, too little time is left,
+                // so the lock is claimed again before the command starts.
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.start_leading(sent, stored);
                 }
@@ -180,7 +182,8 @@ impl Election {
         changed
     }
 
-    /// Passes on a request to step down, once. It only counts in a record that this run wrote and still holds.
+    /// Passes on a request to step down, but only once. The request must be in a record that this run wrote and with
+    /// which it still holds the lock.
     fn check_step_down(&mut self) {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
         let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
@@ -193,7 +196,7 @@ impl Election {
     fn start_leading(&mut self, sent: Instant, stored: Stored) {
         let tenure = Tenure::of_renewal(sent, &self.config.timing);
         self.stop_watching();
-        // A read that is under way may return an older record than this one.
+        // A read whose reply is awaited may return a record that is older than this one.
         self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
         self.claiming = false;
         self.timers.set(Timer::Send, sent + self.renewal_interval());
@@ -215,7 +218,7 @@ impl Election {
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
                 if known && does_not_wait {
-                    // The record changed while this candidate was watching, so its holder is alive.
+                    // The record changed since it was first read, so its holder is alive.
                     return self.stop_waiting(now, Outcome::NotAcquired);
                 }
                 if before.is_some_and(|before| before.holder_identity == holder) {
@@ -267,7 +270,7 @@ fn is_edited(present: &Record, written: &Record) -> bool {
     Record { renew_time, run, step_down, ..written.clone() } != *present
 }
 
-/// Returns whether a record that is not this run's names another holder, rather than none.
+/// Returns whether another candidate holds the lock according to a record that this run has not written.
 fn is_held_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }

@@ -1,5 +1,5 @@
-//! The record as a candidate has observed it, and when the lock may be acquired: at once if the record is free, or when
-//! it has expired.
+//! The record as a candidate has observed it. From this follows when the lock may be acquired: at once if the record is
+//! free, or when it has expired.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -9,10 +9,10 @@ use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored};
 
-/// How many displaced holders are remembered.
+/// The largest number of displaced holders that are remembered.
 const MAX_DISPLACED: usize = 16;
 
-/// The record as last seen, and the instant on our own clock since which it has not changed.
+/// The record as last seen, and when it last changed according to this candidate's clock.
 ///
 /// The record's own times are never compared with a clock: a holder is considered dead only when its record has not
 /// changed for the lease duration stated in it.
@@ -22,7 +22,7 @@ pub(super) struct ObservedRecord {
     pub(super) stored: Option<Stored>,
     changed: Instant,
     confirmed: Instant,
-    /// The lease duration of the record: the longest that its run has ever stated.
+    /// The lease duration of the record. If its run has stated different durations, this is the longest.
     holds_for: Duration,
     displaced: Vec<DisplacedHolder>,
     /// The instant before which the release does not allow an acquisition, if it states one.
@@ -31,8 +31,8 @@ pub(super) struct ObservedRecord {
     fallback: Duration,
 }
 
-/// A holder that may be alive although the record no longer names it: another client emptied, replaced or deleted its
-/// record.
+/// A holder that may be alive although the record no longer names it, because another client has emptied, replaced or
+/// deleted its record.
 #[derive(Clone, Debug, Hash)]
 struct DisplacedHolder {
     run: Option<RunId>,
@@ -41,8 +41,8 @@ struct DisplacedHolder {
 }
 
 impl DisplacedHolder {
-    /// Returns whether `writer` is this holder. When it writes the record again, that record replaces this entry; other
-    /// writers may not know that this holder exists.
+    /// Returns whether `writer` is this holder, which has written the record again, so it is no longer displaced. If
+    /// the writer is a different run, it may not know that this holder exists.
     fn is_back(&self, writer: Option<&RunId>) -> bool {
         self.run.is_some() && self.run.as_ref() == writer
     }
@@ -64,8 +64,8 @@ impl ObservedRecord {
         observed
     }
 
-    /// Processes the record that was just seen, and returns whether it changed. `out_of_turn` states that it was
-    /// written by this run over another record than the one seen before.
+    /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` says that this run
+    /// wrote it over a different record than the previously seen one.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.confirmed = now.boot;
         // Another client deleted and recreated the object, so the holder may be alive.
@@ -78,8 +78,8 @@ impl ObservedRecord {
         let writer = run(record(&stored));
         let forced =
             record(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run(Some(record)));
-        // A release by force without a run ends the waits for the holders that were displaced before it. If it is an
-        // old record, restored over that of a later holder, it must end none.
+        // After a release by force without a run, the displaced holders are no longer waited for. But if the record
+        // before it was held, the release may be an old record that was restored, so it must not have this effect.
         let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record(&stored));
@@ -104,8 +104,9 @@ impl ObservedRecord {
         changed
     }
 
-    /// Counts a read of the same held record in another version as a change. Between the two versions the holder may
-    /// have renewed, and another client may have restored what was there before. A watch would have shown that.
+    /// Counts a read of the same held record in a different version as a change. Between the two versions the holder
+    /// may have renewed the record, and another client may have restored the old one. Only a watch would have shown
+    /// that.
     pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
         let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
@@ -119,8 +120,8 @@ impl ObservedRecord {
         self.stored = stored;
     }
 
-    /// Remembers a displaced holder even after its lease has expired: if it writes again, the duration it stated
-    /// counts.
+    /// Remembers a displaced holder. It is remembered even after its lease has expired, because the duration that it
+    /// stated counts if it writes again.
     fn remember(&mut self, displaced: DisplacedHolder) {
         if self.displaced.len() >= MAX_DISPLACED {
             let expires_first = (0..self.displaced.len()).min_by_key(|index| self.displaced[*index].until);
@@ -147,8 +148,8 @@ impl ObservedRecord {
         self.displaced.iter().any(|holder| self.confirmed < holder.until)
     }
 
-    /// Returns whether the record was last confirmed when the lock could already be acquired. A free record can be
-    /// acquired at once, an expired one after one more read.
+    /// Returns whether the lock could already be acquired when the record was last confirmed. So a free lock can be
+    /// acquired at once, and an expired lock after another read.
     pub(super) fn is_takeable(&self) -> bool {
         self.confirmed >= self.takeable_at()
     }
@@ -158,7 +159,7 @@ fn record(stored: &Option<Stored>) -> Option<&Record> {
     stored.as_ref().map(|stored| &stored.record)
 }
 
-/// Returns a record without its request to step down: a change of that is not a sign of life of the holder.
+/// Returns a record without its request to step down, because a change of that does not show that the holder is alive.
 fn renewed_part(record: Option<&Record>) -> Option<Record> {
     Some(Record { step_down: None, ..record?.clone() })
 }
@@ -171,28 +172,30 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
     Some(&record?.mark()?.run)
 }
 
-/// Returns whether the mark in `after` cannot be that of a successor of `before`, so that it is a copy of an older
+/// Returns whether the mark in `after` is not that of a successor of `before`. It must then be a copy of an older
 /// record, such as a restored backup.
 ///
-/// A run that acquires the lock increments `leaseTransitions`, and states the version that it replaced. That holds for
-/// a record that seems to have expired, too: its renewals may have been missed. A copy can have more transitions than
-/// `before` if that was acquired over another copy.
+/// A run that acquires the lock increments `leaseTransitions`, and states the version that it replaced. This is checked
+/// even if `before` seems to have expired, because its renewals may have been missed. If `before` was itself acquired
+/// over a copy, another copy can have more transitions.
 fn is_copy(after: &Record, before: &Stored) -> bool {
     let replaced_older =
         after.replaced_version.as_ref().is_some_and(|replaced| precedes(replaced, &before.version.resource_version));
     replaced_older || after.lease_transitions <= before.record.lease_transitions
 }
 
-/// Returns whether the change from `before` to `after` took the lock from a holder that is not known to have released
-/// it or to have let it expire. Other implementations release by emptying the holder. `out_of_turn` states that the
-/// mark in `after` is not that of a successor.
+/// Returns whether `before` was held by a run of leaderrun that has neither released the lock nor lost it to a
+/// successor after its expiry. `out_of_turn` says that the mark in `after` is not that of a successor. Returns false if
+/// another implementation held the lock, because its records have no mark and it releases the lock by emptying the
+/// holder.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run(Some(after)) != run(Some(before));
     before.is_held() && before.mark().is_some() && (after.mark().is_none() || by_another)
 }
 
-/// Returns whether a resourceVersion precedes another one. Those of some kinds of lock cannot be compared.
+/// Returns whether a resourceVersion precedes another one. Returns false if they are not numbers, as with some kinds of
+/// lock.
 pub(super) fn precedes(version: &str, other: &str) -> bool {
     let are_numbers = version.bytes().chain(other.bytes()).all(|digit| digit.is_ascii_digit());
     are_numbers && (version.len(), version) < (other.len(), other)

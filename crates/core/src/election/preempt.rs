@@ -1,7 +1,7 @@
 //! Preemption: a standby asks a less preferred leader to step down.
 //!
-//! The standby sends at most one request to each leader, like `leaderrun step-down`, and only after it has been a
-//! standby of that leader for a configured time. That time starts again when the candidate restarts and when the leader
+//! The standby sends the same request as `leaderrun step-down`. It sends it to each leader once, after it has been a
+//! standby of that leader for a configured time. The time starts again when the candidate restarts or the leader
 //! changes, so there is at most one request in that time even if candidates restart often.
 
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
@@ -9,17 +9,17 @@ use super::{Election, ObservedRecord};
 use crate::instant::Instant;
 use crate::record::{Record, RunId, RunMark, RunState};
 
-/// A less preferred leader, which this candidate may preempt.
+/// A leader that is less preferred than this candidate, so this candidate may preempt it.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Preemption {
     leader: RunId,
-    /// The instant since which this candidate has been a standby of that leader.
+    /// When this candidate became a standby of that leader.
     since: Instant,
     was_asked: bool,
 }
 
 impl Election {
-    /// Updates the leader that may be preempted, from the observed record.
+    /// Determines from the observed record which leader may be preempted.
     pub(super) fn update_preemption(&mut self, now: Instant) {
         let leader = self.less_preferred_leader().cloned();
         if self.preemption.as_ref().map(|preemption| &preemption.leader) != leader.as_ref() {
@@ -27,7 +27,7 @@ impl Election {
         }
     }
 
-    /// Returns when the leader is to be asked to step down, if at all.
+    /// Returns when to ask the leader to step down, if it is to be asked.
     pub(super) fn preempt_at(&self) -> Option<Instant> {
         let after = self.config.preference.preempt_after?;
         let Preemption { since, was_asked, .. } = self.preemption.as_ref().filter(|_| self.is_waiting())?;
@@ -47,7 +47,7 @@ impl Election {
         self.actions.push(ElectionAction::Send(Request::Update(stored.version, request)));
     }
 
-    /// Makes the request due again, after it was refused because the leader has renewed meanwhile.
+    /// Makes the request due again after it was refused because the leader has renewed the record in the meantime.
     pub(super) fn ask_again(&mut self) {
         if let Some(preemption) = &mut self.preemption {
             preemption.was_asked = false;

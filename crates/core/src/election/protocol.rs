@@ -19,8 +19,8 @@ pub struct ElectionConfig {
     /// The ID of this start of the program. It must be unique, even among candidates with the same identity.
     pub run: RunId,
     pub timing: Timing,
-    /// How long to wait for the lock; `None` means without a limit. With zero the candidate does not wait for a living
-    /// holder.
+    /// How long to wait for the lock; `None` means without a limit. If this is zero, the candidate does not wait for a
+    /// holder that is alive.
     pub wait: Option<Duration>,
     /// The shortest time between the acquisition and the next run of the command, after it has succeeded.
     pub min_hold: Option<Duration>,
@@ -35,16 +35,17 @@ pub struct Preference {
     /// How long this candidate leaves a free lock to candidates with a shorter delay.
     pub claim_delay: Duration,
     /// How long this candidate must be a standby of a leader with a longer delay before it asks that leader to step
-    /// down, once; `None` means never. There is at most one request in this time, even if candidates restart often.
+    /// down; `None` means never. It asks each leader once. There is at most one request in this time, even if
+    /// candidates restart often.
     pub preempt_after: Option<Duration>,
 }
 
 /// The present time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// The clock for deadlines. It only moves forward, and also counts suspend.
+    /// The clock for deadlines. It only moves forward, and continues while the machine is suspended.
     pub boot: Instant,
-    /// The wall clock, for the times shown to people. It may be wrong and may jump.
+    /// The wall clock, for times that people read. It may be wrong and may jump.
     pub wall: Timestamp,
 }
 
@@ -53,7 +54,7 @@ pub struct Now {
 pub struct ElectionInputs {
     /// No process of the command is alive, or it was never started.
     pub command_gone: Option<CommandGone>,
-    /// The candidacy is to end. A leader continues until its command is gone.
+    /// The candidacy must end. A leader continues until its command is gone.
     pub stop: bool,
     /// The reply to the request that was sent last.
     pub reply: Option<Reply>,
@@ -90,14 +91,14 @@ pub struct CommandGone {
     pub succeeded: bool,
 }
 
-/// A request to the lock. At most one is under way; a new one replaces the one before it.
+/// A request to the lock. There is at most one at a time: a new request replaces the previous one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// Read the record with a consistent read, which reflects all earlier writes.
     Get,
-    /// Create the record, if there is none.
+    /// Create the record if there is none.
     Create(Record),
-    /// Replace the record, if it has this version.
+    /// Replace the record if it has this version.
     Update(Version, Record),
 }
 
@@ -120,7 +121,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "events are handled one at a time and not stored")]
 pub enum WatchEvent {
-    /// The watch is open: it delivers all changes from here on.
+    /// The watch is open, and delivers all changes from now on.
     Opened,
     /// The watch is alive, and nothing has changed.
     Bookmark,
@@ -140,23 +141,24 @@ pub enum WatchEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "actions are few and not stored")]
 pub enum ElectionAction {
-    /// Send this request. Drop the previous one, if it is still under way, with its connection.
+    /// Send this request. If the previous request is still pending, drop it and close its connection.
     Send(Request),
-    /// Watch the record from a version on, or from its present state. Drop the previous watch.
+    /// Watch the record for changes since a version, or since its present state. Drop the previous watch.
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,
-    /// A claim is about to be sent: from here on this run may hold the lock, and must release it before it exits.
+    /// A claim is about to be sent. From now on this run may hold the lock, so it must release the lock before it
+    /// exits.
     Claiming,
-    /// The claim has certainly failed: there is no lock to release.
+    /// The claim has certainly failed, so there is no lock to release.
     ClaimFailed,
     /// The lock was acquired: run the command for as long as this tenure lasts.
     StartLeading(Leadership),
     /// A renewal succeeded: the command may run for as long as this tenure lasts.
     Extend(Tenure),
-    /// This run was asked to step down: end the command cleanly. The lock is renewed until the command is gone.
+    /// This run was asked to step down. End the command cleanly; the lock is renewed until the command is gone.
     StepDown,
-    /// Another candidate holds the lock: kill the command at once.
+    /// Another candidate holds the lock. Kill the command at once.
     Lose { holder: String },
     /// Log this notice.
     Notify(ElectionNotice),
@@ -193,13 +195,13 @@ pub enum Outcome {
     Unreachable,
 }
 
-/// An event of an election that is worth a log line.
+/// An event of an election that is logged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionNotice {
     /// Another candidate holds the lock.
     Held {
         holder: String,
-        /// The acquisition, by that holder's clock.
+        /// The time of the acquisition, according to that holder's clock.
         since: Option<Timestamp>,
         lease_duration: Duration,
     },
@@ -209,16 +211,16 @@ pub enum ElectionNotice {
     Released { holder: String },
     /// The record has expired: it did not change for its lease duration.
     Expired { holder: String },
-    /// Another client emptied or deleted the record while this run held the lock; this run writes it again.
+    /// Another client emptied or deleted the record while this run held the lock, so this run writes it again.
     Restoring,
-    /// Another client edited the record while this run held the lock; this run writes it again.
+    /// Another client edited the record while this run held the lock, so this run writes it again.
     Edited,
     /// Another client emptied, deleted or replaced the record while another run held the lock. This candidate waits for
     /// that run's lease duration.
     Displaced,
     /// The lock is free, but the command succeeded and is not due again before this time.
     NotDue { not_before: Timestamp },
-    /// The record cannot be watched; it is read every retry period instead.
+    /// The record cannot be watched, so it is read in every retry period instead.
     Polling,
     /// The record is watched again.
     Watching,

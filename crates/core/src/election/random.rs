@@ -1,4 +1,5 @@
-//! A random number generator whose state can be hashed, so that a search of all states recognises visited ones.
+//! A random number generator whose state can be hashed, with which a model checker recognises states that it has
+//! visited.
 
 use core::hash::{Hash, Hasher};
 

@@ -1,4 +1,4 @@
-//! The watch of a standby: its events, and polling while it does not work.
+//! Handles the events of a standby's watch. While the watch does not work, the standby polls.
 
 use core::mem;
 use core::time::Duration;
@@ -8,11 +8,11 @@ use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, Now
 use crate::instant::Instant;
 use crate::record::Stored;
 
-/// How long an open watch may be silent before the record is read. A watch whose connection is dead never ends by
-/// itself. Bookmarks are a minute apart, so a working watch causes no reads.
+/// If an open watch delivers no event for this long, the record is read, because a watch does not end by itself when
+/// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// How many watches in a row must break, soon after they were opened, before the candidate reports that it polls.
+/// The candidate reports that it polls after this many watches in a row have broken soon after they were opened.
 const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ impl Election {
         if !self.is_waiting() {
             return;
         }
-        // Do not reopen at once: the server may end every watch as soon as it is opened.
+        // The watch is not reopened at once, because the server may end every watch as soon as it is opened.
         let retry_at = now.boot.max(since + self.jittered_retry());
         self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
         match event {

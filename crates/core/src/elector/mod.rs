@@ -1,24 +1,25 @@
-//! The decisions of the elector's main thread: which orders the supervisor gets, when the elector kills the command
-//! itself, and when leaderrun exits.
+//! The decisions of the elector's main thread: which orders it sends to the supervisor, when the elector kills the
+//! command itself, and when leaderrun exits.
 //!
 //! [`Elector`] is a state machine without I/O. Its driver calls [`Elector::step`] with everything that has arrived,
 //! carries out the actions in order, and waits for more or for [`Elector::next_timeout`].
 //!
 //! # The rules
 //!
-//! - The supervisor must report the command gone by the kill instant of the tenure that it last reported as enforced. If
-//!   it does not, or dies, the elector kills the supervisor and then every descendant. A supervisor that kills one process
-//!   after the other gets the time that this takes, because stop and kill were brought forward by that time.
-//! - The supervisor allows for the delays of the elector, which kills the command if the supervisor fails. So the elector
-//!   reports how late it runs.
+//! - The supervisor must report that the command is gone by the kill instant of the tenure that it last reported as
+//!   enforced. If it does not, or dies, the elector kills the supervisor and then every descendant. If the supervisor kills
+//!   the processes gradually, the elector gives it more time. There is enough time because the supervisor has brought
+//!   the stop and the kill forward.
+//! - The elector reports to the supervisor how late it runs. The supervisor allows for that delay, because the elector
+//!   kills the command if the supervisor fails.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
-//! - Where traffic is routed to the command, it is routed away before the command gets a termination signal. The signal
+//! - If traffic is routed to the command, it is routed away before a termination signal is sent to the command. The signal
 //!   is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has started, and a second
 //!   termination signal ends the deferral.
-//! - Copies of a termination signal within [`REPEAT_WINDOW`] are one request: timeout(1) sends it to a process and then
-//!   to its group.
+//! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one request, because timeout(1) sends the signal to a
+//!   process and then to its group.
 
 mod protocol;
 mod signals;
@@ -39,8 +40,8 @@ use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
 
-/// How long the exit is delayed for the release of a lock that may just have been acquired: the election's own timeout
-/// of a second, plus slack.
+/// How long the exit is delayed for the release of a lock that may just have been acquired. It is the election's own
+/// timeout of a second, plus slack.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
 /// How long the exit is delayed for an election that has nothing to release.
@@ -58,14 +59,14 @@ enum ElectorPhase {
         /// The tenure that the supervisor last reported as enforced.
         enforced: Tenure,
         lost: bool,
-        /// Why the supervisor ends the command, if it does.
+        /// The reason for the loss if the supervisor reports one.
         supervisor_loss: Loss,
-        /// The deadline of the supervisor's kill, once it has begun to kill one process after the other.
+        /// The time by which the supervisor's kill must be complete, if it kills the processes gradually.
         killed_by: Option<Instant>,
     },
-    /// The supervisor failed; the elector kills the command itself.
+    /// The supervisor has failed, and the elector kills the command itself.
     Killing,
-    /// No command is alive; the lock is being released.
+    /// No command is alive, and the lock is being released.
     Ending { ending: Ending, until: Instant },
 }
 
@@ -96,9 +97,9 @@ pub struct Elector {
     termination_signal: Option<i32>,
     /// How late this elector runs.
     lateness: Lateness,
-    /// How the supervisor would kill the command.
+    /// The pace at which the supervisor would kill the command.
     kill_pace: Option<KillPace>,
-    /// The actions of the step under way.
+    /// The actions of the current step.
     actions: Vec<ElectorAction>,
 }
 
@@ -121,14 +122,14 @@ impl Elector {
         }
     }
 
-    /// Makes this signal, besides SIGTERM, a request to end.
+    /// Makes this signal a request to end, in addition to SIGTERM.
     #[must_use]
     pub fn with_stop_signal(self, stop_signal: i32) -> Self {
         Self { stop_signal, ..self }
     }
 
-    /// Records that the elector was woken this late. If the delay to expect has changed, it is sent to the supervisor
-    /// and returned.
+    /// Records that the elector was woken late by this delay. If the expected delay has changed, it is sent to the
+    /// supervisor and returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });
@@ -335,7 +336,7 @@ impl Elector {
         self.phase = ElectorPhase::Killing;
     }
 
-    /// Begins the release of the lock: no process of the command is left.
+    /// Begins the release of the lock, because no process of the command is left.
     fn end(&mut self, now: Instant, ending: Ending, succeeded: bool) {
         self.phase = ElectorPhase::Ending { ending, until: now + self.max_release_time };
         self.notify(ElectorNotice::CommandGone);

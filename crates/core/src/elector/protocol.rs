@@ -11,13 +11,13 @@ use crate::updates::Loss;
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct ElectorInputs {
-    /// The supervisor's reports, in order. Reports that it sent before it died must be passed in no later than in the
-    /// step that reports its death.
+    /// The supervisor's reports, in order. If the supervisor has died, all reports that it sent before must be passed
+    /// in the same step or in an earlier one.
     pub reports: Vec<Report>,
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
     pub supervisor_died: bool,
-    /// Traffic has been routed away from the command, or cannot be.
+    /// Traffic has been routed away from the command, or cannot be routed away.
     pub withdrawn: bool,
     /// The signals that leaderrun received, except for those that were ignored when it was started.
     pub signals: Vec<i32>,
@@ -30,11 +30,11 @@ pub struct ElectorInputs {
 /// A message from the election to the elector's main thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionReport {
-    /// A claim is about to be sent: from here on the lock may be acquired, and must be released before the exit.
+    /// A claim is about to be sent. From now on the lock may be acquired, so it must be released before the exit.
     Claiming,
     /// The claim has certainly failed.
     ClaimFailed,
-    /// The lock was acquired; `environment` describes it to the command.
+    /// The lock was acquired. `environment` contains the variables that describe it to the command.
     StartLeading {
         tenure: Tenure,
         environment: Vec<(String, String)>,
@@ -74,7 +74,7 @@ pub enum ElectorAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SupervisorFailure {
     Died,
-    /// It did not report in time that the command is gone.
+    /// The supervisor did not report in time that the command is gone.
     Late,
 }
 
@@ -104,9 +104,9 @@ pub enum ElectorNotice {
     /// The command may run for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),
-    /// The command is about to get a termination signal: traffic must be routed away from it.
+    /// A termination signal is about to be sent to the command, so traffic must be routed away from it.
     Terminating,
-    /// This termination signal was received for the command, the first one since the acquisition.
+    /// This termination signal was received. It is the first one since the acquisition of the lock.
     TerminationSignal(i32),
     CommandEnded(End),
     /// No process of the command is left.

@@ -1,4 +1,4 @@
-//! The elector's handling of the signals that leaderrun receives.
+//! Handles the signals that leaderrun receives.
 
 use core::mem;
 use core::time::Duration;
@@ -8,14 +8,14 @@ use crate::instant::Instant;
 use crate::messages::Order;
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 
-/// How long a termination signal is deferred for traffic to be routed away.
+/// The longest time for which a termination signal is deferred until traffic has been routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The time within which copies of a termination signal are one request to end. A signal that is repeated later means
-/// that its sender does not want to wait.
+/// Copies of a termination signal within this time count as one request to end. If a signal is repeated later, its
+/// sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
-/// A termination signal that is not relayed before traffic is routed away.
+/// A termination signal that is not relayed until traffic has been routed away.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeferredSignal {
     signal: i32,
@@ -46,7 +46,7 @@ impl Elector {
 
     pub(super) fn relay(&mut self, now: Instant, signal: i32) {
         let ElectorPhase::Leading { .. } = self.phase else { return };
-        // On SIGHUP many commands reload their configuration, and on SIGQUIT some print a stack trace.
+        // Many commands reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
         let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
         let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
         if terminates {
@@ -62,7 +62,7 @@ impl Elector {
         }
         if terminates && self.routes {
             if mem::replace(&mut self.withdraws, true) {
-                // A second signal means that the sender does not want to wait.
+                // After a second signal, the deferred one is relayed at once, because the sender does not want to wait.
                 self.forward_deferred();
             } else {
                 self.notify(ElectorNotice::Terminating);

@@ -1,4 +1,4 @@
-//! Requests to a pair of objects, carried out as requests to one object at a time.
+//! Carries out requests to a pair of objects as requests to one object at a time.
 
 use core::mem;
 use core::time::Duration;
@@ -12,10 +12,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Carries out each request to the pair as requests to single objects.
 ///
-/// A write goes to the first object and then to the second. A claim that is only in the first object would block all
-/// candidates that use just that object, although nobody leads. So it is rolled back as soon as the second write has
-/// failed, or by the next read if the request was dropped between its writes. After that there is a pause, doubled
-/// each time, in which others can acquire the lock. The writes of a leader are never rolled back: its command is alive.
+/// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
+/// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back as soon as
+/// the second write has failed, or by the next read if the request was dropped between the two writes. After a
+/// roll-back there is a pause in which others can acquire the lock, and each further pause is twice as long. The writes
+/// of a leader are never rolled back, because its command is alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -31,7 +32,7 @@ pub enum PairStep {
     ReadBoth,
     /// Send this write to one object, and call [`PairRequests::handle_reply`].
     Write(Member, Request),
-    /// The request is finished; this is its reply.
+    /// The request is finished with this reply.
     Answer(Reply),
 }
 
@@ -44,7 +45,7 @@ enum State {
         second: Option<Version>,
     },
     WritingSecond,
-    /// The second write of a claim has no known result: both objects are read again.
+    /// The result of the second write of a claim is not known, so both objects are read again.
     Rereading {
         failure: Reply,
     },
@@ -55,7 +56,7 @@ enum State {
 }
 
 impl PairRequests {
-    /// Creates the requests of a run. `timeout` is that of one request to the pair.
+    /// Creates the requests of a run. `timeout` is the timeout of one request to the pair.
     pub fn new(run: RunId, timeout: Duration) -> Self {
         Self { seen: Pair::default(), viewer: Viewer::new(run), pause: timeout * 2, state: State::Idle }
     }
@@ -75,14 +76,14 @@ impl PairRequests {
         self.seen.is_half_claimed(Member::First, &self.viewer)
     }
 
-    /// Processes the contents of one object from a watch. Returns false if it is only a half claim of this run, which
-    /// is handled when its request is answered.
+    /// Processes the contents of one object from a watch. Returns false if the object only contains a half claim of
+    /// this run, which is handled when its request is answered.
     pub fn handle_watch(&mut self, member: Member, stored: Option<Stored>) -> bool {
         self.set_seen(member, stored);
         !self.seen.is_half_claimed(member, &self.viewer)
     }
 
-    /// Begins a request. The previous one, if it was not answered, is dropped.
+    /// Begins a request. If the previous request was not answered, it is dropped.
     pub fn begin(&mut self, request: Request) -> PairStep {
         let (replaced, record) = match request {
             Request::Get => {
@@ -92,12 +93,14 @@ impl PairRequests {
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
         };
-        let Some([first, second]) = self.seen.writes(replaced.as_ref()) else { return self.answer(Reply::Conflict) };
+        let Some([first, second]) = self.seen.versions_to_replace(replaced.as_ref()) else {
+            return self.answer(Reply::Conflict);
+        };
         self.state = State::WritingFirst { record: record.clone(), second };
         PairStep::Write(Member::First, write(first, record))
     }
 
-    /// Processes a read of both objects; it fails if either read failed.
+    /// Processes the result of a read of both objects, which is a failure if either read has failed.
     pub fn handle_read(&mut self, read: Result<Pair, Reply>) -> PairStep {
         let state = mem::replace(&mut self.state, State::Idle);
         let read_failure = match read {
@@ -146,7 +149,8 @@ impl PairRequests {
                 self.pause = pause * 2;
                 self.answer(with_pause(failure, pause))
             }
-            // The half claim is still there: an unknown result makes the election read again, which rolls it back.
+            // The half claim was not rolled back. After an unknown result the election reads again, and that read rolls
+            // it back.
             (State::RollingBack { .. }, _) => self.answer(Reply::Unknown { retry_after: None }),
             (_, reply) => self.answer(reply),
         }
@@ -188,8 +192,8 @@ fn write(replaced: Option<Version>, record: Record) -> Request {
     }
 }
 
-/// Adds a pause before the next request. A conflict has none: another client has written, so the record is read at
-/// once.
+/// Adds a pause before the next request to this failure. After a conflict there is no pause, because another client has
+/// written and the record is read at once.
 fn with_pause(failure: Reply, pause: Duration) -> Reply {
     match failure {
         Reply::Refused { retry_after } => {

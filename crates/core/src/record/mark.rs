@@ -1,4 +1,4 @@
-//! The mark by which a run recognizes its own records, and others recognize a release.
+//! The mark with which a run recognizes its own records, and other runs recognize a release.
 
 use alloc::string::String;
 use core::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct RunId(String);
 
 impl RunId {
-    /// Returns the run ID in a release by force of a record without a mark.
+    /// Returns the run ID for the release by force of a record that has no mark.
     pub fn unknown() -> Self {
         Self::new("none")
     }
@@ -41,7 +41,7 @@ pub struct RunMark {
     pub renew_time: Timestamp,
 }
 
-/// The effect of the write that carries a mark.
+/// What the write that carries a mark does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
     Held,

@@ -1,4 +1,4 @@
-//! The time by which stop and kill are brought forward, because they are delayed on this machine.
+//! The time by which stop and kill are brought forward to allow for delays on this machine.
 
 use core::mem;
 use core::time::Duration;
@@ -6,16 +6,16 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 
-/// The time by which stop and kill are brought forward: the sum of what delays a kill, and its limit.
+/// The time by which stop and kill are brought forward. It is the sum of the delays of a kill, and it has a limit.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeadlineAdvance {
     /// How late this supervisor is woken.
     lateness: Lateness,
-    /// How late the elector is woken. It kills the command if this supervisor fails.
+    /// How late the elector is woken. This matters because the elector kills the command if this supervisor fails.
     elector_delay: Duration,
     /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,
-    /// By how much stop and kill can be brought forward at most.
+    /// The longest time by which the stop and the kill can be brought forward.
     pub(super) max: Duration,
 }
 
@@ -29,7 +29,7 @@ impl DeadlineAdvance {
         }
     }
 
-    /// Records that the supervisor was woken late by `delay`. Returns the delay to expect from now on, if it has
+    /// Records that the supervisor was woken late by `delay`. Returns the delay that is expected from now on, if it has
     /// changed.
     pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.lateness.add(now, delay)

@@ -10,15 +10,15 @@ use crate::tenure::Tenure;
 /// The options for how a command is stopped.
 #[derive(Clone, Debug, Hash)]
 pub struct StopOptions {
-    /// The signal to the command when the leadership is lost.
+    /// The signal that is sent to the command when the leadership is lost.
     pub stop_signal: i32,
-    /// The time from the stop signal at a loss to the kill. The processes that the main process left running get the
-    /// same time from its end to their kill.
+    /// The time from the stop signal at a loss to the kill. If the main process ends and leaves other processes
+    /// running, they are killed after the same time.
     pub lost_grace: Duration,
-    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill; `None` means that there is no limit.
+    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill. If it is `None`, the command is not killed.
     pub kill_after: Option<Duration>,
-    /// The time from the start of the command to the stop signal, even if the lock is still held; `None` means that
-    /// there is no limit.
+    /// The time from the start of the command to the stop signal, even if the lock is still held. If it is `None`, the
+    /// time is not limited.
     pub max_run: Option<Duration>,
 }
 
@@ -48,9 +48,9 @@ pub enum StartResult {
 /// An action for the driver of the supervisor to carry out.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub enum SupervisorAction {
-    /// Publish until when the command may rely on the lock; `None` means that it may not.
+    /// Publish the time until which the command may rely on the lock; `None` means that it may not rely on it.
     SetHeldUntil(Option<Instant>),
-    /// Start the command, unless this tenure is over by the time of the fork.
+    /// Start the command, unless this tenure is over when it is about to be forked.
     Start(Tenure),
     /// Relay this signal to the command's process group.
     Signal(i32),
