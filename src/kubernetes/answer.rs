@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hyper::Response;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use jiff::fmt::rfc2822;
 use kube::core::Status;
 use serde_json::Value;
 
@@ -21,10 +22,8 @@ pub fn object(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Valu
         return value.map_err(|_| not_from_api_server(answer, address));
     }
     let is_status = value.as_ref().is_ok_and(|value| value["kind"] == "Status");
-    let status = value.ok().filter(|_| is_status).and_then(|value| serde_json::from_value::<Status>(value).ok());
-    let error = match status {
-        Some(status) if status.code == 0 => Error::of_status(&status.with_code(code.as_u16())),
-        Some(status) => Error::of_status(&status),
+    let error = match value.ok().filter(|_| is_status) {
+        Some(status) => status_error(&status, code.as_u16()),
         None => not_from_api_server(answer, address),
     };
     let retry_after = error.retry_after.or_else(|| retry_after(answer.headers()));
@@ -59,9 +58,29 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
     Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
 }
 
+/// Returns the error for a `Status`. A field that has another type than it should have is left out, so that the others
+/// still count.
+fn status_error(status: &Value, http_code: u16) -> Error {
+    let text = |field: &str| status[field].as_str().unwrap_or_default();
+    let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code != 0);
+    let retry_after = status["details"]["retryAfterSeconds"].as_u64().filter(|seconds| *seconds > 0);
+    let status = Status::failure(text("message"), text("reason")).with_code(code.unwrap_or(http_code));
+    Error { retry_after: retry_after.map(Duration::from_secs), ..Error::of_status(&status) }
+}
+
+/// Returns the pause that a header demands, in seconds or as a time. A time counts from the time in the answer itself,
+/// because this machine's clock may differ from the server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds)).filter(|pause| !pause.is_zero())
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let retry_after = text(RETRY_AFTER)?;
+    let pause = match retry_after.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let [at, sent] = [retry_after, text(DATE)?].map(|time| rfc2822::parse(time).ok());
+            at?.duration_since(&sent?).try_into().ok()?
+        }
+    };
+    Some(pause).filter(|pause| !pause.is_zero())
 }
 
 #[cfg(test)]
@@ -109,6 +128,22 @@ mod tests {
     }
 
     #[test]
+    fn a_status_with_unusable_fields_is_still_a_status() {
+        for (fields, message, pause) in [
+            (r#""message":"busy","details":{"retryAfterSeconds":-1}"#, "busy", None),
+            (r#""message":"busy","details":{"retryAfterSeconds":86400000000}"#, "busy", Some(86_400_000_000)),
+            (r#""message":"busy","details":{"retryAfterSeconds":"3"}"#, "busy", None),
+            (r#""message":"busy","details":[],"reason":7,"metadata":[]"#, "busy", None),
+            (r#""message":null,"code":"429""#, "HTTP status 429", None),
+        ] {
+            let body = format!(r#"{{"kind":"Status",{fields}}}"#);
+            let error = object(&answer(429, &[], &body), ADDRESS).expect_err("an error");
+            assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Refused, message), "{body}");
+            assert_eq!(error.retry_after.map(|pause| pause.as_secs()), pause, "{body}");
+        }
+    }
+
+    #[test]
     fn a_retry_after_header_counts_if_the_body_has_none() {
         let pause = |headers: &[(&str, &str)], body: &str| {
             let error = object(&answer(429, headers, body), ADDRESS).expect_err("an error");
@@ -121,6 +156,9 @@ mod tests {
         assert_eq!(pause(header, without), (ErrorKind::Refused, Some(7)));
         assert_eq!(pause(header, with), (ErrorKind::Refused, Some(3)));
         assert_eq!(pause(&[], with), (ErrorKind::Refused, Some(3)));
+        let at = |time: &str| pause(&[("retry-after", time), ("date", "Wed, 21 Oct 2026 07:28:00 GMT")], "busy").1;
+        assert_eq!(at("Wed, 21 Oct 2026 07:28:30 GMT"), Some(30));
+        assert_eq!(["Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:27:00 GMT", "soon"].map(at), [None; 3]);
         for other in ["0", "-1", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "99999999999999999999"] {
             assert_eq!(pause(&[("retry-after", other)], "busy"), (ErrorKind::Refused, None), "{other}");
         }

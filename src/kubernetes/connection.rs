@@ -41,6 +41,17 @@ impl ConnectionConfig {
         self.server.scheme() == Some(&Scheme::HTTPS)
     }
 
+    /// Returns whether both configurations name the same server, perhaps one of them without its default port.
+    pub fn names_server_of(&self, other: &Self) -> bool {
+        let parts = |config: &Self| {
+            let server = &config.server;
+            let port = server.port_u16().unwrap_or(if config.has_tls() { 443 } else { 80 });
+            let host = server.host().unwrap_or_default().to_ascii_lowercase();
+            (config.has_tls(), host, port, server.path().to_owned())
+        };
+        parts(self) == parts(other)
+    }
+
     /// Checks that this configuration may replace the present one. It may not if parts of it are missing, because
     /// another program may be in the middle of writing the files.
     ///

@@ -58,6 +58,17 @@ impl Access {
         !self.has_expired() && self.config.tls == other.config.tls && self.authority == other.authority
     }
 
+    /// Returns these credentials with the proxy of others, if that differs: the address of a proxy in a half-written
+    /// kubeconfig may belong to a machine that does not answer.
+    pub fn through_proxy_of(&self, other: &Self) -> Option<Self> {
+        let differs = self.tls.is_some() && self.config.proxy != other.config.proxy;
+        let config = || ConnectionConfig { proxy: other.config.proxy.clone(), ..ConnectionConfig::clone(&self.config) };
+        differs.then(|| {
+            let proxy_tls = other.proxy_tls.clone();
+            Self { config: Arc::new(config()), proxy_tls, ..self.clone() }
+        })
+    }
+
     /// Returns whether new connections have the same TLS configuration as with the other credentials.
     pub fn connects_like(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {

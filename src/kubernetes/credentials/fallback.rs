@@ -19,8 +19,8 @@ struct State {
     accepted: Option<Arc<Access>>,
     /// The generation of the newer credentials that do not work.
     not_working: Option<u64>,
-    /// The last generation for which it was logged that the credentials do not work.
-    logged: Option<u64>,
+    /// The reason that was logged, and the generation that it was about.
+    logged: Option<(u64, String)>,
 }
 
 impl Fallback {
@@ -34,9 +34,16 @@ impl Fallback {
         }
     }
 
+    /// Returns whether newer credentials than the accepted ones are known not to work.
+    pub fn does_not_work(&self, newest: &Access) -> bool {
+        self.state().not_working == Some(newest.generation)
+    }
+
     /// Records that the server has accepted a request with these credentials.
     pub fn accepted(&self, access: &Arc<Access>) {
-        self.state().accepted = Some(Arc::clone(access));
+        let mut state = self.state();
+        state.logged.take_if(|(generation, _)| *generation <= access.generation);
+        state.accepted = Some(Arc::clone(access));
     }
 
     /// Records that the server has rejected these credentials. Returns earlier credentials that it may still accept.
@@ -74,10 +81,20 @@ impl State {
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
         self.not_working = Some(access.generation);
-        if self.logged.replace(access.generation) != Some(access.generation) {
+        if self.is_news(access.generation, reason) {
             log_events::credentials_not_renewed(reason);
         }
         Some(earlier)
+    }
+
+    /// Returns whether to log that a generation does not work. A plugin may issue another such one every time.
+    fn is_news(&mut self, generation: u64, reason: &str) -> bool {
+        let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
+        let is_news = !self.logged.as_ref().is_some_and(is_known);
+        if is_news {
+            self.logged = Some((generation, reason.to_owned()));
+        }
+        is_news
     }
 }
 
@@ -136,6 +153,19 @@ mod tests {
         fallback.accepted(&access(2, "a"));
         fallback.unanswered(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
+    }
+
+    #[test]
+    fn each_reason_is_logged_once_until_newer_credentials_are_accepted() {
+        let fallback = Fallback::default();
+        fallback.accepted(&access(1, "a"));
+        let is_news = |generation, reason| fallback.state().is_news(generation, reason);
+        assert!(is_news(2, "rejected"));
+        assert!(!is_news(2, "refused") && !is_news(3, "rejected") && is_news(3, "refused"));
+        fallback.accepted(&access(1, "a"));
+        assert!(!is_news(4, "refused"));
+        fallback.accepted(&access(4, "a"));
+        assert!(is_news(5, "refused"));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!
 //! - While credentials are in use, their files are checked every few seconds, and after a failed request. They are read
 //!   again when they have changed, and every minute. A file that cannot be read keeps its earlier contents.
-//! - Credentials from a plugin are renewed before they expire, while they are in use.
+//! - Credentials from a plugin are renewed before they expire, while they are in use. Expired ones are used while there
+//!   are no newer ones.
 //! - When the API server answers 401, the files are read again. If that does not help, the plugin is run again.
 //! - While the newest credentials do not work, earlier credentials are used: see [`fallback`].
 
@@ -25,6 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub use self::access::Access;
 use self::fallback::Fallback;
@@ -114,13 +116,18 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Returns the present credentials, without waiting if they are valid.
+    /// Returns the present credentials. It waits while there are none. If they have expired by this machine's clock, it
+    /// waits up to `patience` for newer ones and then returns the expired ones: the clock may be wrong, and the API
+    /// server decides.
     ///
     /// # Errors
     /// Fails if there are no credentials.
-    pub async fn current(&self) -> Result<Arc<Access>, CredentialsError> {
-        let access = self.shared.state.borrow().access.clone();
-        let Some(access) = access.filter(|access| !access.has_expired()) else { return self.recheck(None).await };
+    pub async fn current(&self, patience: Duration) -> Result<Arc<Access>, CredentialsError> {
+        let Some(access) = self.shared.state.borrow().access.clone() else { return self.recheck(None).await };
+        if access.has_expired() {
+            let newest = timeout(patience, self.recheck(None)).await;
+            return Ok(newest.ok().and_then(Result::ok).unwrap_or_else(|| self.shared.fallback.choose(access)));
+        }
         if self.is_check_due(&access) {
             self.order(None)?;
         }
@@ -132,7 +139,7 @@ impl Credentials {
     /// # Errors
     /// Fails if there is no usable configuration.
     pub async fn configuration(&self) -> Result<Arc<ConnectionConfig>, CredentialsError> {
-        let failure = match self.current().await {
+        let failure = match self.current(Duration::ZERO).await {
             Ok(access) => return Ok(Arc::clone(&access.config)),
             Err(failure) => failure,
         };
@@ -153,6 +160,7 @@ impl Credentials {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
             && newest.generation > rejected.generation
+            && !self.shared.fallback.does_not_work(newest)
         {
             return Ok(Some(Arc::clone(newest)));
         }
@@ -240,6 +248,73 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    /// Credentials from a kubeconfig in a temporary folder.
+    struct Kubeconfig {
+        folder: tempfile::TempDir,
+        credentials: Credentials,
+        runtime: tokio::runtime::Runtime,
+    }
+
+    impl Kubeconfig {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let options =
+                ClusterOptions { kubeconfig: Some(folder.path().join("kubeconfig")), ..ClusterOptions::default() };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            Self { folder, credentials: Credentials::new(options), runtime }
+        }
+
+        fn write(&self, server: &str, token: &str) {
+            let text = format!(
+                "clusters: [{{name: c, cluster: {{server: '{server}'}}}}]\n\
+                 contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
+                 current-context: x\nusers: [{{name: u, user: {{token: {token}}}}}]\n"
+            );
+            fs::write(self.folder.path().join("kubeconfig"), text).unwrap();
+        }
+
+        fn recheck(&self) -> Arc<Access> {
+            self.runtime.block_on(self.credentials.recheck(None)).unwrap()
+        }
+
+        /// Returns the generation that is used instead of a rejected one.
+        fn instead_of(&self, rejected: &Access) -> Option<Arc<Access>> {
+            self.runtime.block_on(self.credentials.instead_of(rejected)).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_server_with_another_spelling_is_the_same_server() {
+        let kubeconfig = Kubeconfig::new();
+        kubeconfig.write("http://api.example.com/", "0");
+        kubeconfig.recheck();
+        let token = || kubeconfig.recheck().authorization.as_ref().unwrap().to_str().unwrap().to_owned();
+        for (server, number, expected) in [
+            ("http://api.example.com:80", "1", "Bearer 1"),
+            ("HTTP://API.example.com", "2", "Bearer 2"),
+            ("http://api.example.com:8080", "3", "Bearer 2"),
+            ("https://api.example.com:80", "4", "Bearer 2"),
+            ("http://api.example.com/path", "5", "Bearer 2"),
+            ("http://api.example.com:80/", "6", "Bearer 6"),
+        ] {
+            kubeconfig.write(server, number);
+            assert_eq!(token(), expected, "{server}");
+        }
+    }
+
+    #[test]
+    fn each_of_two_rejected_credentials_is_tried_once() {
+        let kubeconfig = Kubeconfig::new();
+        kubeconfig.write("http://api.example.com", "old");
+        let old = kubeconfig.recheck();
+        kubeconfig.credentials.accepted(&old);
+        kubeconfig.write("http://api.example.com", "new");
+        let new = kubeconfig.instead_of(&old).unwrap();
+        assert!(new.generation > old.generation);
+        assert_eq!(kubeconfig.instead_of(&new).unwrap().generation, old.generation);
+        assert!(kubeconfig.instead_of(&old).is_none());
+    }
 
     #[test]
     fn a_half_written_kubeconfig_changes_at_most_the_token() {

@@ -135,10 +135,10 @@ impl Worker {
         }
         let Some(Loaded { config: present, .. }) = &self.loaded else { return Ok(config) };
         config.check_whole(present)?;
-        if present.server != config.server {
+        if !config.names_server_of(present) {
             // The lock is on the previous server. A lock of this name on another server would be a different lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
-                log_events::server_changed(&present.server.to_string(), &config.server.to_string());
+                log_events::server_changed(&present.address(), &config.address());
             }
             return Ok(ConnectionConfig::clone(present));
         }

@@ -10,6 +10,10 @@ use super::super::connection::{
 use super::super::proxy::Proxy;
 use super::server;
 
+/// The variables in which the kubelet passes the address of the API server.
+const HOST: &str = "KUBERNETES_SERVICE_HOST";
+const PORT: &str = "KUBERNETES_SERVICE_PORT";
+
 const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Returns the configuration by which this pod reaches its API server.
@@ -18,15 +22,24 @@ const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Fails if this is not a pod, or it has no service account token.
 pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else {
-        return Err(ConfigError::new(
-            "found no API server credentials",
-            "there is no kubeconfig (--kubeconfig, KUBECONFIG, ~/.kube/config), and this is not a pod; \
-             try --kubeconfig PATH",
-        ));
-    };
     let folder = Path::new(FOLDER);
     let token = folder.join("token");
+    let address = [HOST, PORT].map(variable);
+    let missing = [HOST, PORT].into_iter().zip(&address).filter(|(_, value)| value.is_none()).map(|(name, _)| name);
+    let missing: Vec<&str> = missing.collect();
+    let [Some(host), Some(port)] = address else {
+        let reason = if missing.len() < 2 || token.exists() {
+            format!(
+                "this is a pod, and its environment lacks {}; keep its variables, which cron, su and sudo may remove",
+                missing.join(" and ")
+            )
+        } else {
+            "there is no kubeconfig (--kubeconfig, KUBECONFIG, ~/.kube/config), and this is not a pod; \
+             try --kubeconfig PATH"
+                .to_owned()
+        };
+        return Err(ConfigError::new("found no API server credentials", reason));
+    };
     if let Err(failure) = fs::metadata(&token) {
         let subject = format!("the pod's service account: {}", token.display());
         return Err(ConfigError::new(
@@ -38,7 +51,8 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
         Ok(IpAddr::V6(address)) => format!("https://[{address}]:{port}"),
         _ => format!("https://{host}:{port}"),
     };
-    let server = server::parse(&address).map_err(|reason| ConfigError::new("KUBERNETES_SERVICE_HOST", reason))?.server;
+    let server =
+        server::parse(&address).map_err(|reason| ConfigError::new(format_args!("{HOST} and {PORT}"), reason))?.server;
     let origin = ConfigOrigin::ServiceAccount;
     let proxy = Proxy::from_environment(&server).map_err(|reason| ConfigError::new(&origin, reason))?;
     let authority = folder.join("ca.crt");

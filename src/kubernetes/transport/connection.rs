@@ -48,6 +48,11 @@ impl Connection {
         !self.sender.is_closed() && self.access.shares_connections_with(access)
     }
 
+    /// Returns the credentials that it was opened with.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
     /// Sends a request. Once its answer has been read to the end, the connection is returned to the pool. If that does
     /// not happen, the connection is closed.
     ///

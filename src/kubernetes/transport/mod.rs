@@ -17,15 +17,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Limited};
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri};
 use kube::client::Body;
+use tokio::time::timeout;
 use tower::Service;
 
 pub use self::connect::ConnectError;
-use self::connection::PooledBody;
+pub use self::connection::PooledBody;
 use self::pool::Pool;
 pub use self::resolver::Resolver;
 use super::credentials::{Access, Credentials, MIN_PENDING};
@@ -34,6 +36,10 @@ use super::tls::{Peer, failure_reason};
 
 /// The largest number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
+
+/// The greatest size of the rest of an unused answer, and the time for reading it, for which its connection is kept.
+const MAX_UNUSED: usize = 64 * 1024;
+const UNUSED_TIMEOUT: Duration = Duration::from_millis(100);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -61,14 +67,17 @@ impl Transport {
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
-        let mut access = self.credentials.current().await?;
+        let mut access = self.credentials.current(self.pool.attempt() / 2).await?;
         for _ in 1..MAX_CREDENTIALS {
             let answer = self.send_as(&access, head.clone(), body.clone().into()).await?;
             if answer.status() != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
             match self.credentials.instead_of(&access).await? {
-                Some(other) => access = other,
+                Some(other) => {
+                    access = other;
+                    keep_connection(answer).await;
+                }
                 None => return Ok(answer),
             }
         }
@@ -105,6 +114,12 @@ impl Transport {
             }
         }
     }
+}
+
+/// Reads an answer that is not needed to its end, so that its connection can be used again.
+async fn keep_connection(answer: Response<PooledBody>) {
+    let rest = Limited::new(answer.into_body(), MAX_UNUSED).collect();
+    drop(timeout(UNUSED_TIMEOUT, rest).await);
 }
 
 impl Service<Request<Body>> for Transport {

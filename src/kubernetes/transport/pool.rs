@@ -42,6 +42,8 @@ struct State {
     /// The number of connections that were opened since a request was last answered. An address may accept connections
     /// without ever answering a request, so each new connection begins with another address of the server.
     unanswered: usize,
+    /// The credentials of the last connection on which a request was answered.
+    last_useful: Option<Arc<Access>>,
 }
 
 /// A connection that is being opened.
@@ -58,9 +60,17 @@ impl Pool {
         Self { resolver, attempt, state: Mutex::default() }
     }
 
+    /// Returns the timeout of one request.
+    pub fn attempt(&self) -> Duration {
+        self.attempt
+    }
+
     /// Puts back a connection on which a request was answered.
     pub fn put_back(&self, connection: Connection) {
-        self.state().unanswered = 0;
+        {
+            let mut state = self.state();
+            (state.unanswered, state.last_useful) = (0, Some(Arc::clone(connection.access())));
+        }
         self.add(connection);
     }
 
@@ -112,7 +122,12 @@ impl Pool {
         // The oldest pending connection continues, because it may be slow and not dead.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
-        let (pool, pending_access, skip) = (Arc::clone(self), Arc::clone(access), state.unanswered);
+        let is_slow = !state.pending.is_empty();
+        let last_useful = state.last_useful.as_ref().filter(|_| is_slow);
+        let pending_access =
+            last_useful.and_then(|last| access.through_proxy_of(last)).map_or_else(|| Arc::clone(access), Arc::new);
+        let (pool, skip) = (Arc::clone(self), state.unanswered);
+        let target = Arc::clone(&pending_access);
         state.unanswered = state.unanswered.wrapping_add(1);
         let task = tokio::spawn(async move {
             let connecting = connect(Arc::clone(&pending_access), pool.resolver.clone(), skip);
@@ -120,7 +135,7 @@ impl Pool {
             let made = made.unwrap_or_else(|_| Err(ConnectError::timed_out(&pending_access, CONNECT_TIMEOUT)));
             sender.send_replace(Some(made.map(|connection| pool.add(connection))));
         });
-        state.pending.push(PendingConnection { access: Arc::clone(access), began: Instant::now(), ended, task });
+        state.pending.push(PendingConnection { access: target, began: Instant::now(), ended, task });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -42,6 +42,28 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 }
 
 #[testkit::test]
+fn a_pod_whose_environment_is_incomplete_is_recognised() {
+    let refusal = |variables: &[(&str, &str)]| {
+        let mut candidate = Candidate::bare("a").args(["--lock", "probe"]).configure(|command| {
+            for name in ["HOME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
+                command.env_remove(name);
+            }
+            command.envs(variables.iter().copied());
+        });
+        candidate = candidate.args(["--wait", "1s"]);
+        let mut running = candidate.run(["true"]);
+        running.wait();
+        running.log()
+    };
+    let (host, port) = (("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443"));
+    for (variables, missing) in [([host], port.0), ([port], host.0)] {
+        let log = refusal(&variables);
+        assert!(log.contains(&format!("this is a pod, and its environment lacks {missing}; ")), "{log}");
+    }
+    assert!(refusal(&[]).contains("this is not a pod"));
+}
+
+#[testkit::test]
 fn a_server_that_is_not_an_api_server_is_recognised() {
     let page = "<html><head><title>Welcome</title></head></html>";
     for (code, content_type, body) in

@@ -1,14 +1,20 @@
 //! Tests of proxies: which proxy is used, for which servers, and with which credentials.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
 use testkit::recording_server::RecordingServer;
 use testkit::tunnel::{TunnelProtocol, TunnelProxy};
-use testkit::{Candidate, scratch, tls};
+use testkit::users::ADMIN;
+use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, scratch, tls};
+
+/// Durations that leave time for three requests of which two are not answered.
+const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
 /// An address that does not exist, so that only the proxy sees a request for it.
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
@@ -46,6 +52,49 @@ fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str
     let mut requests: Vec<String> = requests.collect();
     requests.dedup();
     requests
+}
+
+#[testkit::test]
+fn the_proxy_from_before_is_used_while_a_new_one_does_not_answer() {
+    let cluster = Cluster::shared();
+    let (faults, witnesses) = (Proxy::start(cluster), Witnesses::new());
+    let proxy = TunnelProxy::start(TunnelProtocol::Http, faults.address());
+    // It accepts connections, and nothing else.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let write = |file: &Path, proxy: SocketAddr| {
+        let config = json!({
+            "clusters": [{ "name": "c", "cluster": {
+                "server": format!("https://{}", cluster.address()), "insecure-skip-tls-verify": true,
+                "proxy-url": format!("http://{proxy}"),
+            } }],
+            "users": [{ "name": "u", "user": { "token": ADMIN.token } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "x",
+        });
+        fs::write(file, config.to_string()).expect("a kubeconfig");
+    };
+    let file = scratch::folder("proxies").join("config");
+    write(&file, proxy.address());
+    let lock = TestLock::lease_through(file.clone());
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    write(&file, silent.local_addr().expect("its address"));
+    let renewals = |count| {
+        let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
+        for _ in 0..count {
+            let before = renewed();
+            eventually("a renewal", || renewed() != before);
+        }
+    };
+    // After a 401 the kubeconfig is read again.
+    faults.answer(Match::put().next(1), 401, None);
+    renewals(2);
+    proxy.take_requested();
+    faults.break_existing();
+    renewals(3);
+    assert!(!proxy.take_requested().is_empty());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    a.stop();
 }
 
 #[testkit::test]
