@@ -75,7 +75,6 @@ pub async fn run(
     ];
     environment.extend(outer_runs.variable());
     let slot_names = name.in_slots(slots).iter().map(ToString::to_string).collect();
-    let tolerated_clock_rate = config.timing.tolerated_clock_rate();
     let locks: Vec<&dyn Lock> = locks.iter().map(|lock| &**lock).collect();
     let election_loop = ElectionLoop {
         requests: RequestQueue::new(locks.clone()),
@@ -87,7 +86,7 @@ pub async fn run(
         observations: Observations::new(observer.clone(), config.preference.claim_delay),
         environment,
         outer_runs,
-        log: ElectionLog::new(name_with_slots(&name, slots), slot_names, config.identity, tolerated_clock_rate),
+        log: ElectionLog::new(name_with_slots(&name, slots), slot_names, config.identity, &config.timing),
     };
     election_loop.run(main_thread).await
 }
@@ -301,7 +300,11 @@ impl ElectionLoop<'_> {
             None | Some(Ok(_)) => WatchEvent::Ended,
             Some(Err(error)) => {
                 self.log.watch_failed(slot, &error);
-                if error.kind == LockErrorKind::Forbidden { WatchEvent::Forbidden } else { WatchEvent::Broken }
+                match error.retry_after {
+                    _ if error.kind == LockErrorKind::Forbidden => WatchEvent::Forbidden,
+                    Some(retry_after) => WatchEvent::Refused { retry_after },
+                    None => WatchEvent::Broken,
+                }
             }
         };
         self.slots[slot].watch = None;

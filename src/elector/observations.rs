@@ -148,7 +148,7 @@ impl Observations {
 
     /// Reports an event or the end of a watch.
     pub fn watch_event(&self, event: &WatchEvent) {
-        if !matches!(event, WatchEvent::Broken | WatchEvent::Forbidden) {
+        if !matches!(event, WatchEvent::Broken | WatchEvent::Refused { .. } | WatchEvent::Forbidden) {
             self.observer.notify(Update::LockAnswered);
         }
     }

@@ -11,14 +11,16 @@ use kube::Client;
 use kube::client::{Body, ClientBuilder};
 use serde_json::Value;
 use tokio::time::timeout;
-use tower::util::MapResponseLayer;
+use tower::util::{AndThenLayer, MapResponseLayer};
 
 use super::answer;
 use super::connection::{ClusterOptions, ConnectionConfig};
 use super::credentials::Credentials;
 use super::error::{Error, ErrorKind};
-use super::response_limit;
-use super::transport::{Resolver, Transport};
+use super::response_limit::{self, LimitedBody};
+use super::transport::{PooledBody, Resolver, Transport};
+
+type LayerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What all threads of a process share to reach a cluster: its credentials and the addresses of its server.
 #[derive(Clone)]
@@ -70,8 +72,11 @@ impl Cluster {
         let namespace = config.namespace.as_str();
         let requests =
             ClientBuilder::new(transport.clone(), namespace).with_layer(&MapResponseLayer::new(response_limit::whole));
-        let watches =
-            ClientBuilder::new(new_transport(), namespace).with_layer(&MapResponseLayer::new(response_limit::lines));
+        let opened = {
+            let config = Arc::clone(&config);
+            move |answer| check_watch(answer, Arc::clone(&config))
+        };
+        let watches = ClientBuilder::new(new_transport(), namespace).with_layer(&AndThenLayer::new(opened));
         let (requests, watches) = (requests.build(), watches.build());
         Ok(Self { config, transport, requests, watches, attempt })
     }
@@ -116,14 +121,7 @@ impl Cluster {
     /// # Errors
     /// Fails if the answer is an error, or is not from an API server.
     pub fn read_answer(&self, answer: &Response<Bytes>) -> Result<Value, Error> {
-        answer::object(answer, &self.address()).map_err(|error| {
-            if answer.status() == StatusCode::UNAUTHORIZED {
-                let credentials = &self.config.user;
-                error.context(format_args!("the API server {} rejected {credentials}", self.address()))
-            } else {
-                error
-            }
-        })
+        read_answer(answer, &self.config)
     }
 
     /// Returns whether a namespace is known not to exist. Without the permission to read it, this returns false.
@@ -132,5 +130,30 @@ impl Cluster {
         let answer = timeout(self.attempt * 2, self.send(request)).await;
         let Ok(Ok(answer)) = answer else { return false };
         answer::object(&answer, &self.address()).is_err_and(|error| error.kind == ErrorKind::NotFound)
+    }
+}
+
+fn read_answer(answer: &Response<Bytes>, config: &ConnectionConfig) -> Result<Value, Error> {
+    let address = config.address();
+    answer::object(answer, &address).map_err(|error| match answer.status() {
+        StatusCode::UNAUTHORIZED => error.context(format_args!("the API server {address} rejected {}", config.user)),
+        _ => error,
+    })
+}
+
+/// Returns the answer to the request for a watch. A refusal becomes the same error as that of any other request; kube
+/// would drop its headers.
+async fn check_watch(
+    answer: Response<PooledBody>,
+    config: Arc<ConnectionConfig>,
+) -> Result<Response<LimitedBody>, LayerError> {
+    if answer.status().is_success() {
+        return Ok(response_limit::lines(answer));
+    }
+    let (head, body) = response_limit::whole(answer).into_parts();
+    let answer = Response::from_parts(head, body.collect().await?.to_bytes());
+    match read_answer(&answer, &config) {
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(Error::unknown("the watch was refused without a reason").into()),
     }
 }

@@ -10,9 +10,6 @@ use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
-/// The reason in the `Status` that kube creates for an answer without a `Status`. Its message is the whole answer.
-const NO_STATUS: &str = "Failed to parse error data";
-
 /// The error of a request.
 #[derive(Clone, Debug)]
 pub struct Error {
@@ -62,12 +59,10 @@ impl Error {
         match failure {
             kube::Error::SerdeError(_) => not_an_event(),
             kube::Error::Api(status) if status.code == 0 => not_an_event(),
-            kube::Error::Api(status) if status.reason == NO_STATUS => {
-                let code = status.code;
-                let what = format!("what answers at {address} is not a Kubernetes API server: HTTP status {code}");
-                Self::new(if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown }, what)
-            }
             kube::Error::Api(status) => Self::of_status(status),
+            kube::Error::Service(failure) if failure.is::<Self>() => {
+                failure.downcast_ref::<Self>().cloned().unwrap_or_else(not_an_event)
+            }
             // The request was not sent.
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
                 Self::new(ErrorKind::Refused, failure.to_string())
@@ -119,9 +114,5 @@ mod tests {
         let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
         let error = Error::of_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
         assert!(error.message.starts_with("what https://10.96.0.1 answered is not the event of a watch"), "{error}");
-        let status = Status::failure("<html>", NO_STATUS).with_code(503);
-        let error = Error::of_client(&kube::Error::Api(status.boxed()), "https://10.96.0.1");
-        let says = "what answers at https://10.96.0.1 is not a Kubernetes API server: HTTP status 503";
-        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unknown, says));
     }
 }

@@ -12,10 +12,11 @@ use hyper::body::{Body, Bytes, Frame};
 const LARGEST: usize = 4 * 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-type AnyBody = UnsyncBoxBody<Bytes, Failure>;
+/// A body of limited size.
+pub type LimitedBody = UnsyncBoxBody<Bytes, Failure>;
 
 /// Limits the size of an answer.
-pub fn whole<B>(response: Response<B>) -> Response<AnyBody>
+pub fn whole<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
 {
@@ -24,7 +25,7 @@ where
 
 /// Limits the size of each line of a watch, because a watch as a whole has no end. If the answer is an error, its whole
 /// size is limited.
-pub fn lines<B>(response: Response<B>) -> Response<AnyBody>
+pub fn lines<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
 {

@@ -167,6 +167,7 @@ impl Execution {
             0 => WatchEvent::Ended,
             1 => WatchEvent::Broken,
             2 => WatchEvent::Forbidden,
+            3 => WatchEvent::Refused { retry_after: Duration::from_secs(self.random.u64(..)) },
             _ => self.stored().map_or(WatchEvent::Deleted, WatchEvent::Changed),
         };
         match &event {

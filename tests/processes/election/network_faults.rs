@@ -1,6 +1,6 @@
 //! Faults of the network and of the API server that must not make a leader lose its lock.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -116,6 +116,24 @@ fn a_standby_whose_watch_died_silently_takes_over() {
     witnesses.wait_for("b", 1);
     b.stop();
     witnesses.assert_one_at_a_time(2);
+}
+
+#[testkit::test]
+fn a_standby_opens_a_refused_watch_only_after_the_demanded_pause() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let lock = TestLock::lease();
+    let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
+    b.wait_for_log("held by a");
+    let refused_at = Instant::now();
+    proxy.answer(Match::watch(), 429, Some(60));
+    proxy.break_existing();
+    let since = |predicate: fn(&ReceivedRequest) -> bool| {
+        proxy.requests().iter().filter(|seen| seen.received_at > refused_at && predicate(seen)).count()
+    };
+    eventually("the standby reads the record", || since(|seen| !seen.is_watch()) >= 5);
+    assert_eq!(since(ReceivedRequest::is_watch), 1, "{}", b.log());
 }
 
 #[testkit::test]

@@ -74,6 +74,9 @@ const JITTER: f64 = 1.2;
 /// added by then.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest pause that a server can demand of a standby.
+const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
+
 /// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just
 /// starting may refuse one.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
@@ -304,9 +307,9 @@ impl Election {
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
             ElectionPhase::Waiting if does_not_wait => {
-                (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), FORBIDDEN_WATCH_PAUSE)
+                (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_DEMANDED_PAUSE)
             }
-            ElectionPhase::Waiting => (self.jittered_retry(), FORBIDDEN_WATCH_PAUSE),
+            ElectionPhase::Waiting => (self.jittered_retry(), MAX_DEMANDED_PAUSE),
             _ => (timing.retry_period() / 4, timing.attempt()),
         };
         let pause = match retry_after {

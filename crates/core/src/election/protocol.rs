@@ -133,6 +133,8 @@ pub enum WatchEvent {
     Ended,
     /// The watch broke, could not be opened, or cannot be resumed.
     Broken,
+    /// The watch was refused, and the server demands a pause before the next one.
+    Refused { retry_after: Duration },
     /// This candidate may not watch.
     Forbidden,
 }

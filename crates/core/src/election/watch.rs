@@ -4,7 +4,7 @@ use core::mem;
 use core::time::Duration;
 
 use super::timers::Timer;
-use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, Now, WatchEvent};
+use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, MAX_DEMANDED_PAUSE, Now, WatchEvent};
 use crate::instant::Instant;
 use crate::record::Stored;
 
@@ -40,13 +40,17 @@ impl Election {
             WatchEvent::Changed(stored) => self.observe_watched(now, Some(stored)),
             WatchEvent::Deleted => self.observe_watched(now, None),
             WatchEvent::Ended => self.close_watch(retry_at),
-            WatchEvent::Broken => {
+            WatchEvent::Broken | WatchEvent::Refused { .. } => {
                 let was_settled = now.boot >= since + self.config.timing.lease_duration();
                 self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
                 if self.broken_watches >= BROKEN_WATCHES_UNTIL_POLLING {
                     self.notify_polling();
                 }
-                self.close_watch_and_poll(retry_at, retry_at);
+                let pause = match event {
+                    WatchEvent::Refused { retry_after } => retry_after.min(MAX_DEMANDED_PAUSE),
+                    _ => Duration::ZERO,
+                };
+                self.close_watch_and_poll(retry_at.max(now.boot + pause), retry_at);
             }
             WatchEvent::Forbidden => {
                 self.notify_polling();

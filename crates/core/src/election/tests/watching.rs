@@ -109,6 +109,26 @@ fn the_beginning_and_the_end_of_polling_are_reported() {
 }
 
 #[test]
+fn a_refused_watch_is_opened_again_after_the_demanded_pause() {
+    for (retry_after, least, most) in [(30, 30, 40), (86_400, 60, 70), (0, 0, 5)] {
+        let mut driver = Driver::start(None);
+        let held = record_by("r", RunState::Held, T1, 600);
+        driver.read(Some(held.clone()));
+        driver.unread.clear();
+        driver.watch_event(WatchEvent::Refused { retry_after: retry_after * SECOND });
+        let mut waited = Duration::ZERO;
+        while !driver.unread.iter().any(|action| matches!(action, ElectionAction::Watch(_))) {
+            let pause = driver.time_to_next_timeout();
+            assert!(pause <= 5 * SECOND, "the record is read in the meantime");
+            driver.advance(pause);
+            driver.read(Some(held.clone()));
+            waited += pause;
+        }
+        assert!(waited >= least * SECOND && waited <= most * SECOND, "{retry_after}: {waited:?}");
+    }
+}
+
+#[test]
 fn a_record_whose_watch_is_silent_is_read() {
     let mut driver = Driver::start(None);
     let held = record_by("r", RunState::Held, T1, 600);
