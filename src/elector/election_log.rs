@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use leaderrun_core::election::{ElectionNotice, Outcome, Reply};
 use leaderrun_core::instant::Instant;
+use leaderrun_core::timing::Timing;
 
 use super::error_throttle::{Access, ErrorThrottle};
 use super::reminder::Reminder;
@@ -20,6 +21,8 @@ pub struct ElectionLog {
     name: String,
     identity: String,
     tolerated_clock_rate: f64,
+    /// The time until the stop of the command below which a failed request is logged in any case.
+    urgent_below: Duration,
     slots: Vec<SlotLog>,
     /// The error of the last request, unless a later one succeeded.
     last_failure: Option<String>,
@@ -46,12 +49,13 @@ struct SlotLog {
 impl ElectionLog {
     /// Creates the log of an election that begins now. `name` is the name of the whole lock, and `slots` are the names
     /// of its slots.
-    pub fn new(name: String, slots: Vec<String>, identity: String, tolerated_clock_rate: f64) -> Self {
+    pub fn new(name: String, slots: Vec<String>, identity: String, timing: &Timing) -> Self {
         let slot = |name| SlotLog { name, watch_message: None, watch_failure: None, last_notice: None };
         Self {
             name,
             identity,
-            tolerated_clock_rate,
+            tolerated_clock_rate: timing.tolerated_clock_rate(),
+            urgent_below: timing.renew_deadline() / 2,
             slots: slots.into_iter().map(slot).collect(),
             last_failure: None,
             error_throttle: ErrorThrottle::default(),
@@ -112,7 +116,9 @@ impl ElectionLog {
     fn log_failure(&mut self, slot: usize, access: Access, message: &FailureMessage, stop_in: Option<Duration>) {
         let FailureMessage { text, role } = message;
         let whole = format!("{text}{}", role.as_deref().unwrap_or_default());
-        if self.error_throttle.handle_failure(clock::now(), access, &whole) {
+        let is_new = self.error_throttle.handle_failure(clock::now(), access, &whole);
+        let is_urgent = stop_in.is_some_and(|left| left < self.urgent_below);
+        if is_new || is_urgent && self.error_throttle.handle_urgent_failure() {
             self.log_wait();
             log_notices::request_failed(&self.slots[slot].name, text, role.as_deref(), stop_in);
             // A message that contains a suggestion needs no second suggestion.

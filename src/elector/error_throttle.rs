@@ -1,5 +1,6 @@
 //! Decides which failed requests are logged. A failure that lasts is logged once when it begins and once when it ends.
 
+use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
@@ -66,6 +67,12 @@ impl ErrorThrottle {
         is_logged
     }
 
+    /// Records that the failure just recorded may end a leadership, and returns whether to log it although a recent one was
+    /// logged: the log should name the cause of a loss.
+    pub fn handle_urgent_failure(&mut self) -> bool {
+        !mem::replace(&mut self.is_logged_as_failing, true)
+    }
+
     /// Records a successful request, and returns whether to log that the failure is over.
     pub fn handle_success(&mut self, access: Access) -> bool {
         *self.is_failing(access) = false;
@@ -126,6 +133,17 @@ mod tests {
             _ => throttle.handle_success(Access::Read),
         });
         assert!(varying < 20 && alternating == 2 && intermittent < 30, "{varying} {alternating} {intermittent}");
+    }
+
+    #[test]
+    fn a_failure_within_the_pause_is_logged_once_it_is_urgent() {
+        let mut throttle = ErrorThrottle::default();
+        assert!(throttle.handle_failure(at(0), Access::Write, "no answer"));
+        assert!(!throttle.handle_urgent_failure(), "it is logged already");
+        assert!(throttle.handle_success(Access::Write));
+        assert!(!throttle.handle_failure(at(1), Access::Write, "no answer"));
+        assert!(throttle.handle_urgent_failure() && !throttle.handle_urgent_failure());
+        assert!(throttle.handle_success(Access::Write));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct CandidateState {
     leading: Option<LeadershipState>,
     /// Whether the leadership is over: no process of the command is left, and leaderrun is about to exit or to rejoin.
     is_over: bool,
+    /// The lock was lost before that.
+    was_lost: bool,
     scheduling_delays: SchedulingDelays,
     /// How long a kill of the command takes.
     kill_time: Option<Duration>,
@@ -122,6 +124,7 @@ impl CandidateState {
             freshness,
             leading: None,
             is_over: false,
+            was_lost: false,
             scheduling_delays: SchedulingDelays::default(),
             kill_time: None,
         }
@@ -180,7 +183,10 @@ impl CandidateState {
                     leading.is_ending = true;
                 }
             }
-            Update::CommandGone => (self.leading, self.is_over, self.kill_time) = (None, true, None),
+            Update::CommandGone => {
+                self.was_lost = self.leading.take().is_some_and(|leading| leading.lost);
+                (self.is_over, self.kill_time) = (true, None);
+            }
             Update::Acquired { .. } | Update::Terminating | Update::Exiting => {}
         }
     }
@@ -273,6 +279,7 @@ impl CandidateState {
             (Some(leading), _) if leading.lost || now >= leading.stop => Err("leadership is lost".into()),
             (Some(LeadershipState { command_started: true, .. }), _) => Ok(()),
             (_, ReadyWhen::Leading) => Err("not leading".into()),
+            (None, ReadyWhen::Waiting) if self.was_lost => Err("leadership is lost".into()),
             (_, ReadyWhen::Waiting) => match self.obstacle(now) {
                 Some(obstacle) => Err(self.explain(&obstacle, now)),
                 None => Ok(()),

@@ -64,6 +64,10 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
         assert_eq!(state.readiness(at(10)), Err("leadership is lost".into()));
         state.apply(at(9), Update::Lost(Loss::Taken));
         assert_eq!(state.readiness(at(9)), Err("leadership is lost".into()));
+        state.apply(at(9), Update::LockAnswered);
+        state.apply(at(9), observed("", Some(3)));
+        state.apply(at(9), Update::CommandGone);
+        assert!(state.readiness(at(9)).is_err(), "a process that is about to end");
     }
     let [acquired, _] = leading();
     assert!(state(ReadyWhen::Leading, [acquired]).readiness(at(1)).is_err());
