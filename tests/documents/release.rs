@@ -83,6 +83,26 @@ fn packages_contain_files_that_exist() {
     }
 }
 
+#[testkit::test]
+fn the_debian_package_and_the_rpm_contain_the_same_files() {
+    let manifest = read("Cargo.toml");
+    let sources = |table: &str, first: &str| -> Vec<String> {
+        let (_, table) = manifest.split_once(table).expect("the table of a package");
+        let (_, assets) = table.split_once("assets = [\n").expect("its assets");
+        let (assets, _) = assets.split_once("\n]").expect("the end of its assets");
+        assets.lines().filter_map(|line| Some(line.split_once(first)?.1.split_once('"')?.0.to_owned())).collect()
+    };
+    let debian = sources("[package.metadata.deb]", "[\"");
+    let rpm = sources("[package.metadata.generate-rpm]", "source = \"");
+    assert_eq!(debian, rpm);
+    for name in ["examples/dashboard.json", "examples/alerts.yaml", "examples/fencing/sql.sh", "docs/safety.md"] {
+        let (folder, file) = name.rsplit_once('/').expect("a folder");
+        let (_, extension) = file.rsplit_once('.').expect("an extension");
+        let patterns = [format!("{folder}/*"), format!("{folder}/*.{extension}")];
+        assert!(patterns.iter().any(|pattern| debian.contains(pattern)), "{name}");
+    }
+}
+
 /// Stands in for `gh` and `cargo`: what is published are files in `$STATE`, and the change number `$FAILS` fails.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
