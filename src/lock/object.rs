@@ -164,7 +164,7 @@ impl ObjectLock {
         let created = self.write_with_owner(Verb::Create, object, &record).await;
         let stored = self.remember(created.map_err(|error| self.error(error))?)?;
         self.owner.iter().for_each(|owner| owner.handle_success());
-        Ok(stored)
+        self.check_stored(&record, stored)
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
@@ -174,11 +174,36 @@ impl ObjectLock {
         };
         self.put_record(&mut object, &record);
         let written = self.write_with_owner(Verb::Update, object, &record).await;
-        self.remember(written.map_err(|error| match error.kind {
+        let stored = self.remember(written.map_err(|error| match error.kind {
             // The object was deleted after it was read.
             ErrorKind::NotFound => LockError::new(LockErrorKind::Conflict, error.message),
             _ => self.error(error),
-        })?)
+        })?)?;
+        self.check_stored(&record, stored)
+    }
+
+    /// Checks that the API server stored what other candidates must know about a holder. Admission webhooks and policies
+    /// can change what is written. The error makes such a write no acquisition and no renewal, although it was carried
+    /// out.
+    fn check_stored(&self, written: &Record, stored: Stored) -> Result<Stored, LockError> {
+        let shown = |seconds: Option<u32>| seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
+        let [wanted, found] = [written, &stored.record].map(|record| record.lease_duration_seconds);
+        let difference = if !written.is_held() {
+            return Ok(stored);
+        } else if stored.record.holder_identity != written.holder_identity {
+            format!("the holder {}", printable(&stored.record.holder_identity))
+        } else if stored.record.mark() != written.mark() {
+            format!("another annotation {RUN_ANNOTATION} or renewTime")
+        } else if found < wanted {
+            format!("a lease duration of {} in place of {}", shown(found), shown(wanted))
+        } else {
+            return Ok(stored);
+        };
+        let changed = format!("the API server stored {} with {difference}", self.name);
+        Err(LockError::new(
+            LockErrorKind::Refused,
+            format!("{changed}; look for an admission webhook or policy that changes it"),
+        ))
     }
 
     /// Writes the object with its owner, or without an owner if this user may not set owners.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::timers::Timer;
 use super::{Election, ElectionAction, ElectionPhase, Now, Outcome, min_hold};
+use crate::record::Record;
 
 /// If a candidate is stopped while a claim is pending, the claim may acquire the lock. The candidate tries to release
 /// it for this long.
@@ -79,8 +80,9 @@ impl Election {
     /// `Unreachable` if it could not be used.
     pub(super) fn outcome_of_waiting(&self, now: Now) -> Outcome {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
-        let is_held = observed.record().is_some_and(|record| record.is_held() && !self.is_mine(record));
-        let is_awaited = observed.takeable_at() > now.boot || observed.is_displaced();
+        let is_mine = self.observed_is_mine(observed);
+        let is_held = observed.record().is_some_and(Record::is_held) && !is_mine;
+        let is_awaited = observed.is_displaced() || (!is_mine && observed.takeable_at() > now.boot);
         if is_held || is_awaited { Outcome::NotAcquired } else { Outcome::Unreachable }
     }
 }

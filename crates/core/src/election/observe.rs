@@ -1,5 +1,7 @@
 //! Processes replies and watch events: updates the candidate's phase, and what it knows about the record.
 
+use core::time::Duration;
+
 use super::observed_record::{ObservedRecord, precedes};
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
@@ -58,7 +60,8 @@ impl Election {
                 self.conflicts = 0;
                 let nothing_written =
                     attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
-                if nothing_written {
+                let is_shortened = self.is_mine(&stored.record) && !self.is_stated_in_full(&stored.record);
+                if nothing_written || is_shortened {
                     self.must_read = true;
                     self.back_off(now.boot, None);
                 } else {
@@ -113,7 +116,9 @@ impl Election {
         }
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
-        let mine_since = written.map(|write| write.sent_at);
+        let mine_since = written
+            .filter(|_| mine.is_some_and(|mine| self.is_stated_in_full(&mine.record)))
+            .map(|write| write.sent_at);
         // A delayed create of this run may be carried out after another run has created and renewed the record and
         // another client has deleted it, all without being observed by this run.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
@@ -146,6 +151,9 @@ impl Election {
                 // so the lock is claimed again before the command starts.
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.start_leading(sent, stored);
+                }
+                (None, Some(stored)) if is_mine && self.does_not_wait() && !self.is_stated_in_full(&stored.record) => {
+                    self.stop_waiting(now, Outcome::Unreachable);
                 }
                 (_, stored) if changed && !is_mine => {
                     self.notify_of_change(before, stored.map(|stored| stored.record), known, now);
@@ -252,6 +260,12 @@ impl Election {
     fn write_of(&self, record: &Record) -> Option<&Write> {
         let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
         self.unconfirmed_writes.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
+    }
+
+    /// Returns whether a record of this run states at least its lease duration. If a server or another client shortened
+    /// it, others may take over before the command of this run is dead, so the record begins no tenure.
+    fn is_stated_in_full(&self, mine: &Record) -> bool {
+        mine.lease_duration(Duration::ZERO) >= self.config.timing.lease_duration()
     }
 
     pub(super) fn observed_version(&self) -> Option<&Version> {

@@ -1,8 +1,10 @@
-//! Switches that make the API server behave like a real one that is starting, send bookmarks more often, or protect
-//! owners.
+//! Switches that make the API server behave like a real one that is starting, send bookmarks more often, protect
+//! owners, or change objects when they are written.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// How often a real server sends bookmarks.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
@@ -16,6 +18,7 @@ struct State {
     bookmark_period: Duration,
     roles: Roles,
     protects_owners: bool,
+    admission: Option<fn(&mut Value)>,
 }
 
 /// Whether the server has read the Roles and bindings that are stored.
@@ -31,7 +34,12 @@ pub enum Roles {
 impl Behavior {
     pub fn new() -> Behavior {
         Behavior {
-            state: Mutex::new(State { bookmark_period: BOOKMARK_PERIOD, roles: Roles::Known, protects_owners: false }),
+            state: Mutex::new(State {
+                bookmark_period: BOOKMARK_PERIOD,
+                roles: Roles::Known,
+                protects_owners: false,
+                admission: None,
+            }),
         }
     }
 
@@ -53,6 +61,17 @@ impl Behavior {
 
     pub fn protect_owners(&self) {
         self.state().protects_owners = true;
+    }
+
+    pub fn set_admission(&self, admission: Option<fn(&mut Value)>) {
+        self.state().admission = admission;
+    }
+
+    /// Changes an object that is about to be written.
+    pub fn admit(&self, object: &mut Value) {
+        if let Some(admission) = self.state().admission {
+            admission(object);
+        }
     }
 
     /// Counts a request that depends on Roles. Returns whether the server has read them.

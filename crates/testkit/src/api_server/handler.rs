@@ -124,12 +124,17 @@ impl Call {
                 self.check_version(self.store.revision())?;
                 Ok(json_reply(200, &objects.get(name)?))
             }
-            "create" if !everywhere && name.is_empty() => Ok(json_reply(201, &objects.create(self.json()?)?)),
+            "create" if !everywhere && name.is_empty() => {
+                let mut object = self.json()?;
+                self.behavior.admit(&mut object);
+                Ok(json_reply(201, &objects.create(object)?))
+            }
             "update" if !everywhere && !name.is_empty() => {
                 // RBAC reads the store, so this check comes before the update locks it.
                 let creation = self.target.with_verb(|_| "create".to_owned());
                 let may_create = rbac::authorize(&self.store, who, &creation);
-                let object = self.json()?;
+                let mut object = self.json()?;
+                self.behavior.admit(&mut object);
                 self.check_owners(&objects, who, name, &object)?;
                 let (object, created) = objects.update(name, object, may_create)?;
                 Ok(json_reply(if created { 201 } else { 200 }, &object))

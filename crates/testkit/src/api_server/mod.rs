@@ -38,6 +38,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -133,6 +134,11 @@ impl ApiServer {
     /// Has the admission plugin OwnerReferencesPermissionEnforcement check writes, as on OpenShift.
     pub fn protect_owners(&self) {
         self.behavior.protect_owners();
+    }
+
+    /// Has every object changed before it is created or updated, as an admission policy does. `None` ends that.
+    pub fn set_admission(&self, admission: Option<fn(&mut Value)>) {
+        self.behavior.set_admission(admission);
     }
 
     fn listen(&self) {

@@ -133,3 +133,87 @@ fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
         "{actions:?}"
     );
 }
+
+/// Admission policies of a cluster may change what is stored.
+#[test]
+fn a_lease_duration_that_the_server_shortens_begins_no_tenure() {
+    let shortened = |record: Record, seconds| Record { lease_duration_seconds: seconds, ..record };
+    for (stored_seconds, leads) in [(Some(14), false), (None, false), (Some(15), true), (Some(16), true)] {
+        for by_watch in [false, true] {
+            let mut driver = Driver::start(None);
+            driver.read(Some(record_by("other", RunState::Released, T1, 15)));
+            let claim = shortened(driver.expect_write(), stored_seconds);
+            driver.version += 1;
+            let stored = driver.stored(claim);
+            if by_watch {
+                driver.watch_event(WatchEvent::Changed(stored.clone()));
+            }
+            driver.reply(Reply::Written(stored.clone()));
+            let actions = driver.actions();
+            let started = actions.iter().any(|action| matches!(action, ElectionAction::StartLeading(_)));
+            assert_eq!(started, leads, "{stored_seconds:?}: {actions:?}");
+            if !leads {
+                assert!(driver.actions().is_empty(), "the next request waits");
+                driver.advance(5 * SECOND);
+                driver.reply(Reply::Read(Some(stored)));
+                let claim = driver.expect_write();
+                driver.written(claim);
+                assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]), "without the policy");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_renewal_that_the_server_shortens_extends_nothing() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let renewal = driver.expect_write();
+    driver.version += 1;
+    let stored = driver.stored(Record { lease_duration_seconds: Some(5), ..renewal });
+    driver.reply(Reply::Written(stored.clone()));
+    assert_eq!(driver.actions(), []);
+    driver.advance(SECOND);
+    assert_eq!(driver.actions(), [ElectionAction::Send(Request::Get)]);
+    driver.reply(Reply::Read(Some(stored)));
+    let renewal = driver.expect_write();
+    assert_eq!(renewal.lease_duration_seconds, Some(15));
+    driver.written(renewal);
+    assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+}
+
+#[test]
+fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
+    for wait in [Duration::ZERO, 10 * SECOND] {
+        let mut driver = Driver::start(Some(wait));
+        driver.read(None);
+        // A reply that says so, and one that says that the claim was refused.
+        let (mut replies, mut present) = (0, None);
+        let finished = loop {
+            let actions = driver.actions();
+            if let Some(ElectionAction::Finish(outcome)) = actions.last() {
+                break *outcome;
+            }
+            driver.version += 1;
+            match actions.last() {
+                Some(ElectionAction::Send(Request::Get)) => {
+                    driver.reply(Reply::Read(present.clone()));
+                }
+                Some(ElectionAction::Send(Request::Create(record) | Request::Update(_, record))) => {
+                    let stored = driver.stored(Record { lease_duration_seconds: Some(5), ..record.clone() });
+                    present = Some(stored.clone());
+                    if replies % 2 == 0 {
+                        driver.watch_event(WatchEvent::Changed(stored));
+                        driver.reply(Reply::Refused { retry_after: None });
+                    } else {
+                        driver.reply(Reply::Written(stored));
+                    }
+                    replies += 1;
+                }
+                _ => driver.advance(SECOND),
+            }
+            assert!(replies < 20, "{wait:?}");
+        };
+        assert_eq!(finished, Outcome::Unreachable, "{wait:?}");
+    }
+}
