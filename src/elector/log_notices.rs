@@ -164,7 +164,7 @@ pub fn taken(lock: &str, identity: &str, holder: &str) {
 }
 
 /// Logs that the command runs.
-pub fn started(pid: i32) {
+fn started(pid: i32) {
     let (lock, fencing_token) = match LEADERSHIP.get() {
         Some(leadership) => (leadership.lock.as_str(), leadership.fencing_token.as_str()),
         None => ("the lock", "unknown"),
@@ -173,7 +173,7 @@ pub fn started(pid: i32) {
 }
 
 /// Logs a notice of the supervisor.
-pub fn supervisor(notice: &SupervisorNotice) {
+fn supervisor(notice: &SupervisorNotice) {
     match notice {
         SupervisorNotice::Stopping { signal } => log_events::stopping(&signals::name(*signal)),
         SupervisorNotice::TimedOut { signal } => {
@@ -260,6 +260,8 @@ fn killing(reason: &str, sentence: &str, processes: &str) {
 pub fn elector(notice: &ElectorNotice) {
     let lock = || LEADERSHIP.get().map_or("the lock", |leadership| leadership.lock.as_str());
     match notice {
+        ElectorNotice::CommandStarted { pid } => started(*pid),
+        ElectorNotice::Supervisor(notice) => supervisor(notice),
         ElectorNotice::Lost(Loss::TooSlow) => {
             log_events::lost(
                 "too_slow",

@@ -12,7 +12,7 @@ use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNoti
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::KillPace;
 use leaderrun_core::lateness::probe_interval;
-use leaderrun_core::messages::{End, Order, Report, SupervisorNotice};
+use leaderrun_core::messages::{End, Order, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
 use leaderrun_core::updates::{MeasuredThread, Update};
 use nix::errno::Errno;
@@ -146,18 +146,16 @@ impl MainLoop {
     pub fn run(mut self) -> io::Result<EndOfLoop> {
         let ending = loop {
             let inputs = self.inputs();
-            let reports = inputs.reports.clone();
-            let actions = self.elector.step(clock::now(), inputs);
-            let mut actions = actions.into_iter().peekable();
+            let mut actions = self.elector.step(clock::now(), inputs).into_iter().peekable();
             // The kill comes first. Its cause is logged after it, so that logging cannot delay it.
             let kill = actions.next_if(|action| matches!(action, ElectorAction::KillAll(_)));
             let killed = kill.is_some().then(|| self.kill_all());
-            self.log(&reports);
+            let ending = actions.find_map(|action| self.act(action));
             if let (Some(ElectorAction::KillAll(failure)), Some(killed)) = (kill, killed) {
                 log_notices::elector_kill(failure, &self.tree.names());
                 self.log_kill(killed);
             }
-            if let Some(ending) = actions.find_map(|action| self.act(action)) {
+            if let Some(ending) = ending {
                 break ending;
             }
             self.wait()?;
@@ -195,36 +193,6 @@ impl MainLoop {
         }
     }
 
-    fn log(&mut self, reports: &[Report]) {
-        for report in reports {
-            match report {
-                Report::Started { pid } => {
-                    if self.releases_streams {
-                        standard_streams::release(0..=1);
-                    }
-                    log_notices::started(*pid);
-                    self.observer.notify(Update::CommandStarted);
-                }
-                Report::Notice(notice) => {
-                    self.command_had_terminal |= *notice == SupervisorNotice::HasTerminal;
-                    log_notices::supervisor(notice);
-                    match notice {
-                        SupervisorNotice::RunsLate { delay } => {
-                            let thread = MeasuredThread::Supervisor;
-                            self.observer.notify(Update::SchedulingDelay { thread, delay: *delay });
-                        }
-                        SupervisorNotice::KillTime { kill_time, pace, .. } => {
-                            self.kill_pace = *pace;
-                            self.observer.notify(Update::KillTime(*kill_time));
-                        }
-                        _ => {}
-                    }
-                }
-                Report::Enforcing(_) | Report::Gone(_) => {}
-            }
-        }
-    }
-
     /// Reaps every dead child, and returns whether there is no child left.
     fn reap(&mut self) -> bool {
         let reaped = tree::reap(None, self.kill.is_some());
@@ -253,7 +221,7 @@ impl MainLoop {
             ElectorAction::StopElection => self.election.order(ElectionOrder::Stop),
             // This action was carried out before all others.
             ElectorAction::KillAll(_) => {}
-            ElectorAction::Notify(notice) => self.notify(notice),
+            ElectorAction::Notify(notice) => self.notify(&notice),
             ElectorAction::Exit(ending) => return Some(ending),
         }
         None
@@ -287,17 +255,34 @@ impl MainLoop {
         log_events::cannot_kill(&self.tree.describe(failure));
     }
 
-    fn notify(&self, notice: ElectorNotice) {
-        log_notices::elector(&notice);
+    fn notify(&mut self, notice: &ElectorNotice) {
+        log_notices::elector(notice);
         self.observer.notify(match notice {
+            ElectorNotice::CommandStarted { .. } => {
+                if self.releases_streams {
+                    standard_streams::release(0..=1);
+                }
+                Update::CommandStarted
+            }
+            ElectorNotice::Supervisor(SupervisorNotice::RunsLate { delay }) => {
+                Update::SchedulingDelay { thread: MeasuredThread::Supervisor, delay: *delay }
+            }
+            ElectorNotice::Supervisor(SupervisorNotice::KillTime { kill_time, pace, .. }) => {
+                self.kill_pace = *pace;
+                Update::KillTime(*kill_time)
+            }
+            ElectorNotice::Supervisor(SupervisorNotice::HasTerminal) => {
+                self.command_had_terminal = true;
+                return;
+            }
             ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.elector_kill_at() },
-            ElectorNotice::Lost(loss) => Update::Lost(loss),
+            ElectorNotice::Lost(loss) => Update::Lost(*loss),
             ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,
             ElectorNotice::Terminating => Update::Terminating,
             ElectorNotice::CommandEnded(End::Exited(status)) => Update::CommandEnded(status.to_string()),
             ElectorNotice::CommandEnded(End::TimedOut) => Update::CommandEnded(exit::TIMED_OUT.to_string()),
             ElectorNotice::CommandEnded(End::Signaled(signal)) => {
-                Update::CommandEnded(exit::of_signal(signal).to_string())
+                Update::CommandEnded(exit::of_signal(*signal).to_string())
             }
             ElectorNotice::CommandGone => Update::CommandGone,
             _ => return,

@@ -35,7 +35,7 @@ use crate::election::Outcome;
 use crate::instant::Instant;
 use crate::kill_time::KillPace;
 use crate::lateness::Lateness;
-use crate::messages::{End, Gone, Order, Report, SupervisorNotice};
+use crate::messages::{End, Gone, KillReason, Order, Report, SupervisorNotice};
 use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
@@ -95,6 +95,8 @@ pub struct Elector {
     last_request: Option<(i32, Instant)>,
     /// The first termination signal since the lock was acquired.
     termination_signal: Option<i32>,
+    /// The loss of the leadership was notified.
+    loss_notified: bool,
     /// How late this elector runs.
     lateness: Lateness,
     /// The pace at which the supervisor would kill the command.
@@ -116,6 +118,7 @@ impl Elector {
             deferred: None,
             last_request: None,
             termination_signal: None,
+            loss_notified: false,
             lateness: Lateness::default(),
             kill_pace: None,
             actions: Vec::new(),
@@ -189,6 +192,7 @@ impl Elector {
     }
 
     fn handle_report(&mut self, now: Instant, report: Report) {
+        self.notify_report(&report);
         if let Report::Notice(SupervisorNotice::KillTime { pace, .. }) = report {
             self.kill_pace = pace;
         }
@@ -199,9 +203,9 @@ impl Elector {
                 self.notify(ElectorNotice::Leading(tenure));
             }
             Report::Gone(Gone { end, lost: was_lost }) => {
-                if was_lost && !*lost {
+                if was_lost {
                     let loss = *supervisor_loss;
-                    self.notify(ElectorNotice::Lost(loss));
+                    self.notify_loss(loss);
                 }
                 let succeeded = end == End::Exited(0) && !was_lost;
                 let ending = match end {
@@ -245,7 +249,7 @@ impl Elector {
                 if let ElectorPhase::Leading { enforced, lost, .. } = &mut self.phase {
                     (*enforced, *lost) = (Tenure::over(now), true);
                     self.notify(ElectorNotice::Leading(Tenure::over(now)));
-                    self.notify(ElectorNotice::Lost(Loss::Taken));
+                    self.notify_loss(Loss::Taken);
                 }
                 self.order(Order::Lose);
             }
@@ -327,12 +331,10 @@ impl Elector {
     fn kill_all(&mut self, failure: SupervisorFailure) {
         // The kill comes first, so that nothing delays it.
         self.actions.insert(0, ElectorAction::KillAll(failure));
-        if let ElectorPhase::Leading { lost: false, .. } = self.phase {
-            self.notify(ElectorNotice::Lost(match failure {
-                SupervisorFailure::Died => Loss::SupervisorDied,
-                SupervisorFailure::Late => Loss::SupervisorLate,
-            }));
-        }
+        self.notify_loss(match failure {
+            SupervisorFailure::Died => Loss::SupervisorDied,
+            SupervisorFailure::Late => Loss::SupervisorLate,
+        });
         self.phase = ElectorPhase::Killing;
     }
 
@@ -357,6 +359,31 @@ impl Elector {
 
     fn order(&mut self, order: Order) {
         self.actions.push(ElectorAction::Order(order));
+    }
+
+    /// Notifies what the supervisor reports, after the loss that it acts on.
+    fn notify_report(&mut self, report: &Report) {
+        let loss = match (&self.phase, report) {
+            (
+                ElectorPhase::Leading { supervisor_loss, .. },
+                Report::Notice(
+                    SupervisorNotice::Stopping { .. } | SupervisorNotice::Killing { reason: KillReason::Lost, .. },
+                ),
+            ) => Some(*supervisor_loss),
+            _ => None,
+        };
+        loss.into_iter().for_each(|loss| self.notify_loss(loss));
+        match report {
+            Report::Started { pid } => self.notify(ElectorNotice::CommandStarted { pid: *pid }),
+            Report::Notice(notice) => self.notify(ElectorNotice::Supervisor(notice.clone())),
+            Report::Enforcing(_) | Report::Gone(_) => {}
+        }
+    }
+
+    fn notify_loss(&mut self, loss: Loss) {
+        if !mem::replace(&mut self.loss_notified, true) {
+            self.notify(ElectorNotice::Lost(loss));
+        }
     }
 
     fn notify(&mut self, notice: ElectorNotice) {

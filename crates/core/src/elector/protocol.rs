@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::election::Outcome;
-use crate::messages::{End, Order, Report};
+use crate::messages::{End, Order, Report, SupervisorNotice};
 use crate::tenure::Tenure;
 use crate::updates::Loss;
 
@@ -64,7 +64,7 @@ pub enum ElectorAction {
     StopElection,
     /// Kill the supervisor, then every descendant, repeatedly until none is left.
     KillAll(SupervisorFailure),
-    /// Log this notice, and pass it to the observers of this candidate.
+    /// Log this notice, and pass it to the observers of this candidate. A notice comes after the one about its cause.
     Notify(ElectorNotice),
     /// End leaderrun.
     Exit(Ending),
@@ -101,6 +101,10 @@ pub enum Ending {
 /// An event of the candidate that is logged and passed to its observers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectorNotice {
+    /// The supervisor has executed the command, as this process.
+    CommandStarted { pid: i32 },
+    /// The supervisor reported this.
+    Supervisor(SupervisorNotice),
     /// The command may run for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),

@@ -42,6 +42,27 @@ fn a_loss_is_notified_once() {
     }
 }
 
+/// The log is read from top to bottom, so a cause comes before its effect.
+#[test]
+fn a_loss_is_notified_before_what_the_supervisor_does_about_it() {
+    let now = start();
+    let stopping = SupervisorNotice::Stopping { signal: libc::SIGTERM };
+    let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
+    for notice in [stopping, killing] {
+        let mut driver = leading(now);
+        driver.report(now, Report::Notice(notice.clone()));
+        driver.report(now, gone(End::Signaled(libc::SIGTERM), true));
+        let notices = driver.notices();
+        let lost = ElectorNotice::Lost(Loss::NotRenewed);
+        assert_eq!(notices[..2], [lost.clone(), ElectorNotice::Supervisor(notice)]);
+        assert!(!notices[2..].contains(&lost), "{notices:?}");
+    }
+    let kill_after = SupervisorNotice::Killing { reason: KillReason::Terminated, processes: String::new() };
+    let mut driver = leading(now);
+    driver.report(now, Report::Notice(kill_after));
+    assert!(!driver.notices().contains(&ElectorNotice::Lost(Loss::NotRenewed)));
+}
+
 #[test]
 fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone() {
     let now = start();
