@@ -51,7 +51,7 @@ use crate::cli::Invocation;
 use crate::elector::ElectorConfig;
 use crate::exit::Exit;
 use crate::process::fork::{Role, fork_supervisor};
-use crate::process::signals::{self, Inherited};
+use crate::process::signals::{self, BlockedSignals, Inherited};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
 use crate::process::{limits, needed_calls};
@@ -61,7 +61,8 @@ use crate::supervisor::SupervisorConfig;
 use crate::telemetry::log::printable_cause;
 
 fn main() -> ExitCode {
-    let exit = limits::check_stack().map_or_else(|failure| fail(failure.into()), |()| execute_command_line());
+    let blocked = BlockedSignals::begin();
+    let exit = limits::check_stack().map_or_else(|failure| fail(failure.into()), |()| execute_command_line(blocked));
     if let Exit::Signal { signal, to_group } = exit {
         signals::end_by(signal, to_group);
     }
@@ -71,14 +72,20 @@ fn main() -> ExitCode {
 /// Parses the command line and carries it out. It is never inlined into `main`, which checks that the stack is large
 /// enough before this function uses it.
 #[inline(never)]
-fn execute_command_line() -> Exit {
+fn execute_command_line(blocked: BlockedSignals) -> Exit {
     match cli::parse(std::env::args_os()) {
-        Ok(Invocation::Run(elector, supervisor)) => run(*elector, supervisor).unwrap_or_else(|failure| {
+        Ok(Invocation::Run(elector, supervisor)) => run(*elector, supervisor, blocked).unwrap_or_else(|failure| {
             report_failure(&failure);
             Exit::of_failure(&failure)
         }),
-        Ok(Invocation::Subcommand(subcommand)) => run_subcommand(subcommand).unwrap_or_else(fail),
-        Ok(Invocation::Print(text)) => print(&text).map_or_else(fail, |_| Exit::Status(0)),
+        Ok(Invocation::Subcommand(subcommand)) => {
+            blocked.end();
+            run_subcommand(subcommand).unwrap_or_else(fail)
+        }
+        Ok(Invocation::Print(text)) => {
+            blocked.end();
+            print(&text).map_or_else(fail, |_| Exit::Status(0))
+        }
         Err(failure) => fail(failure.into()),
     }
 }
@@ -100,11 +107,11 @@ fn run_subcommand(subcommand: Subcommand) -> Result<Exit> {
 }
 
 /// Runs a command as the leader.
-fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig) -> Result<Exit> {
+fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig, blocked: BlockedSignals) -> Result<Exit> {
     limits::check_open_files()?;
     needed_calls::check()?;
     title::set_name(title::ELECTOR)?;
-    let inherited = Inherited::take()?;
+    let inherited = Inherited::take(blocked)?;
     let (to_supervisor, to_elector) = channel::pair()?;
     let switch = DeadMansSwitch::new();
     match fork_supervisor()? {

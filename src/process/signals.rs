@@ -26,6 +26,32 @@ const RESERVED: [i32; 2] = [32, 33];
 /// The signals that the terminal sends for Ctrl-C and Ctrl-\.
 const KEY_SIGNALS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
 
+/// The proof that every signal that [`Signals`] receives is blocked.
+///
+/// They are blocked before anything else is done: a signal that process 1 of a container has neither blocked nor handled
+/// is lost, and a container may be stopped while leaderrun starts.
+#[derive(Debug)]
+pub struct BlockedSignals {
+    /// The signal mask from before, or why the kernel refused to change it.
+    before: nix::Result<SigSet>,
+}
+
+impl BlockedSignals {
+    /// Blocks the signals. It must be called before threads exist.
+    pub fn begin() -> Self {
+        let mut before = SigSet::empty();
+        let blocked = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked_signals()), Some(&mut before));
+        Self { before: blocked.map(|()| before) }
+    }
+
+    /// Restores the mask, so that signals end this process as they usually do.
+    pub fn end(self) {
+        if let Ok(before) = self.before {
+            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+        }
+    }
+}
+
 /// The signal state that leaderrun was started with. The command is started with the same state.
 #[derive(Clone, Debug)]
 pub struct Inherited {
@@ -61,12 +87,12 @@ impl KernelAction {
 }
 
 impl Inherited {
-    /// Reads the state, and blocks every signal that [`Signals`] receives. It must be called before anything changes
-    /// the state and before threads exist.
+    /// Reads the state. The signals stay blocked. It must be called before anything changes the state and before
+    /// threads exist.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.
-    pub fn take() -> io::Result<Self> {
+    pub fn take(blocked: BlockedSignals) -> io::Result<Self> {
         let mut ignored = SigSet::empty();
         for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
             if is_ignored(signal)? {
@@ -75,8 +101,7 @@ impl Inherited {
         }
         // Rust's runtime ignores SIGPIPE before main, so its previous disposition is unknown.
         ignored.remove(Signal::SIGPIPE);
-        let mut mask = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked_signals()), Some(&mut mask))?;
+        let mask = blocked.before?;
         let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |handed_down| mask_from(&handed_down));
         let mut reserved = [KernelAction::default(); RESERVED.len()];
         for (signal, before) in RESERVED.into_iter().zip(&mut reserved) {
@@ -191,7 +216,7 @@ pub struct ReceivedSignals {
 }
 
 impl Signals {
-    /// Creates the descriptor for all signals that [`Inherited::take`] has blocked.
+    /// Creates the descriptor for all signals that are [`BlockedSignals`].
     ///
     /// # Errors
     /// Fails if the kernel refuses a descriptor.

@@ -7,6 +7,7 @@
 
 use leaderrun_core::record::{Record, Stored, Version};
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 
 /// The size of a slot. The first slot is at the start of the file, and the second slot follows it.
 pub const SLOT_SIZE: usize = 2048;
@@ -77,7 +78,7 @@ impl Layout {
         };
         let first = match first_document {
             None => parse_slot(first),
-            Some(document) => serde_json::from_slice(document).map_err(|failure| failure.to_string()),
+            Some(document) => parse_document(document),
         };
         if first_document.is_some_and(|document| document.len() > SLOT_SIZE) {
             return first.map(|contents| Self { contents: Some(contents), free_slot: None });
@@ -105,7 +106,15 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
     if u64::from_str_radix(sum, 16) != Ok(checksum(document)) {
         return Err(incomplete());
     }
-    serde_json::from_slice(document).map_err(|failure| failure.to_string())
+    parse_document(document)
+}
+
+fn parse_document(document: &[u8]) -> Result<Contents, String> {
+    serde_json::from_slice(document).map_err(|failure| match failure.classify() {
+        Category::Data => failure.to_string(),
+        // What a parser expected at which place is of no use for a file that somebody else has written.
+        Category::Io | Category::Syntax | Category::Eof => "its contents are not JSON".to_owned(),
+    })
 }
 
 /// Returns the 64-bit FNV-1a hash, which is good enough to detect an incomplete write.

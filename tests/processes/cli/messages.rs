@@ -56,7 +56,7 @@ fn each_obstacle_has_its_sentence() {
 
     fs::write(path(&file), "some text").expect("a file");
     let says = said(candidate(&file), 69);
-    assert!(says.contains("it is not a record of leaderrun"), "{says}");
+    assert!(says.contains("it is not a record of leaderrun: its contents are not JSON; move it away"), "{says}");
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
     let says = said(candidate(&link), 69);

@@ -1,9 +1,15 @@
 //! leaderrun as PID 1, as in a container.
 
-use std::process::Command;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::ptr;
 use std::sync::LazyLock;
 
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
@@ -49,4 +55,39 @@ fn process_one_kills_with_the_proc_of_an_outer_namespace() {
     let mut a =
         in_namespace(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
     a.wait_for_exit(5);
+}
+
+/// Process 1 loses a signal that it has neither blocked nor handled. The host name, which is part of the default
+/// identity, is read while the command line is parsed.
+#[testkit::test]
+fn signals_are_blocked_before_the_command_line_is_parsed() {
+    let mut command = Command::new(leaderrun());
+    command.args(["--lock", &TestLock::file().name, "--", "true"]).stderr(Stdio::null());
+    // SAFETY: between fork and exec, only a system call.
+    unsafe {
+        command.pre_exec(|| {
+            let traced = libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            nix::Error::result(traced).map(drop).map_err(Into::into)
+        });
+    }
+    let traced = Pid::from_raw(command.spawn().expect("leaderrun").id() as i32);
+    let read = |file: &str| fs::read_to_string(format!("/proc/{traced}/{file}")).expect("it is stopped");
+    loop {
+        let stopped = waitpid(traced, None).expect("a child");
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "it did not read the host name: {stopped:?}");
+        if read("syscall").split(' ').next() == Some(&libc::SYS_uname.to_string()) {
+            break;
+        }
+        // SAFETY: continues a process that is stopped, to its next system call.
+        let continued = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, traced.as_raw(), ptr::null_mut::<u8>(), 0) };
+        assert_eq!(continued, 0, "{}", nix::Error::last());
+    }
+    let status = read("status");
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("the blocked signals");
+    let blocked = u64::from_str_radix(blocked.trim(), 16).expect("a mask");
+    kill(traced, Signal::SIGKILL).expect("it is stopped");
+    waitpid(traced, None).expect("a child");
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        assert!(blocked & (1 << (signal as i32 - 1)) != 0, "{signal} is not blocked: {blocked:x}");
+    }
 }

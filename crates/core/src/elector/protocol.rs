@@ -102,7 +102,9 @@ pub enum Ending {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectorNotice {
     /// The supervisor has executed the command, as this process.
-    CommandStarted { pid: i32 },
+    CommandStarted {
+        pid: i32,
+    },
     /// The supervisor reported this.
     Supervisor(SupervisorNotice),
     /// The command may run for as long as this tenure lasts.
