@@ -37,9 +37,8 @@ use super::tls::{Peer, failure_reason};
 /// The largest number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
 
-/// The greatest size of the rest of an unused answer, and the time for reading it, for which its connection is kept.
+/// The greatest size of an unused answer that is read so that its connection can be used again.
 const MAX_UNUSED: usize = 64 * 1024;
-const UNUSED_TIMEOUT: Duration = Duration::from_millis(100);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -76,12 +75,18 @@ impl Transport {
             match self.credentials.instead_of(&access).await? {
                 Some(other) => {
                     access = other;
-                    keep_connection(answer).await;
+                    self.keep_connection(answer).await;
                 }
                 None => return Ok(answer),
             }
         }
         self.send_as(&access, head, body.into()).await
+    }
+
+    /// Reads an answer that is not needed to its end, so that its connection can be used again.
+    async fn keep_connection(&self, answer: Response<PooledBody>) {
+        let rest = Limited::new(answer.into_body(), MAX_UNUSED).collect();
+        drop(timeout(self.pool.attempt() / 4, rest).await);
     }
 
     async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
@@ -114,12 +119,6 @@ impl Transport {
             }
         }
     }
-}
-
-/// Reads an answer that is not needed to its end, so that its connection can be used again.
-async fn keep_connection(answer: Response<PooledBody>) {
-    let rest = Limited::new(answer.into_body(), MAX_UNUSED).collect();
-    drop(timeout(UNUSED_TIMEOUT, rest).await);
 }
 
 impl Service<Request<Body>> for Transport {

@@ -122,12 +122,13 @@ impl Pool {
         // The oldest pending connection continues, because it may be slow and not dead.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
-        let is_slow = !state.pending.is_empty();
-        let last_useful = state.last_useful.as_ref().filter(|_| is_slow);
-        let pending_access =
-            last_useful.and_then(|last| access.through_proxy_of(last)).map_or_else(|| Arc::clone(access), Arc::new);
-        let (pool, skip) = (Arc::clone(self), state.unanswered);
-        let target = Arc::clone(&pending_access);
+        // If the proxy has changed, the previous one and the new one are used in turn.
+        let (pending_access, skip) = match state.last_useful.as_ref().and_then(|last| access.through_proxy_of(last)) {
+            Some(previous) if state.unanswered % 2 == 1 => (Arc::new(previous), state.unanswered / 2),
+            Some(_) => (Arc::clone(access), state.unanswered / 2),
+            None => (Arc::clone(access), state.unanswered),
+        };
+        let (pool, target) = (Arc::clone(self), Arc::clone(&pending_access));
         state.unanswered = state.unanswered.wrapping_add(1);
         let task = tokio::spawn(async move {
             let connecting = connect(Arc::clone(&pending_access), pool.resolver.clone(), skip);

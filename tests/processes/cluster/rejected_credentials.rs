@@ -10,7 +10,7 @@ use testkit::issued;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, kubeconfig, scratch};
 
-use super::credential_rotation::replace;
+use super::credential_rotation::{TIMING, replace};
 
 /// A user whose plugin is a shell script that runs in `folder` and counts its runs there. It can use `$run`, the number
 /// of the run, and the function `issue TOKEN [EXPIRY]`, which prints a credential.
@@ -45,7 +45,7 @@ impl Leader {
         let (proxy, folder) = (Proxy::start(Cluster::shared()), scratch::folder("rejected"));
         kubeconfig::write_with(&folder.join("kubeconfig"), proxy.address(), ADMIN.name, &user(&folder));
         let (witnesses, lock) = (Witnesses::new(), TestLock::lease_through(folder.join("kubeconfig")));
-        let running = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        let running = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         Self { proxy, folder, witnesses, lock, running }
     }
@@ -98,6 +98,6 @@ fn a_rejected_token_costs_no_connection() {
     leader.wait_for_renewals(2);
     let requests = leader.proxy.requests().into_iter().filter(|seen| seen.method == "PUT");
     let connections: BTreeSet<usize> = requests.map(|seen| seen.connection).collect();
-    assert_eq!(connections.len(), 1, "{connections:?}");
+    assert_eq!(connections.len(), 1, "{connections:?}: {}", leader.running.log());
     leader.stop();
 }

@@ -55,12 +55,20 @@ fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str
 }
 
 #[testkit::test]
-fn the_proxy_from_before_is_used_while_a_new_one_does_not_answer() {
+fn the_proxy_from_before_is_used_while_a_new_one_hangs_or_fails() {
+    // They accept connections; the one answers nothing, and the other refuses.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let refusing = RecordingServer::answering(None, || (407, Vec::new(), String::new()));
+    for new in [silent.local_addr().expect("its address"), refusing.address()] {
+        use_previous_proxy(new);
+    }
+}
+
+/// Runs a leader through a proxy while its kubeconfig names a new one that is of no use.
+fn use_previous_proxy(new: SocketAddr) {
     let cluster = Cluster::shared();
     let (faults, witnesses) = (Proxy::start(cluster), Witnesses::new());
     let proxy = TunnelProxy::start(TunnelProtocol::Http, faults.address());
-    // It accepts connections, and nothing else.
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let write = |file: &Path, proxy: SocketAddr| {
         let config = json!({
             "clusters": [{ "name": "c", "cluster": {
@@ -78,7 +86,7 @@ fn the_proxy_from_before_is_used_while_a_new_one_does_not_answer() {
     let lock = TestLock::lease_through(file.clone());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    write(&file, silent.local_addr().expect("its address"));
+    write(&file, new);
     let renewals = |count| {
         let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
         for _ in 0..count {
